@@ -1,0 +1,1 @@
+"""duodaq: two instrument runtimes side by side over one set of laboratory hardware."""

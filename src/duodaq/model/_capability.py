@@ -1,0 +1,56 @@
+"""What kinds of instrument can do, whatever their make. Drivers and actors are written against these."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from duodaq.model._measurement import Image
+
+
+class PowerReading(msgspec.Struct, frozen=True):
+    """A power at a detector: `value` in `unit`, at `t_ns` (UTC, when the reply's terminator arrived)."""
+
+    value: float
+    unit: str
+    t_ns: int
+    wavelength_nm: float | None = None
+
+
+class PowerMeter(Protocol):
+    async def read_power(self) -> PowerReading: ...
+
+    async def read_wavelength_nm(self) -> float: ...
+
+    async def set_wavelength_nm(self, wavelength_nm: float) -> float: ...
+
+
+class MotionController(Protocol):
+    async def move_absolute(self, axis: str, position: float) -> None: ...
+
+    async def move_relative(self, axis: str, distance: float) -> None: ...
+
+    async def home(self, axis: str) -> None: ...
+
+    async def stop(self, axis: str | None = None) -> None: ...
+
+    async def read_position(self, axis: str) -> float: ...
+
+
+class CameraSensor(Protocol):
+    async def start_stream(self, **options: Any) -> None: ...
+
+    async def stop_stream(self) -> None: ...
+
+    async def snap_frame(self, **options: Any) -> Image: ...
+
+    async def read_capabilities(self) -> dict[str, Any]: ...
+
+
+class ScpiEndpoint(Protocol):
+    async def query(self, command: str, timeout_s: float | None = None) -> str: ...
+
+    async def write(self, command: str) -> None: ...
+
+    async def identify(self) -> str: ...

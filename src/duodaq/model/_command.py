@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class SetParameter(msgspec.Struct, frozen=True, tag="set"):
+    """Set `name`; the result is what the device accepted."""
+
+    name: str
+    value: Any
+
+
+class GetParameter(msgspec.Struct, frozen=True, tag="get"):
+    """Read `name` from the device; the result is its value."""
+
+    name: str
+
+
+class Execute(msgspec.Struct, frozen=True, tag="execute"):
+    """Call the driver's method, or the actor's operation, `name`."""
+
+    name: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+
+
+class StartAcquisition(msgspec.Struct, frozen=True, tag="start"):
+    """Begin the polled channels or the stream; `options` are the instrument's own (ROI, exposure …)."""
+
+    options: dict[str, Any] = {}
+
+
+class StopAcquisition(msgspec.Struct, frozen=True, tag="stop_acquisition"):
+    """End what StartAcquisition began."""
+
+
+class SnapFrame(msgspec.Struct, frozen=True, tag="snap"):
+    """Take one frame; the result is an Image."""
+
+    options: dict[str, Any] = {}
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """Stop all that moves or emits, at once; `axis` limits it to one axis."""
+
+    axis: str | None = None
+
+
+class Recover(msgspec.Struct, frozen=True, tag="recover"):
+    """Leave Error: reconnect the driver and re-apply settings as the policy says."""
+
+
+class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
+    """Close the driver. Accepted once; later commands are refused."""
+
+
+Command = (
+    SetParameter
+    | GetParameter
+    | Execute
+    | StartAcquisition
+    | StopAcquisition
+    | SnapFrame
+    | Stop
+    | Recover
+    | Shutdown
+)
+
+
+def command_name(command: Command) -> str:
+    """How errors and logs name this command: the method or parameter where there is one, else the kind."""
+    if isinstance(command, SetParameter | GetParameter | Execute):
+        return command.name
+    return type(command).__name__

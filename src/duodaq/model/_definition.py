@@ -1,0 +1,115 @@
+"""What a lab is made of, as plain values: the lab file is turned into these, and so may a program do directly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from duodaq.model._life import Cause, RuntimeName
+
+
+@dataclass(frozen=True, slots=True)
+class PortDefinition:
+    """One line to instruments. Exactly one of `serial`, `tcp` is set.
+
+    `serial`: path (or usb = "vid:pid:serial"), baud, bytesize, parity, stopbits, rtscts, xonxoff.
+    `tcp`: ``"host:port"``. `codec` names the protocol spoken on it ("esp300", "scpi", "newport1830c"), or None.
+    """
+
+    name: str
+    serial: dict[str, Any] | None = None
+    tcp: str | None = None
+    codec: str | None = None
+    timeout_s: float = 2.0
+    idle_ms: float | None = None
+    hold_max_s: float = 0.2
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class PollDefinition:
+    """One polled channel of a V2 instrument: an attribute to `read` or a method to `call`, every `every_s` seconds."""
+
+    channel: str
+    every_s: float
+    unit: str = ""
+    read: str | None = None
+    call: str | None = None
+    args: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AxisDefinition:
+    """One axis of a motion controller; limits in `unit`, enforced before anything is sent."""
+
+    name: str
+    number: int
+    unit: str = "mm"
+    limits: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SafeAction:
+    """What makes an instrument safe: hold (do nothing), stop (its stop bytes), a named call, or bytes."""
+
+    kind: Literal["hold", "stop", "call", "bytes"]
+    call: str | None = None
+    args: tuple[Any, ...] = ()
+    data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstrumentDefinition:
+    """One instrument, in one runtime.
+
+    `driver` is ``"package.module:Class"``, ``"./file.py:Class"``, or the class itself. `passive` names the methods and
+    parameters that neither move nor emit (True: all of them); everything else is refused while a stop is latched.
+    """
+
+    id: str
+    runtime: RuntimeName
+    driver: str | Callable[..., Any]
+    port: str | None = None
+    args: dict[str, Any] = field(default_factory=dict[str, Any])
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    watched: tuple[str, ...] = ()
+    polls: tuple[PollDefinition, ...] = ()
+    deadline_s: float | None = 5.0
+    method_deadline_s: dict[str, float | None] = field(default_factory=dict[str, float | None])
+    kill_after_s: float = 10.0
+    axes: tuple[AxisDefinition, ...] = ()
+    safe: dict[Cause, SafeAction] = field(default_factory=dict[Cause, SafeAction])
+    stop: bytes | None = None
+    passive: frozenset[str] | bool = frozenset()
+    worker: str = ""
+    required: bool = False
+    autostart: bool = True
+    base_dir: Path | None = None
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeDefinition:
+    """Where a runtime runs: ``worker`` is "inline" or "thread"."""
+
+    name: RuntimeName
+    worker: str = "inline"
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class LabDefinition:
+    """A whole lab: its ports, its instruments, and where its two runtimes run."""
+
+    name: str
+    ports: tuple[PortDefinition, ...] = ()
+    instruments: tuple[InstrumentDefinition, ...] = ()
+    v2: RuntimeDefinition = RuntimeDefinition("v2")
+    v4: RuntimeDefinition = RuntimeDefinition("v4")
+    directory: Path = Path()
+    file: Path | None = None
+    recording_dir: Path | None = None
+    shutdown_s: float = 10.0
+    options: dict[str, Any] = field(default_factory=dict[str, Any])

@@ -1,0 +1,58 @@
+"""Durations and quantities as people write them in a lab file: ``"5 s"``, ``"200 ms"``, ``"never"``."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["convert", "format_quantity", "parse_duration_s"]
+
+_DURATION = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(us|µs|ms|s|min|h|d)\s*$")
+_SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_PREFIX = {"p": 1e-12, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_BASES = ("m", "s", "V", "A", "W", "Hz", "Ohm", "Ω", "F", "K")
+
+
+def parse_duration_s(text: str | float) -> float | None:
+    """Seconds for ``"5 s"``, ``"200 ms"``, ``"1.5 min"``; None for ``"never"``. A bare number is seconds.
+
+    Raises:
+        ValueError: Not a duration, or negative.
+    """
+    if isinstance(text, bool):
+        raise ValueError(f"{text!r} is not a duration")
+    if isinstance(text, int | float):
+        if text < 0:
+            raise ValueError(f"{text!r} is negative; a duration is not")
+        return float(text)
+    if text.strip() == "never":
+        return None
+    match = _DURATION.match(text)
+    if match is None:
+        raise ValueError(f'{text!r} is not a duration; write for example "5 s", "200 ms" or "never"')
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def convert(value: float, unit: str, target: str) -> float:
+    """`value` given in `unit`, expressed in `target`; both SI units with or without prefix (mm, µm, nW, V …).
+
+    Raises:
+        ValueError: The two are not the same kind of quantity.
+    """
+    if unit == target:
+        return value
+    (factor, base), (target_factor, target_base) = _split(unit), _split(target)
+    if base != target_base:
+        raise ValueError(f"cannot convert {unit!r} to {target!r}")
+    return value * factor / target_factor
+
+
+def format_quantity(value: float, unit: str, digits: int = 4) -> str:
+    """A value with its unit for a person: ``1.234 mm``."""
+    return f"{value:.{digits}g} {unit}".rstrip()
+
+
+def _split(unit: str) -> tuple[float, str]:
+    for base in _BASES:
+        if unit.endswith(base) and unit[: -len(base)] in _PREFIX:
+            return _PREFIX[unit[: -len(base)]], base
+    return 1.0, unit
