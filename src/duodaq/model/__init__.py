@@ -13,6 +13,7 @@ from duodaq.model._command import (
     Stop,
     StopAcquisition,
     command_name,
+    may_move,
 )
 from duodaq.model._definition import (
     AxisDefinition,
@@ -86,4 +87,5 @@ __all__ = [
     "Vector",
     "command_name",
     "may_change",
+    "may_move",
 ]

@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from duodaq.model._definition import InstrumentDefinition
+
 
 class SetParameter(msgspec.Struct, frozen=True, tag="set"):
     """Set `name`; the result is what the device accepted."""
@@ -57,15 +59,7 @@ class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
 
 
 Command = (
-    SetParameter
-    | GetParameter
-    | Execute
-    | StartAcquisition
-    | StopAcquisition
-    | SnapFrame
-    | Stop
-    | Recover
-    | Shutdown
+    SetParameter | GetParameter | Execute | StartAcquisition | StopAcquisition | SnapFrame | Stop | Recover | Shutdown
 )
 
 
@@ -74,3 +68,16 @@ def command_name(command: Command) -> str:
     if isinstance(command, SetParameter | GetParameter | Execute):
         return command.name
     return type(command).__name__
+
+
+def may_move(definition: InstrumentDefinition, command: Command) -> bool:
+    """Whether `command` may move or emit, as far as the definition of a hosted driver can tell.
+
+    Reading, acquiring, stopping and recovering never do. Setting and executing do, unless the definition names them
+    `passive`: of a driver that duodaq does not know, the cautious answer is the safe one.
+    """
+    if not isinstance(command, SetParameter | Execute):
+        return False
+    if isinstance(definition.passive, bool):
+        return not definition.passive
+    return command.name not in definition.passive

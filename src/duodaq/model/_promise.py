@@ -78,6 +78,10 @@ class Runtime(Protocol):
         """Carry out one command and return its result, or raise its typed error. Exactly one fate."""
         ...
 
+    def moves(self, instrument: str, command: Command) -> bool:
+        """Whether this command may move or emit, and so is refused while a stop is latched. Any thread."""
+        ...
+
     def end_moving(self, reason: str) -> int:
         """End every moving or emitting command that waits, as not done; the number ended. From the runtime's loop."""
         ...

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from duodaq.clock import Deadline
+from duodaq.errors import DeliveryError, LifecycleError, ReplyTimeoutError
+from duodaq.model import (
+    ChannelInfo,
+    Command,
+    ComponentReport,
+    InstrumentDefinition,
+    InstrumentState,
+    InstrumentStatus,
+    Outcome,
+    Runtime,
+    RuntimeName,
+    RuntimeStatus,
+    command_name,
+)
+from duodaq.workers._promise import Worker
+
+MARGIN_S = 0.25
+"""How much longer than its deadline a command is waited for: the runtime's own verdict is the better one."""
+
+HUNG_AFTER_S = 1.0
+"""A worker whose loop owes the beginning of a call for so long is hung, and so are the instruments in it."""
+
+
+class Hosted:
+    """A runtime in a worker, seen from the manager's loop: the Runtime promise, with `end_moving` awaited.
+
+    The runtime is made on the worker's loop by `factory`. If the worker does not answer, callers are freed at their
+    deadline and the instruments in it are shown as Hung until it does.
+    """
+
+    def __init__(self, name: RuntimeName, factory: Callable[[], Runtime], worker: Worker) -> None:
+        self._name: RuntimeName = name
+        self._factory = factory
+        self.worker = worker
+        self._runtime: Runtime | None = None
+        self._definitions: dict[str, InstrumentDefinition] = {}
+
+    @property
+    def name(self) -> RuntimeName:
+        return self._name
+
+    @property
+    def status(self) -> RuntimeStatus:
+        """The runtime's own status; failed if its worker died, degraded while the worker is hung."""
+        if self._runtime is None:
+            return RuntimeStatus.STOPPED
+        if not self.worker.alive:
+            return RuntimeStatus.FAILED
+        if self.worker.blocked_s > HUNG_AFTER_S:
+            return RuntimeStatus.DEGRADED
+        return self._runtime.status
+
+    async def start(self, timeout_s: float) -> None:
+        """Start the worker, make the runtime in it, add its instruments and start them."""
+        deadline = Deadline(timeout_s)
+        await self.worker.start(timeout_s)
+        self._runtime = await self.worker.call(self._make, deadline.left_s)
+        for definition in self._definitions.values():
+            await self._call(lambda r, d=definition: r.add(d), deadline.left_s)
+        await self._call(lambda r: r.start(deadline.left_s), deadline.left_s + MARGIN_S)
+
+    async def stop(self, timeout_s: float) -> tuple[ComponentReport, ...]:
+        """Stop the runtime, then its worker; both within `timeout_s`. What does not answer is reported as leaked."""
+        deadline = Deadline(timeout_s)
+        reports: tuple[ComponentReport, ...] = ()
+        if self._runtime is not None and self.worker.alive:
+            share = timeout_s * 0.8
+            try:
+                reports = await self._call(lambda r: r.stop(share), share + timeout_s * 0.1)
+            except ReplyTimeoutError:
+                why = f"its worker did not answer within {timeout_s:g} s"
+                ids = self._definitions or {"": None}
+                reports = tuple(ComponentReport(f"{self._name}.{i}".rstrip("."), Outcome.LEAKED, why) for i in ids)
+        reports += (await self.worker.stop(max(deadline.left_s, 0.01)),)
+        self._runtime = None
+        return reports
+
+    async def add(self, definition: InstrumentDefinition) -> None:
+        """Add an instrument, now or at the next start."""
+        self._definitions[definition.id] = definition
+        if self._runtime is not None:
+            try:
+                await self._call(lambda r: r.add(definition), 30.0)
+            except BaseException:
+                self._definitions.pop(definition.id, None)
+                raise
+
+    async def remove(self, instrument: str) -> ComponentReport:
+        """Stop an instrument and forget it."""
+        if self._runtime is None:
+            self._definitions.pop(instrument, None)
+            return ComponentReport(f"{self._name}.{instrument}", Outcome.CLEAN)
+        report = await self._call(lambda r: r.remove(instrument), 30.0)
+        self._definitions.pop(instrument, None)
+        return report
+
+    async def restart(self, instrument: str) -> None:
+        """Close and start one instrument again."""
+        await self._call(lambda r: r.restart(instrument), 60.0)
+
+    async def command(self, instrument: str, command: Command, deadline_s: float | None = None) -> Any:
+        """Carry out one command in the worker; see Runtime.command."""
+        limit = None if deadline_s is None else deadline_s + MARGIN_S
+        try:
+            return await self._call(lambda r: r.command(instrument, command, deadline_s), limit)
+        except (ReplyTimeoutError, LifecycleError) as error:
+            raise error.about(instrument=instrument, command=command_name(command)) from error.__cause__
+
+    def moves(self, instrument: str, command: Command) -> bool:
+        """See Runtime.moves; of a runtime that is not there the cautious answer."""
+        return True if self._runtime is None else self._runtime.moves(instrument, command)
+
+    async def end_moving(self, reason: str, timeout_s: float = 1.0) -> int:
+        """End every waiting command that moves or emits; the number ended, 0 if the worker does not answer."""
+
+        async def end(runtime: Runtime) -> int:
+            return runtime.end_moving(reason)
+
+        try:
+            return await self._call(end, timeout_s)
+        except (DeliveryError, LifecycleError):
+            return 0
+
+    def instruments(self) -> tuple[InstrumentStatus, ...]:
+        """Every instrument's status; Hung while the worker owes an answer."""
+        if self._runtime is None:
+            return tuple(
+                InstrumentStatus(d.id, self._name, InstrumentState.DISCONNECTED, self.worker.name, port=d.port)
+                for d in self._definitions.values()
+            )
+        seen = tuple(msgspec.structs.replace(s, worker=self.worker.name) for s in self._runtime.instruments())
+        if self.worker.blocked_s <= HUNG_AFTER_S:
+            return seen
+        why = f"worker {self.worker.name} has not answered for {self.worker.blocked_s:.1f} s"
+        return tuple(msgspec.structs.replace(s, state=InstrumentState.HUNG, message=why) for s in seen)
+
+    def channels(self) -> tuple[ChannelInfo, ...]:
+        return () if self._runtime is None else self._runtime.channels()
+
+    def metrics(self) -> dict[str, Any]:
+        return {} if self._runtime is None else self._runtime.metrics()
+
+    async def _make(self) -> Runtime:
+        return self._factory()
+
+    async def _call(self, work: Callable[[Runtime], Any], timeout_s: float | None) -> Any:
+        runtime = self._runtime
+        if runtime is None:
+            raise LifecycleError(f"runtime {self._name} is not running")
+        return await self.worker.call(lambda: work(runtime), timeout_s)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from duodaq.errors import ConfigError
+from duodaq.model import ComponentReport
+
+T = TypeVar("T")
+
+BLOCKED_LIMIT_S = 5.0
+"""A call without a deadline is freed when the worker's loop has not moved for so long."""
+
+
+class Worker(Protocol):
+    """A place where coroutines of a runtime run. Used from the manager's loop only."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes calls."""
+        ...
+
+    @property
+    def blocked_s(self) -> float:
+        """For how long the worker's loop has owed the answer to a probe, in seconds; 0 when it owes none."""
+        ...
+
+    def probe(self) -> None:
+        """Ask the worker's loop for a sign of progress; `blocked_s` tells how long it has owed one."""
+        ...
+
+    async def start(self, timeout_s: float) -> None:
+        """Make the place ready. Raises LifecycleError if it is not ready in time."""
+        ...
+
+    async def call(self, work: Callable[[], Awaitable[T]], timeout_s: float | None = None) -> T:
+        """Await `work()` on the worker's loop.
+
+        Raises:
+            ReplyTimeoutError: `timeout_s` passed, or, without one, the loop was blocked for `BLOCKED_LIMIT_S`. The work
+                is cancelled as soon as the loop allows; its fate is unknown.
+            LifecycleError: The worker is not running. Nothing was begun.
+
+        Cancellation: passes on to the work.
+        """
+        ...
+
+    async def stop(self, timeout_s: float) -> ComponentReport:
+        """End the place within `timeout_s`; leaked if something in it does not return."""
+        ...
+
+
+def make_worker(kind: str, name: str) -> Worker:
+    """A worker of the named kind ("inline" or "thread"), not yet started.
+
+    Raises:
+        ConfigError: No such kind here.
+    """
+    from duodaq.workers._inline import InlineWorker
+    from duodaq.workers._thread import ThreadWorker
+
+    if kind == "inline":
+        return InlineWorker(name)
+    if kind == "thread":
+        return ThreadWorker(name)
+    raise ConfigError(f"no worker of kind {kind!r}", key="worker", remedy='Write "inline" or "thread".')
