@@ -1,0 +1,54 @@
+"""What every test gets: a stack dump when it crashes or hangs, and a check that it left nothing behind."""
+
+from __future__ import annotations
+
+import faulthandler
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from duodaq.testing import LeakWatch
+
+faulthandler.enable()
+
+FAILED = pytest.StashKey[bool]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, what in {
+        "leaks_thread": "the test leaves a daemon thread behind on purpose (a driver that hangs for ever)",
+        "leaks_fd": "the test leaves a descriptor behind on purpose (held by a driver that hangs for ever)",
+    }.items():
+        config.addinivalue_line("markers", f"{name}(reason): {what}; the reason is required")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report: Any = yield
+    if call.when == "call":
+        item.stash[FAILED] = report.outcome != "passed"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind(request: pytest.FixtureRequest) -> Iterator[LeakWatch]:
+    """Fails the test that leaves a task, thread, descriptor or child process behind, and names what it left."""
+    threads, files = (_has_reason(request.node, mark) for mark in ("leaks_thread", "leaks_fd"))
+    watch = LeakWatch()
+    with watch.over_runners():
+        yield watch
+    if request.node.stash.get(FAILED, True):
+        return  # its traceback keeps alive what it would have closed: the failure itself comes first
+    leaks = watch.leaks(daemons_may_stay=threads, files_may_stay=files)
+    if leaks:
+        pytest.fail("left behind: " + "; ".join(leaks), pytrace=False)
+
+
+def _has_reason(item: pytest.Item, name: str) -> bool:
+    mark = item.get_closest_marker(name)
+    if mark is None:
+        return False
+    if not (mark.args and isinstance(mark.args[0], str) and mark.args[0].strip()):
+        pytest.fail(f"@pytest.mark.{name} needs a reason in words", pytrace=False)
+    return True

@@ -1,0 +1,118 @@
+"""The leak fixture itself: each kind of leak fails the test that made it, by name, and nothing else does."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+HEADER = """
+import asyncio, os, subprocess, sys, threading, time, pytest
+from duodaq.clock import pause
+"""
+
+LEAKS = [
+    (
+        """
+async def forever():
+    await asyncio.Event().wait()
+
+async def test_leaks():
+    asyncio.create_task(forever(), name="stray")
+""",
+        "*task 'stray' (forever at *) was still pending*",
+    ),
+    (
+        """
+def test_leaks():
+    threading.Thread(target=threading.Event().wait, args=(20,), name="stray", daemon=True).start()
+""",
+        "*thread 'stray' (daemon) is still running*",
+    ),
+    (
+        """
+def test_leaks():
+    os.pipe()
+""",
+        "*2 descriptors on pipe:* still open*",
+    ),
+    (
+        """
+def test_leaks():
+    os.posix_spawn(sys.executable, [sys.executable, "-c", "import time; time.sleep(20)"], {})
+""",
+        "*child process * still there*",
+    ),
+    (
+        """
+def test_leaks():
+    os.posix_spawn("/bin/true", ["true"], {})
+""",
+        "*child process * nobody awaited it*",
+    ),
+    (
+        """
+@pytest.mark.leaks_thread
+def test_leaks():
+    pass
+""",
+        "*needs a reason*",
+    ),
+    (
+        """
+@pytest.mark.leaks_thread("shown to be refused")
+def test_leaks():
+    threading.Thread(target=time.sleep, args=(4,), name="stray").start()
+""",
+        "*thread 'stray' (not a daemon)*",
+    ),
+]
+
+CLEAN = """
+async def test_task_that_ends_one_step_later():
+    task = asyncio.create_task(pause(0))
+    asyncio.get_running_loop().call_soon(task.cancel)
+
+def test_thread_that_ends_soon():
+    threading.Thread(target=time.sleep, args=(0.05,)).start()
+
+def test_child_that_is_awaited():
+    subprocess.run([sys.executable, "-c", ""], check=True)
+
+@pytest.mark.leaks_thread("a driver that hangs")
+def test_declared_daemon():
+    threading.Thread(target=threading.Event().wait, args=(20,), daemon=True).start()
+
+@pytest.fixture(scope="module")
+def pipe():
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+def test_what_a_wider_fixture_holds_is_not_a_leak(pipe):
+    pass
+"""
+
+
+@pytest.fixture
+def lab_of_tests(pytester: pytest.Pytester, request: pytest.FixtureRequest) -> pytest.Pytester:
+    pytester.makeconftest((request.config.rootpath / "tests" / "conftest.py").read_text())
+    pytester.makeini(
+        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\nfilterwarnings = error\n"
+    )
+    return pytester
+
+
+def test_each_leak_fails_the_test_that_made_it_and_is_named(lab_of_tests: pytest.Pytester) -> None:
+    lab_of_tests.makepyfile(HEADER + "".join(body.replace("_leaks", f"_{i}") for i, (body, _) in enumerate(LEAKS)))
+    result = lab_of_tests.runpytest_subprocess("-p", "no:cacheprovider", "-rE")
+    result.assert_outcomes(passed=len(LEAKS) - 1, errors=len(LEAKS))
+    for _, expected in LEAKS:
+        result.stdout.fnmatch_lines([expected])
+
+
+def test_what_ends_in_time_or_is_declared_passes(lab_of_tests: pytest.Pytester) -> None:
+    lab_of_tests.makepyfile(HEADER + CLEAN)
+    result = lab_of_tests.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=5)
