@@ -44,6 +44,12 @@ class SnapFrame(msgspec.Struct, frozen=True, tag="snap"):
     options: dict[str, Any] = {}
 
 
+class ReadChannel(msgspec.Struct, frozen=True, tag="read"):
+    """Take one measurement of `channel` now; it is published like any other, and is the result too."""
+
+    channel: str
+
+
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """Stop all that moves or emits, at once; `axis` limits it to one axis."""
 
@@ -67,6 +73,8 @@ def command_name(command: Command) -> str:
     """How errors and logs name this command: the method or parameter where there is one, else the kind."""
     if isinstance(command, SetParameter | GetParameter | Execute):
         return command.name
+    if isinstance(command, ReadChannel):
+        return f"read {command.channel}"
     return type(command).__name__
 
 

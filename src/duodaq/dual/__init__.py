@@ -1,0 +1,23 @@
+"""DualRuntimeManager: starts, watches, connects and stops both runtimes over one set of ports."""
+
+from duodaq.dual._health import Health, StateChange
+from duodaq.dual._manager import DualRuntimeManager
+from duodaq.dual._parts import Factories, RuntimeFactory, RuntimeParts
+from duodaq.dual._placement import Group, place
+from duodaq.dual._safety import StopReport
+from duodaq.dual._shutdown_plan import Step, allowance_s, plan_shutdown
+
+__all__ = [
+    "DualRuntimeManager",
+    "Factories",
+    "Group",
+    "Health",
+    "RuntimeFactory",
+    "RuntimeParts",
+    "StateChange",
+    "Step",
+    "StopReport",
+    "allowance_s",
+    "place",
+    "plan_shutdown",
+]

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from duodaq.model import InstrumentStatus, ManagerState, RuntimeStatus
+
+
+class StateChange(msgspec.Struct, frozen=True):
+    """Something changed state. `subject` is ``manager``, ``v2``, ``v4`` or e.g. ``v2.dmm``; `t_ns` is UTC."""
+
+    subject: str
+    old: str
+    new: str
+    cause: str
+    t_ns: int
+
+
+class Health(msgspec.Struct, frozen=True):
+    """The whole lab at one moment."""
+
+    state: ManagerState
+    v2: RuntimeStatus
+    v4: RuntimeStatus
+    latched: bool
+    instruments: tuple[InstrumentStatus, ...]
+    ports: tuple[Any, ...]
+    ledgers: dict[str, Any]
+    commands_in_hand: int
+    uptime_s: float
+    cause: str = ""

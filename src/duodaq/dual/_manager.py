@@ -1,0 +1,429 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from duodaq.bridge import Bridge, ParameterTable
+from duodaq.clock import Deadline, monotonic_s, utc_ns
+from duodaq.dataplane import Hub, Subscription
+from duodaq.drivers import codec as find_codec
+from duodaq.dual._health import Health, StateChange
+from duodaq.dual._parts import Factories, RuntimeFactory, RuntimeParts
+from duodaq.dual._safety import StopReport, gather_failures, has_fail_safe, make_safe, stop_bytes, stops_by_port
+from duodaq.dual._shutdown import ShutdownRun
+from duodaq.dual._side import Side
+from duodaq.dual._watch import Watch
+from duodaq.errors import DuodaqError, LifecycleError, UnsafeStateError
+from duodaq.model import (
+    Cause,
+    ChannelInfo,
+    Command,
+    ComponentReport,
+    InstrumentDefinition,
+    InstrumentStatus,
+    LabDefinition,
+    ManagerState,
+    Measurement,
+    Outcome,
+    PortDefinition,
+    RuntimeDefinition,
+    RuntimeName,
+    RuntimeStatus,
+    ShutdownReport,
+    Stop,
+    command_name,
+)
+from duodaq.ports import Broker, Transport
+from duodaq.telemetry import get_logger
+from duodaq.v2 import DataDistributor
+from duodaq.v4 import DataPublisher
+
+_log = get_logger("duodaq.dual")
+
+
+class DataComponent(Protocol):
+    """Something that takes the lab's data and must be closed after both runtimes: a recording, for instance."""
+
+    async def close(self, timeout_s: float) -> ComponentReport: ...
+
+
+class DualRuntimeManager:
+    """Starts, watches, connects and stops both runtimes.
+
+    Belongs to the event loop on which `start` is awaited. ``Idle → Starting → Running → Stopping → Stopped``; it is
+    started once. Each runtime has a status of its own beside that, and may fail while the manager runs.
+    """
+
+    def __init__(
+        self,
+        lab: LabDefinition | None = None,
+        *,
+        factories: Factories | None = None,
+        transports: Mapping[str, Transport] | None = None,
+    ) -> None:
+        self.lab = lab or LabDefinition("lab")
+        self._factories = factories or Factories()
+        self._transports = dict(transports or {})
+        self._ports: dict[str, PortDefinition] = {p.name: p for p in self.lab.ports}
+        self.v2_data: Hub[Measurement] = DataDistributor()
+        self.v4_data = DataPublisher()
+        self.parameters = ParameterTable()
+        self.broker = Broker()
+        self.bridge = Bridge(self.v2_data, self.v4_data)
+        self._changes: Hub[StateChange] = Hub("state changes", key=lambda change: change.subject)
+        self._state = ManagerState.IDLE
+        self._cause = ""
+        self._began_s = 0.0
+        self._in_hand = 0
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self._components: dict[str, DataComponent] = {}
+        self._start_task: asyncio.Task[None] | None = None
+        self._shutdown_task: asyncio.Task[ShutdownReport] | None = None
+        self._shutdown_run: ShutdownRun | None = None
+        parts = RuntimeParts(self.broker, self.parameters, self.v2_data, self.v4_data)
+        self._sides: dict[RuntimeName, Side] = {
+            "v2": self._side(self.lab.v2, self._factories.v2, parts),
+            "v4": self._side(self.lab.v4, self._factories.v4, parts),
+        }
+        self._watch = Watch(self._sides.values(), self._changes, self.parameters, self._after_crash)
+        for instrument in self.lab.instruments:
+            self._sides[instrument.runtime].register(instrument)
+
+    @staticmethod
+    def _side(definition: RuntimeDefinition, factory: RuntimeFactory, parts: RuntimeParts) -> Side:
+        return Side(definition, lambda: factory(parts))
+
+    # ---- what there is -------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> ManagerState:
+        """The manager's own state."""
+        return self._state
+
+    @property
+    def cause(self) -> str:
+        """Why it is Stopped, if a start failed."""
+        return self._cause
+
+    def runtime_status(self, runtime: RuntimeName) -> RuntimeStatus:
+        """The status of one runtime, beside the manager's state."""
+        return self._sides[runtime].status
+
+    def counts(self) -> dict[RuntimeName, int]:
+        """How many instruments are registered in each runtime."""
+        return {name: len(side.definitions) for name, side in self._sides.items()}
+
+    def definition(self, instrument: str) -> InstrumentDefinition:
+        """The definition of an instrument.
+
+        Raises:
+            LifecycleError: No such instrument.
+        """
+        return self._of(instrument)[instrument]
+
+    def instruments(self) -> tuple[InstrumentStatus, ...]:
+        """The status of every instrument."""
+        return tuple(s for side in self._sides.values() for s in side.instruments())
+
+    def channels(self) -> tuple[ChannelInfo, ...]:
+        """Every channel of both runtimes."""
+        return tuple(c for side in self._sides.values() for c in side.channels())
+
+    def health(self) -> Health:
+        """The whole lab at this moment."""
+        return Health(
+            state=self._state,
+            v2=self._sides["v2"].status,
+            v4=self._sides["v4"].status,
+            latched=self.broker.latched,
+            instruments=self.instruments(),
+            ports=tuple(self.broker.status()),
+            ledgers=self.ledgers(),
+            commands_in_hand=self._in_hand,
+            uptime_s=monotonic_s() - self._began_s if self._began_s else 0.0,
+            cause=self._cause,
+        )
+
+    def ledgers(self) -> dict[str, Any]:
+        """The ledger of either side's hub, as plain values."""
+        return {"v2": self.v2_data.ledger().to_dict(), "v4": self.v4_data.ledger().to_dict()}
+
+    def metrics(self) -> dict[str, Any]:
+        """Figures of both runtimes, by worker."""
+        return {name: side.metrics() for name, side in self._sides.items()}
+
+    def subscribe_state(self, name: str, capacity: int = 1024) -> Subscription[StateChange]:
+        """Every change of state from now on: of the manager, the runtimes and the instruments."""
+        return self._changes.subscribe(name, capacity=capacity)
+
+    # ---- start and stop ------------------------------------------------------------------------------------------
+
+    def register_v2(self, instrument: InstrumentDefinition) -> None:
+        """Register an instrument for V2, before the start.
+
+        Raises:
+            LifecycleError: The manager is not Idle; use `add`.
+            ConfigError: The id is taken.
+        """
+        self._register("v2", instrument)
+
+    def register_v4(self, instrument: InstrumentDefinition) -> None:
+        """Register an instrument for V4, before the start; see `register_v2`."""
+        self._register("v4", instrument)
+
+    async def start(self, timeout_s: float = 30.0) -> None:
+        """Open the ports, then start V2, V4 and the bridge.
+
+        An instrument that fails to start degrades its runtime. Anything else that fails, a `required` instrument
+        included, rolls back what had started.
+
+        Raises:
+            LifecycleError: Not Idle, or shut down meanwhile.
+            DuodaqError: The cause of the failure. The manager is Stopped; `cause` repeats it.
+        """
+        self._expect(ManagerState.IDLE, "start")
+        self._began_s = monotonic_s()
+        self._enter(ManagerState.STARTING)
+        self._start_task = asyncio.ensure_future(self._start(Deadline(timeout_s)))
+        try:
+            await asyncio.wait({self._start_task})
+        except asyncio.CancelledError:
+            await self.shutdown()
+            raise
+        if self._start_task.cancelled():
+            raise LifecycleError("shut down before it had started")
+        error = self._start_task.exception()
+        if error is not None:
+            self._cause = str(error)
+            await self.shutdown()
+            raise error
+        self._enter(ManagerState.RUNNING)
+
+    async def shutdown(self, timeout_s: float | None = None) -> ShutdownReport:
+        """Stop everything, in order, within `timeout_s` (the lab's own budget if None).
+
+        May be called from any state and any number of times; all calls get the one report. Ends in Stopped.
+        """
+        if self._shutdown_task is None:
+            budget_s = self.lab.shutdown_s if timeout_s is None else timeout_s
+            self._shutdown_task = asyncio.ensure_future(self._shutdown(budget_s))
+        return await asyncio.shield(self._shutdown_task)
+
+    def hurry(self) -> None:
+        """Make a shutdown under way quicker: work in hand is no longer waited for; the safe state is still taken."""
+        if self._shutdown_run is not None:
+            self._shutdown_run.hurry()
+
+    async def start_runtime(self, runtime: RuntimeName, timeout_s: float = 30.0) -> None:
+        """Start one runtime that was stopped, or failed, while the manager runs."""
+        self._expect(ManagerState.RUNNING, f"start {runtime}")
+        await self._sides[runtime].start(timeout_s)
+
+    async def stop_runtime(self, runtime: RuntimeName, timeout_s: float = 10.0) -> tuple[ComponentReport, ...]:
+        """Stop one runtime; the other notices nothing."""
+        self._expect(ManagerState.RUNNING, f"stop {runtime}")
+        return await self._sides[runtime].stop(timeout_s)
+
+    async def restart_runtime(self, runtime: RuntimeName, timeout_s: float = 30.0) -> tuple[ComponentReport, ...]:
+        """Stop one runtime and start it again."""
+        reports = await self.stop_runtime(runtime, timeout_s / 2)
+        await self.start_runtime(runtime, timeout_s / 2)
+        return reports
+
+    # ---- instruments ---------------------------------------------------------------------------------------------
+
+    async def add(self, instrument: InstrumentDefinition) -> None:
+        """Add an instrument to the running lab."""
+        self._expect(ManagerState.RUNNING, f"add {instrument.id}")
+        await self._sides[instrument.runtime].add(instrument)
+
+    async def remove(self, instrument: str) -> ComponentReport:
+        """Stop an instrument of the running lab and forget it."""
+        self._expect(ManagerState.RUNNING, f"remove {instrument}")
+        return await self._of(instrument).remove(instrument)
+
+    async def restart_instrument(self, instrument: str) -> None:
+        """Close and start one instrument again; the others notice nothing."""
+        self._expect(ManagerState.RUNNING, f"restart {instrument}")
+        await self._of(instrument).restart(instrument)
+
+    async def command(self, instrument: str, command: Command, deadline_s: float | None = None) -> Any:
+        """Carry out one command, in whichever runtime the instrument lives, and return its result.
+
+        Raises:
+            LifecycleError: Not Running, or no such instrument. Nothing was begun.
+            UnsafeStateError: A stop is latched and the command may move or emit. Nothing was begun.
+            DuodaqError: What the runtime says; `fate` where the outcome is not known.
+        """
+        self._expect(ManagerState.RUNNING, f"{instrument}.{command_name(command)}")
+        side = self._of(instrument)
+        if isinstance(command, Stop):
+            await self.stop(instrument, command.axis)
+            return None
+        if self.broker.latched and side.moves(instrument, command):
+            raise UnsafeStateError(
+                "refused: stop-all is latched until a person resets it",
+                instrument=instrument,
+                command=command_name(command),
+            )
+        self._in_hand += 1
+        self._settled.clear()
+        try:
+            return await side.command(instrument, command, deadline_s)
+        finally:
+            self._in_hand -= 1
+            if not self._in_hand:
+                self._settled.set()
+
+    async def stop(self, instrument: str, axis: str | None = None, limit_s: float = 5.0) -> int | None:
+        """Stop one instrument: its stop bytes at once, then what waits in its queue, then its driver is told.
+
+        Returns:
+            When the bytes were on the wire (UTC ns), or None if it has no wire path and only its driver was told.
+        """
+        side = self._of(instrument)
+        definition = side[instrument]
+        data = stop_bytes(definition, self.broker, axis)
+        t_ns = None
+        if data is not None and definition.port is not None:
+            t_ns = await self.broker.stop(definition.port, data, holder=f"stop {instrument}")
+        await side.command(instrument, Stop(axis), limit_s)
+        return t_ns
+
+    async def stop_all(self, limit_s: float = 5.0) -> StopReport:
+        """Stop every instrument, without a question, and latch: what moves or emits is refused until `reset_stop`."""
+        definitions = [d for side in self._sides.values() for d in side.definitions]
+        written = await self.broker.stop_all(stops_by_port(definitions, self.broker))
+        ended = sum(await asyncio.gather(*(side.end_moving("stop-all") for side in self._sides.values())))
+        told = {
+            d.id: make_safe(side, d, self.broker, Cause.STOP_ALL, limit_s)
+            for side in self._sides.values()
+            for d in side.definitions
+            if side.running and _needs_telling(d, self.broker)
+        }
+        failures = await gather_failures(told)
+        failures |= {port: str(result) for port, result in written.items() if isinstance(result, BaseException)}
+        report = StopReport(
+            on_wire_ns={port: t for port, t in written.items() if isinstance(t, int)},
+            failures=failures,
+            no_fail_safe=tuple(d.id for d in definitions if not has_fail_safe(d, self.broker)),
+            ended=ended,
+            t_ns=utc_ns(),
+        )
+        _log.warning("stop-all", ended=ended, ports=sorted(report.on_wire_ns), failures=failures)
+        return report
+
+    def reset_stop(self, who: str) -> None:
+        """Lift the latch of a stop-all; `who` is logged."""
+        self.broker.reset_latch(who)
+
+    # ---- data ----------------------------------------------------------------------------------------------------
+
+    def attach(self, name: str, component: DataComponent) -> None:
+        """Have `component` closed in a shutdown after both runtimes, before the ports."""
+        self._components[name] = component
+
+    def detach(self, name: str) -> None:
+        """Forget a component that was closed by whoever attached it."""
+        self._components.pop(name, None)
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _register(self, runtime: RuntimeName, instrument: InstrumentDefinition) -> None:
+        self._expect(ManagerState.IDLE, f"register {instrument.id}")
+        if instrument.runtime != runtime:
+            raise LifecycleError(f"{instrument.id} is defined for {instrument.runtime}, not {runtime}")
+        self._sides[runtime].register(instrument)
+
+    def _of(self, instrument: str) -> Side:
+        for side in self._sides.values():
+            if instrument in side:
+                return side
+        known = ", ".join(d.id for side in self._sides.values() for d in side.definitions) or "none"
+        raise LifecycleError(f"no instrument {instrument!r}; known: {known}", instrument=instrument)
+
+    def _expect(self, state: ManagerState, wish: str) -> None:
+        if self._state is not state:
+            raise LifecycleError(f"cannot {wish}: the manager is {self._state}, not {state}")
+
+    def _enter(self, state: ManagerState) -> None:
+        old, self._state = self._state, state
+        self._changes.publish(StateChange("manager", str(old), str(state), self._cause, utc_ns()))
+
+    async def _start(self, deadline: Deadline) -> None:
+        for port in self._ports.values():
+            codec = find_codec(port.codec) if port.codec else None
+            await self.broker.add(port, codec, self._transports.get(port.name))
+        for name in self._ports:
+            await self.broker.open(name, min(deadline.left_s, 10.0))
+        await self.bridge.start()
+        await self._sides["v2"].start(deadline.left_s)
+        await self._sides["v4"].start(deadline.left_s)
+        self._watch.start()
+
+    async def _after_crash(self, side: Side, status: InstrumentStatus) -> None:
+        definition = side[status.id]
+        try:
+            done = await make_safe(side, definition, self.broker, Cause.CRASH, 2.0)
+        except (DuodaqError, OSError) as error:
+            _log.error("safe state failed", instrument=status.id, cause=status.message, error=str(error))
+        else:
+            _log.warning("safe state after a crash", instrument=status.id, cause=status.message, done=done)
+
+    async def _shutdown(self, budget_s: float) -> ShutdownReport:
+        if self._start_task is not None and not self._start_task.done():
+            self._start_task.cancel()
+            await asyncio.wait({self._start_task}, timeout=budget_s * 0.2)
+        self._enter(ManagerState.STOPPING)
+        self._shutdown_run = ShutdownRun(
+            budget_s,
+            {
+                "settle": self._settle,
+                "safe state": self._safe_state,
+                "v4": self._sides["v4"].stop,
+                "v2": self._sides["v2"].stop,
+                "data": self._close_data,
+                "ports": self.broker.aclose,
+            },
+        )
+        report = await self._shutdown_run.run()
+        self._enter(ManagerState.STOPPED)
+        self._changes.close()
+        return report
+
+    async def _settle(self, limit_s: float) -> tuple[ComponentReport, ...]:
+        try:
+            async with asyncio.timeout(limit_s * 0.98):
+                await self._settled.wait()
+        except TimeoutError:
+            why = f"{self._in_hand} commands were still in hand after {limit_s:.3g} s"
+            return (ComponentReport("commands", Outcome.FORCED, why, limit_s),)
+        return ()
+
+    async def _safe_state(self, limit_s: float) -> tuple[ComponentReport, ...]:
+        await self._watch.aclose()
+        await asyncio.gather(*(side.end_moving("shutdown") for side in self._sides.values()))
+        work = {
+            d.id: make_safe(side, d, self.broker, Cause.SHUTDOWN, limit_s * 0.9)
+            for side in self._sides.values()
+            if side.running
+            for d in side.definitions
+        }
+        failures = await gather_failures(work)
+        return tuple(ComponentReport(f"safe.{name}", Outcome.FORCED, why) for name, why in failures.items())
+
+    async def _close_data(self, limit_s: float) -> tuple[ComponentReport, ...]:
+        reports = [await self.bridge.stop(limit_s * 0.4)]
+        for name, component in list(self._components.items()):
+            reports.append(await component.close(limit_s * 0.5))
+            self.detach(name)
+        self.v2_data.close()
+        self.v4_data.close()
+        return tuple(reports)
+
+
+def _needs_telling(instrument: InstrumentDefinition, broker: Broker) -> bool:
+    action = instrument.safe.get(Cause.STOP_ALL)
+    return action is not None and (action.kind == "call" or stop_bytes(instrument, broker) is None)

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+from duodaq.dataplane import Hub
+from duodaq.model import Measurement, Parameters, Runtime
+from duodaq.ports import Broker
+from duodaq.v2 import V2Runtime
+from duodaq.v4 import DataPublisher, V4Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeParts:
+    """What a runtime is given: the broker of all ports, the parameter table, and the hub of either side."""
+
+    broker: Broker
+    parameters: Parameters
+    v2_data: Hub[Measurement]
+    v4_data: DataPublisher
+
+
+RuntimeFactory = Callable[[RuntimeParts], Runtime]
+
+
+def _make_v2(parts: RuntimeParts) -> Runtime:
+    return V2Runtime(parts.broker, parts.parameters, parts.v2_data)
+
+
+def _make_v4(parts: RuntimeParts) -> Runtime:
+    return V4Runtime(parts.broker, parts.parameters, parts.v4_data)
+
+
+@dataclass(frozen=True, slots=True)
+class Factories:
+    """How the two runtimes are made; called on the loop of the worker that will host them."""
+
+    v2: RuntimeFactory = _make_v2
+    v4: RuntimeFactory = _make_v4
+
+

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from duodaq.dual._placement import Group, groups_of, place
+from duodaq.errors import ConfigError, LifecycleError
+from duodaq.model import (
+    ChannelInfo,
+    Command,
+    ComponentReport,
+    InstrumentDefinition,
+    InstrumentState,
+    InstrumentStatus,
+    Outcome,
+    Runtime,
+    RuntimeDefinition,
+    RuntimeName,
+    RuntimeStatus,
+)
+from duodaq.workers import Hosted, make_worker
+
+_WORST_FIRST = (RuntimeStatus.FAILED, RuntimeStatus.STARTING, RuntimeStatus.DEGRADED)
+_UNWELL = frozenset({InstrumentState.ERROR, InstrumentState.HUNG})
+
+
+class Side:
+    """One runtime of the two, as the manager sees it: all its workers, and which instrument lives in which."""
+
+    def __init__(self, definition: RuntimeDefinition, factory: Callable[[], Runtime]) -> None:
+        self.name: RuntimeName = definition.name
+        self.definition = definition
+        self._factory = factory
+        self._instruments: dict[str, InstrumentDefinition] = {}
+        self._hosted: dict[Group, Hosted] = {}
+        self._failed = ""
+
+    def register(self, instrument: InstrumentDefinition) -> None:
+        """Note an instrument for the next start.
+
+        Raises:
+            ConfigError: The id is taken.
+        """
+        if instrument.id in self._instruments:
+            raise ConfigError(f"instrument {instrument.id!r} is registered already", key=f"instruments.{instrument.id}")
+        self._instruments[instrument.id] = instrument
+
+    @property
+    def definitions(self) -> tuple[InstrumentDefinition, ...]:
+        """Every instrument registered here."""
+        return tuple(self._instruments.values())
+
+    def __contains__(self, instrument: str) -> bool:
+        return instrument in self._instruments
+
+    def __getitem__(self, instrument: str) -> InstrumentDefinition:
+        return self._instruments[instrument]
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not yet stopped."""
+        return bool(self._hosted)
+
+    @property
+    def status(self) -> RuntimeStatus:
+        """The worst of its workers' statuses; degraded too when an instrument is unwell."""
+        if self._failed:
+            return RuntimeStatus.FAILED
+        if not self._hosted:
+            return RuntimeStatus.STOPPED
+        seen = {hosted.status for hosted in self._hosted.values()}
+        if seen == {RuntimeStatus.STOPPED}:
+            return RuntimeStatus.STARTING
+        if RuntimeStatus.FAILED in seen and len(self._hosted) > 1:
+            return RuntimeStatus.DEGRADED
+        for status in _WORST_FIRST:
+            if status in seen:
+                return status
+        unwell = any(s.state in _UNWELL for s in self.instruments())
+        return RuntimeStatus.DEGRADED if unwell else RuntimeStatus.RUNNING
+
+    async def start(self, timeout_s: float) -> None:
+        """Start every worker and instrument of this side; on failure stop what had started, and raise the cause."""
+        if self.running:
+            raise LifecycleError(f"runtime {self.name} is running already")
+        self._failed = ""
+        for group in groups_of(self._instruments.values(), self.definition):
+            self._hosted[group] = self._host(group)
+        for instrument in self._instruments.values():
+            await self._hosted[place(instrument, self.definition)].add(instrument)
+        results = await asyncio.gather(*(h.start(timeout_s) for h in self._hosted.values()), return_exceptions=True)
+        failures = [r for r in results if isinstance(r, BaseException)]
+        if failures:
+            self._failed = str(failures[0])
+            await self.stop(timeout_s)
+            raise failures[0]
+
+    async def stop(self, timeout_s: float) -> tuple[ComponentReport, ...]:
+        """Stop every worker of this side at once, within `timeout_s`; hard, if one does not keep to it."""
+        hosted, self._hosted = self._hosted, {}
+        if not hosted:
+            return ()
+        tasks = {asyncio.ensure_future(h.stop(timeout_s)): (g, h) for g, h in hosted.items()}
+        await asyncio.wait(tasks, timeout=timeout_s)
+        reports: list[ComponentReport] = []
+        for task, (group, _) in tasks.items():
+            reports.extend(self._collect(task, group, timeout_s))
+        return tuple(reports)
+
+    async def add(self, instrument: InstrumentDefinition) -> None:
+        """Register an instrument and, if this side runs, start it in its worker."""
+        self.register(instrument)
+        if not self.running:
+            return
+        group = place(instrument, self.definition)
+        try:
+            if group not in self._hosted:
+                self._hosted[group] = self._host(group)
+                await self._hosted[group].start(10.0)
+            await self._hosted[group].add(instrument)
+        except BaseException:
+            del self._instruments[instrument.id]
+            raise
+
+    async def remove(self, instrument: str) -> ComponentReport:
+        """Stop an instrument and forget it."""
+        hosted = self._of(instrument) if self.running else None
+        report = (
+            await hosted.remove(instrument)
+            if hosted
+            else ComponentReport(f"{self.name}.{instrument}", Outcome.CLEAN)
+        )
+        del self._instruments[instrument]
+        return report
+
+    async def restart(self, instrument: str) -> None:
+        """Close and start one instrument again."""
+        await self._of(instrument).restart(instrument)
+
+    async def command(self, instrument: str, command: Command, deadline_s: float | None) -> Any:
+        """Hand a command to the instrument's worker; see Runtime.command."""
+        return await self._of(instrument).command(instrument, command, deadline_s)
+
+    def moves(self, instrument: str, command: Command) -> bool:
+        """See Runtime.moves."""
+        return self._of(instrument).moves(instrument, command)
+
+    async def end_moving(self, reason: str) -> int:
+        """End every waiting command that moves or emits; the number ended."""
+        return sum(await asyncio.gather(*(h.end_moving(reason) for h in self._hosted.values())))
+
+    def instruments(self) -> tuple[InstrumentStatus, ...]:
+        """The status of every instrument of this side."""
+        if self._hosted:
+            return tuple(s for h in self._hosted.values() for s in h.instruments())
+        return tuple(
+            InstrumentStatus(d.id, self.name, InstrumentState.DISCONNECTED, port=d.port)
+            for d in self._instruments.values()
+        )
+
+    def channels(self) -> tuple[ChannelInfo, ...]:
+        """Every channel that can be subscribed to."""
+        return tuple(c for h in self._hosted.values() for c in h.channels())
+
+    def metrics(self) -> dict[str, Any]:
+        """Figures of every worker, by its name."""
+        return {h.worker.name: h.metrics() for h in self._hosted.values()}
+
+    def probe(self) -> None:
+        """Ask every worker for a sign of progress."""
+        for hosted in self._hosted.values():
+            hosted.worker.probe()
+
+    def _host(self, group: Group) -> Hosted:
+        return Hosted(self.name, self._factory, make_worker(group.kind, group.name))
+
+    def _of(self, instrument: str) -> Hosted:
+        if instrument not in self._instruments:
+            raise LifecycleError(f"no instrument {instrument!r} in {self.name}", instrument=instrument)
+        hosted = self._hosted.get(place(self._instruments[instrument], self.definition))
+        if hosted is None:
+            raise LifecycleError(f"runtime {self.name} is not running", instrument=instrument)
+        return hosted
+
+    def _collect(
+        self, task: asyncio.Future[tuple[ComponentReport, ...]], group: Group, timeout_s: float
+    ) -> tuple[ComponentReport, ...]:
+        if not task.done():
+            task.cancel()
+            why = f"did not stop within {timeout_s:g} s"
+            members = [i for i, d in self._instruments.items() if place(d, self.definition) == group]
+            return tuple(ComponentReport(f"{self.name}.{i}", Outcome.LEAKED, why, timeout_s) for i in members)
+        error = task.exception()
+        if error is not None:
+            return (ComponentReport(f"{self.name}", Outcome.FORCED, f"{type(error).__name__}: {error}"),)
+        return task.result()
