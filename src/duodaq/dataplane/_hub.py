@@ -1,0 +1,291 @@
+"""The hub: every item offered to every subscription, and the books of it.
+
+One lock guards the hub, its subscriptions' queues and all counters, so that whoever takes it (`ledger`, `figures`) sees
+books that balance, at any moment and from any thread. It is held for the time of a few appends; nothing under it waits,
+logs, or calls a user's code except an `accepts` filter, which must be quick and must not touch the hub.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+from duodaq import clock
+from duodaq.dataplane._ledger import DEPARTED, Ledger, LedgerRow
+from duodaq.dataplane._policy import Alarm, AlarmKind, OccupancyAlarm, Policy
+from duodaq.dataplane._sleeper import LoopSleeper
+from duodaq.dataplane._slot import Figures, Slot
+from duodaq.dataplane._subscription import Subscription
+from duodaq.errors import MailboxFullError, StoppedError
+from duodaq.telemetry import get_logger
+
+T = TypeVar("T")
+SyncOverflow = Literal["refuse", "drop"]
+
+_REMEMBERED = 256
+
+
+class _Due(NamedTuple):
+    alarm: Alarm
+    figures: Figures
+
+
+def measured_stream(item: Any) -> str:
+    """The stream id of a measurement: ``<instrument>.<channel>``."""
+    return f"{item.instrument}.{item.channel}"
+
+
+class Hub(Generic[T]):
+    """Offers what is published to every subscription, and counts it.
+
+    Args:
+        name: How the ledger calls it.
+        key: The stream id of an item.
+        weigh: What an item counts for in the books (rows, for batches); 1 if not given.
+        size_of: The bytes an item keeps in memory, for subscriptions with `max_bytes`.
+        now_s: The clock of the alarms.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        key: Callable[[T], str] = measured_stream,
+        weigh: Callable[[T], int] | None = None,
+        *,
+        size_of: Callable[[T], int] | None = None,
+        now_s: Callable[[], float] = clock.monotonic_s,
+    ) -> None:
+        self.name = name
+        self._key = key
+        self._weigh = weigh
+        self._size_of = size_of
+        self._now_s = now_s
+        self._lock = threading.Lock()
+        self._produced: dict[str, int] = {}
+        self._members: dict[str, tuple[Slot[T], Subscription[T]]] = {}
+        self._seat(())
+        self._sizes = False
+        self._departed: dict[str, dict[str, LedgerRow]] = {}
+        self._closed = False
+        self._roll_at_s = now_s()
+        self._log = get_logger("dataplane")
+
+    @property
+    def closed(self) -> bool:
+        """Whether the hub takes nothing more."""
+        return self._closed
+
+    def subscribe(
+        self,
+        name: str,
+        *,
+        capacity: int = 1024,
+        policy: Policy = Policy.DROP_OLDEST,
+        accepts: Callable[[T], bool] | None = None,
+        max_bytes: int | None = None,
+        sync_overflow: SyncOverflow = "refuse",
+    ) -> Subscription[T]:
+        """Join: from now on every published item that `accepts` says yes to is offered to the new subscription.
+
+        Args:
+            name: Unique among the present subscriptions.
+            capacity: How many items may wait.
+            policy: What happens when they do.
+            accepts: A quick, pure filter; it runs under the hub's lock.
+            max_bytes: The most memory that waiting items may keep; one item alone may exceed it.
+            sync_overflow: With Policy.BLOCK, what a full queue does to `publish`, which cannot wait: "refuse" raises
+                MailboxFullError; "drop" lets everybody else have the item and counts it as lost here, with an alarm.
+
+        Raises:
+            ValueError: The name is taken, or the capacity is not positive.
+            StoppedError: The hub is closed.
+        """
+        if capacity < 1:
+            raise ValueError(f"subscription {name}: capacity is {capacity}; at least 1 is needed")
+        if max_bytes is not None and self._size_of is None:
+            raise ValueError(f"hub {self.name} does not know the size of its items; max_bytes needs size_of")
+        alarm = OccupancyAlarm(drop_ratio=1e-12) if policy is Policy.BLOCK else OccupancyAlarm()
+        slot: Slot[T] = Slot(name, capacity, policy, max_bytes, sync_overflow == "refuse", alarm)
+        subscription = Subscription(slot, self._lock, self._retire)
+        with self._lock:
+            if self._closed:
+                raise StoppedError(f"the hub {self.name} is closed")
+            if name in self._members:
+                raise ValueError(f"hub {self.name} already has a subscriber called {name}")
+            self._members[name] = (slot, subscription)
+            self._seat((*self._takers, (slot, accepts)))
+            self._sizes = self._sizes or max_bytes is not None
+        return subscription
+
+    def unsubscribe(self, name: str) -> None:
+        """Close the subscription of that name, if there is one."""
+        member = self._members.get(name)
+        if member is not None:
+            member[1].close()
+
+    def publish(self, item: T) -> None:
+        """Offer an item to every subscription. Never waits; safe from any thread.
+
+        Raises:
+            MailboxFullError: A subscription that blocks is full. Nobody was offered the item, and it is not counted.
+            StoppedError: The hub is closed. The item is not counted.
+        """
+        stream = self._key(item)
+        weight = 1 if self._weigh is None else self._weigh(item)
+        size = self._size_of(item) if self._sizes and self._size_of is not None else 0
+        with self._lock:
+            full = self._refusing(item, size, False)
+            if full is not None:
+                raise MailboxFullError(f"the queue of {full.name} at {self.name} is full; {stream} was not published")
+            due = self._offer(stream, item, weight, size)
+        if due:
+            self._report(due)
+
+    async def publish_wait(self, item: T, timeout_s: float | None = None) -> None:
+        """Offer an item to every subscription, once those that block have room for it.
+
+        Raises:
+            MailboxFullError: There was still no room after `timeout_s`. Nobody was offered the item.
+            StoppedError: The hub is closed, or was meanwhile. The item is not counted.
+
+        Cancellation:
+            Nobody was offered the item.
+        """
+        stream = self._key(item)
+        weight = 1 if self._weigh is None else self._weigh(item)
+        size = self._size_of(item) if self._size_of is not None else 0
+        loop = asyncio.get_running_loop()
+        ends_s = None if timeout_s is None else loop.time() + timeout_s
+        while True:
+            with self._lock:
+                full = self._refusing(item, size, True)
+                if full is None:
+                    due = self._offer(stream, item, weight, size)
+                    break
+                sleeper = LoopSleeper(0)
+                full.writers.append(sleeper)
+            try:
+                woken = await sleeper.sleep(None if ends_s is None else max(0.0, ends_s - loop.time()))
+            finally:
+                with self._lock:
+                    full.leave(full.writers, sleeper)
+            if not woken:
+                raise MailboxFullError(f"the queue of {full.name} at {self.name} stayed full for {timeout_s} s")
+        if due:
+            self._report(due)
+
+    def subscriptions(self) -> tuple[Subscription[T], ...]:
+        """The present subscriptions."""
+        with self._lock:
+            return tuple(subscription for _, subscription in self._members.values())
+
+    def figures(self) -> tuple[Figures, ...]:
+        """How every present subscription is doing, all of one moment."""
+        now_s = self._now_s()
+        with self._lock:
+            return tuple(slot.figures(now_s) for slot, _ in self._members.values())
+
+    def ledger(self) -> Ledger:
+        """The books of this moment: those who are here, and those who have been."""
+        with self._lock:
+            rows = [row for slot, _ in self._members.values() for row in self._rows(slot)]
+            rows += [row for streams in self._departed.values() for row in streams.values()]
+            return Ledger({self.name: dict(self._produced)}, ()).merge(Ledger({}, tuple(rows)))
+
+    def close(self) -> None:
+        """Take nothing more. Readers get what waits for them, then StoppedError (or the end of their iteration)."""
+        with self._lock:
+            self._closed = True
+            for slot, _ in self._members.values():
+                slot.finish(self._produced)
+            self._seat(())
+
+    async def aclose(self, drain_s: float = 0.0) -> None:
+        """Close, give readers up to `drain_s` seconds to take what waits, then drop the rest as closed."""
+        self.close()
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + drain_s
+        while loop.time() < ends_s and any(subscription.occupancy for subscription in self.subscriptions()):
+            await clock.pause(0.002)
+        for subscription in self.subscriptions():
+            subscription.close()
+
+    def _seat(self, takers: tuple[tuple[Slot[T], Callable[[T], bool] | None], ...]) -> None:
+        self._takers = takers
+        self._filters = any(accepts is not None for _, accepts in takers)
+        self._blocking = tuple(taker for taker in takers if taker[0].policy is Policy.BLOCK)
+
+    def _refusing(self, item: T, size: int, waits: bool) -> Slot[T] | None:
+        if self._closed:
+            raise StoppedError(f"the hub {self.name} is closed; the item was not published")
+        for slot, accepts in self._blocking:
+            if not (waits or slot.refuses) or slot.fits(size):
+                continue
+            if accepts is None or accepts(item):
+                return slot
+        return None
+
+    def _offer(self, stream: str, item: T, weight: int, size: int) -> list[_Due] | None:
+        takers = self._takers
+        wanted = [accepts is None or accepts(item) for _, accepts in takers] if self._filters else None
+        now_s = self._now_s()
+        if now_s >= self._roll_at_s:
+            self._roll(now_s)
+        before = self._produced.get(stream, 0)
+        self._produced[stream] = before + weight
+        due: list[_Due] | None = None
+        for index, (slot, _) in enumerate(takers):
+            account = slot.accounts.get(stream) or slot.open_account(stream, before)
+            if wanted is not None and not wanted[index]:
+                account.skipped += weight
+            elif slot.offer(account, item, weight, size):
+                due = [*(due or ()), *(_Due(alarm, slot.figures(now_s)) for alarm in slot.due_alarms(now_s))]
+        return due
+
+    def _roll(self, now_s: float) -> None:
+        for slot, _ in self._takers:
+            slot.alarm.note(now_s, slot.offered, slot.dropped)
+        self._roll_at_s = now_s + 1.0
+
+    def _retire(self, slot: Slot[T], close: bool) -> None:
+        with self._lock:
+            slot.finish(self._produced)
+            self._seat(tuple(taker for taker in self._takers if taker[0] is not slot))
+            if not close or slot.closed:
+                return
+            slot.close(self._produced)
+            del self._members[slot.name]
+            self._remember(slot)
+
+    def _remember(self, slot: Slot[T]) -> None:
+        self._book(slot.name, self._rows(slot))
+        named = [name for name in self._departed if name != DEPARTED]
+        if len(named) > _REMEMBERED:
+            self._book(DEPARTED, list(self._departed.pop(named[0]).values()))
+
+    def _book(self, name: str, rows: list[LedgerRow]) -> None:
+        streams = self._departed.setdefault(name, {})
+        for row in rows:
+            streams[row.stream] = streams[row.stream].plus(row) if row.stream in streams else row
+
+    def _rows(self, slot: Slot[T]) -> list[LedgerRow]:
+        return [slot.row(self.name, account, self._produced[account.stream]) for account in slot.accounts.values()]
+
+    def _report(self, due: list[_Due]) -> None:
+        for alarm, figures in due:
+            facts: dict[str, Any] = {
+                "hub": self.name,
+                "subscriber": figures.name,
+                "dropped": figures.dropped,
+                "drop_rate": round(figures.drop_rate, 4),
+                "occupancy": figures.occupancy,
+                "capacity": figures.capacity,
+            }
+            if alarm.kind is AlarmKind.NEARLY_FULL:
+                self._log.error("queue is nearly full", **facts)
+            elif figures.policy is Policy.BLOCK:
+                self._log.error("lossless reader lost data", **facts)
+            else:
+                self._log.warning("slow reader is losing data", **facts)

@@ -1,0 +1,6 @@
+"""Structured logs and the trace id that follows one action from the click to the wire."""
+
+from duodaq.telemetry._logs import configure_logging, get_logger
+from duodaq.telemetry._trace import current_trace_id, new_trace_id, tracing
+
+__all__ = ["configure_logging", "current_trace_id", "get_logger", "new_trace_id", "tracing"]
