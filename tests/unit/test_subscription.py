@@ -63,8 +63,7 @@ async def test_several_readers_share_the_items_without_losing_any(hub):
     got: list[int] = []
 
     async def read() -> None:
-        async for item in reader:
-            got.append(item)
+        got.extend([item async for item in reader])
 
     readers = [asyncio.create_task(read()) for _ in range(3)]
     await asyncio.to_thread(lambda: [hub.publish(number) for number in range(2000)])
