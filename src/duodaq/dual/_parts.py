@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-
 from duodaq.dataplane import Hub
 from duodaq.model import Measurement, Parameters, Runtime
 from duodaq.ports import Broker
@@ -38,5 +37,3 @@ class Factories:
 
     v2: RuntimeFactory = _make_v2
     v4: RuntimeFactory = _make_v4
-
-

@@ -16,7 +16,7 @@ class Group:
 
 
 def place(instrument: InstrumentDefinition, runtime: RuntimeDefinition) -> Group:
-    """The worker group of `instrument`: its runtime's, one of the other kind, or (``own``) one that it shares with nobody.
+    """The worker group of `instrument`: its runtime's, one of the other kind, or (``own``) one all to itself.
 
     An own worker is a thread: there is no inline worker to have for oneself.
     """

@@ -20,7 +20,7 @@ from duodaq.ports import Broker
 
 
 class StopReport(msgspec.Struct, frozen=True):
-    """What a stop-all did: when each port's stop was on the wire (UTC ns), what could not be reached, what was ended."""
+    """What a stop-all did: when each port's stop was on the wire (UTC ns), what failed, what was ended."""
 
     on_wire_ns: dict[str, int]
     failures: dict[str, str]
@@ -30,7 +30,7 @@ class StopReport(msgspec.Struct, frozen=True):
 
 
 def stop_bytes(instrument: InstrumentDefinition, broker: Broker, axis: str | None = None) -> bytes | None:
-    """The bytes that stop `instrument`, or one axis of it: its own from the config, else its codec's; None if it has none."""
+    """The bytes that stop `instrument`, or one axis of it: from the config, else its codec's; None if there are none."""
     if instrument.port is None:
         return None
     if instrument.stop is not None:

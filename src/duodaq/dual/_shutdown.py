@@ -69,7 +69,9 @@ class ShutdownRun:
             hurried.cancel()
 
 
-def _result(task: asyncio.Future[tuple[ComponentReport, ...]], step: Step, took_s: float) -> tuple[ComponentReport, ...]:
+def _result(
+    task: asyncio.Future[tuple[ComponentReport, ...]], step: Step, took_s: float
+) -> tuple[ComponentReport, ...]:
     if task.cancelled():
         return (ComponentReport(step.name, Outcome.FORCED, "cancelled", took_s),)
     error = task.exception()

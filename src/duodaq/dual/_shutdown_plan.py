@@ -10,7 +10,7 @@ StepName = Literal["settle", "safe state", "v4", "v2", "data", "ports"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: it may take `allowed_s`, more if earlier ones were quicker, and always leaves `reserve_s` to the later."""
+    """One step: it may take `allowed_s`, more if earlier ones were quicker, and leaves `reserve_s` to later ones."""
 
     name: StepName
     allowed_s: float

@@ -127,9 +127,7 @@ class Side:
         """Stop an instrument and forget it."""
         hosted = self._of(instrument) if self.running else None
         report = (
-            await hosted.remove(instrument)
-            if hosted
-            else ComponentReport(f"{self.name}.{instrument}", Outcome.CLEAN)
+            await hosted.remove(instrument) if hosted else ComponentReport(f"{self.name}.{instrument}", Outcome.CLEAN)
         )
         del self._instruments[instrument]
         return report

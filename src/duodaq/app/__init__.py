@@ -1,0 +1,22 @@
+"""The wiring: a lab from its file, for async programs, for scripts and notebooks, and as a program of its own."""
+
+from duodaq.app._client import LabClient, connect, open_lab
+from duodaq.app._handles import AxisHandle, DriverProxy, InstrumentHandle
+from duodaq.app._host import LabHost
+from duodaq.app._lab import Lab
+from duodaq.app._reading import Reading
+from duodaq.app._rendezvous import find_lab, running_labs
+
+__all__ = [
+    "AxisHandle",
+    "DriverProxy",
+    "InstrumentHandle",
+    "Lab",
+    "LabClient",
+    "LabHost",
+    "Reading",
+    "connect",
+    "find_lab",
+    "open_lab",
+    "running_labs",
+]

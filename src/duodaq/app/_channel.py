@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import concurrent.futures
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from duodaq.app._lab import Lab
+from duodaq.app._loop_thread import LoopThread
+from duodaq.app._service import PROTOCOL_VERSION, LabService
+from duodaq.errors import LifecycleError
+from duodaq.link import LinkClient
+from duodaq.model import ShutdownReport
+
+Convert = Callable[[Any], Any]
+
+
+class Channel(Protocol):
+    """How a client reaches a lab: in a thread of this process, or over its control socket."""
+
+    def submit(
+        self, op: str, params: dict[str, Any], convert: Convert | None = None
+    ) -> concurrent.futures.Future[Any]: ...
+
+    def wait(self, future: concurrent.futures.Future[Any]) -> Any: ...
+
+    def request(self, op: str, params: dict[str, Any]) -> Any: ...
+
+    def close(self) -> Any: ...
+
+
+class _Threaded(ABC):
+    def __init__(self, name: str) -> None:
+        self._thread = LoopThread(name)
+        self._closed = False
+
+    @abstractmethod
+    async def _ask(self, op: str, params: dict[str, Any]) -> Any: ...
+
+    def submit(self, op: str, params: dict[str, Any], convert: Convert | None = None) -> concurrent.futures.Future[Any]:
+        """Begin a request; cancelling the future cancels it at the lab."""
+        if self._closed:
+            raise LifecycleError("this lab is closed")
+        return self._thread.submit(self._converted(op, params, convert))
+
+    def wait(self, future: concurrent.futures.Future[Any]) -> Any:
+        """The future's result; Ctrl-C cancels the request."""
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def request(self, op: str, params: dict[str, Any]) -> Any:
+        """Ask and wait for the answer."""
+        return self.wait(self.submit(op, params))
+
+    async def _converted(self, op: str, params: dict[str, Any], convert: Convert | None) -> Any:
+        answer = await self._ask(op, params)
+        return answer if convert is None else convert(answer)
+
+
+class LocalChannel(_Threaded):
+    """A private lab in a thread of this process, started with it and ended by `close`."""
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(f"duodaq-{lab.definition.name}")
+        self.lab = lab
+        self._report: ShutdownReport | None = None
+        self._service = LabService(lab)
+        try:
+            self._thread.run(lab.start(), 60.0)
+        except BaseException:
+            self._thread.close()
+            raise
+
+    async def _ask(self, op: str, params: dict[str, Any]) -> Any:
+        return await self._service.handle(op, params)
+
+    def close(self) -> Any:
+        """Shut the lab down and return its report. Idempotent."""
+        if self._closed:
+            return self._report
+        self._closed = True
+        try:
+            self._report = self._thread.run(self.lab.shutdown())
+        finally:
+            self._thread.close()
+        return self._report
+
+
+class RemoteChannel(_Threaded):
+    """A lab that runs elsewhere on this machine, over its control socket."""
+
+    def __init__(self, socket: Path) -> None:
+        super().__init__(f"duodaq-{socket.stem}")
+        try:
+            self._client = self._thread.run(LinkClient.open(socket, version=PROTOCOL_VERSION), 5.0)
+        except BaseException:
+            self._thread.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def _ask(self, op: str, params: dict[str, Any]) -> Any:
+        return await self._client.request(op, params, timeout_s=None)
+
+    def close(self) -> Any:
+        """Leave; the lab goes on. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._thread.run(self._client.aclose(), 5.0)
+            self._thread.close()

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from duodaq.app._channel import Channel, LocalChannel, RemoteChannel
+from duodaq.app._handles import AxisHandle, InstrumentHandle
+from duodaq.app._lab import Lab
+from duodaq.app._rendezvous import find_lab
+from duodaq.errors import LifecycleError
+
+if TYPE_CHECKING:
+    from duodaq.bluesky import ScanRun
+
+
+class LabClient:
+    """A lab, for scripts and notebooks: every call blocks until it is done, also inside Jupyter's running loop.
+
+    Instruments are attributes: ``lab.stage``, ``lab.dmm``. Not safe to share between threads of the caller's own.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        facts = channel.request("describe", {})
+        self.name: str = facts["lab"]
+        self._instruments = {f["id"]: InstrumentHandle(channel, f) for f in facts["instruments"]}
+
+    def __enter__(self) -> LabClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> InstrumentHandle:
+        known = self.__dict__.get("_instruments", {})
+        if name in known:
+            return known[name]
+        raise AttributeError(f"no instrument {name!r} in this lab; there are: {', '.join(known) or 'none'}")
+
+    def __getitem__(self, name: str) -> InstrumentHandle:
+        try:
+            return self._instruments[name]
+        except KeyError:
+            raise KeyError(f"no instrument {name!r}; there are: {', '.join(self._instruments)}") from None
+
+    def __iter__(self) -> Iterator[InstrumentHandle]:
+        return iter(self._instruments.values())
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._instruments]
+
+    def __repr__(self) -> str:
+        return f"<lab {self.name}: {', '.join(f'{i.id} ({i.runtime})' for i in self)}>"
+
+    def status(self) -> dict[str, Any]:
+        """The whole lab at this moment, as plain values."""
+        return self._channel.request("status", {})
+
+    def parameters(self) -> list[dict[str, Any]]:
+        """The parameter table: every entry with value, unit, time, version, owner, and whether it is stale."""
+        return self._channel.request("parameters", {})
+
+    def stop_all(self) -> dict[str, Any]:
+        """Stop everything that moves or emits, at once, and latch until `reset_stop`."""
+        return self._channel.request("stop_all", {})
+
+    def reset_stop(self, who: str) -> None:
+        """Lift the latch of a stop-all; `who` is logged."""
+        self._channel.request("reset_stop", {"who": who})
+
+    def start_recording(self, directory: str | Path | None = None) -> Path:
+        """Record every channel from now on; the directory of the recording."""
+        target = None if directory is None else str(Path(directory).absolute())
+        return Path(self._channel.request("record_start", {"directory": target}))
+
+    def stop_recording(self) -> dict[str, Any]:
+        """Finish the recording: its directory, and how many rows each file holds."""
+        return self._channel.request("record_stop", {})
+
+    def scan(
+        self,
+        axis: AxisHandle,
+        positions: Iterable[float],
+        read: Iterable[InstrumentHandle],
+        *,
+        settle_s: float = 0.0,
+        progress: bool = True,
+        **metadata: Any,
+    ) -> ScanRun:
+        """Move `axis` through `positions` and read every channel of `read` at each; the points are kept on Ctrl-C.
+
+        Args:
+            positions: In the axis's unit; checked against its limits before anything moves.
+            settle_s: How long to wait after each move, in seconds.
+            progress: Show a progress bar.
+            metadata: Goes with the run: ``sample="knife 3"``.
+
+        Raises:
+            OutOfRangeError: A position is beyond the limits. Nothing moved.
+            DuodaqError: What went wrong at a point. The axis is stopped.
+        """
+        from duodaq.bluesky import run_scan
+
+        return run_scan(axis, list(positions), list(read), settle_s=settle_s, progress=progress, metadata=metadata)
+
+    def close(self) -> Any:
+        """Leave the lab. A private lab is shut down, and its report returned; one attached to goes on."""
+        return self._channel.close()
+
+
+def open_lab(file: str | Path) -> LabClient:
+    """A private lab from its file, running in a thread of this process until it is closed.
+
+    Raises:
+        ConfigError: Something in the file is wrong. Nothing was started.
+        DuodaqError: It could not be started. Nothing was left open.
+    """
+    return _client(LocalChannel(Lab.from_file(file)))
+
+
+def connect(lab: str | None = None) -> LabClient:
+    """Attach to a running lab: the named one, or the only one there is.
+
+    Raises:
+        LifecycleError: None is running, or there are several to choose from.
+    """
+    socket = find_lab(lab)
+    try:
+        channel = RemoteChannel(socket)
+    except OSError as error:
+        raise LifecycleError(f"lab {socket.stem} does not answer: {error}") from error
+    return _client(channel)
+
+
+def _client(channel: Channel) -> LabClient:
+    try:
+        return LabClient(channel)
+    except BaseException:
+        channel.close()
+        raise

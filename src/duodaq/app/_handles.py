@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable
+from typing import Any
+
+from duodaq.app._channel import Channel
+from duodaq.app._reading import Reading
+from duodaq.errors import LifecycleError
+
+_OWN = "_duodaq_"
+_MEMBER = "member"
+
+
+class InstrumentHandle:
+    """One instrument, whichever runtime it lives in.
+
+    ::
+
+        lab.dmm.read("voltage")        # a Reading: value, unit, time
+        lab.dmm.driver.nplc = 10       # the driver's own interface
+        lab.stage.x.move(12.5)         # an axis, by its name in the lab file
+    """
+
+    def __init__(self, channel: Channel, facts: dict[str, Any]) -> None:
+        self._channel = channel
+        self._facts = facts
+        self._axes = {a["name"]: AxisHandle(self, a) for a in facts["axes"]}
+
+    @property
+    def id(self) -> str:
+        """Its name in the lab file."""
+        return self._facts["id"]
+
+    @property
+    def runtime(self) -> str:
+        """The runtime it lives in, "v2" or "v4"."""
+        return self._facts["runtime"]
+
+    @property
+    def driver(self) -> DriverProxy:
+        """The driver's own interface: attributes are read and set, methods called, in the instrument's own thread."""
+        return DriverProxy(self)
+
+    @property
+    def axes(self) -> dict[str, AxisHandle]:
+        """Its axes, by name; empty if it does not move."""
+        return dict(self._axes)
+
+    def channels(self) -> list[str]:
+        """The names of the channels it measures."""
+        found = self._channel.request("channels", {})
+        return [c["channel"] for c in found if c["instrument"] == self.id]
+
+    def read(self, channel: str | None = None, deadline_s: float | None = None) -> Reading:
+        """Take one measurement now; of the only channel if none is named. It is published and recorded too.
+
+        Raises:
+            LifecycleError: It has several channels, or none, and none was named.
+        """
+        return self.read_soon(channel or self._only_channel(), deadline_s).result()
+
+    def read_soon(self, channel: str, deadline_s: float | None = None) -> concurrent.futures.Future[Reading]:
+        """Begin one measurement; the future ends with the Reading."""
+        params = {"instrument": self.id, "channel": channel, "deadline_s": deadline_s}
+        return self._channel.submit("read", params, lambda answer: Reading(**answer))
+
+    def get(self, name: str, deadline_s: float | None = None) -> Any:
+        """Read a parameter from the device."""
+        return self._command("get", {"name": name}, deadline_s)
+
+    def set(self, name: str, value: Any, deadline_s: float | None = None) -> Any:
+        """Set a parameter; what the device accepted."""
+        return self._command("set", {"name": name, "value": value}, deadline_s)
+
+    def call(self, name: str, *args: Any, deadline_s: float | None = None, **kwargs: Any) -> Any:
+        """Call a method of the driver, or an operation of the actor, and wait for its end."""
+        return self._command("execute", {"name": name, "args": args, "kwargs": kwargs}, deadline_s)
+
+    def call_soon(self, name: str, *args: Any, deadline_s: float | None = None) -> concurrent.futures.Future[Any]:
+        """Begin a method or an operation; cancelling the future cancels it."""
+        return self._submit("execute", {"name": name, "args": args}, deadline_s)
+
+    def start(self, **options: Any) -> Any:
+        """Start acquiring: the polls of a V2 instrument, the stream of an actor."""
+        return self._command("start_acquisition", {"options": options}, None)
+
+    def finish(self) -> Any:
+        """Stop acquiring."""
+        return self._command("stop_acquisition", {}, None)
+
+    def snap(self, deadline_s: float | None = None, **options: Any) -> Any:
+        """Take one frame now; its pixels as an array of shape (height, width)."""
+        return self._command("snap", {"options": options}, deadline_s)
+
+    def stop(self) -> int | None:
+        """Stop it at once; when the bytes were on the wire (UTC ns), None if only its driver could be told."""
+        return self._channel.request("stop", {"instrument": self.id})
+
+    def recover(self) -> Any:
+        """Leave the error state: reconnect."""
+        return self._command("recover", {}, 30.0)
+
+    def restart(self) -> None:
+        """Close and start it again; nothing else notices."""
+        self._channel.request("restart", {"instrument": self.id})
+
+    def status(self) -> dict[str, Any]:
+        """Its state, with cause and since when."""
+        return next(s for s in self._channel.request("status", {})["instruments"] if s["id"] == self.id)
+
+    def __getattr__(self, name: str) -> AxisHandle:
+        axis = self.__dict__.get("_axes", {}).get(name)
+        if axis is None:
+            known = ", ".join(self.__dict__.get("_axes", {})) or "none"
+            raise AttributeError(f"{name!r} is no axis (there are: {known}); the driver's own is at .driver.{name}")
+        return axis
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._axes]
+
+    def __repr__(self) -> str:
+        return f"<{self.id}: {self._facts['driver']} in {self.runtime}>"
+
+    def _only_channel(self) -> str:
+        channels = self.channels()
+        if len(channels) != 1:
+            known = ", ".join(channels) or "none"
+            raise LifecycleError(f"name the channel to read; there are: {known}", instrument=self.id)
+        return channels[0]
+
+    def _submit(self, kind: str, fields: dict[str, Any], deadline_s: float | None) -> concurrent.futures.Future[Any]:
+        params = {"instrument": self.id, "kind": kind, "fields": fields, "deadline_s": deadline_s}
+        return self._channel.submit("command", params)
+
+    def _command(self, kind: str, fields: dict[str, Any], deadline_s: float | None) -> Any:
+        return self._channel.wait(self._submit(kind, fields, deadline_s))
+
+
+class AxisHandle:
+    """One axis of a motion controller. Positions are in `unit`; Ctrl-C during a move stops the axis."""
+
+    def __init__(self, instrument: InstrumentHandle, facts: dict[str, Any]) -> None:
+        self._instrument = instrument
+        self.axis: str = facts["name"]
+        self.unit: str = facts["unit"]
+        self.limits: tuple[float, float] | None = None if facts["limits"] is None else tuple(facts["limits"])
+
+    @property
+    def name(self) -> str:
+        """How data names it: instrument and axis."""
+        return f"{self._instrument.id}_{self.axis}"
+
+    def move(self, position: float, deadline_s: float | None = None) -> None:
+        """Move there and wait until the axis has arrived.
+
+        Raises:
+            OutOfRangeError: Beyond the limits. Nothing was sent.
+            UnsafeStateError: A stop is latched. Nothing was sent.
+        """
+        self._wait(self.move_soon(position, deadline_s))
+
+    def move_by(self, distance: float, deadline_s: float | None = None) -> None:
+        """Move by a distance and wait until the axis has arrived."""
+        self._wait(self._instrument.call_soon("move_relative", self.axis, float(distance), deadline_s=deadline_s))
+
+    def move_soon(self, position: float, deadline_s: float | None = None) -> concurrent.futures.Future[Any]:
+        """Begin a move; the future ends when the axis has arrived. Cancelling it stops the axis."""
+        return self._instrument.call_soon("move", self.axis, float(position), deadline_s=deadline_s)
+
+    def home(self, deadline_s: float | None = None) -> None:
+        """Search the home position and wait until it is found."""
+        self._wait(self._instrument.call_soon("home", self.axis, deadline_s=deadline_s))
+
+    def read_position(self) -> Reading:
+        """Where the axis is now."""
+        return self._instrument.read(f"{self.axis}.position")
+
+    def stop(self) -> int | None:
+        """Stop this axis at once."""
+        return self._instrument._channel.request(  # pyright: ignore[reportPrivateUsage] - one handle in two classes
+            "stop", {"instrument": self._instrument.id, "axis": self.axis}
+        )
+
+    def __repr__(self) -> str:
+        limits = f" within {self.limits[0]:g} … {self.limits[1]:g}" if self.limits else ""
+        return f"<axis {self.name} in {self.unit}{limits}>"
+
+    def _wait(self, future: concurrent.futures.Future[Any]) -> None:
+        try:
+            future.result()
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C: the axis must not go on alone
+                self.stop()
+            raise
+
+
+class DriverProxy:
+    """The hosted driver's attributes and methods, as if it were here. Nothing is copied or pickled but values."""
+
+    def __init__(self, instrument: InstrumentHandle, path: str = "") -> None:
+        object.__setattr__(self, f"{_OWN}instrument", instrument)
+        object.__setattr__(self, f"{_OWN}path", path)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        instrument, path = self._duodaq_instrument, self._duodaq_path + name
+        value = instrument.get(path)
+        kind = value.get(_MEMBER) if isinstance(value, dict) else None
+        if kind == "method":
+            return _method(instrument, path)
+        if kind == "object":
+            return DriverProxy(instrument, f"{path}.")
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._duodaq_instrument.set(self._duodaq_path + name, value)
+
+    def __repr__(self) -> str:
+        return f"<driver of {self._duodaq_instrument!r}>"
+
+
+def _method(instrument: InstrumentHandle, path: str) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return instrument.call(path, *args, **kwargs)
+
+    call.__name__ = call.__qualname__ = path
+    return call

@@ -1,0 +1,83 @@
+"""A lab as a program of its own: its lock, its control socket, its signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+
+from duodaq.app._lab import Lab
+from duodaq.app._rendezvous import LabLock
+from duodaq.app._service import PROTOCOL_VERSION, LabService
+from duodaq.link import LinkServer
+from duodaq.model import ShutdownReport
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class LabHost:
+    """Runs a lab until it is asked to end: by a signal, by a client, or by the work it was given.
+
+    The first Ctrl-C stops everything in order; the second makes that quicker. Neither skips the safe state.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self._asked = asyncio.Event()
+        self._requests = 0
+
+    def ask_to_end(self) -> None:
+        """End in order; asked twice, faster."""
+        self._requests += 1
+        self._asked.set()
+        if self._requests > 1:
+            self.lab.manager.hurry()
+
+    async def run(self, ready: Callable[[], Awaitable[None]] | None = None) -> ShutdownReport:
+        """Start the lab, serve its control socket, wait for the end and return the shutdown report.
+
+        Raises:
+            LifecycleError: A lab of this name is running.
+            DuodaqError: The start failed; everything was rolled back.
+        """
+        lock = LabLock(self.lab.definition.name)
+        try:
+            with self._signals():
+                return await self._serve(lock, ready)
+        finally:
+            lock.release()
+
+    async def _serve(self, lock: LabLock, ready: Callable[[], Awaitable[None]] | None) -> ShutdownReport:
+        service = LabService(self.lab, self.ask_to_end)
+        starting = asyncio.ensure_future(self.lab.start())
+        asked = asyncio.ensure_future(self._asked.wait())
+        try:
+            await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                return await self.lab.shutdown()
+            await starting
+            server = LinkServer(lock.socket, service.handle, version=PROTOCOL_VERSION)
+            await server.start()
+            try:
+                if ready is not None:
+                    await ready()
+                await asked
+                return await self.lab.shutdown()
+            finally:
+                await server.aclose()
+        finally:
+            asked.cancel()
+            await asyncio.gather(asked, starting, return_exceptions=True)
+            await self.lab.shutdown()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self.ask_to_end)
+        try:
+            yield
+        finally:
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from duodaq.app._reading import Reading, reading_of
+from duodaq.config import load_lab
+from duodaq.dual import DualRuntimeManager, Health, StopReport
+from duodaq.errors import LifecycleError
+from duodaq.model import Command, ComponentReport, LabDefinition, Outcome, ReadChannel, ShutdownReport
+from duodaq.ports import Transport
+from duodaq.storage import Recorder, RecordingSummary
+
+
+class _Recording:
+    """A recorder as the manager closes it in a shutdown."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.summary: RecordingSummary | None = None
+
+    async def close(self, timeout_s: float) -> ComponentReport:
+        if self.summary is None:
+            self.summary = await self.recorder.stop()
+        return ComponentReport(f"recording {self.summary.directory}", Outcome.CLEAN)
+
+
+class Lab:
+    """A laboratory, for asynchronous programs: two runtimes, their ports, and what is recorded of them.
+
+    ::
+
+        async with Lab.from_file("lab.toml") as lab:
+            await lab.command("stage", Execute("move", ("x", 12.5)))
+
+    Belongs to the event loop on which it is started.
+    """
+
+    def __init__(self, definition: LabDefinition, *, transports: Mapping[str, Transport] | None = None) -> None:
+        self.definition = definition
+        self.manager = DualRuntimeManager(definition, transports=transports)
+        self._recording: _Recording | None = None
+        self.recordings: list[RecordingSummary] = []
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Lab:
+        """A lab as its file describes it, not yet started.
+
+        Raises:
+            ConfigError: The file cannot be read, or something in it is wrong: file, line, key and remedy.
+        """
+        return cls(load_lab(path))
+
+    async def __aenter__(self) -> Lab:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.shutdown()
+
+    async def start(self, timeout_s: float = 30.0) -> None:
+        """Open the ports and start both runtimes; see DualRuntimeManager.start."""
+        await self.manager.start(timeout_s)
+
+    async def shutdown(self, timeout_s: float | None = None) -> ShutdownReport:
+        """Stop everything in order; see DualRuntimeManager.shutdown. A recording under way is finished."""
+        report = await self.manager.shutdown(timeout_s)
+        self._note_recording()
+        return report
+
+    async def command(self, instrument: str, command: Command, deadline_s: float | None = None) -> Any:
+        """Carry out one command; see DualRuntimeManager.command."""
+        return await self.manager.command(instrument, command, deadline_s)
+
+    async def read(self, instrument: str, channel: str, deadline_s: float | None = None) -> Reading:
+        """Take one measurement of a channel now; it is published and recorded like any other."""
+        return reading_of(await self.manager.command(instrument, ReadChannel(channel), deadline_s))
+
+    async def stop(self, instrument: str, axis: str | None = None) -> int | None:
+        """Stop one instrument at once; see DualRuntimeManager.stop."""
+        return await self.manager.stop(instrument, axis)
+
+    async def stop_all(self) -> StopReport:
+        """Stop everything that moves or emits, and latch; see DualRuntimeManager.stop_all."""
+        return await self.manager.stop_all()
+
+    def reset_stop(self, who: str) -> None:
+        """Lift the latch of a stop-all."""
+        self.manager.reset_stop(who)
+
+    def health(self) -> Health:
+        """The whole lab at this moment."""
+        return self.manager.health()
+
+    async def start_recording(self, directory: str | Path | None = None) -> Path:
+        """Record every channel of both runtimes from now on, into a new directory.
+
+        Raises:
+            LifecycleError: A recording is under way.
+            StorageError: The directory cannot be made.
+        """
+        if self._recording is not None:
+            raise LifecycleError(f"a recording is under way, in {self._recording.recorder.directory}")
+        target = Path(directory) if directory is not None else self._new_directory()
+        recording = _Recording(Recorder(target, self.manager.v4_data))
+        await recording.recorder.start()
+        self._recording = recording
+        self.manager.attach("recording", recording)
+        return target
+
+    async def stop_recording(self) -> RecordingSummary:
+        """Write what is still under way, close every file and say what was recorded.
+
+        Raises:
+            LifecycleError: No recording is under way.
+        """
+        recording = self._recording
+        if recording is None:
+            raise LifecycleError("no recording is under way")
+        self.manager.detach("recording")
+        await recording.close(30.0)
+        self._note_recording()
+        return self.recordings[-1]
+
+    @property
+    def recording_directory(self) -> Path | None:
+        """Where a recording is under way, if one is."""
+        return None if self._recording is None else self._recording.recorder.directory
+
+    def _note_recording(self) -> None:
+        if self._recording is not None and self._recording.summary is not None:
+            self.recordings.append(self._recording.summary)
+            self._recording = None
+
+    def _new_directory(self) -> Path:
+        root = self.definition.recording_dir or self.definition.directory / "runs"
+        return root / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")

@@ -1,0 +1,96 @@
+"""Where a running lab can be found: one socket and one lock per lab, in a directory that only this user can enter."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import stat
+from pathlib import Path
+
+from duodaq.errors import LifecycleError
+
+__all__ = ["LabLock", "find_lab", "running_labs", "socket_path"]
+
+
+def _directory() -> Path:
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    directory = Path(base) / "duodaq" if base and Path(base).is_dir() else Path(f"/tmp/duodaq-{os.getuid()}")
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    seen = directory.stat()
+    if seen.st_uid != os.getuid() or stat.S_IMODE(seen.st_mode) & 0o077:
+        raise LifecycleError(f"{directory} must belong to you alone (chmod 700)")
+    return directory
+
+
+def socket_path(lab: str) -> Path:
+    """The control socket of the lab named `lab`."""
+    return _directory() / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', lab)}.sock"
+
+
+class LabLock:
+    """One lab of a name at a time: a lock that the system drops when its owner dies, however it dies.
+
+    Raises:
+        LifecycleError: A lab of this name is running; its process id is in the message.
+    """
+
+    def __init__(self, lab: str) -> None:
+        self.socket = socket_path(lab)
+        self._file = os.open(self.socket.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.pread(self._file, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._file)
+            raise LifecycleError(
+                f"lab {lab!r} is running already, as process {owner}", left="attach to it with duodaq.connect()"
+            ) from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let the next one have it."""
+        if self._file >= 0:
+            self.socket.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = -1
+
+
+def running_labs() -> list[str]:
+    """Names of this user's running labs."""
+    return sorted(path.stem for path in _directory().glob("*.sock") if _locked(path.with_suffix(".lock")))
+
+
+def find_lab(lab: str | None = None) -> Path:
+    """The socket of the named lab, or of the only one that runs.
+
+    Raises:
+        LifecycleError: None runs, it does not run, or there are several to choose from.
+    """
+    running = running_labs()
+    if lab is not None and Path(lab).suffix == ".sock":
+        return Path(lab)
+    if lab is None and len(running) == 1:
+        return socket_path(running[0])
+    if lab is not None and socket_path(lab).stem in running:
+        return socket_path(lab)
+    if not running:
+        raise LifecycleError("no lab is running", left="start one with: duodaq run LAB.toml")
+    names = ", ".join(running)
+    raise LifecycleError(f"no lab {lab!r} is running" if lab else "several labs are running", left=f"choose: {names}")
+
+
+def _locked(path: Path) -> bool:
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(file)

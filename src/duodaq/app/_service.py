@@ -1,0 +1,127 @@
+"""Everything a client may ask of a lab, by name: the one table behind the control socket and the local client."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from duodaq.app._lab import Lab
+from duodaq.errors import ConfigError, LifecycleError
+from duodaq.model import (
+    Command,
+    Execute,
+    GetParameter,
+    InstrumentDefinition,
+    Recover,
+    SetParameter,
+    SnapFrame,
+    StartAcquisition,
+    StopAcquisition,
+)
+
+PROTOCOL_VERSION = 1
+
+Operation = Callable[[dict[str, Any]], Awaitable[Any]]
+
+_PLAIN: dict[str, type[Command]] = {
+    "set": SetParameter,
+    "get": GetParameter,
+    "execute": Execute,
+    "start_acquisition": StartAcquisition,
+    "stop_acquisition": StopAcquisition,
+    "snap": SnapFrame,
+    "recover": Recover,
+}
+
+
+class LabService:
+    """Answers requests ``(op, params)`` on the lab's own loop. Results are plain values, numbers, bytes and arrays."""
+
+    def __init__(self, lab: Lab, on_shutdown: Callable[[], None] | None = None) -> None:
+        self._lab = lab
+        self._on_shutdown = on_shutdown
+        self._operations: dict[str, Operation] = {
+            name.removeprefix("_op_"): getattr(self, name) for name in dir(self) if name.startswith("_op_")
+        }
+
+    async def handle(self, op: str, params: dict[str, Any]) -> Any:
+        """Carry out one operation.
+
+        Raises:
+            LifecycleError: No such operation, or the lab's state does not allow it.
+            DuodaqError: What the operation says.
+        """
+        operation = self._operations.get(op)
+        if operation is None:
+            raise LifecycleError(f"no operation {op!r}; there are {', '.join(sorted(self._operations))}")
+        return await operation(params)
+
+    async def _op_describe(self, params: dict[str, Any]) -> Any:
+        return {
+            "lab": self._lab.definition.name,
+            "instruments": [_describe(d) for d in self._lab.definition.instruments],
+        }
+
+    async def _op_status(self, params: dict[str, Any]) -> Any:
+        health = msgspec.to_builtins(self._lab.health(), enc_hook=str)
+        directory = self._lab.recording_directory
+        return {**health, "lab": self._lab.definition.name, "recording": str(directory) if directory else None}
+
+    async def _op_channels(self, params: dict[str, Any]) -> Any:
+        return [msgspec.to_builtins(channel) for channel in self._lab.manager.channels()]
+
+    async def _op_command(self, params: dict[str, Any]) -> Any:
+        kind = _PLAIN.get(params["kind"])
+        if kind is None:
+            raise LifecycleError(f"no command {params['kind']!r}; there are {', '.join(sorted(_PLAIN))}")
+        fields = dict(params.get("fields", {}))
+        if "args" in fields:
+            fields["args"] = tuple(fields["args"])
+        return await self._lab.command(params["instrument"], kind(**fields), params.get("deadline_s"))
+
+    async def _op_read(self, params: dict[str, Any]) -> Any:
+        reading = await self._lab.read(params["instrument"], params["channel"], params.get("deadline_s"))
+        return msgspec.structs.asdict(reading)
+
+    async def _op_parameters(self, params: dict[str, Any]) -> Any:
+        return [msgspec.structs.asdict(entry) for entry in self._lab.manager.parameters.snapshot()]
+
+    async def _op_stop(self, params: dict[str, Any]) -> Any:
+        return await self._lab.stop(params["instrument"], params.get("axis"))
+
+    async def _op_stop_all(self, params: dict[str, Any]) -> Any:
+        return msgspec.to_builtins(await self._lab.stop_all())
+
+    async def _op_reset_stop(self, params: dict[str, Any]) -> Any:
+        self._lab.reset_stop(params["who"])
+
+    async def _op_restart(self, params: dict[str, Any]) -> Any:
+        await self._lab.manager.restart_instrument(params["instrument"])
+
+    async def _op_record_start(self, params: dict[str, Any]) -> Any:
+        return str(await self._lab.start_recording(params.get("directory")))
+
+    async def _op_record_stop(self, params: dict[str, Any]) -> Any:
+        summary = await self._lab.stop_recording()
+        return {"directory": str(summary.directory), "files": dict(summary.files)}
+
+    async def _op_shutdown(self, params: dict[str, Any]) -> Any:
+        if self._on_shutdown is None:
+            raise LifecycleError("this lab ends with the program that opened it")
+        self._on_shutdown()
+
+
+def _describe(definition: InstrumentDefinition) -> dict[str, Any]:
+    if not isinstance(definition.driver, str) and not callable(definition.driver):
+        raise ConfigError("driver is neither a name nor a class", key=f"instruments.{definition.id}.driver")
+    driver = definition.driver
+    return {
+        "id": definition.id,
+        "runtime": definition.runtime,
+        "driver": driver if isinstance(driver, str) else getattr(driver, "__qualname__", repr(driver)),
+        "port": definition.port,
+        "axes": [{"name": a.name, "unit": a.unit, "limits": a.limits} for a in definition.axes],
+        "channels": [{"name": p.channel, "unit": p.unit} for p in definition.polls],
+    }

@@ -1,0 +1,5 @@
+"""The command line: ``duodaq demo | run | check | status | stop-all | sim``."""
+
+from duodaq.cli._app import main
+
+__all__ = ["main"]

@@ -1,0 +1,3 @@
+from duodaq.cli import main
+
+main()

@@ -1,0 +1,118 @@
+"""The commands. Each is a thin shell around the package that does the work, and loads it only when called.
+
+Exit codes: 0 done · 1 it went wrong while running · 2 something is wrong in what was asked or in the lab file; nothing
+was started.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from duodaq.errors import ConfigError, DuodaqError, LifecycleError, PortError
+
+app = typer.Typer(
+    name="duodaq",
+    help="Two instrument runtimes side by side over one set of laboratory hardware.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+FAILED = 1
+WRONG = 2
+
+LabFile = Annotated[Path, typer.Argument(metavar="LAB.toml", help="The lab file.")]
+LabName = Annotated[str | None, typer.Option("--lab", help="Which running lab, if there are several.")]
+
+
+@app.command()
+def demo(
+    headless: Annotated[bool, typer.Option("--headless", help="No progress bar and no colours.")] = False,
+    points: Annotated[int, typer.Option("--points", min=11, help="Points of the knife-edge scan.")] = 41,
+    directory: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the recording goes.")] = Path("runs"),
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the simulated table.")] = 1,
+) -> None:
+    """Show all of it without hardware: two runtimes, simulated instruments, a scan, a recording."""
+    from duodaq.cli._demo import run_demo
+
+    raise typer.Exit(run_demo(headless=headless, points=points, directory=directory, seed=seed))
+
+
+@app.command()
+def run(file: LabFile) -> None:
+    """Run a lab until Ctrl-C: once stops in order, twice faster."""
+    from duodaq.cli._run import run_lab
+
+    raise typer.Exit(run_lab(file, out, err))
+
+
+@app.command()
+def check(file: LabFile) -> None:
+    """Say what a lab file describes and what is wrong with it. Touches no hardware."""
+    from duodaq.cli._check import check_lab
+
+    check_lab(file, out)
+
+
+@app.command()
+def status(lab: LabName = None, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Show a running lab: both runtimes, every instrument and port."""
+    from duodaq.cli._status import show_status
+
+    show_status(lab, out, as_json=as_json)
+
+
+@app.command("stop-all")
+def stop_all(
+    lab: LabName = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Lift the latch of an earlier stop-all.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Stop everything that moves or emits, now, without a question. It stays refused until --reset."""
+    from duodaq.cli._status import order_stop_all
+
+    raise typer.Exit(order_stop_all(lab, out, reset=reset, as_json=as_json))
+
+
+@app.command()
+def sim(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which instrument; see the list below.")],
+    pty: Annotated[bool, typer.Option("--pty", help="Serve on a pseudo terminal (the default).")] = False,
+    tcp: Annotated[int | None, typer.Option("--tcp", metavar="PORT", help="Serve on a TCP port; 0 for any.")] = None,
+    link: Annotated[Path | None, typer.Option("--link", help="A stable name for the pseudo terminal.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Which model, where there are several.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of noise and of the private table.")] = 0,
+    table: Annotated[str | None, typer.Option("--table", metavar="SOCKET", help="Join this optical table.")] = None,
+) -> None:
+    """Serve a simulated instrument that speaks its real protocol, until Ctrl-C.
+
+    Names: esp300, newport1830c, scpi-dmm (models 34401A, 34465A), shutter. Prints one line of JSON when ready.
+    """
+    from duodaq.cli._sim import serve_simulator
+
+    serve_simulator(name, pty=pty, tcp=tcp, link=link, model=model, seed=seed, table=table)
+
+
+def main() -> None:
+    """The entry point: one clear sentence for whatever goes wrong, and the exit code that goes with it."""
+    try:
+        app()
+    except (ConfigError, PortError, LifecycleError) as error:
+        err.print(f"[bold red]duodaq:[/] {_escape(error)}", soft_wrap=True)
+        sys.exit(WRONG)
+    except DuodaqError as error:
+        err.print(f"[bold red]duodaq:[/] {_escape(error)}", soft_wrap=True)
+        sys.exit(FAILED)
+
+
+def _escape(error: DuodaqError) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))

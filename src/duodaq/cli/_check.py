@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from duodaq.config import describe, load_lab
+
+
+def check_lab(file: Path, out: Console) -> None:
+    """Print what the lab file describes, and what a person should know of it before running it.
+
+    Raises:
+        ConfigError: Something in the file is wrong.
+    """
+    lab = load_lab(file)
+    counts = {name: sum(i.runtime == name for i in lab.instruments) for name in ("v2", "v4")}
+    out.print(
+        f"[bold]{escape(lab.name)}[/]: {len(lab.ports)} ports, {counts['v2']} instruments in V2, {counts['v4']} in V4."
+    )
+    for note in describe(lab):
+        out.print(f"  {escape(str(note))}")
+    out.print("[green]The file is right.[/]")

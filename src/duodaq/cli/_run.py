@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from duodaq.app import Lab, LabHost
+from duodaq.cli._report import shutdown_table
+from duodaq.model import ShutdownReport
+from duodaq.telemetry import configure_logging
+
+
+def run_lab(file: Path, out: Console, err: Console) -> int:
+    """Run the lab of `file` until a signal or a client ends it; the exit code."""
+    configure_logging("INFO")
+    lab = Lab.from_file(file)
+
+    async def ready() -> None:
+        counts = lab.manager.counts()
+        out.print(f"[bold]{escape(lab.definition.name)}[/] is running: {counts['v2']} in V2, {counts['v4']} in V4.")
+        for status in lab.manager.instruments():
+            words = f"  {status.id}: {status.state}"
+            out.print(escape(f"{words} — {status.message}" if status.message else words))
+        out.print("Attach with duodaq.connect(); Ctrl-C stops in order, twice faster.")
+
+    report: ShutdownReport = asyncio.run(LabHost(lab).run(ready))
+    err.print(shutdown_table(report))
+    return 0 if report.clean else 1
