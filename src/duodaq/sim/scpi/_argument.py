@@ -14,7 +14,7 @@ _MEGA_UNITS = ("OHM", "HZ")  # SCPI-99 7.2: M is mega before these two, milli el
 
 
 def keyword_forms(name: str) -> tuple[str, str]:
-    """Short (its upper-case letters, digits and ``*``) and long form of a keyword printed like ``VOLTage``, in upper case."""
+    """Short form (what is not lower case) and long form of a keyword printed like ``VOLTage``, in upper case."""
     short = "".join(char for char in name if not char.islower())
     return short, name.upper()
 
@@ -145,14 +145,20 @@ class Args:
             return True
         return False
 
+    def next_is_extreme(self) -> bool:
+        """Whether the next parameter is MIN or MAX; it is taken only if so."""
+        return self.next_is_word("MINimum") or self.next_is_word("MAXimum")
+
+    def drop(self) -> None:
+        """Accept whatever is left."""
+        self._params.clear()
+
     def _next(self) -> Param:
         if not self._params:
             raise ScpiFault(-109)
         return self._params.pop(0)
 
-    def _special(
-        self, word: str, low: float, high: float, default: float | None, words: Mapping[str, float]
-    ) -> float:
+    def _special(self, word: str, low: float, high: float, default: float | None, words: Mapping[str, float]) -> float:
         if matches("MINimum", word):
             return low
         if matches("MAXimum", word):

@@ -6,8 +6,8 @@ Rules that whoever edits this must keep:
   measurement (``READ?``, ``*OPC?``, ``*WAI``): what comes meanwhile stays in the input queue.
 * A command error ends its message, an execution error only its unit. What earlier units of the message have answered
   is sent all the same. A query that fails answers nothing: its client will time out, as with the real thing.
-* On a stream there is no END and no talk request, so a reply leaves at once and -420 cannot occur. -410 remains as far as
-  the line can have it: a query that arrives while the reply to the one before has not been fetched.
+* On a stream there is no END and no talk request, so a reply leaves at once and -420 cannot occur. -410 remains as far
+  as the line can have it: a query that arrives while the reply to the one before has not been fetched.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _QUEUE_LIMIT = 1024
 
 
 class ScpiSimulator:
-    """An instrument that speaks IEEE 488.2 over a stream; subclasses bring their own commands and what happens in time."""
+    """An instrument that speaks IEEE 488.2 over a stream; subclasses bring their commands and what happens in time."""
 
     name = "scpi"
     model = ""
@@ -209,7 +209,10 @@ class ScpiSimulator:
         if data is None:
             return False
         self._wait = None
-        if self._wait_replies:
+        if self._emitting:
+            self._message_out.append(data)
+            self._emitting = False
+        elif self._wait_replies:
             self._answer(data)
         return True
 
@@ -241,7 +244,10 @@ class ScpiSimulator:
 
     def _emit(self, data: bytes) -> None:
         """Send a piece of a reply that is not complete yet."""
-        self._answer(data) if not self._emitting else self._message_out.append(data)
+        if self._emitting:
+            self._message_out.append(data)
+        else:
+            self._answer(data)
         self._emitting = True
         self._flush()
 
@@ -284,17 +290,16 @@ class ScpiSimulator:
     # Commands that every instrument has
 
     def _common_commands(self) -> list[Command]:
-        status = lambda: self.status  # noqa: E731  (the object changes at a power cycle, so it is looked up each time)
         return [
             Command("*CLS", most=0, set=lambda _: self._clear_status()),
-            Command("*ESE", set=self._set_event_enable, query=lambda _: f"{status().event_enable:d}"),
-            Command("*ESR", most=0, query=lambda _: f"{status().take_event():d}"),
+            Command("*ESE", set=self._set_event_enable, query=lambda _: f"{self.status.event_enable:d}"),
+            Command("*ESR", most=0, query=lambda _: f"{self.status.take_event():d}"),
             Command("*IDN", query=lambda _: self._identity, most=0, arbitrary=True),
             Command("*OPC", most=0, set=lambda _: self._arm_complete(), query=lambda _: Wait(self._complete)),
-            Command("*PSC", set=self._set_power_on_clear, query=lambda _: f"{status().power_on_clear:d}"),
+            Command("*PSC", set=self._set_power_on_clear, query=lambda _: f"{self.status.power_on_clear:d}"),
             Command("*RST", most=0, set=lambda _: self._reset_device()),
-            Command("*SRE", set=self._set_service_enable, query=lambda _: f"{status().service_enable:d}"),
-            Command("*STB", most=0, query=lambda _: f"{status().byte():d}"),
+            Command("*SRE", set=self._set_service_enable, query=lambda _: f"{self.status.service_enable:d}"),
+            Command("*STB", most=0, query=lambda _: f"{self.status.byte():d}"),
             Command("*TRG", most=0, set=lambda _: self._trigger()),
             Command("*TST", most=0, query=lambda _: "+0"),
             Command("*WAI", most=0, set=lambda _: Wait(self._complete)),

@@ -55,7 +55,7 @@ TEXTS: dict[int, str] = {
 _EVENT_BITS = {1: 5, 2: 4, 3: 3, 4: 2}
 
 
-class ScpiFault(Exception):
+class ScpiFault(Exception):  # noqa: N818  (what the instrument queues, not an error of duodaq)
     """A unit that could not be parsed or carried out; it becomes an entry of the error queue."""
 
     def __init__(self, code: int, info: str = "") -> None:

@@ -1,9 +1,9 @@
 """IEEE 488.2 program messages as pure functions of bytes.
 
-Two machines that must agree: `MessageSplitter` finds where a message ends without looking inside blocks, `units` reads one
-message. A block starts at ``#`` and a digit where a parameter may start, that is behind white space or a comma; everywhere
-else ``#`` is an ordinary (wrong) character. An LF inside quotes ends the message: no client means it as data, and a
-lost quote would otherwise swallow everything that follows.
+Two machines that must agree: `MessageSplitter` finds where a message ends without looking inside blocks, `units` reads
+one message. A block starts at ``#`` and a digit where a parameter may start, that is behind white space or a comma;
+everywhere else ``#`` is an ordinary (wrong) character. An LF inside quotes ends the message: no client means it as
+data, and a lost quote would otherwise swallow everything that follows.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ class Bench:
             "VOLT:AC": 2.0e-4,
             "CURR": 0.0,
             "CURR:AC": 0.0,
-            "RES": 1.0e9 * 1.5,
-            "FRES": 1.0e9 * 1.5,
+            "RES": OVERLOAD,
+            "FRES": OVERLOAD,
             "FREQ": 0.0,
             "PER": 0.0,
             "CONT": OVERLOAD,
@@ -98,8 +98,6 @@ class Meter:
         setting = self.settings[function.name]
         if setting.autorange and len(function.ranges) > 1:
             raise ScpiFault(-221)
-        if not function.integrates:
-            return
         fraction = wanted / setting.range_value * (1 + 1e-9)
         fits = [nplc for nplc, resolution in self.profile.nplc.items() if resolution <= fraction]
         setting.nplc = min(fits) if fits else max(self.profile.nplc)
@@ -107,12 +105,12 @@ class Meter:
     def resolution(self, function: Function) -> float:
         """What the present range and integration time resolve."""
         setting = self.settings[function.name]
-        return setting.range_value * self._fraction(self.profile.nplc, setting.nplc)
+        return setting.range_value * self.profile.nplc[setting.nplc]
 
     def sigma(self) -> float:
         """The rms noise that the meter itself adds in the present function, range and integration time."""
         setting = self.setting
-        return setting.range_value * self._fraction(self.profile.noise, setting.nplc)
+        return setting.range_value * self.profile.noise[setting.nplc]
 
     def integration_s(self) -> float:
         """How long one reading takes by itself, without trigger delay."""
@@ -157,10 +155,6 @@ class Meter:
 
     def _at_least(self, wanted: float) -> float:
         return next(nplc for nplc in self.profile.nplc if nplc >= wanted * (1 - 1e-9))
-
-    @staticmethod
-    def _fraction(table: "dict[float, float] | object", nplc: float) -> float:
-        return table[nplc]  # type: ignore[index]
 
     def _initial(self, function: Function) -> FunctionSettings:
         first = function.ranges[-1] if len(function.ranges) == 1 else function.ranges[min(2, len(function.ranges) - 1)]

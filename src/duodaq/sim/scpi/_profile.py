@@ -6,9 +6,9 @@ not measured.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Mapping
 
 from duodaq.sim._simulator import Line
 
@@ -87,8 +87,28 @@ class DmmProfile:
 
 _NPLC_34401A = {0.02: 1e-4, 0.2: 1e-5, 1.0: 3e-6, 10.0: 1e-6, 100.0: 3e-7}
 _NOISE_34401A = {0.02: 2.5e-5, 0.2: 3e-6, 1.0: 1e-6, 10.0: 3e-7, 100.0: 2e-7}
-_NPLC_34465A = {0.001: 7e-5, 0.002: 4e-5, 0.006: 1.6e-5, 0.02: 3e-6, 0.06: 1.5e-6, 0.2: 7e-7, 1.0: 3e-7, 10.0: 1e-7, 100.0: 3e-8}
-_NOISE_34465A = {0.001: 3e-5, 0.002: 1.6e-5, 0.006: 6e-6, 0.02: 1.5e-6, 0.06: 8e-7, 0.2: 3e-7, 1.0: 1e-7, 10.0: 5e-8, 100.0: 3e-8}
+_NPLC_34465A = {
+    0.001: 7e-5,
+    0.002: 4e-5,
+    0.006: 1.6e-5,
+    0.02: 3e-6,
+    0.06: 1.5e-6,
+    0.2: 7e-7,
+    1.0: 3e-7,
+    10.0: 1e-7,
+    100.0: 3e-8,
+}
+_NOISE_34465A = {
+    0.001: 3e-5,
+    0.002: 1.6e-5,
+    0.006: 6e-6,
+    0.02: 1.5e-6,
+    0.06: 8e-7,
+    0.2: 3e-7,
+    1.0: 1e-7,
+    10.0: 5e-8,
+    100.0: 3e-8,
+}
 
 _PROFILE_34401A = DmmProfile(
     model="34401A",

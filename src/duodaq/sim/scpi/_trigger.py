@@ -53,7 +53,7 @@ class TriggerSystem:
         self.timer_s = 1.0
 
     def start(self, now_s: float, period_s: float, delay_s: float, sink: Callable[[float], None] | None = None) -> None:
-        """Leave idle. Readings go to `sink`, or to memory, which is emptied first.
+        """Leave idle. Readings go to `sink`, or to memory, which is emptied first; a memory that overwrites gets both.
 
         Raises:
             ScpiFault: -213 if not idle, +531 if memory cannot hold what was asked for.
@@ -123,6 +123,7 @@ class TriggerSystem:
         self.last = value
         if self._sink is not None:
             self._sink(value)
-            return
+            if not self._overwrites:
+                return
         self.lost += len(self.memory) == self._capacity
         self.memory.append(value)
