@@ -30,7 +30,7 @@ class StopReport(msgspec.Struct, frozen=True):
 
 
 def stop_bytes(instrument: InstrumentDefinition, broker: Broker, axis: str | None = None) -> bytes | None:
-    """The bytes that stop `instrument`, or one axis of it: from the config, else its codec's; None if there are none."""
+    """The bytes that stop `instrument`, or one axis of it: its own, else its codec's; None if there are none."""
     if instrument.port is None:
         return None
     if instrument.stop is not None:

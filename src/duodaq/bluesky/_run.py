@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from duodaq.errors import DuodaqError
+
+if TYPE_CHECKING:
+    import xarray
+
+Document = dict[str, Any]
+
+
+class ScanRun:
+    """One scan: its points, with units, and Bluesky's own documents. Points are kept however the scan ended."""
+
+    def __init__(self, axis: str, planned: int) -> None:
+        self.axis = axis
+        self.planned = planned
+        self.start: Document = {}
+        self.stop: Document = {}
+        self.descriptor: Document = {}
+        self.events: list[Document] = []
+
+    def document(self, name: str, document: Document) -> None:
+        """Take one of Bluesky's documents as it is emitted."""
+        match name:
+            case "start":
+                self.start = document
+            case "stop":
+                self.stop = document
+            case "descriptor":
+                self.descriptor = document
+            case "event":
+                self.events.append(document)
+            case _:
+                pass
+
+    @property
+    def uid(self) -> str:
+        """Bluesky's id of the run."""
+        return self.start.get("uid", "")
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned point was taken."""
+        return len(self.events) == self.planned and self.stop.get("exit_status") == "success"
+
+    @property
+    def units(self) -> dict[str, str]:
+        """The unit of each field."""
+        return {name: key.get("units") or "" for name, key in self.descriptor.get("data_keys", {}).items()}
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def __getitem__(self, field: str) -> npt.NDArray[Any]:
+        """One field at every point: shape (points, …)."""
+        return np.asarray([event["data"][field] for event in self.events])
+
+    def fields(self) -> list[str]:
+        """The names of the fields."""
+        return list(self.descriptor.get("data_keys", {}))
+
+    def to_arrow(self) -> pa.Table:
+        """All points as a table; array fields become lists. Units are in the fields' metadata."""
+        columns: dict[str, Any] = {"time": pa.array([int(e["time"] * 1e9) for e in self.events], pa.timestamp("ns"))}
+        columns |= {name: [np.asarray(e["data"][name]).tolist() for e in self.events] for name in self.fields()}
+        table = pa.table(columns)
+        units = self.units
+        named = [f.with_metadata({"unit": units[f.name]}) if units.get(f.name) else f for f in table.schema]
+        return table.cast(pa.schema(named))
+
+    def to_xarray(self) -> xarray.Dataset:
+        """All points as a Dataset over the scanned axis.
+
+        Raises:
+            ImportError: xarray is not installed; it comes with duodaq[scan].
+        """
+        import xarray
+
+        units = self.units
+        variables = {n: (self._dims(n), self[n], {"units": units[n]}) for n in self.fields() if n != self.axis}
+        coordinate = (self.axis, self[self.axis], {"units": units[self.axis]})
+        return xarray.Dataset(variables, coords={self.axis: coordinate}, attrs={"uid": self.uid})
+
+    def _dims(self, field: str) -> tuple[str, ...]:
+        return (self.axis, *(f"{field}_{i}" for i in range(self[field].ndim - 1)))
+
+    def __repr__(self) -> str:
+        how = "complete" if self.complete else self.stop.get("exit_status", "under way")
+        return f"<scan of {self.axis}: {len(self)} of {self.planned} points, {how}>"
+
+
+class ScanInterruptedError(DuodaqError):
+    """A scan that ended before its last point. The axis is stopped; the points taken are in `run`."""
+
+    def __init__(self, what: str, *, run: ScanRun, **facts: Any) -> None:
+        super().__init__(what, **facts)
+        self.run = run
