@@ -1,0 +1,38 @@
+"""The actor runtime: supervised actors with bounded mailboxes, typed messages, ask and tell, every fate stated."""
+
+from duodaq.errors import MailboxFullError as WouldBlock
+from duodaq.v4._actor import Actor
+from duodaq.v4._message import (
+    ActorState,
+    DeadLetter,
+    LinkNotice,
+    MailboxMetrics,
+    StopReason,
+    handler,
+)
+from duodaq.v4._operation import Operation, Progress
+from duodaq.v4._policy import GiveUp, Restart, RestartPolicy
+from duodaq.v4._ref import ActorRef
+from duodaq.v4._supervisor import Escalation, Supervisor
+from duodaq.v4._system import ActorSystem, Registry
+
+__all__ = [
+    "Actor",
+    "ActorRef",
+    "ActorState",
+    "ActorSystem",
+    "DeadLetter",
+    "Escalation",
+    "GiveUp",
+    "LinkNotice",
+    "MailboxMetrics",
+    "Operation",
+    "Progress",
+    "Registry",
+    "Restart",
+    "RestartPolicy",
+    "StopReason",
+    "Supervisor",
+    "WouldBlock",
+    "handler",
+]

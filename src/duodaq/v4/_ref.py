@@ -1,0 +1,159 @@
+"""The address of an actor: all that others ever hold of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from duodaq.errors import LifecycleError
+from duodaq.model import ComponentReport
+from duodaq.v4._message import ActorState, MailboxMetrics, StopReason
+from duodaq.v4._operation import Operation
+
+if TYPE_CHECKING:
+    from duodaq.v4._cell import Cell
+
+FOREVER = float("inf")
+
+
+class ActorRef:
+    """Sends messages to an actor, across its restarts. Use it on the loop of its system."""
+
+    __slots__ = ("__weakref__", "_cell")
+
+    def __init__(self, cell: Cell) -> None:
+        self._cell = cell
+
+    def __repr__(self) -> str:
+        return f"<ActorRef {self.name} ({self.state})>"
+
+    @property
+    def name(self) -> str:
+        """Its name in the registry."""
+        return self._cell.name
+
+    @property
+    def state(self) -> ActorState:
+        """What it is doing with its life."""
+        return self._cell.state
+
+    @property
+    def metrics(self) -> MailboxMetrics:
+        """The figures of its mailbox now."""
+        return self._cell.metrics
+
+    async def ask(self, message: Any, timeout_s: float | None = None) -> Any:
+        """Send `message` and wait for the reply.
+
+        Args:
+            message: Any object the actor has a handler for.
+            timeout_s: Deadline in seconds, waiting for room included; the system's default without one.
+
+        Returns:
+            What the handler returned.
+
+        Raises:
+            ReplyTimeoutError: The deadline passed. ``fate`` is not done (it still waited, and was withdrawn) or
+                unknown (it was in hand; the handler goes on, and its outcome is logged as late).
+            DeliveryError: Stopped, restarting or cut off; ``fate`` says which side of the handler that was on.
+            Exception: Whatever the handler raised: failed. The actor goes on.
+
+        Cancellation: a message that still waits is withdrawn; one in hand goes on, and its outcome is logged as late.
+        """
+        cell = self._cell
+        reply = cell.loop.create_future()
+        envelope = cell.enclose(message, reply)
+        if cell.in_hand is not None:
+            self._refuse_self(envelope.spec.urgent)
+        if not cell.post(envelope):
+            cell.mailbox.wait(envelope, None)
+        slot = cell.system.wheel.add(envelope, cell.system.ask_timeout_s if timeout_s is None else timeout_s)
+        try:
+            return await reply
+        except asyncio.CancelledError:
+            cell.forsake(envelope)
+            raise
+        finally:
+            slot.discard(envelope)
+
+    async def tell(self, message: Any, timeout_s: float | None = None) -> None:
+        """Send `message`; return when the mailbox has taken it. An exception of its handler crashes the actor.
+
+        Raises:
+            MailboxFullError: No room within `timeout_s` (the system's default without one). Not done.
+            DeliveryError: Stopped or restarting. Not done; it is among the dead letters.
+        """
+        cell = self._cell
+        envelope = cell.enclose(message, None)
+        if not cell.post(envelope):
+            if cell.in_hand is not None:
+                self._refuse_self(False)
+            await cell.wait_for_room(envelope, cell.system.ask_timeout_s if timeout_s is None else timeout_s)
+
+    def tell_nowait(self, message: Any) -> None:
+        """Send `message` if there is room now.
+
+        Raises:
+            MailboxFullError: There is none (``WouldBlock`` is its other name). Not done.
+            DeliveryError: As `tell`.
+        """
+        cell = self._cell
+        envelope = cell.enclose(message, None)
+        if not cell.post(envelope):
+            raise cell.refuse(envelope)
+
+    def operate(self, message: Any, timeout_s: float | None = None) -> Operation:
+        """Begin a long operation and return it: await it, cancel it, watch its progress.
+
+        Args:
+            message: One whose handler is marked ``operation=True`` (with any other it is an ask one need not await).
+            timeout_s: Deadline for the result; none without one, for it can be cancelled.
+        """
+        cell = self._cell
+        operation = Operation(cell.loop)
+        envelope = cell.enclose(message, operation.reply)
+        envelope.operation = operation
+        operation.bind(envelope)
+        if not cell.post(envelope):
+            cell.mailbox.wait(envelope, None)
+        if timeout_s is not None and timeout_s != FOREVER:
+            slot = cell.system.wheel.add(envelope, timeout_s)
+            operation.reply.add_done_callback(lambda _: slot.discard(envelope))
+        return operation
+
+    def link(self, other: ActorRef) -> None:
+        """Let each learn through `on_link` when the other ends; at once if it has ended already."""
+        self._cell.link(other._cell)
+
+    def unlink(self, other: ActorRef) -> None:
+        """Undo `link`."""
+        self._cell.unlink(other._cell)
+
+    def end_moving(self, reason: str) -> int:
+        """End every waiting message that moves or emits, as not done (StoppedError); how many there were."""
+        return self._cell.end_moving(reason)
+
+    async def stop(self, timeout_s: float | None = None) -> ComponentReport:
+        """Stop it: new messages are refused, accepted ones may complete, then `on_stop` runs.
+
+        Args:
+            timeout_s: Seconds for all of it; by default its stop limit and as long again for what is accepted.
+
+        Cancellation: the stop goes on without its caller.
+        """
+        cell = self._cell
+        limit_s = 2 * cell.stop_timeout_s if timeout_s is None else timeout_s
+        task = cell.retire(StopReason.STOPPED, limit_s)
+        await asyncio.wait((task,))
+        return task.result()
+
+    async def kill(self) -> ComponentReport:
+        """End it now: what is in hand is cut off (unknown), what waits is not done; then `on_stop` runs."""
+        cell = self._cell
+        task = cell.retire(StopReason.KILLED, cell.stop_timeout_s)
+        await asyncio.wait((task,))
+        return task.result()
+
+    def _refuse_self(self, urgent: bool) -> None:
+        if not urgent and asyncio.current_task() is self._cell.worker:
+            raise LifecycleError("an actor that waits for its own mailbox waits for ever", instrument=self.name)
