@@ -97,9 +97,7 @@ class Gremlin:
     def set(self, faults: Faults) -> None:
         """Misbehave like this from now on."""
         self.faults = faults
-        self._left = Counter(
-            drop=faults.drop_next, garble=faults.garble_next, disconnect=faults.disconnect_after
-        )
+        self._left = Counter(drop=faults.drop_next, garble=faults.garble_next, disconnect=faults.disconnect_after)
 
     @property
     def idle(self) -> bool:

@@ -62,9 +62,7 @@ def run_simulator(
     bench: Table = TableClient(table) if table else LocalTable(seed, shutter_open=True)
     try:
         simulator = make_simulator(name, model=model, table=bench, seed=seed)
-        line = (
-            PtyEndpoint(link) if endpoint == "pty" else TcpEndpoint(tcp_port, max_clients=simulator.line.max_clients)
-        )
+        line = PtyEndpoint(link) if endpoint == "pty" else TcpEndpoint(tcp_port, max_clients=simulator.line.max_clients)
         server = SimServer(simulator, line, table=bench, label=label, paced=paced, faults=spoil, seed=seed)
         return asyncio.run(_serve_simulator(server, control=control))
     finally:
@@ -77,7 +75,7 @@ async def _serve_simulator(server: SimServer, *, control: bool) -> int:
     server.start()
     operations: Operations = {
         "report": server.report,
-        "faults": lambda fields: server.set_faults(Faults.from_dict(fields)),
+        "faults": server.set_fault_fields,
         "unplug": server.unplug,
         "replug": server.replug,
         "power_cycle": server.power_cycle,

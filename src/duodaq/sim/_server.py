@@ -121,6 +121,10 @@ class SimServer:
         for client, outbox in self._outboxes.items():
             self._pump(client, outbox)
 
+    def set_fault_fields(self, fields: dict[str, Any]) -> None:
+        """The same, from the fields of `Faults` by name, as the control line brings them."""
+        self.set_faults(Faults.from_dict(fields))
+
     def report(self) -> dict[str, Any]:
         """What the instrument counted, and what was done to its replies on the way."""
         report = self.simulator.report()

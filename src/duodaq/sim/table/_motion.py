@@ -103,7 +103,7 @@ def crossing_s(profile: Profile, x: float) -> float | None:
     for index, piece in enumerate(profile.pieces):
         until = profile.pieces[index + 1].t_s if index + 1 < len(profile.pieces) else inf
         for dt in _roots(0.5 * piece.a, piece.v, piece.x - x):
-            if -1e-12 <= dt and piece.t_s + dt <= until + 1e-12:
+            if dt >= -1e-12 and piece.t_s + dt <= until + 1e-12:
                 return piece.t_s + max(dt, 0.0)
     return None
 

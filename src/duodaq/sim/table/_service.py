@@ -32,18 +32,18 @@ class TableService:
             "set_laser": table.set_laser,
             "set_shutter": table.set_shutter,
             "set_motion": self._set_motion,
-            "motion": lambda axis: [list(piece) for piece in table.motion(axis).pieces],
+            "motion": self._motion,
             "power_w": table.power_w,
             "photodiode_v": table.photodiode_v,
             "scene": table.scene,
-            "picture": lambda shape, roi, binning: table.picture(tuple(shape), tuple(roi), tuple(binning)).tobytes(),
+            "picture": self._picture,
             "tally": table.tally,
             "counts": table.counts,
         }
 
     async def start(self) -> None:
         """Begin to listen; a stale socket file of an earlier table is replaced."""
-        Path(self.path).unlink(missing_ok=True)
+        self._remove_socket()
         self._server = await asyncio.start_unix_server(self._serve, self.path)
         os.chmod(self.path, 0o600)
 
@@ -55,7 +55,7 @@ class TableService:
             writer.close()
         if self._tasks:
             await asyncio.wait(tuple(self._tasks), timeout=1.0)
-        Path(self.path).unlink(missing_ok=True)
+        self._remove_socket()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -85,3 +85,13 @@ class TableService:
 
     def _set_motion(self, axis: int, pieces: list[list[float]]) -> None:
         self.table.set_motion(axis, Profile(tuple(Piece(*piece) for piece in pieces)))
+
+    def _motion(self, axis: int) -> list[list[float]]:
+        return [list(piece) for piece in self.table.motion(axis).pieces]
+
+    def _picture(self, shape: list[int], roi: list[int], binning: list[int]) -> bytes:
+        (height, width), (x, y, across, down), (bin_x, bin_y) = shape, roi, binning
+        return self.table.picture((height, width), (x, y, across, down), (bin_x, bin_y)).tobytes()
+
+    def _remove_socket(self) -> None:
+        Path(self.path).unlink(missing_ok=True)

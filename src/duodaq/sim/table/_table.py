@@ -233,8 +233,8 @@ def expose(
 ) -> NDArray[np.uint16]:
     """One camera frame from the scene and the uncut picture: knife edge, dark offset and read noise applied."""
     rng = np.random.default_rng([scene.seed, 4, frame_no])
-    columns = np.arange(uncut.shape[1]) * binning[0] + roi[0]
-    passed = np.clip((scene.edge_px - columns) / binning[0], 0.0, 1.0).astype(np.float32)
+    columns = np.arange(uncut.shape[1], dtype=np.float32) * binning[0] + roi[0]
+    passed: NDArray[np.float32] = np.clip((scene.edge_px - columns) / binning[0], 0.0, 1.0).astype(np.float32)
     light = uncut * (passed * np.float32(scene.peak_counts_per_s * exposure_s))
     noise = rng.standard_normal(uncut.shape, dtype=np.float32) * (np.sqrt(light) * 0.5 + np.float32(1.4))
     return np.clip(light + noise + np.float32(103.6), 0, 65535).astype(np.uint16)
