@@ -12,6 +12,7 @@ from duodaq.v4._message import (
 )
 from duodaq.v4._operation import Operation, Progress
 from duodaq.v4._policy import GiveUp, Restart, RestartPolicy
+from duodaq.v4._publisher import DataPublisher
 from duodaq.v4._ref import ActorRef
 from duodaq.v4._supervisor import Escalation, Supervisor
 from duodaq.v4._system import ActorSystem, Registry
@@ -21,6 +22,7 @@ __all__ = [
     "ActorRef",
     "ActorState",
     "ActorSystem",
+    "DataPublisher",
     "DeadLetter",
     "Escalation",
     "GiveUp",

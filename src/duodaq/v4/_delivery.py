@@ -64,11 +64,17 @@ class Delivery:
         self.fallback: HandlerSpec | None = None
         self.waiter: asyncio.Future[bool] | None = None
         self.worker: asyncio.Task[None] | None = None
-        self.handled = self.failed = self.expired = self.ended = self.late = self.dead_letters = 0
+        self.handled: int = 0
+        self.failed: int = 0
+        self.expired: int = 0
+        self.ended: int = 0
+        self.late: int = 0
+        self.dead_letters: int = 0
 
     def enclose(self, message: Any, reply: asyncio.Future[Any] | None) -> Envelope:
         """An envelope for `message`, with the sender's context variables."""
-        spec = self.table.get(type(message)) or self._find_spec(message)
+        kind = cast("type[object]", type(message))
+        spec = self.table.get(kind) or self._find_spec(message)
         return Envelope(message, spec, copy_context(), reply, cast("Cell", self))
 
     def post(self, envelope: Envelope) -> bool:

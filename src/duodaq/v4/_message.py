@@ -167,9 +167,9 @@ def handlers_of(cls: type) -> dict[type, HandlerSpec]:
     table: dict[type, HandlerSpec] = {}
     for base in reversed(cls.__mro__):
         for name, member in vars(base).items():
-            message_types, spec = getattr(member, _MARK, ((), None))
-            for message_type in message_types:
-                table[message_type] = spec
-            if spec is None and callable(member):
+            marked: tuple[tuple[type, ...], HandlerSpec] | None = getattr(member, _MARK, None)
+            if marked is not None:
+                table.update(dict.fromkeys(*marked))
+            elif callable(member):
                 table.update({key: old.overridden(member) for key, old in table.items() if old.name == name})
     return table

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-
 from duodaq.telemetry import get_logger
 from duodaq.v4._message import ActorState, StopReason
 from duodaq.v4._policy import GiveUp, Strategy, affected_by

@@ -196,6 +196,10 @@ class ActorSystem:
             self._sweeper = None
         return tuple(task.result() for task in ends)
 
+    def now_s(self) -> float:
+        """The time on the loop's clock, in seconds."""
+        return self.loop.time()
+
     @property
     def leaked(self) -> tuple[str, ...]:
         """The names of the tasks that did not end when they were cancelled, and still run."""

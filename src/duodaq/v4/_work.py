@@ -113,7 +113,7 @@ class Work(Delivery):
                                 reply.set_result(value)
                     else:
                         await self._handle(actor, envelope)
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - each error finds its addressee there, or goes on
                     if not await self._excuse(actor, envelope, error):
                         return
                 if self.actor is not actor:
@@ -127,7 +127,7 @@ class Work(Delivery):
             self.urgent_in_hand = envelope
             try:
                 await self._handle(actor, envelope)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - each error finds its addressee there, or goes on
                 if not await self._excuse(actor, envelope, error):
                     return
             if self.actor is actor:
