@@ -1,0 +1,44 @@
+"""Bytes in, bytes out, one owner at a time: transports, framing, and the broker that shares each port fairly."""
+
+from duodaq.ports._broker import Broker
+from duodaq.ports._codec import PortCodec
+from duodaq.ports._framing import Block488, FixedLength, Framing, Idle, Lines, Terminated, TerminatedOrBlock
+from duodaq.ports._make import make_transport
+from duodaq.ports._memory import MemoryTransport
+from duodaq.ports._port import FROM_CODEC, Lease, Port
+from duodaq.ports._queue import Lane, LeaseQueue, Ticket
+from duodaq.ports._serial import SerialTransport
+from duodaq.ports._session import BlockingSession
+from duodaq.ports._status import PortState, PortStatus
+from duodaq.ports._tcp import TcpTransport
+from duodaq.ports._transport import Receiver, Transport
+from duodaq.ports._wirelog import WireLog, WireRecord
+
+__all__ = [
+    "FROM_CODEC",
+    "Block488",
+    "BlockingSession",
+    "Broker",
+    "FixedLength",
+    "Framing",
+    "Idle",
+    "Lane",
+    "Lease",
+    "LeaseQueue",
+    "Lines",
+    "MemoryTransport",
+    "Port",
+    "PortCodec",
+    "PortState",
+    "PortStatus",
+    "Receiver",
+    "SerialTransport",
+    "TcpTransport",
+    "Terminated",
+    "TerminatedOrBlock",
+    "Ticket",
+    "Transport",
+    "WireLog",
+    "WireRecord",
+    "make_transport",
+]

@@ -1,0 +1,269 @@
+"""The broker: every port of a lab, each with one owner, for users on any loop and in any thread.
+
+How the parts fit, from the wire upwards:
+
+* `_transport` opens, writes and hears bytes; `_framing` knows where a reply ends; `PortCodec` what a command owes.
+* `_queue` is the fair queue for one port, as a pure data structure; `_owner` is the only hand on the transport, and
+  keeps the rules (read its essay first); `_mend` resynchronises, `_reconnect` opens again, `_stop` decides what may
+  still move.
+* `_port` (async, from any loop) and `_session` (blocking, from any thread) hand exchanges in and carry results out.
+
+What the broker adds is what concerns several ports: one latch for stop-all, one fixed order for acquiring more than one
+(sorted by name, so that two who want the same two never wait for each other), and one place that closes everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, TypeVar
+
+from duodaq import clock
+from duodaq.errors import ConfigError, LifecycleError
+from duodaq.model import ComponentReport, Outcome, PortDefinition
+from duodaq.ports._codec import PortCodec
+from duodaq.ports._exchange import Exchange
+from duodaq.ports._make import make_transport
+from duodaq.ports._owner import PortOwner
+from duodaq.ports._port import LEASE_WAIT_S, Lease, Port
+from duodaq.ports._queue import Lane, Ticket
+from duodaq.ports._session import BlockingSession
+from duodaq.ports._status import PortStatus
+from duodaq.ports._stop import Latch
+from duodaq.ports._transport import Transport
+from duodaq.ports._wirelog import WireLog, WireRecord
+from duodaq.telemetry import current_trace_id, get_logger
+
+_T = TypeVar("_T")
+_log = get_logger("ports")
+
+
+class Broker:
+    """Owns ports. It lives on the event loop on which the first port is added; all of it may be used from any other.
+
+    Args:
+        wire_log_size: How many records each port's wire log keeps.
+    """
+
+    def __init__(self, *, wire_log_size: int = 65536) -> None:
+        self._wire_log_size = wire_log_size
+        self._owners: dict[str, PortOwner] = {}
+        self._latch = Latch()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop on which the ports live."""
+        if self._loop is None:
+            raise LifecycleError("the broker has no port yet, so no loop either")
+        return self._loop
+
+    # --- ports
+
+    async def add(
+        self, definition: PortDefinition, codec: PortCodec | None = None, transport: Transport | None = None
+    ) -> Port:
+        """Add a port, closed. Without a `transport` the definition's own is made.
+
+        Raises:
+            ConfigError: The name is taken, or the definition leads nowhere.
+        """
+        self._loop = self._loop or asyncio.get_running_loop()
+        return await self._at_home(lambda: self._add(definition, codec, transport))
+
+    async def _add(self, definition: PortDefinition, codec: PortCodec | None, transport: Transport | None) -> Port:
+        if definition.name in self._owners:
+            raise ConfigError(f"there are two ports named '{definition.name}'", remedy="Rename one of them.")
+        line = transport if transport is not None else make_transport(definition)
+        owner = PortOwner(definition, codec, line, self._latch, WireLog(self._wire_log_size))
+        self._owners[definition.name] = owner
+        return Port(owner)
+
+    async def open(self, name: str, timeout_s: float = 5.0) -> None:
+        """Open a port. An open port stays as it is.
+
+        Raises:
+            PortOpenError, PortBusyError: It cannot be opened; nothing is held.
+        """
+        await self._at_home(lambda: self._owner(name).open(timeout_s))
+
+    async def remove(self, name: str, timeout_s: float = 1.0) -> ComponentReport:
+        """Close a port and forget it."""
+        report = await self._at_home(lambda: self._close(self._owner(name), timeout_s))
+        del self._owners[name]
+        return report
+
+    async def aclose(self, timeout_s: float = 2.0) -> tuple[ComponentReport, ...]:
+        """Close every port, all within `timeout_s`. Idempotent; a port that does not close is reported, not raised."""
+        if self._loop is None:
+            return ()
+        return await self._at_home(lambda: self._close_all(timeout_s))
+
+    async def _close_all(self, timeout_s: float) -> tuple[ComponentReport, ...]:
+        owners = tuple(self._owners.values())
+        return tuple(await asyncio.gather(*(self._close(owner, timeout_s) for owner in owners)))
+
+    async def _close(self, owner: PortOwner, timeout_s: float) -> ComponentReport:
+        begun_s, outcome, why = clock.monotonic_s(), Outcome.CLEAN, ""
+        held = owner.queue.held
+        if held is not None:
+            outcome, why = Outcome.FORCED, f"held by {held.holder}"
+        try:
+            await asyncio.wait_for(owner.aclose(timeout_s / 2), timeout_s)
+        except TimeoutError:
+            outcome, why = Outcome.LEAKED, f"did not close within {timeout_s:g} s"
+        except Exception as error:  # noqa: BLE001 - closing goes on whatever one port does
+            outcome, why = Outcome.LEAKED, str(error)
+        return ComponentReport(f"port.{owner.name}", outcome, why, clock.monotonic_s() - begun_s)
+
+    def port(self, name: str) -> Port:
+        """The port of that name, for use from any loop."""
+        return Port(self._owner(name))
+
+    def session(self, port: str, holder: str, *, hold_max_s: float | None = None) -> BlockingSession:
+        """A session of `holder` for blocking code, usable from any thread but the broker's own."""
+        return BlockingSession(self._owner(port), holder, hold_max_s)
+
+    def names(self) -> tuple[str, ...]:
+        """The names of all ports."""
+        return tuple(self._owners)
+
+    @asynccontextmanager
+    async def acquire_many(
+        self, names: Iterable[str], holder: str, timeout_s: float = LEASE_WAIT_S
+    ) -> AsyncGenerator[dict[str, Lease]]:
+        """Hold several ports at once, acquired in one fixed order, all within `timeout_s` or none."""
+        deadline = clock.Deadline(timeout_s)
+        async with AsyncExitStack() as stack:
+            leases: dict[str, Lease] = {}
+            for name in sorted(set(names)):
+                waiting = self.port(name).lease(holder, timeout_s=deadline.left_s)
+                leases[name] = await stack.enter_async_context(waiting)
+            yield leases
+
+    # --- stop
+
+    @property
+    def latched(self) -> bool:
+        """Whether a stop-all is in force."""
+        return self._latch.closed
+
+    @property
+    def latched_by(self) -> str:
+        """Who did the stop-all that is in force."""
+        return self._latch.by if self._latch.closed else ""
+
+    def reset_latch(self, who: str) -> None:
+        """Let things move again, in the name of a person."""
+        if self._latch.closed:
+            _log.warning("stop-all was reset", by=who, latched_by=self._latch.by)
+        self._latch.open()
+
+    def latch(self, who: str) -> None:
+        """Refuse from now on everything that moves or emits, on every port."""
+        self._latch.close(who)
+
+    def end_moving(self, port: str) -> None:
+        """From now on no lease, session call or request that began before may write bytes that move or emit."""
+        self._owner(port).epoch += 1
+
+    async def stop(
+        self,
+        port: str,
+        data: bytes | None = None,
+        holder: str = "stop",
+        *,
+        ends_moving: bool = True,
+        timeout_s: float = 5.0,
+    ) -> int:
+        """Put stop bytes on the wire before everything else: at once if they break in, else after the exchange in hand.
+
+        Args:
+            port: Which.
+            data: The bytes; by default what the codec says stops everything.
+            holder: In whose name.
+            ends_moving: Whether moving bytes of everybody who began before are refused from now on.
+            timeout_s: How long at most the exchange in hand is waited for.
+
+        Returns:
+            t_ns (UTC) when the bytes were handed to the line.
+
+        Raises:
+            LifecycleError: There are no such bytes.
+            PortTimeoutError, PortLostError: The line did not take them.
+        """
+        return await self._at_home(lambda: self._stop(port, data, holder, ends_moving, timeout_s))
+
+    async def _stop(self, port: str, data: bytes | None, holder: str, ends_moving: bool, timeout_s: float) -> int:
+        owner = self._owner(port)
+        request = data if data is not None else (owner.codec.stop_bytes(None) if owner.codec is not None else None)
+        if not request:
+            if ends_moving:
+                self.end_moving(port)
+            raise LifecycleError("nothing is known that stops what is on this port", port=port)
+        written: asyncio.Future[int] = self.loop.create_future()
+
+        def done(_: bytes, error: BaseException | None) -> None:
+            if error is not None and not written.done():
+                written.set_exception(error)
+
+        framing = owner.codec.expects_reply(request) if owner.codec is not None else None
+        ticket = Ticket(holder, Lane.SAFETY, lambda _: None)
+        exchange = Exchange(ticket, request, framing, owner.definition.timeout_s, done, current_trace_id())
+        exchange.on_written = lambda t_ns: None if written.done() else written.set_result(t_ns)
+        owner.stop(exchange, ends_moving)
+        return await asyncio.wait_for(written, timeout_s)
+
+    async def stop_all(self, stops: Mapping[str, bytes | None], who: str = "stop-all") -> dict[str, int | Exception]:
+        """Latch, and put stop bytes on every port named, all at once.
+
+        Args:
+            stops: Port name → its bytes, or None for what its codec knows.
+            who: In whose name it is latched.
+
+        Returns:
+            For each port t_ns when it was on the wire, or what prevented it. Never raises for a port.
+        """
+        self._latch.close(who)
+        return await self._at_home(lambda: self._stop_all(stops, who))
+
+    async def _stop_all(self, stops: Mapping[str, bytes | None], who: str) -> dict[str, int | Exception]:
+        async def one(port: str, data: bytes | None) -> int | Exception:
+            try:
+                return await self._stop(port, data, who, True, 5.0)
+            except Exception as error:  # noqa: BLE001 - the others are stopped whatever happens to one
+                return error
+
+        ended = await asyncio.gather(*(one(port, data) for port, data in stops.items()))
+        return dict(zip(stops, ended, strict=True))
+
+    # --- what is known
+
+    def status(self) -> tuple[PortStatus, ...]:
+        """What is known of every port now. From any thread."""
+        return tuple(owner.status() for owner in tuple(self._owners.values()))
+
+    def log(self, port: str) -> tuple[WireRecord, ...]:
+        """The last records of a port's wire log, oldest first. From any thread."""
+        return self._owner(port).log.records()
+
+    def subscribe_log(self, port: str, listener: Callable[[WireRecord], None]) -> Callable[[], None]:
+        """Call `listener` with every record from now on, on the broker's loop; call the result to end that."""
+        return self._owner(port).log.subscribe(listener)
+
+    # --- within
+
+    def _owner(self, name: str) -> PortOwner:
+        owner = self._owners.get(name)
+        if owner is None:
+            known = ", ".join(sorted(self._owners)) or "none"
+            raise ConfigError(f"there is no port named '{name}'", remedy=f"Ports here: {known}.")
+        return owner
+
+    async def _at_home(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Run `work` on the broker's loop, from whichever loop this is; cancellation goes along."""
+        home = self.loop
+        if asyncio.get_running_loop() is home:
+            return await work()
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), home))

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from typing import Protocol
+
+from duodaq.ports._framing import Framing
+
+
+class PortCodec(Protocol):
+    """What the broker has to know of the protocol spoken on a port: pure functions of bytes, kept by drivers.
+
+    A codec is shared by everyone on the port and holds no state of an exchange; each Framing it returns is a new one.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def write_terminator(self) -> bytes:
+        """What ends a command; empty where commands are told apart by length."""
+        ...
+
+    @property
+    def abort_bytes(self) -> bytes:
+        """What terminates a half-written command, so that the next one is read from its beginning."""
+        ...
+
+    @property
+    def longest_reply_s(self) -> float:
+        """After how long, at most, a reply begins that comes at all."""
+        ...
+
+    def expects_reply(self, written: bytes, /) -> Framing | None:
+        """The framing of all that the device will answer to `written`; None if it answers nothing."""
+        ...
+
+    def is_break_in(self, written: bytes, /) -> bool:
+        """Whether the device takes `written` even while it owes a reply, and answers nothing to it."""
+        ...
+
+    def moves(self, written: bytes, /) -> bool:
+        """Whether `written` makes something move or emit."""
+        ...
+
+    def destructive(self, written: bytes, /) -> bool:
+        """Whether reading the answer to `written` takes it away (error queues, event registers)."""
+        ...
+
+    def stop_bytes(self, axis: str | None, /) -> bytes | None:
+        """What stops `axis`, or all; None if the device knows no such thing."""
+        ...
+
+    def probe(self) -> tuple[bytes, Framing] | None:
+        """A harmless query with a constant answer, by which the broker verifies that questions and answers match."""
+        ...
+
+    def identity(self) -> tuple[bytes, Framing] | None:
+        """The query whose answer tells this very device from others."""
+        ...

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from duodaq.ports._framing import Framing
+from duodaq.ports._queue import Ticket
+
+Done = Callable[[bytes, BaseException | None], None]
+
+
+class Exchange:
+    """One write with the whole reply that belongs to it, on its way through a port.
+
+    `done` is called exactly once, with the reply (empty if none belongs to it) or with the error; `on_written` when the
+    whole request has been handed to the line, with the UTC nanoseconds of that.
+    """
+
+    __slots__ = (
+        "done",
+        "framing",
+        "number",
+        "on_written",
+        "request",
+        "sent",
+        "started_s",
+        "ticket",
+        "timeout_s",
+        "timer",
+        "trace_id",
+    )
+
+    def __init__(
+        self,
+        ticket: Ticket,
+        request: bytes,
+        framing: Framing | None,
+        timeout_s: float,
+        done: Done,
+        trace_id: str | None = None,
+    ) -> None:
+        self.ticket = ticket
+        self.request = request
+        self.framing = framing
+        self.timeout_s = timeout_s
+        self.done = done
+        self.trace_id = trace_id
+        self.number = 0
+        self.sent = 0
+        self.started_s = 0.0
+        self.on_written: Callable[[int], None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def half_written(self) -> bool:
+        """Whether some of the request has left, and some has not."""
+        return 0 < self.sent < len(self.request)

@@ -1,0 +1,582 @@
+"""One port and the only hand that touches it.
+
+The rules that whoever edits this file must keep:
+
+1.  Everything here runs on the broker's loop and nothing here awaits, except the two tasks that the owner itself owns:
+    the mender and the reconnector. Callers on other loops or threads come in through `call_soon_threadsafe`.
+2.  At most one exchange is in hand. An exchange ends once, through `_finish`, whatever ends it.
+3.  What is heard belongs to the exchange in hand, else to the mender, else to the sink of a holder without codec, else
+    to nobody: then it is logged, counted and thrown away, and the line counts as dirty.
+4.  An exchange that did not end with its whole reply leaves the line broken. No lease is granted and no exchange begun
+    until the mender has made questions and answers match again; so a late reply never answers somebody else's question.
+5.  Bytes that stop go first. A break-in is written at once: the exchange in hand ends unknown, and the line is broken.
+    Other stop bytes are written when the exchange in hand has ended, before anything else, even to a broken line: a
+    device that should stop must not wait for good manners.
+6.  Whether bytes may move something is decided when they are about to be written, never when they were queued.
+7.  A ticket is given back by its holder, or taken when its holder is dead, or ended by the port; all three are the same
+    call (`end`), which may come twice and cuts an exchange that is still in hand.
+8.  A lost line fails everybody who holds or waits. What was in hand is unknown; what waited was never sent.
+9.  `_pump` is the only place that begins anything. It is a loop, not a recursion: callbacks may call back in here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from duodaq import clock
+from duodaq.errors import (
+    DeliveryError,
+    LifecycleError,
+    PortBusyError,
+    PortError,
+    PortLostError,
+    PortTimeoutError,
+    ReplyFormatError,
+)
+from duodaq.model import PortDefinition
+from duodaq.ports._codec import PortCodec
+from duodaq.ports._exchange import Exchange
+from duodaq.ports._framing import Idle
+from duodaq.ports._mend import Mender
+from duodaq.ports._queue import Lane, LeaseQueue, Ticket
+from duodaq.ports._reconnect import Reconnector
+from duodaq.ports._status import PortState, PortStatus
+from duodaq.ports._stop import Latch, moving_refusal
+from duodaq.ports._transport import Transport
+from duodaq.ports._wirelog import WireLog, WireRecord
+from duodaq.telemetry import get_logger
+
+_log = get_logger("ports")
+_WATCH_S = 0.2
+_QUIET_S = 0.05
+_NEXT_LIMIT = 64
+
+
+class PortOwner:
+    """Owns one transport: its queue, the exchange in hand, its mending, its reconnecting and its log."""
+
+    def __init__(
+        self, definition: PortDefinition, codec: PortCodec | None, transport: Transport, latch: Latch, log: WireLog
+    ) -> None:
+        self.name = definition.name
+        self.definition = definition
+        self.codec = codec
+        self.transport = transport
+        self.log = log
+        self.epoch = 0
+        self.state = PortState.CLOSED
+        self.queue = LeaseQueue()
+        self.identity_reply: bytes | None = None
+        self.exchanges = self.errors = self.reconnects = self.resyncs = self.late = self.strays = 0
+        self.last_error = ""
+        self.quiet_s = float(definition.options.get("quiet_s", (definition.idle_ms or 0) / 1000 or _QUIET_S))
+        self._latch = latch
+        self.loop = asyncio.get_running_loop()
+        self._hand: Exchange | None = None
+        self._next: deque[Exchange] = deque()
+        self._urgent: deque[Exchange] = deque()
+        self._broken: Exchange | None = None
+        self._stray_at_s: float | None = None
+        self._silent = False
+        self._mender: Mender | None = None
+        self._mending: asyncio.Task[None] | None = None
+        self._reconnector = Reconnector(self)
+        self._watch: asyncio.TimerHandle | None = None
+        self._pumping = False
+        self._identity_query = (codec.identity() or (None,))[0] if codec is not None else None
+
+    # --- life
+
+    async def open(self, timeout_s: float) -> None:
+        if self.state is PortState.OPEN:
+            return
+        if self.state is not PortState.CLOSED:
+            raise LifecycleError(f"cannot be opened while it is {self.state}", port=self.name)
+        self.state = PortState.OPENING
+        try:
+            await self.transport.open(self, timeout_s)
+        except PortError as error:
+            self.last_error = str(error.about(port=self.name))
+            raise
+        finally:
+            if not self.transport.is_open:
+                self.state = PortState.CLOSED
+        self.opened()
+
+    def opened(self) -> None:
+        """The transport is open and its far end is the right one."""
+        self.state = PortState.OPEN
+        self._broken, self._stray_at_s, self._silent = None, None, False
+        self._pump()
+
+    async def aclose(self, timeout_s: float) -> None:
+        """End everybody's leases and close the line. Idempotent."""
+        self.state = PortState.CLOSED
+        await self._reconnector.aclose()
+        if self._mending is not None:
+            self._mending.cancel()
+            await asyncio.gather(self._mending, return_exceptions=True)
+        self._fail_everybody(LifecycleError("the port was closed", port=self.name))
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        await self.transport.aclose(timeout_s)
+
+    # --- leases
+
+    def ask(self, ticket: Ticket, timeout_s: float | None, epoch: int | None = None) -> None:
+        """Queue `ticket`; its `settle` is called when the port is granted, or will not be."""
+        if self.state not in (PortState.OPEN, PortState.RESYNC):
+            ticket.settle(self._not_open())
+            return
+        ticket.epoch = self.epoch if epoch is None else epoch
+        try:
+            self.queue.ask(ticket)
+        except PortBusyError as error:
+            ticket.settle(error.about(port=self.name))
+            return
+        self._pump()
+        if self.queue.held is not ticket and timeout_s is not None and ticket.granted_s is None:
+            ticket.timer = self.loop.call_later(timeout_s, self._expire, ticket, timeout_s)
+
+    def end(self, ticket: Ticket) -> None:
+        """Give back or withdraw `ticket`; what it has in hand is cut. May be called again."""
+        self._settle_timers(ticket)
+        if self.queue.withdraw(ticket):
+            return
+        if self.queue.held is not ticket:
+            return
+        for exchange in [x for x in self._next if x.ticket is ticket]:
+            self._next.remove(exchange)
+            exchange.done(b"", DeliveryError("its lease ended before it was sent", fate="not done", port=self.name))
+        hand = self._hand
+        if hand is not None and hand.ticket is ticket:
+            ticket.once = False
+            self._finish(hand, error=self._cut("the lease ended in the middle of it"), broken=True)
+        self.queue.give_back(ticket)
+        self._pump()
+
+    def _settle_timers(self, ticket: Ticket) -> None:
+        for timer in (ticket.timer, ticket.idle_timer):
+            if timer is not None:
+                timer.cancel()
+        ticket.timer = ticket.idle_timer = None
+
+    def _expire(self, ticket: Ticket, waited_s: float) -> None:
+        ticket.timer = None
+        if not self.queue.withdraw(ticket):
+            return
+        held = self.queue.held
+        holder = held.holder if held is not None else "the broker, which resynchronises it"
+        held_s = self.loop.time() - held.granted_s if held is not None and held.granted_s is not None else None
+        ticket.settle(
+            PortBusyError(
+                f"not free within {waited_s:g} s: held by {holder}" + (f" for {held_s:.2f} s" if held_s else ""),
+                holder=holder,
+                held_s=held_s,
+                port=self.name,
+                left="nothing was sent",
+            )
+        )
+
+    def _grant(self, ticket: Ticket) -> None:
+        self._settle_timers(ticket)
+        ticket.granted_s = self.loop.time()
+        if ticket.hold_max_s is not None:
+            ticket.timer = self.loop.call_later(ticket.hold_max_s, self._overheld, ticket)
+        if self._watch is None:
+            self._watch = self.loop.call_later(_WATCH_S, self._look_after_owners)
+        ticket.settle(None)
+
+    def _overheld(self, ticket: Ticket) -> None:
+        """From now on this holder goes exchange by exchange: to the end of the queue after each."""
+        ticket.timer = None
+        self.let_go(ticket)
+
+    def _look_after_owners(self) -> None:
+        self._watch = None
+        held = self.queue.held
+        for ticket in ([held] if held else []) + self.queue.waiting():
+            if ticket.alive is not None and not ticket.alive():
+                _log.warning("took the port from a dead owner", port=self.name, holder=ticket.holder)
+                self.end(ticket)
+        if self.queue.held is not None or len(self.queue):
+            self._watch = self.loop.call_later(_WATCH_S, self._look_after_owners)
+
+    # --- exchanges
+
+    def submit(self, exchange: Exchange, timeout_s: float | None, epoch: int | None = None) -> None:
+        """Queue for the port, make this one exchange, and give the port back."""
+        ticket = exchange.ticket
+        ticket.once = True
+
+        def settle(refusal: Exception | None) -> None:
+            if refusal is None:
+                self.begin(exchange)
+            else:
+                exchange.done(b"", refusal)
+
+        ticket.settle = settle
+        self.ask(ticket, timeout_s, epoch)
+
+    def begin(self, exchange: Exchange) -> None:
+        """Make an exchange under the lease of its ticket, as soon as the line is fit for it."""
+        if self.queue.held is not exchange.ticket:
+            exchange.done(b"", exchange.ticket.void or LifecycleError("this lease is over", port=self.name))
+            return
+        if len(self._next) >= _NEXT_LIMIT:
+            exchange.done(b"", PortBusyError("too many exchanges at once under one lease", port=self.name))
+            return
+        self._next.append(exchange)
+        self._pump()
+
+    def abandon(self, exchange: Exchange) -> None:
+        """Nobody waits for `exchange` any more: never begin it, or cut it if it is in hand."""
+        if exchange is self._hand:
+            self._finish(exchange, error=self._cut("cancelled in the middle of it"), broken=True)
+        elif exchange in self._next:
+            self._next.remove(exchange)
+        if exchange.ticket.once:
+            self.end(exchange.ticket)
+
+    def let_go(self, ticket: Ticket) -> None:
+        """Give `ticket` back as soon as the exchange it has in hand, if any, has ended."""
+        ticket.once = True
+        in_hand = self._hand is not None and self._hand.ticket is ticket
+        if not in_hand:
+            self._end_if_idle(ticket)
+
+    def _start(self, exchange: Exchange) -> None:
+        refusal = self._refusal(exchange)
+        if refusal is not None:
+            self._end_unsent(exchange, refusal)
+            return
+        self.exchanges += 1
+        exchange.number = self.exchanges
+        exchange.started_s = self.loop.time()
+        if exchange.framing is not None:
+            exchange.framing.reset()
+        self._hand = exchange
+        exchange.timer = self.loop.call_later(exchange.timeout_s, self._timed_out, exchange)
+        self._write_on(exchange)
+
+    def _end_unsent(self, exchange: Exchange, refusal: Exception) -> None:
+        exchange.done(b"", refusal)
+        if exchange.ticket.once:
+            self._end_if_idle(exchange.ticket)
+
+    def _refusal(self, exchange: Exchange) -> Exception | None:
+        if self.codec is None or not self.codec.moves(exchange.request):
+            return None
+        ticket = exchange.ticket
+        safety = ticket.lane is Lane.SAFETY
+        return moving_refusal(self._latch, safety, ticket.epoch, self.epoch, self.name, ticket.holder)
+
+    def _write_on(self, exchange: Exchange) -> None:
+        rest = exchange.request[exchange.sent :] if exchange.sent else exchange.request
+        try:
+            taken = self.transport.write_nowait(rest)
+        except PortLostError as error:
+            self._finish(exchange, error=error.about(port=self.name), broken=True)
+            return
+        if taken:
+            self._record(">", rest[:taken] if taken < len(rest) else rest, exchange)
+            exchange.sent += taken
+        if exchange.sent < len(exchange.request):
+            self.transport.when_writable(lambda: self._write_on(exchange) if self._hand is exchange else None)
+            return
+        if exchange.on_written is not None:
+            exchange.on_written(clock.utc_ns())
+        if exchange.framing is None:
+            self._finish(exchange)
+
+    def _timed_out(self, exchange: Exchange) -> None:
+        exchange.timer = None
+        if exchange is not self._hand:
+            return
+        if isinstance(exchange.framing, Idle) and (reply := exchange.framing.take()):
+            self._finish(exchange, reply)
+            return
+        self._take_back(exchange)
+        what = "no whole reply" if exchange.sent == len(exchange.request) else "the line took not all of the command"
+        error = PortTimeoutError(f"{what} within {exchange.timeout_s:g} s", port=self.name)
+        self._finish(exchange, error=error, broken=True)
+
+    def _take_back(self, exchange: Exchange) -> None:
+        """Keep what a blocked line has not sent from being sent, and carried out, at some later time."""
+        dropped = self.transport.discard_output()
+        if dropped:
+            exchange.sent = max(1, exchange.sent - dropped)
+
+    def _finish(
+        self, exchange: Exchange, reply: bytes = b"", error: BaseException | None = None, broken: bool = False
+    ) -> None:
+        if exchange is not self._hand:
+            return
+        self._hand = None
+        if exchange.timer is not None:
+            exchange.timer.cancel()
+            exchange.timer = None
+        if exchange.sent < len(exchange.request):
+            self.transport.when_writable(None)
+        if error is not None:
+            self.errors += 1
+            self.last_error = str(error)
+        elif exchange.request == self._identity_query:
+            self.identity_reply = reply
+        if broken:
+            self._broken = exchange
+        exchange.done(reply, error)
+        if exchange.ticket.once:
+            self._end_if_idle(exchange.ticket)
+        elif exchange.ticket.sink is not None:
+            self.rest_raw(exchange.ticket)
+        self._pump()
+
+    def _end_if_idle(self, ticket: Ticket) -> None:
+        if not any(exchange.ticket is ticket for exchange in self._next):
+            self.end(ticket)
+
+    def _cut(self, why: str) -> DeliveryError:
+        return DeliveryError(why, fate="unknown", port=self.name, left="the port is being resynchronised")
+
+    # --- what the line says
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self._hand
+        self._silent = False
+        if self._mender is not None:
+            self._record("<", data, None)
+            self._mender.feed(data)
+        elif exchange is None or exchange.framing is None or exchange.sent < len(exchange.request):
+            self._heard_between(data)
+        else:
+            self._record("<", data, exchange)
+            self._heard_reply(exchange, data)
+
+    def _heard_reply(self, exchange: Exchange, data: bytes) -> None:
+        framing = exchange.framing
+        assert framing is not None
+        try:
+            reply = framing.feed(data)
+        except ReplyFormatError as error:
+            self._finish(exchange, error=error.about(port=self.name), broken=True)
+            return
+        if reply is not None:
+            if framing.rest:
+                self._stray(framing.rest)
+            self._finish(exchange, reply)
+        elif isinstance(framing, Idle):
+            if exchange.timer is not None:
+                exchange.timer.cancel()
+            exchange.timer = self.loop.call_later(framing.idle_ms / 1000, self._timed_out, exchange)
+
+    def _heard_between(self, data: bytes) -> None:
+        held = self.queue.held
+        if held is not None and held.sink is not None and self._hand is None:
+            self._record("<", data, None, held.holder)
+            held.sink(data)
+            self.rest_raw(held)
+        else:
+            self._record("<", data, None)
+            self._stray(data)
+
+    def _stray(self, data: bytes) -> None:
+        self.strays += len(data)
+        self._stray_at_s = self.loop.time()
+
+    def rest_raw(self, ticket: Ticket) -> None:
+        """Count the silence of a holder without codec from now; after `idle_s` of it the lease ends."""
+        if ticket.idle_timer is not None:
+            ticket.idle_timer.cancel()
+        if ticket.idle_s is not None:
+            ticket.idle_timer = self.loop.call_later(ticket.idle_s, self._raw_idle, ticket)
+
+    def _raw_idle(self, ticket: Ticket) -> None:
+        ticket.idle_timer = None
+        if ticket.reading:
+            self.rest_raw(ticket)
+        else:
+            self.end(ticket)
+
+    def transport_lost(self, cause: Exception | None) -> None:
+        if self.state in (PortState.CLOSED, PortState.LOST):
+            return
+        self.state = PortState.LOST
+        self.last_error = f"the line was lost{f': {cause}' if cause else ''}"
+        _log.warning("port lost", port=self.name, cause=str(cause or "closed at the far end"))
+        self._mender = None
+        if self._mending is not None:
+            self._mending.cancel()
+        self._fail_everybody(PortLostError(self.last_error, port=self.name, left="the broker reconnects by itself"))
+        self._reconnector.start()
+
+    def _fail_everybody(self, error: Exception) -> None:
+        hand, self._hand = self._hand, None
+        in_line = [*self._urgent, *self._next]
+        self._urgent.clear()
+        self._next.clear()
+        tickets = self.queue.clear()
+        if hand is not None:
+            if hand.timer is not None:
+                hand.timer.cancel()
+            self.errors += 1
+            hand.done(b"", error)
+        for exchange in in_line:
+            exchange.done(b"", error)
+        for ticket in tickets:
+            waiting = ticket.granted_s is None
+            self._settle_timers(ticket)
+            ticket.void = error
+            if waiting:
+                ticket.settle(error)
+
+    def _not_open(self) -> Exception:
+        if self.state is PortState.LOST:
+            return PortLostError(
+                self.last_error, port=self.name, left="nothing was sent; the broker reconnects by itself"
+            )
+        return LifecycleError(f"the port is {self.state}", port=self.name)
+
+    # --- stop
+
+    def stop(self, exchange: Exchange, ends_moving: bool) -> None:
+        """Write stop bytes before everything else: at once if they break in, else after the exchange in hand."""
+        if ends_moving:
+            self.epoch += 1
+        if self.state not in (PortState.OPEN, PortState.RESYNC):
+            exchange.done(b"", self._not_open())
+            return
+        self._urgent.append(exchange)
+        hand = self._hand
+        if hand is None or self.codec is None or not self.codec.is_break_in(exchange.request):
+            self._pump()
+            return
+        if hand.sent < len(hand.request):
+            self._take_back(hand)
+            exchange.request = self.codec.abort_bytes + exchange.request
+        self._finish(hand, error=self._cut("cut by a stop"), broken=True)
+
+    # --- what happens next
+
+    def _pump(self) -> None:
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self.state in (PortState.OPEN, PortState.RESYNC) and self._hand is None and self._step():
+                pass
+        finally:
+            self._pumping = False
+
+    def _step(self) -> bool:
+        """Begin the next thing that is due; whether there was any."""
+        if self._urgent:
+            exchange = self._urgent.popleft()
+            if self._mender is not None or self._broken is not None:
+                exchange.framing = None  # what it answers is heard by the mender
+            self._start(exchange)
+            return True
+        if self._mender is not None:
+            return False
+        if self._unfit():
+            self._mend()
+            return False
+        if self._next:
+            self._start(self._next.popleft())
+            return True
+        ticket = self.queue.grant()
+        if ticket is None:
+            return False
+        self._grant(ticket)
+        return True
+
+    def _unfit(self) -> bool:
+        """Whether the line must be mended before the next exchange: at once if broken, on demand after stray bytes."""
+        if self._broken is not None:
+            return True
+        if self._stray_at_s is None:
+            return False
+        if self.loop.time() - self._stray_at_s >= self.quiet_s:
+            self._stray_at_s = None
+            return False
+        return bool(self._next) or (self.queue.held is None and len(self.queue) > 0)
+
+    def _mend(self) -> None:
+        broken, self._broken, self._stray_at_s = self._broken, None, None
+        self.state = PortState.RESYNC
+        self._mender = Mender(self._send_mending, self.codec, broken, self.quiet_s)
+        self._mending = self.loop.create_task(self._run_mender(self._mender), name=f"resync {self.name}")
+
+    async def _run_mender(self, mender: Mender) -> None:
+        mended = False
+        try:
+            mended = await mender.run(probing=not self._silent)
+        except PortLostError as error:
+            self.last_error = str(error)
+        finally:
+            if self._mender is mender:
+                self._mender = None
+            self._mending = None
+            self.resyncs += 1
+            self.late += mender.late
+        if self.state is not PortState.RESYNC:
+            return
+        if mended:
+            self.state = PortState.OPEN
+            self._silent = not mender.answered
+            self._pump()
+        else:
+            await self._reconnect_talkative()
+
+    async def _reconnect_talkative(self) -> None:
+        """The line cannot be brought to match questions and answers: only a new connection clears it."""
+        await self.transport.aclose(0.1)
+        self.transport_lost(PortLostError("it does not fall silent", port=self.name))
+
+    @contextmanager
+    def listening(self) -> Generator[Mender]:
+        """While inside, all that is heard goes to a listener of the broker's own, which may ask."""
+        self._mender = listener = Mender(self._send_mending, self.codec, None, self.quiet_s)
+        try:
+            yield listener
+        finally:
+            self._mender = None
+
+    def suspect(self) -> None:
+        """Something may still come that nobody waits for: want silence before the next lease."""
+        self._stray_at_s = self.loop.time()
+
+    def _send_mending(self, data: bytes) -> None:
+        if data and self.transport.write_nowait(data):
+            self._record(">", data, None, "broker (resync)")
+
+    # --- what is known
+
+    def _record(self, direction: str, data: bytes, exchange: Exchange | None, holder: str = "") -> None:
+        number, trace_id = 0, None
+        if exchange is not None:
+            holder, number, trace_id = exchange.ticket.holder, exchange.number, exchange.trace_id
+        self.log.add(WireRecord(clock.utc_ns(), self.name, direction, data, holder, number, trace_id))  # type: ignore[arg-type]
+
+    def status(self) -> PortStatus:
+        held = self.queue.held
+        since_s = held.granted_s if held is not None else None
+        return PortStatus(
+            name=self.name,
+            state=self.state,
+            address=self.transport.address,
+            holder=held.holder if held is not None else None,
+            held_s=self.loop.time() - since_s if since_s is not None else 0.0,
+            queue=len(self.queue),
+            exchanges=self.exchanges,
+            errors=self.errors,
+            reconnects=self.reconnects,
+            resyncs=self.resyncs,
+            late=self.late,
+            stray_bytes=self.strays,
+            last_error=self.last_error,
+        )

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from duodaq.errors import LifecycleError
+from duodaq.ports._codec import PortCodec
+from duodaq.ports._exchange import Exchange
+from duodaq.ports._framing import Framing, Idle
+from duodaq.ports._owner import PortOwner
+from duodaq.ports._queue import Lane, Ticket
+from duodaq.telemetry import current_trace_id
+
+
+class FromCodec:
+    """Says that the port's codec knows what is answered; see `FROM_CODEC`."""
+
+
+FROM_CODEC: Final = FromCodec()
+Reply = Framing | FromCodec | None
+LEASE_WAIT_S = 5.0
+
+
+class Lease:
+    """The port is yours until you leave the block: nobody else's bytes come between your exchanges, except a stop."""
+
+    def __init__(self, port: Port, ticket: Ticket) -> None:
+        self._port = port
+        self._ticket = ticket
+
+    @property
+    def holder(self) -> str:
+        return self._ticket.holder
+
+    @property
+    def held_s(self) -> float:
+        """For how many seconds the lease has been held."""
+        granted_s = self._ticket.granted_s
+        return 0.0 if granted_s is None else self._port.owner.loop.time() - granted_s
+
+    async def exchange(self, request: bytes, reply: Reply = FROM_CODEC, timeout_s: float | None = None) -> bytes:
+        """Write `request` and return its whole reply, terminator included; ``b""`` where none belongs to it.
+
+        Raises:
+            PortTimeoutError: No whole reply in time; the port is being resynchronised, the lease goes on behind that.
+            PortLostError: The line is gone and with it the lease; what became of the request is unknown.
+            DeliveryError: A stop cut the exchange; unknown.
+            StoppedError: A stop ended this lease's moving before these bytes were sent.
+            UnsafeStateError: A stop-all is latched and these bytes move or emit. Nothing was sent.
+
+        Cancellation: The reply is taken by the broker before anybody's next exchange.
+        """
+        exchange = self._port.exchange_of(self._ticket, request, reply, timeout_s)
+        return await carry(self._port.owner, exchange, lambda: self._port.owner.begin(exchange))
+
+    async def write(self, data: bytes, timeout_s: float | None = None) -> None:
+        """Write `data`. If the codec knows an answer to it, that is read too and thrown away."""
+        reply = FROM_CODEC if self._port.codec is not None else None
+        await self.exchange(data, reply, timeout_s)
+
+
+class Port:
+    """One port as its users see it, on whatever event loop they run."""
+
+    def __init__(self, owner: PortOwner) -> None:
+        self.owner = owner
+
+    @property
+    def name(self) -> str:
+        return self.owner.name
+
+    @property
+    def codec(self) -> PortCodec | None:
+        return self.owner.codec
+
+    @asynccontextmanager
+    async def lease(
+        self, holder: str, *, timeout_s: float | None = LEASE_WAIT_S, lane: Lane = Lane.NORMAL
+    ) -> AsyncGenerator[Lease]:
+        """Hold the port for several exchanges, until the end of the block, however that comes, or of the task.
+
+        Raises:
+            PortBusyError: Not free within `timeout_s`; names the holder and how long it has held. Nothing was sent.
+        """
+        ticket = await acquire(self.owner, holder, timeout_s, lane)
+        task = asyncio.current_task()
+        assert task is not None
+
+        def give_back(_: Any = None) -> None:
+            on_owner_loop(self.owner, lambda: self.owner.end(ticket))
+
+        task.add_done_callback(give_back)
+        try:
+            yield Lease(self, ticket)
+        finally:
+            task.remove_done_callback(give_back)
+            give_back()
+
+    async def exchange(
+        self,
+        request: bytes,
+        *,
+        holder: str,
+        reply: Reply = FROM_CODEC,
+        timeout_s: float | None = None,
+        lane: Lane = Lane.NORMAL,
+        wait_s: float | None = LEASE_WAIT_S,
+    ) -> bytes:
+        """Wait for the port, write `request`, return its whole reply, give the port back. Raises as `Lease.exchange`.
+
+        Args:
+            request: The bytes, terminator included.
+            holder: In whose name; errors, status and the wire log show it.
+            reply: What belongs to it, where the codec does not say.
+            timeout_s: For the reply, from the moment of writing; the port's own by default.
+            lane: Who goes first.
+            wait_s: For the port.
+        """
+        owner = self.owner
+        if lane is Lane.NORMAL and owner.codec is not None and owner.codec.is_break_in(request):
+            lane = Lane.STOP
+        exchange = self.exchange_of(Ticket(holder, lane, _ignore), request, reply, timeout_s)
+        return await carry(owner, exchange, lambda: owner.submit(exchange, wait_s))
+
+    async def write(self, data: bytes, *, holder: str, lane: Lane = Lane.NORMAL) -> None:
+        """Write `data` under a lease of its own. If the codec knows an answer to it, that is read and thrown away."""
+        reply = FROM_CODEC if self.owner.codec is not None else None
+        await self.exchange(data, holder=holder, reply=reply, lane=lane)
+
+    def exchange_of(self, ticket: Ticket, request: bytes, reply: Reply, timeout_s: float | None) -> Exchange:
+        """An exchange that is not begun; its framing is the codec's where `reply` says so."""
+        owner = self.owner
+        framing = framing_for(owner, request) if isinstance(reply, FromCodec) else reply
+        limit_s = owner.definition.timeout_s if timeout_s is None else timeout_s
+        return Exchange(ticket, request, framing, limit_s, _ignore, current_trace_id())
+
+
+def framing_for(owner: PortOwner, request: bytes) -> Framing | None:
+    """What belongs to `request`, as the codec says, or, without one, silence of the port's `idle_ms`."""
+    if owner.codec is not None:
+        return owner.codec.expects_reply(request)
+    if owner.definition.idle_ms is not None:
+        return Idle(owner.definition.idle_ms)
+    raise LifecycleError("this port has no codec: say which reply belongs to the request", port=owner.name)
+
+
+def _ignore(*_: Any) -> None:
+    """Nobody listens yet."""
+
+
+def on_owner_loop(owner: PortOwner, action: Callable[[], None]) -> None:
+    """Run `action` on the broker's loop: now if this is it, else soon. Nothing if that loop is closed."""
+    if running_loop() is owner.loop:
+        action()
+        return
+    with contextlib.suppress(RuntimeError):
+        owner.loop.call_soon_threadsafe(action)
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread, if any."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+async def carry(owner: PortOwner, exchange: Exchange, start: Callable[[], None]) -> bytes:
+    """Begin an exchange by `start` on the broker's loop and wait for its end on this one; cancelling cuts it there."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[bytes] = loop.create_future()
+
+    def settle(reply: bytes, error: BaseException | None) -> None:
+        if ended.done():
+            return
+        if error is None:
+            ended.set_result(reply)
+        else:
+            ended.set_exception(error)
+
+    exchange.done = settle
+    if loop is not owner.loop:
+        exchange.done = _crossing(loop, settle)
+        exchange.ticket.alive = exchange.ticket.alive or loop.is_running
+    _begin(owner, start)
+    try:
+        return await ended
+    except asyncio.CancelledError:
+        on_owner_loop(owner, lambda: owner.abandon(exchange))
+        raise
+
+
+async def acquire(owner: PortOwner, holder: str, timeout_s: float | None, lane: Lane) -> Ticket:
+    """A held ticket of `owner` for the running task."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    granted: asyncio.Future[None] = loop.create_future()
+
+    def settle(refusal: Exception | None) -> None:
+        if granted.done():
+            return
+        if refusal is None:
+            granted.set_result(None)
+        else:
+            granted.set_exception(refusal)
+
+    ticket = Ticket(holder, lane, settle)
+    if loop is not owner.loop:
+        ticket.settle = _crossing(loop, settle)
+        ticket.alive = lambda: loop.is_running() and not (task is not None and task.done())
+    _begin(owner, lambda: owner.ask(ticket, timeout_s))
+    try:
+        await granted
+    except BaseException:
+        on_owner_loop(owner, lambda: owner.end(ticket))
+        raise
+    return ticket
+
+
+def _begin(owner: PortOwner, start: Callable[[], None]) -> None:
+    if running_loop() is owner.loop:
+        start()
+        return
+    try:
+        owner.loop.call_soon_threadsafe(start)
+    except RuntimeError:
+        raise LifecycleError("the broker's loop is closed", port=owner.name) from None
+
+
+def _crossing(loop: asyncio.AbstractEventLoop, settle: Callable[..., None]) -> Callable[..., None]:
+    def cross(*outcome: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # that loop is closed: nobody waits there any more
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    return cross

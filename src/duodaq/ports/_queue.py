@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from asyncio import TimerHandle
+from collections.abc import Callable
+from enum import IntEnum
+
+from duodaq.errors import PortBusyError
+
+
+class Lane(IntEnum):
+    """Who goes first at a port. SAFETY passes a latched stop; STOP goes before everything else that waits."""
+
+    SAFETY = 0
+    STOP = 1
+    NORMAL = 2
+
+
+class Ticket:
+    """A place in the queue for one port: it waits, then it is the lease, then it is over.
+
+    `settle` is called once: with None when the port is granted, with an error when it will not be. `alive` says
+    whether the owner can still give it back; a ticket whose owner is dead is taken from it. A ticket with `once` is
+    given back by the port after its first exchange, one with `hold_max_s` after the exchange in which that passed.
+    `epoch` is the port's stop epoch when it asked. `sink` takes what arrives between exchanges (ports without codec).
+    """
+
+    __slots__ = (
+        "alive",
+        "epoch",
+        "granted_s",
+        "hold_max_s",
+        "holder",
+        "idle_s",
+        "idle_timer",
+        "lane",
+        "once",
+        "reading",
+        "settle",
+        "sink",
+        "timer",
+        "void",
+    )
+
+    def __init__(
+        self,
+        holder: str,
+        lane: Lane,
+        settle: Callable[[Exception | None], None],
+        alive: Callable[[], bool] | None = None,
+    ) -> None:
+        self.holder = holder
+        self.lane = lane
+        self.settle = settle
+        self.alive = alive
+        self.epoch = 0
+        self.granted_s: float | None = None
+        self.hold_max_s: float | None = None
+        self.once = False
+        self.timer: TimerHandle | None = None
+        self.sink: Callable[[bytes], None] | None = None
+        self.idle_s: float | None = None
+        self.idle_timer: TimerHandle | None = None
+        self.reading = False
+        self.void: Exception | None = None
+
+
+class LeaseQueue:
+    """Who holds a port and who waits for it: first come, first served within a lane, urgent lanes first.
+
+    Pure: it neither waits nor knows a clock. At most one ticket is held; a ticket that was given back, withdrawn or
+    never asked is in neither place. Whoever gives back and asks again goes to the end.
+    """
+
+    def __init__(self, limit: int = 256) -> None:
+        self.limit = limit
+        self.held: Ticket | None = None
+        self._lanes: tuple[dict[Ticket, None], ...] = tuple({} for _ in Lane)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lanes))
+
+    def waiting(self) -> list[Ticket]:
+        """Those who wait, in the order in which they will be served."""
+        return [ticket for lane in self._lanes for ticket in lane]
+
+    def ask(self, ticket: Ticket) -> None:
+        """Put `ticket` at the end of its lane.
+
+        Raises:
+            PortBusyError: `limit` tickets wait already (urgent lanes are never refused). Nothing was queued.
+        """
+        if ticket.lane is Lane.NORMAL and len(self._lanes[Lane.NORMAL]) >= self.limit:
+            raise PortBusyError(
+                f"{self.limit} wait for this port already", holder=self.held.holder if self.held else None
+            )
+        self._lanes[ticket.lane][ticket] = None
+
+    def grant(self) -> Ticket | None:
+        """Make the first who waits the holder, if the port is free; that ticket, or None."""
+        if self.held is not None:
+            return None
+        for lane in self._lanes:
+            if lane:
+                ticket = next(iter(lane))
+                del lane[ticket]
+                self.held = ticket
+                return ticket
+        return None
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        """Take a waiting ticket out; whether it was waiting."""
+        if ticket not in self._lanes[ticket.lane]:
+            return False
+        del self._lanes[ticket.lane][ticket]
+        return True
+
+    def give_back(self, ticket: Ticket) -> bool:
+        """End the lease of `ticket`; whether it was the holder."""
+        if self.held is not ticket:
+            return False
+        self.held = None
+        return True
+
+    def clear(self) -> list[Ticket]:
+        """Take everybody out, holder first; those who were in."""
+        everybody = ([self.held] if self.held else []) + self.waiting()
+        self.held = None
+        for lane in self._lanes:
+            lane.clear()
+        return everybody

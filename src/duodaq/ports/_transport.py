@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Receiver(Protocol):
+    """Who gets what a transport hears. Called on the event loop that opened it, and never after `aclose`."""
+
+    def data_received(self, data: bytes, /) -> None: ...
+
+    def transport_lost(self, cause: Exception | None, /) -> None:
+        """The far end is gone; the transport is closed already. Called once."""
+        ...
+
+
+class Transport(Protocol):
+    """Bytes in, bytes out, over one line. Belongs to one event loop; can be opened again once lost or closed."""
+
+    @property
+    def address(self) -> str:
+        """Where it leads, as a person would write it."""
+        ...
+
+    @property
+    def is_open(self) -> bool: ...
+
+    def identity(self) -> str:
+        """What stays the same when the cable is plugged in again, perhaps elsewhere."""
+        ...
+
+    async def open(self, receiver: Receiver, timeout_s: float) -> None:
+        """Open the line and hand all that comes to `receiver`.
+
+        Raises:
+            PortOpenError: It cannot be opened, or not within `timeout_s`; nothing is held.
+            PortBusyError: Another program has it.
+        """
+        ...
+
+    def write_nowait(self, data: bytes) -> int:
+        """Hand over as much of `data` as the line takes now; how many bytes that was.
+
+        Raises:
+            PortLostError: The far end is gone.
+        """
+        ...
+
+    def when_writable(self, callback: Callable[[], None] | None) -> None:
+        """Call `callback` once when the line takes bytes again; None withdraws the wish."""
+        ...
+
+    def discard_output(self) -> int:
+        """Forget bytes that were handed over and have not left yet, where the line can do that; how many those were."""
+        ...
+
+    async def aclose(self, timeout_s: float = 1.0) -> None:
+        """Let what was written leave, for at most `timeout_s`, and close. Idempotent."""
+        ...
