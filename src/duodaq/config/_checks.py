@@ -1,0 +1,150 @@
+"""What can be wrong with a lab file whose every key is right, as far as that can be known without hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from duodaq.config._complaints import Said
+from duodaq.config._driver_lookup import BUILT_IN_CODECS, DriverMissingError, built_in, find_driver
+from duodaq.config._words import choose
+from duodaq.drivers import CODECS, codec
+from duodaq.model import InstrumentDefinition, LabDefinition, PortDefinition
+
+
+def check_lab(lab: LabDefinition) -> Iterator[Said]:
+    """Everything that contradicts itself or is not there: where, what, and what would be right."""
+    for port in lab.ports:
+        yield from _codec_exists(port)
+    yield from _one_line_one_port(lab)
+    for instrument in lab.instruments:
+        yield from _name_is_usable(instrument)
+        yield from _driver_exists(instrument, lab)
+        yield from _axes_differ(instrument)
+        wrong_port = [*_port_fits(instrument, lab), *_opens_no_shared_device(instrument, lab)]
+        yield from wrong_port or _can_be_stopped(
+            instrument, lab
+        )  # a wrong port has no right stop: one problem, said once
+
+
+def port_of(instrument: InstrumentDefinition, lab: LabDefinition) -> PortDefinition | None:
+    """The port that `instrument` is on, if it is on one that exists."""
+    return next((port for port in lab.ports if port.name == instrument.port), None)
+
+
+def _codec_exists(port: PortDefinition) -> Iterator[Said]:
+    if port.codec is not None and port.codec not in CODECS:
+        remedy = choose(port.codec, CODECS, "The codecs") + "; without one, leave the key out and set idle_ms"
+        yield ("ports", port.name, "codec"), f'there is no codec "{port.codec}"', remedy
+
+
+def address_of(port: PortDefinition) -> str:
+    """What the port is connected to: a device's path, its USB identity, or host:port."""
+    if port.tcp is not None:
+        return port.tcp
+    serial = port.serial or {}
+    return str(serial.get("path") or serial.get("usb"))
+
+
+def _one_line_one_port(lab: LabDefinition) -> Iterator[Said]:
+    owners: dict[str, str] = {}
+    for port in lab.ports:
+        owner = owners.setdefault(address_of(port), port.name)
+        if owner != port.name:
+            yield (
+                ("ports", port.name),
+                f"is the same line as ports.{owner} ({address_of(port)})",
+                f'Keep one of the two, and let both instruments say port = "{owner}"',
+            )
+
+
+def _name_is_usable(instrument: InstrumentDefinition) -> Iterator[Said]:
+    for path, name in [
+        (("instruments", instrument.id), instrument.id),
+        *((("instruments", instrument.id, "axes", axis.name), axis.name) for axis in instrument.axes),
+    ]:
+        if not name.isidentifier() or name.startswith("_"):
+            better = "".join(c if c.isalnum() else "_" for c in name).strip("_")
+            remedy = f"Letters, digits and _, and a letter first, such as {better if better.isidentifier() else 'dmm'}"
+            yield path, f'"{name}" cannot be written as lab.{name}', remedy
+
+
+def _driver_exists(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterator[Said]:
+    path, driver = ("instruments", instrument.id, "driver"), str(instrument.driver)
+    try:
+        find_driver(driver, lab.directory)
+    except DriverMissingError as error:
+        yield path, error.what, error.remedy
+        return
+    if built_in(driver) and instrument.runtime == "v2":
+        yield path, f'"{driver}" is an actor, and actors live in v4', 'Write runtime = "v4"'
+
+
+def _port_fits(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterator[Said]:
+    path = ("instruments", instrument.id, "port")
+    needed = BUILT_IN_CODECS.get(built_in(str(instrument.driver)) or "")
+    if instrument.port is None:
+        if needed:
+            known = ", ".join(port.name for port in lab.ports) or "none yet"
+            yield path, f'"{instrument.driver}" needs a port, and has none', f"Write port = … (the ports here: {known})"
+        return
+    port = port_of(instrument, lab)
+    if port is None:
+        names = [p.name for p in lab.ports]
+        remedy = choose(instrument.port, names, "The ports here") + f"; a new one begins with [ports.{instrument.port}]"
+        yield path, f'there is no port "{instrument.port}"', remedy
+    elif needed and port.codec != needed and (port.codec is None or port.codec in CODECS):
+        has = f'has the codec "{port.codec}"' if port.codec else "has no codec"
+        yield (
+            path,
+            f'"{instrument.driver}" speaks "{needed}", and ports.{port.name} {has}',
+            f'Write codec = "{needed}" in [ports.{port.name}]',
+        )
+
+
+def _opens_no_shared_device(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterator[Said]:
+    owners = {address_of(port): port.name for port in lab.ports}
+    for name, value in instrument.args.items():
+        if isinstance(value, str) and value in owners and instrument.port is None:
+            yield (
+                ("instruments", instrument.id, "args", name),
+                f"{value} belongs to ports.{owners[value]}, and only one program part may open it",
+                f'Write port = "{owners[value]}" and leave it out of args, or remove that port',
+            )
+
+
+def _axes_differ(instrument: InstrumentDefinition) -> Iterator[Said]:
+    owners: dict[int, str] = {}
+    for axis in instrument.axes:
+        owner = owners.setdefault(axis.number, axis.name)
+        if owner != axis.name:
+            path = ("instruments", instrument.id, "axes", axis.name, "number")
+            yield path, f"axis {axis.number} is already {owner}", "Each axis has a number of its own"
+
+
+def _can_be_stopped(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterator[Said]:
+    if instrument.stop is not None and instrument.port is None:
+        yield (
+            ("instruments", instrument.id, "stop"),
+            "these bytes have no port to go to",
+            'Name the port (port = "…"); an instrument that opens its device itself cannot be stopped by bytes',
+        )
+    for cause, action in instrument.safe.items():
+        path = ("instruments", instrument.id, "safe", cause.value)
+        if action.kind == "bytes" and instrument.port is None:
+            yield path, "these bytes have no port to go to", 'Name the port (port = "…"), or use { call = "method" }'
+        if action.kind == "stop" and not is_stoppable(instrument, lab):
+            yield (
+                path,
+                '"stop" means stop bytes, and this instrument has none',
+                'Give them with stop = "…" (and a port), or write "hold" or { call = "method" }',
+            )
+
+
+def is_stoppable(instrument: InstrumentDefinition, lab: LabDefinition) -> bool:
+    """Whether something can stop `instrument`: its own bytes, its codec's, or a built-in actor without a wire."""
+    if instrument.port is None:
+        return built_in(str(instrument.driver)) in BUILT_IN_CODECS
+    port = port_of(instrument, lab)
+    if instrument.stop is not None or port is None:
+        return True
+    return port.codec is not None and (port.codec not in CODECS or codec(port.codec).stop_bytes(None) is not None)

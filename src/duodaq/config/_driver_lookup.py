@@ -1,0 +1,167 @@
+"""Whether a driver's class exists, found out without executing a line of anybody's code."""
+
+from __future__ import annotations
+
+import ast
+import pkgutil
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+from duodaq.config._words import choose, nearest
+
+BUILT_IN_CODECS: dict[str, str | None] = {
+    "Esp300": "esp300",
+    "Newport1830C": "newport1830c",
+    "PvcamActor": None,
+    "ScpiActor": "scpi",
+}
+"""The actors that come with duodaq (``driver = "duodaq:Esp300"``), and the codec that each needs on its port."""
+
+_INSTALLS = {
+    "pymeasure": "pip install pymeasure",
+    "pyvcam": "pip install pyvcam",
+    "serial": "pip install 'duodaq[serial]'",
+    "pyvisa": "pip install 'duodaq[visa]'",
+    "qcodes": "pip install qcodes",
+}
+
+
+class DriverMissingError(Exception):
+    """There is no such driver: what is missing, and what would be right."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+
+def built_in(driver: str) -> str | None:
+    """The name of the built-in actor that `driver` means, known or not; None for any other driver."""
+    return driver.removeprefix("duodaq:") if driver.startswith("duodaq:") else None
+
+
+def find_driver(driver: str, directory: Path) -> None:
+    """Make sure that ``"module:Class"`` or ``"./file.py:Class"`` exists, relative to `directory`.
+
+    Raises:
+        DriverMissingError: It does not, or it is not written in one of these ways.
+    """
+    place, colon, name = driver.rpartition(":")
+    if not (colon and place and name.isidentifier()):
+        raise DriverMissingError(
+            f'"{driver}" is not a driver',
+            'Write "package.module:Class", "./file.py:Class", or for an actor of duodaq "duodaq:Esp300"',
+        )
+    if place == "duodaq":
+        _find_built_in(name)
+    elif place.endswith(".py"):
+        _find_in_file(place, name, directory)
+    else:
+        _find_in_module(place, name, directory)
+
+
+def _find_built_in(name: str) -> None:
+    if name not in BUILT_IN_CODECS:
+        raise DriverMissingError(f'duodaq has no actor "{name}"', choose(name, BUILT_IN_CODECS, "Its actors"))
+
+
+def _find_in_file(place: str, name: str, directory: Path) -> None:
+    path = directory / place
+    if not path.is_file():
+        others = [file.name for file in directory.glob("*.py")] if directory.is_dir() else []
+        raise DriverMissingError(
+            f"there is no file {place} beside the lab file", choose(Path(place).name, others, "Python files there")
+        )
+    _need_name(path, name, place)
+
+
+def _find_in_module(place: str, name: str, directory: Path) -> None:
+    spec = find_module(place, [str(directory), *sys.path])
+    if spec is not None and spec.origin and spec.origin.endswith(".py"):
+        _need_name(Path(spec.origin), name, place)
+
+
+def find_module(module: str, search: list[str]) -> ModuleSpec | None:
+    """The spec of a module, found from its parents' folders without importing them.
+
+    Returns:
+        None where only importing could tell (a parent that is no plain package).
+
+    Raises:
+        DriverMissingError: No such module.
+    """
+    spec: ModuleSpec | None = None
+    folders: list[str] | None = search
+    parts = module.split(".")
+    for depth in range(1, len(parts) + 1):
+        name = ".".join(parts[:depth])
+        spec = _find_spec(name, folders)
+        if spec is None:
+            raise _module_missing(module, name, folders if depth > 1 else None)
+        folders = list(spec.submodule_search_locations or ())
+        if depth < len(parts) and not folders:
+            return None
+    return spec
+
+
+def _find_spec(name: str, folders: list[str] | None) -> ModuleSpec | None:
+    for finder in sys.meta_path:
+        find_spec = getattr(finder, "find_spec", None)
+        spec: ModuleSpec | None = find_spec(name, folders) if find_spec is not None else None
+        if spec is not None:
+            return spec
+    return None
+
+
+def _module_missing(module: str, missing: str, folders: list[str] | None) -> DriverMissingError:
+    if folders is None:
+        install = _INSTALLS.get(missing, f"pip install {missing}")
+        return DriverMissingError(
+            f'there is no module "{missing}" in this environment',
+            f'Install it ({install}), or name a file: driver = "./{missing}.py:Class"',
+        )
+    package = missing.rpartition(".")[0]
+    modules = [info.name for info in pkgutil.iter_modules(folders)]
+    meant = nearest(missing.rpartition(".")[2], modules)
+    return DriverMissingError(
+        f'there is no module "{missing}"',
+        f'Did you mean "{package}.{meant}"?' if meant else f"{package} is installed, in {folders[0]}; look there",
+    )
+
+
+def _need_name(path: Path, name: str, place: str) -> None:
+    try:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except (SyntaxError, ValueError, OSError) as error:
+        raise DriverMissingError(f"{place} is not readable Python: {error}", "Mend the file first") from None
+    names = set(_names(tree.body))
+    if name not in names and not names & {"*", "__getattr__"}:
+        classes = sorted(found for found in names if not found.startswith("_"))
+        raise DriverMissingError(f'{place} has no class "{name}"', choose(name, classes[:30], "It has"))
+
+
+def _names(statements: Iterable[ast.stmt]) -> Iterator[str]:
+    """Names that a module's body binds, in branches too; ``*`` for a star import, behind which anything may be."""
+    for statement in statements:
+        match statement:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                yield statement.name
+            case ast.Import() | ast.ImportFrom():
+                yield from (alias.asname or alias.name for alias in statement.names)
+            case ast.Assign():
+                yield from (
+                    node.id for target in statement.targets for node in ast.walk(target) if isinstance(node, ast.Name)
+                )
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                yield name
+            case _:
+                yield from _names_in_branches(statement)
+
+
+def _names_in_branches(statement: ast.stmt) -> Iterator[str]:
+    for part in ("body", "orelse", "finalbody"):
+        yield from _names(getattr(statement, part, []))
+    for handler in getattr(statement, "handlers", []):
+        yield from _names(handler.body)

@@ -1,0 +1,84 @@
+"""What is good to know of a lab before it runs: none of it is an error, all of it is what `duodaq check` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from duodaq.config._checks import address_of, is_stoppable
+from duodaq.drivers import codec
+from duodaq.model import Cause, InstrumentDefinition, LabDefinition, PortDefinition
+
+
+def describe(lab: LabDefinition) -> list[str]:
+    """Sentences about `lab`: its ports, how long each can delay a stop, its instruments, what has no fail-safe."""
+    return [
+        *(_about_port(port, lab) for port in lab.ports),
+        *(_about_instrument(instrument, lab) for instrument in lab.instruments),
+        *(note for instrument in lab.instruments for note in _warnings(instrument, lab)),
+        *(note for port in lab.ports for note in _port_warnings(port, lab)),
+    ]
+
+
+def _about_port(port: PortDefinition, lab: LabDefinition) -> str:
+    users = ", ".join(_users(port, lab)) or "nobody"
+    return f"port {port.name} ({address_of(port)}, {port.codec or 'no codec'}), used by {users}: {_stop_delay(port)}"
+
+
+def _users(port: PortDefinition, lab: LabDefinition) -> list[str]:
+    return [instrument.id for instrument in lab.instruments if instrument.port == port.name]
+
+
+def _stop_delay(port: PortDefinition) -> str:
+    """When a stop is on the wire: at once where the protocol takes it at any time, else after the exchange in hand."""
+    if port.codec is None:
+        longest = f"{port.timeout_s:g} s (its timeout)"
+        return f"a stop waits for the exchange in hand, at most {longest}"
+    spoken = codec(port.codec)
+    stop = spoken.stop_bytes(None)
+    if stop is not None and spoken.is_break_in(stop):
+        return "a stop breaks in at once"
+    return f"a stop waits for the exchange in hand, at most {max(spoken.longest_reply_s, 0.0):g} s"
+
+
+def _about_instrument(instrument: InstrumentDefinition, lab: LabDefinition) -> str:
+    runtime = lab.v2 if instrument.runtime == "v2" else lab.v4
+    where = f"port {instrument.port}" if instrument.port else "opens its device itself"
+    actions = ", ".join(f"{cause.value}: {_action(instrument, cause)}" for cause in Cause)
+    worker = instrument.worker or runtime.worker
+    return (
+        f"{instrument.id} ({instrument.driver}) in {instrument.runtime}, worker {worker}, {where}; safe state {actions}"
+    )
+
+
+def _action(instrument: InstrumentDefinition, cause: Cause) -> str:
+    action = instrument.safe.get(cause)
+    if action is None:
+        return "stop" if cause is Cause.STOP_ALL else "hold"
+    return {"call": f"call {action.call}", "bytes": f"bytes {action.data!r}"}.get(action.kind, action.kind)
+
+
+def _warnings(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterator[str]:
+    if instrument.port is None:
+        yield (
+            f"{instrument.id}: no fail-safe: it has no wire path, so nothing can make it safe when its driver hangs "
+            "or its process dies"
+        )
+    elif not is_stoppable(instrument, lab):
+        yield (
+            f"{instrument.id}: no stop bytes: stop and stop-all reach it through its driver only; if its protocol has "
+            'any, add stop = "…"'
+        )
+    for name, limit in {"calls": instrument.deadline_s, **instrument.method_deadline_s}.items():
+        if limit is None:
+            yield f"{instrument.id}: {name} may take for ever (deadline never): a hang there is not noticed"
+
+
+def _port_warnings(port: PortDefinition, lab: LabDefinition) -> Iterator[str]:
+    users = _users(port, lab)
+    if not users:
+        yield f"port {port.name}: no instrument uses it; it is opened all the same"
+    if len(users) > 1 and port.codec is None and port.idle_ms is None:
+        yield (
+            f"port {port.name}: shared by {' and '.join(users)} with neither codec nor idle_ms: each driver call keeps "
+            "the line until it returns; name its codec if there is one, or set idle_ms"
+        )

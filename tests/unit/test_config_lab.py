@@ -1,0 +1,231 @@
+"""The lab file of the manual becomes the definitions it stands for, and `describe` says what to know of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from duodaq.config import describe, load_lab
+from duodaq.config._complaints import known_keys
+from duodaq.model import AxisDefinition, Cause, LabDefinition, PollDefinition, SafeAction
+
+LAB = """\
+[ports.stage]                       # shared by V2, V4 and a program next door
+serial = { path = "/dev/ttyUSB0", baud = 19200, rtscts = true }
+codec = "esp300"
+
+[ports.dmm]
+visa = "TCPIP0::127.0.0.1::5025::SOCKET"
+codec = "scpi"
+
+[instruments.dmm]                   # unmodified PyMeasure
+runtime = "v2"
+driver = "pymeasure.instruments.hp:HP34401A"
+port = "dmm"
+settings = ["function_", "nplc"]
+deadline = { default = "5 s", reading = "30 s" }
+poll.voltage = { read = "reading", unit = "V", every = "1 s" }
+
+[instruments.chopper]               # home-made, opens its device itself, from a file
+runtime = "v2"
+driver = "./chopper.py:Chopper"
+args = { device = "/dev/ttyUSB3" }
+poll.rate = { call = "get_rate", unit = "Hz", every = "500 ms" }
+
+[instruments.stage]
+runtime = "v4"
+driver = "duodaq:Esp300"
+port = "stage"
+axes.x = { number = 1, unit = "mm", limits = [0, 25] }
+safe = { shutdown = "stop", crash = "stop" }
+"""
+
+ONE_PORT = '[ports.p]\ntcp = "a:1"\n'
+ONE_INSTRUMENT = ONE_PORT + '[instruments.i]\nruntime = "v4"\ndriver = "./d.py:D"\nport = "p"\n'
+
+
+def lab_of(text: str, folder: Path) -> LabDefinition:
+    (folder / "chopper.py").write_text("class Chopper: ...\n")
+    (folder / "d.py").write_text("class D: ...\nclass E: ...\n")
+    (folder / "optics.toml").write_text(text)
+    return load_lab(folder / "optics.toml")
+
+
+def test_manuals_lab_file_becomes_its_definitions(tmp_path: Path) -> None:
+    lab = lab_of(LAB, tmp_path)
+    stage_port, dmm_port = lab.ports
+    dmm, chopper, stage = lab.instruments
+    assert lab.name == "optics"
+    assert (lab.directory, lab.file) == (tmp_path, tmp_path / "optics.toml")
+    assert stage_port.serial is not None
+    assert (stage_port.serial["path"], stage_port.serial["baud"], stage_port.serial["rtscts"]) == (
+        "/dev/ttyUSB0",
+        19200,
+        True,
+    )
+    assert (dmm_port.tcp, dmm_port.serial, dmm_port.codec) == ("127.0.0.1:5025", None, "scpi")
+    assert dmm.polls == (PollDefinition("voltage", 1.0, "V", read="reading"),)
+    assert dmm.watched == ("function_", "nplc")
+    assert (dmm.deadline_s, dmm.method_deadline_s) == (5.0, {"reading": 30.0})
+    assert chopper.args == {"device": "/dev/ttyUSB3"}
+    assert chopper.base_dir == tmp_path
+    assert chopper.polls == (PollDefinition("rate", 0.5, "Hz", call="get_rate"),)
+    assert stage.axes == (AxisDefinition("x", 1, "mm", (0.0, 25.0)),)
+    assert stage.safe == {Cause.SHUTDOWN: SafeAction("stop"), Cause.CRASH: SafeAction("stop")}
+
+
+USES: dict[tuple[str, ...], tuple[str, str]] = {
+    ("lab", "name"): ("[lab]\nname = 'x'\n", "lab"),
+    ("lab", "recording"): ("[lab]\nrecording = 'data'\n", "lab"),
+    ("lab", "shutdown"): ("[lab]\nshutdown = '3 s'\n", "lab"),
+    ("runtimes", "v2"): ("[runtimes.v2]\nworker = 'thread'\n", "lab"),
+    ("runtimes", "v4"): ("[runtimes.v4]\nworker = 'thread'\n", "lab"),
+}
+PORT_USES = {
+    "serial": 'serial = { path = "/dev/x" }',
+    "tcp": 'tcp = "b:1"',
+    "visa": 'visa = "TCPIP::b::1::SOCKET"',
+    "codec": 'tcp = "a:1"\ncodec = "scpi"',
+    "timeout": 'tcp = "a:1"\ntimeout = "9 s"',
+    "idle_ms": 'tcp = "a:1"\nidle_ms = 20',
+    "hold_max": 'tcp = "a:1"\nhold_max = "1 s"',
+}
+SERIAL_USES = {
+    "path": "path = '/dev/y'",
+    "usb": "usb = '0403:6001'",
+    "baud": "path = '/dev/x', baud = 115200",
+    "bytesize": "path = '/dev/x', bytesize = 7",
+    "parity": "path = '/dev/x', parity = 'E'",
+    "stopbits": "path = '/dev/x', stopbits = 1.5",
+    "rtscts": "path = '/dev/x', rtscts = true",
+    "xonxoff": "path = '/dev/x', xonxoff = true",
+}
+INSTRUMENT_USES = {
+    "runtime": None,  # these three are in every instrument already
+    "driver": None,
+    "port": None,
+    "args": "args = { a = 1 }",
+    "settings": "settings = { a = 1 }",
+    "deadline": 'deadline = "never"',
+    "kill_after": 'kill_after = "3 s"',
+    "poll": 'poll.a.call = "a"',
+    "axes": "axes.x.number = 1",
+    "safe": 'safe.crash = "hold"',
+    "stop": 'stop = "ST\\r"',
+    "passive": "passive = true",
+    "worker": 'worker = "own"',
+    "required": "required = true",
+    "autostart": "autostart = false",
+    "options": "options = { a = 1 }",
+}
+
+
+def _texts() -> dict[str, tuple[str, str]]:
+    """Each key of a lab file: a file without it, and one with it."""
+    plain_serial = "[ports.p]\nserial = { path = '/dev/x' }\n"
+    return {
+        **{f"{table}.{key}": ("", text) for (table, key), (text, _) in USES.items()},
+        **{f"port.{key}": (ONE_PORT, f"[ports.p]\n{text}\n") for key, text in PORT_USES.items()},
+        **{f"serial.{key}": (plain_serial, f"[ports.p]\nserial = {{ {text} }}\n") for key, text in SERIAL_USES.items()},
+        **{
+            f"instrument.{key}": (ONE_INSTRUMENT, f"{ONE_INSTRUMENT}{text}\n")
+            for key, text in INSTRUMENT_USES.items()
+            if text is not None
+        },
+    }
+
+
+@pytest.mark.parametrize("key", _texts())
+def test_key_changes_the_lab(key: str, tmp_path: Path) -> None:
+    without, with_it = _texts()[key]
+    assert lab_of(without, tmp_path) != lab_of(with_it, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("table", "shown"),
+    [
+        (("lab",), {key for table, key in USES if table == "lab"}),
+        (("runtimes",), {key for table, key in USES if table == "runtimes"}),
+        (("ports", "p"), {*PORT_USES, "virtual"}),  # virtual is known in order to be refused with a reason
+        (("ports", "p", "serial"), set(SERIAL_USES)),
+        (("instruments", "i"), set(INSTRUMENT_USES)),
+    ],
+)
+def test_no_key_is_taken_and_then_forgotten(table: tuple[str, ...], shown: set[str]) -> None:
+    assert set(known_keys(table)) == shown
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("", {}),
+        ('safe.crash = "hold"', {Cause.CRASH: SafeAction("hold")}),
+        ('safe.stop_all = { bytes = "AB\\r" }', {Cause.STOP_ALL: SafeAction("bytes", data=b"AB\r")}),
+        ('safe.shutdown = { bytes = "\\u00ff" }', {Cause.SHUTDOWN: SafeAction("bytes", data=b"\xff")}),
+        ('safe.crash = { call = "park" }', {Cause.CRASH: SafeAction("call", call="park")}),
+        ('safe.crash = { call = "go", args = [1] }', {Cause.CRASH: SafeAction("call", call="go", args=(1,))}),
+    ],
+)
+def test_safe_state_is_written_in_these_ways(written: str, expected: Any, tmp_path: Path) -> None:
+    assert lab_of(f"{ONE_INSTRUMENT}{written}\n", tmp_path).instruments[0].safe == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "default", "methods"),
+    [
+        ("", 5.0, {}),
+        ('deadline = "200 ms"', 0.2, {}),
+        ("deadline = 3", 3.0, {}),
+        ('deadline = "never"', None, {}),
+        ('deadline = { home = "never" }', 5.0, {"home": None}),
+        ('deadline = { default = "1 min", home = "2 min" }', 60.0, {"home": 120.0}),
+    ],
+)
+def test_deadline_is_written_in_these_ways(
+    written: str, default: float | None, methods: dict[str, float | None], tmp_path: Path
+) -> None:
+    instrument = lab_of(f"{ONE_INSTRUMENT}{written}\n", tmp_path).instruments[0]
+    assert (instrument.deadline_s, instrument.method_deadline_s) == (default, methods)
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    lab = lab_of('[lab]\nrecording = "data"\n[ports.p]\nserial = { path = "run/stage" }\n', tmp_path)
+    assert lab.recording_dir == tmp_path / "data"
+    assert lab.ports[0].serial is not None
+    assert lab.ports[0].serial["path"] == str(tmp_path / "run" / "stage")
+
+
+def test_driver_module_may_stand_beside_the_lab_file(tmp_path: Path) -> None:
+    text = ONE_INSTRUMENT.replace("./d.py:D", "d:E")
+    assert lab_of(text, tmp_path).instruments[0].driver == "d:E"
+
+
+def test_notes_say_what_delays_a_stop_and_what_nothing_makes_safe(tmp_path: Path) -> None:
+    notes = "\n".join(describe(lab_of(LAB, tmp_path)))
+    assert "port stage (/dev/ttyUSB0, esp300), used by stage: a stop breaks in at once" in notes
+    assert "port dmm (127.0.0.1:5025, scpi), used by dmm: a stop waits for the exchange in hand, at most " in notes
+    assert "chopper: no fail-safe: it has no wire path" in notes
+    assert "dmm: no stop bytes" in notes
+    assert "stage: no" not in notes
+    assert "safe state shutdown: stop, crash: stop, stop_all: stop" in notes
+
+
+def test_notes_name_workers_and_calls_that_may_take_for_ever(tmp_path: Path) -> None:
+    text = f'[runtimes.v4]\nworker = "thread"\n{ONE_INSTRUMENT}deadline = {{ home = "never" }}\n'
+    notes = "\n".join(describe(lab_of(text, tmp_path)))
+    assert "i (./d.py:D) in v4, worker thread, port p" in notes
+    assert "i: home may take for ever" in notes
+
+
+def test_notes_warn_of_a_line_that_two_share_without_codec(tmp_path: Path) -> None:
+    second = ONE_INSTRUMENT.replace(ONE_PORT, "").replace("instruments.i", "instruments.j")
+    shared = "port p: shared by i and j with neither codec nor idle_ms"
+    assert shared in "\n".join(describe(lab_of(ONE_INSTRUMENT + second, tmp_path)))
+    quiet = (ONE_INSTRUMENT + second).replace(ONE_PORT, ONE_PORT + "idle_ms = 20\n")
+    assert shared not in "\n".join(describe(lab_of(quiet, tmp_path)))
+
+
+def test_notes_name_a_port_that_nobody_uses(tmp_path: Path) -> None:
+    assert "port p: no instrument uses it" in "\n".join(describe(lab_of(ONE_PORT, tmp_path)))

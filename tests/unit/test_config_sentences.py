@@ -1,0 +1,530 @@
+"""Every way to get a lab file wrong has one clear sentence: file, line, key, what is wrong and what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from duodaq.config import load_lab
+from duodaq.errors import ConfigError
+
+LAB = """\
+[ports.stage]
+serial = { path = "/dev/ttyUSB0", baud = 19200, rtscts = true }
+codec = "esp300"
+
+[ports.dmm]
+visa = "TCPIP0::127.0.0.1::5025::SOCKET"
+codec = "scpi"
+
+[instruments.dmm]
+runtime = "v2"
+driver = "drivers.meters:HP34401A"
+port = "dmm"
+settings = ["function_", "nplc"]
+deadline = { default = "5 s", reading = "30 s" }
+poll.voltage = { read = "reading", unit = "V", every = "1 s" }
+
+[instruments.chopper]
+runtime = "v2"
+driver = "./chopper.py:Chopper"
+args = { device = "/dev/ttyUSB3" }
+poll.rate = { call = "get_rate", unit = "Hz", every = "500 ms" }
+
+[instruments.stage]
+runtime = "v4"
+driver = "duodaq:Esp300"
+port = "stage"
+axes.x = { number = 1, unit = "mm", limits = [0, 25] }
+safe = { shutdown = "stop", crash = "stop" }
+"""
+
+INSTRUMENT_KEYS = (
+    "args, autostart, axes, deadline, driver, kill_after, options, passive, poll, port, required, runtime, safe, "
+    "settings, stop, worker"
+)
+FORMS = 'write "hold", "stop", { call = "method" } or { bytes = "ST\\r" }'
+VISA = 'visa = "TCPIP0::127.0.0.1::5025::SOCKET"'
+NO_VISA = "needs a VISA library behind the port, which this version does not have"
+NO_STOP = (
+    '"stop" means stop bytes, and this instrument has none. Give them with stop = "…" (and a port), '
+    'or write "hold" or { call = "method" }'
+)
+
+# what is replaced · by what · what is said, after the file's name
+MISTAKES: dict[str, tuple[str, str, str]] = {
+    # keys
+    "unknown key": (
+        "baud",
+        "boud",
+        '2: ports.stage.serial.boud: unknown key. Did you mean "baud"? The keys here: baud, bytesize, parity, path, '
+        "rtscts, stopbits, usb, xonxoff",
+    ),
+    "unknown table": (
+        "[ports.stage]",
+        "[port.stage]",
+        '1: port: unknown key. Did you mean "ports"? The keys here: instruments, lab, ports, runtimes',
+    ),
+    "unknown key without a likeness": (
+        'runtime = "v4"',
+        'runtime = "v4"\ncolour = 1',
+        f"25: instruments.stage.colour: unknown key. The keys here: {INSTRUMENT_KEYS}",
+    ),
+    "unknown key in a dotted table": (
+        'read = "reading", ',
+        'read = "reading", evry = 1, ',
+        '15: instruments.dmm.poll.voltage.evry: unknown key. Did you mean "every"? '
+        "The keys here: args, call, every, read, unit",
+    ),
+    "missing driver": (
+        'driver = "duodaq:Esp300"\n',
+        "",
+        "23: instruments.stage.driver: is required, and missing. "
+        'Write for example driver = "package.module:Class" or "./file.py:Class"',
+    ),
+    "missing runtime": (
+        'runtime = "v4"\n',
+        "",
+        '23: instruments.stage.runtime: is required, and missing. Write runtime = "v2" for a blocking driver class, '
+        '"v4" for an actor',
+    ),
+    "missing axis number": (
+        "number = 1, ",
+        "",
+        "27: instruments.stage.axes.x.number: is required, and missing. "
+        "Write the axis number that the controller uses, number = 1",
+    ),
+    # types
+    "wrong choice": ('"v4"', '"v3"', '24: instruments.stage.runtime: must be "v2" or "v4", not the string "v3"'),
+    "wrong parity": (
+        "rtscts = true",
+        'parity = "X"',
+        '2: ports.stage.serial.parity: must be "N", "E", "O", "M" or "S", not the string "X"',
+    ),
+    "string for a number": (
+        "19200",
+        '"19200"',
+        '2: ports.stage.serial.baud: must be a whole number, not the string "19200"',
+    ),
+    "fraction for a whole number": (
+        "19200",
+        "19200.5",
+        "2: ports.stage.serial.baud: must be a whole number, not the number 19200.5",
+    ),
+    "number for a flag": (
+        "rtscts = true",
+        "rtscts = 1",
+        "2: ports.stage.serial.rtscts: must be true or false, not the number 1",
+    ),
+    "number for a string": (
+        'port = "stage"',
+        "port = 3",
+        "26: instruments.stage.port: must be a string, not the number 3",
+    ),
+    "number for a table": (
+        'args = { device = "/dev/ttyUSB3" }',
+        "args = 3",
+        "20: instruments.chopper.args: must be a table, not the number 3",
+    ),
+    "table for a string": (
+        'port = "stage"',
+        "port = { a = 1 }",
+        "26: instruments.stage.port: must be a string, not a table",
+    ),
+    "too small": ("19200", "-1", "2: ports.stage.serial.baud: must be greater than 0"),
+    "stop bits": ("rtscts = true", "stopbits = 3", "2: ports.stage.serial.stopbits: must be 1, 1.5 or 2, not 3"),
+    "process worker": (
+        "[ports.stage]",
+        '[runtimes.v2]\nworker = "process"\n[ports.stage]',
+        '2: runtimes.v2.worker: must be "inline" or "thread", not the string "process". '
+        "Workers in a process of their own are not in this version",
+    ),
+    "unknown worker": (
+        'runtime = "v4"',
+        'runtime = "v4"\nworker = "core"',
+        '25: instruments.stage.worker: must be "inline", "thread" or "own", not the string "core"',
+    ),
+    "settings that are neither list nor table": (
+        '["function_", "nplc"]',
+        "3",
+        '13: instruments.dmm.settings: must be a list of names to watch, ["nplc"], or a table of values to apply, '
+        "{ nplc = 10 }; it is the number 3",
+    ),
+    "passive": (
+        'runtime = "v4"',
+        'runtime = "v4"\npassive = ["a", 1]',
+        "25: instruments.stage.passive: must be true, or a list of the methods and parameters that neither move nor "
+        'emit, ["get_rate"]; it is the list ["a", 1]',
+    ),
+    # durations
+    "duration with a wrong unit": (
+        "500 ms",
+        "500 msec",
+        "21: instruments.chopper.poll.rate.every: '500 msec' is not a duration; write for example "
+        '"5 s", "200 ms" or "never"',
+    ),
+    "duration of another type": (
+        '"500 ms"',
+        "true",
+        '21: instruments.chopper.poll.rate.every: must be a duration such as "5 s" or "200 ms", not true',
+    ),
+    "never where it cannot be": (
+        "500 ms",
+        "never",
+        '21: instruments.chopper.poll.rate.every: cannot be "never" here; write a duration such as "5 s"',
+    ),
+    "negative duration": (
+        '"500 ms"',
+        "-1",
+        "21: instruments.chopper.poll.rate.every: -1 is negative; a duration is not",
+    ),
+    "no duration at all": ('"500 ms"', "0", "21: instruments.chopper.poll.rate.every: must be greater than 0"),
+    "deadline of a method": (
+        '"30 s"',
+        "[1]",
+        '14: instruments.dmm.deadline: "reading" must be a duration such as "5 s" or "200 ms", not the list [1]',
+    ),
+    # polls, axes, safe states, stop bytes
+    "poll without a way to ask": (
+        'call = "get_rate", ',
+        "",
+        '21: instruments.chopper.poll.rate: needs either read = "attribute" or call = "method", and not both',
+    ),
+    "arguments for an attribute": (
+        'read = "reading"',
+        'read = "reading", args = [1]',
+        "15: instruments.dmm.poll.voltage: args go with call; an attribute that is read takes none",
+    ),
+    "limits that fall": (
+        "[0, 25]",
+        "[25, 0]",
+        "27: instruments.stage.axes.x.limits: must rise: [0, 25] rather than [25, 0]",
+    ),
+    "limits that are no pair": (
+        "[0, 25]",
+        "25",
+        "27: instruments.stage.axes.x.limits: must be two numbers, [lowest, highest], not the number 25",
+    ),
+    "axis number zero": (
+        "number = 1",
+        "number = 0",
+        "27: instruments.stage.axes.x.number: must be greater than or equal to 1",
+    ),
+    "axis number twice": (
+        "axes.x =",
+        "axes.y = { number = 1 }\naxes.x =",
+        "28: instruments.stage.axes.x.number: axis 1 is already y. Each axis has a number of its own",
+    ),
+    "unknown safe action": (
+        'shutdown = "stop"',
+        'shutdown = "off"',
+        f'28: instruments.stage.safe.shutdown: the string "off" is not a safe action; {FORMS}',
+    ),
+    "unknown cause": (
+        'shutdown = "stop"',
+        'shutdwn = "hold"',
+        '28: instruments.stage.safe.shutdwn: unknown key. Did you mean "shutdown"? The keys here: '
+        "crash, shutdown, stop_all",
+    ),
+    "safe action with odd keys": (
+        'shutdown = "stop"',
+        "shutdown = { run = 1 }",
+        f"28: instruments.stage.safe.shutdown: a table with 'run' is not a safe action; {FORMS}",
+    ),
+    "arguments of a safe call": (
+        'shutdown = "stop"',
+        'shutdown = { call = "park", args = 1 }',
+        "28: instruments.stage.safe.shutdown: args must be a list, not the number 1",
+    ),
+    "stop bytes of another type": (
+        'port = "stage"',
+        'port = "stage"\nstop = 3',
+        '27: instruments.stage.stop: must be a string of the bytes to send, such as "ST\\r", not the number 3',
+    ),
+    "empty stop bytes": (
+        'port = "stage"',
+        'port = "stage"\nstop = ""',
+        "27: instruments.stage.stop: is empty; leave the key out if there is nothing to send",
+    ),
+    "stop bytes that are none": (
+        'port = "stage"',
+        'port = "stage"\nstop = "→"',
+        "27: instruments.stage.stop: may only hold characters up to U+00FF, one for each byte",
+    ),
+    "safe stop that nothing can do": (
+        'port = "dmm"',
+        'port = "dmm"\nsafe.crash = "stop"',
+        f"13: instruments.dmm.safe.crash: {NO_STOP}",
+    ),
+    "safe bytes without a port": (
+        'device = "/dev/ttyUSB3" }',
+        'device = "/dev/ttyUSB3" }\nsafe.crash = { bytes = "X" }',
+        "21: instruments.chopper.safe.crash: these bytes have no port to go to. "
+        'Name the port (port = "…"), or use { call = "method" }',
+    ),
+    "stop bytes without a port": (
+        'device = "/dev/ttyUSB3" }',
+        'device = "/dev/ttyUSB3" }\nstop = "X"',
+        '21: instruments.chopper.stop: these bytes have no port to go to. Name the port (port = "…"); '
+        "an instrument that opens its device itself cannot be stopped by bytes",
+    ),
+    # ports
+    "port with nothing behind it": (
+        f"{VISA}\n",
+        "",
+        "5: ports.dmm: says nowhere what it is connected to; write serial = "
+        '{ path = "/dev/ttyUSB0", baud = 9600 } or tcp = "host:port"',
+    ),
+    "port with two lines": (
+        VISA,
+        f'tcp = "a:1"\n{VISA}',
+        "5: ports.dmm: has tcp and visa, and a port is one line; keep one of them",
+    ),
+    "two ports with one line": (
+        VISA,
+        'serial = { path = "/dev/ttyUSB0" }',
+        "5: ports.dmm: is the same line as ports.stage (/dev/ttyUSB0). "
+        'Keep one of the two, and let both instruments say port = "stage"',
+    ),
+    "serial path and usb": (
+        "rtscts = true",
+        'usb = "0403:6001"',
+        '2: ports.stage.serial: needs either path = "/dev/ttyUSB0" or usb = "0403:6001:SERIAL", and not both',
+    ),
+    "usb that is none": (
+        'path = "/dev/ttyUSB0"',
+        'usb = "FTDI"',
+        '2: ports.stage.serial: usb = "FTDI" is not vendor:product[:serial], such as "0403:6001:A50285BI"',
+    ),
+    "tcp without a port number": (
+        VISA,
+        'tcp = "dmm"',
+        '6: ports.dmm.tcp: "dmm" is not "host:port", such as "192.168.1.20:5025"',
+    ),
+    "visa on a board": (
+        VISA,
+        'visa = "GPIB0::3::INSTR"',
+        f'6: ports.dmm.visa: "GPIB0::3::INSTR" {NO_VISA}; use a serial or LAN connection of the instrument, '
+        "or a driver that opens the resource itself",
+    ),
+    "visa on a serial port": (
+        VISA,
+        'visa = "ASRL/dev/ttyUSB1::INSTR"',
+        f'6: ports.dmm.visa: "ASRL/dev/ttyUSB1::INSTR" {NO_VISA}; the same line without it: '
+        'serial = { path = "/dev/ttyUSB1", baud = 9600 }',
+    ),
+    "visa over vxi-11": (
+        VISA,
+        'visa = "TCPIP::dmm.lab::INSTR"',
+        f'6: ports.dmm.visa: "TCPIP::dmm.lab::INSTR" {NO_VISA}; if the instrument has a raw socket '
+        '(SCPI often 5025), write tcp = "dmm.lab:5025"',
+    ),
+    "virtual port": (
+        VISA,
+        f'{VISA}\nvirtual = {{ pty = "run/dmm" }}',
+        "7: ports.dmm.virtual: virtual ports are not in this version; leave the key out, and let the other program "
+        "use the instrument through duodaq.connect()",
+    ),
+    "unknown codec": (
+        '"esp300"',
+        '"esp30"',
+        '3: ports.stage.codec: there is no codec "esp30". Did you mean "esp300"? '
+        "The codecs: esp300, newport1830c, scpi; without one, leave the key out and set idle_ms",
+    ),
+    "codec that the actor does not speak": (
+        '"esp300"',
+        '"scpi"',
+        '26: instruments.stage.port: "duodaq:Esp300" speaks "esp300", and ports.stage has the codec "scpi". '
+        'Write codec = "esp300" in [ports.stage]',
+    ),
+    "no codec where the actor needs one": (
+        'codec = "esp300"\n',
+        "",
+        '25: instruments.stage.port: "duodaq:Esp300" speaks "esp300", and ports.stage has no codec. '
+        'Write codec = "esp300" in [ports.stage]',
+    ),
+    "missing port": (
+        'port = "dmm"',
+        'port = "dm"',
+        '12: instruments.dmm.port: there is no port "dm". Did you mean "dmm"? The ports here: dmm, stage; '
+        "a new one begins with [ports.dm]",
+    ),
+    "no port where the actor needs one": (
+        'port = "stage"\n',
+        "",
+        '23: instruments.stage.port: "duodaq:Esp300" needs a port, and has none. '
+        "Write port = … (the ports here: stage, dmm)",
+    ),
+    "device that a port owns": (
+        "/dev/ttyUSB3",
+        "/dev/ttyUSB0",
+        "20: instruments.chopper.args.device: /dev/ttyUSB0 belongs to ports.stage, and only one program part may open "
+        'it. Write port = "stage" and leave it out of args, or remove that port',
+    ),
+    # names and drivers
+    "name that Python cannot write": (
+        "[instruments.chopper]",
+        "[instruments.my-chopper]",
+        '17: instruments.my-chopper: "my-chopper" cannot be written as lab.my-chopper. '
+        "Letters, digits and _, and a letter first, such as my_chopper",
+    ),
+    "instrument twice": (
+        "[instruments.stage]",
+        "[instruments.dmm]",
+        "23: instruments.dmm: is here for the second time; the first is on line 9. Rename or remove one",
+    ),
+    "key twice": (
+        'port = "stage"',
+        'port = "stage"\nport = "dmm"',
+        "27: instruments.stage.port: is here for the second time; the first is on line 26. Rename or remove one",
+    ),
+    "driver that is not written as one": (
+        '"drivers.meters:HP34401A"',
+        '"HP34401A"',
+        '11: instruments.dmm.driver: "HP34401A" is not a driver. Write "package.module:Class", "./file.py:Class", '
+        'or for an actor of duodaq "duodaq:Esp300"',
+    ),
+    "package that is not installed": (
+        "drivers.meters",
+        "nowhere_at_all.meters",
+        '11: instruments.dmm.driver: there is no module "nowhere_at_all" in this environment. '
+        'Install it (pip install nowhere_at_all), or name a file: driver = "./nowhere_at_all.py:Class"',
+    ),
+    "module that the package has not": (
+        "drivers.meters",
+        "drivers.metres",
+        '11: instruments.dmm.driver: there is no module "drivers.metres". Did you mean "drivers.meters"?',
+    ),
+    "class that the module has not": (
+        "HP34401A",
+        "HP34401",
+        '11: instruments.dmm.driver: drivers.meters has no class "HP34401". Did you mean "HP34401A"? '
+        "It has: HP34401A, Old, Path, np",
+    ),
+    "file that is not there": (
+        "./chopper.py",
+        "./choper.py",
+        "19: instruments.chopper.driver: there is no file ./choper.py beside the lab file. "
+        'Did you mean "chopper.py"? Python files there: broken.py, chopper.py',
+    ),
+    "file that is not Python": (
+        "./chopper.py",
+        "./broken.py",
+        "19: instruments.chopper.driver: ./broken.py is not readable Python: invalid syntax (broken.py, line 1). "
+        "Mend the file first",
+    ),
+    "class that the file has not": (
+        ":Chopper",
+        ":Choper",
+        '19: instruments.chopper.driver: ./chopper.py has no class "Choper". Did you mean "Chopper"? It has: Chopper',
+    ),
+    "actor that duodaq has not": (
+        "duodaq:Esp300",
+        "duodaq:Esp301",
+        '25: instruments.stage.driver: duodaq has no actor "Esp301". Did you mean "Esp300"? '
+        "Its actors: Esp300, Newport1830C, PvcamActor, ScpiActor",
+    ),
+    "actor in v2": (
+        'runtime = "v4"',
+        'runtime = "v2"',
+        '25: instruments.stage.driver: "duodaq:Esp300" is an actor, and actors live in v4. Write runtime = "v4"',
+    ),
+    # not TOML
+    "not TOML": (
+        "[ports.stage]",
+        "[ports.stage",
+        "1: is not TOML: expected ']' at the end of a table declaration. The line reads: [ports.stage",
+    ),
+    "not TOML at its end": (
+        'safe = { shutdown = "stop", crash = "stop" }\n',
+        "safe = ",
+        "28: is not TOML: invalid value. The line reads: safe =",
+    ),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "chopper.py").write_text("class Chopper:\n    pass\n\n\nraise SystemExit('executed')\n")
+    (tmp_path / "broken.py").write_text("class Chopper(:\n")
+    (tmp_path / "drivers").mkdir()
+    (tmp_path / "drivers" / "__init__.py").write_text("raise SystemExit('executed')\n")
+    (tmp_path / "drivers" / "meters.py").write_text(
+        "import numpy as np\ntry:\n    from pathlib import Path\nexcept ImportError:\n    Path = None\n"
+        "class HP34401A: ...\nOld: type = HP34401A\n_hidden = 1\nraise SystemExit('executed')\n"
+    )
+    return tmp_path
+
+
+def refusal(file: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_lab(file)
+    return str(caught.value)
+
+
+def test_lab_without_a_mistake_loads_and_no_driver_is_executed(folder: Path) -> None:
+    (folder / "lab.toml").write_text(LAB)
+    assert [i.id for i in load_lab(folder / "lab.toml").instruments] == ["dmm", "chopper", "stage"]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_has_one_clear_sentence(mistake: str, folder: Path) -> None:
+    right, wrong, said = MISTAKES[mistake]
+    assert LAB.count(right) >= 1
+    before, _, after = LAB.rpartition(right) if right in ('runtime = "v4"', '"v4"') else LAB.partition(right)
+    (folder / "lab.toml").write_text(before + wrong + after)
+    assert refusal(folder / "lab.toml") == f"{folder / 'lab.toml'}:{said}"
+
+
+def test_all_mistakes_are_said_at_once_in_the_order_of_the_file(folder: Path) -> None:
+    file = folder / "lab.toml"
+    file.write_text(LAB.replace("[0, 25]", "[25, 0]").replace("baud", "boud").replace("500 ms", "5"))
+    header, *lines = refusal(file).splitlines()
+    assert header == f"{file}: 3 problems"
+    assert [line.split(": ")[:2] for line in lines] == [
+        [f"{file}:2", "ports.stage.serial.boud"],
+        [f"{file}:21", "instruments.chopper.poll.rate.every"],
+        [f"{file}:27", "instruments.stage.axes.x.limits"],
+    ]
+
+
+def test_facts_of_a_single_mistake_are_fields(folder: Path) -> None:
+    (folder / "lab.toml").write_text(LAB.replace("baud", "boud"))
+    with pytest.raises(ConfigError) as caught:
+        load_lab(folder / "lab.toml")
+    error = caught.value
+    assert (error.file, error.line, error.key) == (str(folder / "lab.toml"), 2, "ports.stage.serial.boud")
+    assert error.remedy is not None
+
+
+def test_file_that_is_not_there(folder: Path) -> None:
+    (folder / "lab.toml").write_text(LAB)
+    assert refusal(folder / "lba.toml") == (
+        f"{folder}/lba.toml: there is no such file. Did you mean {folder}/lab.toml?"
+    )
+    assert refusal(folder / "optics") == f"{folder}/optics: there is no such file. In {folder} there is: lab.toml"
+
+
+def test_folder_instead_of_a_file(folder: Path) -> None:
+    (folder / "lab.toml").write_text(LAB)
+    assert refusal(folder) == f"{folder}: is a folder. Did you mean {folder}/lab.toml?"
+
+
+def test_folder_that_is_not_there(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "a" / "lab.toml").endswith(f"there is no such file. There is no folder {tmp_path}/a")
+
+
+def test_file_that_is_not_text(folder: Path) -> None:
+    (folder / "lab.toml").write_bytes(b'[lab]\nname = "caf\xe9"\n')
+    assert refusal(folder / "lab.toml") == f"{folder}/lab.toml:2: is not UTF-8 text. Save it as UTF-8"
+
+
+def test_file_that_cannot_be_read_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert refusal(folder / "lab.toml") == (
+        f"{folder}/lab.toml: cannot be read: permission denied. Check who may read it (ls -l)"
+    )
