@@ -1,0 +1,60 @@
+"""Arrow schemas, versioned, with builders to and from measurements. Frames are never copied on the way."""
+
+from duodaq.schema._events import numeric_scalars, scpi_event_batch, stage_batch, stage_scalars
+from duodaq.schema._frames import frame_batch, frames_of, pixels_of, tensor_column
+from duodaq.schema._rows import (
+    image_batch,
+    images_of,
+    measurement_batch,
+    scalar_batch,
+    scalars_of,
+    spectra_of,
+    spectrum_batch,
+    vector_batch,
+    vectors_of,
+)
+from duodaq.schema._schemas import camera_frame, image, scalar, scpi_event, spectrum, stage, tensor, vector
+from duodaq.schema._stream import (
+    channel_of,
+    instrument_of,
+    origin_of,
+    schema_name,
+    stream_id,
+    stream_of,
+    with_origin,
+)
+
+__all__ = [
+    "camera_frame",
+    "channel_of",
+    "frame_batch",
+    "frames_of",
+    "image",
+    "image_batch",
+    "images_of",
+    "instrument_of",
+    "measurement_batch",
+    "numeric_scalars",
+    "origin_of",
+    "pixels_of",
+    "scalar",
+    "scalar_batch",
+    "scalars_of",
+    "schema_name",
+    "scpi_event",
+    "scpi_event_batch",
+    "spectra_of",
+    "spectrum",
+    "spectrum_batch",
+    "stage",
+    "stage_batch",
+    "stage_scalars",
+    "stream_id",
+    "stream_of",
+    "tensor",
+    "tensor_column",
+    "vector",
+    "vector_batch",
+    "vectors_of",
+    "with_origin",
+]

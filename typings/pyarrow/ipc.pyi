@@ -1,0 +1,4 @@
+# pyarrow ships no types; see __init__.pyi.
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...
