@@ -1,0 +1,110 @@
+"""Newport 1830-C bytes: one letter and a number, or a letter and ``?``; LF both ways."""
+
+from __future__ import annotations
+
+import re
+from enum import IntFlag
+
+from duodaq.errors import ReplyFormatError
+from duodaq.ports import Framing, Lines
+
+__all__ = ["MeterStatus", "Newport1830cCodec", "UNIT_CODES", "parse_integer", "parse_reading", "parse_status"]
+
+_READING = re.compile(rb"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$")
+_QUERY = re.compile(rb"^[A-Za-z]\?$")
+
+_MAX_REPLY = 256
+UNIT_CODES = {1: "W", 2: "dB", 3: "dBm", 4: "REL"}
+
+
+class MeterStatus(IntFlag):
+    """The status byte that ``Q?`` reports. Source: 1830-C manual p. 51."""
+
+    PARAMETER_ERROR = 1
+    COMMAND_ERROR = 2
+    SATURATED = 4
+    OVER_RANGE = 8
+    MESSAGE_AVAILABLE = 16
+    BUSY = 32
+    SERVICE_REQUEST = 64
+    READ_DONE = 128
+
+    @property
+    def refused(self) -> bool:
+        """Whether the meter did not take a command."""
+        return bool(self & (MeterStatus.PARAMETER_ERROR | MeterStatus.COMMAND_ERROR))
+
+
+class Newport1830cCodec:
+    """The 1830-C for the broker. Nothing of it moves or emits, and nothing breaks in on it."""
+
+    name = "newport1830c"
+    write_terminator = b"\n"
+    abort_bytes = b"\n"
+    longest_reply_s = 1.0
+
+    def expects_reply(self, written: bytes) -> Framing | None:
+        """One line for each query in `written`; None without one."""
+        count = sum(bool(_QUERY.match(line.strip())) for line in re.split(rb"[\r\n]", written))
+        return Lines(count, b"\n", _MAX_REPLY) if count else None
+
+    def is_break_in(self, written: bytes) -> bool:
+        """Never: the meter knows no command that it takes beside a pending reply."""
+        return False
+
+    def moves(self, written: bytes) -> bool:
+        """Never: it only measures."""
+        return False
+
+    def stop_bytes(self, axis: str | None = None) -> bytes | None:
+        """None: there is nothing to stop."""
+        return None
+
+    def probe(self) -> tuple[bytes, Framing]:
+        """Ask for the zero state, as drivers do to find one: it has no ``*IDN?``."""
+        return b"Z?\n", Lines(1, b"\n", _MAX_REPLY)
+
+    def identity(self) -> tuple[bytes, Framing]:
+        """The same harmless question; the meter cannot say more about itself."""
+        return self.probe()
+
+    def destructive(self, written: bytes) -> bool:
+        """Never: the status byte stays until ``C``."""
+        return False
+
+
+def parse_reading(reply: bytes) -> float:
+    """The number in the reply to ``D?``: ``+.75E-9``, ``5E-9``, ``-12.3``.
+
+    Raises:
+        ReplyFormatError: It is not a number; about one reading in 500 is not.
+    """
+    text = reply.strip()
+    if not _READING.match(text):
+        raise ReplyFormatError(f"expected a reading, got {reply!r}", reply=reply)
+    return float(text)
+
+
+def parse_integer(reply: bytes) -> int:
+    """The whole number in the reply to ``W?`` (may be zero-padded), ``U?``, ``R?``, ``F?`` …
+
+    Raises:
+        ReplyFormatError: It is not one.
+    """
+    text = reply.strip()
+    if not text.isdigit():
+        raise ReplyFormatError(f"expected a whole number, got {reply!r}", reply=reply)
+    return int(text)
+
+
+def parse_status(reply: bytes) -> MeterStatus:
+    """The status byte in the reply to ``Q?``.
+
+    Raises:
+        ReplyFormatError: It is not a number from 0 to 255.
+    """
+    value = parse_integer(reply)
+    if value > 255:
+        raise ReplyFormatError(f"a status byte is at most 255, got {reply!r}", reply=reply)
+    return MeterStatus(value)
+

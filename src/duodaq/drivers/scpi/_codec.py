@@ -1,0 +1,162 @@
+"""SCPI and IEEE-488.2 bytes: what to write, what replies mean, and what the broker must know of them."""
+
+from __future__ import annotations
+
+import re
+from enum import IntFlag
+from typing import NamedTuple
+
+from duodaq.drivers.scpi._replies import Replies
+from duodaq.drivers.scpi._grammar import header, is_query, messages
+from duodaq.errors import ReplyFormatError
+from duodaq.ports import Framing, TerminatedOrBlock
+
+__all__ = ["EventStatus", "ScpiCodec", "ScpiError", "StatusByte", "block_payload", "parse_error", "parse_number", "text"]
+
+_NUMBER = re.compile(r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$")
+_ERROR = re.compile(r'^([+-]?\d+)\s*(?:,\s*"?(.*?)"?)?$', re.DOTALL)
+_ON = re.compile(rb"\s(?:1|ON|[1-9]\d*)\b")
+_EMITS = re.compile(rb"^(?:SOUR\w*\d*:)?(?:OUTP(?:UT)?\d*|SHUT(?:TER)?|LAS(?:ER)?)(?::STAT(?:E)?)?$")
+_DESTRUCTIVE = re.compile(
+    rb"^(?:\*ESR|SYST(?:EM)?:ERR(?:OR)?(?::NEXT|:ALL|:CODE\S*)?|STAT(?:US)?:(?:OPER|QUES)\w*(?::EVEN(?:T)?)?)\?$"
+)
+
+
+class EventStatus(IntFlag):
+    """The standard event status register, ``*ESR?``."""
+
+    OPERATION_COMPLETE = 1
+    REQUEST_CONTROL = 2
+    QUERY_ERROR = 4
+    DEVICE_ERROR = 8
+    EXECUTION_ERROR = 16
+    COMMAND_ERROR = 32
+    USER_REQUEST = 64
+    POWER_ON = 128
+
+    @property
+    def failed(self) -> bool:
+        """Whether one of the four error bits is set."""
+        return bool(self & 0x3C)
+
+
+class StatusByte(IntFlag):
+    """The status byte, ``*STB?``."""
+
+    ERROR_QUEUE = 4
+    QUESTIONABLE = 8
+    MESSAGE_AVAILABLE = 16
+    EVENT_SUMMARY = 32
+    MASTER_SUMMARY = 64
+    OPERATION = 128
+
+
+class ScpiError(NamedTuple):
+    """One entry of the error queue; code 0 means that it is empty."""
+
+    code: int
+    text: str
+
+
+class ScpiCodec:
+    """Any SCPI instrument for the broker: replies end LF, a reply may be a block, nothing breaks in."""
+
+    name = "scpi"
+    write_terminator = b"\n"
+    abort_bytes = b"\n"
+    longest_reply_s = 10.0
+
+    def expects_reply(self, written: bytes) -> Framing | None:
+        """One reply for each program message with a query in it, however many: they come joined by ``;``."""
+        count = sum(any(is_query(unit) for unit in units) for units in messages(written))
+        if count == 0:
+            return None
+        return _reply() if count == 1 else Replies(_reply, count)
+
+    def is_break_in(self, written: bytes) -> bool:
+        """Never: a message beside a pending reply is a query error (-410) and flushes the reply."""
+        return False
+
+    def moves(self, written: bytes) -> bool:
+        """Whether it switches an output, a shutter or a laser on (``OUTP ON``, ``SHUT 1``)."""
+        return any(_emits(unit) for units in messages(written) for unit in units)
+
+    def stop_bytes(self, axis: str | None = None) -> bytes | None:
+        """None: SCPI has no stop that every instrument knows; a lab file gives the instrument's own."""
+        return None
+
+    def probe(self) -> tuple[bytes, Framing]:
+        """Ask who it is: harmless, and unlike any number that might still be on its way."""
+        return b"*IDN?\n", _reply()
+
+    def identity(self) -> tuple[bytes, Framing]:
+        """Maker, model, serial number, firmware."""
+        return self.probe()
+
+    def destructive(self, written: bytes) -> bool:
+        """Whether reading it clears what it reads: error queue, ``*ESR?``, event registers."""
+        return any(_DESTRUCTIVE.match(header(unit)) for units in messages(written) for unit in units)
+
+
+def text(reply: bytes) -> str:
+    """A reply as text, without its terminator.
+
+    Raises:
+        ReplyFormatError: It holds bytes that are not ASCII.
+    """
+    try:
+        return reply.rstrip(b"\r\n").decode("ascii")
+    except UnicodeDecodeError as error:
+        raise ReplyFormatError(f"expected text, got {reply[:40]!r}", reply=reply) from error
+
+
+def parse_number(reply: str) -> float:
+    """The number in a reply; 9.9E37 (overload) becomes inf and 9.91E37 nan, with its sign.
+
+    Raises:
+        ReplyFormatError: It is not one number.
+    """
+    if not _NUMBER.match(reply.strip()):
+        raise ReplyFormatError(f"expected a number, got {reply!r}", reply=reply.encode())
+    value = float(reply)
+    if abs(value) == 9.91e37:
+        return float("nan")
+    return float("inf") * (1 if value > 0 else -1) if abs(value) >= 9.9e37 else value
+
+
+def parse_error(reply: str) -> ScpiError:
+    """The reply to ``SYST:ERR?``: ``0,"No error"``, ``+0,"No error"``, ``-113,"Undefined header"``.
+
+    Raises:
+        ReplyFormatError: It is not an entry.
+    """
+    match = _ERROR.match(reply.strip())
+    if match is None:
+        raise ReplyFormatError(f"expected an error entry, got {reply!r}", reply=reply.encode())
+    return ScpiError(int(match[1]), (match[2] or "").replace('""', '"'))
+
+
+def block_payload(reply: bytes) -> bytes:
+    """The bytes inside a block reply, definite (``#3100…``) or indefinite (``#0…``).
+
+    Raises:
+        ReplyFormatError: It is not a block, or shorter than it says.
+    """
+    if reply[:1] != b"#" or not reply[1:2].isdigit():
+        raise ReplyFormatError(f"expected a block, got {reply[:20]!r}", reply=reply)
+    width = int(reply[1:2])
+    if width == 0:
+        return reply[2:].removesuffix(b"\n")
+    length = reply[2 : 2 + width]
+    payload = reply[2 + width : 2 + width + int(length)] if len(length) == width and length.isdigit() else b""
+    if not length.isdigit() or len(payload) != int(length):
+        raise ReplyFormatError(f"a block is shorter than it says: {reply[:20]!r}", reply=reply)
+    return payload
+
+
+def _emits(unit: bytes) -> bool:
+    return bool(_EMITS.match(header(unit))) and bool(_ON.search(b" " + unit.upper().partition(b" ")[2]))
+
+
+def _reply() -> Framing:
+    return TerminatedOrBlock(b"\n")
