@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -89,6 +89,7 @@ class LabClient:
         *,
         settle_s: float = 0.0,
         progress: bool = True,
+        on_document: Callable[[str, dict[str, Any]], None] | None = None,
         **metadata: Any,
     ) -> ScanRun:
         """Move `axis` through `positions` and read every channel of `read` at each; the points are kept on Ctrl-C.
@@ -97,15 +98,24 @@ class LabClient:
             positions: In the axis's unit; checked against its limits before anything moves.
             settle_s: How long to wait after each move, in seconds.
             progress: Show a progress bar.
+            on_document: Called with each of Bluesky's documents, in the scan's own thread.
             metadata: Goes with the run: ``sample="knife 3"``.
 
         Raises:
             OutOfRangeError: A position is beyond the limits. Nothing moved.
-            DuodaqError: What went wrong at a point. The axis is stopped.
+            ScanInterruptedError: Something failed at a point, or Ctrl-C. The axis is stopped; its `run` has the points.
         """
         from duodaq.bluesky import run_scan
 
-        return run_scan(axis, list(positions), list(read), settle_s=settle_s, progress=progress, metadata=metadata)
+        return run_scan(
+            axis,
+            list(positions),
+            list(read),
+            settle_s=settle_s,
+            progress=progress,
+            metadata=metadata,
+            on_document=on_document,
+        )
 
     def close(self) -> Any:
         """Leave the lab. A private lab is shut down, and its report returned; one attached to goes on."""

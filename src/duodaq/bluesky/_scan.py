@@ -19,6 +19,9 @@ from duodaq.bluesky._promise import Axis, Reader
 from duodaq.bluesky._run import ScanInterruptedError, ScanRun
 from duodaq.errors import OutOfRangeError
 
+Listener = Callable[[str, dict[str, Any]], None]
+"""Takes Bluesky's documents: ("start" | "descriptor" | "event" | "stop", document)."""
+
 # Bluesky's own annotations are generic beyond what strict checking can follow: its plans are untyped here, by choice.
 _plans: Any = bluesky.plans
 _stubs: Any = bluesky.plan_stubs
@@ -32,6 +35,7 @@ def run_scan(
     settle_s: float = 0.0,
     progress: bool = True,
     metadata: dict[str, Any] | None = None,
+    on_document: Listener | None = None,
 ) -> ScanRun:
     """Move `axis` through `positions` and measure with every reader at each, on Bluesky's run engine.
 
@@ -47,7 +51,7 @@ def run_scan(
     run = ScanRun(mover.name, len(positions))
     with _engine() as engine, _bar(len(positions), progress) as count:
         try:
-            engine(_plan(mover, devices, positions, settle_s), _both(run.document, count), **(metadata or {}))
+            engine(_plan(mover, devices, positions, settle_s), _both(run.document, count, *([on_document] if on_document else [])), **(metadata or {}))
         except RunEngineInterrupted:
             mover.stop()
             engine.abort("interrupted by hand")
@@ -61,7 +65,7 @@ def run_scan(
     return run
 
 
-def _both(*listeners: Callable[[str, dict[str, Any]], None]) -> Any:
+def _both(*listeners: Listener) -> Any:
     return {"all": list(listeners)}
 
 

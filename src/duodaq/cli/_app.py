@@ -38,11 +38,15 @@ def demo(
     points: Annotated[int, typer.Option("--points", min=11, help="Points of the knife-edge scan.")] = 41,
     directory: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the recording goes.")] = Path("runs"),
     seed: Annotated[int, typer.Option("--seed", help="Seed of the simulated table.")] = 1,
+    unplug_at: Annotated[
+        int | None, typer.Option("--unplug-at", metavar="POINT", help="Pull the power meter's cable at this point.")
+    ] = None,
 ) -> None:
     """Show all of it without hardware: two runtimes, simulated instruments, a scan, a recording."""
-    from duodaq.cli._demo import run_demo
+    from duodaq.cli.demo import run_demo
 
-    raise typer.Exit(run_demo(headless=headless, points=points, directory=directory, seed=seed))
+    code = run_demo(headless=headless, points=points, directory=directory, seed=seed, unplug_at=unplug_at)
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from duodaq.app import LabClient, open_lab
+from duodaq.bluesky import ScanInterruptedError, ScanRun
+from duodaq.cli._report import shutdown_table
+from duodaq.cli.demo._knife_edge import KnifeEdge, fit_knife_edge
+from duodaq.cli.demo._ledger import ledger_table
+from duodaq.cli.demo._table import Bench, set_up
+from duodaq.errors import DuodaqError
+from duodaq.model import ShutdownReport
+
+FROM_MM, TO_MM = 1.0, 9.0
+TOLERANCE = 0.02
+
+
+class Demo:
+    """The demonstration, step by step; `run` returns the exit code."""
+
+    def __init__(self, out: Console, *, points: int, directory: Path, seed: int, unplug_at: int | None) -> None:
+        self._out = out
+        self._points = points
+        self._directory = directory
+        self._seed = seed
+        self._unplug_at = unplug_at
+        self._faults: list[str] = []
+
+    def run(self) -> int:
+        """Set up the table, run the lab on it, scan, compare with the truth, stop; 0 if all of it held."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        target = self._directory.absolute() / f"demo-{stamp}-{os.getpid()}"
+        target.mkdir(parents=True)
+        self._say(f"Setting up a simulated optical table (seed {self._seed}), each instrument a process of its own.")
+        with set_up(target, f"demo-{os.getpid()}", self._seed) as bench:
+            self._run_lab(bench, target)
+            self._read_back(bench)
+        for fault in self._faults:
+            self._out.print(f"[bold red]{fault}[/]")
+        return 1 if self._faults else 0
+
+    def _run_lab(self, bench: Bench, target: Path) -> None:
+        lab = open_lab(bench.lab_file)
+        try:
+            self._say("Both runtimes are running:")
+            for instrument in lab:
+                self._out.print(f"  {instrument.id:8} {instrument.runtime}  {instrument.status()['state']}")
+            lab.start_recording(target)
+            self._measure(lab, bench)
+            self._say("Closing the shutter and finishing the recording.")
+            self._finish(lab, bench)
+        finally:
+            report: ShutdownReport = lab.close()
+            self._out.print(shutdown_table(report))
+            if not report.clean:
+                self._faults.append("The shutdown was not clean.")
+        self._say(f"The recording is in {target} (Arrow IPC streams, one file a channel).")
+
+    def _measure(self, lab: LabClient, bench: Bench) -> None:
+        lab.shutter.call("open")
+        lab.stage.x.home()
+        lab.camera.start(roi=(896, 896, 256, 256), exposure_ms=10.0)
+        self._say(f"Scanning the knife edge through the beam: {self._points} points.")
+        try:
+            run = self._scan(lab, bench)
+        except ScanInterruptedError as error:
+            self._faults.append(f"The scan {error}")
+            return
+        finally:
+            lab.camera.finish()
+        self._say("Fitting the beam width; only then is the table asked for the true one.")
+        found = fit_knife_edge(run["stage_x"], run["power"])
+        self._compare(found, bench)
+
+    def _scan(self, lab: LabClient, bench: Bench) -> ScanRun:
+        reached = 0
+
+        def pull_the_cable(name: str, _: dict[str, Any]) -> None:
+            nonlocal reached
+            reached += name == "event"
+            if name == "event" and reached == self._unplug_at:
+                self._say("Pulling the power meter's cable out.")
+                bench.meter.unplug()
+
+        return lab.scan(
+            lab.stage.x,
+            np.linspace(FROM_MM, TO_MM, self._points),
+            read=[lab.meter, lab.dmm],
+            settle_s=0.02,
+            progress=self._out.is_terminal,
+            on_document=pull_the_cable,
+            sample="knife edge",
+        )
+
+    def _compare(self, found: KnifeEdge, bench: Bench) -> None:
+        truth = bench.table.truth()
+        off = found.width_mm / truth.radius_mm - 1
+        self._out.print(
+            f"  beam radius (1/e²)  found {found.width_mm:.4f} ± {found.width_error_mm:.4f} mm"
+            f" · true {truth.radius_mm:.4f} mm · off by {off:+.2%}\n"
+            f"  beam centre         found {found.centre_mm:.4f} mm · true {truth.centre_mm:.4f} mm\n"
+            f"  noise of the meter  {truth.sigma_relative:.2%} of the reading and {truth.sigma_absolute_w * 1e6:g} µW"
+        )
+        if abs(off) > TOLERANCE:
+            self._faults.append(f"The width is off by {off:+.2%}; {TOLERANCE:.0%} was promised.")
+
+    def _finish(self, lab: LabClient, bench: Bench) -> None:
+        lab.shutter.call("shut")
+        for instrument in (lab.meter, lab.dmm):
+            instrument.finish()
+        lab.stop_recording()
+        table, problems = ledger_table(lab.status()["ledgers"], bench)
+        self._out.print(table)
+        self._faults.extend(problems)
+
+    def _read_back(self, bench: Bench) -> None:
+        state = bench.table.state()
+        moving = [axis for axis, is_moving in state.moving.items() if is_moving]
+        self._say(
+            f"Read back from the table: the shutter is {'open' if state.shutter_open else 'closed'},"
+            f" {'an axis is moving' if moving else 'nothing moves'}."
+        )
+        if state.shutter_open or moving:
+            self._faults.append("The table was not left safe.")
+
+    def _say(self, sentence: str) -> None:
+        self._out.print(f"[bold]{sentence}[/]")
+
+
+def run_demo(*, headless: bool, points: int, directory: Path, seed: int, unplug_at: int | None = None) -> int:
+    """Show all of duodaq without hardware; the exit code: 0 if the width was right, the books balanced, all was safe."""
+    out = Console(highlight=False, no_color=headless, force_terminal=False if headless else None, soft_wrap=True)
+    try:
+        return Demo(out, points=points, directory=directory, seed=seed, unplug_at=unplug_at).run()
+    except DuodaqError as error:
+        out.print(f"[bold red]The demonstration failed:[/] {error}", markup=True)
+        return 1

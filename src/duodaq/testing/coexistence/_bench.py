@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from duodaq import sim
+from duodaq.clock import Deadline, pause
+from duodaq.dual import DualRuntimeManager, Factories
+from duodaq.model import (
+    AxisDefinition,
+    InstrumentDefinition,
+    LabDefinition,
+    ManagerState,
+    PollDefinition,
+    PortDefinition,
+    RuntimeDefinition,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """Where the two runtimes run."""
+
+    name: str
+    v2: str
+    v4: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+MODES = (Mode("inline", "inline", "inline"), Mode("thread", "thread", "thread"))
+
+
+@dataclass
+class Bench:
+    """What a coexistence test stands on: real simulators at real ptys and sockets, and a manager over both runtimes.
+
+    Simulators and managers made here end with it, in reverse order, whatever the test did.
+    """
+
+    mode: Mode
+    factories: Factories = field(default_factory=Factories)
+    _children: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _managers: list[DualRuntimeManager] = field(default_factory=list[DualRuntimeManager])
+    _table: sim.TableProcess | None = None
+
+    async def __aenter__(self) -> Bench:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            for manager in reversed(self._managers):
+                if manager.state is not ManagerState.STOPPED:
+                    await manager.shutdown(3.0)
+        finally:
+            await asyncio.to_thread(self._children.close)
+
+    async def table(self) -> sim.TableProcess:
+        """The optical table under all simulators of this bench."""
+        if self._table is None:
+            self._table = self._children.enter_context(await asyncio.to_thread(sim.launch_table, 1))
+        return self._table
+
+    async def simulator(self, name: str, **options: Any) -> sim.SimProcess:
+        """One simulated instrument in a process of its own, unpaced unless told otherwise."""
+        options.setdefault("table", await self.table())
+        launched = await asyncio.to_thread(lambda: sim.launch(name, **options))
+        return self._children.enter_context(launched)
+
+    def manager(
+        self,
+        instruments: Iterable[InstrumentDefinition],
+        ports: Iterable[PortDefinition] = (),
+        *,
+        shutdown_s: float = 5.0,
+    ) -> DualRuntimeManager:
+        """A manager over `instruments`, in this bench's mode; not started."""
+        lab = LabDefinition(
+            "coexistence",
+            ports=tuple(ports),
+            instruments=tuple(instruments),
+            v2=RuntimeDefinition("v2", self.mode.v2),
+            v4=RuntimeDefinition("v4", self.mode.v4),
+            shutdown_s=shutdown_s,
+        )
+        made = DualRuntimeManager(lab, factories=self.factories)
+        self._managers.append(made)
+        return made
+
+    @staticmethod
+    def serial_port(name: str, simulator: sim.SimProcess, codec: str | None, **options: Any) -> PortDefinition:
+        """The port at which `simulator` listens, on its pty."""
+        return PortDefinition(name, serial={"path": simulator.address}, codec=codec, **options)
+
+    @staticmethod
+    def stage(port: str = "stage", **options: Any) -> InstrumentDefinition:
+        """duodaq's Esp300 in V4, with axis x."""
+        axes = (AxisDefinition("x", 1, "mm", (-10.0, 25.0)),)
+        return InstrumentDefinition("stage", "v4", "duodaq:Esp300", port=port, axes=axes, **options)
+
+    @staticmethod
+    def esp(port: str = "stage", **options: Any) -> InstrumentDefinition:
+        """PyMeasure's own ESP300 in V2, unmodified."""
+        return InstrumentDefinition("esp", "v2", "pymeasure.instruments.newport:ESP300", port=port, **options)
+
+    @staticmethod
+    def polled(
+        instrument: str, driver: Callable[..., Any], channel: str, call: str, unit: str, every_s: float, **options: Any
+    ) -> InstrumentDefinition:
+        """A blocking class of one's own in V2, one method of it polled."""
+        polls = (PollDefinition(channel, every_s, unit, call=call),)
+        return InstrumentDefinition(instrument, "v2", driver, polls=polls, **options)
+
+
+async def until(seen: Callable[[], bool], timeout_s: float, every_s: float = 0.005) -> bool:
+    """Wait until `seen()` holds; whether it did in time."""
+    deadline = Deadline(timeout_s)
+    while not seen():
+        if deadline.passed:
+            return False
+        await pause(every_s)
+    return True
+
+
+async def outcome(work: Awaitable[Any]) -> Any:
+    """The result of `work`, or the exception it ended with."""
+    try:
+        return await work
+    except Exception as error:  # noqa: BLE001 - the test looks at whatever came
+        return error
