@@ -1,1 +1,66 @@
-"""duodaq: two instrument runtimes side by side over one set of laboratory hardware."""
+"""duodaq: two instrument runtimes side by side over one set of laboratory hardware.
+
+Names are resolved when they are first used, so that a small program on duodaq (a simulator, a watchdog, another
+program's backend) does not load what it never asks for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from duodaq.app import Lab, connect
+    from duodaq.app import open_lab as open
+    from duodaq.config import load_lab
+    from duodaq.dual import DualRuntimeManager
+    from duodaq.errors import ConfigError, DuodaqError
+    from duodaq.v4 import Actor, ActorSystem, DataPublisher
+    from duodaq.v4.instruments import Esp300, Newport1830C, PvcamActor, ScpiActor
+
+__all__ = [
+    "Actor",
+    "ActorSystem",
+    "ConfigError",
+    "DataPublisher",
+    "DualRuntimeManager",
+    "DuodaqError",
+    "Esp300",
+    "Lab",
+    "Newport1830C",
+    "PvcamActor",
+    "ScpiActor",
+    "connect",
+    "load_lab",
+    "open",
+]
+
+_HOMES = {
+    "Actor": "duodaq.v4",
+    "ActorSystem": "duodaq.v4",
+    "ConfigError": "duodaq.errors",
+    "DataPublisher": "duodaq.v4",
+    "DualRuntimeManager": "duodaq.dual",
+    "DuodaqError": "duodaq.errors",
+    "Esp300": "duodaq.v4.instruments",
+    "Lab": "duodaq.app",
+    "Newport1830C": "duodaq.v4.instruments",
+    "PvcamActor": "duodaq.v4.instruments",
+    "ScpiActor": "duodaq.v4.instruments",
+    "connect": "duodaq.app",
+    "load_lab": "duodaq.config",
+    "open": "duodaq.app:open_lab",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home, _, original = _HOMES.get(name, "").partition(":")
+    if not home:
+        raise AttributeError(f"module 'duodaq' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), original or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

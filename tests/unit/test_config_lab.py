@@ -197,11 +197,6 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert lab.ports[0].serial["path"] == str(tmp_path / "run" / "stage")
 
 
-def test_driver_module_may_stand_beside_the_lab_file(tmp_path: Path) -> None:
-    text = ONE_INSTRUMENT.replace("./d.py:D", "d:E")
-    assert lab_of(text, tmp_path).instruments[0].driver == "d:E"
-
-
 def test_notes_say_what_delays_a_stop_and_what_nothing_makes_safe(tmp_path: Path) -> None:
     notes = "\n".join(describe(lab_of(LAB, tmp_path)))
     assert "port stage (/dev/ttyUSB0, esp300), used by stage: a stop breaks in at once" in notes

@@ -391,6 +391,12 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         '11: instruments.dmm.driver: there is no module "nowhere_at_all" in this environment. '
         'Install it (pip install nowhere_at_all), or name a file: driver = "./nowhere_at_all.py:Class"',
     ),
+    "file beside the lab file, written as a module": (
+        "./chopper.py",
+        "chopper",
+        '19: instruments.chopper.driver: there is no module "chopper" in this environment. '
+        'It stands beside the lab file, so name the file: driver = "./chopper.py:Class"',
+    ),
     "module that the package has not": (
         "drivers.meters",
         "drivers.metres",
@@ -445,12 +451,13 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "chopper.py").write_text("class Chopper:\n    pass\n\n\nraise SystemExit('executed')\n")
     (tmp_path / "broken.py").write_text("class Chopper(:\n")
-    (tmp_path / "drivers").mkdir()
-    (tmp_path / "drivers" / "__init__.py").write_text("raise SystemExit('executed')\n")
-    (tmp_path / "drivers" / "meters.py").write_text(
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    (tmp_path / "path" / "drivers").mkdir(parents=True)
+    (tmp_path / "path" / "drivers" / "__init__.py").write_text("raise SystemExit('executed')\n")
+    (tmp_path / "path" / "drivers" / "meters.py").write_text(
         "import numpy as np\ntry:\n    from pathlib import Path\nexcept ImportError:\n    Path = None\n"
         "class HP34401A: ...\nOld: type = HP34401A\n_hidden = 1\nraise SystemExit('executed')\n"
     )

@@ -49,7 +49,7 @@ def find_driver(driver: str, directory: Path) -> None:
         DriverMissingError: It does not, or it is not written in one of these ways.
     """
     place, colon, name = driver.rpartition(":")
-    if not (colon and place and name.isidentifier()):
+    if not (colon and place and all(part.isidentifier() for part in name.split("."))):
         raise DriverMissingError(
             f'"{driver}" is not a driver',
             'Write "package.module:Class", "./file.py:Class", or for an actor of duodaq "duodaq:Esp300"',
@@ -68,7 +68,7 @@ def _find_built_in(name: str) -> None:
 
 
 def _find_in_file(place: str, name: str, directory: Path) -> None:
-    path = directory / place
+    path = directory / Path(place).expanduser()
     if not path.is_file():
         others = [file.name for file in directory.glob("*.py")] if directory.is_dir() else []
         raise DriverMissingError(
@@ -78,12 +78,12 @@ def _find_in_file(place: str, name: str, directory: Path) -> None:
 
 
 def _find_in_module(place: str, name: str, directory: Path) -> None:
-    spec = find_module(place, [str(directory), *sys.path])
+    spec = find_module(place, directory)
     if spec is not None and spec.origin and spec.origin.endswith(".py"):
         _need_name(Path(spec.origin), name, place)
 
 
-def find_module(module: str, search: list[str]) -> ModuleSpec | None:
+def find_module(module: str, directory: Path) -> ModuleSpec | None:
     """The spec of a module, found from its parents' folders without importing them.
 
     Returns:
@@ -93,13 +93,13 @@ def find_module(module: str, search: list[str]) -> ModuleSpec | None:
         DriverMissingError: No such module.
     """
     spec: ModuleSpec | None = None
-    folders: list[str] | None = search
+    folders: list[str] | None = None
     parts = module.split(".")
     for depth in range(1, len(parts) + 1):
         name = ".".join(parts[:depth])
         spec = _find_spec(name, folders)
         if spec is None:
-            raise _module_missing(module, name, folders if depth > 1 else None)
+            raise _package_missing(name, directory) if depth == 1 else _module_missing(name, folders or [])
         folders = list(spec.submodule_search_locations or ())
         if depth < len(parts) and not folders:
             return None
@@ -115,18 +115,20 @@ def _find_spec(name: str, folders: list[str] | None) -> ModuleSpec | None:
     return None
 
 
-def _module_missing(module: str, missing: str, folders: list[str] | None) -> DriverMissingError:
-    if folders is None:
-        install = _INSTALLS.get(missing, f"pip install {missing}")
-        return DriverMissingError(
-            f'there is no module "{missing}" in this environment',
-            f'Install it ({install}), or name a file: driver = "./{missing}.py:Class"',
-        )
-    package = missing.rpartition(".")[0]
-    modules = [info.name for info in pkgutil.iter_modules(folders)]
-    meant = nearest(missing.rpartition(".")[2], modules)
+def _package_missing(package: str, directory: Path) -> DriverMissingError:
+    if (directory / f"{package}.py").is_file():
+        remedy = f'It stands beside the lab file, so name the file: driver = "./{package}.py:Class"'
+    else:
+        install = _INSTALLS.get(package, f"pip install {package}")
+        remedy = f'Install it ({install}), or name a file: driver = "./{package}.py:Class"'
+    return DriverMissingError(f'there is no module "{package}" in this environment', remedy)
+
+
+def _module_missing(module: str, folders: list[str]) -> DriverMissingError:
+    package, _, name = module.rpartition(".")
+    meant = nearest(name, [info.name for info in pkgutil.iter_modules(folders)])
     return DriverMissingError(
-        f'there is no module "{missing}"',
+        f'there is no module "{module}"',
         f'Did you mean "{package}.{meant}"?' if meant else f"{package} is installed, in {folders[0]}; look there",
     )
 
@@ -137,7 +139,7 @@ def _need_name(path: Path, name: str, place: str) -> None:
     except (SyntaxError, ValueError, OSError) as error:
         raise DriverMissingError(f"{place} is not readable Python: {error}", "Mend the file first") from None
     names = set(_names(tree.body))
-    if name not in names and not names & {"*", "__getattr__"}:
+    if name.partition(".")[0] not in names and not names & {"*", "__getattr__"}:
         classes = sorted(found for found in names if not found.startswith("_"))
         raise DriverMissingError(f'{place} has no class "{name}"', choose(name, classes[:30], "It has"))
 
