@@ -3,10 +3,12 @@
 import asyncio
 import threading
 
+import numpy as np
 import pytest
 
 from duodaq.dataplane import AlarmKind, Hub, OccupancyAlarm, Policy
 from duodaq.errors import MailboxFullError, StoppedError
+from duodaq.model import Image
 
 
 def keyed(stream: str, number: int) -> tuple[str, int]:
@@ -316,3 +318,23 @@ def test_alarms_are_logged_with_their_figures_once_a_window(caplog):
     assert len(caplog.records) == 4
     figures = hub.figures()[0]
     assert (figures.sent, figures.dropped, figures.losing_alarms, figures.full_alarms) == (201, 191, 2, 2)
+
+
+def test_a_late_joiner_can_be_given_the_past_first():
+    hub = make_hub()
+    hub.publish(keyed("a", 1))
+    hub.publish(keyed("b", 2))
+    late = hub.subscribe("late", initial=[keyed("a", 1), keyed("b", 2)])
+    hub.publish(keyed("a", 3))
+    assert drain(late) == [1, 2, 3]
+    assert hub.ledger().balanced
+    assert hub.ledger().row("a", "late").produced == 2
+
+
+def test_arrays_count_with_their_bytes_unless_told_otherwise():
+    pixels = np.zeros((10, 10), np.uint8)
+    hub: Hub[Image] = Hub("frames")
+    reader = hub.subscribe("reader", max_bytes=250)
+    for number in range(5):
+        hub.publish(Image("cam", "frames", "counts", 0, number, pixels))
+    assert [reader.get_nowait().sequence for _ in range(reader.occupancy)] == [3, 4]

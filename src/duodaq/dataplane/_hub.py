@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from duodaq import clock
@@ -19,6 +19,7 @@ from duodaq.dataplane._sleeper import LoopSleeper
 from duodaq.dataplane._slot import Figures, Slot
 from duodaq.dataplane._subscription import Subscription
 from duodaq.errors import MailboxFullError, StoppedError
+from duodaq.model import Scalar
 from duodaq.telemetry import get_logger
 
 T = TypeVar("T")
@@ -30,6 +31,16 @@ _REMEMBERED = 256
 class _Due(NamedTuple):
     alarm: Alarm
     figures: Figures
+
+
+def size_in_memory(item: Any) -> int:
+    """The bytes that an item's arrays keep; what has none counts as nothing, being bounded by number."""
+    if isinstance(item, Scalar):
+        return 0
+    array = getattr(item, "pixels", None)
+    if array is None:
+        array = getattr(item, "values", item)
+    return int(getattr(array, "nbytes", 0))
 
 
 def measured_stream(item: Any) -> str:
@@ -44,7 +55,7 @@ class Hub(Generic[T]):
         name: How the ledger calls it.
         key: The stream id of an item.
         weigh: What an item counts for in the books (rows, for batches); 1 if not given.
-        size_of: The bytes an item keeps in memory, for subscriptions with `max_bytes`.
+        size_of: The bytes an item keeps in memory, for subscriptions with `max_bytes`; by default its arrays.
         now_s: The clock of the alarms.
     """
 
@@ -54,7 +65,7 @@ class Hub(Generic[T]):
         key: Callable[[T], str] = measured_stream,
         weigh: Callable[[T], int] | None = None,
         *,
-        size_of: Callable[[T], int] | None = None,
+        size_of: Callable[[T], int] = size_in_memory,
         now_s: Callable[[], float] = clock.monotonic_s,
     ) -> None:
         self.name = name
@@ -86,6 +97,7 @@ class Hub(Generic[T]):
         accepts: Callable[[T], bool] | None = None,
         max_bytes: int | None = None,
         sync_overflow: SyncOverflow = "refuse",
+        initial: Iterable[T] = (),
     ) -> Subscription[T]:
         """Join: from now on every published item that `accepts` says yes to is offered to the new subscription.
 
@@ -97,6 +109,7 @@ class Hub(Generic[T]):
             max_bytes: The most memory that waiting items may keep; one item alone may exceed it.
             sync_overflow: With Policy.BLOCK, what a full queue does to `publish`, which cannot wait: "refuse" raises
                 MailboxFullError; "drop" lets everybody else have the item and counts it as lost here, with an alarm.
+            initial: Items of this hub's past that the newcomer is offered first, as if it had joined before them.
 
         Raises:
             ValueError: The name is taken, or the capacity is not positive.
@@ -104,8 +117,6 @@ class Hub(Generic[T]):
         """
         if capacity < 1:
             raise ValueError(f"subscription {name}: capacity is {capacity}; at least 1 is needed")
-        if max_bytes is not None and self._size_of is None:
-            raise ValueError(f"hub {self.name} does not know the size of its items; max_bytes needs size_of")
         alarm = OccupancyAlarm(drop_ratio=1e-12) if policy is Policy.BLOCK else OccupancyAlarm()
         slot: Slot[T] = Slot(name, capacity, policy, max_bytes, sync_overflow == "refuse", alarm)
         subscription = Subscription(slot, self._lock, self._retire)
@@ -117,6 +128,8 @@ class Hub(Generic[T]):
             self._members[name] = (slot, subscription)
             self._seat((*self._takers, (slot, accepts)))
             self._sizes = self._sizes or max_bytes is not None
+            for item in initial:
+                self._replay(slot, item)
         return subscription
 
     def unsubscribe(self, name: str) -> None:
@@ -134,7 +147,7 @@ class Hub(Generic[T]):
         """
         stream = self._key(item)
         weight = 1 if self._weigh is None else self._weigh(item)
-        size = self._size_of(item) if self._sizes and self._size_of is not None else 0
+        size = self._size_of(item) if self._sizes else 0
         with self._lock:
             full = self._refusing(item, size, False)
             if full is not None:
@@ -155,7 +168,7 @@ class Hub(Generic[T]):
         """
         stream = self._key(item)
         weight = 1 if self._weigh is None else self._weigh(item)
-        size = self._size_of(item) if self._size_of is not None else 0
+        size = self._size_of(item) if self._sizes else 0
         loop = asyncio.get_running_loop()
         ends_s = None if timeout_s is None else loop.time() + timeout_s
         while True:
@@ -243,6 +256,12 @@ class Hub(Generic[T]):
             elif slot.offer(account, item, weight, size):
                 due = [*(due or ()), *(_Due(alarm, slot.figures(now_s)) for alarm in slot.due_alarms(now_s))]
         return due
+
+    def _replay(self, slot: Slot[T], item: T) -> None:
+        stream, weight = self._key(item), 1 if self._weigh is None else self._weigh(item)
+        account = slot.accounts.get(stream) or slot.open_account(stream, self._produced.get(stream, 0))
+        account.before -= weight
+        slot.offer(account, item, weight, self._size_of(item))
 
     def _roll(self, now_s: float) -> None:
         for slot, _ in self._takers:

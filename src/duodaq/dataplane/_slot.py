@@ -161,17 +161,21 @@ class Slot(Generic[T]):
             self._wake_reader(waiting)
         return lost or waiting >= self._worried
 
-    def take(self) -> T:
-        """Hand over the item that waited longest; it is delivered from now on."""
-        item, weight, size, account = self._queue.popleft()
-        account.in_flight -= weight
-        account.delivered += weight
-        self.in_flight -= weight
-        self.delivered += weight
-        self.bytes -= size
+    def take(self, limit: int) -> list[T]:
+        """Hand over the items that waited longest, at most `limit`; they are delivered from now on."""
+        items: list[T] = []
+        queue = self._queue
+        for _ in range(min(limit, len(queue))):
+            item, weight, size, account = queue.popleft()
+            account.in_flight -= weight
+            account.delivered += weight
+            self.in_flight -= weight
+            self.delivered += weight
+            self.bytes -= size
+            items.append(item)
         if self.writers:
             self._wake_writers()
-        return item
+        return items
 
     def finish(self, produced: dict[str, int]) -> None:
         """Take nothing more; what waits can still be read. Sleepers at both ends wake and see it."""

@@ -123,13 +123,16 @@ class Subscription(Generic[T]):
             raise TimeoutError(f"nothing came for {self.name} within {timeout_s} s")
         return items[0]
 
-    async def get_many(self, limit: int, timeout_s: float | None = None, *, linger_s: float = 0.0) -> list[T]:
+    async def get_many(
+        self, limit: int, timeout_s: float | None = None, *, linger_s: float = 0.0, enough: int | None = None
+    ) -> list[T]:
         """The next items, at most `limit`: at least one, or none if `timeout_s` passes first.
 
         Args:
             limit: The most items to return.
             timeout_s: How long to wait for the first one; None: for ever.
-            linger_s: Once there is one, how long to wait for `limit` of them.
+            linger_s: Once there is one, how long to wait for `enough` of them.
+            enough: How many end the lingering; `limit` if not given.
 
         Raises:
             StoppedError: None waits and none will come.
@@ -142,7 +145,7 @@ class Subscription(Generic[T]):
         while True:
             came = await self._until(1, ends_s)
             if came and linger_s > 0 and limit > 1:
-                await self._until(limit, loop.time() + linger_s)
+                await self._until(enough or limit, loop.time() + linger_s)
             items = self._take_now(limit)
             if items or not came:
                 return items
@@ -211,4 +214,4 @@ class Subscription(Generic[T]):
         slot = self._slot
         if not len(slot) and slot.finished:
             raise StoppedError(f"the subscription {slot.name} has ended")
-        return [slot.take() for _ in range(min(limit, len(slot)))]
+        return slot.take(limit)
