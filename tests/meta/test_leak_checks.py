@@ -7,8 +7,8 @@ import pytest
 pytest_plugins = ["pytester"]
 
 HEADER = """
-import asyncio, os, subprocess, sys, threading, time, pytest
-from duodaq.clock import pause
+import asyncio, os, subprocess, sys, threading, pytest
+from duodaq.clock import block, pause
 """
 
 LEAKS = [
@@ -39,7 +39,7 @@ def test_leaks():
     (
         """
 def test_leaks():
-    os.posix_spawn(sys.executable, [sys.executable, "-c", "import time; time.sleep(20)"], {})
+    os.posix_spawn(sys.executable, [sys.executable, "-c", "import threading; threading.Event().wait(20)"], {})
 """,
         "*child process * still there*",
     ),
@@ -62,7 +62,7 @@ def test_leaks():
         """
 @pytest.mark.leaks_thread("shown to be refused")
 def test_leaks():
-    threading.Thread(target=time.sleep, args=(4,), name="stray").start()
+    threading.Thread(target=block, args=(4,), name="stray").start()
 """,
         "*thread 'stray' (not a daemon)*",
     ),
@@ -74,7 +74,7 @@ async def test_task_that_ends_one_step_later():
     asyncio.get_running_loop().call_soon(task.cancel)
 
 def test_thread_that_ends_soon():
-    threading.Thread(target=time.sleep, args=(0.05,)).start()
+    threading.Thread(target=block, args=(0.05,)).start()
 
 def test_child_that_is_awaited():
     subprocess.run([sys.executable, "-c", ""], check=True)

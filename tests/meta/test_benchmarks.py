@@ -1,0 +1,26 @@
+"""Each benchmark runs, in its quick form and for correctness only: no number is judged here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(path for path in (ROOT / "benchmarks").glob("*.py") if path.name != "run.py")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_benchmark_runs_and_prints_something(script: Path) -> None:
+    command = [sys.executable, str(script), "--quick"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=110)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+
+
+def test_runner_knows_every_benchmark() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "--list"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.split() == [path.stem for path in SCRIPTS]

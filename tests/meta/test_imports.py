@@ -1,0 +1,67 @@
+"""Imports point down, and small programs on duodaq load little."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import duodaq
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("pyarrow", "pydantic", "bluesky", "pymeasure", "scipy", "pandas", "typer", "duodaq.app", "duodaq.config")
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
+
+
+def test_import_contracts_are_kept() -> None:
+    code = "from importlinter.cli import lint_imports_command as main; main()"
+    result = run(sys.executable, "-c", code)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("module", ["duodaq", "duodaq.model", "duodaq.ports", "duodaq.link", "duodaq.drivers"])
+def test_small_import_loads_nothing_heavy(module: str) -> None:
+    code = f"import sys, json, {module}; print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+    result = run(sys.executable, "-c", code)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == []
+
+
+def test_nothing_that_ships_imports_the_test_kit() -> None:
+    source = ROOT / "src" / "duodaq"
+    importers = [
+        str(path.relative_to(ROOT))
+        for path in source.rglob("*.py")
+        if not path.is_relative_to(source / "testing")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom) and "duodaq.testing" in ast.unparse(node)
+    ]
+    assert importers == []
+
+
+@pytest.mark.parametrize("name", duodaq.__all__)
+def test_public_name_is_there(name: str) -> None:
+    assert getattr(duodaq, name) is not None
+    assert name in dir(duodaq)
+
+
+def test_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = duodaq.nothing
+
+
+PACKAGES = sorted(".".join(path.parent.relative_to(ROOT / "src").parts) for path in (ROOT / "src").rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_package_has_what_its_all_promises(package: str) -> None:
+    code = f"import {package} as p; gone = [n for n in p.__all__ if not hasattr(p, n)]; assert not gone, gone"
+    result = run(sys.executable, "-W", "error", "-c", code)
+    assert result.returncode == 0, result.stderr
