@@ -52,6 +52,7 @@ class Cell(Work):
 
     __slots__ = (
         "doomed",
+        "dooming",
         "error",
         "factory",
         "hook",
@@ -93,6 +94,7 @@ class Cell(Work):
         self.stop_timeout_s = stop_timeout_s
         self.incarnation = self.total_restarts = 0
         self.doomed = False
+        self.dooming: StopReason | None = None
         self.error: BaseException | None = None
         self.links: set[Cell] | None = None
         self.leaving: Actor | None = None
@@ -141,9 +143,10 @@ class Cell(Work):
         if error is None and not self.doomed:
             self._serve(actor)
             return None
-        reason = StopReason.KILLED if self.doomed else StopReason.START_FAILED
-        await self._end(reason, self.loop.time() + 2 * self.stop_timeout_s)
-        return error or StoppedError("it was stopped while it started", instrument=self.name)
+        if self.doomed:
+            error = StoppedError(f"it was {self.dooming} while it started", instrument=self.name)
+        await self._end(self.dooming or StopReason.START_FAILED, self.loop.time() + 2 * self.stop_timeout_s)
+        return error
 
     def _serve(self, actor: Actor) -> None:
         self.actor, self.leaving = actor, None
@@ -272,6 +275,7 @@ class Cell(Work):
     def retire(self, reason: StopReason, limit_s: float) -> asyncio.Task[ComponentReport]:
         """Begin to end this actor within `limit_s`, or hurry the end that has begun; the task that does it."""
         if self.keeper is None:
+            self.dooming = reason
             self.keeper = self.system.own(self._retire(reason, limit_s), f"{self.name}.end")
         elif reason is not StopReason.STOPPED:
             self.doom()
@@ -375,4 +379,4 @@ class Cell(Work):
 
 
 def _error_of(task: asyncio.Task[None]) -> BaseException | None:
-    return asyncio.CancelledError("the hook was cancelled") if task.cancelled() else task.exception()
+    return LifecycleError(f"{task.get_name()} was cancelled") if task.cancelled() else task.exception()

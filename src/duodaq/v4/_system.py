@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
-from duodaq.errors import LifecycleError
+from duodaq.errors import LifecycleError, StoppedError
 from duodaq.model import ComponentReport
 from duodaq.telemetry import get_logger
 from duodaq.v4._actor import Actor
@@ -173,10 +173,12 @@ class ActorSystem:
         except asyncio.CancelledError:
             await asyncio.wait((cell.retire(StopReason.CANCELLED, 2 * stop_timeout_s),))
             raise
-        if error is not None or cell.doomed:
+        if error is None and cell.doomed:
+            error = StoppedError(f"it was {cell.dooming} while it started", instrument=cell.name)
+        if error is not None:
             cell.announce(StopReason.START_FAILED, error, final=True)
             cell.bury(ActorState.FAILED, error)
-            raise error or LifecycleError("it was stopped while it started", instrument=cell.name)
+            raise error
         return cell.ref
 
     async def stop(self, timeout_s: float = 10.0) -> tuple[ComponentReport, ...]:

@@ -70,7 +70,7 @@ class Work(Delivery):
             return
         first = next(iter(self.mailbox), None)
         if first is not None:
-            context = first.context
+            context = first.context.copy()  # its own: the first message may have to be run in the original
             self.worker = self.loop.create_task(self._work(self.actor, context), name=self.name, context=context)
             self.system.note_busy(self)
 
