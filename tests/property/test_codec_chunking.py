@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +13,7 @@ BLOCKS = st.binary(max_size=40).map(lambda raw: b"#2%02d" % len(raw) + raw)
 
 def feed(framing, data: bytes, cuts: list[int]) -> list[bytes]:
     edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    answers = [framing.feed(data[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    answers = [framing.feed(data[a:b]) for a, b in pairwise(edges)]
     return [answer for answer in answers if answer is not None]
 
 

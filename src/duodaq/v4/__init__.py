@@ -14,6 +14,7 @@ from duodaq.v4._operation import Operation, Progress
 from duodaq.v4._policy import GiveUp, Restart, RestartPolicy
 from duodaq.v4._publisher import DataPublisher
 from duodaq.v4._ref import ActorRef
+from duodaq.v4._runtime import V4Runtime
 from duodaq.v4._supervisor import Escalation, Supervisor
 from duodaq.v4._system import ActorSystem, Registry
 
@@ -35,6 +36,7 @@ __all__ = [
     "RestartPolicy",
     "StopReason",
     "Supervisor",
+    "V4Runtime",
     "WouldBlock",
     "handler",
 ]

@@ -29,7 +29,7 @@ class AxisState(StrEnum):
 
 
 class AxisReading(msgspec.Struct, frozen=True):
-    """Position in `unit`, velocity in `unit`/s and state of one axis, at `t_ns` (UTC, when the last reply was whole)."""
+    """Position in `unit`, velocity in `unit`/s and state of an axis, at `t_ns` (UTC, when the last reply was whole)."""
 
     axis: str
     position: float
@@ -43,8 +43,8 @@ class AxisReading(msgspec.Struct, frozen=True):
 class Axis:
     """One axis of the controller, by name.
 
-    `factor` turns the axis's unit into the controller's; `doing` names the motion in hand; `fault` is the last error the
-    controller reported about it, until it is enabled, homed or moved with success.
+    `factor` turns the axis's unit into the controller's; `doing` names the motion in hand; `fault` is the last error
+    the controller reported about it, until it is enabled, homed or moved with success.
     """
 
     definition: AxisDefinition

@@ -9,7 +9,7 @@ from duodaq.drivers.esp300._grammar import commands
 from duodaq.errors import ConfigError, ReplyFormatError
 from duodaq.ports import Framing, Lines
 
-__all__ = ["EspCodec", "EspError", "SN_UNITS", "number", "parse_error", "parse_flag", "parse_number", "unit_factor"]
+__all__ = ["SN_UNITS", "EspCodec", "EspError", "number", "parse_error", "parse_flag", "parse_number", "unit_factor"]
 
 _CRLF = b"\r\n"
 _MAX_REPLY = 4096
@@ -17,9 +17,24 @@ _ERROR = re.compile(rb"^\s*(\d+)\s*(?:,\s*(\d+)\s*,\s*(.*))?$", re.DOTALL)
 _NUMBER = re.compile(rb"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$")
 
 SN_UNITS = ("counts", "step", "mm", "µm", "in", "mil", "µin", "deg", "grad", "rad", "mrad", "µrad")
-_METRES = {"mm": 1e-3, "µm": 1e-6, "um": 1e-6, "m": 1.0, "nm": 1e-9, "cm": 1e-2, "in": 25.4e-3, "mil": 25.4e-6, "µin": 25.4e-9}
-_TURNS = {"deg": 1 / 360, "grad": 1 / 400, "rad": 1 / 6.283185307179586, "mrad": 1e-3 / 6.283185307179586,
-          "µrad": 1e-6 / 6.283185307179586}
+_METRES = {
+    "mm": 1e-3,
+    "µm": 1e-6,
+    "um": 1e-6,
+    "m": 1.0,
+    "nm": 1e-9,
+    "cm": 1e-2,
+    "in": 25.4e-3,
+    "mil": 25.4e-6,
+    "µin": 25.4e-9,
+}
+_TURNS = {
+    "deg": 1 / 360,
+    "grad": 1 / 400,
+    "rad": 1 / 6.283185307179586,
+    "mrad": 1e-3 / 6.283185307179586,
+    "µrad": 1e-6 / 6.283185307179586,
+}
 
 
 class EspError(NamedTuple):
@@ -136,6 +151,8 @@ def unit_factor(code: int, unit: str) -> float:
     for table in (_METRES, _TURNS):
         if native in table and unit in table:
             return table[unit] / table[native]
-    raise ConfigError(f"the controller counts in {native}, which cannot be turned into {unit}", key="unit",
-                      remedy=f"Give the axis the unit {native}, or set the controller's with SN")
-
+    raise ConfigError(
+        f"the controller counts in {native}, which cannot be turned into {unit}",
+        key="unit",
+        remedy=f"Give the axis the unit {native}, or set the controller's with SN",
+    )

@@ -5,8 +5,8 @@ Rules that whoever edits this must keep:
 * Limits are checked before a byte of a command is written.
 * The error queue belongs to this driver. It is emptied before a command and read after it under one lease, so an error
   is never blamed on the wrong command.
-* A stop that came after a motion was asked for, and before its bytes were written, ends the motion: `_stops` is compared
-  under the lease, with nothing awaited between the comparison and the write.
+* A stop that came after a motion was asked for, and before its bytes were written, ends the motion: the port's stop
+  epoch is compared under the lease; from there on the broker compares it.
 * A motion that ends by an exception other than a refusal stops its axis first.
 """
 
@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from typing import Any
 
 from duodaq.clock import Deadline, pause, utc_ns
 from duodaq.drivers.esp300._axis import Axis, AxisReading
@@ -30,23 +31,38 @@ from duodaq.errors import (
     StoppedError,
 )
 from duodaq.model import AxisDefinition
-from duodaq.ports import Lane, Lease, Port
+from duodaq.ports import Lease, Port
 
-__all__ = ["Esp300Driver", "Progress"]
+__all__ = ["BreakIn", "Esp300Driver", "Progress"]
 
 Progress = Callable[[float, str], None]
+BreakIn = Callable[[bytes, bool], Awaitable[Any]]
+"""Puts stop bytes on the wire beside an exchange in hand; True if everybody's waiting motions end with it."""
+
 _QUEUE_LENGTH = 10
 _READ_TRIES = 3
 
 
 class Esp300Driver:
-    """Moves, homes, stops and reads the named axes of one controller, over its shared port."""
+    """Moves, homes, stops and reads the named axes of one controller, over its shared port.
+
+    Args:
+        port: The controller's port; its codec is EspCodec.
+        holder: In whose name it is leased.
+        axes: The axes, by name.
+        break_in: How a stop gets on the wire beside an exchange in hand (`Broker.stop`).
+        poll_s: How often a motion is looked after.
+        tolerance: How far from its target, in its unit, an axis may stand after a move.
+        home_timeout_s: How long a search for home may take.
+        auto_enable: Whether a motion switches its axis's motor on, if that is off and no fault was reported.
+    """
 
     def __init__(
         self,
         port: Port,
         holder: str,
         axes: Iterable[AxisDefinition],
+        break_in: BreakIn,
         *,
         poll_s: float = 0.05,
         tolerance: float = 0.01,
@@ -61,7 +77,7 @@ class Esp300Driver:
         self._tolerance = tolerance
         self._home_timeout_s = home_timeout_s
         self._auto_enable = auto_enable
-        self._stops = 0
+        self._break_in = break_in
 
     async def open(self) -> None:
         """Read who is there and what the axes count in; empty the error queue. No output changes.
@@ -79,6 +95,10 @@ class Esp300Driver:
             await self._empty_queue(lease)
         for axis in self.axes.values():
             axis.learn_unit(int(await self._read(axis, "SN?")))
+
+    @property
+    def _epoch(self) -> int:
+        return self._port.owner.epoch
 
     def axis(self, name: str) -> Axis:
         """The axis called `name`.
@@ -140,7 +160,7 @@ class Esp300Driver:
         """
         axle = self.axis(axis)
         async with self._motion(axle, "home") as stops:
-            await self._enable_if_off(axle)
+            await self._enable_if_off(axle, stops)
             await self._launch(axle, "OR" if mode is None else f"OR{mode}", stops)
             await self._arrive(axle, self._home_timeout_s, _homing_reporter(progress, axle.unit))
             self._heed_stop(axle, stops, await self.read_position(axis))
@@ -151,13 +171,8 @@ class Esp300Driver:
         Wire:
             ``1ST\\r`` or ``ST\\r``; nothing is replied.
         """
-        number_ = str(self.axis(axis).number) if axis is not None else ""
-        self._stops += 1
-        await self._port.write(f"{number_}ST\r".encode(), holder=self._holder, lane=Lane.STOP)
-
-    def heed_stop(self) -> None:
-        """Take notice of a stop that somebody else put on the wire: motions in hand end as stopped."""
-        self._stops += 1
+        which = str(self.axis(axis).number) if axis is not None else ""
+        await self._break_in(f"{which}ST\r".encode(), True)
 
     async def read_position(self, axis: str) -> float:
         """The actual position, in the axis's unit.  Wire: ``1TP\\r`` → ``5.32``."""
@@ -182,7 +197,11 @@ class Esp300Driver:
         return await self._read(axle, "VA?") / axle.factor
 
     async def configure(
-        self, axis: str, velocity: float | None = None, acceleration: float | None = None, deceleration: float | None = None
+        self,
+        axis: str,
+        velocity: float | None = None,
+        acceleration: float | None = None,
+        deceleration: float | None = None,
     ) -> float:
         """Set how an axis moves, in its unit per second and per second squared.
 
@@ -218,12 +237,12 @@ class Esp300Driver:
             return await self._empty_queue(lease)
 
     @contextlib.asynccontextmanager
-    async def _motion(self, axle: Axis, doing: str):  # noqa: ANN202 - the decorator gives the type
+    async def _motion(self, axle: Axis, doing: str) -> AsyncGenerator[int]:
         if axle.doing:
             raise LifecycleError(f"axis {axle.definition.name} is already busy with a {axle.doing}")
         axle.doing = doing
         try:
-            yield self._stops
+            yield self._epoch
         except (RefusedError, StoppedError, OutOfRangeError):
             raise
         except BaseException:
@@ -233,7 +252,7 @@ class Esp300Driver:
             axle.doing = ""
 
     async def _move_to(self, axle: Axis, target: float, stops: int, progress: Progress | None) -> None:
-        await self._enable_if_off(axle)
+        await self._enable_if_off(axle, stops)
         start = await self.read_position(axle.definition.name)
         limit_s = await self._duration_limit_s(axle, target - start)
         await self._launch(axle, f"PA{number(target * axle.factor)}", stops)
@@ -242,9 +261,8 @@ class Esp300Driver:
 
     async def _halt(self, axle: Axis) -> None:
         # A cancelled motion must still be stopped, so the write is shielded from the next cancellation.
-        write = self._port.write(f"{axle.number}ST\r".encode(), holder=self._holder, lane=Lane.STOP)
         with contextlib.suppress(DuodaqError):
-            await asyncio.shield(asyncio.ensure_future(write))
+            await asyncio.shield(asyncio.ensure_future(self._break_in(f"{axle.number}ST\r".encode(), False)))
 
     async def _launch(self, axle: Axis, command: str, stops: int) -> None:
         await self._command(axle, command, stops)
@@ -253,7 +271,7 @@ class Esp300Driver:
     async def _command(self, axle: Axis, command: str, stops: int | None = None) -> None:
         async with self._port.lease(self._holder) as lease:
             self._note(await self._empty_queue(lease))
-            if stops is not None and stops != self._stops:
+            if stops is not None and stops != self._epoch:
                 raise StoppedError("a stop came before it began", left="nothing was sent")
             await lease.write(f"{axle.number}{command}\r".encode())
             errors = await self._empty_queue(lease)
@@ -273,17 +291,20 @@ class Esp300Driver:
         position = await self.read_position(axle.definition.name)
         self._heed_stop(axle, stops, position)
         if abs(position - target) > self._tolerance:
-            raise StoppedError(f"ended short of {target:g} {axle.unit}: somebody else stopped it",
-                               fate="failed", left=_standing(axle, position))
+            raise StoppedError(
+                f"ended short of {target:g} {axle.unit}: somebody else stopped it",
+                fate="failed",
+                left=_standing(axle, position),
+            )
 
     def _heed_stop(self, axle: Axis, stops: int, position: float) -> None:
-        if stops != self._stops:
+        if stops != self._epoch:
             raise StoppedError("ended by a stop", fate="failed", left=_standing(axle, position))
 
-    async def _enable_if_off(self, axle: Axis) -> None:
+    async def _enable_if_off(self, axle: Axis, stops: int) -> None:
         # A person asked for this motion, so the motor may be switched on for it; after a fault that person decides.
         if self._auto_enable and not await self._flag(axle, "MO?") and axle.fault is None:
-            await self._command(axle, "MO", self._stops)
+            await self._command(axle, "MO", stops)
 
     async def _duration_limit_s(self, axle: Axis, distance: float) -> float:
         velocity = max(await self._read(axle, "VA?") / axle.factor, 1e-9)

@@ -8,7 +8,7 @@ from enum import IntFlag
 from duodaq.errors import ReplyFormatError
 from duodaq.ports import Framing, Lines
 
-__all__ = ["MeterStatus", "Newport1830cCodec", "UNIT_CODES", "parse_integer", "parse_reading", "parse_status"]
+__all__ = ["UNIT_CODES", "MeterStatus", "Newport1830cCodec", "parse_integer", "parse_reading", "parse_status"]
 
 _READING = re.compile(rb"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$")
 _QUERY = re.compile(rb"^[A-Za-z]\?$")
@@ -107,4 +107,3 @@ def parse_status(reply: bytes) -> MeterStatus:
     if value > 255:
         raise ReplyFormatError(f"a status byte is at most 255, got {reply!r}", reply=reply)
     return MeterStatus(value)
-

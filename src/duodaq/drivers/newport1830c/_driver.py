@@ -162,7 +162,9 @@ class Newport1830CDriver:
             status = await self._status(lease)
             if status.refused:
                 await lease.write(b"C\n")
-                raise RefusedError(f"the meter did not take {command}: {status.name}", code=int(status), text=status.name)
+                raise RefusedError(
+                    f"the meter did not take {command}: {status.name}", code=int(status), text=status.name
+                )
 
     async def _status(self, lease: Lease) -> MeterStatus:
         return parse_status(await lease.exchange(b"Q?\n"))

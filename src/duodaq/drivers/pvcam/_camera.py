@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import threading
 from typing import Any
@@ -188,10 +189,8 @@ class VendorCamera:
 
 
 def _set_milliseconds(camera: Any, exposure_s: float) -> None:
-    try:
+    with contextlib.suppress(AttributeError):  # a camera without the choice counts in milliseconds
         camera.exp_res = 0
-    except AttributeError:
-        pass  # a camera without the choice counts in milliseconds
     camera.exp_time = round(exposure_s * 1e3)
 
 
@@ -202,7 +201,7 @@ def _vendor_module() -> Any:
         raise ConfigError(
             f"PyVCAM cannot be loaded: {error}",
             key="driver",
-            remedy='Install PyVCAM and the PVCAM library, or set args = { simulated = true } for the shipped simulator',
+            remedy="Install PyVCAM and the PVCAM library, or set args = { simulated = true } for the shipped simulator",
         ) from error
 
 

@@ -79,7 +79,9 @@ class PvcamDriver:
         self._settings = wanted
         return wanted
 
-    async def start_stream(self, sink: FrameSink, on_end: Callable[[Exception], None], **options: Any) -> CameraSettings:
+    async def start_stream(
+        self, sink: FrameSink, on_end: Callable[[Exception], None], **options: Any
+    ) -> CameraSettings:
         """Start the stream: `sink` gets every frame in the camera's thread, `on_end` the reason if it ends by itself.
 
         Raises:
@@ -123,7 +125,9 @@ class PvcamDriver:
     async def _call(self, job: Callable[[], T]) -> T:
         return await self._thread.call(job, self._call_timeout_s)
 
-    def _reconfigure(self, wanted: CameraSettings, stream: tuple[FrameSink, Callable[[Exception], None]] | None) -> None:
+    def _reconfigure(
+        self, wanted: CameraSettings, stream: tuple[FrameSink, Callable[[Exception], None]] | None
+    ) -> None:
         was_streaming = self._thread.streaming
         self._thread.end_stream()
         try:

@@ -23,7 +23,7 @@ from duodaq.errors import LifecycleError, MailboxFullError, PortLostError, Reply
 __all__ = ["CameraThread", "FrameSink"]
 
 T = TypeVar("T")
-FrameSink = Callable[[Frame], None]
+FrameSink = Callable[[Frame], object]
 _POLL_MS = 50
 _JOBS = 32
 _IDLE_S = 3600.0
@@ -33,8 +33,9 @@ _ROOM_S = 0.005
 class CameraThread:
     """Runs jobs on a camera, and between them its stream.
 
-    `sink` is called in this thread with each frame; if it raises MailboxFullError the thread waits for room, and what the
-    camera's ring loses meanwhile is counted by its frame numbers. `on_end` is called once when a stream ends by itself.
+    `sink` is called in this thread with each frame; if it raises MailboxFullError the thread waits for room, and what
+    the camera's ring loses meanwhile is counted by its frame numbers. `on_end` is called once, when a stream ends by
+    itself.
     """
 
     def __init__(self, camera: VendorCamera, name: str) -> None:
@@ -159,10 +160,11 @@ class CameraThread:
     def _deliver(self, sink: FrameSink, frame: Frame) -> None:
         while not self._stopping.is_set():
             try:
-                return sink(frame)
+                sink(frame)
             except MailboxFullError:
                 block(_ROOM_S, self._stopping)
-        return None
+            else:
+                return
 
     def _check_stall(self) -> None:
         silent_s = monotonic_s() - self._last_frame_s

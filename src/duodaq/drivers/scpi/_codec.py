@@ -6,12 +6,21 @@ import re
 from enum import IntFlag
 from typing import NamedTuple
 
-from duodaq.drivers.scpi._replies import Replies
 from duodaq.drivers.scpi._grammar import header, is_query, messages
+from duodaq.drivers.scpi._replies import Replies
 from duodaq.errors import ReplyFormatError
 from duodaq.ports import Framing, TerminatedOrBlock
 
-__all__ = ["EventStatus", "ScpiCodec", "ScpiError", "StatusByte", "block_payload", "parse_error", "parse_number", "text"]
+__all__ = [
+    "EventStatus",
+    "ScpiCodec",
+    "ScpiError",
+    "StatusByte",
+    "block_payload",
+    "parse_error",
+    "parse_number",
+    "text",
+]
 
 _NUMBER = re.compile(r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$")
 _ERROR = re.compile(r'^([+-]?\d+)\s*(?:,\s*"?(.*?)"?)?$', re.DOTALL)

@@ -1,4 +1,4 @@
-"""SCPI program messages, taken apart as far as a broker must: messages, units, headers; blocks and strings kept whole."""
+"""SCPI program messages, taken apart as far as a broker must: messages, units, headers; blocks and strings whole."""
 
 from __future__ import annotations
 

@@ -1,0 +1,243 @@
+"""The actor runtime as its manager sees it: instruments by id, commands in, results or typed errors out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from duodaq.clock import Deadline
+from duodaq.errors import ConfigError, LifecycleError
+from duodaq.model import (
+    ChannelInfo,
+    Command,
+    ComponentReport,
+    InstrumentDefinition,
+    InstrumentState,
+    InstrumentStatus,
+    Outcome,
+    Parameters,
+    Recover,
+    RuntimeName,
+    RuntimeStatus,
+    Shutdown,
+)
+from duodaq.ports import Broker
+from duodaq.telemetry import get_logger
+from duodaq.v4._drivers import BUILT_IN, ActorKind, actor_kind
+from duodaq.v4._publisher import DataPublisher
+from duodaq.v4._resident import Resident
+from duodaq.v4._system import ActorSystem
+
+_log = get_logger("v4.runtime")
+_UNWELL = frozenset({InstrumentState.ERROR, InstrumentState.HUNG})
+_START_S = 10.0
+
+
+class V4Runtime:
+    """Instruments as supervised actors. Keeps the promise of `model.Runtime`, on whatever loop `start` is awaited on.
+
+    Args:
+        broker: Owner of the ports; may live on another loop.
+        parameters: The parameter table.
+        publisher: Where Arrow batches go.
+        actors: What the driver names ``duodaq:…`` mean, if not the built-in actors.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        parameters: Parameters,
+        publisher: DataPublisher,
+        *,
+        actors: Mapping[str, ActorKind] = BUILT_IN,
+    ) -> None:
+        self._broker = broker
+        self._parameters = parameters
+        self._publisher = publisher
+        self._actors = actors
+        self._residents: dict[str, Resident] = {}
+        self._system: ActorSystem | None = None
+        self._status = RuntimeStatus.STOPPED
+
+    @property
+    def name(self) -> RuntimeName:
+        return "v4"
+
+    @property
+    def status(self) -> RuntimeStatus:
+        """Degraded while an instrument is in Error or Hung."""
+        if self._status is RuntimeStatus.RUNNING and any(s.state in _UNWELL for s in self.instruments()):
+            return RuntimeStatus.DEGRADED
+        return self._status
+
+    async def start(self, timeout_s: float) -> None:
+        """Start every instrument that was added, all at once.
+
+        Raises:
+            LifecycleError: It runs already.
+            DuodaqError: An instrument that is `required` did not start. Everything has been stopped again.
+        """
+        if self._system is not None:
+            raise LifecycleError("the runtime is running already", left="it goes on")
+        self._system = ActorSystem("v4")
+        self._status = RuntimeStatus.STARTING
+        try:
+            failures = await self._start_all(Deadline(timeout_s))
+        except BaseException:
+            await self.stop(min(timeout_s, 5.0))
+            raise
+        fatal = [error for resident, error in failures if resident.definition.required]
+        if fatal:
+            await self.stop(min(timeout_s, 5.0))
+            self._status = RuntimeStatus.FAILED
+            raise fatal[0]
+        self._status = RuntimeStatus.RUNNING
+
+    async def stop(self, timeout_s: float) -> tuple[ComponentReport, ...]:
+        """Stop everything within `timeout_s`; a report for each instrument. Idempotent."""
+        system, self._system = self._system, None
+        if system is None:
+            return ()
+        for resident in self._residents.values():
+            if resident.running:
+                resident.report(InstrumentState.SHUTTING_DOWN, "")
+        reports = await system.stop(timeout_s)
+        seen = {report.component for report in reports}
+        idle = [r for r in self._residents if f"v4.{r}" not in seen]
+        self._settle(reports)
+        self._status = RuntimeStatus.STOPPED
+        return (*reports, *(ComponentReport(f"v4.{instrument}", Outcome.CLEAN) for instrument in idle))
+
+    async def add(self, definition: InstrumentDefinition) -> None:
+        """Add an instrument; start it too if the runtime is running and the definition says so.
+
+        Raises:
+            ConfigError: Its id is taken, or its driver cannot be found. Nothing was added.
+            DuodaqError: It did not start. It was added, and is in Error.
+        """
+        if definition.id in self._residents:
+            raise ConfigError(
+                f"an instrument {definition.id!r} is there already",
+                key=f"instruments.{definition.id}",
+                remedy="Give it another id",
+            )
+        kind = actor_kind(definition, self._actors)
+        resident = Resident(definition, kind, self._broker, self._parameters, self._publisher)
+        self._residents = {**self._residents, definition.id: resident}
+        if self._system is not None and definition.autostart:
+            await resident.start(self._system, _START_S)
+
+    async def remove(self, instrument: str) -> ComponentReport:
+        """Stop an instrument and forget it."""
+        resident = self._resident(instrument)
+        report = await self._end(resident)
+        self._residents = {key: value for key, value in self._residents.items() if key != instrument}
+        return report
+
+    async def restart(self, instrument: str) -> None:
+        """Close and start one instrument again; the others notice nothing.
+
+        Raises:
+            DuodaqError: It did not start again. It is in Error.
+        """
+        resident = self._resident(instrument)
+        await self._end(resident)
+        await resident.start(self._running(), _START_S)
+
+    async def command(self, instrument: str, command: Command, deadline_s: float | None = None) -> Any:
+        """Carry out one command and return its result, or raise its typed error.
+
+        The limit is `deadline_s`, else the definition's own for the method or channel, else its default; motions and
+        exposures without one end by their own limit. An operation whose asker is cancelled, or whose limit passed, is
+        cancelled, which stops what it moved.
+
+        Raises:
+            LifecycleError: No such instrument, or it is not running. Nothing was sent.
+            ReplyTimeoutError: The limit passed; its `fate` says whether anything may have been done.
+            DuodaqError: What the instrument, its port or the delivery had to say.
+        """
+        resident = self._resident(instrument)
+        system = self._running()
+        if isinstance(command, Shutdown):
+            await self._shut_down(resident)
+            return None
+        if isinstance(command, Recover) and not resident.running:
+            await self._end(resident)
+            await resident.start(system, deadline_s or _START_S)
+            return None
+        return await resident.deliver(command, deadline_s)
+
+    def moves(self, instrument: str, command: Command) -> bool:
+        """Whether this command may move or emit. From any thread."""
+        resident = self._residents.get(instrument)
+        return resident is None or resident.moves(command)
+
+    def end_moving(self, reason: str) -> int:
+        """End every moving or emitting command that waits, as not done; the number ended. From the runtime's loop."""
+        refs = [resident.ref for resident in self._residents.values()]
+        return sum(ref.end_moving(reason) for ref in refs if ref is not None)
+
+    def instruments(self) -> tuple[InstrumentStatus, ...]:
+        """The status of every instrument. From any thread."""
+        return tuple(resident.status for resident in tuple(self._residents.values()))
+
+    def channels(self) -> tuple[ChannelInfo, ...]:
+        """Every channel that can be subscribed to. From any thread."""
+        return tuple(info for resident in tuple(self._residents.values()) for info in resident.channels)
+
+    def metrics(self) -> dict[str, Any]:
+        """Figures of every instrument, and how many messages nobody answered for. From any thread."""
+        system = self._system
+        return {
+            "instruments": {key: resident.metrics() for key, resident in tuple(self._residents.items())},
+            "dead_letters": 0 if system is None else system.dead_letters.total,
+            "leaked": () if system is None else system.leaked,
+        }
+
+    async def _start_all(self, deadline: Deadline) -> list[tuple[Resident, Exception]]:
+        system = self._running()
+        chosen = [resident for resident in self._residents.values() if resident.definition.autostart]
+        results = await asyncio.gather(*(r.start(system, deadline.left_s) for r in chosen), return_exceptions=True)
+        failures: list[tuple[Resident, Exception]] = []
+        for resident, result in zip(chosen, results, strict=True):
+            if isinstance(result, Exception):
+                _log.error("instrument did not start", instrument=resident.definition.id, error=str(result))
+                failures.append((resident, result))
+            elif isinstance(result, BaseException):
+                raise result
+        return failures
+
+    async def _end(self, resident: Resident) -> ComponentReport:
+        ref, resident.ref = resident.ref, None
+        if ref is None:
+            return ComponentReport(f"v4.{resident.definition.id}", Outcome.CLEAN)
+        resident.report(InstrumentState.SHUTTING_DOWN, "")
+        report = await ref.stop()
+        self._settle((report,))
+        return report
+
+    async def _shut_down(self, resident: Resident) -> None:
+        if resident.ref is None:
+            raise LifecycleError("it is shut down already", instrument=resident.definition.id, command="Shutdown")
+        report = await self._end(resident)
+        if report.outcome is not Outcome.CLEAN:
+            raise LifecycleError(f"it did not shut down cleanly: {report.why}", instrument=resident.definition.id)
+
+    def _settle(self, reports: tuple[ComponentReport, ...]) -> None:
+        for report in reports:
+            resident = self._residents.get(report.component.removeprefix("v4."))
+            if resident is not None:
+                leaked = report.outcome is Outcome.LEAKED
+                resident.report(InstrumentState.HUNG if leaked else InstrumentState.DISCONNECTED, report.why)
+
+    def _resident(self, instrument: str) -> Resident:
+        if instrument not in self._residents:
+            known = ", ".join(self._residents) or "none"
+            raise LifecycleError(f"no such instrument; there are: {known}", instrument=instrument)
+        return self._residents[instrument]
+
+    def _running(self) -> ActorSystem:
+        if self._system is None:
+            raise LifecycleError("the actor runtime is not running", left="nothing was sent")
+        return self._system

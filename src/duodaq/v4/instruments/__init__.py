@@ -1,0 +1,73 @@
+"""Instruments as actors: messages in, typed errors and Arrow out, over hardware-agnostic capabilities."""
+
+from duodaq.v4.instruments._context import InstrumentContext
+from duodaq.v4.instruments._esp300 import Esp300
+from duodaq.v4.instruments._instrument import InstrumentActor, Parameter
+from duodaq.v4.instruments._messages import (
+    ClearErrors,
+    ConfigureMotion,
+    ConfigureRoi,
+    EnableAxis,
+    GetCapabilities,
+    Home,
+    Identify,
+    IsStreaming,
+    MoveAbsolute,
+    MoveRelative,
+    Query,
+    QueryWithTimeout,
+    ReadAxisState,
+    ReadError,
+    ReadPosition,
+    ReadPower,
+    Reset,
+    SetBinning,
+    SetGain,
+    SetTiming,
+    SetUnit,
+    SetWavelength,
+    StartStream,
+    StopStream,
+    Transact,
+    Write,
+)
+from duodaq.v4.instruments._newport1830c import Newport1830C
+from duodaq.v4.instruments._pvcam import PvcamActor
+from duodaq.v4.instruments._scpi import ScpiActor, scpi_setting
+
+__all__ = [
+    "ClearErrors",
+    "ConfigureMotion",
+    "ConfigureRoi",
+    "EnableAxis",
+    "Esp300",
+    "GetCapabilities",
+    "Home",
+    "Identify",
+    "InstrumentActor",
+    "InstrumentContext",
+    "IsStreaming",
+    "MoveAbsolute",
+    "MoveRelative",
+    "Newport1830C",
+    "Parameter",
+    "PvcamActor",
+    "Query",
+    "QueryWithTimeout",
+    "ReadAxisState",
+    "ReadError",
+    "ReadPosition",
+    "ReadPower",
+    "Reset",
+    "ScpiActor",
+    "SetBinning",
+    "SetGain",
+    "SetTiming",
+    "SetUnit",
+    "SetWavelength",
+    "StartStream",
+    "StopStream",
+    "Transact",
+    "Write",
+    "scpi_setting",
+]

@@ -1,0 +1,304 @@
+"""What every instrument actor does alike: parameters, polled channels, operations by name, and its state."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import structlog
+
+from duodaq.clock import pause
+from duodaq.errors import ConfigError, DuodaqError, LifecycleError, OutOfRangeError, UnsafeStateError
+from duodaq.model import (
+    ChannelInfo,
+    Command,
+    Execute,
+    GetParameter,
+    InstrumentState,
+    Measurement,
+    PollDefinition,
+    ReadChannel,
+    Recover,
+    Scalar,
+    SetParameter,
+    StartAcquisition,
+    Stop,
+    StopAcquisition,
+)
+from duodaq.ports import Port
+from duodaq.v4._actor import Actor
+from duodaq.v4._message import StopReason, handler
+from duodaq.v4.instruments._context import InstrumentContext
+from duodaq.v4.instruments._streams import Streams
+
+__all__ = ["InstrumentActor", "Parameter"]
+
+_log = structlog.get_logger("duodaq.v4.instrument")
+_SLOWEST_RETRY_S = 2.0
+
+
+class Parameter(NamedTuple):
+    """One thing that can be read, and set if `write` is given; both get the actor first.
+
+    `write` returns what the device accepted. `emits` says that setting it may move or emit something.
+    """
+
+    read: Callable[[Any], Awaitable[Any]]
+    write: Callable[[Any, Any], Awaitable[Any]] | None = None
+    unit: str = ""
+    emits: bool = False
+
+
+class InstrumentActor(Actor):
+    """An instrument: subclass it, fill `parameters`, `channels` and `operations`, and add handlers.
+
+    ``operations`` maps the names of Execute to message types, whose fields take the arguments in order. ``channels``
+    are polled while the instrument acquires; those of the lab file come on top.
+    """
+
+    operations: ClassVar[Mapping[str, type]] = {}
+    parameters: ClassVar[Mapping[str, Parameter]] = {}
+    channels: ClassVar[tuple[PollDefinition, ...]] = ()
+
+    def __init__(self, context: InstrumentContext) -> None:
+        self.context = context
+        self.definition = context.definition
+        self.streams = Streams(context.publisher, self.definition.id, context.memory)
+        self._acquiring: list[Any] = []
+        self._unwell: set[str] = set()
+
+    @property
+    def port(self) -> Port:
+        """The port of the lab file.
+
+        Raises:
+            ConfigError: It gives none.
+        """
+        if self.context.port is None:
+            raise ConfigError(
+                "this driver needs a port",
+                key=f"instruments.{self.definition.id}.port",
+                remedy='Give the instrument port = "…", and that port its own section',
+            )
+        return self.context.port
+
+    @classmethod
+    def message_for(cls, command: Command) -> Any:
+        """The message that carries out `command`: an Execute becomes its operation's message, others stay.
+
+        Raises:
+            OutOfRangeError: No such operation, or wrong arguments. Nothing was done.
+        """
+        if not isinstance(command, Execute):
+            return command
+        kind = cls.operations.get(command.name)
+        if kind is None:
+            raise OutOfRangeError(f"no operation {command.name!r}; there are {', '.join(sorted(cls.operations))}")
+        try:
+            return kind(*command.args, **command.kwargs)
+        except TypeError as error:
+            raise OutOfRangeError(f"{command.name} does not take these arguments: {error}") from error
+
+    @classmethod
+    def may_move(cls, message: Any) -> bool:
+        """Whether this message may move or emit something."""
+        if isinstance(message, SetParameter):
+            parameter = cls.parameters.get(message.name)
+            return parameter is not None and parameter.emits
+        spec = cls.handlers.get(type(message))
+        return spec is not None and spec.may_move(message)
+
+    async def connect(self) -> None:
+        """Prepare the device: override it. Nothing that moves or emits may be done here."""
+
+    async def disconnect(self) -> None:
+        """Give the device back: override it. Runs also after a `connect` that failed."""
+
+    async def recover(self) -> None:
+        """Bring the device back after a fault: override it if more than reconnecting is needed."""
+        await self.connect()
+
+    async def on_start(self) -> None:
+        """Connect and apply the settings of the lab file or, after a restart, those last accepted; go on acquiring."""
+        self.context.report(InstrumentState.CONNECTING, "")
+        await self.connect()
+        settings: dict[str, Any] = self.context.memory.setdefault("settings", dict(self.definition.settings))
+        for name, value in list(settings.items()):
+            if not self.setting(name).emits:
+                await self.set_parameter(SetParameter(name, value))
+        self.context.report(InstrumentState.READY, "")
+        if "acquiring" in self.context.memory:
+            await self.start_acquisition(StartAcquisition(self.context.memory["acquiring"]))
+
+    async def on_stop(self, reason: StopReason) -> None:
+        """End the streams and disconnect."""
+        self._acquiring.clear()
+        try:
+            await self.disconnect()
+        finally:
+            self.streams.flush()
+            self.context.parameters.mark_stale("v4", self.definition.id)
+
+    def setting(self, name: str) -> Parameter:
+        """The parameter called `name`.
+
+        Raises:
+            OutOfRangeError: There is none.
+        """
+        known = self.known_parameters()
+        if name not in known:
+            raise OutOfRangeError(f"no parameter {name!r}; there are {', '.join(sorted(known)) or 'none'}")
+        return known[name]
+
+    def known_parameters(self) -> Mapping[str, Parameter]:
+        """All parameters by name; override it where they depend on the lab file."""
+        return self.parameters
+
+    def polled(self) -> tuple[PollDefinition, ...]:
+        """All channels that are polled while acquiring."""
+        named = {poll.channel: poll for poll in (*self.channels, *self.definition.polls)}
+        return tuple(named.values())
+
+    def channel_infos(self) -> tuple[ChannelInfo, ...]:
+        """All channels that can be subscribed to."""
+        return tuple(ChannelInfo(self.definition.id, p.channel, p.unit, "scalar", "v4") for p in self.polled())
+
+    def publish_scalar(self, channel: str, value: float, unit: str = "", t_ns: int | None = None) -> Scalar:
+        """Give one number to the subscribers, and return it as a measurement; `t_ns` is UTC, now without one."""
+        return self.streams.scalar(channel, value, unit, t_ns)
+
+    def note(self, name: str, value: Any, unit: str = "") -> None:
+        """Write a line of the parameter table."""
+        self.context.parameters.put("v4", self.definition.id, name, value, unit)
+
+    async def read_channel(self, poll: PollDefinition) -> float:
+        """One reading of a polled channel: a parameter to `read`, or a method of the actor to `call`."""
+        if poll.read is not None:
+            return float(await self.setting(poll.read).read(self))
+        method = getattr(self, poll.call or poll.channel, None)
+        if method is None:
+            raise OutOfRangeError(f"channel {poll.channel}: there is nothing called {poll.call or poll.channel!r}")
+        return float(await method(*poll.args))
+
+    @handler(GetParameter, idempotent=True)
+    async def get_parameter(self, message: GetParameter) -> Any:
+        """Read a parameter from the device, and note it."""
+        parameter = self.setting(message.name)
+        value = await parameter.read(self)
+        self.note(message.name, value, parameter.unit)
+        return value
+
+    @handler(SetParameter, moves=True)
+    async def set_parameter(self, message: SetParameter) -> Any:
+        """Set a parameter; the reply is what the device accepted."""
+        parameter = self.setting(message.name)
+        if parameter.write is None:
+            raise LifecycleError(f"{message.name} can only be read")
+        accepted = await parameter.write(self, message.value)
+        if not parameter.emits:
+            self.context.memory.setdefault("settings", {})[message.name] = message.value
+        self.note(message.name, accepted, parameter.unit)
+        return accepted
+
+    @handler(ReadChannel, idempotent=True, operation=True)
+    async def read(self, message: ReadChannel) -> Measurement:
+        """Take one measurement now; it is published like any other."""
+        return await self.measure(message.channel)
+
+    @handler(Execute, moves=True, operation=True)
+    async def execute(self, message: Execute) -> Any:
+        """Carry out an operation by its name, through this actor's own mailbox."""
+        wanted = self.message_for(message)
+        operation = self.ref.operate(wanted)
+        try:
+            return await operation
+        finally:
+            operation.cancel()
+
+    @handler(StartAcquisition)
+    async def start_acquisition(self, message: StartAcquisition) -> None:
+        """Begin to read the polled channels; the options are the instrument's own."""
+        if self._acquiring:
+            raise LifecycleError("it acquires already", left="it goes on")
+        if message.options:
+            raise OutOfRangeError(f"it takes no option {', '.join(message.options)}", left="nothing was started")
+        self.begin_polling()
+        self.context.report(InstrumentState.ACQUIRING, "")
+
+    @handler(StopAcquisition)
+    async def stop_acquisition(self, message: StopAcquisition) -> None:
+        """End what StartAcquisition began; nothing happens without it."""
+        for task in self._acquiring:
+            task.cancel()
+        self._acquiring.clear()
+        self.streams.flush()
+        self.context.report(InstrumentState.READY, "")
+
+    @handler(Recover)
+    async def handle_recover(self, message: Recover) -> None:
+        """Reconnect the device."""
+        await self.recover()
+        self.context.report(InstrumentState.ACQUIRING if self._acquiring else InstrumentState.READY, "")
+
+    @handler(Stop, urgent=True)
+    async def handle_stop(self, message: Stop) -> None:
+        """Stop what moves or emits: the stop bytes of the lab file or of the port's codec, if there are any."""
+        if self.context.port is None:
+            return
+        codec = self.context.port.codec
+        data = self.definition.stop or (codec.stop_bytes(message.axis) if codec is not None else None)
+        if data is not None:
+            await self.context.break_in(data, True)
+
+    def begin_polling(self) -> None:
+        """Start a loop for each polled channel, owned by this incarnation."""
+        for poll in self.polled():
+            self.keep_running(poll.channel, poll.every_s, partial(self.measure, poll.channel))
+
+    def keep_running(self, name: str, every_s: float, once: Callable[[], Awaitable[Any]]) -> None:
+        """Call `once` every `every_s` seconds while acquiring; a failing one is said, counted and tried again."""
+        self._acquiring.append(self.run_beside(self._every(name, every_s, once), name))
+
+    async def measure(self, channel: str) -> Measurement:
+        """Take one measurement of a channel and publish it: override it for channels that are not polled.
+
+        Raises:
+            OutOfRangeError: There is no such channel.
+        """
+        for poll in self.polled():
+            if poll.channel == channel:
+                return self.publish_scalar(channel, await self.read_channel(poll), poll.unit)
+        known = ", ".join(info.channel for info in self.channel_infos()) or "none"
+        raise OutOfRangeError(f"no channel {channel!r} can be read; there are {known}")
+
+    async def _every(self, name: str, every_s: float, once: Callable[[], Awaitable[Any]]) -> None:
+        loop = asyncio.get_running_loop()
+        counts: dict[str, int] = self.context.memory.setdefault("poll_failures", {})
+        failures = 0
+        while True:
+            began_s = loop.time()
+            try:
+                await once()
+            except DuodaqError as error:
+                failures += 1
+                counts[name] = counts.get(name, 0) + 1
+                self._fell_ill(name, error)
+            else:
+                failures = 0
+                self._got_well(name)
+            wait_s = every_s if not failures else min(max(every_s, 0.05 * 2**failures), max(every_s, _SLOWEST_RETRY_S))
+            await pause(max(0.0, wait_s - (loop.time() - began_s)))
+
+    def _fell_ill(self, name: str, error: DuodaqError) -> None:
+        if name not in self._unwell and not isinstance(error, OutOfRangeError | UnsafeStateError):
+            self._unwell.add(name)
+            self.context.report(InstrumentState.ERROR, str(error))
+        _log.warning("polling failed", instrument=self.definition.id, channel=name, error=str(error))
+
+    def _got_well(self, name: str) -> None:
+        if name in self._unwell:
+            self._unwell.discard(name)
+            if not self._unwell:
+                self.context.report(InstrumentState.ACQUIRING, "")
