@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from duodaq import clock
+from duodaq.errors import DuodaqError, LifecycleError, RefusedError
+from duodaq.model import Execute, GetParameter, InstrumentDefinition, PollDefinition, SetParameter, SnapFrame
+from duodaq.telemetry import get_logger
+from duodaq.v2._member import Member, find_method, has_member, members_of, read_member, set_member
+from duodaq.v2._reading import Reading
+from duodaq.v2.families import Family, SharedLine, family_of, load_driver
+
+LineMaker = Callable[[str, str], SharedLine]
+"""Makes the line of a holder on a port."""
+
+Guard = Callable[[], None]
+"""Called when the call has begun and nothing has been written yet; raises if a stop came before."""
+
+SNAP_METHODS = ("snap_frame", "snap", "grab_frame", "grab", "get_frame")
+_LOG = get_logger("v2.host")
+
+
+class DriverHost:
+    """One driver and its line to the port, from construction to close. All of it runs in the driver's own thread.
+
+    Only `revoke` may be called from elsewhere.
+    """
+
+    def __init__(self, definition: InstrumentDefinition, lines: LineMaker) -> None:
+        self._definition = definition
+        self._lines = lines
+        self._line: SharedLine | None = None
+        self._family: Family | None = None
+        self._driver: Any = None
+        self._revoked = ""
+        self.members: tuple[Member, ...] = ()
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """The names that are read back: those watched, and those that the stanza sets."""
+        return tuple(dict.fromkeys((*self._definition.watched, *self._definition.settings)))
+
+    def connect(self) -> None:
+        """Load the class and construct the driver.
+
+        Raises:
+            ConfigError: The stanza is wrong: no such module, class or argument.
+            DuodaqError | Exception: Whatever its constructor raised. The session is closed again.
+        """
+        definition = self._definition
+        factory = load_driver(definition)
+        self._family = family_of(factory)
+        if definition.port is not None:
+            self._line = self._lines(definition.port, f"v2.{definition.id}")
+        if self._revoked:
+            self._release()
+            raise LifecycleError(self._revoked, instrument=definition.id)
+        try:
+            with self._calling("__init__"):
+                self._driver = self._family.construct(factory, definition, self._line)
+            self.members = members_of(self._driver)
+        except BaseException:
+            self._release()
+            raise
+
+    def apply(self, settings: dict[str, Any]) -> None:
+        """Set every one of `settings`, in order; the error of one that is refused names it."""
+        for name, value in settings.items():
+            try:
+                self.set(name, value)
+            except DuodaqError as error:
+                raise error.about(command=name) from error.__cause__
+
+    def get(self, command: GetParameter) -> Any:
+        """The value of a dotted attribute."""
+        with self._calling(command.name):
+            return read_member(self._required(), command.name)
+
+    def set(self, name: str, value: Any, guard: Guard | None = None) -> None:
+        """Set a dotted attribute."""
+        with self._calling(name):
+            if guard is not None:
+                guard()
+            set_member(self._required(), name, value)
+
+    def set_and_read(self, command: SetParameter, guard: Guard | None = None) -> Any:
+        """Set, and read back what the device accepted; the value given where it cannot be read back."""
+        self.set(command.name, command.value, guard)
+        try:
+            return self.get(GetParameter(command.name))
+        except Exception as error:  # noqa: BLE001  # it has been set; that it cannot be read is no failure of that
+            _LOG.debug("cannot be read back", instrument=self._definition.id, name=command.name, error=str(error))
+            return command.value
+
+    def execute(self, command: Execute, guard: Guard | None = None) -> Any:
+        """Call a method under its dotted name."""
+        method = find_method(self._required(), command.name)
+        with self._calling(command.name):
+            if guard is not None:
+                guard()
+            return method(*command.args, **command.kwargs)
+
+    def read_watched(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """The present values of `names`."""
+        return {name: self.get(GetParameter(name)) for name in names}
+
+    def poll(self, poll: PollDefinition) -> Reading:
+        """One reading of a polled channel."""
+        if poll.call is not None:
+            value = self.execute(Execute(poll.call, poll.args))
+        else:
+            value = self.get(GetParameter(poll.read or poll.channel))
+        axis_unit = self._definition.options.get("axis_unit", "")
+        return Reading(value, poll.unit, clock.utc_ns(), axis_unit)
+
+    def snap(self, command: SnapFrame) -> Reading:
+        """One frame, from the method that the stanza's option `snap` names, or the usual ones."""
+        driver = self._required()
+        wanted = self._definition.options.get("snap")
+        name = next((n for n in ((wanted,) if wanted else SNAP_METHODS) if has_member(driver, n)), None)
+        if name is None:
+            raise RefusedError(
+                f"{type(driver).__name__} takes no frames: it has none of {', '.join(SNAP_METHODS)}", command="snap"
+            )
+        value = self.execute(Execute(name, kwargs=command.options))
+        return Reading(value, self._definition.options.get("snap_unit", ""), clock.utc_ns())
+
+    def has(self, name: str) -> bool:
+        """Whether the driver has this dotted attribute."""
+        return has_member(self._required(), name)
+
+    def close(self) -> None:
+        """Close the driver, then its session. Never raises; what fails is logged."""
+        driver, self._driver = self._driver, None
+        if driver is not None and self._family is not None:
+            try:
+                with self._calling("close"):
+                    self._family.close(driver)
+            except Exception as error:  # noqa: BLE001  # a driver that cannot close must not keep its port
+                _LOG.warning("driver failed to close", instrument=self._definition.id, error=repr(error))
+        self._release()
+
+    def revoke(self, reason: str) -> None:
+        """Take its handles away: its later calls on the shared port raise. From any thread."""
+        self._revoked = reason
+        if self._line is not None:
+            self._line.session.revoke(reason)
+
+    def _required(self) -> Any:
+        if self._driver is None:
+            raise LifecycleError(self._revoked or "it is not connected", instrument=self._definition.id)
+        return self._driver
+
+    def _calling(self, name: str) -> contextlib.AbstractContextManager[Any]:
+        if self._line is None or (self._revoked and name == "close"):
+            return contextlib.nullcontext()
+        return self._line.session.call(hold_max_s=self._hold_max_s(name))
+
+    def _hold_max_s(self, name: str) -> float | None:
+        limits = self._definition.options.get("hold_max_s")
+        return limits.get(name) if isinstance(limits, dict) else limits  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]  # an option as the file gives it
+
+    def _release(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            line.session.close()

@@ -1,0 +1,529 @@
+"""The task of one instrument: its queue, its thread, its state, its polls, and what happens when any of them fails.
+
+Rules for whoever edits this:
+
+* One thing at a time is in the thread. Only `_run` (and what it awaits) submits to it; everybody else uses the queue.
+* Nothing here waits for the driver without noticing its deadline; a caller is freed by its own timer, whatever `_run`
+  is doing.
+* A call that does not return leaves the instrument Hung and its handles revoked. The thread is never replaced while a
+  call is in it; when it returns, a new driver is constructed in it.
+* The state changes through the life-cycle table only.
+* `aclose` keeps to its limit: grace for what is in hand, then revocation; then the thread is left behind, and named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from duodaq.clock import Deadline, monotonic_s
+from duodaq.dataplane import Hub
+from duodaq.errors import (
+    ConfigError,
+    DuodaqError,
+    LifecycleError,
+    RefusedError,
+    ReplyTimeoutError,
+    RestartingError,
+    StoppedError,
+    UnsafeStateError,
+)
+from duodaq.model import (
+    ChannelInfo,
+    ComponentReport,
+    Execute,
+    Fate,
+    GetParameter,
+    InstrumentDefinition,
+    InstrumentState,
+    InstrumentStatus,
+    Measurement,
+    Outcome,
+    Parameters,
+    Recover,
+    SetParameter,
+    SnapFrame,
+    StartAcquisition,
+    StopAcquisition,
+)
+from duodaq.telemetry import get_logger
+from duodaq.v2._calls import CallResult, DriverCalls
+from duodaq.v2._fault import is_lost, is_recoverable, typed_error
+from duodaq.v2._figures import Figures
+from duodaq.v2._host import DriverHost, LineMaker
+from duodaq.v2._member import Member
+from duodaq.v2._polling import PolledChannel, Polling
+from duodaq.v2._publisher import ReadingPublisher, Sequences
+from duodaq.v2._reading import Reading
+from duodaq.v2._rules import connect_deadline_s, deadline_s, settings_for_reconnect
+from duodaq.v2._schedule import BackoffPolicy
+from duodaq.v2._settings import WatchedSettings
+from duodaq.v2._state import OnChange, StateKeeper
+from duodaq.v2._work import Work, WorkQueue
+
+RECONNECT_AFTER = 3
+"""So many readings of one channel in a row must fail before the driver is connected anew."""
+
+_LOG = get_logger("v2.instrument")
+_S = InstrumentState
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What an instrument needs of the lab."""
+
+    lines: LineMaker
+    hub: Hub[Measurement]
+    parameters: Parameters
+    sequences: Sequences
+    latched: Callable[[], bool]
+    on_change: OnChange
+
+
+class Instrument:
+    """One hosted driver. Everything here is called on the runtime's loop, except the properties."""
+
+    def __init__(self, definition: InstrumentDefinition, services: Services) -> None:
+        self.definition = definition
+        self.queue = WorkQueue()
+        self.figures = Figures()
+        self.polling = Polling(definition.polls)
+        self._services = services
+        self._states = StateKeeper(definition, services.on_change)
+        self._settings = WatchedSettings(definition, services.parameters)
+        self._publisher = ReadingPublisher(definition.id, services.hub, services.sequences, self.figures)
+        self._backoff = BackoffPolicy(first_s=0.25, longest_s=5.0)
+        self._host: DriverHost | None = None
+        self._calls: DriverCalls | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._started: asyncio.Future[None] | None = None
+        self._work: Work | None = None
+        self._connected = False
+        self._closing = False
+        self._failures = 0
+        self._retry_at: float | None = None
+        self._polled_last = False
+        self._stop_epoch = 0
+
+    @property
+    def status(self) -> InstrumentStatus:
+        """What is known of it now; any thread may ask."""
+        return self._states.status
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """What of the driver can be read, set and called; empty before it was first connected."""
+        return () if self._host is None else self._host.members
+
+    @property
+    def in_hand(self) -> str:
+        """The call that is in the driver now; empty if none."""
+        return "" if self._calls is None else self._calls.in_hand
+
+    def channels(self) -> tuple[ChannelInfo, ...]:
+        """Its channels, in the order of the stanza."""
+        return tuple(
+            ChannelInfo(self.definition.id, c.definition.channel, c.unit, c.kind, "v2")
+            for c in self.polling.channels.values()
+        )
+
+    def metrics(self) -> dict[str, Any]:
+        """Its figures as plain values."""
+        polls = {
+            name: {"done": c.done, "failed": c.failed, "skipped": c.schedule.skipped}
+            for name, c in self.polling.channels.items()
+        }
+        queue = {"waiting": len(self.queue), "high_water": self.queue.high_water, "capacity": self.queue.capacity}
+        return {**self.figures.to_dict(), "in_hand": self.in_hand, "queue": queue, "polls": polls,
+                "restarts": self.status.restarts}  # fmt: skip
+
+    async def start(self) -> None:
+        """Start its thread and task, and wait until the driver is connected.
+
+        Raises:
+            LifecycleError: It runs already, or a former thread of it has not returned.
+            ConfigError: The stanza is wrong; trying again will not help.
+            DuodaqError: It could not be connected. It stays in Error and is tried again.
+        """
+        if self._task is not None or (self._calls is not None and self._calls.thread.busy):
+            raise LifecycleError(f"it is {self.status.state} already", instrument=self.definition.id)
+        self._closing, self._failures, self._stop_epoch = False, 0, self._stop_epoch + 1
+        self._calls = DriverCalls(self.definition.id, self.definition.kill_after_s, self.figures, self._hang)
+        self._started = asyncio.get_running_loop().create_future()
+        self._started.add_done_callback(lambda f: f.cancelled() or f.exception())
+        self._states.change(_S.CONNECTING)
+        self._task = asyncio.create_task(self._run(), name=f"v2.{self.definition.id}")
+        await asyncio.shield(self._started)
+
+    def accept(self, work: Work) -> None:
+        """Queue `work`, which has a place; refuse it at once while nothing could take it in hand."""
+        state = self.status.state
+        if self._task is None or self._closing:
+            work.fail(StoppedError(f"it is {state}", fate=Fate.NOT_DONE))
+        elif state is _S.HUNG:
+            work.fail(
+                LifecycleError(f"it is hung: {self.status.message}", left="it recovers by itself when the call returns")
+            )
+        else:
+            self.queue.put(work)
+
+    def end_moving(self, reason: str) -> int:
+        """End every waiting command that moves or emits, as not done; how many."""
+        self._stop_epoch += 1
+        return self.queue.end(lambda: StoppedError(reason, fate=Fate.NOT_DONE), moving_only=True)
+
+    async def aclose(self, timeout_s: float, reason: str = "stopped") -> ComponentReport:
+        """Close the driver and end task and thread within `timeout_s`.
+
+        What is in hand may complete; in the last fifth of the time its handles are revoked and its caller told
+        "unknown"; a thread that does not return even then is left behind, and reported as leaked.
+        """
+        component, begun_s, limit = f"v2.{self.definition.id}", monotonic_s(), Deadline(timeout_s)
+        task, calls = self._task, self._calls
+        if task is None or calls is None:
+            return ComponentReport(component, Outcome.CLEAN)
+        hung = self.status.state is _S.HUNG
+        self._closing = True
+        self._states.change(_S.SHUTTING_DOWN, reason)
+        self.queue.end(lambda: StoppedError(reason, fate=Fate.NOT_DONE))
+        self.queue.wake()
+        grace_s = 0.0 if hung else timeout_s - min(1.0, timeout_s / 5)
+        why = ""
+        if not await _ends(task, grace_s):
+            why = self._cut(calls, grace_s, hung, reason)
+            if not await _ends(task, limit.left_s - 0.02):
+                task.cancel()
+                await _ends(task, 1.0)
+        calls.thread.close()
+        gone = await calls.thread.ended(limit.left_s if calls.thread.busy else max(limit.left_s, 0.5))
+        self._task = None
+        self._services.parameters.mark_stale("v2", self.definition.id)
+        self._states.change(_S.DISCONNECTED if gone else _S.HUNG, why)
+        outcome = Outcome.LEAKED if not gone else Outcome.FORCED if why else Outcome.CLEAN
+        return ComponentReport(component, outcome, why, monotonic_s() - begun_s)
+
+    # ── the task ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _run(self) -> None:
+        try:
+            await self._connect(first=True)
+            while not self._closing:
+                await self._step()
+            await self._disconnect()
+        except Exception as error:
+            _LOG.exception("instrument task failed", instrument=self.definition.id)
+            self._connected, self._retry_at = False, None
+            self._tell_started(LifecycleError(f"its task failed: {error!r}", instrument=self.definition.id))
+            self._to(_S.ERROR, f"its task failed: {error!r}", recoverable=False)
+            raise
+        finally:
+            self._closing = True
+            self.queue.end(lambda: StoppedError("its task has ended", fate=Fate.NOT_DONE))
+            self._tell_started(StoppedError("it was stopped before it was connected", instrument=self.definition.id))
+
+    async def _step(self) -> None:
+        now_s = self._now_s
+        if not self._connected:
+            await self._wait_for_reconnect(now_s)
+            return
+        channel = self.polling.due(now_s)
+        if channel is not None and not (self._polled_last and len(self.queue)):
+            self._polled_last = True
+            await self._poll(channel)
+            return
+        self._polled_last = False
+        work = await self.queue.get(self.polling.next_due_s)
+        if work is not None:
+            await self._carry_out(work)
+
+    async def _wait_for_reconnect(self, now_s: float) -> None:
+        if self._retry_at is not None and now_s >= self._retry_at:
+            await self._connect()
+            return
+        work = await self.queue.get(self._retry_at)
+        if work is None:
+            return
+        if isinstance(work.command, Recover):
+            await self._recover(work)
+        else:
+            work.fail(LifecycleError(f"it is not connected: {self.status.message}", left=self._outlook()))
+
+    async def _connect(self, *, first: bool = False) -> None:
+        if self._closing:
+            return
+        self._states.change(_S.CONNECTING)
+        old, self._host = self._host, DriverHost(self.definition, self._services.lines)
+        settings = self.definition.settings if first else self._settings_again()
+        limit_s = connect_deadline_s(self.definition)
+        result = await self._call(
+            "connect",
+            partial(_connect_anew, old, self._host, settings),
+            limit_s,
+            on_overdue=lambda: self._tell_started(
+                ReplyTimeoutError(f"not connected within {limit_s} s", fate=Fate.UNKNOWN)
+            ),
+        )
+        if result is None:
+            return
+        if result.error is not None:
+            self._lose(typed_error(result.error, self.definition.id, "connect"))
+            return
+        self._connected, self._retry_at = True, None
+        self._settings.accept(result.value)
+        if not first:
+            self._states.count_restart()
+        elif self.definition.polls and self.definition.options.get("acquire", True):
+            self.polling.begin(self._now_s)
+        self.polling.forgive()
+        self._ready()
+        self._tell_started(None)
+
+    async def _disconnect(self) -> None:
+        host, self._host, self._connected = self._host, None, False
+        if host is not None and self._calls is not None:
+            await self._calls.run("close", host.close, None)
+
+    async def _call(
+        self,
+        name: str,
+        call: Callable[[], Any],
+        limit_s: float | None,
+        *,
+        work: Work | None = None,
+        on_overdue: Callable[[], None] | None = None,
+    ) -> CallResult | None:
+        """Run a call in the thread; None if it came back only after the instrument had been given up."""
+        assert self._calls is not None
+        deadline_at = None if limit_s is None else self._now_s + limit_s
+        context = None
+        if work is not None:
+            deadline_at, on_overdue, context = work.deadline_at, work.expire, work.context
+        self._work = work
+        try:
+            result = await self._calls.run(name, call, deadline_at, on_overdue, context)
+        finally:
+            self._work = None
+        if not result.hung:
+            return result
+        self._connected, self._retry_at = False, self._now_s
+        return None
+
+    # ── commands ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _carry_out(self, work: Work) -> None:
+        command = work.command
+        if work.moving and self._services.latched():
+            work.fail(UnsafeStateError("a stop is latched", left="nothing was sent; reset it first"))
+        elif isinstance(command, StartAcquisition):
+            self._start_acquisition(work)
+        elif isinstance(command, StopAcquisition):
+            self.polling.end()
+            if self.status.state is _S.ACQUIRING:
+                self._to(_S.READY)
+            work.succeed(None)
+        elif isinstance(command, Recover):
+            await self._recover(work)
+        else:
+            await self._drive(work)
+
+    def _start_acquisition(self, work: Work) -> None:
+        if not self.polling.channels:
+            work.fail(RefusedError("it has no channel to acquire", left="add a poll to its stanza"))
+            return
+        if not self.polling.active:
+            self.polling.begin(self._now_s)
+        if self.status.state is _S.READY:
+            self._to(_S.ACQUIRING)
+        work.succeed(tuple(self.polling.channels))
+
+    async def _recover(self, work: Work) -> None:
+        if self._connected and self.status.state is not _S.ERROR:
+            work.succeed(None)
+            return
+        await self._connect()
+        if self._connected:
+            work.succeed(None)
+        else:
+            work.fail(LifecycleError(f"it could not be recovered: {self.status.message}", left=self._outlook()))
+
+    async def _drive(self, work: Work) -> None:
+        result = await self._call(work.name, partial(self._perform, work, self._stop_epoch), None, work=work)
+        if result is None:
+            return
+        if result.error is not None:
+            error = typed_error(result.error, self.definition.id, work.name)
+            work.fail(error)
+            if is_lost(result.error):
+                self._lose(error)
+            return
+        value = result.value
+        if isinstance(value, Reading):
+            value = await self._publisher.publish(_channel_of(work), value, late=result.late)
+        elif isinstance(work.command, SetParameter | GetParameter):
+            self._settings.note(work.command, value)
+        work.succeed(value)
+        self._well()
+        if isinstance(work.command, SetParameter) and not self._closing:
+            await self._read_watched(without=work.command.name)
+
+    def _perform(self, work: Work, epoch: int) -> Any:
+        """In the driver's thread."""
+        host, command = self._host, work.command
+        assert host is not None
+        guard = partial(self._refuse_if_stopped, epoch) if work.moving else None
+        match command:
+            case GetParameter():
+                channel = self.polling.channels.get(command.name)
+                if channel is not None and not host.has(command.name):
+                    return host.poll(channel.definition)
+                return host.get(command)
+            case SetParameter():
+                return host.set_and_read(command, guard)
+            case Execute():
+                return host.execute(command, guard)
+            case SnapFrame():
+                channel = self.polling.channels.get(command.options.get("channel", ""))
+                return host.snap(command) if channel is None else host.poll(channel.definition)
+            case _:
+                raise RefusedError(f"V2 does not know the command {type(command).__name__}")
+
+    def _refuse_if_stopped(self, epoch: int) -> None:
+        if epoch != self._stop_epoch:
+            raise StoppedError("a stop came before it began", fate=Fate.NOT_DONE)
+
+    async def _read_watched(self, without: str) -> None:
+        host = self._host
+        assert host is not None
+        names = tuple(name for name in self._settings.names if name != without)
+        if not names:
+            return
+        result = await self._call("watched", partial(host.read_watched, names), self.definition.deadline_s)
+        if result is not None and result.error is None:
+            self._settings.accept(result.value)
+        elif result is not None and result.error is not None:
+            _LOG.warning("watched settings cannot be read", instrument=self.definition.id, error=str(result.error))
+
+    # ── polls ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _poll(self, channel: PolledChannel) -> None:
+        host, poll = self._host, channel.definition
+        assert host is not None
+        name = poll.call or poll.read or poll.channel
+        result = await self._call(name, partial(host.poll, poll), deadline_s(self.definition, name, poll.channel))
+        now_s = self._now_s
+        if result is None:
+            channel.schedule.done(now_s)
+        elif result.error is not None:
+            self._poll_failed(channel, typed_error(result.error, self.definition.id, name), now_s)
+        else:
+            reading: Reading = result.value
+            self.polling.succeeded(channel, now_s)
+            channel.kind, channel.unit = reading.kind, reading.unit
+            measurement = await self._publisher.publish(poll.channel, reading, late=result.late)
+            self._settings.note_reading(name, measurement)
+            self._well()
+
+    def _poll_failed(self, channel: PolledChannel, error: DuodaqError, now_s: float) -> None:
+        self.polling.failed(channel, now_s, str(error))
+        _LOG.warning("reading failed", instrument=self.definition.id, channel=channel.definition.channel,
+                     in_a_row=channel.failing, error=str(error))  # fmt: skip
+        hopeless = isinstance(error, RefusedError | UnsafeStateError | ConfigError)
+        if is_lost(error) or (channel.failing >= RECONNECT_AFTER and not hopeless):
+            self._lose(error)
+        else:
+            self._to(_S.ERROR, str(error))
+
+    # ── states ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _to(self, state: InstrumentState, message: str = "", *, recoverable: bool = True) -> None:
+        """Change the state, unless the end has begun, which is the last word."""
+        if not self._closing:
+            self._states.change(state, message, recoverable=recoverable)
+
+    def _ready(self) -> None:
+        self._to(_S.READY)
+        if self.polling.active:
+            self._to(_S.ACQUIRING)
+
+    def _well(self) -> None:
+        """The driver has answered."""
+        self._failures = 0
+        if self._connected and self.status.state is _S.ERROR and not self.polling.failing:
+            self._ready()
+
+    def _lose(self, error: DuodaqError) -> None:
+        """The device is gone, or the driver of no use: Error, and a new connection after a while."""
+        self._connected = False
+        self._failures += 1
+        recoverable = is_recoverable(error)
+        self._retry_at = self._now_s + self._backoff.delay_s(self._failures) if recoverable else None
+        self._services.parameters.mark_stale("v2", self.definition.id)
+        self._to(_S.ERROR, str(error), recoverable=recoverable)
+        _LOG.error("instrument lost", instrument=self.definition.id, error=str(error), attempt=self._failures)
+        self._tell_started(error)
+
+    def _hang(self, name: str) -> None:
+        """The call `name` has been given up."""
+        message = f"{name} has not returned; given up after {self.definition.kill_after_s:g} s"
+        _LOG.error("instrument hung", instrument=self.definition.id, command=name)
+        if self._host is not None:
+            self._host.revoke(message)
+        self._to(_S.HUNG, message)
+        self.queue.end(lambda: RestartingError(f"it is hung: {message}", fate=Fate.NOT_DONE))
+        self._services.parameters.mark_stale("v2", self.definition.id)
+
+    def _cut(self, calls: DriverCalls, grace_s: float, hung: bool, reason: str) -> str:
+        name = calls.in_hand or "its task"
+        why = f"{name} was hung" if hung else f"{name} had not returned after {grace_s:.3g} s"
+        if self._work is not None:
+            self._work.fail(StoppedError(f"{reason} while the driver was in it", fate=Fate.UNKNOWN))
+        if self._host is not None:
+            self._host.revoke(reason)
+        return why
+
+    def _settings_again(self) -> dict[str, Any]:
+        latched = self._services.latched()
+        again, withheld = settings_for_reconnect(self.definition, self._settings.asked, latched=latched)
+        if again or withheld:
+            _LOG.warning("settings after reconnect", instrument=self.definition.id, applied=list(again),
+                         withheld=withheld)  # fmt: skip
+        return again
+
+    def _outlook(self) -> str:
+        if self._retry_at is None:
+            return "it is not tried again by itself: mend the cause, then Recover"
+        return f"it is tried again in {max(0.0, self._retry_at - self._now_s):.1f} s"
+
+    def _tell_started(self, error: DuodaqError | None) -> None:
+        if self._started is None or self._started.done():
+            return
+        if error is None:
+            self._started.set_result(None)
+        else:
+            self._started.set_exception(error.about(instrument=self.definition.id))
+
+
+def _connect_anew(old: DriverHost | None, host: DriverHost, settings: dict[str, Any]) -> dict[str, Any]:
+    if old is not None:
+        old.close()
+    host.connect()
+    host.apply(settings)
+    return host.read_watched(host.watched)
+
+
+def _channel_of(work: Work) -> str:
+    if isinstance(work.command, SnapFrame):
+        return str(work.command.options.get("channel", "frame"))
+    return work.name
+
+
+async def _ends(task: asyncio.Task[None], timeout_s: float) -> bool:
+    done, _ = await asyncio.wait({task}, timeout=max(0.0, timeout_s))
+    return bool(done)

@@ -1,0 +1,62 @@
+"""Decisions about one stanza, as pure functions: deadlines, what moves, what is set again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from duodaq.model import Command, Execute, InstrumentDefinition, SetParameter, command_name
+
+CONNECT_S = 10.0
+
+
+def deadline_s(definition: InstrumentDefinition, *names: str) -> float | None:
+    """The deadline of a call under any of its `names`: the method's own, else the instrument's; None for never."""
+    for name in names:
+        if name in definition.method_deadline_s:
+            return definition.method_deadline_s[name]
+    return definition.deadline_s
+
+
+def connect_deadline_s(definition: InstrumentDefinition) -> float | None:
+    """How long loading, constructing and setting up the driver may take."""
+    return definition.method_deadline_s.get("connect", CONNECT_S)
+
+
+def is_passive(definition: InstrumentDefinition, name: str) -> bool:
+    """Whether the method or parameter `name` neither moves nor emits; what is polled is passive by nature."""
+    if isinstance(definition.passive, bool):
+        return definition.passive
+    return name in definition.passive or any(name in (poll.call, poll.read) for poll in definition.polls)
+
+
+def may_move(definition: InstrumentDefinition, command: Command) -> bool:
+    """Whether `command` may move or emit: setting and calling do unless they are passive; reading never does."""
+    if isinstance(command, Execute):
+        return not is_passive(definition, command_name(command))
+    if isinstance(command, SetParameter):
+        passive = definition.passive
+        return not (passive if isinstance(passive, bool) else command.name in passive)
+    return False
+
+
+def settings_for_reconnect(
+    definition: InstrumentDefinition, asked: dict[str, Any], *, latched: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Which settings are applied again after a reconnection, and the names of those that are withheld.
+
+    Applied are those that the stanza gives, and those asked for since that are passive; so a device that lost its power
+    never begins to move or emit because its driver came back. The stanza's option ``on_reconnect`` says otherwise:
+    "reapply" all, or "withhold" all. While a stop is latched only passive ones are applied.
+    """
+    policy = definition.options.get("on_reconnect", "passive")
+    again: dict[str, Any] = {}
+    withheld: list[str] = []
+    for name, value in {**definition.settings, **asked}.items():
+        passive = not may_move(definition, SetParameter(name, value))
+        as_given = name in definition.settings and definition.settings[name] == value
+        wanted = policy == "reapply" or (policy == "passive" and (passive or as_given))
+        if wanted and (passive or not latched):
+            again[name] = value
+        else:
+            withheld.append(name)
+    return again, withheld

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+class PollSchedule:
+    """When the next reading of a channel is due: on the grid ``begun + k × every``, so it never drifts.
+
+    A reading that comes too late for its grid point is skipped and counted, never made up for by two in a row.
+    """
+
+    __slots__ = ("_begun_s", "_index", "every_s", "skipped")
+
+    def __init__(self, every_s: float, now_s: float) -> None:
+        self.every_s = every_s
+        self.skipped = 0
+        self._begun_s = now_s
+        self._index = 0
+
+    @property
+    def due_s(self) -> float:
+        """The moment of the next reading."""
+        return self._begun_s + self._index * self.every_s
+
+    def done(self, now_s: float) -> None:
+        """The reading that was due has been made (or has failed), and ended at `now_s`."""
+        following = self._index + 1
+        in_future = max(following, math.ceil((now_s - self._begun_s) / self.every_s - 1e-9))
+        self.skipped += in_future - following
+        self._index = in_future
+
+    def begin(self, now_s: float) -> None:
+        """Start a new grid at `now_s`: after a pause that was nobody's lateness."""
+        self._begun_s, self._index = now_s, 0
+
+
+@dataclass(frozen=True, slots=True)
+class BackoffPolicy:
+    """How long to wait before the next attempt, after so many failures in a row."""
+
+    first_s: float = 0.5
+    factor: float = 2.0
+    longest_s: float = 30.0
+
+    def delay_s(self, failures: int) -> float:
+        """Seconds to wait after the `failures`-th failure in a row (1, 2, …)."""
+        exponent = min(max(0, failures - 1), 64)
+        return min(self.longest_s, self.first_s * self.factor**exponent)

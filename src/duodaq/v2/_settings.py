@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from typing import Any
+
+from duodaq.errors import DuodaqError
+from duodaq.model import GetParameter, InstrumentDefinition, Measurement, Parameters, Scalar, SetParameter
+from duodaq.telemetry import get_logger
+from duodaq.v2._reading import split_unit
+
+_LOG = get_logger("v2.settings")
+
+
+class WatchedSettings:
+    """What an instrument's settings are, as far as its driver told: kept in the parameter table."""
+
+    def __init__(self, definition: InstrumentDefinition, parameters: Parameters) -> None:
+        self.names = tuple(dict.fromkeys((*definition.watched, *definition.settings)))
+        self.asked: dict[str, Any] = {}
+        self._id = definition.id
+        self._parameters = parameters
+
+    def note(self, command: SetParameter | GetParameter, value: Any) -> None:
+        """A setting has been set (`value` is what the device accepted) or read."""
+        if isinstance(command, SetParameter):
+            self.asked[command.name] = command.value
+        if isinstance(command, SetParameter) or command.name in self.names:
+            self._put(command.name, value)
+
+    def note_reading(self, name: str, measurement: Measurement) -> None:
+        """A polled value that is also watched."""
+        if name in self.names and isinstance(measurement, Scalar):
+            self._put(name, measurement.value, measurement.unit)
+
+    def accept(self, values: dict[str, Any]) -> None:
+        """Values as just read back."""
+        for name, value in values.items():
+            self._put(name, value)
+
+    def _put(self, name: str, value: Any, unit: str = "") -> None:
+        plain, own_unit = split_unit(value)
+        try:
+            self._parameters.put("v2", self._id, name, plain, own_unit or unit)
+        except DuodaqError as error:
+            _LOG.warning("not in the parameter table", instrument=self._id, name=name, error=str(error))

@@ -1,0 +1,88 @@
+"""Classes that belong to no library: a lab's own blocking code, changed in not one line."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from duodaq.errors import ConfigError
+from duodaq.model import InstrumentDefinition
+from duodaq.v2.families._line import SharedLine
+from duodaq.v2.families._serial import SharedSerial
+
+PORT_PARAMETERS = ("port", "serial", "connection", "adapter", "ser")
+PLACEHOLDER = "{port}"
+_CLOSERS = ("close", "disconnect")
+
+
+class PlainFamily:
+    """Any class: it is given a pyserial-compatible object on a shared port, or opens its device itself."""
+
+    name = "plain"
+
+    def claims(self, driver: Callable[..., Any]) -> bool:
+        """Every class that no other family claims."""
+        return True
+
+    def construct(self, driver: Callable[..., Any], definition: InstrumentDefinition, line: SharedLine | None) -> Any:
+        """Call the class with the stanza's arguments, the port's serial object among them."""
+        arguments = dict(definition.args)
+        if line is not None:
+            serial = SharedSerial(line, definition.options.get("timeout_s"))
+            arguments.update(_place_port(driver, definition, serial))
+        check_arguments(driver, definition, arguments)
+        return driver(**arguments)
+
+    def close(self, driver: Any) -> None:
+        """Call its `close` or `disconnect`, if it has one."""
+        for name in _CLOSERS:
+            method = getattr(driver, name, None)
+            if callable(method):
+                method()
+                return
+
+
+def _place_port(
+    driver: Callable[..., Any], definition: InstrumentDefinition, serial: SharedSerial
+) -> dict[str, SharedSerial]:
+    marked = [name for name, value in definition.args.items() if value == PLACEHOLDER]
+    if marked:
+        return dict.fromkeys(marked, serial)
+    parameters = _parameters(driver)
+    for name in PORT_PARAMETERS:
+        if name in parameters and name not in definition.args:
+            return {name: serial}
+    raise ConfigError(
+        f"{_name(driver)} takes no {', '.join(PORT_PARAMETERS[:-1])} or {PORT_PARAMETERS[-1]}",
+        key=f"instruments.{definition.id}.port",
+        remedy=f'Say which argument is to get the port: args = {{ name = "{PLACEHOLDER}" }}; '
+        "or drop `port` if the class opens its device itself.",
+    )
+
+
+def check_arguments(driver: Callable[..., Any], definition: InstrumentDefinition, arguments: dict[str, Any]) -> None:
+    """Raise ConfigError unless the class takes `arguments`; a TypeError from within it is something else."""
+    try:
+        signature = inspect.signature(driver)
+    except (TypeError, ValueError):
+        return  # a class of C code that does not tell
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        raise ConfigError(
+            f"{_name(driver)}{signature}: {error}",
+            key=f"instruments.{definition.id}.args",
+            remedy="Name its arguments in `args`.",
+        ) from error
+
+
+def _parameters(driver: Callable[..., Any]) -> tuple[str, ...]:
+    try:
+        return tuple(inspect.signature(driver).parameters)
+    except (TypeError, ValueError):
+        return ()
+
+
+def _name(driver: Callable[..., Any]) -> str:
+    return getattr(driver, "__name__", repr(driver))
