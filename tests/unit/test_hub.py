@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from duodaq.clock import pause
 from duodaq.dataplane import AlarmKind, Hub, OccupancyAlarm, Policy
 from duodaq.errors import MailboxFullError, StoppedError
 from duodaq.model import Image
@@ -98,7 +99,7 @@ async def test_publish_wait_waits_until_a_blocking_reader_has_room():
     reader = hub.subscribe("reader", capacity=1, policy=Policy.BLOCK)
     hub.publish(keyed("a", 0))
     waiting = asyncio.create_task(hub.publish_wait(keyed("a", 1), 5))
-    await asyncio.sleep(0)
+    await pause(0)
     assert reader.get_nowait() == ("a", 0)
     await waiting
     assert reader.get_nowait() == ("a", 1)
@@ -119,7 +120,7 @@ async def test_publish_wait_goes_on_when_the_full_reader_leaves():
     reader = hub.subscribe("reader", capacity=1, policy=Policy.BLOCK)
     hub.publish(keyed("a", 0))
     waiting = asyncio.create_task(hub.publish_wait(keyed("a", 1), 5))
-    await asyncio.sleep(0)
+    await pause(0)
     reader.close()
     await waiting
     assert hub.ledger().produced_of("a") == 2

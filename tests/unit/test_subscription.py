@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from duodaq.clock import pause
 from duodaq.dataplane import Hub
 from duodaq.errors import StoppedError
 
@@ -17,7 +18,7 @@ def hub() -> Hub[int]:
 async def test_get_waits_for_an_item_published_on_the_same_loop(hub):
     reader = hub.subscribe("reader")
     waiting = asyncio.create_task(reader.get(5))
-    await asyncio.sleep(0)
+    await pause(0)
     hub.publish(7)
     assert await waiting == 7
 
@@ -25,7 +26,7 @@ async def test_get_waits_for_an_item_published_on_the_same_loop(hub):
 async def test_get_is_woken_by_a_publisher_in_another_thread(hub):
     reader = hub.subscribe("reader")
     waiting = asyncio.create_task(reader.get(5))
-    await asyncio.sleep(0)
+    await pause(0)
     await asyncio.to_thread(hub.publish, 7)
     assert await waiting == 7
 
@@ -40,7 +41,7 @@ async def test_get_times_out_when_nothing_comes(hub):
 async def test_a_cancelled_get_loses_nothing(hub):
     reader = hub.subscribe("reader")
     waiting = asyncio.create_task(reader.get(5))
-    await asyncio.sleep(0)
+    await pause(0)
     hub.publish(7)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -51,7 +52,7 @@ async def test_a_cancelled_get_loses_nothing(hub):
 async def test_a_cancelled_reader_passes_its_wakeup_to_the_next(hub):
     reader = hub.subscribe("reader")
     first, second = asyncio.create_task(reader.get(5)), asyncio.create_task(reader.get(5))
-    await asyncio.sleep(0)
+    await pause(0)
     hub.publish(7)
     first.cancel()
     assert await second == 7
@@ -84,7 +85,7 @@ async def test_get_many_lingers_for_a_full_batch(hub):
     reader = hub.subscribe("reader")
     waiting = asyncio.create_task(reader.get_many(3, 5, linger_s=5))
     for number in range(3):
-        await asyncio.sleep(0)
+        await pause(0)
         hub.publish(number)
     assert await asyncio.wait_for(waiting, 1) == [0, 1, 2]
 
@@ -98,7 +99,7 @@ async def test_get_many_lingers_no_longer_than_told(hub):
 async def test_a_lingering_reader_comes_at_once_when_its_queue_is_full(hub):
     reader = hub.subscribe("reader", capacity=2)
     waiting = asyncio.create_task(reader.get_many(100, 5, linger_s=60))
-    await asyncio.sleep(0)
+    await pause(0)
     hub.publish(1)
     hub.publish(2)
     assert await asyncio.wait_for(waiting, 1) == [1, 2]
@@ -127,7 +128,7 @@ def test_get_nowait_never_waits(hub):
 async def test_closing_wakes_a_waiting_reader(hub):
     reader = hub.subscribe("reader")
     waiting = asyncio.create_task(reader.get(5))
-    await asyncio.sleep(0)
+    await pause(0)
     reader.close()
     reader.close()
     with pytest.raises(StoppedError):
@@ -175,7 +176,7 @@ def test_a_reader_on_a_loop_that_is_gone_does_not_disturb_the_publisher(hub):
     reader = hub.subscribe("reader")
     loop = asyncio.new_event_loop()
     task = loop.create_task(reader.get())
-    loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(pause(0))
     loop.close()
     publisher = threading.Thread(target=hub.publish, args=(1,))
     publisher.start()

@@ -149,7 +149,7 @@ class Hub(Generic[T]):
         weight = 1 if self._weigh is None else self._weigh(item)
         size = self._size_of(item) if self._sizes else 0
         with self._lock:
-            full = self._refusing(item, size, False)
+            full = self._refusing(item, size, False) if self._closed or self._blocking else None
             if full is not None:
                 raise MailboxFullError(f"the queue of {full.name} at {self.name} is full; {stream} was not published")
             due = self._offer(stream, item, weight, size)
