@@ -43,7 +43,7 @@ safe = { shutdown = "stop", crash = "stop" }
 """
 
 ONE_PORT = '[ports.p]\ntcp = "a:1"\n'
-ONE_INSTRUMENT = ONE_PORT + '[instruments.i]\nruntime = "v4"\ndriver = "./d.py:D"\nport = "p"\n'
+ONE_INSTRUMENT = ONE_PORT + '[instruments.i]\nruntime = "v2"\ndriver = "./d.py:D"\nport = "p"\n'
 
 
 def lab_of(text: str, folder: Path) -> LabDefinition:
@@ -118,7 +118,7 @@ INSTRUMENT_USES = {
     "worker": 'worker = "own"',
     "required": "required = true",
     "autostart": "autostart = false",
-    "options": "options = { a = 1 }",
+    "options": "options = { acquire = true }",
 }
 
 
@@ -208,9 +208,9 @@ def test_notes_say_what_delays_a_stop_and_what_nothing_makes_safe(tmp_path: Path
 
 
 def test_notes_name_workers_and_calls_that_may_take_for_ever(tmp_path: Path) -> None:
-    text = f'[runtimes.v4]\nworker = "thread"\n{ONE_INSTRUMENT}deadline = {{ home = "never" }}\n'
+    text = f'[runtimes.v2]\nworker = "thread"\n{ONE_INSTRUMENT}deadline = {{ home = "never" }}\n'
     notes = "\n".join(describe(lab_of(text, tmp_path)))
-    assert "i (./d.py:D) in v4, worker thread, port p" in notes
+    assert "i (./d.py:D) in v2, worker thread, port p" in notes
     assert "i: home may take for ever" in notes
 
 

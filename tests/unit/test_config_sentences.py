@@ -362,7 +362,41 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "20: instruments.chopper.args.device: /dev/ttyUSB0 belongs to ports.stage, and only one program part may open "
         'it. Write port = "stage" and leave it out of args, or remove that port',
     ),
+    # what a runtime does not know
+    "option that the runtime does not know": (
+        'port = "dmm"',
+        'port = "dmm"\noptions = { restart = "never" }',
+        "13: instruments.dmm.options.restart: unknown key. The keys here: "
+        "acquire, axis_unit, hold_max_s, on_reconnect, snap, snap_unit, timeout_s",
+    ),
+    "option with a wrong choice": (
+        'port = "stage"',
+        'port = "stage"\noptions.restart = "always"',
+        '27: instruments.stage.options.restart: must be "permanent", "transient" or "never", not the string "always"',
+    ),
+    "how long a call may hold the line": (
+        'port = "dmm"',
+        'port = "dmm"\noptions.hold_max_s = "2 s"',
+        "13: instruments.dmm.options.hold_max_s: must be seconds, 0.2, or a table of seconds by method, "
+        '{ sweep = 2.0 }; it is the string "2 s"',
+    ),
+    "key of the other runtime": (
+        'port = "stage"',
+        'port = "stage"\npassive = true',
+        "27: instruments.stage.passive: belongs to instruments in v2. "
+        "Leave it out: an actor's handlers say themselves what moves",
+    ),
     # names and drivers
+    "name that means something already": (
+        "[instruments.chopper]",
+        "[instruments.scan]",
+        '17: instruments.scan: "scan" means something already: lab.scan. Choose another name',
+    ),
+    "axis name that means something already": (
+        "axes.x",
+        "axes.stop",
+        '27: instruments.stage.axes.stop: "stop" means something already: lab.stage.stop. Choose another name',
+    ),
     "name that Python cannot write": (
         "[instruments.chopper]",
         "[instruments.my-chopper]",

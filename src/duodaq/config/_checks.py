@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from duodaq.config._complaints import Said
+from pydantic import ValidationError
+
+from duodaq.config._complaints import Said, complaints
 from duodaq.config._driver_lookup import BUILT_IN_CODECS, DriverMissingError, built_in, find_driver
+from duodaq.config._options import CLASSIC_KEYS, OPTIONS
+from duodaq.config._tables import LabFile
 from duodaq.config._words import choose
 from duodaq.drivers import CODECS, codec
 from duodaq.model import InstrumentDefinition, LabDefinition, PortDefinition
@@ -18,12 +22,27 @@ def check_lab(lab: LabDefinition) -> Iterator[Said]:
     yield from _one_line_one_port(lab)
     for instrument in lab.instruments:
         yield from _name_is_usable(instrument)
+        yield from _name_is_free(instrument)
         yield from _driver_exists(instrument, lab)
         yield from _axes_differ(instrument)
         wrong_port = [*_port_fits(instrument, lab), *_opens_no_shared_device(instrument, lab)]
         yield from wrong_port or _can_be_stopped(
             instrument, lab
         )  # a wrong port has no right stop: one problem, said once
+
+
+def check_tables(tables: LabFile) -> Iterator[Said]:
+    """What does not go together inside a stanza: options and keys that its runtime does not know."""
+    for name, table in tables.instruments.items():
+        at = ("instruments", name)
+        options = OPTIONS[table.runtime]
+        try:
+            options.model_validate(table.options)
+        except ValidationError as error:
+            yield from complaints(error, options, (*at, "options"))
+        for key in sorted(table.model_fields_set & set(CLASSIC_KEYS)):
+            if table.runtime == "v4":
+                yield (*at, key), "belongs to instruments in v2", f"Leave it out: {CLASSIC_KEYS[key]}"
 
 
 def port_of(instrument: InstrumentDefinition, lab: LabDefinition) -> PortDefinition | None:
@@ -55,6 +74,28 @@ def _one_line_one_port(lab: LabDefinition) -> Iterator[Said]:
                 f"is the same line as ports.{owner} ({address_of(port)})",
                 f'Keep one of the two, and let both instruments say port = "{owner}"',
             )
+
+
+INSTRUMENT_NAMES_TAKEN = frozenset(
+    {"close", "parameters", "reset_stop", "scan", "start_recording", "status", "stop_all", "stop_recording"}
+)
+AXIS_NAMES_TAKEN = frozenset(
+    {
+        *("axes", "call", "call_soon", "channels", "driver", "finish", "get", "id", "read", "read_soon", "recover"),
+        *("restart", "runtime", "set", "snap", "start", "status", "stop"),
+    }
+)
+"""What ``lab.x`` and ``lab.stage.x`` mean already."""
+
+
+def _name_is_free(instrument: InstrumentDefinition) -> Iterator[Said]:
+    path, id = ("instruments", instrument.id), instrument.id
+    if id in INSTRUMENT_NAMES_TAKEN:
+        yield path, f'"{id}" means something already: lab.{id}', "Choose another name"
+    for axis in instrument.axes:
+        if axis.name in AXIS_NAMES_TAKEN:
+            what = f'"{axis.name}" means something already: lab.{id}.{axis.name}'
+            yield (*path, "axes", axis.name), what, "Choose another name"
 
 
 def _name_is_usable(instrument: InstrumentDefinition) -> Iterator[Said]:

@@ -33,20 +33,19 @@ _EXAMPLES = {
 }
 
 
-def complaints(error: ValidationError) -> list[Said]:
-    """Each finding of `error`: the path of its key, what is wrong, and what would be right."""
-    return [_said(details) for details in error.errors(include_url=False)]
+def complaints(error: ValidationError, table: type[BaseModel] = LabFile, at: KeyPath = ()) -> list[Said]:
+    """Each finding of `error` about a `table` that stands at `at`: where, what is wrong, and what would be right."""
+    found = [_said(details, table) for details in error.errors(include_url=False)]
+    return [((*at, *path), what, remedy) for path, what, remedy in found]
 
 
-def _said(details: ErrorDetails) -> Said:
+def _said(details: ErrorDetails, table: type[BaseModel]) -> Said:
     path, found = details["loc"], details["input"]
+    if details["type"] == "extra_forbidden":
+        return path, "unknown key", choose(str(path[-1]), known_keys(path[:-1], table), "The keys here")
     if details["type"] in _KINDS:
         return path, f"must be {_KINDS[details['type']]}, not {kind(found)}", None
     return _SENTENCES.get(details["type"], _other)(path, found, details)
-
-
-def _unknown_key(path: KeyPath, found: Any, details: ErrorDetails) -> Said:
-    return path, "unknown key", choose(str(path[-1]), known_keys(path[:-1]), "The keys here")
 
 
 def _missing(path: KeyPath, found: Any, details: ErrorDetails) -> Said:
@@ -75,7 +74,6 @@ def _other(path: KeyPath, found: Any, details: ErrorDetails) -> Said:
 
 
 _SENTENCES: dict[str, Callable[[KeyPath, Any, ErrorDetails], Said]] = {
-    "extra_forbidden": _unknown_key,
     "missing": _missing,
     "literal_error": _not_one_of,
     "value_error": _own,
@@ -84,9 +82,9 @@ _SENTENCES: dict[str, Callable[[KeyPath, Any, ErrorDetails], Said]] = {
 }
 
 
-def known_keys(path: KeyPath) -> tuple[str, ...]:
-    """The keys that may stand in the table at `path`."""
-    table: Any = LabFile
+def known_keys(path: KeyPath, within: type[BaseModel] = LabFile) -> tuple[str, ...]:
+    """The keys that may stand in the table at `path` within another."""
+    table: Any = within
     for part in path:
         table = _inside(table, str(part))
     return tuple(table.model_fields) if _is_table(table) else ()

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from duodaq.config._build import build
-from duodaq.config._checks import check_lab
+from duodaq.config._checks import check_lab, check_tables
 from duodaq.config._complaints import Said, complaints
 from duodaq.config._positions import KeyPath, Positions
 from duodaq.config._tables import LabFile
@@ -43,7 +43,7 @@ def load_lab(path: str | Path) -> LabDefinition:
     except ValidationError as error:
         raise _together(file, positions, complaints(error)) from None
     lab = build(tables, file)
-    problems = list(check_lab(lab))
+    problems = [*check_tables(tables), *check_lab(lab)]
     if problems:
         raise _together(file, positions, problems)
     return lab
