@@ -73,6 +73,8 @@ async def test_both_directions_run_at_once_and_nothing_is_echoed():
         for number in range(200):
             lab.v2.publish(scalar(number))
             lab.v4.publish(schema.scalar_batch([Scalar("laser", "power", "W", T, number, 1.0, "v4")]))
+        while lab.on_v2.offered < 400 or lab.on_v4.offered < 400:
+            await pause(0.005)
     v2, v4 = lab.v2.ledger(), lab.v4.ledger()
     for ledger in (v2, v4):
         assert ledger.produced_of("dmm.voltage") == 200
