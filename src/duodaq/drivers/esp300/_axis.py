@@ -15,7 +15,7 @@ from duodaq.model import AxisDefinition
 __all__ = ["Axis", "AxisReading", "AxisState"]
 
 _LIMIT_KINDS = frozenset({4, 5, 6, 7})
-_FAULT_KINDS = frozenset({0, 2, 3, 8, 9, 20})
+_FAULT_KINDS = frozenset({0, 2, 3, 8, 9})
 
 
 class AxisState(StrEnum):

@@ -162,8 +162,7 @@ class Esp300Driver:
         async with self._motion(axle, "home") as stops:
             await self._enable_if_off(axle, stops)
             await self._launch(axle, "OR" if mode is None else f"OR{mode}", stops)
-            await self._arrive(axle, self._home_timeout_s, _homing_reporter(progress, axle.unit))
-            self._heed_stop(axle, stops, await self.read_position(axis))
+            await self._arrive(axle, stops, self._home_timeout_s, _homing_reporter(progress, axle.unit))
 
     async def stop(self, axis: str | None = None) -> None:
         """Decelerate one axis, or all, at once: also while another exchange waits for its reply.
@@ -256,8 +255,8 @@ class Esp300Driver:
         start = await self.read_position(axle.definition.name)
         limit_s = await self._duration_limit_s(axle, target - start)
         await self._launch(axle, f"PA{number(target * axle.factor)}", stops)
-        await self._arrive(axle, limit_s, _reporter(progress, start, target, axle.unit))
-        await self._confirm(axle, target, stops)
+        await self._arrive(axle, stops, limit_s, _reporter(progress, start, target, axle.unit))
+        await self._confirm(axle, target)
 
     async def _halt(self, axle: Axis) -> None:
         # A cancelled motion must still be stopped, so the write is shielded from the next cancellation.
@@ -277,7 +276,7 @@ class Esp300Driver:
             errors = await self._empty_queue(lease)
         self._raise(axle, errors)
 
-    async def _arrive(self, axle: Axis, limit_s: float, report: Callable[[float], None]) -> None:
+    async def _arrive(self, axle: Axis, stops: int, limit_s: float, report: Callable[[float], None]) -> None:
         deadline = Deadline(limit_s)
         while not await self._flag(axle, "MD?"):
             if deadline.passed:
@@ -285,21 +284,20 @@ class Esp300Driver:
             report(await self._read(axle, "TP") / axle.factor)
             await pause(self._poll_s)
         errors = await self.read_errors()
+        if stops != self._epoch:
+            self._note(errors)
+            position = await self.read_position(axle.definition.name)
+            raise StoppedError("ended by a stop", fate="failed", left=_standing(axle, position))
         self._raise(axle, [error for error in errors if error.axis is not None])
 
-    async def _confirm(self, axle: Axis, target: float, stops: int) -> None:
+    async def _confirm(self, axle: Axis, target: float) -> None:
         position = await self.read_position(axle.definition.name)
-        self._heed_stop(axle, stops, position)
         if abs(position - target) > self._tolerance:
             raise StoppedError(
                 f"ended short of {target:g} {axle.unit}: somebody else stopped it",
                 fate="failed",
                 left=_standing(axle, position),
             )
-
-    def _heed_stop(self, axle: Axis, stops: int, position: float) -> None:
-        if stops != self._epoch:
-            raise StoppedError("ended by a stop", fate="failed", left=_standing(axle, position))
 
     async def _enable_if_off(self, axle: Axis, stops: int) -> None:
         # A person asked for this motion, so the motor may be switched on for it; after a fault that person decides.

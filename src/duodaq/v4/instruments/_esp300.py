@@ -10,7 +10,7 @@ import msgspec
 
 from duodaq.drivers.esp300 import AxisReading, Esp300Driver
 from duodaq.errors import ConfigError, OutOfRangeError
-from duodaq.model import ChannelInfo, InstrumentState, Measurement, Scalar, StartAcquisition, Stop
+from duodaq.model import ChannelInfo, InstrumentState, Measurement, Scalar, SetParameter, StartAcquisition, Stop
 from duodaq.schema import stage_batch
 from duodaq.v4._message import handler
 from duodaq.v4.instruments._context import InstrumentContext
@@ -67,7 +67,9 @@ class Esp300(InstrumentActor):
     @classmethod
     def may_move(cls, message: Any) -> bool:
         """Whether it moves: besides the motions, setting a position."""
-        return getattr(message, "name", "").endswith(".position") or super().may_move(message)
+        if isinstance(message, SetParameter):
+            return message.name.endswith(".position")
+        return super().may_move(message)
 
     def known_parameters(self) -> Mapping[str, Parameter]:
         """For each axis: position, target limits, velocity, enabled, moving, state."""
