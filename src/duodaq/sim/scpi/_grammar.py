@@ -119,7 +119,8 @@ class MessageSplitter:
         self._buffer += data
         messages: list[bytes | None] = []
         while (end := self._find_end()) is not None:
-            messages.append(None if self._skipping else bytes(self._buffer[:end]))
+            too_long = self._skipping or end > self._limit
+            messages.append(None if too_long else bytes(self._buffer[:end]))
             del self._buffer[: end + 1]
             self._scanned, self._quote, self._skipping = 0, None, False
         if len(self._buffer) > self._limit:
@@ -276,9 +277,10 @@ def _read_number(message: bytes, at: int) -> tuple[Number, int]:
     match = _NUMBER.match(message, at)
     if match is None:
         raise ScpiFault(-121)
-    _require_end(message, match.end(), -121)
+    end = match.end() if match[2] else match.end(1)
+    _require_end(message, end, -121)
     value = float(re.sub(rb"\s", b"", match[1]))
-    return Number(value, (match[2] or b"").decode().upper()), match.end()
+    return Number(value, (match[2] or b"").decode().upper()), end
 
 
 def _require_end(message: bytes, at: int, code: int) -> None:
