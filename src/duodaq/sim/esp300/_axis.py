@@ -135,8 +135,8 @@ class Axis:
             self.report(err.AXIS_PARAMETER, now_s)
 
     def moving(self, now_s: float) -> bool:
-        """Whether it is under way."""
-        return self.profile.moving(now_s)
+        """Whether it is under way; a home search is until its last leg has ended."""
+        return self.kind is Kind.HOME or self.profile.moving(now_s)
 
     def position(self, now_s: float) -> float:
         """Encoder reading in user units."""

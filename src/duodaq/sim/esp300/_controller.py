@@ -66,16 +66,8 @@ class Esp300Simulator:
     def power_cycle(self, now_s: float) -> None:
         """Settings and errors are gone, motors off, every axis at rest where it stood, and that is zero."""
         self._powered = True
-        self._errors = err.ErrorFifo(now_s)
         self._lines = LineReader()
-        self._held: deque[_Held] = deque()
-        self._wait: Wait | None = None
-        self._plain = {axis: dict(grammar.PLAIN) for axis in (1, 2, 3)}
-        self._hexadecimal = {axis: dict(grammar.HEXADECIMAL) for axis in (1, 2, 3)}
-        self._system_bits = 0
-        self._axes = {
-            number: Axis.power_up(number, self._table, self._axis_error(number), now_s) for number in (1, 2, 3)
-        }
+        self._reset(now_s)
 
     def feed(self, data: bytes, now_s: float, client: int = 0, pending: int = 0) -> list[Reply]:
         """Take bytes, carry out what is complete and not held back."""
@@ -119,13 +111,24 @@ class Esp300Simulator:
             "errors_lost": self._errors.lost,
         }
 
+    def _reset(self, now_s: float) -> None:
+        self._errors = err.ErrorFifo(now_s)
+        self._held: deque[_Held] = deque()
+        self._wait: Wait | None = None
+        self._plain = {axis: dict(grammar.PLAIN) for axis in (1, 2, 3)}
+        self._hexadecimal = {axis: dict(grammar.HEXADECIMAL) for axis in (1, 2, 3)}
+        self._system_bits = 0
+        self._axes = {
+            number: Axis.power_up(number, self._table, self._axis_error(number), now_s) for number in (1, 2, 3)
+        }
+
     def _hold(self, commands: list[Command], client: int) -> None:
         room = _HELD_BACK - len(self._held)
         self.tally.impatient += max(0, len(commands) - room)
         self._held.extend(_Held(command, client) for command in commands[:room])
 
     def _run_held(self, now_s: float, replies: list[Reply]) -> None:
-        while self._held and not self._waits(now_s):
+        while not self._waits(now_s) and self._held:
             held = self._held.popleft()
             self._run(held.command, held.client, now_s, replies)
 
@@ -175,7 +178,7 @@ class Esp300Simulator:
             case "WT":
                 self._wait = wait_for_time(now_s + _milliseconds(command))
             case "RS":
-                self.power_cycle(now_s)
+                self._reset(now_s)
             case "SM":
                 pass
             case "ZZ" if not command.query:

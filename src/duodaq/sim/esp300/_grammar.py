@@ -76,6 +76,8 @@ def immediate(commands: list[Command]) -> bool:
 def _parse_unit(unit: str) -> Command:
     if unit == "*IDN?":
         return Command("*IDN", query=True)
+    if "*" in unit or ":" in unit:
+        return Command("")  # meant for another kind of instrument, not a mixture
     match = _UNIT.fullmatch(unit)
     if match is None:
         return Command("", mixed=_hides_a_word(unit))
