@@ -104,8 +104,8 @@ def main() -> None:
         ratios["ask on uvloop / plain on asyncio"] = (best["actor on uvloop"] / best["plain on asyncio"], 0.8)
         ratios["ask on uvloop / plain on uvloop"] = (best["actor on uvloop"] / best["plain on uvloop"], 1.5)
     for what, (ratio, goal) in ratios.items():
-        print(f"{what}: {ratio:.2f} (goal ≤ {goal})")  # noqa: T201
-    print(json.dumps({"p50_us": {key: round(value, 2) for key, value in best.items()}}))  # noqa: T201
+        print(f"{what}: {ratio:.2f} (goal ≤ {goal})")
+    print(json.dumps({"p50_us": {key: round(value, 2) for key, value in best.items()}}))
 
 
 if __name__ == "__main__":

@@ -338,3 +338,21 @@ def test_a_loop_that_shuts_down_ends_an_actor_at_work_as_cancelled():
 
     run_virtual(forgetful())
     assert log == ["starting", "started", "cut", StopReason.CANCELLED, "closed"]
+
+
+def test_a_worker_cancelled_before_its_first_step_leaves_no_actor_half_alive():
+    log: list[Any] = []
+
+    async def hasty() -> None:
+        system = ActorSystem()
+        ref = await system.spawn(Lived, log)
+        asker = asyncio.ensure_future(ref.ask(1.0))
+        await pause(0)
+        next(task for task in asyncio.all_tasks() if task.get_name() == ref.name).cancel()
+        with pytest.raises(StoppedError) as caught:
+            await asker
+        assert caught.value.fate == Fate.NOT_DONE
+        await system.stop()
+
+    run_virtual(hasty())
+    assert log == ["starting", "started", StopReason.CANCELLED, "closed"]

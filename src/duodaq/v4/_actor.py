@@ -23,12 +23,14 @@ class Actor:
     """
 
     handlers: ClassVar[dict[type, HandlerSpec]] = {}
+    ordinary: ClassVar[dict[type, HandlerSpec]] = {}
     fallback: ClassVar[HandlerSpec | None] = None
     _cell: Cell
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.handlers = handlers_of(cls)
+        cls.ordinary = {kind: spec for kind, spec in cls.handlers.items() if not spec.urgent}
         cls.fallback = None if cls.receive is Actor.receive else HandlerSpec(cls.receive)
 
     @property

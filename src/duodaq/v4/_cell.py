@@ -150,7 +150,8 @@ class Cell(Work):
 
     def _serve(self, actor: Actor) -> None:
         self.actor, self.leaving = actor, None
-        self.state, self.open = ActorState.RUNNING, True
+        self.state = ActorState.RUNNING
+        self.open_for(actor.ordinary)
         self.wake()
         self.wake_urgent()
 
@@ -224,10 +225,9 @@ class Cell(Work):
             self.undone = self.cut(f"its actor crashed: {error!r}") | (self.undone or set())
             self.doom()
 
-    async def cancelled(self) -> None:
-        """The worker was cancelled from outside: end as cancelled, and let the worker wait for it."""
-        self.worker = None
-        await asyncio.wait((self.retire(StopReason.CANCELLED, 2 * self.stop_timeout_s),))
+    def retire_cancelled(self) -> asyncio.Task[ComponentReport]:
+        """The worker was cancelled from outside: end as cancelled."""
+        return self.retire(StopReason.CANCELLED, 2 * self.stop_timeout_s)
 
     def decide(self, failed: bool) -> Restart | GiveUp:
         """What the policy says now; a restart is counted."""
@@ -250,7 +250,8 @@ class Cell(Work):
         """Stop serving at once: what is in hand is unknown, what waits and moves is not done."""
         if self.actor is None:
             return
-        self.state, self.open = ActorState.RESTARTING, False
+        self.state = ActorState.RESTARTING
+        self.close()
         self.leaving = self.actor
         why = f"its actor {reason}" + (f": {error!r}" if error else "")
         self.undone = self.cut(why) | (self.undone or set())
@@ -290,7 +291,7 @@ class Cell(Work):
             why = await self._drain(DRAIN_SHARE * limit_s)
         elif self.state is ActorState.RUNNING:
             why = f"it was {reason}"
-        self.open = False
+        self.close()
         if self.state is ActorState.RUNNING:
             self.state = ActorState.STOPPING
         self.doom()
@@ -308,7 +309,8 @@ class Cell(Work):
         """Refuse new messages, and let the accepted ones end; why they did not all, or nothing."""
         if self.state is not ActorState.RUNNING:
             return ""
-        self.state, self.open = ActorState.STOPPING, False
+        self.state = ActorState.STOPPING
+        self.close()
         if self.at_rest:
             return ""
         self.quiet = self.loop.create_future()
@@ -324,7 +326,8 @@ class Cell(Work):
         """The last word: refuse everything, end the mail, leave the registry. Idempotent."""
         if self.state in _OVER:
             return
-        self.doomed, self.open, self.state = True, False, state
+        self.doomed, self.state = True, state
+        self.close()
         why = f"it is {state}" + (f": {error!r}" if error else "")
 
         def gone(envelope: Envelope) -> StoppedError:

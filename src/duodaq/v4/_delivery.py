@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _log = get_logger("v4.delivery")
 
+_CLOSED: dict[type, HandlerSpec] = {}
+
 
 class Delivery:
     """Takes messages for one actor, and tells their senders what became of them; knows nothing of who handles them."""
@@ -38,6 +40,7 @@ class Delivery:
         "expired",
         "failed",
         "fallback",
+        "fast",
         "handled",
         "late",
         "loop",
@@ -61,6 +64,7 @@ class Delivery:
         self.open = False
         self.requeue = False
         self.table: dict[type, HandlerSpec] = {}
+        self.fast: dict[type, HandlerSpec] = _CLOSED
         self.fallback: HandlerSpec | None = None
         self.waiter: asyncio.Future[bool] | None = None
         self.worker: asyncio.Task[None] | None = None
@@ -71,9 +75,35 @@ class Delivery:
         self.late: int = 0
         self.dead_letters: int = 0
 
-    def enclose(self, message: Any, reply: asyncio.Future[Any] | None) -> Envelope:
+    def send(self, message: object, reply: asyncio.Future[Any] | None) -> Envelope | None:
+        """Enclose and post `message`, or say None if there is no room for it.
+
+        Raises:
+            DeliveryError: It cannot be taken at all; see `post`. Not done.
+        """
+        spec = self.fast.get(type(message))
+        mailbox = self.mailbox
+        lane = mailbox.lane
+        depth = len(lane)
+        if spec is not None and depth < mailbox.limit:
+            envelope = Envelope(message, spec, copy_context(), reply, cast("Cell", self))
+            lane.append(envelope)
+            if depth == 0:
+                self.rouse()
+            return envelope
+        envelope = self.enclose(message, reply)
+        return envelope if self.post(envelope) else None
+
+    def send_or_wait(self, message: object, reply: asyncio.Future[Any]) -> Envelope:
+        """Enclose and post `message`; without room it waits for it, in the order of coming."""
+        envelope = self.enclose(message, reply)
+        if not self.post(envelope):
+            self.mailbox.wait(envelope, None)
+        return envelope
+
+    def enclose(self, message: object, reply: asyncio.Future[Any] | None) -> Envelope:
         """An envelope for `message`, with the sender's context variables."""
-        kind = cast("type[object]", type(message))
+        kind = type(message)
         spec = self.table.get(kind) or self._find_spec(message)
         return Envelope(message, spec, copy_context(), reply, cast("Cell", self))
 
@@ -93,6 +123,11 @@ class Delivery:
             return True
         if not self.mailbox.offer(envelope):
             return False
+        self.rouse()
+        return True
+
+    def rouse(self) -> None:
+        """There is mail: wake the worker, or have one started. Needed only when the lane was empty before."""
         waiter = self.waiter
         if waiter is not None:
             self.waiter = None
@@ -100,18 +135,19 @@ class Delivery:
                 waiter.set_result(False)
         elif self.worker is None:
             self.wake()
-        return True
 
-    def refuse(self, envelope: Envelope) -> MailboxFullError:
+    def refuse(self, message: Any) -> MailboxFullError:
         """The error of a message that found no room."""
         self.mailbox.refused += 1
-        return MailboxFullError(f"its mailbox of {self.mailbox.capacity} is full", **self.facts(envelope))
+        full = f"its mailbox of {self.mailbox.capacity} is full"
+        return MailboxFullError(full, instrument=self.name, command=type(message).__name__)
 
-    async def wait_for_room(self, envelope: Envelope, timeout_s: float) -> None:
-        """Wait, in the order of coming, until the mailbox has taken `envelope`.
+    async def wait_for_room(self, message: Any, timeout_s: float) -> None:
+        """Wait, in the order of coming, until the mailbox has taken `message`.
 
         Cancellation: the message is withdrawn, unless it was taken in the same moment.
         """
+        envelope = self.enclose(message, None)
         admission: asyncio.Future[None] = self.loop.create_future()
         self.mailbox.wait(envelope, admission)
         wait = _WaitForRoom(envelope, admission, self)
@@ -216,6 +252,14 @@ class Delivery:
             restarts=self.restarts,
         )
 
+    def open_for(self, ordinary: dict[type, HandlerSpec]) -> None:
+        """Open for messages, and let the `ordinary` ones (not urgent) take the short way."""
+        self.open, self.fast = True, ordinary
+
+    def close(self) -> None:
+        """Take nothing more without looking at the state."""
+        self.open, self.fast = False, _CLOSED
+
     @property
     def restarts(self) -> int:
         """How often it was started again."""
@@ -227,7 +271,7 @@ class Delivery:
     def wake_urgent(self) -> None:
         """There is an urgent message."""
 
-    def _find_spec(self, message: Any) -> HandlerSpec:
+    def _find_spec(self, message: object) -> HandlerSpec:
         for base in type(message).__mro__[1:]:
             spec = self.table.get(base)
             if spec is not None:
@@ -264,4 +308,4 @@ class _WaitForRoom(msgspec.Struct, eq=False):
 
     def expire(self) -> None:
         if not self.admission.done() and self.delivery.mailbox.remove(self.envelope):
-            self.admission.set_exception(self.delivery.refuse(self.envelope))
+            self.admission.set_exception(self.delivery.refuse(self.envelope.message))

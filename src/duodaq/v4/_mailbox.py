@@ -11,6 +11,10 @@ Rules whoever edits this must keep:
 5. The urgent lane is apart: never behind the ordinary one, bounded by the same capacity; `force` (link notices, at
    most one for each link) is not refused.
 6. An idle mailbox owns no deque: a deque costs 600 bytes, an idle actor may cost 4 kB in all.
+7. `lane` and `limit` are open so that a sender saves the call: ``if len(lane) < limit: lane.append(envelope)`` is all
+   of `offer` in the common case. So `limit` is 0 whenever that would be wrong: no deque yet, or somebody waits. The
+   deque stays the same one until `fold`.
+8. Counters are kept where things leave (`passed`), not where they come: what came is what left and what is here.
 
 Nothing here waits, schedules or raises: it is a state machine, tested against a model.
 """
@@ -24,26 +28,38 @@ from collections.abc import Callable, Iterator
 from duodaq.v4._message import Envelope
 
 Admission = asyncio.Future[None]
+_NO_LANE: deque[Envelope] = deque(maxlen=0)
 
 
 class Mailbox:
     """A bounded FIFO lane with a waiting room, and an urgent lane beside it."""
 
-    __slots__ = ("_lane", "_urgent", "_waiting", "capacity", "high_water", "refused", "taken")
+    __slots__ = ("_high_water", "_urgent", "_waiting", "capacity", "lane", "limit", "passed", "refused")
 
     def __init__(self, capacity: int) -> None:
         if capacity < 1:
             raise ValueError(f"a mailbox holds at least one message, not {capacity}")
         self.capacity = capacity
-        self.high_water = 0
+        self.limit = 0
+        self.lane: deque[Envelope] = _NO_LANE
         self.refused = 0
-        self.taken = 0
-        self._lane: deque[Envelope] | None = None
+        self.passed = 0
+        self._high_water = 0
         self._urgent: deque[Envelope] | None = None
         self._waiting: deque[tuple[Envelope, Admission | None]] | None = None
 
     def __len__(self) -> int:
-        return len(self._lane) if self._lane else 0
+        return len(self.lane)
+
+    @property
+    def taken(self) -> int:
+        """How many it has taken in, both lanes together."""
+        return self.passed + len(self.lane) + self.urgent_depth
+
+    @property
+    def high_water(self) -> int:
+        """How many the lane has held at most."""
+        return max(self._high_water, len(self.lane))
 
     @property
     def waiting(self) -> int:
@@ -57,16 +73,11 @@ class Mailbox:
 
     def offer(self, envelope: Envelope) -> bool:
         """Take `envelope` into the lane, or say False if there is no room for it or others wait before it."""
-        lane = self._lane
-        if lane is None:
-            lane = self._lane = deque()
-        depth = len(lane)
-        if depth >= self.capacity or self._waiting:
+        if self.lane is _NO_LANE:
+            self.lane, self.limit = deque(), self.capacity
+        if len(self.lane) >= self.limit:
             return False
-        lane.append(envelope)
-        self.taken += 1
-        if depth >= self.high_water:
-            self.high_water = depth + 1
+        self.lane.append(envelope)
         return True
 
     def wait(self, envelope: Envelope, admission: Admission | None) -> None:
@@ -74,12 +85,17 @@ class Mailbox:
         if self._waiting is None:
             self._waiting = deque()
         self._waiting.append((envelope, admission))
+        self.limit = 0
 
     def take(self) -> Envelope | None:
         """The oldest envelope of the lane, or None; makes room for one who waits."""
-        lane = self._lane
-        if not lane:
+        lane = self.lane
+        depth = len(lane)
+        if depth == 0:
             return None
+        if depth > self._high_water:
+            self._high_water = depth
+        self.passed += 1
         envelope = lane.popleft()
         if self._waiting:
             self._admit()
@@ -92,18 +108,22 @@ class Mailbox:
         if len(self._urgent) >= self.capacity and not force:
             return False
         self._urgent.append(envelope)
-        self.taken += 1
         return True
 
     def take_urgent(self) -> Envelope | None:
         """The oldest envelope of the urgent lane, or None."""
-        return self._urgent.popleft() if self._urgent else None
+        if not self._urgent:
+            return None
+        self.passed += 1
+        return self._urgent.popleft()
 
     def remove(self, envelope: Envelope) -> bool:
         """Take `envelope` out wherever it waits; False if it is not here (any more)."""
-        for lane in (self._lane, self._urgent):
+        self._note_high_water()
+        for lane in (self.lane, self._urgent):
             if lane and envelope in lane:
                 lane.remove(envelope)
+                self.passed += 1
                 self._admit()
                 return True
         for index, (waiter, _) in enumerate(self._waiting or ()):
@@ -117,13 +137,16 @@ class Mailbox:
         self, unwanted: Callable[[Envelope], bool], *, urgent: bool = False
     ) -> list[tuple[Envelope, Admission | None]]:
         """Take out all that is `unwanted`, oldest first; the urgent lane too if `urgent`."""
+        self._note_high_water()
         gone: list[tuple[Envelope, Admission | None]] = []
-        if self._urgent and urgent:
-            gone += [(envelope, None) for envelope in self._urgent if unwanted(envelope)]
-            self._urgent = deque(envelope for envelope in self._urgent if not unwanted(envelope))
-        if self._lane:
-            gone += [(envelope, None) for envelope in self._lane if unwanted(envelope)]
-            self._lane = deque(envelope for envelope in self._lane if not unwanted(envelope))
+        for lane in (self._urgent if urgent else None, self.lane):
+            ended = [envelope for envelope in lane or () if unwanted(envelope)]
+            if lane and ended:
+                kept = [envelope for envelope in lane if not unwanted(envelope)]
+                lane.clear()
+                lane.extend(kept)
+            gone += [(envelope, None) for envelope in ended]
+        self.passed += len(gone)
         if self._waiting:
             gone += [pair for pair in self._waiting if unwanted(pair[0])]
             self._waiting = deque(pair for pair in self._waiting if not unwanted(pair[0]))
@@ -132,23 +155,23 @@ class Mailbox:
 
     def fold(self) -> None:
         """Give back what an empty mailbox does not need."""
-        if not self._lane:
-            self._lane = None
+        if not self.lane:
+            self.lane, self.limit = _NO_LANE, 0
         if not self._urgent:
             self._urgent = None
         if not self._waiting:
             self._waiting = None
 
     def __iter__(self) -> Iterator[Envelope]:
-        yield from self._lane or ()
+        yield from self.lane
+
+    def _note_high_water(self) -> None:
+        self._high_water = max(self._high_water, len(self.lane))
 
     def _admit(self) -> None:
-        while self._waiting and len(self) < self.capacity:
+        while self._waiting and len(self.lane) < self.capacity:
             envelope, admission = self._waiting.popleft()
-            if self._lane is None:
-                self._lane = deque()
-            self._lane.append(envelope)
-            self.taken += 1
-            self.high_water = max(self.high_water, len(self._lane))
+            self.lane.append(envelope)
             if admission is not None and not admission.done():
                 admission.set_result(None)
+        self.limit = 0 if self._waiting or self.lane is _NO_LANE else self.capacity

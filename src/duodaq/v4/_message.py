@@ -106,7 +106,7 @@ class HandlerSpec:
         self.idempotent = idempotent
         self.moves = moves
         self.operation = operation
-        self.direct = self.is_async and not operation
+        self.direct = not operation
         if operation and (urgent or not self.is_async):
             raise TypeError(f"{self.name}: an operation is an async handler, and never urgent")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 import pyarrow as pa
 
@@ -44,6 +44,7 @@ class DataPublisher(Hub[pa.RecordBatch]):
         accepts: Accepts | None = None,
         max_bytes: int | None = None,
         sync_overflow: SyncOverflow = "refuse",
+        initial: Iterable[pa.RecordBatch] = (),
         streams: Collection[str] | None = None,
     ) -> Subscription[pa.RecordBatch]:
         """As `Hub.subscribe`; `streams` limits it to these stream ids."""
@@ -56,6 +57,7 @@ class DataPublisher(Hub[pa.RecordBatch]):
             accepts=accepts,
             max_bytes=max_bytes,
             sync_overflow=sync_overflow,
+            initial=initial,
         )
 
 

@@ -72,6 +72,7 @@ class Work(Delivery):
         if first is not None:
             context = first.context.copy()  # its own: the first message may have to be run in the original
             self.worker = self.loop.create_task(self._work(self.actor, context), name=self.name, context=context)
+            self.worker.add_done_callback(self._worker_ended)
             self.system.note_busy(self)
 
     def wake_urgent(self) -> None:
@@ -86,14 +87,14 @@ class Work(Delivery):
             for _ in range(BURST):
                 envelope = take()
                 if envelope is None:
+                    self.in_hand = None
                     waiter = self.waiter = new_future()
                     if self.quiet is not None:
                         self.note_quiet()
                     try:
                         idle = await waiter
                     except asyncio.CancelledError:
-                        if self.actor is actor:
-                            await self.cancelled()
+                        await self._mourn(actor)
                         raise
                     if idle and not len(mailbox):
                         self.worker = None
@@ -104,7 +105,9 @@ class Work(Delivery):
                 spec = envelope.spec
                 try:
                     if spec.direct and envelope.context == context:
-                        value = await spec.function(actor, envelope.message)
+                        value = spec.function(actor, envelope.message)
+                        if spec.is_async:
+                            value = await value
                         reply = envelope.reply
                         if reply is not None:
                             if reply.done():
@@ -118,9 +121,22 @@ class Work(Delivery):
                         return
                 if self.actor is not actor:
                     return
-                self.in_hand = None
                 self.handled += 1
-            await _breathe()
+            self.in_hand = None
+            try:
+                await _breathe()
+            except asyncio.CancelledError:
+                await self._mourn(actor)
+                raise
+
+    async def _mourn(self, actor: Actor) -> None:
+        if self.actor is actor:
+            await self.cancelled()
+
+    def _worker_ended(self, task: asyncio.Task[None]) -> None:
+        if self.worker is task:  # neither idle nor cut: cancelled before its first step, or a SystemExit
+            self.worker = None
+            self.retire_cancelled()
 
     async def _work_urgent(self, actor: Actor) -> None:
         while self.actor is actor and (envelope := self.mailbox.take_urgent()) is not None:
@@ -175,7 +191,13 @@ class Work(Delivery):
         return self.actor is actor
 
     async def cancelled(self) -> None:
-        """Somebody outside cancelled the worker (a loop that shuts down does): the life cycle overrides this."""
+        """Somebody outside cancelled the worker (a loop that shuts down does): end, and let it wait for the end."""
+        self.worker = None
+        await asyncio.wait((self.retire_cancelled(),))
+
+    def retire_cancelled(self) -> asyncio.Task[Any]:
+        """End as cancelled; the life cycle overrides this."""
+        raise NotImplementedError
 
     def run_beside(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run `work` as a task of this incarnation."""
@@ -223,7 +245,6 @@ class Work(Delivery):
         elif error is not None:
             self._blame(actor, envelope, error)
         else:
-            self.handled += 1
             self.settle(envelope, task.result())
         self.note_quiet()
 

@@ -1,0 +1,176 @@
+"""How many asks a second 100 callers get, beside pykka and xoscar on the same work; and how many tells go through.
+
+Goals: at 100 callers at least 3 × pykka's rate (5 × on uvloop) and 8 × xoscar's; tells at least a million a second on
+uvloop (two figures: taken, and taken and handled). Deadlines, links and metrics are on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from duodaq.v4 import Actor, ActorSystem, handler
+
+CALLERS = 100
+
+
+class Echo(Actor):
+    @handler(int)
+    async def echo(self, number: int) -> int:
+        return number
+
+
+class Sink(Actor):
+    @handler(int)
+    def count(self, number: int) -> None:
+        pass
+
+    @handler(str)
+    async def done(self, _: str) -> str:
+        return "done"
+
+
+class Peer(Actor):
+    """Something to be linked to."""
+
+
+async def duodaq_asks(each: int) -> float:
+    """Asks a second, by 100 callers."""
+    system = ActorSystem("bench")
+    ref = await system.spawn(Echo, links=(await system.spawn(Peer),), mailbox=CALLERS)
+
+    async def caller() -> None:
+        for index in range(each):
+            assert await ref.ask(index, 5.0) == index
+
+    begun = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    rate = CALLERS * each / (time.perf_counter() - begun)
+    await system.stop()
+    return rate
+
+
+async def duodaq_tells(count: int) -> float:
+    """Tells a second from one sender, from the first sent to the last handled."""
+    system = ActorSystem("bench")
+    ref = await system.spawn(Sink, links=(await system.spawn(Peer),), mailbox=1024)
+    tell = ref.tell
+    begun = time.perf_counter()
+    for index in range(count):
+        await tell(index)
+    await ref.ask("done", 60)
+    rate = count / (time.perf_counter() - begun)
+    assert ref.metrics.handled == count + 1
+    await system.stop()
+    return rate
+
+
+async def duodaq_taken(count: int) -> float:
+    """Tells a second, from the first sent to the last taken by the mailbox."""
+    system = ActorSystem("bench")
+    ref = await system.spawn(Sink, links=(await system.spawn(Peer),), mailbox=count + 1)
+    tell = ref.tell
+    begun = time.perf_counter()
+    for index in range(count):
+        await tell(index)
+    rate = count / (time.perf_counter() - begun)
+    await ref.ask("done", 60)
+    await system.stop()
+    return rate
+
+
+def pykka_asks(each: int) -> float:
+    """The same by 100 threads, which is what pykka's callers are."""
+    import pykka
+
+    class PykkaEcho(pykka.ThreadingActor):
+        def on_receive(self, message: Any) -> Any:
+            return message
+
+    ref = PykkaEcho.start()
+
+    def caller() -> None:
+        for index in range(each):
+            assert ref.ask(index, timeout=30.0) == index
+
+    threads = [threading.Thread(target=caller) for _ in range(CALLERS)]
+    begun = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rate = CALLERS * each / (time.perf_counter() - begun)
+    ref.stop()
+    return rate
+
+
+async def xoscar_asks(each: int) -> float:
+    """The same on xoscar, in one process, which is its fastest way."""
+    import xoscar
+
+    class XoscarEcho(xoscar.Actor):
+        async def echo(self, number: int) -> int:
+            return number
+
+    pool = await xoscar.create_actor_pool("127.0.0.1", n_process=0)
+    async with pool:
+        ref = await xoscar.create_actor(XoscarEcho, address=pool.external_address, uid="echo")
+
+        async def caller() -> None:
+            for index in range(each):
+                assert await ref.echo(index) == index
+
+        begun = time.perf_counter()
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+        return CALLERS * each / (time.perf_counter() - begun)
+
+
+def best(factory: Callable[[], asyncio.AbstractEventLoop], measure: Callable[[int], Any], count: int) -> float:
+    """The best of three runs, each on a fresh loop."""
+    rates: list[float] = []
+    for _ in range(3):
+        with asyncio.Runner(loop_factory=factory) as runner:
+            rates.append(runner.run(measure(count)))
+    return max(rates)
+
+
+def main() -> None:
+    """Measure, and print ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--each", type=int, default=500, help="asks by each of the 100 callers")
+    parser.add_argument("--tells", type=int, default=200_000)
+    options = parser.parse_args()
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    try:
+        import uvloop
+
+        loops["uvloop"] = uvloop.new_event_loop
+    except ImportError:
+        pass
+    rates = {"pykka": max(pykka_asks(max(1, options.each // 10)) for _ in range(3))}
+    try:
+        rates["xoscar"] = best(asyncio.new_event_loop, xoscar_asks, max(1, options.each // 5))
+    except ImportError:
+        sys.stderr.write("xoscar is not installed; its ratio is left out\n")
+    goals = {"pykka on asyncio": 3, "pykka on uvloop": 5, "xoscar on asyncio": 8, "xoscar on uvloop": 8}
+    for loop, factory in loops.items():
+        rates[f"asks on {loop}"] = best(factory, duodaq_asks, options.each)
+        for peer in ("pykka", "xoscar"):
+            if peer in rates:
+                ratio = rates[f"asks on {loop}"] / rates[peer]
+                print(f"100 callers on {loop} / {peer}: {ratio:.1f} (goal ≥ {goals[f'{peer} on {loop}']})")
+        rates[f"tells taken on {loop}"] = best(factory, duodaq_taken, options.tells)
+        rates[f"tells handled on {loop}"] = best(factory, duodaq_tells, options.tells)
+        for what in ("taken", "handled"):
+            print(f"tells {what} on {loop} / 1 M/s: {rates[f'tells {what} on {loop}'] / 1e6:.2f} (goal ≥ 1)")
+    print(json.dumps({"per_s": {key: round(value) for key, value in rates.items()}}))
+
+
+if __name__ == "__main__":
+    main()
