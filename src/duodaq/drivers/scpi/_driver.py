@@ -26,6 +26,7 @@ _WATCHED = (
     | EventStatus.COMMAND_ERROR
 )
 _LONGEST_QUEUE = 100
+_EXPLAIN_S = 4.5  # behind the resynchronisation, which waits for a late reply first
 _CODEC = ScpiCodec()
 
 
@@ -181,7 +182,8 @@ class ScpiDriver:
 
     async def _explain(self, command: str, silence: PortTimeoutError) -> None:
         try:
-            errors = await self.read_errors()
+            async with self._port.lease(self._holder, timeout_s=_EXPLAIN_S) as lease:
+                errors = await self._read_errors(lease)
         except DuodaqError:
             return
         if errors:
