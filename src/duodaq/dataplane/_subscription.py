@@ -66,7 +66,7 @@ class Subscription(Generic[T]):
 
     @property
     def dropped(self) -> int:
-        """What was lost, for whatever reason; the ledger has the reasons."""
+        """What was lost, for whatever reason; `losses` has the reasons."""
         return self._slot.dropped
 
     @property
@@ -88,6 +88,15 @@ class Subscription(Generic[T]):
         """Sent, dropped, drop rate, occupancy, capacity and the rest, all of one moment."""
         with self._lock:
             return self._slot.figures(clock.monotonic_s())
+
+    def losses(self) -> dict[str, int]:
+        """What was dropped, by reason."""
+        losses: dict[str, int] = {}
+        with self._lock:
+            for account in self._slot.accounts.values():
+                for reason, weight in account.dropped.items():
+                    losses[reason] = losses.get(reason, 0) + weight
+        return losses
 
     def take_missed(self) -> int:
         """How much was dropped since this was last asked; asking resets it."""
