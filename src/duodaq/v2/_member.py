@@ -139,9 +139,8 @@ def _member(attribute: Any, name: str) -> Member:
     return Member(name, readable=True, doc="")
 
 
-def _class_of(driver: Any) -> type[Any]:
-    kind: type[Any] = type(driver)
-    return kind
+def _class_of(driver: Any) -> Any:
+    return driver.__class__
 
 
 def _is_part(owner: Any, value: Any) -> bool:
