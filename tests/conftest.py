@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ from duodaq.testing import LeakWatch
 faulthandler.enable()
 
 FAILED = pytest.StashKey[bool]()
+MUST_RUN = frozenset(filter(None, os.environ.get("DUODAQ_MUST_RUN", "").split(",")))
+"""Marks of tests that may not skip themselves, as ``serial,browser``: where all that they need is installed (CI)."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,8 +29,21 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report: Any = yield
+    marks = MUST_RUN & {mark.name for mark in item.iter_markers()}
+    if report.skipped and marks and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{', '.join(marks)} test skipped itself: {report.longrepr[2]}"
     if call.when == "call":
         item.stash[FAILED] = report.outcome != "passed"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    report: Any = yield
+    if report.skipped and MUST_RUN:
+        report.outcome = "failed"
+        report.longrepr = f"the whole of {collector.nodeid} skipped itself: {report.longrepr[2]}"
     return report
 
 

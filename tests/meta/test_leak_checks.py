@@ -11,6 +11,14 @@ import asyncio, os, subprocess, sys, threading, pytest
 from duodaq.clock import block, pause
 """
 
+INI = """
+[pytest]
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+filterwarnings = error
+markers = serial
+"""
+
 LEAKS = [
     (
         """
@@ -98,9 +106,7 @@ def test_what_a_wider_fixture_holds_is_not_a_leak(pipe):
 @pytest.fixture
 def lab_of_tests(pytester: pytest.Pytester, request: pytest.FixtureRequest) -> pytest.Pytester:
     pytester.makeconftest((request.config.rootpath / "tests" / "conftest.py").read_text())
-    pytester.makeini(
-        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\nfilterwarnings = error\n"
-    )
+    pytester.makeini(INI)
     return pytester
 
 
@@ -116,3 +122,17 @@ def test_what_ends_in_time_or_is_declared_passes(lab_of_tests: pytest.Pytester) 
     lab_of_tests.makepyfile(HEADER + CLEAN)
     result = lab_of_tests.runpytest_subprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=5)
+
+
+def test_marked_test_may_not_skip_itself_where_all_is_installed(
+    lab_of_tests: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUODAQ_MUST_RUN", "serial,browser")
+    lab_of_tests.makepyfile(
+        test_marked="import pytest\n@pytest.mark.serial\ndef test_a():\n    pytest.skip('no port')\n",
+        test_other="import pytest\ndef test_b():\n    pytest.skip('as it may')\n",
+        test_whole="import pytest\npytest.importorskip('no_such_module')\n",
+    )
+    result = lab_of_tests.runpytest_subprocess("-p", "no:cacheprovider", "--continue-on-collection-errors")
+    result.assert_outcomes(failed=1, errors=1, skipped=1)
+    result.stdout.fnmatch_lines(["*serial test skipped itself: *no port*"])
