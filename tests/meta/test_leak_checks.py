@@ -105,7 +105,9 @@ def test_what_a_wider_fixture_holds_is_not_a_leak(pipe):
 
 @pytest.fixture
 def lab_of_tests(pytester: pytest.Pytester, request: pytest.FixtureRequest) -> pytest.Pytester:
-    pytester.makeconftest((request.config.rootpath / "tests" / "conftest.py").read_text())
+    pytester.makeconftest(
+        (request.config.rootpath / "tests" / "conftest.py").read_text().replace("leaks(daemons", "leaks(0.5, daemons")
+    )
     pytester.makeini(INI)
     return pytester
 

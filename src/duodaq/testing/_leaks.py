@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.runners
+import functools
 import gc
+import importlib
+import importlib.util
 import os
 import threading
 from collections import Counter
@@ -79,6 +82,18 @@ def child_processes() -> frozenset[int]:
     return frozenset(found)
 
 
+@functools.cache
+def open_what_stays_open() -> None:
+    """Let libraries open now what they open once for the whole process and never close.
+
+    libuv: one pipe behind its signal lock, with its first loop.
+    """
+    if importlib.util.find_spec("uvloop") is not None:
+        loop: asyncio.AbstractEventLoop = importlib.import_module("uvloop").new_event_loop()
+        loop.run_until_complete(clock.pause(0))
+        loop.close()
+
+
 class LeakWatch:
     """Remembers what was there when it was made, and tells what has come since and stays.
 
@@ -90,6 +105,7 @@ class LeakWatch:
     """
 
     def __init__(self) -> None:
+        open_what_stays_open()
         self._before = holdings()
         self._tasks: list[str] = []
 
