@@ -272,7 +272,7 @@ async def test_end_moving_ends_what_waits_to_move_and_nothing_else(gate: threadi
 async def test_end_moving_reaches_a_command_that_is_not_in_the_queue_yet() -> None:
     async with running(stanza()) as runtime:
         moving = asyncio.create_task(runtime.command("lamp", Execute("double", (1,))))
-        await asyncio.sleep(0)  # its caller has begun; the manager has not
+        await clock.pause(0)  # its caller has begun; the manager has not
         assert runtime.end_moving("stop") == 1
         with pytest.raises(StoppedError):
             await moving

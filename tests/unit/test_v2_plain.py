@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from duodaq import clock
-from duodaq.errors import ConfigError, DuodaqError, RefusedError, StoppedError
+from duodaq.errors import ConfigError, RefusedError, StoppedError
 from duodaq.model import (
     Execute,
     GetParameter,
@@ -445,8 +445,8 @@ def test_families_are_told_apart_by_the_bases_of_the_class() -> None:
 async def test_a_stop_before_the_call_began_refuses_it_though_it_was_in_hand() -> None:
     async with hosted(chopper()) as (runtime, *_):
         moving = asyncio.create_task(runtime.command("chopper", Execute("creep")))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await clock.pause(0)
+        await clock.pause(0)
         runtime.end_moving("stop")
         with pytest.raises(StoppedError):
             await moving

@@ -125,11 +125,10 @@ def test_readings_keep_to_the_grid_and_count_what_they_skip() -> None:
 @given(st.floats(0.001, 100), st.lists(st.floats(0.0, 500), max_size=60))
 def test_a_schedule_never_drifts_and_loses_no_grid_point_uncounted(every_s: float, delays: list[float]) -> None:
     schedule = PollSchedule(every_s, 0.0)
-    done, now_s = 0, 0.0
-    for delay_s in delays:
+    now_s = 0.0
+    for done, delay_s in enumerate(delays, start=1):
         now_s = max(now_s, schedule.due_s) + delay_s
         schedule.done(now_s)
-        done += 1
         assert schedule.due_s >= now_s - 1e-6 * (1 + now_s)
         assert schedule.due_s == pytest.approx((done + schedule.skipped) * every_s)
 
@@ -222,7 +221,7 @@ def test_our_own_errors_are_passed_on_as_they_are() -> None:
     assert error.instrument == "dmm"
 
 
-class SerialException(OSError):
+class SerialException(OSError):  # noqa: N818  # the name is the point
     """As pyserial's, told by its name."""
 
 

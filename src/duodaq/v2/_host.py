@@ -6,7 +6,7 @@ from typing import Any
 
 from duodaq import clock
 from duodaq.errors import DuodaqError, LifecycleError, RefusedError
-from duodaq.model import Execute, GetParameter, InstrumentDefinition, PollDefinition, SetParameter, SnapFrame
+from duodaq.model import Command, Execute, GetParameter, InstrumentDefinition, PollDefinition, SetParameter, SnapFrame
 from duodaq.telemetry import get_logger
 from duodaq.v2._member import Member, find_method, has_member, members_of, read_member, set_member
 from duodaq.v2._reading import Reading
@@ -31,6 +31,7 @@ class DriverHost:
     def __init__(self, definition: InstrumentDefinition, lines: LineMaker) -> None:
         self._definition = definition
         self._lines = lines
+        self._polls = {poll.channel: poll for poll in definition.polls}
         self._line: SharedLine | None = None
         self._family: Family | None = None
         self._driver: Any = None
@@ -64,6 +65,30 @@ class DriverHost:
         except BaseException:
             self._release()
             raise
+
+    def connect_after(self, former: DriverHost | None, settings: dict[str, Any]) -> dict[str, Any]:
+        """Close the `former` driver if there was one, connect, apply `settings`; what the watched names read then."""
+        if former is not None:
+            former.close()
+        self.connect()
+        self.apply(settings)
+        return self.read_watched(self.watched)
+
+    def perform(self, command: Command, guard: Guard | None = None) -> Any:
+        """Carry out one command; a Reading where it asks for a measurement."""
+        match command:
+            case GetParameter():
+                poll = self._polls.get(command.name)
+                return self.get(command) if poll is None or self.has(command.name) else self.poll(poll)
+            case SetParameter():
+                return self.set_and_read(command, guard)
+            case Execute():
+                return self.execute(command, guard)
+            case SnapFrame():
+                poll = self._polls.get(command.options.get("channel", ""))
+                return self.snap(command) if poll is None else self.poll(poll)
+            case _:
+                raise RefusedError(f"V2 does not know the command {type(command).__name__}")
 
     def apply(self, settings: dict[str, Any]) -> None:
         """Set every one of `settings`, in order; the error of one that is refused names it."""

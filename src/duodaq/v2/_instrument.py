@@ -34,7 +34,6 @@ from duodaq.errors import (
 from duodaq.model import (
     ChannelInfo,
     ComponentReport,
-    Execute,
     Fate,
     GetParameter,
     InstrumentDefinition,
@@ -58,8 +57,8 @@ from duodaq.v2._member import Member
 from duodaq.v2._polling import PolledChannel, Polling
 from duodaq.v2._publisher import ReadingPublisher, Sequences
 from duodaq.v2._reading import Reading
-from duodaq.v2._rules import connect_deadline_s, deadline_s, settings_for_reconnect
-from duodaq.v2._schedule import BackoffPolicy
+from duodaq.v2._rules import connect_deadline_s, deadline_s
+from duodaq.v2._schedule import Reconnection
 from duodaq.v2._settings import WatchedSettings
 from duodaq.v2._state import OnChange, StateKeeper
 from duodaq.v2._work import Work, WorkQueue
@@ -95,16 +94,13 @@ class Instrument:
         self._states = StateKeeper(definition, services.on_change)
         self._settings = WatchedSettings(definition, services.parameters)
         self._publisher = ReadingPublisher(definition.id, services.hub, services.sequences, self.figures)
-        self._backoff = BackoffPolicy(first_s=0.25, longest_s=5.0)
+        self._link = Reconnection()
         self._host: DriverHost | None = None
         self._calls: DriverCalls | None = None
         self._task: asyncio.Task[None] | None = None
         self._started: asyncio.Future[None] | None = None
         self._work: Work | None = None
-        self._connected = False
         self._closing = False
-        self._failures = 0
-        self._retry_at: float | None = None
         self._polled_last = False
         self._stop_epoch = 0
 
@@ -150,7 +146,7 @@ class Instrument:
         """
         if self._task is not None or (self._calls is not None and self._calls.thread.busy):
             raise LifecycleError(f"it is {self.status.state} already", instrument=self.definition.id)
-        self._closing, self._failures, self._stop_epoch = False, 0, self._stop_epoch + 1
+        self._closing, self._stop_epoch, self._link = False, self._stop_epoch + 1, Reconnection()
         self._calls = DriverCalls(self.definition.id, self.definition.kill_after_s, self.figures, self._hang)
         self._started = asyncio.get_running_loop().create_future()
         self._started.add_done_callback(lambda f: f.cancelled() or f.exception())
@@ -215,7 +211,7 @@ class Instrument:
             await self._disconnect()
         except Exception as error:
             _LOG.exception("instrument task failed", instrument=self.definition.id)
-            self._connected, self._retry_at = False, None
+            self._link.lost(0.0, recoverable=False)
             self._tell_started(LifecycleError(f"its task failed: {error!r}", instrument=self.definition.id))
             self._to(_S.ERROR, f"its task failed: {error!r}", recoverable=False)
             raise
@@ -226,7 +222,7 @@ class Instrument:
 
     async def _step(self) -> None:
         now_s = self._now_s
-        if not self._connected:
+        if not self._link.up:
             await self._wait_for_reconnect(now_s)
             return
         channel = self.polling.due(now_s)
@@ -240,27 +236,29 @@ class Instrument:
             await self._carry_out(work)
 
     async def _wait_for_reconnect(self, now_s: float) -> None:
-        if self._retry_at is not None and now_s >= self._retry_at:
+        if self._link.retry_at is not None and now_s >= self._link.retry_at:
             await self._connect()
             return
-        work = await self.queue.get(self._retry_at)
+        work = await self.queue.get(self._link.retry_at)
         if work is None:
             return
         if isinstance(work.command, Recover):
             await self._recover(work)
         else:
-            work.fail(LifecycleError(f"it is not connected: {self.status.message}", left=self._outlook()))
+            work.fail(
+                LifecycleError(f"it is not connected: {self.status.message}", left=self._link.outlook(self._now_s))
+            )
 
     async def _connect(self, *, first: bool = False) -> None:
         if self._closing:
             return
         self._states.change(_S.CONNECTING)
         old, self._host = self._host, DriverHost(self.definition, self._services.lines)
-        settings = self.definition.settings if first else self._settings_again()
+        settings = self.definition.settings if first else self._settings.again(latched=self._services.latched())
         limit_s = connect_deadline_s(self.definition)
         result = await self._call(
             "connect",
-            partial(_connect_anew, old, self._host, settings),
+            partial(self._host.connect_after, old, settings),
             limit_s,
             on_overdue=lambda: self._tell_started(
                 ReplyTimeoutError(f"not connected within {limit_s} s", fate=Fate.UNKNOWN)
@@ -271,7 +269,7 @@ class Instrument:
         if result.error is not None:
             self._lose(typed_error(result.error, self.definition.id, "connect"))
             return
-        self._connected, self._retry_at = True, None
+        self._link.connected()
         self._settings.accept(result.value)
         if not first:
             self._states.count_restart()
@@ -282,7 +280,7 @@ class Instrument:
         self._tell_started(None)
 
     async def _disconnect(self) -> None:
-        host, self._host, self._connected = self._host, None, False
+        host, self._host = self._host, None
         if host is not None and self._calls is not None:
             await self._calls.run("close", host.close, None)
 
@@ -308,7 +306,7 @@ class Instrument:
             self._work = None
         if not result.hung:
             return result
-        self._connected, self._retry_at = False, self._now_s
+        self._link.broken(self._now_s)
         return None
 
     # ── commands ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -340,17 +338,23 @@ class Instrument:
         work.succeed(tuple(self.polling.channels))
 
     async def _recover(self, work: Work) -> None:
-        if self._connected and self.status.state is not _S.ERROR:
+        if self._link.up and self.status.state is not _S.ERROR:
             work.succeed(None)
             return
         await self._connect()
-        if self._connected:
+        if self._link.up:
             work.succeed(None)
         else:
-            work.fail(LifecycleError(f"it could not be recovered: {self.status.message}", left=self._outlook()))
+            work.fail(
+                LifecycleError(
+                    f"it could not be recovered: {self.status.message}", left=self._link.outlook(self._now_s)
+                )
+            )
 
     async def _drive(self, work: Work) -> None:
-        result = await self._call(work.name, partial(self._perform, work, self._stop_epoch), None, work=work)
+        assert self._host is not None
+        guard = partial(self._refuse_if_stopped, self._stop_epoch) if work.moving else None
+        result = await self._call(work.name, partial(self._host.perform, work.command, guard), None, work=work)
         if result is None:
             return
         if result.error is not None:
@@ -368,27 +372,6 @@ class Instrument:
         self._well()
         if isinstance(work.command, SetParameter) and not self._closing:
             await self._read_watched(without=work.command.name)
-
-    def _perform(self, work: Work, epoch: int) -> Any:
-        """In the driver's thread."""
-        host, command = self._host, work.command
-        assert host is not None
-        guard = partial(self._refuse_if_stopped, epoch) if work.moving else None
-        match command:
-            case GetParameter():
-                channel = self.polling.channels.get(command.name)
-                if channel is not None and not host.has(command.name):
-                    return host.poll(channel.definition)
-                return host.get(command)
-            case SetParameter():
-                return host.set_and_read(command, guard)
-            case Execute():
-                return host.execute(command, guard)
-            case SnapFrame():
-                channel = self.polling.channels.get(command.options.get("channel", ""))
-                return host.snap(command) if channel is None else host.poll(channel.definition)
-            case _:
-                raise RefusedError(f"V2 does not know the command {type(command).__name__}")
 
     def _refuse_if_stopped(self, epoch: int) -> None:
         if epoch != self._stop_epoch:
@@ -454,19 +437,17 @@ class Instrument:
 
     def _well(self) -> None:
         """The driver has answered."""
-        self._failures = 0
-        if self._connected and self.status.state is _S.ERROR and not self.polling.failing:
+        self._link.well()
+        if self._link.up and self.status.state is _S.ERROR and not self.polling.failing:
             self._ready()
 
     def _lose(self, error: DuodaqError) -> None:
         """The device is gone, or the driver of no use: Error, and a new connection after a while."""
-        self._connected = False
-        self._failures += 1
         recoverable = is_recoverable(error)
-        self._retry_at = self._now_s + self._backoff.delay_s(self._failures) if recoverable else None
+        self._link.lost(self._now_s, recoverable=recoverable)
         self._services.parameters.mark_stale("v2", self.definition.id)
         self._to(_S.ERROR, str(error), recoverable=recoverable)
-        _LOG.error("instrument lost", instrument=self.definition.id, error=str(error), attempt=self._failures)
+        _LOG.error("instrument lost", instrument=self.definition.id, error=str(error), attempt=self._link.failures)
         self._tell_started(error)
 
     def _hang(self, name: str) -> None:
@@ -488,19 +469,6 @@ class Instrument:
             self._host.revoke(reason)
         return why
 
-    def _settings_again(self) -> dict[str, Any]:
-        latched = self._services.latched()
-        again, withheld = settings_for_reconnect(self.definition, self._settings.asked, latched=latched)
-        if again or withheld:
-            _LOG.warning("settings after reconnect", instrument=self.definition.id, applied=list(again),
-                         withheld=withheld)  # fmt: skip
-        return again
-
-    def _outlook(self) -> str:
-        if self._retry_at is None:
-            return "it is not tried again by itself: mend the cause, then Recover"
-        return f"it is tried again in {max(0.0, self._retry_at - self._now_s):.1f} s"
-
     def _tell_started(self, error: DuodaqError | None) -> None:
         if self._started is None or self._started.done():
             return
@@ -508,14 +476,6 @@ class Instrument:
             self._started.set_result(None)
         else:
             self._started.set_exception(error.about(instrument=self.definition.id))
-
-
-def _connect_anew(old: DriverHost | None, host: DriverHost, settings: dict[str, Any]) -> dict[str, Any]:
-    if old is not None:
-        old.close()
-    host.connect()
-    host.apply(settings)
-    return host.read_watched(host.watched)
 
 
 def _channel_of(work: Work) -> str:

@@ -47,3 +47,37 @@ class BackoffPolicy:
         """Seconds to wait after the `failures`-th failure in a row (1, 2, …)."""
         exponent = min(max(0, failures - 1), 64)
         return min(self.longest_s, self.first_s * self.factor**exponent)
+
+
+class Reconnection:
+    """Whether a driver is connected, and when it is tried again if not. Pure; the clock is the caller's."""
+
+    def __init__(self, backoff: BackoffPolicy | None = None) -> None:
+        self.up = False
+        self.failures = 0
+        self.retry_at: float | None = None
+        self._backoff = backoff or BackoffPolicy(first_s=0.25, longest_s=5.0)
+
+    def connected(self) -> None:
+        """It is connected; whether it is well as well, its first answer tells."""
+        self.up, self.retry_at = True, None
+
+    def well(self) -> None:
+        """It has answered: the next failure is the first again."""
+        self.failures = 0
+
+    def broken(self, now_s: float) -> None:
+        """It must be connected anew, at once."""
+        self.up, self.retry_at = False, now_s
+
+    def lost(self, now_s: float, *, recoverable: bool) -> None:
+        """It could not be connected, or was lost: again after a while, longer each time, if that can help at all."""
+        self.up = False
+        self.failures += 1
+        self.retry_at = now_s + self._backoff.delay_s(self.failures) if recoverable else None
+
+    def outlook(self, now_s: float) -> str:
+        """What a person may expect."""
+        if self.retry_at is None:
+            return "it is not tried again by itself: mend the cause, then Recover"
+        return f"it is tried again in {max(0.0, self.retry_at - now_s):.1f} s"

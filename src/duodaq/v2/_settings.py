@@ -6,6 +6,7 @@ from duodaq.errors import DuodaqError
 from duodaq.model import GetParameter, InstrumentDefinition, Measurement, Parameters, Scalar, SetParameter
 from duodaq.telemetry import get_logger
 from duodaq.v2._reading import split_unit
+from duodaq.v2._rules import settings_for_reconnect
 
 _LOG = get_logger("v2.settings")
 
@@ -16,8 +17,16 @@ class WatchedSettings:
     def __init__(self, definition: InstrumentDefinition, parameters: Parameters) -> None:
         self.names = tuple(dict.fromkeys((*definition.watched, *definition.settings)))
         self.asked: dict[str, Any] = {}
+        self._definition = definition
         self._id = definition.id
         self._parameters = parameters
+
+    def again(self, *, latched: bool) -> dict[str, Any]:
+        """What is to be set again after a reconnection; that, and what is withheld, is logged."""
+        again, withheld = settings_for_reconnect(self._definition, self.asked, latched=latched)
+        if again or withheld:
+            _LOG.warning("settings after reconnect", instrument=self._id, applied=list(again), withheld=withheld)
+        return again
 
     def note(self, command: SetParameter | GetParameter, value: Any) -> None:
         """A setting has been set (`value` is what the device accepted) or read."""

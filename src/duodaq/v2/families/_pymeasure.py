@@ -7,9 +7,7 @@ only once a class of it is to be constructed.
 """
 
 # PyMeasure ships no type information; it is met through Any here and nowhere else.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false, reportUntypedBaseClass=false
-# pyright: reportMissingParameterType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUntypedBaseClass=false
 
 from __future__ import annotations
 
