@@ -11,7 +11,7 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 
 import numpy as np
 import pyarrow as pa
@@ -125,9 +125,9 @@ async def raw_columns(rows: list[Scalar], size: int = 256) -> float:
     return len(rows) / (time.perf_counter() - began)
 
 
-def best(measure: Callable[[list[Scalar]], Awaitable[float]], rows: list[Scalar], repeats: int) -> float:
+def best(measure: Callable[[list[Scalar]], Coroutine[None, None, float]], rows: list[Scalar], repeats: int) -> float:
     """The best of several runs, in rows a second."""
-    return max(asyncio.run(measure(rows)) for _ in range(repeats))  # type: ignore[arg-type]
+    return max(asyncio.run(measure(rows)) for _ in range(repeats))
 
 
 def main() -> int:

@@ -196,7 +196,7 @@ async def test_scpi_events_are_not_measurements_and_stay_in_v4():
 
 async def test_what_cannot_be_translated_is_dropped_alone_and_counted():
     bad = Image("cam", "picture", "counts", T, 0, np.zeros((2, 2, 2)), "v2")
-    wrong = scalar(1, value="not a number")  # type: ignore[arg-type]
+    wrong = scalar(1, value="not a number")
     async with Lab() as lab:
         for one in (scalar(0), wrong, bad, scalar(2)):
             lab.v2.publish(one)

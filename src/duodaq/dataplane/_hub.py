@@ -180,7 +180,7 @@ class Hub(Generic[T]):
                 sleeper = LoopSleeper(0)
                 full.writers.append(sleeper)
             try:
-                woken = await sleeper.sleep(None if ends_s is None else max(0.0, ends_s - loop.time()))
+                woken = await sleeper.wait(None if ends_s is None else max(0.0, ends_s - loop.time()))
             finally:
                 with self._lock:
                     full.leave(full.writers, sleeper)

@@ -38,7 +38,7 @@ class LoopSleeper:
         except RuntimeError:  # its loop is closed: nobody sleeps there any more
             return
 
-    async def sleep(self, timeout_s: float | None) -> bool:
+    async def wait(self, timeout_s: float | None) -> bool:
         """Sleep until woken (True) or until `timeout_s` has passed (False), on the loop's own clock."""
         if timeout_s is None:
             return await self._future
@@ -65,6 +65,6 @@ class ThreadSleeper:
     def wake(self) -> None:
         self._event.set()
 
-    def sleep(self, timeout_s: float | None) -> bool:
+    def wait(self, timeout_s: float | None) -> bool:
         """Sleep until woken (True) or until `timeout_s` has passed (False)."""
         return self._event.wait(timeout_s)

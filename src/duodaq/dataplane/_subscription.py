@@ -175,7 +175,7 @@ class Subscription(Generic[T]):
                 sleeper = ThreadSleeper(1)
                 self._slot.readers.append(sleeper)
             try:
-                woken = sleeper.sleep(None if timeout_s is None else deadline.left_s)
+                woken = sleeper.wait(None if timeout_s is None else deadline.left_s)
             finally:
                 with self._lock:
                     self._slot.leave(self._slot.readers, sleeper)
@@ -208,7 +208,7 @@ class Subscription(Generic[T]):
                 sleeper = LoopSleeper(want)
                 self._slot.readers.append(sleeper)
             try:
-                woken = await sleeper.sleep(None if ends_s is None else max(0.0, ends_s - loop.time()))
+                woken = await sleeper.wait(None if ends_s is None else max(0.0, ends_s - loop.time()))
             finally:
                 with self._lock:
                     self._slot.leave(self._slot.readers, sleeper)
