@@ -11,7 +11,7 @@ from duodaq.clock import pause
 from duodaq.errors import DeliveryError, LifecycleError, StoppedError
 from duodaq.model import Fate, Outcome
 from duodaq.testing import run_virtual, virtual_time
-from duodaq.v4 import Actor, ActorState, ActorSystem, LinkNotice, StopReason, handler
+from duodaq.v4 import Actor, ActorState, ActorSystem, Finish, LinkNotice, RestartPolicy, StopReason, Supervisor, handler
 
 FOREVER_S = 1e9
 FREE = asyncio.Event()
@@ -356,3 +356,50 @@ def test_a_worker_cancelled_before_its_first_step_leaves_no_actor_half_alive():
 
     run_virtual(hasty())
     assert log == ["starting", "started", StopReason.CANCELLED, "closed"]
+
+
+class Finishing(Lived):
+    @handler(int)
+    async def finish(self, number: int) -> None:
+        raise Finish(number)
+
+
+@pytest.mark.parametrize(("kind", "state", "starts"), [("transient", "stopped", 1), ("permanent", "running", 2)])
+@virtual_time
+async def test_an_actor_may_finish_by_itself_and_only_a_permanent_one_comes_back(kind: Any, state: str, starts: int):
+    told: list[Any] = []
+    system, log = ActorSystem(), []
+    ref = await system.spawn(
+        Finishing, log, restart=RestartPolicy(kind), supervisor=Supervisor(on_escalate=told.append)
+    )
+    assert await ref.ask(3) == 3
+    await pause(1)
+    assert (ref.state, log.count("started"), told) == (state, starts, [])
+    assert log.count("closed") == 1
+    await system.stop()
+
+
+@virtual_time
+async def test_a_stop_keeps_its_budget_while_a_recovery_hangs_in_on_stop():
+    system, log = ActorSystem(), []
+    ref = await system.spawn(Lived, log, 0.0, FOREVER_S, stop_timeout_s=100)
+    await ref.tell(b"crash")
+    await pause(1)
+    begun = system.now_s()
+    (report,) = await system.stop(2)
+    assert system.now_s() - begun <= 2
+    assert (report.outcome, "still under way" in report.why) == (Outcome.FORCED, True)
+    assert log.count("closed") == 0
+
+
+@virtual_time
+async def test_a_stop_keeps_its_budget_while_a_start_is_being_undone():
+    system, log = ActorSystem(), []
+    spawning = asyncio.ensure_future(system.spawn(Lived, log, FOREVER_S, FOREVER_S, stop_timeout_s=100))
+    await pause(1)
+    begun = system.now_s()
+    await system.stop(2)
+    assert system.now_s() - begun <= 2
+    with pytest.raises(StoppedError):
+        await spawning
+    assert log == ["starting", StopReason.STOPPED]

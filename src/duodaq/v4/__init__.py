@@ -5,6 +5,7 @@ from duodaq.v4._actor import Actor
 from duodaq.v4._message import (
     ActorState,
     DeadLetter,
+    Finish,
     LinkNotice,
     MailboxMetrics,
     StopReason,
@@ -26,6 +27,7 @@ __all__ = [
     "DataPublisher",
     "DeadLetter",
     "Escalation",
+    "Finish",
     "GiveUp",
     "LinkNotice",
     "MailboxMetrics",

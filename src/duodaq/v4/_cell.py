@@ -65,6 +65,7 @@ class Cell(Work):
         "ref",
         "restarts_s",
         "start_timeout_s",
+        "starting",
         "stop_timeout_s",
         "supervisor",
         "total_restarts",
@@ -93,7 +94,7 @@ class Cell(Work):
         self.start_timeout_s = start_timeout_s
         self.stop_timeout_s = stop_timeout_s
         self.incarnation = self.total_restarts = 0
-        self.doomed = False
+        self.doomed = self.starting = False
         self.dooming: StopReason | None = None
         self.error: BaseException | None = None
         self.links: set[Cell] | None = None
@@ -138,7 +139,9 @@ class Cell(Work):
         self.incarnation += 1
         self.error = None
         self.table, self.fallback = actor.handlers, actor.fallback
+        self.starting = True
         error = await self._run_hook(actor.on_start, Actor.on_start, self.start_timeout_s, "on_start")
+        self.starting = False
         error = self.error or error
         if error is None and not self.doomed:
             self._serve(actor)
@@ -213,12 +216,13 @@ class Cell(Work):
 
     def crash(self, error: BaseException, *, failed: bool = True) -> None:
         """The incarnation ends because of `error`; its supervisor decides what follows."""
-        if self.hook is not None and self.state in (ActorState.STARTING, ActorState.RESTARTING):
+        if self.starting and self.hook is not None:
             self.error = error
             self.hook.cancel()
         elif self.state is ActorState.RUNNING:
-            _log.warning("actor crashed", actor=self.name, error=repr(error))
-            self._interrupt(StopReason.CRASHED, error)
+            if failed:
+                _log.warning("actor crashed", actor=self.name, error=repr(error))
+            self._interrupt(StopReason.CRASHED if failed else StopReason.STOPPED, error if failed else None)
             self.system.own(self.supervisor.recover(self, error, failed=failed), f"{self.name}.recovery")
         elif self.state is ActorState.STOPPING:
             _log.warning("actor crashed while it stopped", actor=self.name, error=repr(error))
@@ -270,7 +274,7 @@ class Cell(Work):
             self.wakeup.set_result(None)
         if self.quiet is not None and not self.quiet.done():
             self.quiet.set_result(None)
-        if self.hook is not None and self.state in (ActorState.STARTING, ActorState.RESTARTING):
+        if self.starting and self.hook is not None:
             self.hook.cancel()
 
     def retire(self, reason: StopReason, limit_s: float) -> asyncio.Task[ComponentReport]:
@@ -299,11 +303,24 @@ class Cell(Work):
             self.leaving = self.actor
             self.undone = self.cut(f"its actor was {reason}") | (self.undone or set())
         self.announce(reason, None, final=True)
-        async with self._turn():
-            why = (await self._end(reason, begun_s + limit_s)) or why
+        why = (await self._end_in_turn(reason, begun_s + limit_s)) or why
         self.bury(ActorState.STOPPED, None)
         outcome = Outcome.LEAKED if self.leaked else Outcome.FORCED if why else Outcome.CLEAN
         return ComponentReport(self._component(), outcome, why, self.loop.time() - begun_s)
+
+    async def _end_in_turn(self, reason: StopReason, until_s: float) -> str:
+        turn = self._turn()
+        try:
+            async with asyncio.timeout_at(until_s - (until_s - self.loop.time()) * DRAIN_SHARE / 4):
+                await turn.acquire()
+        except TimeoutError:
+            if self.hook is not None:
+                self.hook.cancel()
+            return "its on_start or on_stop was still under way when its time was up"
+        try:
+            return await self._end(reason, until_s)
+        finally:
+            turn.release()
 
     async def _drain(self, limit_s: float) -> str:
         """Refuse new messages, and let the accepted ones end; why they did not all, or nothing."""
@@ -348,7 +365,8 @@ class Cell(Work):
             raise ValueError(f"{self.name} cannot be linked to itself")
         for one, two in ((self, other), (other, self)):
             if two.state in _OVER:
-                one.notify(LinkNotice(two.ref, StopReason.STOPPED, two.error, final=True))
+                reason = StopReason.STOPPED if two.state is ActorState.STOPPED else StopReason.CRASHED
+                one.notify(LinkNotice(two.ref, two.dooming or reason, two.error, final=True))
             elif one.state not in _OVER:
                 one.links = {*(one.links or ()), two}
 

@@ -43,6 +43,17 @@ class StopReason(StrEnum):
     START_FAILED = "start failed"
 
 
+class Finish(Exception):  # noqa: N818 - it is no error: raising it is how a handler says that the work is over
+    """Raised in a handler, it ends the actor as finished: `reply` goes to the asker, `on_stop` runs.
+
+    An actor whose policy is permanent is started again; any other is stopped, and nothing escalates.
+    """
+
+    def __init__(self, reply: Any = None) -> None:
+        super().__init__("finished")
+        self.reply = reply
+
+
 class LinkNotice(msgspec.Struct, frozen=True):
     """An actor that one is linked to has ended. Unless `final`, its supervisor starts it again and the link stays."""
 

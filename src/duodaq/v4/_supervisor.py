@@ -24,7 +24,7 @@ import msgspec
 
 from duodaq.telemetry import get_logger
 from duodaq.v4._message import ActorState, StopReason
-from duodaq.v4._policy import GiveUp, Strategy, affected_by
+from duodaq.v4._policy import GiveUp, Restart, Strategy, affected_by
 
 if TYPE_CHECKING:
     from duodaq.v4._cell import Cell
@@ -93,20 +93,23 @@ class Supervisor:
     async def _recover(self, cell: Cell, error: BaseException, failed: bool) -> None:
         group = self._group(cell)
         verdict = cell.decide(failed)
-        reason = StopReason.CRASHED
-        cell.announce(reason, error, final=isinstance(verdict, GiveUp))
+        reason = StopReason.CRASHED if failed else StopReason.STOPPED
+        cell.announce(reason, error if failed else None, final=isinstance(verdict, GiveUp))
         while True:
-            for member in reversed(group):
+            for member in reversed(group if failed or isinstance(verdict, Restart) else [cell]):
                 await member.suspend(reason if member is cell else StopReason.RESTARTED, error)
             if isinstance(verdict, GiveUp):
-                await self._give_up(cell, group, error, verdict.why)
+                if failed:
+                    await self._give_up(cell, group, error, verdict.why)
+                else:
+                    cell.bury(ActorState.STOPPED, None)
                 return
             await cell.rest(verdict.delay_s)
             broken = await self._resume(group)
             if broken is None:
                 return
             cell, error = broken
-            reason = StopReason.START_FAILED
+            reason, failed = StopReason.START_FAILED, True
             verdict = cell.decide(True)
             if isinstance(verdict, GiveUp):
                 cell.announce(reason, error, final=True)

@@ -188,11 +188,12 @@ class ActorSystem:
             How each of them ended, in the order of their spawning.
         """
         self._closing = True
+        until_s = self.now_s() + timeout_s
         ends = [cell.retire(StopReason.STOPPED, timeout_s) for cell in self.registry.cells()]
         if ends:
             await asyncio.wait(ends)
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)
+            await asyncio.wait(self._tasks, timeout=max(0.0, until_s - self.now_s()))
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None

@@ -6,6 +6,7 @@ import asyncio
 from typing import Protocol
 
 TICK_S = 0.005
+_NEVER = float("inf")
 
 
 class Expiring(Protocol):
@@ -29,7 +30,9 @@ class DeadlineWheel:
         self._slots: dict[int, set[Expiring]] = {}
 
     def add(self, entry: Expiring, seconds: float) -> set[Expiring]:
-        """Let `entry` expire in `seconds` (finite), and return the slot to discard it from."""
+        """Let `entry` expire in `seconds` (``inf``: never), and return the slot to discard it from."""
+        if seconds == _NEVER:
+            return set()
         tick = int((self._clock_s() + seconds) / TICK_S) + 1
         slot = self._slots.get(tick)
         if slot is None:

@@ -25,7 +25,7 @@ from duodaq.errors import DeliveryError, MailboxFullError, RestartingError, Stop
 from duodaq.model import Fate
 from duodaq.telemetry import get_logger
 from duodaq.v4._delivery import Delivery
-from duodaq.v4._message import ActorState, Envelope
+from duodaq.v4._message import ActorState, Envelope, Finish
 from duodaq.v4._operation import CURRENT, Operation
 
 if TYPE_CHECKING:
@@ -180,14 +180,18 @@ class Work(Delivery):
         return self._blame(actor, envelope, error)
 
     def _blame(self, actor: Actor, envelope: Envelope, error: BaseException) -> bool:
-        self.failed += 1
-        self.fail(envelope, error)
-        if envelope.reply is None:
+        finished = isinstance(error, Finish)
+        if finished:
+            self.settle(envelope, error.reply)
+        else:
+            self.failed += 1
+            self.fail(envelope, error)
+        if envelope.reply is None or finished:
             if self.in_hand is envelope:
                 self.in_hand = None
             if self.urgent_in_hand is envelope:
                 self.urgent_in_hand = None
-            self.crash(error)
+            self.crash(error, failed=not finished)
         return self.actor is actor
 
     async def cancelled(self) -> None:
