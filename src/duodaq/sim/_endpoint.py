@@ -142,10 +142,15 @@ class PtyEndpoint:
 
     @staticmethod
     def _point_link(link: Path, device: str) -> None:
+        if link.exists() and not link.is_symlink():
+            raise FileExistsError(errno.EEXIST, "there is something that is no symlink", str(link))
         fresh = link.with_name(f".{link.name}.{os.getpid()}")
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(device)
-        fresh.replace(link)
+        try:
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(device)
+            fresh.replace(link)
+        except OSError as exc:
+            raise OSError(exc.errno, f"cannot make a link to {device}: {exc.strerror}", str(link)) from exc
 
 
 class TcpEndpoint:
