@@ -62,6 +62,7 @@ class Resident:
         self._parameters = parameters
         self._publisher = publisher
         self._memory: dict[str, Any] = {"acquiring": {}} if definition.options.get("acquire") else {}
+        self._lost_port = False
         self._channels: tuple[ChannelInfo, ...] = ()
         self._status = InstrumentStatus(
             definition.id,
@@ -183,7 +184,7 @@ class Resident:
 
     async def _send(self, message: Any, limit_s: float | None) -> Any:
         ref = self._target()
-        spec = self.kind.handlers.get(type(message))
+        spec = self.kind.spec_for(message)
         if limit_s is not None and (spec is None or not spec.operation):
             return await ref.ask(message, limit_s)
         operation = ref.operate(message)
@@ -210,7 +211,7 @@ class Resident:
         name = command.channel if isinstance(command, ReadChannel) else command_name(command)
         if name in own:
             return own[name]
-        spec = self.kind.handlers.get(type(message))
+        spec = self.kind.spec_for(message)
         if spec is not None and spec.operation and not isinstance(command, ReadChannel):
             return None  # a motion or an exposure ends by its own limit
         return self.definition.deadline_s
@@ -221,14 +222,15 @@ class Resident:
             InstrumentState.ACQUIRING,
         ):
             self.report(InstrumentState.ERROR, str(error))
+            self._lost_port = True
 
     def _remember(self, command: Command) -> None:
         if isinstance(command, StartAcquisition):
             self._memory["acquiring"] = command.options
         elif isinstance(command, StopAcquisition):
             self._memory.pop("acquiring", None)
-        lost = self._status.state is InstrumentState.ERROR and self.running
-        if lost and isinstance(command, GetParameter | SetParameter | Execute | ReadChannel):
+        if self._lost_port and isinstance(command, GetParameter | SetParameter | Execute | ReadChannel):
+            self._lost_port = False
             acquiring = "acquiring" in self._memory
             self.report(InstrumentState.ACQUIRING if acquiring else InstrumentState.READY, "")
 

@@ -99,8 +99,8 @@ def _roi(value: Any) -> Roi | None:
     if value is None or isinstance(value, Roi):
         return value
     try:
-        roi = Roi(**value) if isinstance(value, dict) else Roi(*(int(part) for part in value))
-    except TypeError as error:
+        roi = msgspec.convert(value, Roi) if isinstance(value, dict) else Roi(*(int(part) for part in value))
+    except (TypeError, ValueError) as error:
         raise OutOfRangeError(f"a region of interest is x, y, width, height, not {value!r}") from error
     if min(roi.x, roi.y) < 0 or min(roi.width, roi.height) < 1:
         raise OutOfRangeError(f"{roi} lies outside any sensor", left="nothing was sent")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -37,7 +37,7 @@ class Esp300(InstrumentActor):
     numbers as channels ``x.position`` and ``x.velocity``. What is looked at goes into the parameter table too.
     """
 
-    operations: ClassVar[dict[str, type]] = {
+    operations: ClassVar[Mapping[str, type]] = {
         "move": MoveAbsolute,
         "move_absolute": MoveAbsolute,
         "move_relative": MoveRelative,
@@ -220,6 +220,9 @@ class Esp300(InstrumentActor):
 
 
 def _parameters(axis: str, unit: str) -> list[tuple[str, Parameter]]:
+    def read(method: Callable[[Esp300Driver, str], Awaitable[Any]]) -> Callable[[Esp300], Awaitable[Any]]:
+        return lambda actor: method(actor.driver, axis)
+
     async def move(actor: Esp300, position: float) -> float:
         await actor.move_absolute(MoveAbsolute(axis, position))
         return await actor.driver.read_position(axis)
@@ -238,10 +241,10 @@ def _parameters(axis: str, unit: str) -> list[tuple[str, Parameter]]:
         return str((await actor.driver.read_axis(axis)).state)
 
     return [
-        (f"{axis}.position", Parameter(lambda a: a.driver.read_position(axis), move, unit, emits=True)),
-        (f"{axis}.velocity", Parameter(lambda a: a.driver.read_velocity_setting(axis), set_velocity, f"{unit}/s")),
+        (f"{axis}.position", Parameter(read(Esp300Driver.read_position), move, unit, emits=True)),
+        (f"{axis}.velocity", Parameter(read(Esp300Driver.read_velocity_setting), set_velocity, f"{unit}/s")),
         (f"{axis}.limits", Parameter(limits, set_limits, unit)),
-        (f"{axis}.enabled", Parameter(lambda a: a.driver.read_enabled(axis))),
-        (f"{axis}.moving", Parameter(lambda a: a.driver.read_moving(axis))),
+        (f"{axis}.enabled", Parameter(read(Esp300Driver.read_enabled))),
+        (f"{axis}.moving", Parameter(read(Esp300Driver.read_moving))),
         (f"{axis}.state", Parameter(state)),
     ]

@@ -29,7 +29,7 @@ from duodaq.model import (
 )
 from duodaq.ports import Port
 from duodaq.v4._actor import Actor
-from duodaq.v4._message import StopReason, handler
+from duodaq.v4._message import HandlerSpec, StopReason, handler
 from duodaq.v4.instruments._context import InstrumentContext
 from duodaq.v4.instruments._streams import Streams
 
@@ -107,8 +107,13 @@ class InstrumentActor(Actor):
         if isinstance(message, SetParameter):
             parameter = cls.parameters.get(message.name)
             return parameter is not None and parameter.emits
-        spec = cls.handlers.get(type(message))
+        spec = cls.spec_for(message)
         return spec is not None and spec.may_move(message)
+
+    @classmethod
+    def spec_for(cls, message: object) -> HandlerSpec | None:
+        """What the handler of this message promises, if there is one."""
+        return cls.handlers.get(type(message))
 
     async def connect(self) -> None:
         """Prepare the device: override it. Nothing that moves or emits may be done here."""
@@ -240,7 +245,8 @@ class InstrumentActor(Actor):
     async def handle_recover(self, message: Recover) -> None:
         """Reconnect the device."""
         await self.recover()
-        self.context.report(InstrumentState.ACQUIRING if self._acquiring else InstrumentState.READY, "")
+        acquiring = self._acquiring or "acquiring" in self.context.memory
+        self.context.report(InstrumentState.ACQUIRING if acquiring else InstrumentState.READY, "")
 
     @handler(Stop, urgent=True)
     async def handle_stop(self, message: Stop) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,26 +18,39 @@ __all__ = ["Newport1830C"]
 _DEFAULT_RATE_HZ = 5.0
 
 
-def _wavelength() -> Parameter:
-    return Parameter(
-        lambda actor: actor.driver.read_wavelength_nm(), lambda actor, nm: actor.driver.set_wavelength_nm(nm), "nm"
-    )
+def _setting(
+    read: Callable[[Newport1830CDriver], Awaitable[Any]],
+    write: Callable[[Newport1830CDriver, Any], Awaitable[Any]] | None = None,
+    unit: str = "",
+) -> Parameter:
+    async def get(actor: Newport1830C) -> Any:
+        return await read(actor.driver)
+
+    async def put(actor: Newport1830C, value: Any) -> Any:
+        assert write is not None
+        return await write(actor.driver, value)
+
+    return Parameter(get, None if write is None else put, unit)
+
+
+async def _power(driver: Newport1830CDriver) -> float:
+    return (await driver.read_power()).value
 
 
 class Newport1830C(InstrumentActor):
     """Power on the channel ``power``, in the unit that the meter is set to, ``rate_hz`` times a second."""
 
-    operations: ClassVar[dict[str, type]] = {
+    operations: ClassVar[Mapping[str, type]] = {
         "read_power": ReadPower,
         "set_wavelength": SetWavelength,
         "set_unit": SetUnit,
     }
-    parameters: ClassVar[dict[str, Parameter]] = {
-        "power": Parameter(lambda actor: actor.read_value()),
-        "wavelength_nm": _wavelength(),
-        "unit": Parameter(lambda actor: actor.driver.read_unit(), lambda actor, unit: actor.driver.set_unit(unit)),
-        "range": Parameter(lambda actor: actor.driver.read_range(), lambda actor, n: actor.driver.set_range(n)),
-        "filter": Parameter(lambda actor: actor.driver.read_filter(), lambda actor, n: actor.driver.set_filter(n)),
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "power": _setting(_power),
+        "wavelength_nm": _setting(Newport1830CDriver.read_wavelength_nm, Newport1830CDriver.set_wavelength_nm, "nm"),
+        "unit": _setting(Newport1830CDriver.read_unit, Newport1830CDriver.set_unit),
+        "range": _setting(Newport1830CDriver.read_range, Newport1830CDriver.set_range),
+        "filter": _setting(Newport1830CDriver.read_filter, Newport1830CDriver.set_filter),
     }
 
     def channel_infos(self) -> tuple[ChannelInfo, ...]:
@@ -85,10 +99,6 @@ class Newport1830C(InstrumentActor):
         await super().start_acquisition(StartAcquisition(options))
         self.keep_running("power", 1 / rate_hz, partial(self.measure, "power"))
         self.context.report(InstrumentState.ACQUIRING, "")
-
-    async def read_value(self) -> float:
-        """The power as a bare number, in the unit that the meter is set to."""
-        return (await self.driver.read_power()).value
 
     async def measure(self, channel: str) -> Measurement:
         """One reading of the power, or of a channel of the lab file."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import msgspec
@@ -38,6 +40,7 @@ from duodaq.v4.instruments._messages import (
 __all__ = ["PvcamActor"]
 
 _FRAMES = "frames"
+_INTERRUPTED = "interrupted stream"
 _DRIVER_OPTIONS = ("buffer_frames", "call_timeout_s")
 
 
@@ -52,15 +55,23 @@ def _option(name: str, unit: str = "") -> Parameter:
     return Parameter(read, write, unit)
 
 
+async def _read_temperature(actor: PvcamActor) -> float:
+    return await actor.driver.read_temperature_c()
+
+
+async def _read_lost(actor: PvcamActor) -> int:
+    return actor.driver.count.lost
+
+
 class PvcamActor(InstrumentActor):
     """Frames on the channel ``frames``, each with the camera's own number, and the count of those that were lost.
 
     Args of the lab file: ``camera`` (which one; the first without), ``simulated`` (the shipped simulator behind
-    PyVCAM's own seam), ``buffer_frames``, ``call_timeout_s``, and to begin with any of roi, binning, exposure_s, mode,
-    gain, speed.
+    PyVCAM's own seam, at the optical ``table`` of that address if one is given, with ``seed``), ``buffer_frames``,
+    ``call_timeout_s``, and to begin with any of roi, binning, exposure_s, mode, gain, speed.
     """
 
-    operations: ClassVar[dict[str, type]] = {
+    operations: ClassVar[Mapping[str, type]] = {
         "start_stream": StartStream,
         "stop_stream": StopStream,
         "snap_frame": SnapFrame,
@@ -71,20 +82,22 @@ class PvcamActor(InstrumentActor):
         "get_capabilities": GetCapabilities,
         "is_streaming": IsStreaming,
     }
-    parameters: ClassVar[dict[str, Parameter]] = {
+    parameters: ClassVar[Mapping[str, Parameter]] = {
         "roi": _option("roi"),
         "binning": _option("binning"),
         "exposure_s": _option("exposure_s", "s"),
         "gain": _option("gain"),
         "mode": _option("mode"),
-        "temperature": Parameter(lambda actor: actor.driver.read_temperature_c(), unit="°C"),
-        "frames_lost": Parameter(lambda actor: actor.read_lost()),
+        "temperature": Parameter(_read_temperature, unit="°C"),
+        "frames_lost": Parameter(_read_lost),
     }
 
     def __init__(self, context: InstrumentContext) -> None:
         super().__init__(context)
         args = dict(self.definition.args)
         self._simulated = bool(args.pop("simulated", False))
+        self._table, self._seed = args.pop("table", None), int(args.pop("seed", 0))
+        self._holds_simulator = False
         driver_options = {key: args.pop(key) for key in _DRIVER_OPTIONS if key in args}
         self.driver = PvcamDriver(args.pop("camera", None), **driver_options)
         self._initial = args
@@ -97,7 +110,8 @@ class PvcamActor(InstrumentActor):
     async def connect(self) -> None:
         """Open the camera in its own thread; no exposure is begun."""
         if self._simulated:
-            _install_simulator()
+            _simulator.hold(self._table, self._seed)
+            self._holds_simulator = True
         await self.driver.open()
         stored = self.context.memory.setdefault("camera", self._initial)
         await self.driver.configure(**stored)
@@ -105,12 +119,19 @@ class PvcamActor(InstrumentActor):
 
     async def disconnect(self) -> None:
         """End the stream and give the camera back."""
-        if not await self.driver.aclose():
+        ended = await self.driver.aclose()
+        if self._holds_simulator and ended:
+            self._holds_simulator = False
+            _simulator.release()
+        if not ended:
             raise LifecycleError("a call of the vendor's library hangs", left="its thread is left behind")
 
     async def recover(self) -> None:
-        """Begin again after a fault; the camera is closed and opened by a restart, which this crash asks for."""
-        raise RuntimeError("the camera is opened anew")
+        """Start a stream again that ended by itself; where the camera itself is at fault, a restart opens it anew."""
+        options = self.context.memory.pop(_INTERRUPTED, None)
+        if options is not None and not self.driver.streaming:
+            await self.start_acquisition(StartAcquisition(options))
+            self.context.memory["acquiring"] = options
 
     async def configure(self, **options: Any) -> None:
         """Change settings; a running stream goes on with them. Kept across a restart."""
@@ -191,10 +212,6 @@ class PvcamActor(InstrumentActor):
         sequence = self._publish(frame)
         return self._image(frame, _FRAMES, sequence)
 
-    async def read_lost(self) -> int:
-        """How many frames were lost since the camera was opened."""
-        return self.driver.count.lost
-
     async def _start(self, options: dict[str, Any]) -> None:
         self.context.memory["camera"] = msgspec.structs.asdict(
             await self.driver.start_stream(self._publish, self._ended, **options)
@@ -235,6 +252,7 @@ class PvcamActor(InstrumentActor):
 
     def _say_ended(self, error: Exception) -> None:
         text = str(error) if isinstance(error, DuodaqError) else repr(error)
+        self.context.memory[_INTERRUPTED] = self.context.memory.pop("acquiring", {})
         self.note("streaming", False)
         self.note("frames_lost", self.driver.count.lost)
         self.context.report(InstrumentState.ERROR, f"the stream ended by itself: {text}")
@@ -255,12 +273,36 @@ class PvcamActor(InstrumentActor):
                 self.note(name, value, "s" if name == "exposure_s" else "")
 
 
-def _install_simulator() -> None:
-    from duodaq.sim import pvcam  # the shipped simulator is no part of a lab that has its own camera
+class _Simulator:
+    """The shipped simulator behind PyVCAM's seam, for as many actors as ask for it; gone with the last of them."""
 
-    try:
-        pvcam.install()
-    except ImportError as error:
-        raise ConfigError(
-            f"the simulated camera needs PyVCAM: {error}", key="driver", remedy='Install the extra "demo"'
-        ) from error
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._ours = False
+
+    def hold(self, table: str | None, seed: int) -> None:
+        from duodaq.sim import pvcam  # no part of a lab that has a camera of its own
+
+        with self._lock:
+            if not pvcam.installed():
+                try:
+                    pvcam.install(table=table, seed=seed)
+                except ImportError as error:
+                    raise ConfigError(
+                        f"the simulated camera needs PyVCAM: {error}", key="driver", remedy='Install the extra "demo"'
+                    ) from error
+                self._ours = True
+            self._users += 1
+
+    def release(self) -> None:
+        from duodaq.sim import pvcam
+
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._ours:
+                self._ours = False
+                pvcam.uninstall()
+
+
+_simulator = _Simulator()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from duodaq.clock import utc_ns
@@ -60,7 +60,7 @@ class ScpiActor(InstrumentActor):
     Polled channels ``read`` a parameter or any query: ``poll.voltage = { read = "READ?", unit = "V", every = "1 s" }``.
     """
 
-    operations: ClassVar[dict[str, type]] = {
+    operations: ClassVar[Mapping[str, type]] = {
         "query": Query,
         "query_with_timeout": QueryWithTimeout,
         "write": Write,
