@@ -134,11 +134,12 @@ class Broker:
         self, names: Iterable[str], holder: str, timeout_s: float = LEASE_WAIT_S
     ) -> AsyncGenerator[dict[str, Lease]]:
         """Hold several ports at once, acquired in one fixed order, all within `timeout_s` or none."""
-        deadline = clock.Deadline(timeout_s)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
         async with AsyncExitStack() as stack:
             leases: dict[str, Lease] = {}
             for name in sorted(set(names)):
-                waiting = self.port(name).lease(holder, timeout_s=deadline.left_s)
+                waiting = self.port(name).lease(holder, timeout_s=max(0.0, deadline - loop.time()))
                 leases[name] = await stack.enter_async_context(waiting)
             yield leases
 
@@ -166,7 +167,7 @@ class Broker:
 
     def end_moving(self, port: str) -> None:
         """From now on no lease, session call or request that began before may write bytes that move or emit."""
-        self._owner(port).epoch += 1
+        self._owner(port).end_moving()
 
     async def stop(
         self,
@@ -246,11 +247,11 @@ class Broker:
 
     def log(self, port: str) -> tuple[WireRecord, ...]:
         """The last records of a port's wire log, oldest first. From any thread."""
-        return self._owner(port).log.records()
+        return self._owner(port).books.log.records()
 
     def subscribe_log(self, port: str, listener: Callable[[WireRecord], None]) -> Callable[[], None]:
         """Call `listener` with every record from now on, on the broker's loop; call the result to end that."""
-        return self._owner(port).log.subscribe(listener)
+        return self._owner(port).books.log.subscribe(listener)
 
     # --- within
 

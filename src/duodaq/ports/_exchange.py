@@ -17,6 +17,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "destructive",
         "done",
         "framing",
         "number",
@@ -46,6 +47,7 @@ class Exchange:
         self.done = done
         self.trace_id = trace_id
         self.number = 0
+        self.destructive = False
         self.sent = 0
         self.started_s = 0.0
         self.on_written: Callable[[int], None] | None = None

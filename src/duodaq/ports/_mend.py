@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from duodaq import clock
 from duodaq.errors import ReplyFormatError
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
@@ -24,7 +23,7 @@ class Mender:
         self, send: Callable[[bytes], None], codec: PortCodec | None, broken: Exchange | None, quiet_s: float
     ) -> None:
         self.late = 0
-        self.answered = False
+        self.silent = False
         self._send = send
         self._codec = codec
         self._broken = broken
@@ -92,9 +91,10 @@ class Mender:
 
     async def _silence(self) -> bool:
         """Wait until nothing comes for `quiet_s`; False if the line talks without end."""
-        deadline = clock.Deadline(2.0 + 20 * self._quiet_s)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + 1.0 + 10 * self._quiet_s
         while await self._next(self._quiet_s):
-            if deadline.passed:
+            if loop.time() > deadline:
                 return False
         return True
 
@@ -104,9 +104,9 @@ class Mender:
             reply = await self.ask(query, framing, longest_s)
             surplus = await self._next(self._quiet_s)
             if reply is None and not surplus:
-                return True  # silent for longer than any reply takes: nothing can be under way
+                self.silent = True  # for longer than any reply takes: nothing can be under way
+                return True
             if reply is not None and not surplus:
-                self.answered = True
                 return True
             if not await self._silence():
                 return False

@@ -22,6 +22,7 @@ The rules that whoever edits this file must keep:
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -37,20 +38,22 @@ from duodaq.errors import (
     ReplyFormatError,
 )
 from duodaq.model import PortDefinition
+from duodaq.ports._books import PortBooks
 from duodaq.ports._codec import PortCodec
+from duodaq.ports._copies import DestructiveCopies
+from duodaq.ports._desk import LeaseDesk
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._framing import Idle
 from duodaq.ports._mend import Mender
-from duodaq.ports._queue import Lane, LeaseQueue, Ticket
+from duodaq.ports._queue import Lane, Ticket
 from duodaq.ports._reconnect import Reconnector
 from duodaq.ports._status import PortState, PortStatus
 from duodaq.ports._stop import Latch, moving_refusal
 from duodaq.ports._transport import Transport
-from duodaq.ports._wirelog import WireLog, WireRecord
+from duodaq.ports._wirelog import WireLog
 from duodaq.telemetry import get_logger
 
 _log = get_logger("ports")
-_WATCH_S = 0.2
 _QUIET_S = 0.05
 _NEXT_LIMIT = 64
 
@@ -65,16 +68,16 @@ class PortOwner:
         self.definition = definition
         self.codec = codec
         self.transport = transport
-        self.log = log
         self.epoch = 0
         self.state = PortState.CLOSED
-        self.queue = LeaseQueue()
         self.identity_reply: bytes | None = None
-        self.exchanges = self.errors = self.reconnects = self.resyncs = self.late = self.strays = 0
-        self.last_error = ""
         self.quiet_s = float(definition.options.get("quiet_s", (definition.idle_ms or 0) / 1000 or _QUIET_S))
         self._latch = latch
         self.loop = asyncio.get_running_loop()
+        self.desk = LeaseDesk(self.name, self.loop, self.end, self.let_go)
+        self.queue = self.desk.queue
+        self.books = PortBooks(self.name, log)
+        self.copies = DestructiveCopies()
         self._hand: Exchange | None = None
         self._next: deque[Exchange] = deque()
         self._urgent: deque[Exchange] = deque()
@@ -84,8 +87,8 @@ class PortOwner:
         self._mender: Mender | None = None
         self._mending: asyncio.Task[None] | None = None
         self._reconnector = Reconnector(self)
-        self._watch: asyncio.TimerHandle | None = None
         self._pumping = False
+        self._epoch_guard = threading.Lock()
         self._identity_query = (codec.identity() or (None,))[0] if codec is not None else None
 
     # --- life
@@ -99,11 +102,14 @@ class PortOwner:
         try:
             await self.transport.open(self, timeout_s)
         except PortError as error:
-            self.last_error = str(error.about(port=self.name))
+            self.books.last_error = str(error.about(port=self.name))
             raise
         finally:
             if not self.transport.is_open:
                 self.state = PortState.CLOSED
+        if self.state is not PortState.OPENING:
+            await self.transport.aclose(0.1)
+            raise LifecycleError("closed while it was being opened", port=self.name)
         self.opened()
 
     def opened(self) -> None:
@@ -120,9 +126,7 @@ class PortOwner:
             self._mending.cancel()
             await asyncio.gather(self._mending, return_exceptions=True)
         self._fail_everybody(LifecycleError("the port was closed", port=self.name))
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        self.desk.close()
         await self.transport.aclose(timeout_s)
 
     # --- leases
@@ -140,11 +144,11 @@ class PortOwner:
             return
         self._pump()
         if self.queue.held is not ticket and timeout_s is not None and ticket.granted_s is None:
-            ticket.timer = self.loop.call_later(timeout_s, self._expire, ticket, timeout_s)
+            self.desk.expire_after(ticket, timeout_s)
 
     def end(self, ticket: Ticket) -> None:
         """Give back or withdraw `ticket`; what it has in hand is cut. May be called again."""
-        self._settle_timers(ticket)
+        self.desk.stop_clocks(ticket)
         if self.queue.withdraw(ticket):
             return
         if self.queue.held is not ticket:
@@ -158,53 +162,6 @@ class PortOwner:
             self._finish(hand, error=self._cut("the lease ended in the middle of it"), broken=True)
         self.queue.give_back(ticket)
         self._pump()
-
-    def _settle_timers(self, ticket: Ticket) -> None:
-        for timer in (ticket.timer, ticket.idle_timer):
-            if timer is not None:
-                timer.cancel()
-        ticket.timer = ticket.idle_timer = None
-
-    def _expire(self, ticket: Ticket, waited_s: float) -> None:
-        ticket.timer = None
-        if not self.queue.withdraw(ticket):
-            return
-        held = self.queue.held
-        holder = held.holder if held is not None else "the broker, which resynchronises it"
-        held_s = self.loop.time() - held.granted_s if held is not None and held.granted_s is not None else None
-        ticket.settle(
-            PortBusyError(
-                f"not free within {waited_s:g} s: held by {holder}" + (f" for {held_s:.2f} s" if held_s else ""),
-                holder=holder,
-                held_s=held_s,
-                port=self.name,
-                left="nothing was sent",
-            )
-        )
-
-    def _grant(self, ticket: Ticket) -> None:
-        self._settle_timers(ticket)
-        ticket.granted_s = self.loop.time()
-        if ticket.hold_max_s is not None:
-            ticket.timer = self.loop.call_later(ticket.hold_max_s, self._overheld, ticket)
-        if self._watch is None:
-            self._watch = self.loop.call_later(_WATCH_S, self._look_after_owners)
-        ticket.settle(None)
-
-    def _overheld(self, ticket: Ticket) -> None:
-        """From now on this holder goes exchange by exchange: to the end of the queue after each."""
-        ticket.timer = None
-        self.let_go(ticket)
-
-    def _look_after_owners(self) -> None:
-        self._watch = None
-        held = self.queue.held
-        for ticket in ([held] if held else []) + self.queue.waiting():
-            if ticket.alive is not None and not ticket.alive():
-                _log.warning("took the port from a dead owner", port=self.name, holder=ticket.holder)
-                self.end(ticket)
-        if self.queue.held is not None or len(self.queue):
-            self._watch = self.loop.call_later(_WATCH_S, self._look_after_owners)
 
     # --- exchanges
 
@@ -254,8 +211,9 @@ class PortOwner:
         if refusal is not None:
             self._end_unsent(exchange, refusal)
             return
-        self.exchanges += 1
-        exchange.number = self.exchanges
+        if self._copied(exchange):
+            return
+        exchange.number = self.books.begun()
         exchange.started_s = self.loop.time()
         if exchange.framing is not None:
             exchange.framing.reset()
@@ -283,7 +241,7 @@ class PortOwner:
             self._finish(exchange, error=error.about(port=self.name), broken=True)
             return
         if taken:
-            self._record(">", rest[:taken] if taken < len(rest) else rest, exchange)
+            self.books.written(rest[:taken], exchange)
             exchange.sent += taken
         if exchange.sent < len(exchange.request):
             self.transport.when_writable(lambda: self._write_on(exchange) if self._hand is exchange else None)
@@ -305,6 +263,27 @@ class PortOwner:
         error = PortTimeoutError(f"{what} within {exchange.timeout_s:g} s", port=self.name)
         self._finish(exchange, error=error, broken=True)
 
+    def _remember(self, exchange: Exchange, reply: bytes) -> None:
+        """Keep a reply that tells who answers, or one that nobody can read again."""
+        if exchange.request == self._identity_query:
+            self.identity_reply = reply
+        elif exchange.destructive:
+            self.copies.keep(exchange.request, exchange.ticket.holder, reply)
+
+    def _copied(self, exchange: Exchange) -> bool:
+        """Answer a destructive query with what another holder has read already; whether there was such a reply."""
+        exchange.destructive = self.codec is not None and self.codec.destructive(exchange.request)
+        if not exchange.destructive:
+            return False
+        reply = self.copies.take(exchange.request, exchange.ticket.holder)
+        if reply is None:
+            return False
+        self.books.copies += 1
+        exchange.done(reply, None)
+        if exchange.ticket.once:
+            self._end_if_idle(exchange.ticket)
+        return True
+
     def _take_back(self, exchange: Exchange) -> None:
         """Keep what a blocked line has not sent from being sent, and carried out, at some later time."""
         dropped = self.transport.discard_output()
@@ -323,17 +302,16 @@ class PortOwner:
         if exchange.sent < len(exchange.request):
             self.transport.when_writable(None)
         if error is not None:
-            self.errors += 1
-            self.last_error = str(error)
-        elif exchange.request == self._identity_query:
-            self.identity_reply = reply
+            self.books.failed(error)
+        elif self.codec is not None and reply:
+            self._remember(exchange, reply)
         if broken:
             self._broken = exchange
         exchange.done(reply, error)
         if exchange.ticket.once:
             self._end_if_idle(exchange.ticket)
         elif exchange.ticket.sink is not None:
-            self.rest_raw(exchange.ticket)
+            self.desk.count_silence(exchange.ticket)
         self._pump()
 
     def _end_if_idle(self, ticket: Ticket) -> None:
@@ -349,12 +327,12 @@ class PortOwner:
         exchange = self._hand
         self._silent = False
         if self._mender is not None:
-            self._record("<", data, None)
+            self.books.heard_between(data, "")
             self._mender.feed(data)
         elif exchange is None or exchange.framing is None or exchange.sent < len(exchange.request):
             self._heard_between(data)
         else:
-            self._record("<", data, exchange)
+            self.books.heard(data, exchange)
             self._heard_reply(exchange, data)
 
     def _heard_reply(self, exchange: Exchange, data: bytes) -> None:
@@ -363,6 +341,7 @@ class PortOwner:
         try:
             reply = framing.feed(data)
         except ReplyFormatError as error:
+            exchange.framing = None  # what is still to come has no shape that could be recognised
             self._finish(exchange, error=error.about(port=self.name), broken=True)
             return
         if reply is not None:
@@ -377,41 +356,28 @@ class PortOwner:
     def _heard_between(self, data: bytes) -> None:
         held = self.queue.held
         if held is not None and held.sink is not None and self._hand is None:
-            self._record("<", data, None, held.holder)
+            self.books.heard_between(data, held.holder)
             held.sink(data)
-            self.rest_raw(held)
+            self.desk.count_silence(held)
         else:
-            self._record("<", data, None)
+            self.books.heard_between(data, "")
             self._stray(data)
 
     def _stray(self, data: bytes) -> None:
-        self.strays += len(data)
+        self.books.stray_bytes += len(data)
         self._stray_at_s = self.loop.time()
-
-    def rest_raw(self, ticket: Ticket) -> None:
-        """Count the silence of a holder without codec from now; after `idle_s` of it the lease ends."""
-        if ticket.idle_timer is not None:
-            ticket.idle_timer.cancel()
-        if ticket.idle_s is not None:
-            ticket.idle_timer = self.loop.call_later(ticket.idle_s, self._raw_idle, ticket)
-
-    def _raw_idle(self, ticket: Ticket) -> None:
-        ticket.idle_timer = None
-        if ticket.reading:
-            self.rest_raw(ticket)
-        else:
-            self.end(ticket)
 
     def transport_lost(self, cause: Exception | None) -> None:
         if self.state in (PortState.CLOSED, PortState.LOST):
             return
         self.state = PortState.LOST
-        self.last_error = f"the line was lost{f': {cause}' if cause else ''}"
+        self.books.last_error = f"the line was lost{f': {cause}' if cause else ''}"
         _log.warning("port lost", port=self.name, cause=str(cause or "closed at the far end"))
         self._mender = None
         if self._mending is not None:
             self._mending.cancel()
-        self._fail_everybody(PortLostError(self.last_error, port=self.name, left="the broker reconnects by itself"))
+        left = "the broker reconnects by itself"
+        self._fail_everybody(PortLostError(self.books.last_error, port=self.name, left=left))
         self._reconnector.start()
 
     def _fail_everybody(self, error: Exception) -> None:
@@ -423,30 +389,34 @@ class PortOwner:
         if hand is not None:
             if hand.timer is not None:
                 hand.timer.cancel()
-            self.errors += 1
+            self.books.failed(error)
             hand.done(b"", error)
         for exchange in in_line:
             exchange.done(b"", error)
         for ticket in tickets:
             waiting = ticket.granted_s is None
-            self._settle_timers(ticket)
+            self.desk.stop_clocks(ticket)
             ticket.void = error
             if waiting:
                 ticket.settle(error)
 
     def _not_open(self) -> Exception:
         if self.state is PortState.LOST:
-            return PortLostError(
-                self.last_error, port=self.name, left="nothing was sent; the broker reconnects by itself"
-            )
+            left = "nothing was sent; the broker reconnects by itself"
+            return PortLostError(self.books.last_error, port=self.name, left=left)
         return LifecycleError(f"the port is {self.state}", port=self.name)
 
     # --- stop
 
+    def end_moving(self) -> None:
+        """Refuse moving bytes from everybody who began before now. From any thread."""
+        with self._epoch_guard:
+            self.epoch += 1
+
     def stop(self, exchange: Exchange, ends_moving: bool) -> None:
         """Write stop bytes before everything else: at once if they break in, else after the exchange in hand."""
         if ends_moving:
-            self.epoch += 1
+            self.end_moving()
         if self.state not in (PortState.OPEN, PortState.RESYNC):
             exchange.done(b"", self._not_open())
             return
@@ -488,10 +458,10 @@ class PortOwner:
         if self._next:
             self._start(self._next.popleft())
             return True
-        ticket = self.queue.grant()
+        ticket = self.desk.grant()
         if ticket is None:
             return False
-        self._grant(ticket)
+        ticket.settle(None)
         return True
 
     def _unfit(self) -> bool:
@@ -516,18 +486,18 @@ class PortOwner:
         try:
             mended = await mender.run(probing=not self._silent)
         except PortLostError as error:
-            self.last_error = str(error)
+            self.books.last_error = str(error)
         finally:
             if self._mender is mender:
                 self._mender = None
             self._mending = None
-            self.resyncs += 1
-            self.late += mender.late
+            self.books.resyncs += 1
+            self.books.late += mender.late
         if self.state is not PortState.RESYNC:
             return
         if mended:
             self.state = PortState.OPEN
-            self._silent = not mender.answered
+            self._silent = self._silent or mender.silent
             self._pump()
         else:
             await self._reconnect_talkative()
@@ -552,31 +522,26 @@ class PortOwner:
 
     def _send_mending(self, data: bytes) -> None:
         if data and self.transport.write_nowait(data):
-            self._record(">", data, None, "broker (resync)")
+            self.books.written_by_broker(data)
 
     # --- what is known
 
-    def _record(self, direction: str, data: bytes, exchange: Exchange | None, holder: str = "") -> None:
-        number, trace_id = 0, None
-        if exchange is not None:
-            holder, number, trace_id = exchange.ticket.holder, exchange.number, exchange.trace_id
-        self.log.add(WireRecord(clock.utc_ns(), self.name, direction, data, holder, number, trace_id))  # type: ignore[arg-type]
-
     def status(self) -> PortStatus:
-        held = self.queue.held
-        since_s = held.granted_s if held is not None else None
+        """What is known of this port now. From any thread."""
+        held, books = self.queue.held, self.books
         return PortStatus(
             name=self.name,
             state=self.state,
             address=self.transport.address,
             holder=held.holder if held is not None else None,
-            held_s=self.loop.time() - since_s if since_s is not None else 0.0,
+            held_s=self.desk.held_s(),
             queue=len(self.queue),
-            exchanges=self.exchanges,
-            errors=self.errors,
-            reconnects=self.reconnects,
-            resyncs=self.resyncs,
-            late=self.late,
-            stray_bytes=self.strays,
-            last_error=self.last_error,
+            exchanges=books.exchanges,
+            errors=books.errors,
+            reconnects=books.reconnects,
+            resyncs=books.resyncs,
+            late=books.late,
+            stray_bytes=books.stray_bytes,
+            copies=books.copies,
+            last_error=books.last_error,
         )

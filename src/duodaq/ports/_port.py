@@ -144,7 +144,7 @@ def framing_for(owner: PortOwner, request: bytes) -> Framing | None:
         return owner.codec.expects_reply(request)
     if owner.definition.idle_ms is not None:
         return Idle(owner.definition.idle_ms)
-    raise LifecycleError("this port has no codec: say which reply belongs to the request", port=owner.name)
+    raise LifecycleError("this port has no codec: say which reply= belongs to the request", port=owner.name)
 
 
 def _ignore(*_: Any) -> None:

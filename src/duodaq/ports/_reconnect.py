@@ -41,7 +41,7 @@ class Reconnector:
         attempt = 0
         while not await self._attempt(attempt):
             attempt += 1
-        self._owner.reconnects += 1
+        self._owner.books.reconnects += 1
         _log.info("port is back", port=self._owner.name, attempts=attempt + 1)
         self._owner.opened()
 
@@ -52,7 +52,7 @@ class Reconnector:
             await owner.transport.open(owner, _OPEN_S)
             await self._check_identity()
         except PortError as error:
-            owner.last_error = f"cannot reconnect: {error}"
+            owner.books.last_error = f"cannot reconnect: {error}"
             await owner.transport.aclose(0.1)
             return False
         except BaseException:

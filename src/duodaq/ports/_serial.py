@@ -48,6 +48,7 @@ class SerialTransport:
             "rtscts": rtscts,
             "xonxoff": xonxoff,
         }
+        self._by_id: Path | None = None
         self._device: Any = None
         self._line: DescriptorLine | None = None
 
@@ -62,12 +63,8 @@ class SerialTransport:
     def identity(self) -> str:
         if self.usb:
             return f"usb:{self.usb}"
-        with contextlib.suppress(OSError):
-            target = Path(self.address).resolve()
-            for link in sorted(_BY_ID.iterdir()):
-                if link.resolve() == target:
-                    return f"by-id:{link.name}"
-        return f"serial:{self.address}"
+        link = self._by_id or _link_to(self.address)
+        return f"by-id:{link.name}" if link is not None else f"serial:{self.address}"
 
     async def open(self, receiver: Receiver, timeout_s: float) -> None:
         device = await open_beside(self._open_device, _close_device, timeout_s, self.address)
@@ -76,13 +73,15 @@ class SerialTransport:
 
     def _open_device(self) -> Any:
         serial = _pyserial(self.address)
-        path = self.path or self._find_usb()
+        path = str(self._by_id or self.path or self._find_usb())
         try:
             device = serial.Serial(path, timeout=0, write_timeout=0, exclusive=True, **self._settings)
         except (OSError, ValueError) as error:  # SerialException is an OSError
             raise _refusal(error, self.address) from error
         with contextlib.suppress(OSError):
             _keep_others_out(device.fileno())
+        # Once opened it is that adapter: after a re-plug its old name may belong to another one.
+        self._by_id = self._by_id or _link_to(path)
         return device
 
     def _find_usb(self) -> str:
@@ -123,6 +122,15 @@ class SerialTransport:
             # What a blocked line never sent is dropped: closing would wait for it, half a minute on a USB adapter.
             _discard_output(self._device)
             line.close()
+
+
+def _link_to(path: str) -> Path | None:
+    """The link in /dev/serial/by-id that leads to `path`, named after maker, model and serial number; None without."""
+    try:
+        target = Path(path).resolve()
+        return next((link for link in sorted(_BY_ID.iterdir()) if link.resolve() == target), None)
+    except OSError:
+        return None
 
 
 def _discard_output(device: Any) -> None:

@@ -23,7 +23,7 @@ from duodaq.errors import LifecycleError, PortTimeoutError
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._framing import Framing
 from duodaq.ports._owner import PortOwner
-from duodaq.ports._port import LEASE_WAIT_S, on_owner_loop
+from duodaq.ports._port import LEASE_WAIT_S, on_owner_loop, running_loop
 from duodaq.ports._queue import Lane, Ticket
 from duodaq.telemetry import current_trace_id
 
@@ -123,6 +123,7 @@ class BlockingSession:
             UnsafeStateError, StoppedError: A stop refuses it. Nothing was sent.
             LifecycleError: The session was revoked or closed.
         """
+        self._check_thread()
         self._check()
         owner = self._owner
         whole = self._unterminated + bytes(data)
@@ -168,7 +169,7 @@ class BlockingSession:
             with self._news:
                 job.over, job.error = True, error
                 if job.discard:
-                    self._owner.late += 1
+                    self._owner.books.late += 1
                 else:
                     self._buffer += reply
                 self._news.notify_all()
@@ -241,6 +242,8 @@ class BlockingSession:
         Raises:
             PortTimeoutError: Nothing came in `timeout_s`. If the reply still comes, it is thrown away.
         """
+        if size <= 0:
+            return b""
         return self._read(lambda held: size if len(held) >= size else 0, timeout_s, size)
 
     def read_until(self, terminator: bytes = b"\n", timeout_s: float | None = None) -> bytes:
@@ -252,6 +255,7 @@ class BlockingSession:
         return self._read(len, timeout_s)
 
     def _read(self, enough: Callable[[bytearray], int], timeout_s: float | None, most: int | None = None) -> bytes:
+        self._check_thread()
         deadline = Deadline(self.timeout_s if timeout_s is None else timeout_s)
         if self._unterminated:
             self._unterminated, whole = b"", self._unterminated
@@ -312,7 +316,9 @@ class BlockingSession:
 
     def _wait_over(self, job: _Job) -> None:
         exchange = job.exchange
-        limit = Deadline(self._wait_limit(self._call) + (exchange.timeout_s if exchange else 0.0) + _GRACE_S)
+        longest_s = self._owner.codec.longest_reply_s if self._owner.codec is not None else 0.0
+        takes_s = (exchange.timeout_s if exchange is not None else 0.0) + 4 * longest_s  # a resynchronising included
+        limit = Deadline(self._wait_limit(self._call) + takes_s + _GRACE_S)
         with self._news:
             while not job.over:
                 self._check()
@@ -349,6 +355,10 @@ class BlockingSession:
         for ticket in tickets:
             if ticket is not None:
                 self._owner.end(ticket)
+
+    def _check_thread(self) -> None:
+        if running_loop() is self._owner.loop:
+            raise LifecycleError("a session would block the broker's own loop here", port=self.name)
 
     def _check(self) -> None:
         if self._ended is not None:

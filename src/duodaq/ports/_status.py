@@ -28,4 +28,5 @@ class PortStatus(msgspec.Struct, frozen=True):
     resyncs: int = 0
     late: int = 0
     stray_bytes: int = 0
+    copies: int = 0
     last_error: str = ""

@@ -1,0 +1,442 @@
+"""Blocking driver threads and foreign event loops on one real pty."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import tty
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, TypeVar
+
+import pytest
+
+from duodaq import clock
+from duodaq.clock import Deadline
+from duodaq.errors import (
+    DeliveryError,
+    LifecycleError,
+    PortBusyError,
+    PortTimeoutError,
+    StoppedError,
+    UnsafeStateError,
+)
+from duodaq.model import PortDefinition
+from duodaq.ports import Broker, Port, Terminated
+from duodaq.testing._scripted_port import ScriptedCodec
+
+T = TypeVar("T")
+pytestmark = pytest.mark.serial
+
+
+class PtyDevice:
+    """A line device on a pty, in a thread: ``X?`` → ``X=ok``; ``SLOW ms?`` takes its time; ``MUTE?`` is silent."""
+
+    def __init__(self) -> None:
+        self._master, self._slave = os.openpty()
+        tty.setraw(self._slave)
+        self.path = os.ttyname(self._slave)
+        self.lines: list[bytes] = []
+        self.heard_at: dict[bytes, int] = {}
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="pty device")
+        self._thread.start()
+
+    def _serve(self) -> None:
+        held = b""
+        while True:
+            held += os.read(self._master, 4096)
+            while b"\n" in held:
+                line, held = held.split(b"\n", 1)
+                if line == b"QUIT":
+                    return
+                self.lines.append(line)
+                self.heard_at.setdefault(line, clock.utc_ns())
+                self._answer(line)
+
+    def _answer(self, line: bytes) -> None:
+        if line.startswith(b"SLOW"):
+            threading.Timer(int(line[5:-1]) / 1000, os.write, (self._master, b"slow\n")).start()
+        elif line.endswith(b"?") and line != b"MUTE?":
+            os.write(self._master, line[:-1] + b"=ok\n")
+
+    def say(self, data: bytes) -> None:
+        os.write(self._master, data)
+
+    def close(self) -> None:
+        os.write(self._slave, b"")
+        with open(self.path, "wb", buffering=0) as end:
+            end.write(b"QUIT\n")
+        self._thread.join(5)
+        os.close(self._master)
+        os.close(self._slave)
+
+
+@pytest.fixture
+def device() -> Iterator[PtyDevice]:
+    device = PtyDevice()
+    yield device
+    device.close()
+
+
+@pytest.fixture
+async def broker(device: PtyDevice) -> AsyncIterator[Broker]:
+    broker = Broker()
+    facts = {"timeout_s": 1.0, "options": {"quiet_s": 0.03}, "serial": {"path": device.path, "baud": 115200}}
+    await broker.add(PortDefinition("p", **facts), ScriptedCodec(longest_reply_s=0.5))  # type: ignore[arg-type]
+    await broker.open("p")
+    yield broker
+    await broker.aclose()
+
+
+async def in_thread(work: Callable[..., T], *args: Any) -> T:
+    """The result of blocking `work`, in a thread that is gone when this returns."""
+    loop, ended = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+
+    def run() -> None:
+        try:
+            result = work(*args)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - carried to the one who awaits it
+            loop.call_soon_threadsafe(ended.set_exception, error)
+        else:
+            loop.call_soon_threadsafe(ended.set_result, result)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        return await ended
+    finally:
+        thread.join(5)
+
+
+async def on_another_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    return await in_thread(asyncio.run, work())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await clock.pause(0.002)
+
+
+def holder_of(broker: Broker) -> str | None:
+    return broker.status()[0].holder
+
+
+async def test_a_blocking_driver_writes_and_reads_like_on_its_own_port(broker: Broker) -> None:
+    session = broker.session("p", "driver")
+
+    def drive() -> list[bytes]:
+        session.write(b"SET 1\n")
+        session.write(b"A?\n")
+        first = session.read(3, 1)
+        return [first, session.read_until(b"\n", 1), session.read(0), bytes([session.write(b"B?\n")])]
+
+    assert await in_thread(drive) == [b"A=o", b"k\n", b"", b"\x03"]
+
+
+async def test_a_command_written_in_pieces_goes_out_whole(broker: Broker, device: PtyDevice) -> None:
+    session = broker.session("p", "driver")
+
+    def drive() -> bytes:
+        for piece in (b"A", b"?", b"\n"):
+            session.write(piece)
+        return session.read_until(b"\n", 1)
+
+    assert await in_thread(drive) == b"A=ok\n"
+    assert device.lines == [b"A?"]
+
+
+async def test_a_reader_that_comes_late_blocks_nobody_and_finds_its_reply(broker: Broker) -> None:
+    session = broker.session("p", "driver")
+    await in_thread(session.write, b"A?\n")
+    assert await broker.port("p").exchange(b"B?\n", holder="other", wait_s=1) == b"B=ok\n"
+    await until(lambda: session.in_waiting == 5)
+    assert await in_thread(session.read_some) == b"A=ok\n"
+
+
+async def test_nothing_comes_between_the_exchanges_of_a_driver_call(broker: Broker, device: PtyDevice) -> None:
+    session = broker.session("p", "driver", hold_max_s=5)
+    between = threading.Event()
+
+    def drive() -> None:
+        with session.call():
+            session.write(b"A?\n")
+            session.read_until(b"\n")
+            between.wait(5)
+            session.write(b"B?\n")
+            session.read_until(b"\n")
+
+    call = asyncio.create_task(in_thread(drive))
+    await until(lambda: device.lines == [b"A?"])
+    other = asyncio.create_task(broker.port("p").exchange(b"OTHER?\n", holder="other"))
+    await until(lambda: broker.status()[0].queue == 1)
+    between.set()
+    await asyncio.gather(call, other)
+    assert device.lines == [b"A?", b"B?", b"OTHER?"]
+
+
+async def test_a_driver_call_that_holds_too_long_goes_on_exchange_by_exchange(
+    broker: Broker, device: PtyDevice
+) -> None:
+    session = broker.session("p", "driver", hold_max_s=0.05)
+    between = threading.Event()
+
+    def drive() -> bytes:
+        with session.call():
+            session.write(b"A?\n")
+            session.read_until(b"\n")
+            between.wait(5)
+            session.write(b"B?\n")
+            return session.read_until(b"\n")
+
+    call = asyncio.create_task(in_thread(drive))
+    await until(lambda: device.lines == [b"A?"])
+    assert await broker.port("p").exchange(b"OTHER?\n", holder="other") == b"OTHER=ok\n"
+    between.set()
+    assert await call == b"B=ok\n"
+    assert device.lines == [b"A?", b"OTHER?", b"B?"]
+
+
+async def test_a_reply_after_its_reader_gave_up_does_not_answer_the_next_question(broker: Broker) -> None:
+    session = broker.session("p", "driver")
+
+    def drive() -> bytes:
+        session.write(b"SLOW 200?\n")
+        with pytest.raises(PortTimeoutError):
+            session.read_until(b"\n", 0.05)
+        session.write(b"B?\n")
+        return session.read_until(b"\n", 1)
+
+    assert await in_thread(drive) == b"B=ok\n"
+
+
+async def test_a_query_without_answer_raises_at_its_read(broker: Broker) -> None:
+    session = broker.session("p", "driver")
+    session.timeout_s = 0.1
+
+    def drive() -> None:
+        session.write(b"MUTE?\n")
+        session.read_until(b"\n", 5)
+
+    with pytest.raises(PortTimeoutError, match="no whole reply"):
+        await in_thread(drive)
+
+
+async def test_a_stop_reaches_the_wire_at_once_beside_a_driver_that_is_blocked_reading(
+    broker: Broker, device: PtyDevice
+) -> None:
+    session = broker.session("p", "driver")
+
+    def drive() -> None:
+        with session.call():
+            session.write(b"SLOW 300?\n")
+            session.read_until(b"\n", 5)
+
+    call = asyncio.create_task(in_thread(drive))
+    await until(lambda: device.lines == [b"SLOW 300?"])
+    asked_ns = clock.utc_ns()
+    t_ns = await broker.stop("p")
+    with pytest.raises(DeliveryError) as caught:
+        await call
+    assert caught.value.fate == "unknown"
+    assert t_ns - asked_ns < 50_000_000
+    assert device.heard_at[b"ST"] - asked_ns < 50_000_000
+    assert await broker.port("p").exchange(b"B?\n", holder="other") == b"B=ok\n"
+
+
+async def test_a_stop_ends_the_later_moves_of_a_driver_call_that_began_before(broker: Broker) -> None:
+    session = broker.session("p", "driver")
+    begun, stopped = threading.Event(), threading.Event()
+
+    def drive() -> None:
+        with session.call():
+            begun.set()
+            stopped.wait(5)
+            session.write(b"MV 1\n")
+
+    call = asyncio.create_task(in_thread(drive))
+    await until(begun.is_set)
+    await broker.stop("p")
+    stopped.set()
+    with pytest.raises(StoppedError):
+        await call
+    await in_thread(session.write, b"MV 2\n")
+
+
+async def test_a_latched_stop_refuses_a_drivers_move_at_its_write(broker: Broker, device: PtyDevice) -> None:
+    await broker.stop_all({"p": None})
+    with pytest.raises(UnsafeStateError):
+        await in_thread(broker.session("p", "driver").write, b"MV 1\n")
+    await until(lambda: device.lines == [b"ST"])
+
+
+async def test_a_thread_that_dies_in_a_call_gives_its_lease_back(broker: Broker) -> None:
+    session = broker.session("p", "driver", hold_max_s=60)
+    kept: list[Any] = []
+
+    def die() -> None:
+        kept.append(session.call())
+        kept[0].__enter__()
+        session.write(b"A?\n")
+        session.read_until(b"\n")
+
+    await in_thread(die)
+    assert holder_of(broker) == "driver"
+    assert await broker.port("p").exchange(b"B?\n", holder="other", wait_s=3) == b"B=ok\n"
+    kept[0].__exit__(None, None, None)
+
+
+async def test_a_revoked_session_frees_its_thread_and_the_port_and_raises_from_then_on(broker: Broker) -> None:
+    session = broker.session("p", "driver")
+
+    def drive() -> None:
+        session.write(b"SLOW 400?\n")
+        session.read_until(b"\n", 60)
+
+    call = asyncio.create_task(in_thread(drive))
+    await until(lambda: holder_of(broker) == "driver")
+    session.revoke("it hangs")
+    with pytest.raises(LifecycleError, match="it hangs"):
+        await call
+    with pytest.raises(LifecycleError, match="it hangs"):
+        await in_thread(session.write, b"A?\n")
+    assert await broker.port("p").exchange(b"B?\n", holder="other") == b"B=ok\n"
+
+
+async def test_a_driver_calls_deadline_limits_its_wait_for_the_port(broker: Broker) -> None:
+    session = broker.session("p", "driver")
+
+    def drive() -> None:
+        with session.call(deadline=Deadline(0.05)):
+            session.write(b"SET 1\n")
+
+    async with broker.port("p").lease("the scan"):
+        with pytest.raises(PortBusyError, match="the scan"):
+            await in_thread(drive)
+
+
+async def test_a_session_refuses_to_block_the_brokers_own_loop(broker: Broker) -> None:
+    with pytest.raises(LifecycleError, match="block"):
+        broker.session("p", "driver").write(b"A?\n")
+
+
+async def test_without_codec_the_lease_ends_with_silence(device: PtyDevice) -> None:
+    broker = Broker()
+    await broker.add(PortDefinition("raw", serial={"path": device.path}, idle_ms=50))
+    await broker.open("raw")
+    session = broker.session("raw", "driver")
+
+    def drive() -> bytes:
+        session.write(b"A?\n")
+        return session.read_until(b"\n", 1)
+
+    assert await in_thread(drive) == b"A=ok\n"
+    await until(lambda: holder_of(broker) is None)
+    await broker.aclose()
+
+
+async def test_without_codec_and_idle_time_a_driver_call_holds_until_it_ends(device: PtyDevice) -> None:
+    broker = Broker()
+    await broker.add(PortDefinition("raw", serial={"path": device.path}))
+    await broker.open("raw")
+    session, go_on = broker.session("raw", "driver"), threading.Event()
+
+    def drive() -> bytes:
+        with session.call():
+            session.write(b"A?\n")
+            first = session.read_until(b"\n", 1)
+            go_on.wait(5)
+            session.write(b"B?\n")
+            return first + session.read(5, 1)
+
+    call = asyncio.create_task(in_thread(drive))
+    await until(lambda: device.lines == [b"A?"])
+    other = asyncio.create_task(broker.port("raw").exchange(b"C?\n", holder="other", reply=Terminated()))
+    await until(lambda: broker.status()[0].queue == 1)
+    go_on.set()
+    assert await call == b"A=ok\nB=ok\n"
+    assert await other == b"C=ok\n"
+    assert device.lines == [b"A?", b"B?", b"C?"]
+    await broker.aclose()
+
+
+async def test_a_port_is_used_from_another_loop_like_from_its_own(broker: Broker) -> None:
+    async def elsewhere() -> list[bytes]:
+        port = broker.port("p")
+        async with port.lease("elsewhere") as lease:
+            first = await lease.exchange(b"A?\n")
+        return [first, await port.exchange(b"B?\n", holder="elsewhere")]
+
+    assert await on_another_loop(elsewhere) == [b"A=ok\n", b"B=ok\n"]
+    assert holder_of(broker) is None
+
+
+async def test_cancelling_on_another_loop_cuts_the_exchange_on_the_brokers(broker: Broker, device: PtyDevice) -> None:
+    async def elsewhere() -> None:
+        port: Port = broker.port("p")
+        task = asyncio.create_task(port.exchange(b"SLOW 100?\n", holder="elsewhere"))
+        await until(lambda: device.lines == [b"SLOW 100?"])
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    await on_another_loop(elsewhere)
+    assert await broker.port("p").exchange(b"B?\n", holder="other") == b"B=ok\n"
+    assert broker.status()[0].late == 1
+
+
+async def test_a_lease_held_by_a_loop_that_stopped_is_taken_back(broker: Broker) -> None:
+    loop = asyncio.new_event_loop()
+    kept: list[asyncio.Task[None]] = []
+
+    async def hold() -> None:
+        async with broker.port("p").lease("gone"):
+            await asyncio.Event().wait()
+
+    def run() -> None:
+        kept.append(loop.create_task(hold()))
+        limit = Deadline(5)
+        while holder_of(broker) != "gone" and not limit.passed:
+            loop.run_until_complete(clock.pause(0.002))
+
+    await in_thread(run)
+    assert await broker.port("p").exchange(b"B?\n", holder="other", wait_s=3) == b"B=ok\n"
+
+    def bury() -> None:
+        kept[0].cancel()
+        loop.run_until_complete(asyncio.wait(kept))
+        loop.close()
+
+    await in_thread(bury)
+
+
+async def test_stop_works_from_another_loop(broker: Broker, device: PtyDevice) -> None:
+    async def elsewhere() -> int:
+        return await broker.stop("p")
+
+    assert await on_another_loop(elsewhere) > 0
+    await until(lambda: device.lines == [b"ST"])
+
+
+async def test_two_clients_share_twenty_thousand_exchanges_without_one_crossed_reply(
+    broker: Broker, device: PtyDevice
+) -> None:
+    session, port = broker.session("p", "driver"), broker.port("p")
+
+    def drive() -> int:
+        wrong = 0
+        for number in range(10_000):
+            with session.call():
+                session.write(b"D%d?\n" % number)
+                wrong += session.read_until(b"\n") != b"D%d=ok\n" % number
+        return wrong
+
+    async def ask() -> int:
+        wrong = 0
+        for number in range(10_000):
+            wrong += await port.exchange(b"A%d?\n" % number, holder="async") != b"A%d=ok\n" % number
+        return wrong
+
+    assert await asyncio.gather(in_thread(drive), ask()) == [0, 0]
+    assert len(device.lines) == 20_000
