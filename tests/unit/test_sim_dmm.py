@@ -170,6 +170,19 @@ def test_every_function_is_selected_measured_and_told(model: str) -> None:
     assert bench.errors() == []
 
 
+@pytest.mark.parametrize("model", ["34401A", "34465A"])
+def test_every_header_takes_any_kind_of_parameter_in_either_form(model: str) -> None:
+    bench = Bench(model)
+    bench.meter.paced = False
+    for command in bench.meter._tree.commands:
+        header = command.pattern.replace("[", "").replace("]", "")
+        for text in ("", " MIN", " MAX", " DEF", " 1", " ON", ' "VOLT"', " #13abc", " (@1)", " 1,2,3,4,5"):
+            bench.say(header + text)
+            bench.say(header + "?" + text)
+            bench.meter.device_clear()
+    assert bench.ask("*RST;:FUNC?") == '"VOLT"'
+
+
 def test_functions_of_the_newer_model_are_unknown_to_the_older(old: Bench) -> None:
     old.say("MEAS:CAP?")
     old.say('FUNC "TEMP"')

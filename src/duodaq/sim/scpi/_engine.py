@@ -161,10 +161,9 @@ class ScpiSimulator:
             return
         if not message.strip():
             return
-        owed = pending > 0 or self._wait is not None
-        if owed:
+        if pending > 0 or (self._wait is not None and self._wait_replies):
             self.tally.interleavings += 1
-        elif self._inbox:
+        elif self._wait is not None:
             self.tally.impatient += 1
         if pending > 0 and b"?" in message:
             self.status.fault(ScpiFault(-410))

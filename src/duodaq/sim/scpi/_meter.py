@@ -157,5 +157,4 @@ class Meter:
         return next(nplc for nplc in self.profile.nplc if nplc >= wanted * (1 - 1e-9))
 
     def _initial(self, function: Function) -> FunctionSettings:
-        first = function.ranges[-1] if len(function.ranges) == 1 else function.ranges[min(2, len(function.ranges) - 1)]
-        return FunctionSettings(range_value=first, autorange=len(function.ranges) > 1)
+        return FunctionSettings(range_value=function.usual_range, autorange=len(function.ranges) > 1)

@@ -28,6 +28,11 @@ class Function:
     range_header: str = ""  # where its range is set, if not under its own header
     overload_bit: int = 0
 
+    @property
+    def usual_range(self) -> float:
+        """Where it stands after ``*RST``, and what DEF means."""
+        return self.ranges[min(2, len(self.ranges) - 1)]
+
 
 _AC = (0.1, 1.0, 10.0, 100.0, 750.0)
 _OHM = (1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8)

@@ -85,17 +85,18 @@ def _function_command(meter: Meter, change: Callable[[], None]) -> Command:
 
 def _range_commands(meter: Meter, function: Function, change: Callable[[], None]) -> list[Command]:
     ranges, header = function.ranges, f"[SENSe:]{function.range_header or function.header}:RANGe"
+    usual = function.usual_range
 
     def setting() -> FunctionSettings:
         return meter.settings[function.name]  # looked up each time: *RST replaces them
 
     def assign(args: Args) -> None:
-        wanted = args.number(0.0, ranges[-1], ranges[2], unit=function.unit)  # less than the smallest range gets that
+        wanted = args.number(0.0, ranges[-1], usual, unit=function.unit)  # less than the smallest range gets that
         change()
         meter.set_range(function, wanted)
 
     def read(args: Args) -> str:
-        limit = args.limit(ranges[0], ranges[-1], ranges[2])
+        limit = args.limit(ranges[0], ranges[-1], usual)
         return nr3(setting().range_value if limit is None else limit)
 
     def assign_auto(args: Args) -> None:
