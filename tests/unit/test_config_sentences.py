@@ -179,6 +179,16 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "-1",
         "21: instruments.chopper.poll.rate.every: -1 is negative; a duration is not",
     ),
+    "duration without an end": (
+        '"500 ms"',
+        "inf",
+        '21: instruments.chopper.poll.rate.every: must end some time; write a duration such as "5 s"',
+    ),
+    "silence without an end": (
+        'codec = "scpi"',
+        "idle_ms = inf",
+        "7: ports.dmm.idle_ms: must be a finite number",
+    ),
     "no duration at all": ('"500 ms"', "0", "21: instruments.chopper.poll.rate.every: must be greater than 0"),
     "deadline of a method": (
         '"30 s"',

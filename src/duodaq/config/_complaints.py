@@ -77,6 +77,7 @@ _SENTENCES: dict[str, Callable[[KeyPath, Any, ErrorDetails], Said]] = {
     "missing": _missing,
     "literal_error": _not_one_of,
     "value_error": _own,
+    "finite_number": _bound,
     "greater_than": _bound,
     "greater_than_equal": _bound,
 }

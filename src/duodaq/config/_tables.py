@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, cast
@@ -25,6 +26,8 @@ def _duration(value: Any) -> Any:
     seconds = parse_duration_s(value)
     if seconds is None:
         raise ValueError('cannot be "never" here; write a duration such as "5 s"')
+    if not math.isfinite(seconds):
+        raise ValueError('must end some time; write a duration such as "5 s"')
     return seconds
 
 
@@ -121,7 +124,7 @@ def _safe_action(value: Any) -> SafeAction:
 class Table(BaseModel):
     """A table of a lab file: strict about types, and no key that is not named."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class LabTable(Table):
