@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from duodaq.clock import block
 from duodaq.errors import PortLostError
 from duodaq.sim import NAMES, launch, launch_table
 
@@ -33,7 +34,7 @@ def gone(pid: int) -> bool:
             return True
         if state == "Z":
             return True
-        time.sleep(0.02)
+        block(0.02)
     return False
 
 

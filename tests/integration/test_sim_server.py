@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from duodaq.clock import block
 from duodaq.sim import Faults, SimProcess, launch, launch_table
 
 IDENTITY = b"ESP300 Version 3.04 07/27/01\r\n"
@@ -147,12 +148,12 @@ def test_two_synchronised_clients_on_one_line_are_not_accused(stage: SimProcess,
 def test_a_query_before_the_last_reply_was_read_is_interleaved_but_a_stop_is_not(stage: SimProcess, wire: Wire):
     before = stage.report()["interleavings"]
     wire.write(b"VE?\r\n")
-    time.sleep(0.05)
+    block(0.05)
     wire.write(b"ST\r\n")
-    time.sleep(0.05)
+    block(0.05)
     assert stage.report()["interleavings"] == before
     wire.write(b"1TP\r\n")
-    time.sleep(0.05)
+    block(0.05)
     assert stage.report()["interleavings"] == before + 1
     assert (wire.read_line(), wire.read_line()) == (IDENTITY, b"0\r\n")
 
@@ -172,7 +173,7 @@ def test_a_paced_line_takes_the_time_of_its_bytes():
 def test_on_a_paced_line_a_query_into_a_reply_is_interleaved():
     with launch("esp300", paced=True) as process, opened(process.address) as wire:
         wire.write(b"VE?\r\n")
-        time.sleep(0.005)
+        block(0.005)
         wire.write(b"1TP\r\n")
         assert (wire.read_line(), wire.read_line()) == (IDENTITY, b"0\r\n")
         assert process.report()["interleavings"] == 1

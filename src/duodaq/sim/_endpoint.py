@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
 import os
-import pty
 import socket
 import struct
-import termios
-import tty
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
+
+if sys.platform != "win32":
+    import fcntl
+    import pty
+    import termios
+    import tty
 
 _READ_BYTES = 65536
 _RETRY_S = 0.005
@@ -69,6 +72,8 @@ class PtyEndpoint:
 
     def open(self) -> None:
         """Plug in."""
+        if sys.platform == "win32":
+            raise OSError("there are no pseudo-terminals on Windows; serve the simulator on TCP")
         self._master, self._slave = pty.openpty()
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
@@ -110,7 +115,7 @@ class PtyEndpoint:
 
     def unread(self, client: int) -> int:
         """Bytes that wait in the slave's input queue, plus those the kernel has not taken."""
-        if self._slave < 0:
+        if self._slave < 0 or sys.platform == "win32":
             return 0
         waiting = fcntl.ioctl(self._slave, termios.FIONREAD, b"\0\0\0\0")
         return struct.unpack("i", waiting)[0] + len(self._backlog)

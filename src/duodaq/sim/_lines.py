@@ -25,7 +25,7 @@ class LineReader:
 
     def feed(self, data: bytes, pending: int) -> list[CommandLine]:
         """The lines that are complete now; `pending` bytes of earlier replies were not fetched when `data` came."""
-        if pending and data.strip():
+        if pending:
             self._crowded = True
         *complete, self._buffer = self._cut.split(self._buffer + data)
         self._buffer = self._buffer[-_LONGEST:]
