@@ -33,7 +33,7 @@ from duodaq.v2._stop import StopWriter
 from duodaq.v2.families import SharedLine, shared_line
 
 _LOG = get_logger("v2")
-_UNWELL = frozenset({InstrumentState.ERROR, InstrumentState.HUNG})
+_UNWELL = frozenset({InstrumentState.ERROR, InstrumentState.HUNG, InstrumentState.CONNECTING})
 
 
 class V2Runtime:
@@ -86,7 +86,7 @@ class V2Runtime:
 
     @property
     def status(self) -> RuntimeStatus:
-        """Degraded while an instrument is in Error or Hung."""
+        """Degraded while an instrument is in Error, Hung, or not yet connected."""
         if self._status is not RuntimeStatus.RUNNING:
             return self._status
         unwell = any(status.state in _UNWELL for status in self.instruments())
