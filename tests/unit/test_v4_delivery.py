@@ -379,7 +379,8 @@ async def test_handlers_that_never_wait_leave_the_loop_to_others():
         @handler(Read)
         async def read(self, message: Read) -> None:
             self.count += 1
-            self.ref.tell_nowait(message)
+            if self.count < 10_000:
+                self.ref.tell_nowait(message)
 
         @handler(Halt, urgent=True)
         def halt(self, message: Halt) -> int:
@@ -389,7 +390,6 @@ async def test_handlers_that_never_wait_leave_the_loop_to_others():
     ref = await system.spawn(Busy)
     await ref.tell(Read())
     await pause(0)
-    async with asyncio.timeout(5):
-        assert await ref.ask(Halt()) > 0
+    assert 0 < await ref.ask(Halt()) < 10_000
     await ref.kill()
     await system.stop()

@@ -33,6 +33,10 @@ class Stage(Actor):
     async def read(self, text: str) -> str:
         return text
 
+    @handler(tuple)
+    def meddle(self, _: tuple[str]) -> None:
+        self.progress(1.0, "not mine")
+
     @handler(bytes, operation=True)
     async def fail(self, _: bytes) -> None:
         await pause(1)
@@ -74,6 +78,18 @@ async def test_progress_is_reported_as_it_comes():
     seen = [progress async for progress in operation.updates()]
     assert seen == [Progress(0.0), *(Progress(step / 4, f"step {step}") for step in range(4))]
     assert operation.progress == Progress(0.75, "step 3")
+    await system.stop()
+
+
+@virtual_time
+async def test_a_handler_beside_an_operation_reports_no_progress_for_it():
+    system = ActorSystem()
+    ref = await system.spawn(Stage, [])
+    operation = ref.operate(4.0)
+    await pause(0.1)
+    await ref.ask(("meddle",))
+    assert operation.progress == Progress(0.0, "step 0")
+    await operation
     await system.stop()
 
 

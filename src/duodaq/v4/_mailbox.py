@@ -12,8 +12,8 @@ Rules whoever edits this must keep:
    most one for each link) is not refused.
 6. An idle mailbox owns no deque: a deque costs 600 bytes, an idle actor may cost 4 kB in all.
 7. `lane` and `limit` are open so that a sender saves the call: ``if len(lane) < limit: lane.append(envelope)`` is all
-   of `offer` in the common case. So `limit` is 0 whenever that would be wrong: no deque yet, or somebody waits. The
-   deque stays the same one until `fold`.
+   of `offer` in the common case. So `limit` is 0 while there is no deque, and rule 3 keeps the lane full while anybody
+   waits. The deque stays the same one until `fold`.
 8. Counters are kept where things leave (`passed`), not where they come: what came is what left and what is here.
 
 Nothing here waits, schedules or raises: it is a state machine, tested against a model.
@@ -85,7 +85,6 @@ class Mailbox:
         if self._waiting is None:
             self._waiting = deque()
         self._waiting.append((envelope, admission))
-        self.limit = 0
 
     def take(self) -> Envelope | None:
         """The oldest envelope of the lane, or None; makes room for one who waits."""
@@ -174,4 +173,3 @@ class Mailbox:
             self.lane.append(envelope)
             if admission is not None and not admission.done():
                 admission.set_result(None)
-        self.limit = 0 if self._waiting or self.lane is _NO_LANE else self.capacity

@@ -70,7 +70,7 @@ class Work(Delivery):
             return
         first = next(iter(self.mailbox), None)
         if first is not None:
-            context = first.context.copy()  # its own: the first message may have to be run in the original
+            context = first.context.copy()  # its own: an operation leaves its traces in the original
             self.worker = self.loop.create_task(self._work(self.actor, context), name=self.name, context=context)
             self.worker.add_done_callback(self._worker_ended)
             self.system.note_busy(self)
