@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from duodaq.sim._lines import LineReader
 from duodaq.sim._simulator import Line, Reply, Tally
 from duodaq.sim.table import Table
 
@@ -20,8 +21,7 @@ class ShutterSimulator:
         self.tally = Tally()
         self.paced = True
         self._table = table
-        self._buffer = b""
-        self._crowded = False
+        self._lines = LineReader(b"\n")
 
     def open_session(self, client: int, now_s: float) -> bytes:
         """It says nothing unasked."""
@@ -33,22 +33,13 @@ class ShutterSimulator:
     def feed(self, data: bytes, now_s: float, client: int = 0, pending: int = 0) -> list[Reply]:
         """Carry out every complete line."""
         replies: list[Reply] = []
-        self._crowded |= pending > 0
-        *lines, self._buffer = (self._buffer + data).replace(b"\r", b"").split(b"\n")
-        for line in lines:
-            if not line.strip():
-                continue
+        for line in self._lines.feed(data, pending):
             self.tally.commands += 1
-            if self._crowded or replies:
-                self.tally.interleavings += 1
-            reply = self._execute(line.strip().upper())
+            self.tally.interleavings += bool(line.crowded or replies)
+            reply = self._execute(line.text.upper())
             if reply:
                 self.tally.exchanges += 1
-                replies.append(Reply(0.0, reply))
-            self._crowded = False
-        self._buffer = self._buffer[-64:]
-        if not self._buffer:
-            self._crowded = False
+                replies.append(Reply(0.0, reply, client))
         return replies
 
     def due(self, now_s: float) -> list[Reply]:
@@ -61,21 +52,21 @@ class ShutterSimulator:
 
     def power_cycle(self, now_s: float) -> None:
         """The spring closes it."""
-        self._buffer = b""
+        self._lines.clear()
         self._table.set_shutter(False)
 
     def report(self) -> dict[str, Any]:
         """The tally."""
         return self.tally.as_dict()
 
-    def _execute(self, line: bytes) -> bytes:
-        if line == b"*IDN?":
+    def _execute(self, line: str) -> bytes:
+        if line == "*IDN?":
             return _IDENTITY
-        if line == b"SHUT?":
+        if line == "SHUT?":
             self.tally.produced["shutter"] += 1
             return b"1\n" if self._table.state().shutter_open else b"0\n"
-        if line in (b"SHUT 1", b"SHUT 0"):
-            self._table.set_shutter(line.endswith(b"1"))
+        if line in ("SHUT 1", "SHUT 0"):
+            self._table.set_shutter(line.endswith("1"))
         else:
             self.tally.misframed += 1
         return b""
