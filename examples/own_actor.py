@@ -1,7 +1,9 @@
 """A lab's own instrument in the actor runtime: three settings and one stream. The lab file names it:
 
-    driver = "./own_actor.py:Voltmeter"
+driver = "./own_actor.py:Voltmeter"
 """
+
+from typing import ClassVar
 
 from duodaq.model import PollDefinition
 from duodaq.v4.instruments import ScpiActor, scpi_setting
@@ -10,7 +12,7 @@ from duodaq.v4.instruments import ScpiActor, scpi_setting
 class Voltmeter(ScpiActor):
     """A bench multimeter that streams its DC voltage five times a second."""
 
-    parameters = {
+    parameters: ClassVar = {
         "range": scpi_setting("VOLT:RANG", "V"),
         "nplc": scpi_setting("VOLT:NPLC"),
         "samples": scpi_setting("SAMP:COUN", parse=lambda reply: int(float(reply))),
