@@ -339,3 +339,41 @@ def test_arrays_count_with_their_bytes_unless_told_otherwise():
     for number in range(5):
         hub.publish(Image("cam", "frames", "counts", 0, number, pixels))
     assert [reader.get_nowait().sequence for _ in range(reader.occupancy)] == [3, 4]
+
+
+def test_a_reader_s_faulty_filter_costs_nobody_else_the_item():
+    hub = make_hub()
+    faulty = hub.subscribe("faulty", accepts=lambda item: item[1] / 0 > 1)
+    other = hub.subscribe("other")
+    hub.publish(keyed("a", 1))
+    assert drain(other) == [1]
+    assert faulty.losses() == {"filter failed": 1}
+    assert hub.ledger().balanced
+
+
+async def test_back_pressure_reaches_a_publisher_on_another_loop_and_nothing_is_lost():
+    hub = make_hub()
+    reader = hub.subscribe("reader", capacity=3, policy=Policy.BLOCK)
+
+    async def publish() -> None:
+        for number in range(500):
+            await hub.publish_wait(keyed("a", number), 30)
+
+    publisher = threading.Thread(target=lambda: asyncio.run(publish()))
+    publisher.start()
+    got = [(await reader.get(30))[1] for _ in range(500)]
+    await asyncio.to_thread(publisher.join)
+    assert got == list(range(500))
+    assert reader.high_water <= 3
+    assert hub.ledger().row("a", "reader").delivered == 500
+
+
+async def test_aclose_gives_readers_time_to_take_what_waits():
+    hub = make_hub()
+    reader = hub.subscribe("reader")
+    hub.publish(keyed("a", 1))
+    closing = asyncio.create_task(hub.aclose(drain_s=30))
+    await pause(0)
+    assert (await reader.get(1))[1] == 1
+    await closing
+    assert hub.ledger().row("a", "reader").delivered == 1

@@ -21,6 +21,7 @@ T = TypeVar("T")
 CLOSED = "closed"
 OVERFLOW = "overflow"
 SUPERSEDED = "superseded"
+FILTER_FAILED = "filter failed"
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -161,6 +162,13 @@ class Slot(Generic[T]):
             self._wake_reader(waiting)
         return lost or waiting >= self._worried
 
+    def miss(self, account: Account, weight: int) -> bool:
+        """Enter an item that the reader's own filter could not judge; returns whether an alarm may be due: yes."""
+        account.offered += weight
+        self.offered += weight
+        self._lose(account, weight, FILTER_FAILED)
+        return True
+
     def take(self, limit: int) -> list[T]:
         """Hand over the items that waited longest, at most `limit`; they are delivered from now on."""
         items: list[T] = []
@@ -183,7 +191,7 @@ class Slot(Generic[T]):
             return
         self.finished = True
         for account in self.accounts.values():
-            account.after = produced[account.stream]
+            account.after = produced.get(account.stream, 0)
         self._wake_writers()
         while self.readers:
             self.readers.popleft().wake()
