@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from duodaq import sim
 from duodaq.sim import LocalTable, pvcam
 from duodaq.sim.table import rest
 
@@ -524,6 +525,34 @@ def test_two_cameras_have_two_names_and_run_side_by_side(make_stand: Callable[..
     other.finish()
     other.close()
     assert pvcam.camera_report()["pvcamUSB_1"]["read"] == 1
+
+
+def test_the_camera_sees_the_table_of_another_process_and_leaves_its_counts_there() -> None:
+    with sim.launch_table(seed=4, shutter_open=True) as table:
+        with table.client() as client:
+            client.set_motion(1, rest(25.0))
+        pvcam.install(table.address, seed=4)
+        try:
+            from pyvcam import pvc
+            from pyvcam.camera import Camera
+
+            pvc.init_pvcam()
+            camera = next(Camera.detect_camera())
+            camera.open()
+            small(camera)
+            camera.start_live(exp_time=5)
+            bright = camera.poll_frame(timeout_ms=5000)[0]["pixel_data"].mean()
+            table.set_shutter(False)
+            for _ in range(12):
+                dark = camera.poll_frame(timeout_ms=5000)[0]["pixel_data"].mean()
+            assert table.counts()["pvcamUSB_0"]["produced"]["frame"] > 0
+            camera.finish()
+            assert bright > dark + 100
+            assert table.counts()["pvcamUSB_0"] == pvcam.camera_report()["pvcamUSB_0"]
+            camera.close()
+            pvc.uninit_pvcam()
+        finally:
+            pvcam.uninstall()
 
 
 def test_uninstalling_puts_back_what_was_there(make_stand: Callable[..., Stand]) -> None:

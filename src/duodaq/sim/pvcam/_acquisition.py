@@ -32,6 +32,7 @@ _ALIGNMENT = 4096
 _FPS_FRAMES = 5
 _CATCH_UP_S = 1.0
 _JOIN_S = 5.0
+_DEPOSIT_S = 0.1
 _FRAME_HEADER_BYTES, _ROI_HEADER_BYTES = 48, 32
 
 
@@ -109,6 +110,7 @@ class Acquisition:
         counts: Counts,
         condition: threading.Condition,
         count_frame: Callable[[], int],
+        deposit: Callable[[], None],
     ) -> None:
         self.plan = plan
         self.status = Status.READOUT_NOT_ACTIVE
@@ -118,7 +120,8 @@ class Acquisition:
         self.error = ""
         self.stopped = False
         self._profile, self._table, self._knobs, self._counts = profile, table, knobs, counts
-        self._condition, self._count_frame = condition, count_frame
+        self._condition, self._count_frame, self._deposit = condition, count_frame, deposit
+        self._deposited_s = 0.0
         self._triggers = 0
         self._renderers = renderers
         self._ring = np.empty(((plan.slots + _SPARE_SLOTS), plan.frame_bytes), dtype=np.uint8)
@@ -199,6 +202,7 @@ class Acquisition:
                 continue
             try:
                 self._deliver(number)
+                self._deposit_now_and_then()
             except (PortLostError, OSError) as exc:
                 self._fail(str(exc))
                 return
@@ -276,6 +280,13 @@ class Acquisition:
             whole = self.plan.frames is None or frame.number >= self.plan.frames
             self.status = Status.FRAME_AVAILABLE if whole else Status.EXPOSURE_IN_PROGRESS
             self._condition.notify_all()
+
+    def _deposit_now_and_then(self) -> None:
+        """The table keeps the counts, so that they survive the death of this process."""
+        now_s = time.monotonic()
+        if now_s - self._deposited_s > _DEPOSIT_S:
+            self._deposited_s = now_s
+            self._deposit()
 
     def _measure_fps(self) -> None:
         self._fps_frames += 1

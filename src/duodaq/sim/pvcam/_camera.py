@@ -101,6 +101,7 @@ class SimCamera:
             counts=self.counts,
             condition=self._condition,
             count_frame=self._count_frame,
+            deposit=self._deposit,
         )
         self._acquisition = acquisition
         acquisition.start(self.name)
