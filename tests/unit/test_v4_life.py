@@ -403,3 +403,17 @@ async def test_a_stop_keeps_its_budget_while_a_start_is_being_undone():
     with pytest.raises(StoppedError):
         await spawning
     assert log == ["starting", StopReason.STOPPED]
+
+
+@virtual_time
+async def test_a_handler_that_would_wait_for_its_own_end_is_told_what_to_do_instead():
+    class Weary(Actor):
+        async def receive(self, message: str) -> None:
+            await self.ref.stop()
+
+    system = ActorSystem()
+    ref = await system.spawn(Weary)
+    with pytest.raises(LifecycleError, match="raising Finish"):
+        await ref.ask("end")
+    assert ref.state is ActorState.RUNNING
+    await system.stop()

@@ -140,8 +140,10 @@ class Cell(Work):
         self.error = None
         self.table, self.fallback = actor.handlers, actor.fallback
         self.starting = True
-        error = await self._run_hook(actor.on_start, Actor.on_start, self.start_timeout_s, "on_start")
-        self.starting = False
+        try:
+            error = await self._run_hook(actor.on_start, Actor.on_start, self.start_timeout_s, "on_start")
+        finally:
+            self.starting = False
         error = self.error or error
         if error is None and not self.doomed:
             self._serve(actor)

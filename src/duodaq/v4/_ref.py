@@ -142,9 +142,16 @@ class ActorRef:
         Args:
             timeout_s: Seconds for all of it; by default its stop limit and as long again for what is accepted.
 
+        Returns:
+            Clean, forced (why), or leaked: a task of it would not end. Asked again, the same report.
+
+        Raises:
+            LifecycleError: Called in its own handler, which would wait for itself. Nothing happened.
+
         Cancellation: the stop goes on without its caller.
         """
         cell = self._cell
+        self._refuse_suicide()
         limit_s = 2 * cell.stop_timeout_s if timeout_s is None else timeout_s
         task = cell.retire(StopReason.STOPPED, limit_s)
         await asyncio.wait((task,))
@@ -153,9 +160,14 @@ class ActorRef:
     async def kill(self) -> ComponentReport:
         """End it now: what is in hand is cut off (unknown), what waits is not done; then `on_stop` runs."""
         cell = self._cell
+        self._refuse_suicide()
         task = cell.retire(StopReason.KILLED, cell.stop_timeout_s)
         await asyncio.wait((task,))
         return task.result()
+
+    def _refuse_suicide(self) -> None:
+        if asyncio.current_task() is self._cell.worker:
+            raise LifecycleError("a handler ends its own actor by raising Finish", instrument=self.name)
 
     def _refuse_self(self, message: Any) -> None:
         cell = self._cell
