@@ -43,7 +43,7 @@ def demo(
     ] = None,
 ) -> None:
     """Show all of it without hardware: two runtimes, simulated instruments, a scan, a recording."""
-    from duodaq.cli.demo import run_demo
+    from duodaq.cli.demo._demo import run_demo
 
     code = run_demo(headless=headless, points=points, directory=directory, seed=seed, unplug_at=unplug_at)
     raise typer.Exit(code)
