@@ -209,7 +209,7 @@ def test_live_frames_are_numbered_without_a_gap(stand: Stand) -> None:
     camera = stand.camera
     small(camera)
     camera.metadata_enabled = True
-    camera.start_live(exp_time=5)
+    camera.start_live(exp_time=5, buffer_frame_count=512)
     frames = [camera.poll_frame(timeout_ms=5000) for _ in range(12)]
     numbers = [frame["meta_data"]["frame_header"]["frameNr"] for frame, _, _ in frames]
     assert numbers == list(range(1, 13))
@@ -345,7 +345,7 @@ def test_frame_headers_carry_number_time_and_exposure(stand: Stand) -> None:
     small(camera)
     camera.metadata_enabled = True
     camera.exp_res = 1
-    camera.start_live(exp_time=3000)
+    camera.start_live(exp_time=3000, buffer_frame_count=512)
     first, second = (camera.poll_frame(timeout_ms=5000)[0]["meta_data"]["frame_header"] for _ in range(2))
     camera.finish()
     assert set(first) == {
@@ -418,7 +418,7 @@ def test_smart_streaming_goes_round_its_exposures(stand: Stand) -> None:
     camera.metadata_enabled = True
     camera.smart_stream_mode_enabled = True
     camera.smart_stream_exp_params = [1, 5]
-    camera.start_live(exp_time=1)
+    camera.start_live(exp_time=1, buffer_frame_count=512)
     times = [camera.poll_frame(timeout_ms=5000)[0]["meta_data"]["frame_header"]["exposureTimePs"] for _ in range(4)]
     assert times == [10**9, 5 * 10**9, 10**9, 5 * 10**9]
 
@@ -427,7 +427,7 @@ def test_the_stream_on_disk_is_the_frames(stand: Stand, tmp_path: Path) -> None:
     camera = stand.camera
     small(camera)
     path = tmp_path / "frames.bin"
-    camera.start_live(exp_time=2, buffer_frame_count=4, stream_to_disk_path=str(path))
+    camera.start_live(exp_time=200, buffer_frame_count=4, stream_to_disk_path=str(path))
     frames = [camera.poll_frame(timeout_ms=5000)[0]["pixel_data"] for _ in range(3)]
     camera.finish()
     data = path.read_bytes()
@@ -455,11 +455,10 @@ def test_a_stalled_camera_goes_silent_and_inactive(make_stand: Callable[..., Sta
     camera = stand.camera
     small(camera)
     camera.start_live(exp_time=5)
-    for _ in range(2):
-        camera.poll_frame(timeout_ms=5000)
     deadline = time.monotonic() + 10
     while camera.check_frame_status() != "READOUT_NOT_ACTIVE" and time.monotonic() < deadline:
         time.sleep(0.005)
+    assert (stand.report()["produced"]["frame"], stand.report()["in_ring"]) == (3, 3)
     with pytest.raises(RuntimeError, match=r"^Acquisition not active\.$"):
         camera.poll_frame(timeout_ms=1000)
     assert stand.books_balance()
@@ -506,7 +505,7 @@ def test_frames_lost_in_the_camera_leave_a_gap_in_its_numbers(make_stand: Callab
     camera = stand.camera
     small(camera)
     camera.metadata_enabled = True
-    camera.start_live(exp_time=1)
+    camera.start_live(exp_time=1, buffer_frame_count=512)
     frames = [camera.poll_frame(timeout_ms=5000)[0] for _ in range(3)]
     assert [frame["meta_data"]["frame_header"]["frameNr"] for frame in frames] == [1, 3, 5]
     assert stand.report()["lost_in_camera"] >= 2
