@@ -17,7 +17,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any
 
-from duodaq.clock import Deadline, pause, utc_ns
+from duodaq.clock import pause, utc_ns
 from duodaq.drivers.esp300._axis import Axis, AxisReading
 from duodaq.drivers.esp300._codec import EspError, number, parse_error, parse_flag, parse_number
 from duodaq.errors import (
@@ -277,9 +277,10 @@ class Esp300Driver:
         self._raise(axle, errors)
 
     async def _arrive(self, axle: Axis, stops: int, limit_s: float, report: Callable[[float], None]) -> None:
-        deadline = Deadline(limit_s)
+        loop = asyncio.get_running_loop()
+        overdue_s = loop.time() + limit_s
         while not await self._flag(axle, "MD?"):
-            if deadline.passed:
+            if loop.time() > overdue_s:
                 raise ReplyTimeoutError(f"axis {axle.definition.name} still moves after {limit_s:.1f} s", fate="failed")
             report(await self._read(axle, "TP") / axle.factor)
             await pause(self._poll_s)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from duodaq.clock import Deadline, pause
+import asyncio
+
+from duodaq.clock import pause
 from duodaq.drivers.scpi._codec import (
     EventStatus,
     ScpiCodec,
@@ -110,16 +112,16 @@ class ScpiDriver:
         Wire:
             ``*ESE?``, ``*ESE 61``, ``*ESR?``, ``INIT;*OPC``, ``*STB?`` until bit 5, ``*ESR?``; then ``*ESE`` as before.
         """
-        deadline = Deadline(timeout_s)
+        ends_s = asyncio.get_running_loop().time() + timeout_s
         async with self._port.lease(self._holder) as lease:
             before = await self._arm(lease)
             try:
-                reply = await self._begin(lease, command, deadline)
+                reply = await self._begin(lease, command, timeout_s)
             except BaseException:
                 await lease.write(f"*ESE {before}\n".encode())
                 raise
         try:
-            await self._await_summary(command, deadline)
+            await self._await_summary(command, ends_s)
             await self._settle(command)
         finally:
             await self._port.write(f"*ESE {before}\n".encode(), holder=self._holder)
@@ -152,18 +154,19 @@ class ScpiDriver:
         await lease.exchange(b"*ESR?\n")
         return before
 
-    async def _begin(self, lease: Lease, command: str, deadline: Deadline) -> str:
+    async def _begin(self, lease: Lease, command: str, timeout_s: float) -> str:
         line = _line(f"{command};*OPC")
         if _CODEC.expects_reply(line) is None:
             await lease.write(line)
             return ""
-        return text(await lease.exchange(line, timeout_s=deadline.left_s))
+        return text(await lease.exchange(line, timeout_s=timeout_s))
 
-    async def _await_summary(self, command: str, deadline: Deadline) -> None:
+    async def _await_summary(self, command: str, ends_s: float) -> None:
+        loop = asyncio.get_running_loop()
         while StatusByte.EVENT_SUMMARY not in await self.read_status():
-            if deadline.passed:
+            if loop.time() >= ends_s:
                 raise ReplyTimeoutError(f"{command!r} was not complete in time", fate="unknown")
-            await pause(min(self._poll_s, deadline.left_s))
+            await pause(self._poll_s)
 
     async def _settle(self, command: str) -> None:
         events = EventStatus(_integer(await self.query("*ESR?")))
