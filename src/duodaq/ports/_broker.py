@@ -20,7 +20,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 from duodaq import clock
-from duodaq.errors import ConfigError, LifecycleError
+from duodaq.errors import ConfigError, LifecycleError, PortTimeoutError
 from duodaq.model import ComponentReport, Outcome, PortDefinition
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
@@ -214,7 +214,10 @@ class Broker:
         exchange = Exchange(ticket, request, framing, owner.definition.timeout_s, done, current_trace_id())
         exchange.on_written = lambda t_ns: None if written.done() else written.set_result(t_ns)
         owner.stop(exchange, ends_moving)
-        return await asyncio.wait_for(written, timeout_s)
+        await asyncio.wait({written}, timeout=timeout_s)
+        if not written.done():
+            raise PortTimeoutError(f"the stop was not on the wire within {timeout_s:g} s; it still waits", port=port)
+        return written.result()
 
     async def stop_all(self, stops: Mapping[str, bytes | None], who: str = "stop-all") -> dict[str, int | Exception]:
         """Latch, and put stop bytes on every port named, all at once.

@@ -117,9 +117,14 @@ async def open_beside(opening: Callable[[], _T], closing: Callable[[_T], None], 
 
     threading.Thread(target=work, name=f"duodaq open {address}", daemon=True).start()
     try:
-        return await asyncio.wait_for(opened, timeout_s)
-    except TimeoutError:
-        raise PortOpenError(f"did not open within {timeout_s:g} s", port=address) from None
+        await asyncio.wait({opened}, timeout=timeout_s)
+    except asyncio.CancelledError:
+        opened.cancel()
+        raise
+    if opened.done():
+        return opened.result()
+    opened.cancel()
+    raise PortOpenError(f"did not open within {timeout_s:g} s", port=address)
 
 
 async def drained(unsent: Callable[[], int], timeout_s: float) -> bool:
