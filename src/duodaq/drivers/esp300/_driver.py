@@ -130,11 +130,8 @@ class Esp300Driver:
         async with self._motion(axle, "move") as stops:
             await self._move_to(axle, position, stops, progress)
 
-    async def move_relative(self, axis: str, distance: float, progress: Progress | None = None) -> float:
+    async def move_relative(self, axis: str, distance: float, progress: Progress | None = None) -> None:
         """Move by `distance`, in the axis's unit, and wait until it stands; the target is checked as a position.
-
-        Returns:
-            The target position.
 
         Raises:
             As `move_absolute`.
@@ -147,7 +144,6 @@ class Esp300Driver:
             target = await self._read(axle, "DP?") / axle.factor + distance
             axle.check(target)
             await self._move_to(axle, target, stops, progress)
-        return target
 
     async def home(self, axis: str, mode: int | None = None, progress: Progress | None = None) -> None:
         """Search the home position, in the controller's search `mode` (0 to 6; its own setting without one).

@@ -102,10 +102,9 @@ class Esp300(InstrumentActor):
 
     @handler(MoveRelative, moves=True, operation=True)
     async def move_relative(self, message: MoveRelative) -> float:
-        """Move an axis by a distance; the reply is where it went."""
-        return await self._moving(
-            message.axis, self.driver.move_relative(message.axis, message.distance, self.progress)
-        )
+        """Move an axis by a distance; the reply is where it then stands."""
+        await self._moving(message.axis, self.driver.move_relative(message.axis, message.distance, self.progress))
+        return await self.driver.read_position(message.axis)
 
     @handler(Home, moves=True, operation=True)
     async def home(self, message: Home) -> None:
@@ -203,7 +202,7 @@ class Esp300(InstrumentActor):
             state=[str(reading.state)],
             unit=[reading.unit],
         )
-        self.streams.batch(axis, batch)
+        await self.streams.deliver(axis, batch)
         return reading, sequence
 
     def _stored(self) -> dict[str, ConfigureMotion]:

@@ -15,7 +15,7 @@ class MoveAbsolute(msgspec.Struct, frozen=True):
 
 
 class MoveRelative(msgspec.Struct, frozen=True):
-    """Move `axis` by `distance`; the reply is the position it went to."""
+    """Move `axis` by `distance`; the reply is where it then stands."""
 
     axis: str
     distance: float

@@ -130,12 +130,12 @@ class ScpiActor(InstrumentActor):
         try:
             reply = await work
         except DuodaqError as error:
-            self._event(command, None, str(error))
+            await self._event(command, None, str(error))
             raise
-        self._event(command, reply if isinstance(reply, str) else None, None)
+        await self._event(command, reply if isinstance(reply, str) else None, None)
         return reply
 
-    def _event(self, command: str, response: str | None, error: str | None) -> None:
+    async def _event(self, command: str, response: str | None, error: str | None) -> None:
         batch = scpi_event_batch(
             instrument=self.definition.id,
             t_ns=[utc_ns()],
@@ -145,4 +145,4 @@ class ScpiActor(InstrumentActor):
             success=[error is None],
             error=[error],
         )
-        self.streams.batch("events", batch)
+        await self.streams.deliver("events", batch)

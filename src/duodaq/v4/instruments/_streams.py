@@ -16,6 +16,7 @@ from duodaq.v4._publisher import DataPublisher
 
 _ROWS = 256
 _AGE_S = 0.01
+_ROOM_S = 2.0
 
 
 class Streams:
@@ -60,6 +61,13 @@ class Streams:
         """
         self._publisher.publish(f"{self._instrument}.{channel}", batch)
 
+    async def deliver(self, channel: str, batch: pa.RecordBatch) -> None:
+        """Publish a batch, waiting up to 2 s for readers that may lose nothing; what they then lose is counted."""
+        try:
+            await self._publisher.publish_wait(batch, _ROOM_S)
+        except (MailboxFullError, StoppedError) as error:
+            self._lose(channel, batch.num_rows, error)
+
     def flush(self) -> None:
         """Publish all that waits."""
         if self._timer is not None:
@@ -74,8 +82,9 @@ class Streams:
             return
         try:
             self.batch(channel, scalar_batch(rows))
-        except MailboxFullError as error:
-            self._memory["rows_lost"] = self._memory.get("rows_lost", 0) + len(rows)
-            self._log.error("rows lost", instrument=self._instrument, channel=channel, rows=len(rows), why=str(error))
-        except StoppedError:  # the hub closes before the instruments only when all is lost anyway
-            self._memory["rows_lost"] = self._memory.get("rows_lost", 0) + len(rows)
+        except (MailboxFullError, StoppedError) as error:  # a timer cannot wait for room
+            self._lose(channel, len(rows), error)
+
+    def _lose(self, channel: str, rows: int, error: Exception) -> None:
+        self._memory["rows_lost"] = self._memory.get("rows_lost", 0) + rows
+        self._log.error("rows lost", instrument=self._instrument, channel=channel, rows=rows, why=str(error))
