@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-import bluesky.plan_stubs
+import bluesky.plan_steps
 import bluesky.plans
 from bluesky import RunEngine
-from bluesky.utils import DuringTask, RunEngineInterrupted
+from bluesky.utils import DuringTask, Msg, RunEngineInterrupted
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from duodaq.bluesky._devices import FutureStatus, ScanAxis, ScanReader
@@ -24,7 +24,7 @@ Listener = Callable[[str, dict[str, Any]], None]
 
 # Bluesky's own annotations are generic beyond what strict checking can follow: its plans are untyped here, by choice.
 _plans: Any = bluesky.plans
-_stubs: Any = bluesky.plan_stubs
+_steps: Any = bluesky.plan_steps
 
 
 def run_scan(
@@ -51,7 +51,11 @@ def run_scan(
     run = ScanRun(mover.name, len(positions))
     with _engine() as engine, _bar(len(positions), progress) as count:
         try:
-            engine(_plan(mover, devices, positions, settle_s), _both(run.document, count, *([on_document] if on_document else [])), **(metadata or {}))
+            engine(
+                _plan(mover, devices, positions, settle_s),
+                _both(run.document, count, *([on_document] if on_document else [])),
+                **(metadata or {}),
+            )
         except RunEngineInterrupted:
             mover.stop()
             engine.abort("interrupted by hand")
@@ -71,10 +75,10 @@ def _both(*listeners: Listener) -> Any:
 
 def _plan(mover: ScanAxis, devices: list[ScanReader], positions: Sequence[float], settle_s: float) -> Any:
     def at_each_point(detectors: Any, step: Any, pos_cache: Any) -> Any:
-        yield from _stubs.move_per_step(step, pos_cache)
+        yield from _steps.move_per_step(step, pos_cache)
         if settle_s > 0:
-            yield from _stubs.sleep(settle_s)
-        return (yield from _stubs.trigger_and_read([*detectors, *step]))
+            yield Msg("sleep", None, settle_s)
+        return (yield from _steps.trigger_and_read([*detectors, *step]))
 
     return _plans.list_scan(devices, mover, list(positions), per_step=at_each_point)
 

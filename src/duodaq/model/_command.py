@@ -65,7 +65,16 @@ class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
 
 
 Command = (
-    SetParameter | GetParameter | Execute | StartAcquisition | StopAcquisition | SnapFrame | Stop | Recover | Shutdown
+    SetParameter
+    | GetParameter
+    | Execute
+    | StartAcquisition
+    | StopAcquisition
+    | SnapFrame
+    | ReadChannel
+    | Stop
+    | Recover
+    | Shutdown
 )
 
 
