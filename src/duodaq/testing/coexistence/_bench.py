@@ -19,6 +19,7 @@ from duodaq.model import (
     PortDefinition,
     RuntimeDefinition,
 )
+from duodaq.v4.instruments import InstrumentActor
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,20 @@ class Bench:
         """A blocking class of one's own in V2, one method of it polled."""
         polls = (PollDefinition(channel, every_s, unit, call=call),)
         return InstrumentDefinition(instrument, "v2", driver, polls=polls, **options)
+
+    @staticmethod
+    def own_class(
+        instrument: str, driver: Callable[..., Any], port: str | None = None, **options: Any
+    ) -> InstrumentDefinition:
+        """A blocking class of one's own in V2."""
+        return InstrumentDefinition(instrument, "v2", driver, port=port, **options)
+
+    @staticmethod
+    def own_actor(
+        instrument: str, actor: type[InstrumentActor], port: str | None = None, **options: Any
+    ) -> InstrumentDefinition:
+        """An actor class of one's own in V4."""
+        return InstrumentDefinition(instrument, "v4", actor, port=port, **options)
 
 
 async def until(seen: Callable[[], bool], timeout_s: float, every_s: float = 0.005) -> bool:
