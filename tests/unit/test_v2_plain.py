@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import textwrap
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from duodaq import clock
+from duodaq.dataplane import Policy
 from duodaq.errors import ConfigError, RefusedError, StoppedError
 from duodaq.model import (
     Execute,
@@ -25,6 +27,7 @@ from duodaq.model import (
     PollDefinition,
     PortDefinition,
     Scalar,
+    SetParameter,
     SnapFrame,
     StartAcquisition,
     Stop,
@@ -450,3 +453,121 @@ async def test_a_stop_before_the_call_began_refuses_it_though_it_was_in_hand() -
         runtime.end_moving("stop")
         with pytest.raises(StoppedError):
             await moving
+
+
+async def test_a_stop_that_comes_while_the_call_is_being_prepared_refuses_it() -> None:
+    preparing, gate, fired = threading.Event(), threading.Event(), threading.Event()
+
+    class Gun:
+        @property
+        def fire(self) -> Any:
+            preparing.set()
+            gate.wait(5.0)
+            return fired.set
+
+    async with hosted(InstrumentDefinition("gun", "v2", Gun)) as (runtime, *_):
+        firing = asyncio.create_task(runtime.command("gun", Execute("fire")))
+        await until(preparing.is_set)
+        runtime.end_moving("stop")
+        gate.set()
+        with pytest.raises(StoppedError):
+            await firing
+        assert not fired.is_set()
+
+
+async def test_a_setting_that_changes_another_watched_one_shows_in_the_table() -> None:
+    class Coupled:
+        mode = "volt"
+
+        @property
+        def range(self) -> float:
+            return {"volt": 10.0, "ohm": 1e6}[self.mode]
+
+    values: dict[str, Any] = {}
+
+    class Table(NoParameters):
+        def put(self, owner: Any, instrument: str, name: str, value: Any, unit: str = "") -> ParameterEntry:
+            values[name] = value
+            return super().put(owner, instrument, name, value, unit)
+
+    runtime = V2Runtime(Broker(), Table(), DataDistributor())
+    await runtime.add(InstrumentDefinition("dmm", "v2", Coupled, watched=("mode", "range")))
+    await runtime.start(5.0)
+    try:
+        assert values == {"mode": "volt", "range": 10.0}
+        await runtime.command("dmm", SetParameter("mode", "ohm"))
+        await until(lambda: values == {"mode": "ohm", "range": 1e6})
+    finally:
+        await runtime.stop(2.0)
+
+
+@pytest.mark.filterwarnings("ignore:It is not known whether this device support SCPI:FutureWarning")
+async def test_the_terminators_that_a_pymeasure_class_would_have_given_to_visa_are_used() -> None:
+    instruments = pytest.importorskip("pymeasure.instruments")
+
+    class Odd(instruments.SCPIUnknownMixin, instruments.Instrument):  # type: ignore[misc, name-defined]
+        rate = instruments.Instrument.measurement("RATE", """The rate in Hz.""", cast=str)
+
+        def __init__(self, adapter: Any, name: str = "odd", **kwargs: Any) -> None:
+            super().__init__(
+                adapter, name, write_termination="?\n", asrl={"read_termination": ".5\n"}, timeout=700, **kwargs
+            )
+
+    async with hosted(chopper(Odd)) as (runtime, line, *_):
+        assert await runtime.command("chopper", GetParameter("rate")) == "12"
+        assert line.lines == [b"RATE?"]
+        assert await runtime.command("chopper", GetParameter("adapter.connection.timeout")) == 700
+
+
+async def test_polls_that_are_always_due_leave_room_for_commands_and_commands_for_polls() -> None:
+    class Busy:
+        def read(self) -> float:
+            clock.block(0.01)
+            return 1.0
+
+    busy = InstrumentDefinition("busy", "v2", Busy, polls=(PollDefinition("x", 0.001, call="read"),))
+    async with hosted(busy) as (runtime, _, hub, _b):
+        readings = hub.subscribe("test")
+        before = readings.offered
+        for _ in range(20):
+            await runtime.command("busy", Execute("read"), 2.0)
+        assert readings.offered - before >= 10
+        assert runtime.metrics()["instruments"]["busy"]["polls"]["x"]["skipped"] > 0
+
+
+async def test_a_device_that_is_gone_is_connected_anew_after_its_first_failure() -> None:
+    class Loose:
+        failures = 0
+        made = 0
+
+        def __init__(self) -> None:
+            type(self).made += 1
+
+        def read(self) -> float:
+            if type(self).made == 1:
+                type(self).failures += 1
+                raise ConnectionResetError("gone")
+            return 1.0
+
+    loose = InstrumentDefinition("loose", "v2", Loose, polls=(PollDefinition("x", 0.01, call="read"),))
+    async with hosted(loose) as (_runtime, _, hub, _b):
+        reading = await hub.subscribe("test").get(5.0)
+        assert (reading.sequence, Loose.failures, Loose.made) == (0, 1, 2)
+
+
+async def test_a_lossless_subscriber_slows_its_producer_and_loses_nothing() -> None:
+    Meter.fail = False
+    async with hosted(meter(polls=(PollDefinition("light", 0.002, "W", call="read"),), options={"acquire": False})) as (
+        runtime,
+        _,
+        hub,
+        _b,
+    ):
+        recorder = hub.subscribe("recorder", capacity=1, policy=Policy.BLOCK)
+        await runtime.command("meter", StartAcquisition())
+        numbers: list[int] = []
+        for _ in range(20):
+            numbers.append((await recorder.get(5.0)).sequence)
+            await clock.pause(0.01)
+        assert numbers == list(range(20))
+        assert runtime.metrics()["instruments"]["meter"]["unpublished"] == 0

@@ -154,6 +154,16 @@ def test_a_failing_channel_is_read_later_and_later_and_forgiven_with_its_first_r
     assert (failing.done, failing.failed, failing.schedule.skipped) == (1, 2, 4)
 
 
+def test_a_new_connection_begins_with_a_clean_slate() -> None:
+    polling = Polling((PollDefinition("a", 0.1, read="a"),))
+    polling.begin(0.0)
+    for now_s in (0.0, 1.0, 2.0):
+        polling.failed(polling.channels["a"], now_s, "no")
+    polling.forgive()
+    assert polling.failing == ()
+    assert polling.due(2.1) is polling.channels["a"]
+
+
 def stanza(**facts: Any) -> InstrumentDefinition:
     return InstrumentDefinition("x", "v2", "m:C", polls=(PollDefinition("power", 1.0, call="get_power"),), **facts)
 
