@@ -206,11 +206,10 @@ class DriverProxy:
         if name.startswith("__"):
             raise AttributeError(name)
         instrument, path = self._duodaq_instrument, self._duodaq_path + name
-        value = instrument.get(path)
-        kind = value.get(_MEMBER) if isinstance(value, dict) else None
-        if kind == "method":
+        value: Any = instrument.get(path)
+        if value == {_MEMBER: "method"}:
             return _method(instrument, path)
-        if kind == "object":
+        if value == {_MEMBER: "object"}:
             return DriverProxy(instrument, f"{path}.")
         return value
 

@@ -24,8 +24,11 @@ class _Recording:
 
     async def close(self, timeout_s: float) -> ComponentReport:
         if self.summary is None:
-            self.summary = await self.recorder.stop()
-        return ComponentReport(f"recording {self.summary.directory}", Outcome.CLEAN)
+            self.summary = await self.recorder.stop(timeout_s)
+        name = f"recording {self.summary.directory}"
+        if self.summary.complete:
+            return ComponentReport(name, Outcome.CLEAN)
+        return ComponentReport(name, Outcome.FORCED, f"incomplete: {self.summary.error or self.summary.lost}")
 
 
 class Lab:
@@ -107,7 +110,8 @@ class Lab:
         if self._recording is not None:
             raise LifecycleError(f"a recording is under way, in {self._recording.recorder.directory}")
         target = Path(directory) if directory is not None else self._new_directory()
-        recording = _Recording(Recorder(target, self.manager.v4_data))
+        provenance = {"lab": self.definition.name, "instruments": [i.id for i in self.definition.instruments]}
+        recording = _Recording(Recorder(target, self.manager.v4_data, provenance=provenance))
         await recording.recorder.start()
         self._recording = recording
         self.manager.attach("recording", recording)

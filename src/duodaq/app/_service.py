@@ -105,7 +105,12 @@ class LabService:
 
     async def _op_record_stop(self, params: dict[str, Any]) -> Any:
         summary = await self._lab.stop_recording()
-        return {"directory": str(summary.directory), "files": dict(summary.files)}
+        return {
+            "directory": str(summary.directory),
+            "files": dict(summary.files),
+            "complete": summary.complete,
+            "lost": dict(summary.lost),
+        }
 
     async def _op_shutdown(self, params: dict[str, Any]) -> Any:
         if self._on_shutdown is None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -55,7 +56,8 @@ class FutureStatus:
                 return
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            callback(self)
+            with contextlib.suppress(RuntimeError):  # an engine whose scan is over has closed its loop
+                callback(self)
 
 
 class ScanAxis:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-import bluesky.plan_steps
+import bluesky.plan_stubs as bps
 import bluesky.plans
 from bluesky import RunEngine
 from bluesky.utils import DuringTask, Msg, RunEngineInterrupted
@@ -24,7 +24,7 @@ Listener = Callable[[str, dict[str, Any]], None]
 
 # Bluesky's own annotations are generic beyond what strict checking can follow: its plans are untyped here, by choice.
 _plans: Any = bluesky.plans
-_steps: Any = bluesky.plan_steps
+_steps: Any = bps
 
 
 def run_scan(
@@ -50,12 +50,9 @@ def run_scan(
     devices = _name_fields(readers)
     run = ScanRun(mover.name, len(positions))
     with _engine() as engine, _bar(len(positions), progress) as count:
+        listeners = [run.document, count, *([on_document] if on_document else [])]
         try:
-            engine(
-                _plan(mover, devices, positions, settle_s),
-                _both(run.document, count, *([on_document] if on_document else [])),
-                **(metadata or {}),
-            )
+            engine(_plan(mover, devices, positions, settle_s), _all(listeners), **(metadata or {}))
         except RunEngineInterrupted:
             mover.stop()
             engine.abort("interrupted by hand")
@@ -69,16 +66,16 @@ def run_scan(
     return run
 
 
-def _both(*listeners: Listener) -> Any:
-    return {"all": list(listeners)}
+def _all(listeners: list[Listener]) -> Any:
+    return {"all": listeners}
 
 
 def _plan(mover: ScanAxis, devices: list[ScanReader], positions: Sequence[float], settle_s: float) -> Any:
-    def at_each_point(detectors: Any, step: Any, pos_cache: Any) -> Any:
+    def at_each_point(detectors: Any, step: Any, pos_cache: Any) -> Generator[Any, Any, Any]:
         yield from _steps.move_per_step(step, pos_cache)
         if settle_s > 0:
             yield Msg("sleep", None, settle_s)
-        return (yield from _steps.trigger_and_read([*detectors, *step]))
+        yield from _steps.trigger_and_read([*detectors, *step])
 
     return _plans.list_scan(devices, mover, list(positions), per_step=at_each_point)
 
