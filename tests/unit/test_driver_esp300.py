@@ -14,7 +14,7 @@ from duodaq.errors import LifecycleError, RefusedError, ReplyTimeoutError, Stopp
 from duodaq.model import AxisDefinition, PortDefinition
 from duodaq.ports import Broker
 from duodaq.testing import virtual_time
-from duodaq.testing._scripted_port import ScriptedTransport
+from duodaq.testing._scripted_port import Answer, ScriptedTransport
 
 
 class Controller:
@@ -204,4 +204,17 @@ async def test_a_move_that_ends_short_was_stopped_by_somebody_else() -> None:
         await pause(0.5)
         device.position, device.target, device.arrives_s = 0.5, 0.5, 0.0
         with pytest.raises(StoppedError, match=r"stands at 0\.5 mm"):
+            await move
+
+
+@virtual_time
+async def test_a_stop_that_cuts_a_reading_of_the_motion_still_ends_it_as_stopped() -> None:
+    async with stage() as (driver, device, line, _):
+        answer = device.answer
+        line.script = lambda sent: Answer(b"0\r\n", 0.2) if sent == b"1MD?" and device.moving else answer(sent)
+        move = asyncio.ensure_future(driver.move_absolute("x", 5.0))
+        await pause(1.1)
+        assert line.lines[-1] == b"1MD?"
+        await driver.stop()
+        with pytest.raises(StoppedError, match="stands at"):
             await move

@@ -21,6 +21,7 @@ from duodaq.clock import pause, utc_ns
 from duodaq.drivers.esp300._axis import Axis, AxisReading
 from duodaq.drivers.esp300._codec import EspError, number, parse_error, parse_flag, parse_number
 from duodaq.errors import (
+    DeliveryError,
     DuodaqError,
     LifecycleError,
     OutOfRangeError,
@@ -235,11 +236,16 @@ class Esp300Driver:
     async def _motion(self, axle: Axis, doing: str) -> AsyncGenerator[int]:
         if axle.doing:
             raise LifecycleError(f"axis {axle.definition.name} is already busy with a {axle.doing}")
-        axle.doing = doing
+        axle.doing, stops = doing, self._epoch
         try:
-            yield self._epoch
+            yield stops
         except (RefusedError, StoppedError, OutOfRangeError):
             raise
+        except DeliveryError as error:
+            await self._halt(axle)
+            if stops == self._epoch:
+                raise
+            raise StoppedError("cut by a stop", fate=error.fate, left=f"axis {axle.definition.name} stops") from error
         except BaseException:
             await self._halt(axle)
             raise
@@ -317,7 +323,7 @@ class Esp300Driver:
             try:
                 reply = await self._port.exchange(f"{axle.number}{query}\r".encode(), holder=self._holder)
                 parse(reply)
-            except (ReplyFormatError, PortTimeoutError):
+            except (ReplyFormatError, PortTimeoutError, DeliveryError):  # the last: a stop cut it
                 if not left:
                     raise
             else:
