@@ -525,7 +525,8 @@ async def test_polls_that_are_always_due_leave_room_for_commands_and_commands_fo
             clock.block(0.01)
             return 1.0
 
-    busy = InstrumentDefinition("busy", "v2", Busy, polls=(PollDefinition("x", 0.001, call="read"),))
+    polls = tuple(PollDefinition(name, 0.002, call="read") for name in "xyz")
+    busy = InstrumentDefinition("busy", "v2", Busy, polls=polls)
     async with hosted(busy) as (runtime, _, hub, _b):
         readings = hub.subscribe("test")
         before = readings.offered
