@@ -1,8 +1,8 @@
 """What one exchange on a pty costs, by how the line is carried: pyserial's descriptor on the loop, serialx, a thread.
 
 The far end is a child process that answers each line at once. Every way carries the same exchanges in the same run, in
-turns (serialx where it is installed); printed are medians, and their ratios to the bare minimum (a raw descriptor with `add_reader`). The last two rows
-are the whole broker, asked from its own loop and from a blocking driver thread.
+turns (serialx where it is installed); printed are medians, and their ratios to the bare minimum (a raw descriptor with
+`add_reader`). The last two rows are the whole broker, asked from its own loop and from a blocking driver thread.
 """
 
 from __future__ import annotations

@@ -194,7 +194,7 @@ async def test_a_waiter_is_told_who_holds_the_port_when_its_time_is_over(bench: 
 async def test_a_cancelled_waiter_leaves_the_queue(bench: Bench) -> None:
     port = await bench.port()
     async with port.lease("a"):
-        task = asyncio.create_task(port.exchange(b"B?\n", holder="b"))
+        task = asyncio.create_task(port.exchange(b"B?\n", holder="b", wait_s=60))
         await until(lambda: bench.status.queue == 1)
         task.cancel()
         await until(lambda: bench.status.queue == 0)
