@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from duodaq import sim
+from duodaq.clock import block
 from duodaq.sim import LocalTable, pvcam
 from duodaq.sim.table import rest
 
@@ -228,7 +229,7 @@ def test_a_slow_reader_loses_the_oldest_frames_and_they_are_counted(stand: Stand
     camera.start_live(exp_time=5, buffer_frame_count=4)
     numbers: list[int] = []
     for _ in range(6):
-        time.sleep(0.05)
+        block(0.05)
         frame, _, _ = camera.poll_frame(timeout_ms=5000)
         numbers.append(frame["meta_data"]["frame_header"]["frameNr"])
     assert stand.books_balance()
@@ -253,7 +254,7 @@ def test_the_gap_in_frame_numbers_is_the_number_of_dropped_frames(make_stand: Ca
     camera.start_live(exp_time=5, buffer_frame_count=8)
     deadline = time.monotonic() + 20
     while stand.report()["produced"]["frame"] < 40 and time.monotonic() < deadline:
-        time.sleep(0.01)
+        block(0.01)
     report = stand.report()
     assert (report["produced"]["frame"], report["dropped"], report["in_ring"]) == (40, 32, 8)
 
@@ -263,7 +264,7 @@ def test_the_newest_frame_can_be_looked_at_without_taking_it(stand: Stand) -> No
     small(camera)
     camera.start_seq(exp_time=1, num_frames=3)
     while camera.check_frame_status() != "READOUT_COMPLETE":
-        time.sleep(0.005)
+        block(0.005)
     assert camera.poll_frame(timeout_ms=1000, oldestFrame=False)[2] == 3
     assert [camera.poll_frame(timeout_ms=1000)[2] for _ in range(3)] == [1, 2, 3]
 
@@ -392,7 +393,7 @@ def test_finishing_wakes_whoever_waits(stand: Stand) -> None:
 
     waiter = threading.Thread(target=wait)
     waiter.start()
-    time.sleep(0.05)
+    block(0.05)
     camera.finish()
     waiter.join(10)
     assert said == ["Acquisition aborted."]
@@ -457,7 +458,7 @@ def test_a_stalled_camera_goes_silent_and_inactive(make_stand: Callable[..., Sta
     camera.start_live(exp_time=5)
     deadline = time.monotonic() + 10
     while camera.check_frame_status() != "READOUT_NOT_ACTIVE" and time.monotonic() < deadline:
-        time.sleep(0.005)
+        block(0.005)
     assert (stand.report()["produced"]["frame"], stand.report()["in_ring"]) == (3, 3)
     with pytest.raises(RuntimeError, match=r"^Acquisition not active\.$"):
         camera.poll_frame(timeout_ms=1000)
@@ -489,7 +490,7 @@ def test_the_other_failures_say_what_pyvcam_says(make_stand: Callable[..., Stand
     pvcam.configure(start_error=None, fail_after=2)
     camera.start_live(exp_time=1)
     while camera.check_frame_status() != "READOUT_FAILED":
-        time.sleep(0.005)
+        block(0.005)
     with pytest.raises(RuntimeError, match=r"^Frame readout failed\.$"):
         camera.poll_frame(timeout_ms=5000)
     camera.finish()

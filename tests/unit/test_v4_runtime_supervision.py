@@ -227,8 +227,8 @@ async def test_waiting_moves_end_not_done_when_moving_is_ended() -> None:
     runtime, _ = await running(toy("a"))
     first = asyncio.ensure_future(runtime.command("a", SetParameter("level", 2.0)))
     waiting = asyncio.ensure_future(runtime.command("a", Execute("glide")))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await pause(0)
+    await pause(0)
     ended = runtime.end_moving("stop-all")
     outcomes = await asyncio.gather(first, waiting, return_exceptions=True)
     stopped = [outcome for outcome in outcomes if isinstance(outcome, StoppedError)]

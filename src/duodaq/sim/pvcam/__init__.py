@@ -6,10 +6,10 @@ look at the optical table.
 
 from __future__ import annotations
 
-from ._acquisition import Knobs
-from ._install import camera_report, configure, external_trigger, install, installed, uninstall
-from ._profile import PROFILES, CameraProfile, Feature, Speed
-from ._seam import FUNCTIONS, Seam
+from duodaq.sim.pvcam._acquisition import Knobs
+from duodaq.sim.pvcam._install import camera_report, configure, external_trigger, install, installed, uninstall
+from duodaq.sim.pvcam._profile import PROFILES, CameraProfile, Feature, Speed
+from duodaq.sim.pvcam._seam import FUNCTIONS, Seam
 
 __all__ = [
     "FUNCTIONS",

@@ -19,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duodaq.errors import PortLostError
+from duodaq.sim.pvcam._ids import Status
+from duodaq.sim.pvcam._picture import FrameRenderer, Region
+from duodaq.sim.pvcam._profile import CameraProfile
 from duodaq.sim.table import Table
-
-from ._ids import Status
-from ._picture import FrameRenderer, Region
-from ._profile import CameraProfile
 
 __all__ = ["Acquisition", "Counts", "Frame", "Knobs", "Plan"]
 

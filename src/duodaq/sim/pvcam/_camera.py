@@ -7,13 +7,12 @@ import time
 from collections import OrderedDict
 from typing import Any
 
+from duodaq.sim.pvcam._acquisition import Acquisition, Counts, Frame, Knobs, Plan
+from duodaq.sim.pvcam._ids import Status
+from duodaq.sim.pvcam._parameters import Parameters, PvcamError
+from duodaq.sim.pvcam._picture import FrameRenderer, Region
+from duodaq.sim.pvcam._profile import CameraProfile
 from duodaq.sim.table import Table
-
-from ._acquisition import Acquisition, Counts, Frame, Knobs, Plan
-from ._ids import Status
-from ._parameters import Parameters, PvcamError
-from ._picture import FrameRenderer, Region
-from ._profile import CameraProfile
 
 __all__ = ["SimCamera"]
 

@@ -9,12 +9,11 @@ from types import ModuleType
 from typing import Any
 
 from duodaq.errors import LifecycleError
+from duodaq.sim.pvcam._acquisition import Knobs
+from duodaq.sim.pvcam._camera import SimCamera
+from duodaq.sim.pvcam._profile import CameraProfile, profile
+from duodaq.sim.pvcam._seam import Seam
 from duodaq.sim.table import LocalTable, Table, TableClient
-
-from ._acquisition import Knobs
-from ._camera import SimCamera
-from ._profile import CameraProfile, profile
-from ._seam import Seam
 
 __all__ = ["camera_report", "configure", "external_trigger", "install", "installed", "uninstall"]
 

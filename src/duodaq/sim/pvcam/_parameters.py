@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ._ids import Access, Attr, Param, ParamType
-from ._profile import CameraProfile, Speed
+from duodaq.sim.pvcam._ids import Access, Attr, Param, ParamType
+from duodaq.sim.pvcam._profile import CameraProfile, Speed
 
 __all__ = ["Parameters", "PvcamError"]
 

@@ -14,9 +14,8 @@ from collections import OrderedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from duodaq.sim.pvcam._profile import CameraProfile
 from duodaq.sim.table import Scene, Table
-
-from ._profile import CameraProfile
 
 __all__ = ["FrameRenderer", "Region"]
 

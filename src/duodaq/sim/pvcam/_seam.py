@@ -6,12 +6,12 @@ import threading
 from types import ModuleType
 from typing import Any, cast
 
-from ._acquisition import Frame
-from ._camera import SimCamera
-from ._ids import Attr, Param, Status
-from ._parameters import PvcamError
-from ._picture import Region
-from ._profile import CameraProfile
+from duodaq.sim.pvcam._acquisition import Frame
+from duodaq.sim.pvcam._camera import SimCamera
+from duodaq.sim.pvcam._ids import Attr, Param, Status
+from duodaq.sim.pvcam._parameters import PvcamError
+from duodaq.sim.pvcam._picture import Region
+from duodaq.sim.pvcam._profile import CameraProfile
 
 __all__ = ["FUNCTIONS", "Seam"]
 

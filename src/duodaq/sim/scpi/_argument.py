@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ._fault import ScpiFault
-from ._grammar import Block, Expression, Number, Param, Text, Word
+from duodaq.sim.scpi._fault import ScpiFault
+from duodaq.sim.scpi._grammar import Block, Expression, Number, Param, Text, Word
 
 __all__ = ["Args", "keyword_forms", "matches", "scale"]
 

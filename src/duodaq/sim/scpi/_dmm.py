@@ -6,18 +6,17 @@ import struct
 from collections import Counter
 from typing import Any
 
+from duodaq.sim.scpi._argument import Args
+from duodaq.sim.scpi._engine import ScpiSimulator
+from duodaq.sim.scpi._fault import ScpiFault
+from duodaq.sim.scpi._grammar import Unit
+from duodaq.sim.scpi._meter import OVERLOAD, Bench, Meter
+from duodaq.sim.scpi._profile import DmmProfile, Function
+from duodaq.sim.scpi._sense import nr3, sense_commands
+from duodaq.sim.scpi._status import Operation
+from duodaq.sim.scpi._tree import Command, Wait
+from duodaq.sim.scpi._trigger import Phase, TriggerSystem
 from duodaq.sim.table import Table
-
-from ._argument import Args
-from ._engine import ScpiSimulator
-from ._fault import ScpiFault
-from ._grammar import Unit
-from ._meter import OVERLOAD, Bench, Meter
-from ._profile import DmmProfile, Function
-from ._sense import nr3, sense_commands
-from ._status import Operation
-from ._tree import Command, Wait
-from ._trigger import Phase, TriggerSystem
 
 __all__ = ["Multimeter"]
 

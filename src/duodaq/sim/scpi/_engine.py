@@ -17,12 +17,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from duodaq.sim._simulator import Line, Reply, Tally
-
-from ._argument import Args
-from ._fault import ScpiFault
-from ._grammar import MessageSplitter, Unit, units
-from ._status import Event, RegisterGroup, Status
-from ._tree import Command, CommandTree, Wait
+from duodaq.sim.scpi._argument import Args
+from duodaq.sim.scpi._fault import ScpiFault
+from duodaq.sim.scpi._grammar import MessageSplitter, Unit, units
+from duodaq.sim.scpi._status import Event, RegisterGroup, Status
+from duodaq.sim.scpi._tree import Command, CommandTree, Wait
 
 __all__ = ["ScpiSimulator"]
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ._fault import ScpiFault
+from duodaq.sim.scpi._fault import ScpiFault
 
 __all__ = ["Block", "Expression", "MessageSplitter", "Number", "Param", "Text", "Unit", "Word", "units"]
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from duodaq.sim.scpi._fault import ScpiFault
+from duodaq.sim.scpi._profile import DmmProfile, Function
 from duodaq.sim.table import Table
-
-from ._fault import ScpiFault
-from ._profile import DmmProfile, Function
 
 __all__ = ["OVERLOAD", "Bench", "FunctionSettings", "Meter"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ._argument import Args, keyword_forms
-from ._fault import ScpiFault
-from ._meter import FunctionSettings, Meter
-from ._profile import Function
-from ._tree import Command
+from duodaq.sim.scpi._argument import Args, keyword_forms
+from duodaq.sim.scpi._fault import ScpiFault
+from duodaq.sim.scpi._meter import FunctionSettings, Meter
+from duodaq.sim.scpi._profile import Function
+from duodaq.sim.scpi._tree import Command
 
 __all__ = ["find_function", "nr3", "sense_commands"]
 

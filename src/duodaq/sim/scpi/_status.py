@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntFlag
 
-from ._fault import ErrorQueue, ScpiFault, event_bit
+from duodaq.sim.scpi._fault import ErrorQueue, ScpiFault, event_bit
 
 __all__ = ["Event", "Operation", "RegisterGroup", "Status", "StatusByte"]
 

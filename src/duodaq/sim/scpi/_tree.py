@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import product
 
-from ._argument import Args, keyword_forms
-from ._fault import ScpiFault
-from ._grammar import Unit
+from duodaq.sim.scpi._argument import Args, keyword_forms
+from duodaq.sim.scpi._fault import ScpiFault
+from duodaq.sim.scpi._grammar import Unit
 
 __all__ = ["Command", "CommandTree", "Reply", "Wait"]
 

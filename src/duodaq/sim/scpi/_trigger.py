@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 
-from ._fault import ScpiFault
+from duodaq.sim.scpi._fault import ScpiFault
 
 __all__ = ["Phase", "TriggerSystem"]
 
