@@ -92,6 +92,9 @@ class Lamp:
     def close(self) -> None:
         self.closed = True
 
+    def itself(self) -> Lamp:
+        return self
+
 
 def stanza(gate: threading.Event | None = None, **facts: Any) -> InstrumentDefinition:
     facts.setdefault("args", {"gate": gate})
@@ -341,7 +344,7 @@ async def test_a_restart_makes_a_new_driver_and_disturbs_nobody() -> None:
 
 async def test_a_removed_instrument_is_unknown_and_its_driver_closed() -> None:
     async with running(stanza()) as runtime:
-        driver = (await runtime.command("lamp", GetParameter("close"))).__self__
+        driver = await runtime.command("lamp", Execute("itself"))
         assert (await runtime.remove("lamp")).outcome is Outcome.CLEAN
         assert driver.closed
         with pytest.raises(LifecycleError, match="no instrument 'lamp'"):

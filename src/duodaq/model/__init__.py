@@ -3,6 +3,7 @@
 from duodaq.model._capability import CameraSensor, MotionController, PowerMeter, PowerReading, ScpiEndpoint
 from duodaq.model._command import (
     Command,
+    DriverMember,
     Execute,
     GetParameter,
     ReadChannel,
@@ -50,6 +51,7 @@ __all__ = [
     "ChannelInfo",
     "Command",
     "ComponentReport",
+    "DriverMember",
     "Execute",
     "Fate",
     "GetParameter",

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -18,6 +18,12 @@ class GetParameter(msgspec.Struct, frozen=True, tag="get"):
     """Read `name` from the device; the result is its value."""
 
     name: str
+
+
+class DriverMember(msgspec.Struct, frozen=True, tag="member"):
+    """What GetParameter answers for an attribute of a hosted driver that is no value: a method, or a part (an axis)."""
+
+    kind: Literal["method", "object"]
 
 
 class Execute(msgspec.Struct, frozen=True, tag="execute"):

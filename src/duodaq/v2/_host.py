@@ -6,9 +6,18 @@ from typing import Any
 
 from duodaq import clock
 from duodaq.errors import DuodaqError, LifecycleError, RefusedError
-from duodaq.model import Command, Execute, GetParameter, InstrumentDefinition, PollDefinition, SetParameter, SnapFrame
+from duodaq.model import (
+    Command,
+    Execute,
+    GetParameter,
+    InstrumentDefinition,
+    PollDefinition,
+    ReadChannel,
+    SetParameter,
+    SnapFrame,
+)
 from duodaq.telemetry import get_logger
-from duodaq.v2._member import Member, find_method, has_member, members_of, read_member, set_member
+from duodaq.v2._member import Member, find_method, has_member, members_of, read_member, set_member, value_or_member
 from duodaq.v2._reading import Reading
 from duodaq.v2.families import Family, SharedLine, family_of, load_driver
 
@@ -79,7 +88,11 @@ class DriverHost:
         match command:
             case GetParameter():
                 poll = self._polls.get(command.name)
-                return self.get(command) if poll is None or self.has(command.name) else self.poll(poll)
+                if poll is not None and not self.has(command.name):
+                    return self.poll(poll)
+                return value_or_member(self.get(command))
+            case ReadChannel():
+                return self.read(command.channel)
             case SetParameter():
                 return self.set_and_read(command, guard)
             case Execute():
@@ -139,6 +152,17 @@ class DriverHost:
             value = self.get(GetParameter(poll.read or poll.channel))
         axis_unit = self._definition.options.get("axis_unit", "")
         return Reading(value, poll.unit, clock.utc_ns(), axis_unit)
+
+    def read(self, channel: str) -> Reading:
+        """One reading of a channel, outside its turn.
+
+        Raises:
+            RefusedError: The stanza has no such channel. Nothing was sent.
+        """
+        if channel not in self._polls:
+            known = ", ".join(self._polls) or "none"
+            raise RefusedError(f"it has no channel {channel!r}; there are: {known}")
+        return self.poll(self._polls[channel])
 
     def snap(self, command: SnapFrame) -> Reading:
         """One frame, from the method that the stanza's option `snap` names, or the usual ones."""

@@ -42,6 +42,7 @@ from duodaq.model import (
     Measurement,
     Outcome,
     Parameters,
+    ReadChannel,
     Recover,
     SetParameter,
     SnapFrame,
@@ -479,6 +480,8 @@ class Instrument:
 
 
 def _channel_of(work: Work) -> str:
+    if isinstance(work.command, ReadChannel):
+        return work.command.channel
     if isinstance(work.command, SnapFrame):
         return str(work.command.options.get("channel", "frame"))
     return work.name

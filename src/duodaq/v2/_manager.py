@@ -22,6 +22,7 @@ from duodaq.model import (
     Fate,
     InstrumentDefinition,
     Outcome,
+    ReadChannel,
     Recover,
     Stop,
     command_name,
@@ -283,6 +284,9 @@ class Manager:
 def _own_deadline_s(definition: InstrumentDefinition, command: Command) -> float | None:
     if isinstance(command, Recover):
         return connect_deadline_s(definition)
+    if isinstance(command, ReadChannel):
+        polls = [p for p in definition.polls if p.channel == command.channel]
+        return deadline_s(definition, *(name for p in polls for name in (p.call, p.read) if name), command.channel)
     return deadline_s(definition, command_name(command))
 
 

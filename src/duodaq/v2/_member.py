@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import datetime
 import difflib
+import enum
+import numbers
 import re
-from typing import Any
+from typing import Any, cast
 
 import msgspec
+import numpy as np
 
 from duodaq.errors import RefusedError
+from duodaq.model import DriverMember
+from duodaq.v2._reading import split_unit
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -28,6 +34,13 @@ def read_member(driver: Any, name: str) -> Any:
     """
     owner, last = _owner(driver, name)
     return getattr(owner, last)
+
+
+def value_or_member(value: Any) -> Any:
+    """`value` itself if it is data; else what it is, as a DriverMember: live parts of a driver stay in its thread."""
+    if _is_data(value):
+        return value
+    return DriverMember("method" if callable(value) else "object")
 
 
 def set_member(driver: Any, name: str, value: Any) -> None:
@@ -86,6 +99,25 @@ _WORDS = {
     "dBm": "dbm",
 }  # fmt: skip
 _SYMBOLS = {form: symbol for symbol, word in _WORDS.items() for form in (word, f"{word}s", f"{word}eres", f"{word}ere")}
+
+
+_DATA = (
+    type(None), str, bytes, bytearray, numbers.Number, np.generic, enum.Enum,
+    datetime.date, datetime.time, datetime.timedelta,
+)  # fmt: skip
+
+
+def _is_data(value: Any) -> bool:
+    if isinstance(value, _DATA):
+        return True
+    if isinstance(value, np.ndarray):
+        return not cast("np.ndarray[Any, Any]", value).dtype.hasobject
+    if isinstance(value, dict):
+        table = cast("dict[Any, Any]", value)
+        return all(map(_is_data, table)) and all(map(_is_data, table.values()))
+    if isinstance(value, list | tuple | set | frozenset | range):
+        return all(map(_is_data, cast("list[Any]", value)))
+    return split_unit(value)[0] is not value
 
 
 def _owner(driver: Any, name: str) -> tuple[Any, str]:
