@@ -23,6 +23,8 @@ from duodaq.workers import Hosted, make_worker
 
 _WORST_FIRST = (RuntimeStatus.FAILED, RuntimeStatus.STARTING, RuntimeStatus.DEGRADED)
 _UNWELL = frozenset({InstrumentState.ERROR, InstrumentState.HUNG})
+STOP_SHARE = 0.9
+"""What the workers get of the time for a stop: the rest is for naming those that did not keep to it."""
 
 
 class Side:
@@ -101,8 +103,8 @@ class Side:
         hosted, self._hosted = self._hosted, {}
         if not hosted:
             return ()
-        tasks = {asyncio.ensure_future(h.stop(timeout_s)): (g, h) for g, h in hosted.items()}
-        await asyncio.wait(tasks, timeout=timeout_s)
+        tasks = {asyncio.ensure_future(h.stop(timeout_s * STOP_SHARE)): (g, h) for g, h in hosted.items()}
+        await asyncio.wait(tasks, timeout=timeout_s * (1 + STOP_SHARE) / 2)
         reports: list[ComponentReport] = []
         for task, (group, _) in tasks.items():
             reports.extend(self._collect(task, group, timeout_s))
