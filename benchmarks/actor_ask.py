@@ -7,17 +7,15 @@ on asyncio at most 1.5 × the plain baseline on asyncio; on uvloop at most 0.8 �
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import statistics
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from duodaq.v4 import Actor, ActorSystem, handler
+from _harness import Goal, LoopFactory, loops, parser, report
 
-Factory = Callable[[], asyncio.AbstractEventLoop]
+from duodaq.v4 import Actor, ActorSystem, handler
 
 
 class Echo(Actor):
@@ -74,7 +72,7 @@ async def median_us(ask: Callable[[int], Coroutine[Any, Any, int]], rounds: int)
     return statistics.median(took) / 1000
 
 
-def on(factory: Factory, measure: Callable[[int], Coroutine[Any, Any, float]], rounds: int) -> float:
+def on(factory: LoopFactory, measure: Callable[[int], Coroutine[Any, Any, float]], rounds: int) -> float:
     """Run one measurement on a fresh loop."""
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(measure(rounds))
@@ -82,30 +80,27 @@ def on(factory: Factory, measure: Callable[[int], Coroutine[Any, Any, float]], r
 
 def main() -> None:
     """Measure in turns, so that a noisy machine disturbs all alike; take the best of each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20_000)
-    parser.add_argument("--turns", type=int, default=5)
-    options = parser.parse_args()
-    loops: dict[str, Factory] = {"asyncio": asyncio.new_event_loop}
-    try:
-        import uvloop
-
-        loops["uvloop"] = uvloop.new_event_loop
-    except ImportError:
-        pass
+    quick = parser(__doc__).parse_args().quick
+    rounds, turns = (200, 1) if quick else (20_000, 5)
     best: dict[str, float] = {}
-    for _ in range(options.turns):
-        for loop, factory in loops.items():
+    for _ in range(turns):
+        for loop, factory in loops().items():
             for what, measure in (("plain", plain_us), ("actor", actor_us)):
                 key = f"{what} on {loop}"
-                best[key] = min(best.get(key, 1e9), on(factory, measure, options.rounds))
-    ratios = {"ask on asyncio / plain on asyncio": (best["actor on asyncio"] / best["plain on asyncio"], 1.5)}
-    if "uvloop" in loops:
-        ratios["ask on uvloop / plain on asyncio"] = (best["actor on uvloop"] / best["plain on asyncio"], 0.8)
-        ratios["ask on uvloop / plain on uvloop"] = (best["actor on uvloop"] / best["plain on uvloop"], 1.5)
-    for what, (ratio, goal) in ratios.items():
-        print(f"{what}: {ratio:.2f} (goal ≤ {goal})")
-    print(json.dumps({"p50_us": {key: round(value, 2) for key, value in best.items()}}))
+                best[key] = min(best.get(key, 1e9), on(factory, measure, rounds))
+    print(", ".join(f"{key} {value:.2f} µs" for key, value in best.items()))
+    report(_ratios(best), quick=quick)
+
+
+def _ratios(p50_us: dict[str, float]) -> list[Goal]:
+    plain = p50_us["plain on asyncio"]
+    ratios = [Goal("ask p50 on asyncio / plain queue + future", p50_us["actor on asyncio"] / plain, "≤", 1.5)]
+    if "actor on uvloop" in p50_us:
+        ratios.append(Goal("ask p50 on uvloop / plain queue + future", p50_us["actor on uvloop"] / plain, "≤", 0.8))
+        ratios.append(
+            Goal("ask p50 on uvloop / the same on uvloop", p50_us["actor on uvloop"] / p50_us["plain on uvloop"])
+        )
+    return ratios
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ Both figures are printed: what Python allocated (tracemalloc) and what the proce
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
-import json
 import tracemalloc
 from pathlib import Path
+
+from _harness import Goal, parser, report
 
 from duodaq.clock import pause
 from duodaq.v4 import Actor, ActorRef, ActorSystem, handler
@@ -64,13 +64,11 @@ async def measure(count: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--actors", type=int, default=5000)
-    options = parser.parse_args()
-    figures = asyncio.run(measure(options.actors))
-    for what, size in figures.items():
-        print(f"memory per idle actor ({what}) / 4 kB: {size / 4096:.2f} (goal ≤ 1)")
-    print(json.dumps({key: round(value) for key, value in figures.items()}))
+    quick = parser(__doc__).parse_args().quick
+    figures = asyncio.run(measure(100 if quick else 5000))
+    report(
+        [Goal(f"memory of an idle actor, {what}", size, "≤", 4096, "B") for what, size in figures.items()], quick=quick
+    )
 
 
 if __name__ == "__main__":

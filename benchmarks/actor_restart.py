@@ -6,12 +6,11 @@ for it would be what is measured.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Callable
+
+from _harness import Goal, loops, parser, report
 
 from duodaq.v4 import Actor, ActorSystem, RestartPolicy, StopReason, handler
 
@@ -54,24 +53,17 @@ async def answers_us(crashes: int) -> list[float]:
 
 def main() -> None:
     """Measure on each loop there is, and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--crashes", type=int, default=2000)
-    options = parser.parse_args()
+    quick = parser(__doc__).parse_args().quick
     logging.getLogger("duodaq").addHandler(logging.NullHandler())
     logging.getLogger("duodaq").propagate = False
-    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-    try:
-        import uvloop
-
-        loops["uvloop"] = uvloop.new_event_loop
-    except ImportError:
-        pass
-    for loop, factory in loops.items():
+    goals: list[Goal] = []
+    for loop, factory in loops().items():
         with asyncio.Runner(loop_factory=factory) as runner:
-            took = runner.run(answers_us(options.crashes))
+            took = runner.run(answers_us(50 if quick else 2000))
         p50, p99 = took[len(took) // 2], took[int(len(took) * 0.99)]
-        print(f"crash to first answer on {loop}, p99 / 1 ms: {p99 / 1000:.2f} (goal ≤ 1)")
-        print(json.dumps({"loop": loop, "p50_us": round(p50), "p99_us": round(p99), "worst_us": round(took[-1])}))
+        print(f"on {loop}: p50 {p50:.0f} µs, p99 {p99:.0f} µs, worst {took[-1]:.0f} µs")
+        goals.append(Goal(f"crash to first answer on {loop}, p99", p99 / 1000, "≤", 1, "ms"))
+    report(goals, quick=quick)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ also given in bare awaits. Deadlines, links and metrics are on.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
+
+from _harness import Goal, LoopFactory, loops, parser, report
 
 from duodaq.v4 import Actor, ActorSystem, handler
 
@@ -130,7 +130,7 @@ async def xoscar_asks(each: int) -> float:
         return CALLERS * each / (time.perf_counter() - begun)
 
 
-def best(factory: Callable[[], asyncio.AbstractEventLoop], measure: Callable[[int], Any], count: int) -> float:
+def best(factory: LoopFactory, measure: Callable[[int], Any], count: int) -> float:
     """The best of three runs, each on a fresh loop."""
     rates: list[float] = []
     for _ in range(3):
@@ -139,36 +139,35 @@ def best(factory: Callable[[], asyncio.AbstractEventLoop], measure: Callable[[in
     return max(rates)
 
 
+PEERS = {("pykka", "asyncio"): 3, ("pykka", "uvloop"): 5, ("xoscar", "asyncio"): 8, ("xoscar", "uvloop"): 8}
+"""The goals: how many times the peer's rate, on which loop of ours."""
+
+
 def main() -> None:
     """Measure, and print ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--each", type=int, default=500, help="asks by each of the 100 callers")
-    parser.add_argument("--tells", type=int, default=200_000)
-    options = parser.parse_args()
-    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-    try:
-        import uvloop
+    quick = parser(__doc__).parse_args().quick
+    each, tells = (5, 2000) if quick else (500, 200_000)
+    peers = _peers(each)
+    goals: list[Goal] = []
+    for loop, factory in loops().items():
+        asks, told = best(factory, duodaq_asks, each), best(factory, duodaq_tells, tells)
+        print(f"on {loop}: {asks:,.0f} asks/s by {CALLERS} callers, {told:,.0f} tells/s")
+        for peer, rate in peers.items():
+            goals.append(Goal(f"asks/s of {CALLERS} callers on {loop} / {peer}", asks / rate, "≥", PEERS[peer, loop]))
+        limit = 1_000_000 if loop == "uvloop" else None
+        goals.append(Goal(f"tells on {loop}", told, "≥", limit, "/s"))
+        goals.append(Goal(f"a tell on {loop} / a bare await", best(factory, plain_awaits, tells) / told))
+    report(goals, quick=quick)
 
-        loops["uvloop"] = uvloop.new_event_loop
-    except ImportError:
-        pass
-    rates = {"pykka": max(pykka_asks(max(1, options.each // 10)) for _ in range(3))}
+
+def _peers(each: int) -> dict[str, float]:
+    rates = {"pykka": max(pykka_asks(max(1, each // 10)) for _ in range(3))}
     try:
-        rates["xoscar"] = best(asyncio.new_event_loop, xoscar_asks, max(1, options.each // 5))
+        rates["xoscar"] = best(asyncio.new_event_loop, xoscar_asks, max(1, each // 5))
     except ImportError:
         sys.stderr.write("xoscar is not installed; its ratio is left out\n")
-    goals = {"pykka on asyncio": 3, "pykka on uvloop": 5, "xoscar on asyncio": 8, "xoscar on uvloop": 8}
-    for loop, factory in loops.items():
-        rates[f"asks on {loop}"] = best(factory, duodaq_asks, options.each)
-        for peer in ("pykka", "xoscar"):
-            if peer in rates:
-                ratio = rates[f"asks on {loop}"] / rates[peer]
-                print(f"100 callers on {loop} / {peer}: {ratio:.1f} (goal ≥ {goals[f'{peer} on {loop}']})")
-        rates[f"tells on {loop}"] = best(factory, duodaq_tells, options.tells)
-        rates[f"awaits on {loop}"] = best(factory, plain_awaits, options.tells)
-        print(f"tells on {loop} / 1 M/s: {rates[f'tells on {loop}'] / 1e6:.2f} (goal ≥ 1)")
-        print(f"a tell on {loop} / a bare await: {rates[f'awaits on {loop}'] / rates[f'tells on {loop}']:.1f}")
-    print(json.dumps({"per_s": {key: round(value) for key, value in rates.items()}}))
+    print(", ".join(f"{peer} {rate:,.0f} asks/s" for peer, rate in rates.items()))
+    return rates
 
 
 if __name__ == "__main__":

@@ -6,15 +6,14 @@ All figures are of one run on one machine; read the ratios.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
 
 import numpy as np
 import pyarrow as pa
+from _harness import Goal, parser, report
 
 from duodaq import schema
 from duodaq.bridge import Bridge
@@ -130,30 +129,23 @@ def best(measure: Callable[[list[Scalar]], Coroutine[None, None, float]], rows: 
     return max(asyncio.run(measure(rows)) for _ in range(repeats))
 
 
-def main() -> int:
+def main() -> None:
     """Print the figures and their ratios; the exit code says whether rows arrived, not how fast."""
-    parser = argparse.ArgumentParser(description=__doc__)
     configure_logging("CRITICAL")  # the queues are filled on purpose
-    parser.add_argument("--quick", action="store_true", help="small counts: only whether it is right")
-    quick = parser.parse_args().quick
+    quick = parser(__doc__).parse_args().quick
     rows, repeats = readings(5_000 if quick else 300_000), 1 if quick else 3
     bridge, whole = best(bridge_alone, rows, repeats), best(end_to_end, rows, repeats)
     queue, columns = best(plain_queue, rows, repeats), best(raw_columns, rows, repeats)
     single = best(batch_per_row, rows[: len(rows) // 20], repeats)
-    lines = [
-        ("bridge V2 → V4, batched", bridge),
-        ("  with the publishing thread", whole),
-        ("plain asyncio.Queue, no batches", queue),
-        ("raw columns of 256 rows, no hubs", columns),
-        ("one RecordBatch a row", single),
+    goals = [
+        Goal("bridge V2 → V4, rows waiting", bridge, "≥", GOAL_ROWS_S, "rows/s"),
+        Goal("bridge V2 → V4, with the publishing thread", whole, "≥", GOAL_ROWS_S, "rows/s"),
+        Goal("bridge / plain asyncio.Queue, no batches", bridge / queue),
+        Goal("bridge / raw columns of 256 rows, no hubs", bridge / columns),
+        Goal("bridge / one RecordBatch a row", bridge / single),
     ]
-    print(f"{'':34}{'rows/s':>12}{'bridge is':>12}")
-    for name, rate in lines:
-        print(f"{name:34}{rate:12,.0f}{bridge / rate:11.2f}x")
-    verdict = "not judged" if quick else "met" if bridge >= GOAL_ROWS_S else "missed"
-    print(f"goal ≥ {GOAL_ROWS_S:,} rows/s batched: {verdict}")
-    return 0
+    report(goals, quick=quick)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

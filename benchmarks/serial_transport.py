@@ -217,7 +217,7 @@ def measure(count: int, turns: int) -> dict[str, float]:
         medians: dict[str, list[float]] = {name: [] for name in WAYS}
         for _ in range(turns):
             for name, way in WAYS.items():
-                medians[name].append(asyncio.run(way(path, count)))  # type: ignore[arg-type]
+                medians[name].append(asyncio.run(way(path, count)))  # type: ignore[arg-type] - each way is a coroutine function
         return {name: statistics.median(values) for name, values in medians.items()}
     finally:
         far.terminate()

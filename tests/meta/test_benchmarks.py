@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = sorted(path for path in (ROOT / "benchmarks").glob("*.py") if path.name != "run.py")
+SCRIPTS = sorted(path for path in (ROOT / "benchmarks").glob("[!_]*.py") if path.name != "run.py")
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -24,3 +24,13 @@ def test_runner_knows_every_benchmark() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "--list"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.split() == [path.stem for path in SCRIPTS]
+
+
+def test_runner_shows_all_goals_in_one_table() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "--quick", "actor_ask", "actor_restart"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=110)
+    table = result.stdout.partition("── all goals")[2]
+    assert "plain queue + future" in table
+    assert "crash to first answer" in table
+    assert "not judged" in table
+    assert "goals [" not in result.stdout
