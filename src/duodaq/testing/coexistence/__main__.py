@@ -14,7 +14,7 @@ import os
 import sys
 import traceback
 
-from duodaq.testing import coexistence
+from duodaq.testing import LeakWatch, coexistence
 from duodaq.testing.coexistence._bench import MODES, Bench
 from duodaq.testing.coexistence._imitation import imitating
 from duodaq.testing.coexistence._proof import FeatureFailure
@@ -40,6 +40,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.sabotage:
         SABOTAGES[given.sabotage].apply()
+    LeakWatch()  # has libraries open now, outside any loop, what they open once and never close
     verdict: dict[str, object] = {"test": given.test, "mode": given.mode, "passed": True, "feature": "", "error": ""}
     try:
         asyncio.run(_run(given.test, given.mode, given.imitate))

@@ -11,7 +11,7 @@ class FeatureFailure(AssertionError):  # noqa: N818 - it is a verdict on a featu
         self.feature = feature
 
 
-def proves(feature: str, seen: bool, what: str, **facts: Any) -> None:
+def proves(feature: str, seen: bool, what: str, /, **facts: Any) -> None:
     """The marked assertion of a feature: a sabotage of that feature must fail here, and nowhere else.
 
     Raises:

@@ -1,0 +1,16 @@
+"""The twelve, in every mode. One by itself: ``pytest tests/integration/test_coexistence.py -k test_resource_contention``."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from duodaq.testing.coexistence import MODES, TWELVE, Bench, Mode
+
+globals().update({test.__name__: test for test in TWELVE})
+
+
+@pytest.fixture(params=MODES, ids=str)
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    mode: Mode = request.param
+    async with Bench(mode) as made:
+        yield made
