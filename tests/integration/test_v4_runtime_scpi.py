@@ -46,11 +46,11 @@ def multimeter():
 
 
 @asynccontextmanager
-async def lab(address: str, definition: InstrumentDefinition = DMM, timeout_s: float = 2.0):
+async def lab(address: str, definition: InstrumentDefinition = DMM, timeout_s: float = 2.0, table=None):
     broker, publisher = Broker(), DataPublisher()
     await broker.add(PortDefinition("dmm", tcp=address, codec="scpi", timeout_s=timeout_s), codec("scpi"))
     await broker.open("dmm")
-    runtime = V4Runtime(broker, ParameterTable(), publisher)
+    runtime = V4Runtime(broker, table or ParameterTable(), publisher)
     await runtime.add(definition)
     try:
         await runtime.start(20)
@@ -194,6 +194,17 @@ async def test_an_own_actor_with_three_settings_and_a_stream_takes_at_most_forty
     finally:
         for name in [name for name in sys.modules if name.startswith("duodaq_lab_")]:
             del sys.modules[name]
+
+
+async def test_watched_parameters_are_in_the_table_from_the_start(multimeter) -> None:
+    own = InstrumentDefinition(
+        "dmm", "v4", f"{EXAMPLES / 'own_actor.py'}:Voltmeter", port="dmm", watched=("range", "samples")
+    )
+    table = ParameterTable()
+    async with lab(multimeter.address, own, table=table):
+        assert table.get("dmm", "samples").value == 1
+        assert table.get("dmm", "range").unit == "V"
+        assert table.get("dmm", "nplc") is None
 
 
 async def test_settings_accepted_later_are_applied_again_after_a_restart(multimeter) -> None:

@@ -126,13 +126,18 @@ class InstrumentActor(Actor):
         await self.connect()
 
     async def on_start(self) -> None:
-        """Connect and apply the settings of the lab file or, after a restart, those last accepted; go on acquiring."""
+        """Connect; apply the settings of the lab file or, after a restart, those last accepted; go on acquiring.
+
+        The parameters that the lab file only names are read, so that the parameter table has them.
+        """
         self.context.report(InstrumentState.CONNECTING, "")
         await self.connect()
         settings: dict[str, Any] = self.context.memory.setdefault("settings", dict(self.definition.settings))
         for name, value in list(settings.items()):
             if not self.setting(name).emits:
                 await self.set_parameter(SetParameter(name, value))
+        for name in self.definition.watched:
+            await self.get_parameter(GetParameter(name))
         self.context.report(InstrumentState.READY, "")
         if "acquiring" in self.context.memory:
             await self.start_acquisition(StartAcquisition(self.context.memory["acquiring"]))
