@@ -288,7 +288,8 @@ class DualRuntimeManager:
         data = stop_bytes(definition, self.broker, axis)
         t_ns = None
         if data is not None and definition.port is not None:
-            t_ns = await self.broker.stop(definition.port, data, holder=f"stop {instrument}")
+            whole = axis is None
+            t_ns = await self.broker.stop(definition.port, data, holder=f"stop {instrument}", ends_moving=whole)
         await side.command(instrument, Stop(axis), limit_s)
         return t_ns
 
