@@ -13,7 +13,6 @@ from duodaq import clock
 from duodaq.errors import LifecycleError, RefusedError, ReplyTimeoutError, StoppedError
 from duodaq.model import (
     Execute,
-    GetParameter,
     InstrumentDefinition,
     InstrumentState,
     Outcome,
@@ -51,6 +50,9 @@ class Chopper:
     def get_rate(self) -> float:
         self.port.write(b"RATE?\n")
         return float(self.port.readline())
+
+    def its_gate(self) -> threading.Event:
+        return self.gate
 
     def block(self) -> str:
         self.gate.wait(30.0)
@@ -126,7 +128,7 @@ async def test_errors_come_back_typed(bench: Bench) -> None:
 async def test_a_blocked_call_frees_its_caller_and_disturbs_nobody(bench: Bench) -> None:
     other = InstrumentDefinition("other", "v2", Chopper, port="line")
     await bench.start(chopper(deadline_s=0.1, kill_after_s=0.1), other)
-    gate: threading.Event = await bench.v2.command("chopper", GetParameter("gate"))
+    gate: threading.Event = await bench.v2.command("chopper", Execute("its_gate"))
     with pytest.raises(ReplyTimeoutError):
         await bench.v2.command("chopper", Execute("block"), 0.1)
     assert await bench.v2.command("other", Execute("get_rate")) == 12.5
@@ -145,7 +147,7 @@ async def test_stop_crosses_to_the_brokers_loop(bench: Bench) -> None:
 
 async def test_end_moving_ends_what_waits(bench: Bench) -> None:
     await bench.start(chopper(passive=frozenset({"block"})))
-    gate: threading.Event = await bench.v2.command("chopper", GetParameter("gate"))
+    gate: threading.Event = await bench.v2.command("chopper", Execute("its_gate"))
     blocking = asyncio.create_task(bench.v2.command("chopper", Execute("block")))
     await until(lambda: bench.runtime.metrics()["instruments"]["chopper"]["in_hand"] == "block")
     setting = asyncio.create_task(bench.v2.command("chopper", SetParameter("gate", gate)))
