@@ -1,4 +1,4 @@
-"""The twelve, in every mode. One by itself: ``pytest tests/integration/test_coexistence.py -k test_resource_contention``."""
+"""The twelve, in every mode; one by itself: ``pytest tests/integration/test_coexistence.py -k test_…``."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""What the lifecycle tests look at from outside the runtimes: tasks, threads, descriptors, lines, and who closed when."""
+"""What the lifecycle tests look at from outside the runtimes: tasks, threads, descriptors, lines, who closed when."""
 
 from __future__ import annotations
 

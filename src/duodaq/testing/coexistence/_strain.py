@@ -1,0 +1,90 @@
+"""How quickly one side answers while the other is in trouble, against how quickly it answers in peace."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from duodaq.clock import monotonic_s, pause
+from duodaq.testing.coexistence._bench import outcome
+
+EVERY_S = 0.004
+PEACE_S = 0.12
+FLOOR_S = 0.005
+ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that goes wrong: `strike` makes it happen and sees that it did, `mend` ends it, and sees that too."""
+
+    name: str
+    strike: Callable[[], Awaitable[None]]
+    mend: Callable[[], Awaitable[None]]
+
+
+@dataclass
+class Pulse:
+    """Asks at a steady pace; an answer's time counts from when the question was due, so that a pause shows in full."""
+
+    ask: Callable[[int], Awaitable[Any]]
+    peace_s: list[float] = field(default_factory=list[float])
+    trouble_s: list[float] = field(default_factory=list[float])
+    wrong: list[Any] = field(default_factory=list[Any])
+    _asked: int = 0
+
+    async def through(self, faults: tuple[Fault, ...]) -> None:
+        """Ask before, during and after each fault."""
+        for fault in faults:
+            await self._while(pause(PEACE_S), self.peace_s)
+            await self._while(_whole(fault), self.trouble_s)
+
+    def p99_s(self) -> tuple[float, float]:
+        """The 99th percentile of the answers' times: in peace, in trouble."""
+        return _p99(self.peace_s), _p99(self.trouble_s)
+
+    @property
+    def undisturbed(self) -> bool:
+        """Whether trouble on the other side costs no more than twice the time in peace, or 5 ms."""
+        peace_s, trouble_s = self.p99_s()
+        return trouble_s <= max(2 * peace_s, FLOOR_S)
+
+    async def _while(self, work: Awaitable[None], times_s: list[float]) -> None:
+        task = asyncio.ensure_future(work)
+        due_s = monotonic_s()
+        while not task.done():
+            self._asked += 1
+            answer = await outcome(self.ask(self._asked))
+            if answer != self._asked:
+                self.wrong.append(answer)
+            times_s.append(monotonic_s() - due_s)
+            due_s += EVERY_S
+            await pause(max(0.0, due_s - monotonic_s()))
+        await task
+
+
+async def withstands(ask: Callable[[int], Awaitable[Any]], faults: tuple[Fault, ...]) -> Pulse:
+    """The pulse through all faults; taken again, twice at most, when it was disturbed.
+
+    A busy machine may spoil one round; what the faults themselves do spoils every round.
+    """
+    pulse = Pulse(ask)
+    await pulse.through(faults)
+    for _ in range(ROUNDS - 1):
+        if pulse.undisturbed or pulse.wrong:
+            break
+        pulse = Pulse(ask)
+        await pulse.through(faults)
+    return pulse
+
+
+async def _whole(fault: Fault) -> None:
+    await fault.strike()
+    await fault.mend()
+
+
+def _p99(times_s: list[float]) -> float:
+    ordered = sorted(times_s)
+    return ordered[int(0.99 * (len(ordered) - 1))] if ordered else float("inf")
