@@ -30,10 +30,7 @@ from duodaq.ports import Broker
 from duodaq.v2 import DataDistributor, V2Runtime
 
 pytest.importorskip("pymeasure")
-pytestmark = [
-    pytest.mark.serial,
-    pytest.mark.filterwarnings("ignore:It is not known whether this device support SCPI:FutureWarning"),
-]
+pytestmark = pytest.mark.serial
 
 DMM = "pymeasure.instruments.hp:HP34401A"
 STAGE = "pymeasure.instruments.newport:ESP300"

@@ -12,16 +12,18 @@ import numpy as np
 import pytest
 
 from duodaq import clock
-from duodaq.errors import RefusedError, ReplyTimeoutError
+from duodaq.errors import LifecycleError, RefusedError, ReplyTimeoutError
 from duodaq.model import (
     DriverMember,
     Execute,
     GetParameter,
     InstrumentDefinition,
+    InstrumentState,
     ParameterEntry,
     PollDefinition,
     ReadChannel,
     SetParameter,
+    StopAcquisition,
     Vector,
 )
 from duodaq.ports import Broker
@@ -148,3 +150,26 @@ def test_an_array_is_data_unless_it_holds_objects() -> None:
 @pytest.mark.parametrize("value", [Axis(), [Axis()], {"x": Axis()}])
 def test_whatever_holds_a_part_of_the_driver_is_no_data(value: Any) -> None:
     assert value_or_member(value) == DriverMember("object")
+
+
+class Absent:
+    def __init__(self) -> None:
+        raise ConnectionError("nobody there")
+
+    def measure(self) -> float:
+        return 0.0
+
+
+async def test_what_is_not_connected_can_be_told_to_acquire_no_more() -> None:
+    broker = Broker()
+    runtime = V2Runtime(broker, NoParameters(), DataDistributor())
+    poll = PollDefinition("power", 0.1, "W", call="measure")
+    await runtime.add(InstrumentDefinition("absent", "v2", Absent, polls=(poll,)))
+    await runtime.start(5.0)
+    try:
+        assert runtime.instruments()[0].state is InstrumentState.ERROR
+        assert await runtime.command("absent", StopAcquisition()) is None
+        with pytest.raises(LifecycleError, match="nobody there"):
+            await runtime.command("absent", ReadChannel("power"))
+    finally:
+        await runtime.stop(2.0)

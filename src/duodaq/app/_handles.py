@@ -38,6 +38,11 @@ class InstrumentHandle:
         return self._facts["runtime"]
 
     @property
+    def driver_name(self) -> str:
+        """Its driver, as the lab file names it."""
+        return self._facts["driver"]
+
+    @property
     def driver(self) -> DriverProxy:
         """The driver's own interface: attributes are read and set, methods called, in the instrument's own thread."""
         return DriverProxy(self)

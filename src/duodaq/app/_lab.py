@@ -7,12 +7,15 @@ from types import TracebackType
 from typing import Any
 
 from duodaq.app._reading import Reading, reading_of
+from duodaq.clock import Deadline, pause
 from duodaq.config import load_lab
 from duodaq.dual import DualRuntimeManager, Health, StopReport
 from duodaq.errors import LifecycleError
 from duodaq.model import Command, ComponentReport, LabDefinition, Outcome, ReadChannel, ShutdownReport
 from duodaq.ports import Transport
 from duodaq.storage import Recorder, RecordingSummary
+
+CATCH_UP_S = 0.5
 
 
 class _Recording:
@@ -127,9 +130,18 @@ class Lab:
         if recording is None:
             raise LifecycleError("no recording is under way")
         self.manager.detach("recording")
+        await self._let_bridge_catch_up()
         await recording.close(30.0)
         self._note_recording()
         return self.recordings[-1]
+
+    async def _let_bridge_catch_up(self) -> None:
+        """Wait until what V2 has measured so far is on the other side, where it is recorded."""
+        offered, settled = _bridged(self.manager)
+        deadline = Deadline(CATCH_UP_S)
+        while settled < offered and not deadline.passed:
+            await pause(0.005)
+            _, settled = _bridged(self.manager)
 
     @property
     def recording_directory(self) -> Path | None:
@@ -144,3 +156,9 @@ class Lab:
     def _new_directory(self) -> Path:
         root = self.definition.recording_dir or self.definition.directory / "runs"
         return root / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+
+
+def _bridged(manager: DualRuntimeManager) -> tuple[int, int]:
+    """How many measurements of V2 the bridge was offered so far, and how many of them it has done with."""
+    rows = [row for row in manager.v2_data.ledger().rows() if row.subscriber == manager.bridge.name]
+    return sum(row.offered for row in rows), sum(row.offered - row.in_flight for row in rows)

@@ -1,42 +1,63 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from duodaq.model import Outcome, ShutdownReport
 
 _STYLE = {Outcome.CLEAN: "green", Outcome.FORCED: "yellow", Outcome.LEAKED: "bold red"}
+_STATES = {"ready": "green", "acquiring": "green", "open": "green", "error": "bold red", "hung": "bold red"}
+
+
+def plain_table(title: str, words: Sequence[str], numbers: Sequence[str] = ()) -> Table:
+    """A table without a frame, that reads well in 80 columns and in a pipe; `numbers` stand to the right."""
+    table = Table(title=title, title_justify="left", title_style="italic", box=box.SIMPLE, pad_edge=False)
+    for name in words:
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
 def shutdown_table(report: ShutdownReport) -> Table:
-    """A shutdown report as a person reads it."""
-    table = Table(title=f"Shutdown in {report.took_s:.2f} s of {report.budget_s:g} s", title_justify="left")
-    table.add_column("component")
-    table.add_column("ended")
-    table.add_column("why")
+    """A shutdown report as a person reads it; the reasons only where there are some."""
+    reasons = any(part.why for part in report.components)
+    title = f"Shutdown in {report.took_s:.2f} s of {report.budget_s:g} s"
+    table = plain_table(title, ("component", "ended", "why") if reasons else ("component", "ended"))
     for part in report.components:
-        table.add_row(part.component, f"[{_STYLE[part.outcome]}]{part.outcome}[/]", part.why)
+        cells = [escape(part.component), f"[{_STYLE[part.outcome]}]{part.outcome}[/]", escape(part.why)]
+        table.add_row(*cells[: 3 if reasons else 2])
     return table
 
 
 def instrument_table(instruments: list[dict[str, Any]]) -> Table:
     """Every instrument of a running lab."""
-    table = Table(title="Instruments", title_justify="left")
-    for column in ("instrument", "runtime", "worker", "state", "port", "restarts", "cause"):
-        table.add_column(column)
+    causes = any(i["message"] for i in instruments)
+    columns = ("instrument", "runtime", "worker", "state", "port", "cause")
+    table = plain_table("Instruments", columns if causes else columns[:-1])
     for i in instruments:
-        cells = (i["id"], i["runtime"], i["worker"], i["state"], i["port"] or "", str(i["restarts"]), i["message"])
-        table.add_row(*cells)
+        cells = [i["id"], i["runtime"].upper(), i["worker"], _state(i["state"]), i["port"] or "–", escape(i["message"])]
+        table.add_row(*cells[: len(table.columns)])
     return table
 
 
 def port_table(ports: list[dict[str, Any]]) -> Table:
     """Every port of a running lab."""
-    table = Table(title="Ports", title_justify="left")
-    for column in ("port", "state", "holder", "waiting", "exchanges", "errors", "last error"):
-        table.add_column(column)
+    errors = any(p["last_error"] for p in ports)
+    table = plain_table("Ports", ("port", "state", "holder"), ("waiting", "exchanges", "errors"))
+    if errors:
+        table.add_column("last error", overflow="fold")
     for p in ports:
-        values = (p.get("name"), p.get("state"), p.get("holder"), p.get("queue"), p.get("exchanges"), p.get("errors"))
-        table.add_row(*("" if v is None else str(v) for v in (*values, p.get("last_error"))))
+        cells = [p["name"], _state(p["state"]), p["holder"] or "–"]
+        cells += [str(p[name]) for name in ("queue", "exchanges", "errors")]
+        table.add_row(*cells, *([escape(p["last_error"] or "")] if errors else []))
     return table
+
+
+def _state(state: str) -> str:
+    style = _STATES.get(state)
+    return f"[{style}]{state}[/]" if style else state

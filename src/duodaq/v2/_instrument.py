@@ -245,6 +245,8 @@ class Instrument:
             return
         if isinstance(work.command, Recover):
             await self._recover(work)
+        elif isinstance(work.command, StopAcquisition):
+            self._stop_acquisition(work)
         else:
             work.fail(
                 LifecycleError(f"it is not connected: {self.status.message}", left=self._link.outlook(self._now_s))
@@ -319,10 +321,7 @@ class Instrument:
         elif isinstance(command, StartAcquisition):
             self._start_acquisition(work)
         elif isinstance(command, StopAcquisition):
-            self.polling.end()
-            if self.status.state is _S.ACQUIRING:
-                self._to(_S.READY)
-            work.succeed(None)
+            self._stop_acquisition(work)
         elif isinstance(command, Recover):
             await self._recover(work)
         else:
@@ -337,6 +336,12 @@ class Instrument:
         if self.status.state is _S.READY:
             self._to(_S.ACQUIRING)
         work.succeed(tuple(self.polling.channels))
+
+    def _stop_acquisition(self, work: Work) -> None:
+        self.polling.end()
+        if self.status.state is _S.ACQUIRING:
+            self._to(_S.READY)
+        work.succeed(None)
 
     async def _recover(self, work: Work) -> None:
         if self._link.up and self.status.state is not _S.ERROR:

@@ -1,24 +1,31 @@
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from duodaq.app import LabClient, open_lab
 from duodaq.bluesky import ScanInterruptedError, ScanRun
 from duodaq.cli._report import shutdown_table
 from duodaq.cli.demo._knife_edge import KnifeEdge, fit_knife_edge
-from duodaq.cli.demo._ledger import ledger_table
+from duodaq.cli.demo._ledger import device_table, ledger_table
+from duodaq.cli.demo._recording import recording_table
 from duodaq.cli.demo._table import Bench, set_up
 from duodaq.errors import DuodaqError
 from duodaq.model import ShutdownReport
+from duodaq.telemetry import configure_logging
 
 FROM_MM, TO_MM = 1.0, 9.0
 TOLERANCE = 0.02
+VIEW = {"roi": (768, 768, 512, 512), "binning": (4, 4), "exposure_s": 0.02}
 
 
 class Demo:
@@ -31,52 +38,64 @@ class Demo:
         self._seed = seed
         self._unplug_at = unplug_at
         self._faults: list[str] = []
+        self._ledgers: dict[str, Any] = {}
 
     def run(self) -> int:
         """Set up the table, run the lab on it, scan, compare with the truth, stop; 0 if all of it held."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         target = self._directory.absolute() / f"demo-{stamp}-{os.getpid()}"
         target.mkdir(parents=True)
+        with (target / "lab.log").open("w") as log:
+            configure_logging("INFO", stream=log)
+            try:
+                self._run_bench(target)
+            finally:
+                configure_logging("WARNING")
+        for fault in self._faults:
+            self._out.print(f"[bold red]{escape(fault)}[/]")
+        return 1 if self._faults else 0
+
+    def _run_bench(self, target: Path) -> None:
         self._say(f"Setting up a simulated optical table (seed {self._seed}), each instrument a process of its own.")
         with set_up(target, f"demo-{os.getpid()}", self._seed) as bench:
             self._run_lab(bench, target)
             self._read_back(bench)
-        for fault in self._faults:
-            self._out.print(f"[bold red]{fault}[/]")
-        return 1 if self._faults else 0
 
     def _run_lab(self, bench: Bench, target: Path) -> None:
         lab = open_lab(bench.lab_file)
         try:
-            self._say("Both runtimes are running:")
-            for instrument in lab:
-                self._out.print(f"  {instrument.id:8} {instrument.runtime}  {instrument.status()['state']}")
+            self._introduce(lab)
             lab.start_recording(target)
             self._measure(lab, bench)
-            self._say("Closing the shutter and finishing the recording.")
             self._finish(lab, bench)
         finally:
             report: ShutdownReport = lab.close()
             self._out.print(shutdown_table(report))
             if not report.clean:
                 self._faults.append("The shutdown was not clean.")
-        self._say(f"The recording is in {target} (Arrow IPC streams, one file a channel).")
+        self._show(*recording_table(target, self._ledgers))
+        self._say(f"The recording and the lab's log are in {target}")
+
+    def _introduce(self, lab: LabClient) -> None:
+        self._say("Both runtimes are running, in one lab:")
+        for instrument in lab:
+            state = instrument.status()["state"]
+            self._out.print(f"  {instrument.id:8} {instrument.runtime.upper()}  {instrument.driver_name:40}  {state}")
 
     def _measure(self, lab: LabClient, bench: Bench) -> None:
+        self._say("Opening the shutter, homing the stage, starting the camera.")
         lab.shutter.call("open")
         lab.stage.x.home()
-        lab.camera.start(roi=(896, 896, 256, 256), exposure_ms=10.0)
+        lab.camera.start(**VIEW)
         self._say(f"Scanning the knife edge through the beam: {self._points} points.")
         try:
             run = self._scan(lab, bench)
         except ScanInterruptedError as error:
             self._faults.append(f"The scan {error}")
+            self._say(f"The scan stopped after {len(error.run)} of {self._points} points; what it has is recorded.")
             return
-        finally:
-            lab.camera.finish()
-        self._say("Fitting the beam width; only then is the table asked for the true one.")
-        found = fit_knife_edge(run["stage_x"], run["power"])
-        self._compare(found, bench)
+        self._say("Fitting the beam width; only now is the table asked for the true one.")
+        self._compare(fit_knife_edge(run["stage_x"], run["power"]), bench)
 
     def _scan(self, lab: LabClient, bench: Bench) -> ScanRun:
         reached = 0
@@ -111,13 +130,17 @@ class Demo:
             self._faults.append(f"The width is off by {off:+.2%}; {TOLERANCE:.0%} was promised.")
 
     def _finish(self, lab: LabClient, bench: Bench) -> None:
-        lab.shutter.call("shut")
-        for instrument in (lab.meter, lab.dmm):
-            instrument.finish()
-        lab.stop_recording()
-        table, problems = ledger_table(lab.status()["ledgers"], bench)
-        self._out.print(table)
-        self._faults.extend(problems)
+        self._say("Closing the shutter, ending the streams, finishing the recording.")
+        with self._blamed("The shutter was not closed"):
+            lab.shutter.call("shut")
+        for instrument in (lab.camera, lab.meter, lab.dmm):
+            with self._blamed(f"{instrument.id} did not finish"):
+                instrument.finish()
+        with self._blamed("The recording was not finished"):
+            lab.stop_recording()
+        self._ledgers = lab.status()["ledgers"]
+        self._show(*ledger_table(self._ledgers))
+        self._show(*device_table(self._ledgers, bench, lab.camera.get("frames_lost")))
 
     def _read_back(self, bench: Bench) -> None:
         state = bench.table.state()
@@ -129,15 +152,27 @@ class Demo:
         if state.shutter_open or moving:
             self._faults.append("The table was not left safe.")
 
+    @contextlib.contextmanager
+    def _blamed(self, what: str) -> Generator[None]:
+        """One step that must not keep the next ones from being taken."""
+        try:
+            yield
+        except DuodaqError as error:
+            self._faults.append(f"{what}: {error}")
+
+    def _show(self, table: Table, problems: list[str]) -> None:
+        self._out.print(table)
+        self._faults.extend(problems)
+
     def _say(self, sentence: str) -> None:
-        self._out.print(f"[bold]{sentence}[/]")
+        self._out.print(f"[bold]{escape(sentence)}[/]")
 
 
 def run_demo(*, headless: bool, points: int, directory: Path, seed: int, unplug_at: int | None = None) -> int:
-    """Show all of duodaq without hardware; the exit code: 0 if the width was right, the books balanced, all was safe."""
+    """Show all of duodaq without hardware; 0 if the width was right, the books balanced and all was safe."""
     out = Console(highlight=False, no_color=headless, force_terminal=False if headless else None, soft_wrap=True)
     try:
         return Demo(out, points=points, directory=directory, seed=seed, unplug_at=unplug_at).run()
     except DuodaqError as error:
-        out.print(f"[bold red]The demonstration failed:[/] {error}", markup=True)
+        out.print(f"[bold red]The demonstration failed: {escape(str(error))}[/]")
         return 1

@@ -4,39 +4,55 @@ from typing import Any
 
 from rich.table import Table
 
+from duodaq.cli._report import plain_table
 from duodaq.cli.demo._table import Bench
 from duodaq.sim import pvcam
 
+Ledgers = dict[str, Any]
 
-def ledger_table(ledgers: dict[str, Any], bench: Bench) -> tuple[Table, list[str]]:
-    """The books of both sides as a table, and what is wrong with them: each must balance, and agree with the device.
 
-    What a device sent is counted by its simulator, in another process; it is compared with what the lab measured.
-    """
+def ledger_table(ledgers: Ledgers) -> tuple[Table, list[str]]:
+    """The books of both sides as a table, and what is wrong with them: each row must balance."""
     problems = [f"The ledger of {side} does not balance." for side, books in ledgers.items() if not books["balanced"]]
-    table = Table(title="Ledgers: produced = delivered + dropped + in flight", title_justify="left")
-    for column in ("side", "stream", "reader", "produced", "delivered", "dropped", "in flight"):
-        table.add_column(column, justify="left" if column in ("side", "stream", "reader") else "right")
+    table = plain_table(
+        "Ledgers, for each reader since it joined: produced = delivered + dropped + in flight",
+        ("side", "stream", "reader"),
+        ("produced", "delivered", "dropped", "in flight"),
+    )
     for side, books in ledgers.items():
         for row in books["rows"]:
             if row["offered"]:
                 numbers = (row["offered"], row["delivered"], sum(row["dropped"].values()), row["in_flight"])
-                table.add_row(side, row["stream"], row["subscriber"], *map(str, numbers))
-    for stream, (sent, measured) in _compare(ledgers, bench).items():
-        table.add_row("device", stream, "its own count", str(sent), str(measured), str(sent - measured), "")
-        if sent != measured:
-            problems.append(f"{stream}: its device sent {sent}, the lab measured {measured}.")
+                table.add_row(side.upper(), row["stream"], row["subscriber"], *map(str, numbers))
     return table, problems
 
 
-def _compare(ledgers: dict[str, Any], bench: Bench) -> dict[str, tuple[int, int]]:
-    frames = sum(camera["read"] for camera in pvcam.camera_report().values())
+def device_table(ledgers: Ledgers, bench: Bench, frames_lost: int) -> tuple[Table, list[str]]:
+    """What each device counted itself, in its own process, beside what the lab measured; and what does not agree.
+
+    `frames_lost` is how many frames the lab missed, by the numbers that the camera gives them.
+    """
+    problems: list[str] = []
+    table = plain_table("Beside the devices' own counts", ("stream", "device"), ("sent", "measured", "known lost"))
+    for stream, (device, sent) in _sent(bench).items():
+        side, lost = ("v4", frames_lost) if stream.startswith("camera") else ("v2", 0)
+        measured = sum(streams.get(stream, 0) for streams in ledgers[side]["produced"].values())
+        table.add_row(stream, device, str(sent), str(measured), str(lost))
+        if sent != measured + lost:
+            problems.append(f"{stream}: its device sent {sent}, the lab measured {measured} and knows of {lost} lost.")
+    return table, problems
+
+
+def recorded(ledgers: Ledgers, stream: str) -> int:
+    """How many rows of `stream` the recorder took."""
+    rows = ledgers["v4"]["rows"]
+    return sum(row["delivered"] for row in rows if row["subscriber"] == "recorder" and row["stream"] == stream)
+
+
+def _sent(bench: Bench) -> dict[str, tuple[str, int]]:
+    camera = next(iter(pvcam.camera_report().values()))
     return {
-        "meter.power": (bench.meter.report()["produced"]["D"], _produced(ledgers, "v2", "meter.power")),
-        "dmm.reference": (bench.dmm.report()["produced"]["reading"], _produced(ledgers, "v2", "dmm.reference")),
-        "camera.frame": (frames, _produced(ledgers, "v4", "camera.frame")),
+        "meter.power": ("Newport 1830-C", bench.meter.report()["produced"]["D"]),
+        "dmm.reference": ("HP 34401A", bench.dmm.report()["produced"]["reading"]),
+        "camera.frames": (camera["model"], camera["produced"]["frame"] - camera["discarded"]),
     }
-
-
-def _produced(ledgers: dict[str, Any], side: str, stream: str) -> int:
-    return sum(streams.get(stream, 0) for streams in ledgers[side]["produced"].values())

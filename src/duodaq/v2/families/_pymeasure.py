@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,8 @@ class PyMeasureFamily:
 
     def construct(self, driver: Callable[..., Any], definition: InstrumentDefinition, line: SharedLine | None) -> Any:
         """The instrument, on an Adapter over `line`; without one, on whatever its `adapter` argument names."""
+        # "It is not known whether this device support SCPI … inform the maintainers": nothing that a lab could act on.
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"pymeasure\.instruments\.generic_types")
         arguments = dict(definition.args)
         if line is None:
             check_arguments(driver, definition, arguments)
