@@ -18,8 +18,7 @@ from duodaq.testing import LeakWatch, coexistence
 from duodaq.testing.coexistence._bench import MODES, Bench
 from duodaq.testing.coexistence._imitation import imitating
 from duodaq.testing.coexistence._proof import FeatureFailure
-from duodaq.testing.coexistence._sabotage import SABOTAGES
-from duodaq.testing.coexistence._sabotages import load_all
+from duodaq.testing.coexistence._sabotage import SABOTAGES, load_sabotages
 
 LIMIT_S = 60.0
 
@@ -27,11 +26,11 @@ LIMIT_S = 60.0
 async def _run(test: str, mode: str, imitate: str | None) -> None:
     chosen = next(m for m in MODES if m.name == mode)
     async with asyncio.timeout(LIMIT_S), Bench(chosen, imitating(imitate)) as bench:
-        await getattr(coexistence, test)(bench)
+        await {t.__name__: t for t in coexistence.TWELVE}[test](bench)
 
 
 def main() -> None:
-    load_all()
+    load_sabotages()
     parser = argparse.ArgumentParser(prog="python -m duodaq.testing.coexistence")
     parser.add_argument("test", choices=[t.__name__ for t in coexistence.TWELVE])
     parser.add_argument("--mode", choices=[m.name for m in MODES], default="inline")

@@ -7,6 +7,8 @@ loaded by a launch option (``python -m duodaq.testing.coexistence --sabotage NAM
 from __future__ import annotations
 
 import contextlib
+import importlib
+import pkgutil
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +39,13 @@ def sabotage(test: str, feature: str, *, mode: str = "inline") -> Callable[[Call
         return apply
 
     return register
+
+
+def load_sabotages() -> None:
+    """Register every sabotage there is; none is applied."""
+    package = importlib.import_module("duodaq.testing.coexistence._sabotages")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
 
 
 @contextlib.contextmanager
