@@ -186,6 +186,18 @@ def test_waiting_items_keep_no_more_memory_than_allowed():
     assert reader.dropped == 3
 
 
+def test_memory_that_a_reader_took_is_free_again():
+    hub = make_hub(size_of=lambda item: item[1])
+    reader = hub.subscribe("reader", max_bytes=100)
+    for size in (60, 30):
+        hub.publish(("a", size))
+    assert reader.get_nowait() == ("a", 60)
+    hub.publish(("a", 70))
+    assert drain(reader) == [30, 70]
+    assert reader.dropped == 0
+    assert reader.high_water == 2
+
+
 def test_a_closed_hub_takes_nothing_and_its_readers_get_what_waits():
     hub = make_hub()
     reader = hub.subscribe("reader")

@@ -34,6 +34,13 @@ def test_scalars_with_several_units_keep_each_its_own():
     assert [row.unit for row in schema.scalars_of(schema.scalar_batch(rows))] == ["V", "mV", "V"]
 
 
+def test_measurements_of_several_kinds_share_no_batch():
+    rows = [*scalars(1), Vector("dmm", "voltage", "V", T, 1, np.zeros(2))]
+    for mixed in (rows, rows[::-1]):
+        with pytest.raises(SchemaMismatchError, match="one kind"):
+            schema.measurement_batch(mixed)
+
+
 def test_more_scalars_than_a_remembered_constant_still_fit():
     rows = scalars(5000)
     assert schema.scalars_of(schema.scalar_batch(rows)) == rows

@@ -49,6 +49,19 @@ async def test_a_cancelled_get_loses_nothing(hub):
     assert reader.get_nowait() == 7
 
 
+async def test_a_reader_that_waits_for_many_holds_up_nobody_who_waits_for_fewer(hub):
+    reader = hub.subscribe("reader")
+    hub.publish(1)
+    hurried = asyncio.create_task(reader.get_many(10, 5, linger_s=30, enough=2))
+    patient = asyncio.create_task(reader.get_many(10, 5, linger_s=30, enough=10))
+    await pause(0)
+    hub.publish(2)
+    assert await asyncio.wait_for(hurried, 5) == [1, 2]
+    hub.publish(3)
+    hub.close()
+    assert await patient == [3]
+
+
 async def test_a_cancelled_reader_passes_its_wakeup_to_the_next(hub):
     reader = hub.subscribe("reader")
     first, second = asyncio.create_task(reader.get(5)), asyncio.create_task(reader.get(5))

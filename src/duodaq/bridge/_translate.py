@@ -40,11 +40,14 @@ def groups_of(measurements: Iterable[Measurement]) -> list[list[Measurement]]:
     """
     groups: list[list[Any]] = []
     open_groups: dict[tuple[str, str], list[Any]] = {}
+    group: list[Any] = []
+    channel = instrument = None
     for one in measurements:
-        key = (one.instrument, one.channel)
-        group = open_groups.get(key)
-        if group is None or not _joins(one, group[0]):
-            group = open_groups[key] = []
+        if one.channel != channel or one.instrument != instrument:
+            instrument, channel = one.instrument, one.channel
+            group = open_groups.get((instrument, channel), [])
+        if not group or not _joins(one, group[0]):
+            group = open_groups[instrument, channel] = []
             groups.append(group)
         group.append(one)
     return groups
@@ -73,6 +76,6 @@ def measurements_of(batch: pa.RecordBatch) -> Sequence[Measurement]:
 
 
 def _joins(one: Any, first: Any) -> bool:
-    if type(one) is not type(first) or isinstance(one, Image):
+    if one.__class__ is not first.__class__ or one.__class__ is Image:
         return False
-    return one.metadata == first.metadata or not isinstance(one, Scalar)
+    return one.metadata == first.metadata or one.__class__ is not Scalar

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -29,6 +30,17 @@ _REMEMBERED = 256
 
 
 _Taker: TypeAlias = tuple[Slot[T], Callable[[T], bool] | None]
+_Route: TypeAlias = tuple[tuple[Slot[T], Account, Callable[[T], bool] | None], ...]
+
+
+class _Stream(Generic[T]):
+    """One stream: how much the hub took of it, and who is offered it (None: to be found out again)."""
+
+    __slots__ = ("produced", "route")
+
+    def __init__(self) -> None:
+        self.produced = 0
+        self.route: _Route[T] | None = None
 
 
 class _Due(NamedTuple):
@@ -38,7 +50,7 @@ class _Due(NamedTuple):
 
 def size_in_memory(item: Any) -> int:
     """The bytes that an item's arrays keep; what has none counts as nothing, being bounded by number."""
-    if isinstance(item, Scalar):
+    if type(item) is Scalar:
         return 0
     array = getattr(item, "pixels", None)
     if array is None:
@@ -69,7 +81,7 @@ class Hub(Generic[T]):
         weigh: Callable[[T], int] | None = None,
         *,
         size_of: Callable[[T], int] = size_in_memory,
-        now_s: Callable[[], float] = clock.monotonic_s,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self._key = key
@@ -77,7 +89,7 @@ class Hub(Generic[T]):
         self._size_of = size_of
         self._now_s = now_s
         self._lock = threading.Lock()
-        self._produced: dict[str, int] = {}
+        self._streams: dict[str, _Stream[T]] = {}
         self._members: dict[str, tuple[Slot[T], Subscription[T]]] = {}
         self._seat(())
         self._sizes = False
@@ -190,7 +202,7 @@ class Hub(Generic[T]):
                 woken = await sleeper.wait(None if ends_s is None else max(0.0, ends_s - loop.time()))
             finally:
                 with self._lock:
-                    full.leave(full.writers, sleeper)
+                    full.leave_writers(sleeper)
             if not woken:
                 raise MailboxFullError(f"the queue of {full.name} at {self.name} stayed full for {timeout_s} s")
         if due:
@@ -212,14 +224,14 @@ class Hub(Generic[T]):
         with self._lock:
             rows = [row for slot, _ in self._members.values() for row in self._rows(slot)]
             rows += [row for streams in self._departed.values() for row in streams.values()]
-            return Ledger({self.name: dict(self._produced)}, ()).merge(Ledger({}, tuple(rows)))
+            return Ledger({self.name: self._produced()}, ()).merge(Ledger({}, tuple(rows)))
 
     def close(self) -> None:
         """Take nothing more. Readers get what waits for them, then StoppedError (or the end of their iteration)."""
         with self._lock:
             self._closed = True
             for slot, _ in self._members.values():
-                slot.finish(self._produced)
+                slot.finish(self._produced())
             self._seat(())
 
     async def aclose(self, drain_s: float = 0.0) -> None:
@@ -235,7 +247,11 @@ class Hub(Generic[T]):
     def _seat(self, takers: tuple[_Taker[T], ...]) -> None:
         self._takers = takers
         self._blocking = tuple(taker for taker in takers if taker[0].policy is Policy.BLOCK)
-        self._routes: dict[str, tuple[tuple[Slot[T], Account, Callable[[T], bool] | None], ...]] = {}
+        for stream in self._streams.values():
+            stream.route = None
+
+    def _produced(self) -> dict[str, int]:
+        return {name: stream.produced for name, stream in self._streams.items()}
 
     def _refusing(self, item: T, size: int, waits: bool) -> Slot[T] | None:
         if self._closed:
@@ -249,12 +265,14 @@ class Hub(Generic[T]):
         now_s = self._now_s()
         if now_s >= self._roll_at_s:
             self._roll(now_s)
-        before = self._produced.get(stream, 0)
-        self._produced[stream] = before + weight
-        due: list[_Due] | None = None
-        route = self._routes.get(stream)
+        known = self._streams.get(stream)
+        if known is None:
+            known = self._streams[stream] = _Stream()
+        route = known.route
         if route is None:
-            route = self._route(stream, before)
+            route = known.route = self._route(stream, known.produced)
+        known.produced += weight
+        due: list[_Due] | None = None
         for slot, account, accepts in route:
             try:
                 wanted = accepts is None or accepts(item)
@@ -269,17 +287,15 @@ class Hub(Generic[T]):
                 due = [*(due or ()), *(_Due(alarm, slot.figures(now_s)) for alarm in slot.due_alarms(now_s))]
         return due
 
-    def _route(self, stream: str, before: int) -> tuple[tuple[Slot[T], Account, Callable[[T], bool] | None], ...]:
-        route = tuple(
+    def _route(self, stream: str, before: int) -> _Route[T]:
+        return tuple(
             (slot, slot.accounts.get(stream) or slot.open_account(stream, before), accepts)
             for slot, accepts in self._takers
         )
-        self._routes[stream] = route
-        return route
 
     def _replay(self, slot: Slot[T], item: T) -> None:
         stream, weight = self._key(item), 1 if self._weigh is None else self._weigh(item)
-        account = slot.accounts.get(stream) or slot.open_account(stream, self._produced.get(stream, 0))
+        account = slot.accounts.get(stream) or slot.open_account(stream, self._taken_of(stream))
         account.before -= weight
         slot.offer(account, item, weight, self._size_of(item))
 
@@ -290,11 +306,11 @@ class Hub(Generic[T]):
 
     def _retire(self, slot: Slot[T], close: bool) -> None:
         with self._lock:
-            slot.finish(self._produced)
+            slot.finish(self._produced())
             self._seat(tuple(taker for taker in self._takers if taker[0] is not slot))
             if not close or slot.closed:
                 return
-            slot.close(self._produced)
+            slot.close(self._produced())
             del self._members[slot.name]
             self._remember(slot)
 
@@ -310,9 +326,11 @@ class Hub(Generic[T]):
             streams[row.stream] = streams[row.stream].plus(row) if row.stream in streams else row
 
     def _rows(self, slot: Slot[T]) -> list[LedgerRow]:
-        return [
-            slot.row(self.name, account, self._produced.get(account.stream, 0)) for account in slot.accounts.values()
-        ]
+        return [slot.row(self.name, account, self._taken_of(account.stream)) for account in slot.accounts.values()]
+
+    def _taken_of(self, stream: str) -> int:
+        known = self._streams.get(stream)
+        return 0 if known is None else known.produced
 
     def _report(self, due: list[_Due]) -> None:
         for alarm, figures in due:

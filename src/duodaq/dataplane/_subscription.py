@@ -173,12 +173,12 @@ class Subscription(Generic[T]):
                 if items:
                     return items[0]
                 sleeper = ThreadSleeper(1)
-                self._slot.readers.append(sleeper)
+                self._slot.join_readers(sleeper)
             try:
                 woken = sleeper.wait(None if timeout_s is None else deadline.left_s)
             finally:
                 with self._lock:
-                    self._slot.leave(self._slot.readers, sleeper)
+                    self._slot.leave_readers(sleeper)
             if not woken and not self.occupancy:
                 raise TimeoutError(f"nothing came for {self.name} within {timeout_s} s")
 
@@ -206,12 +206,12 @@ class Subscription(Generic[T]):
                 if self._slot.ready(want):
                     return True
                 sleeper = LoopSleeper(want)
-                self._slot.readers.append(sleeper)
+                self._slot.join_readers(sleeper)
             try:
                 woken = await sleeper.wait(None if ends_s is None else max(0.0, ends_s - loop.time()))
             finally:
                 with self._lock:
-                    self._slot.leave(self._slot.readers, sleeper)
+                    self._slot.leave_readers(sleeper)
             if not woken:
                 return False
 

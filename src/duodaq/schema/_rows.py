@@ -95,7 +95,7 @@ def measurement_batch(rows: Sequence[Measurement], origin: str | None = None) ->
         SchemaMismatchError: There is no row, they are of several streams or kinds, or there are several images.
     """
     first: Measurement = _first(rows)
-    if any(type(row) is not type(first) for row in rows) or (isinstance(first, Image) and len(rows) > 1):
+    if len(set(map(type, rows))) > 1 or (isinstance(first, Image) and len(rows) > 1):
         raise SchemaMismatchError("one batch holds measurements of one kind, and one image at most")
     if isinstance(first, Image):
         return image_batch(first, origin)
