@@ -6,21 +6,16 @@ import asyncio
 import contextlib
 import os
 import statistics
-import threading
 from typing import Any
 
-import msgspec
-import numpy as np
-
-from duodaq.clock import Deadline, block, monotonic_s, pause, utc_ns
+from duodaq.clock import Deadline, monotonic_s, pause
 from duodaq.dual import DualRuntimeManager
-from duodaq.model import Execute, PollDefinition, SetParameter, StartAcquisition, StopAcquisition, Vector
-from duodaq.schema import vector_batch
+from duodaq.model import Execute, PollDefinition, SetParameter, StartAcquisition, StopAcquisition
 from duodaq.sim import SimProcess
 from duodaq.testing.coexistence._bench import Bench, outcome, until
+from duodaq.testing.coexistence._contest import Contest, Victim, asking_actor, asking_class, victim_actor
+from duodaq.testing.coexistence._office import TRACE_BYTES, TRACES, Post, office_actor, office_class
 from duodaq.testing.coexistence._proof import proves
-from duodaq.v4 import ActorRef, handler
-from duodaq.v4.instruments import InstrumentActor, Parameter
 
 # ── test_resource_contention ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -31,9 +26,9 @@ async def test_resource_contention(bench: Bench) -> None:
     contest, victim = Contest(), Victim()
     manager = bench.manager(
         [
-            bench.own_class("asker", _asking_class(contest), port="stage", options={"hold_max_s": {"ask": 0.0}}),
-            *(bench.own_actor(name, _asking_actor(contest, name), port="stage") for name in contest.actors),
-            bench.own_actor("victim", _victim_actor(victim), port="stage"),
+            bench.own_class("asker", asking_class(contest), port="stage", options={"hold_max_s": {"ask": 0.0}}),
+            *(bench.own_actor(name, asking_actor(contest, name), port="stage") for name in contest.actors),
+            bench.own_actor("victim", victim_actor(victim), port="stage"),
         ],
         [bench.serial_port("stage", stage_sim, "esp300")],
     )
@@ -45,80 +40,6 @@ async def test_resource_contention(bench: Bench) -> None:
     clean = stage_sim.report()["interleavings"]
     proves("no interleaving", clean == 0, "the device saw whole exchanges only", interleavings=clean)
     await _check_bypass(manager, contest, stage_sim)
-
-
-class Contest:
-    """Who asked what and got which answer, in order; and how many others were served meanwhile."""
-
-    actors = ("asker a", "asker b", "asker c")
-    axis = {"asker": 1, "asker a": 2, "asker b": 3, "asker c": 2}  # noqa: RUF012 - never changed
-
-    def __init__(self) -> None:
-        self.turns: list[str] = []
-        self.answers: dict[str, set[bytes]] = {name: set() for name in self.axis}
-        self.overtaken: dict[str, list[int]] = {name: [] for name in self.axis}
-        self.ended = threading.Event()
-        self.sleeping = threading.Event()
-        self.wake = threading.Event()
-
-    def query(self, name: str) -> bytes:
-        """A question that each axis answers in its own way."""
-        return b"%dID?\r" % self.axis[name]
-
-    def served(self, name: str, before: int, answer: bytes) -> None:
-        self.overtaken[name].append(len(self.turns) - before)
-        self.turns.append(name)
-        self.answers[name].add(answer.strip())
-
-
-class Ask(msgspec.Struct, frozen=True):
-    """Ask the device `count` times, one after the other, or until the contest has ended."""
-
-    count: int
-
-
-def _asking_class(contest: Contest) -> type:
-    class Asker:
-        def __init__(self, serial: Any) -> None:
-            self.serial = serial
-
-        def ask(self, count: int) -> bytes:
-            answer = b""
-            for _ in range(count):
-                if contest.ended.is_set():
-                    break
-                before = len(contest.turns)
-                self.serial.write(contest.query("asker"))
-                answer = bytes(self.serial.readline())
-                contest.served("asker", before, answer)
-            return answer.strip()
-
-        def sleep_on_it(self) -> None:
-            """Take the line, and fall asleep."""
-            self.serial.write(contest.query("asker"))
-            self.serial.readline()
-            contest.sleeping.set()
-            block(2.0, contest.wake)
-
-    return Asker
-
-
-def _asking_actor(contest: Contest, name: str) -> type[InstrumentActor]:
-    class Asker(InstrumentActor):
-        operations = {"ask": Ask}  # noqa: RUF012 - as the base class has it
-
-        @handler(Ask)
-        async def ask(self, message: Ask) -> bytes:
-            answer = b""
-            for _ in range(message.count):
-                if contest.ended.is_set():
-                    break
-                before = len(contest.turns)
-                answer = await self.port.exchange(contest.query(name), holder=self.context.holder)
-                contest.served(name, before, answer)
-            return answer.strip()
-
-    return Asker
 
 
 async def _compete(manager: DualRuntimeManager, contest: Contest, count: int) -> None:
@@ -167,42 +88,6 @@ async def _check_sleeping_holder(manager: DualRuntimeManager, contest: Contest) 
     proves(
         "sleeping holder", still_asleep and right and took_s < 1.0, "V4 was served meanwhile", took_s=took_s, got=answer
     )
-
-
-class Victim:
-    """What the test knows of an actor that is going to be killed while it holds the line."""
-
-    def __init__(self) -> None:
-        self.ref: ActorRef | None = None
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.holds = threading.Event()
-        self.go = threading.Event()
-
-    async def kill(self) -> None:
-        if self.ref is None or self.loop is None:
-            return
-        killing = asyncio.run_coroutine_threadsafe(self.ref.kill(), self.loop)
-        await asyncio.wait({asyncio.wrap_future(killing)}, timeout=3.0)
-
-
-class Seize(msgspec.Struct, frozen=True):
-    """Take the line and never give it back."""
-
-
-def _victim_actor(victim: Victim) -> type[InstrumentActor]:
-    class Doomed(InstrumentActor):
-        operations = {"seize": Seize}  # noqa: RUF012 - as the base class has it
-
-        @handler(Seize)
-        async def seize(self, message: Seize) -> None:
-            victim.ref, victim.loop = self.ref, asyncio.get_running_loop()
-            async with self.port.lease(self.context.holder) as lease:
-                victim.holds.set()
-                while not victim.go.is_set():
-                    await pause(0.005)
-                await lease.exchange(b"3SN?\r", timeout_s=30.0)
-
-    return Doomed
 
 
 async def _check_killed_holder(
@@ -257,8 +142,6 @@ async def _check_bypass(manager: DualRuntimeManager, contest: Contest, stage_sim
 
 SENDERS, MESSAGES, WINDOW = 8, 40, 6
 _SLACK_S = 0.25
-_TRACES, _TRACE_VALUES = 200, 32768
-_TRACE_BYTES = 8 * _TRACE_VALUES
 
 
 async def test_concurrent_message_throughput(bench: Bench) -> None:
@@ -268,8 +151,8 @@ async def test_concurrent_message_throughput(bench: Bench) -> None:
     traces = PollDefinition("trace", 0.001, "V", call="trace")
     manager = bench.manager(
         [
-            bench.own_class("v2 office", _office_class(v2_got), "meter", polls=(traces,), options={"acquire": False}),
-            bench.own_actor("v4 office", _office_actor(v4_got), "stage"),
+            bench.own_class("v2 office", office_class(v2_got), "meter", polls=(traces,), options={"acquire": False}),
+            bench.own_actor("v4 office", office_actor(v4_got), "stage"),
         ],
         [bench.serial_port("meter", meter_sim, "newport1830c"), bench.serial_port("stage", stage_sim, "esp300")],
     )
@@ -280,80 +163,6 @@ async def test_concurrent_message_throughput(bench: Bench) -> None:
     for side, post, exchanges in (("v2", v2_got, after[0] - before[0]), ("v4", v4_got, after[1] - before[1])):
         _check_post(side, post, exchanges)
     await _check_memory(manager, v2_got, v4_got)
-
-
-class Post:
-    """What one side received, in order, and what its senders were told after how long."""
-
-    def __init__(self) -> None:
-        self.received: list[tuple[int, int]] = []
-        self.answered: list[tuple[tuple[int, int], Any]] = []
-        self.latencies_s: list[float] = []
-        self.took_s = 0.0
-        self.traces = 0
-
-    def percentile_s(self, percent: int) -> float:
-        return statistics.quantiles(self.latencies_s, n=100)[percent - 1]
-
-
-def _office_class(got: Post) -> type:
-    class Office:
-        """Takes messages; for each it asks its device once."""
-
-        def __init__(self, serial: Any) -> None:
-            self.serial = serial
-            self._last: Any = None
-
-        @property
-        def message(self) -> Any:
-            return self._last
-
-        @message.setter
-        def message(self, message: tuple[int, int]) -> None:
-            self.serial.write(b"D?\n")
-            self.serial.readline()
-            got.received.append(message)
-            self._last = message
-
-        def trace(self) -> Any:
-            if got.traces < _TRACES:
-                got.traces += 1
-            return np.full(_TRACE_VALUES, float(got.traces))
-
-    return Office
-
-
-class Flood(msgspec.Struct, frozen=True):
-    """Publish `count` traces."""
-
-    count: int
-
-
-def _office_actor(got: Post) -> type[InstrumentActor]:
-    async def nothing(actor: InstrumentActor) -> None:
-        return None
-
-    async def take(actor: InstrumentActor, message: tuple[int, int]) -> Any:
-        await actor.port.exchange(b"1TP\r", holder=actor.context.holder)
-        got.received.append(message)
-        return message
-
-    class Office(InstrumentActor):
-        """Takes messages; for each it asks its device once."""
-
-        parameters = {"message": Parameter(nothing, take)}  # noqa: RUF012 - as the base class has it
-        operations = {"flood": Flood}  # noqa: RUF012 - as the base class has it
-
-        @handler(Flood)
-        async def flood(self, message: Flood) -> None:
-            for number in range(message.count):
-                values = np.full(_TRACE_VALUES, float(number))
-                row = Vector(self.definition.id, "trace", "V", utc_ns(), number, values, "v4")
-                await self.streams.deliver("trace", vector_batch([row]))
-                got.traces += 1
-                await pause(0)
-
-    return Office
 
 
 async def _send_all(manager: DualRuntimeManager, office: str, got: Post) -> None:
@@ -406,16 +215,16 @@ async def _check_memory(manager: DualRuntimeManager, v2_got: Post, v4_got: Post)
         manager.v4_data.subscribe("idle reader of v4", capacity=8, streams=["v4 office.trace"]),
     ]
     before = _resident_bytes()
-    flooding = asyncio.ensure_future(outcome(manager.command("v4 office", Execute("flood", (_TRACES,)), 20.0)))
+    flooding = asyncio.ensure_future(outcome(manager.command("v4 office", Execute("flood", (TRACES,)), 20.0)))
     await outcome(manager.command("v2 office", StartAcquisition()))
-    await until(lambda: v2_got.traces >= _TRACES and flooding.done(), 20.0, 0.02)
+    await until(lambda: v2_got.traces >= TRACES and flooding.done(), 20.0, 0.02)
     await outcome(manager.command("v2 office", StopAcquisition()))
     grown = _resident_bytes() - before
-    produced = (v2_got.traces + v4_got.traces) * _TRACE_BYTES
+    produced = (v2_got.traces + v4_got.traces) * TRACE_BYTES
     for reader in idle:
         reader.close()
     facts = {"grown_mb": grown / 1e6, "produced_mb": produced / 1e6}
-    proves("bounded memory", produced == 2 * _TRACES * _TRACE_BYTES, "both sides produced", **facts)
+    proves("bounded memory", produced == 2 * TRACES * TRACE_BYTES, "both sides produced", **facts)
     proves("bounded memory", grown < produced / 2, "the process kept to its queues' bounds", **facts)
 
 
