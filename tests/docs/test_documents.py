@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+import duodaq
+from duodaq.app import AxisHandle, InstrumentHandle, Lab, LabClient
+from duodaq.cli._app import app
 from duodaq.config import load_lab
 from duodaq.config._complaints import known_keys
 from duodaq.config._options import OPTIONS
@@ -55,7 +62,10 @@ def run(script: str, folder: Path) -> None:
 @documents_with("toml")
 def test_lab_file_in_a_document_is_right(document: Document, tmp_path: Path) -> None:
     document.write_files(tmp_path)
-    assert load_lab(tmp_path / "lab.toml").instruments
+    files = sorted(tmp_path.glob("*.toml"))
+    assert len(files) == len(document.blocks("toml"))
+    for file in files:
+        assert load_lab(file).instruments
 
 
 @dataclass
@@ -65,11 +75,11 @@ class Bench:
     addresses: dict[str, str]
 
     def connect(self, folder: Path) -> None:
-        file = folder / "lab.toml"
-        text = file.read_text(encoding="utf-8")
-        for written, real in self.addresses.items():
-            text = text.replace(f'"{written}"', f'"{real}"')
-        file.write_text(text, encoding="utf-8")
+        for file in folder.glob("*.toml"):
+            text = file.read_text(encoding="utf-8")
+            for written, real in self.addresses.items():
+                text = text.replace(f'"{written}"', f'"{real}"')
+            file.write_text(text, encoding="utf-8")
 
 
 @pytest.fixture
@@ -97,14 +107,38 @@ def test_programs_in_a_document_run(document: Document, tmp_path: Path, bench: B
 def test_commands_in_a_document_exist(document: Document) -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for line in "".join(document.blocks("console")).splitlines():
-        program, name, *options = line.removeprefix("$ ").split()
+        program, name, *options = shlex.split(line.removeprefix("$ "))
         if program == "make":
             assert name in targets
+            assert all(_collects_tests(option.removeprefix("ARGS=")) for option in options)
             continue
         assert program == "duodaq"
-        command = [sys.executable, "-m", "duodaq.cli", name, "--help"]
-        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-        assert [o for o in options if o.startswith("--") and o not in result.stdout] == []
+        said = help_of(name)
+        assert [o for o in options if o.startswith("--") and o not in said] == []
+
+
+def _collects_tests(arguments: str) -> bool:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *shlex.split(arguments),
+    ]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=90)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return True
+
+
+@cache
+def help_of(*command: str) -> str:
+    """What a command of duodaq says of itself, wide enough to break no option."""
+    program = [sys.executable, "-m", "duodaq.cli", *command, "--help"]
+    wide = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1"}
+    return subprocess.run(program, capture_output=True, text=True, check=True, timeout=60, env=wide).stdout
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -120,6 +154,24 @@ def test_reference_names_every_key_of_a_lab_file() -> None:
     keys = {key for table in (*tables, *inner) for key in known_keys(table)}
     keys |= {key for options in OPTIONS.values() for key in options.model_fields}
     assert {key for key in keys if f"`{key}`" not in text and f"`{key}." not in text} == set()
+
+
+def test_reference_names_every_command_and_option() -> None:
+    text = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
+    commands = {name: command for name, command in get_command(app).commands.items() if not command.hidden}
+    missing = [name for name in commands if f"## `duodaq {name}" not in text]
+    for name, command in commands.items():
+        section = text.partition(f"## `duodaq {name}")[2].partition("\n## ")[0]
+        options = [option for param in command.params for option in param.opts if option.startswith("--")]
+        missing += [f"{name} {option}" for option in options if f"`{option}" not in section and option != "--help"]
+    assert missing == []
+
+
+def test_reference_names_everything_public() -> None:
+    text = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    named = {word for span in re.findall(r"`([^`\n]+)`", text) for word in re.findall(r"\w+", span)}
+    members = {name for kind in (LabClient, InstrumentHandle, AxisHandle, Lab) for name in vars(kind) if name[0] != "_"}
+    assert ({*duodaq.__all__} | members) - named == set()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("*.py")), ids=lambda path: path.name)
