@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import atexit
 import concurrent.futures
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -9,9 +10,14 @@ from typing import Any, Protocol, Self
 from duodaq.app._lab import Lab
 from duodaq.app._loop_thread import LoopThread
 from duodaq.app._service import PROTOCOL_VERSION, LabService
-from duodaq.errors import LifecycleError
+from duodaq.errors import DuodaqError, LifecycleError
 from duodaq.link import LinkClient
 from duodaq.model import ShutdownReport
+
+ANSWER_S = 10.0
+"""How long a lab may take to answer what needs no instrument. Everything else has its deadline at the lab."""
+
+_UNHURRIED = frozenset({"command", "read", "restart", "record_start", "record_stop"})
 
 Convert = Callable[[Any], Any]
 
@@ -45,9 +51,14 @@ class _Threaded(ABC):
         return self._thread.submit(self._converted(op, params, convert))
 
     def wait(self, future: concurrent.futures.Future[Any]) -> Any:
-        """The future's result; Ctrl-C cancels the request."""
+        """The future's result; Ctrl-C cancels the request.
+
+        An error of ours comes without the calls inside the lab that led to it: its sentence and its cause say it all.
+        """
         try:
             return future.result()
+        except DuodaqError as error:
+            raise error.with_traceback(None) from error.__cause__
         except BaseException:
             future.cancel()
             raise
@@ -62,7 +73,7 @@ class _Threaded(ABC):
 
 
 class LocalChannel(_Threaded):
-    """A private lab in a thread of this process, started with it and ended by `close`."""
+    """A private lab in a thread of this process, started with it and ended by `close`, or when the program ends."""
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(f"duodaq-{lab.definition.name}")
@@ -72,22 +83,35 @@ class LocalChannel(_Threaded):
         try:
             self._thread.run(lab.start(), 60.0)
         except BaseException:
-            self._thread.close()
+            self.close()
             raise
+        atexit.register(self.close)
 
     async def _ask(self, op: str, params: dict[str, Any]) -> Any:
         return await self._service.handle(op, params)
 
     def close(self) -> Any:
-        """Shut the lab down and return its report. Idempotent."""
+        """Shut the lab down and return its report. Idempotent; Ctrl-C makes it faster, and is raised afterwards."""
         if self._closed:
             return self._report
         self._closed = True
+        atexit.unregister(self.close)
         try:
-            self._report = self._thread.run(self.lab.shutdown())
+            self._report = self._shut_down()
         finally:
             self._thread.close()
         return self._report
+
+    def _shut_down(self) -> ShutdownReport:
+        try:
+            return self._thread.run(self.lab.shutdown())
+        except KeyboardInterrupt:
+            self._thread.run(self._hurry())
+            self._report = self._thread.run(self.lab.shutdown())
+            raise
+
+    async def _hurry(self) -> None:
+        self.lab.manager.hurry()
 
 
 class RemoteChannel(_Threaded):
@@ -108,7 +132,7 @@ class RemoteChannel(_Threaded):
         self.close()
 
     async def _ask(self, op: str, params: dict[str, Any]) -> Any:
-        return await self._client.request(op, params, timeout_s=None)
+        return await self._client.request(op, params, timeout_s=None if op in _UNHURRIED else ANSWER_S)
 
     def close(self) -> Any:
         """Leave; the lab goes on. Idempotent."""

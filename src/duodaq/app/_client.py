@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ from duodaq.app._handles import AxisHandle, InstrumentHandle
 from duodaq.app._lab import Lab
 from duodaq.app._rendezvous import find_lab
 from duodaq.errors import LifecycleError
+from duodaq.telemetry import configure_logging
 
 if TYPE_CHECKING:
     from duodaq.bluesky import ScanRun
@@ -147,6 +149,8 @@ def connect(lab: str | None = None) -> LabClient:
 
 
 def _client(channel: Channel) -> LabClient:
+    if not logging.getLogger("duodaq").hasHandlers():
+        configure_logging("WARNING")  # a program that says nothing about logs gets warnings in sentences, on stderr
     try:
         return LabClient(channel)
     except BaseException:

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from duodaq.app._channel import Channel
 from duodaq.app._reading import Reading
@@ -25,7 +26,7 @@ class InstrumentHandle:
     def __init__(self, channel: Channel, facts: dict[str, Any]) -> None:
         self._channel = channel
         self._facts = facts
-        self._axes = {a["name"]: AxisHandle(self, a) for a in facts["axes"]}
+        self._axes = {a["name"]: AxisHandle(self, channel, a) for a in facts["axes"]}
 
     @property
     def id(self) -> str:
@@ -63,7 +64,7 @@ class InstrumentHandle:
         Raises:
             LifecycleError: It has several channels, or none, and none was named.
         """
-        return self.read_soon(channel or self._only_channel(), deadline_s).result()
+        return self._channel.wait(self.read_soon(channel or self._only_channel(), deadline_s))
 
     def read_soon(self, channel: str, deadline_s: float | None = None) -> concurrent.futures.Future[Reading]:
         """Begin one measurement; the future ends with the Reading."""
@@ -98,9 +99,13 @@ class InstrumentHandle:
         """Take one frame now; its pixels as an array of shape (height, width)."""
         return self._command("snap", {"options": options}, deadline_s)
 
-    def stop(self) -> int | None:
-        """Stop it at once; when the bytes were on the wire (UTC ns), None if only its driver could be told."""
-        return self._channel.request("stop", {"instrument": self.id})
+    def stop(self, axis: str | None = None) -> int | None:
+        """Stop it, or one axis of it, at once.
+
+        Returns:
+            When the bytes were on the wire (UTC ns), None if only its driver could be told.
+        """
+        return self._channel.request("stop", {"instrument": self.id, "axis": axis})
 
     def recover(self) -> Any:
         """Leave the error state: reconnect."""
@@ -145,8 +150,9 @@ class InstrumentHandle:
 class AxisHandle:
     """One axis of a motion controller. Positions are in `unit`; Ctrl-C during a move stops the axis."""
 
-    def __init__(self, instrument: InstrumentHandle, facts: dict[str, Any]) -> None:
+    def __init__(self, instrument: InstrumentHandle, channel: Channel, facts: dict[str, Any]) -> None:
         self._instrument = instrument
+        self._channel = channel
         self.axis: str = facts["name"]
         self.unit: str = facts["unit"]
         self.limits: tuple[float, float] | None = None if facts["limits"] is None else tuple(facts["limits"])
@@ -163,11 +169,12 @@ class AxisHandle:
             OutOfRangeError: Beyond the limits. Nothing was sent.
             UnsafeStateError: A stop is latched. Nothing was sent.
         """
-        self._wait(self.move_soon(position, deadline_s))
+        self._carry_out(lambda: self.move_soon(position, deadline_s))
 
     def move_by(self, distance: float, deadline_s: float | None = None) -> None:
         """Move by a distance and wait until the axis has arrived."""
-        self._wait(self._instrument.call_soon("move_relative", self.axis, float(distance), deadline_s=deadline_s))
+        begin = partial(self._instrument.call_soon, "move_relative", self.axis, float(distance), deadline_s=deadline_s)
+        self._carry_out(begin)
 
     def move_soon(self, position: float, deadline_s: float | None = None) -> concurrent.futures.Future[Any]:
         """Begin a move; the future ends when the axis has arrived. Cancelling it stops the axis."""
@@ -175,7 +182,7 @@ class AxisHandle:
 
     def home(self, deadline_s: float | None = None) -> None:
         """Search the home position and wait until it is found."""
-        self._wait(self._instrument.call_soon("home", self.axis, deadline_s=deadline_s))
+        self._carry_out(partial(self._instrument.call_soon, "home", self.axis, deadline_s=deadline_s))
 
     def read_position(self) -> Reading:
         """Where the axis is now."""
@@ -183,17 +190,15 @@ class AxisHandle:
 
     def stop(self) -> int | None:
         """Stop this axis at once."""
-        return self._instrument._channel.request(  # pyright: ignore[reportPrivateUsage] - one handle in two classes
-            "stop", {"instrument": self._instrument.id, "axis": self.axis}
-        )
+        return self._instrument.stop(self.axis)
 
     def __repr__(self) -> str:
-        limits = f" within {self.limits[0]:g} … {self.limits[1]:g}" if self.limits else ""
-        return f"<axis {self.name} in {self.unit}{limits}>"
+        limits = f", {self.limits[0]:g} … {self.limits[1]:g}" if self.limits else ""
+        return f"<axis {self._instrument.id}.{self.axis}, {self.unit}{limits}>"
 
-    def _wait(self, future: concurrent.futures.Future[Any]) -> None:
+    def _carry_out(self, begin: Callable[[], concurrent.futures.Future[Any]]) -> None:
         try:
-            future.result()
+            self._channel.wait(begin())
         except BaseException as error:
             if not isinstance(error, Exception):  # Ctrl-C: the axis must not go on alone
                 self.stop()
@@ -208,21 +213,21 @@ class DriverProxy:
         object.__setattr__(self, f"{_OWN}path", path)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
+        if name.startswith("_"):  # what Python and notebooks ask every object for is nothing to ask the device
+            raise AttributeError(f"{name!r} is private to the driver")
         instrument, path = self._duodaq_instrument, self._duodaq_path + name
         value: Any = instrument.get(path)
-        if value == {_MEMBER: "method"}:
-            return _method(instrument, path)
-        if value == {_MEMBER: "object"}:
-            return DriverProxy(instrument, f"{path}.")
-        return value
+        kind = cast("dict[str, Any]", value).get(_MEMBER) if isinstance(value, dict) else None
+        if kind is None:
+            return cast("Any", value)
+        return _method(instrument, path) if kind == "method" else DriverProxy(instrument, f"{path}.")
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._duodaq_instrument.set(self._duodaq_path + name, value)
 
     def __repr__(self) -> str:
-        return f"<driver of {self._duodaq_instrument!r}>"
+        path = self._duodaq_path.rstrip(".")
+        return f"<{path or 'driver'} of {self._duodaq_instrument!r}>"
 
 
 def _method(instrument: InstrumentHandle, path: str) -> Callable[..., Any]:

@@ -6,11 +6,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from duodaq.app._opening import explain
 from duodaq.app._reading import Reading, reading_of
 from duodaq.clock import Deadline, pause
 from duodaq.config import load_lab
 from duodaq.dual import DualRuntimeManager, Health, StopReport
-from duodaq.errors import LifecycleError
+from duodaq.errors import LifecycleError, PortError
 from duodaq.model import Command, ComponentReport, LabDefinition, Outcome, ReadChannel, ShutdownReport
 from duodaq.ports import Transport
 from duodaq.storage import Recorder, RecordingSummary
@@ -70,8 +71,16 @@ class Lab:
         await self.shutdown()
 
     async def start(self, timeout_s: float = 30.0) -> None:
-        """Open the ports and start both runtimes; see DualRuntimeManager.start."""
-        await self.manager.start(timeout_s)
+        """Open the ports and start both runtimes; see DualRuntimeManager.start.
+
+        Raises:
+            PortOpenError, PortBusyError: A port cannot be opened: names its line in the lab file, its device, and who
+                has it. Nothing was left open.
+        """
+        try:
+            await self.manager.start(timeout_s)
+        except PortError as error:
+            raise explain(error, self.definition, self.manager.broker.status()) from error
 
     async def shutdown(self, timeout_s: float | None = None) -> ShutdownReport:
         """Stop everything in order; see DualRuntimeManager.shutdown. A recording under way is finished."""

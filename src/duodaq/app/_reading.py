@@ -34,6 +34,10 @@ class Reading(msgspec.Struct, frozen=True):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.asarray(self.value, dtype=dtype)
 
+    def __repr__(self) -> str:
+        moment = self.time.astimezone().isoformat(timespec="milliseconds")
+        return f"<{self.instrument}.{self.channel} {self} at {moment}>"
+
     def __str__(self) -> str:
         if isinstance(self.value, float | int):
             return format_quantity(float(self.value), self.unit, 6)

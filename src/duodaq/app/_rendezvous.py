@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import fcntl
+import importlib
 import os
 import re
 import stat
 from pathlib import Path
+from typing import Any
 
+from duodaq import clock
 from duodaq.errors import LifecycleError
 
 __all__ = ["LabLock", "find_lab", "running_labs", "socket_path"]
 
 
+LOCK_TRIES = 5
+LOCK_PAUSE_S = 0.05
+"""Whoever looks which labs run touches a lock for a moment; that must not keep a lab from starting."""
+
+
 def _directory() -> Path:
+    if os.name != "posix":
+        raise LifecycleError("labs meet their clients on a UNIX socket, which this system has not")
     base = os.environ.get("XDG_RUNTIME_DIR")
     directory = Path(base) / "duodaq" if base and Path(base).is_dir() else Path(f"/tmp/duodaq-{os.getuid()}")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -38,14 +47,12 @@ class LabLock:
     def __init__(self, lab: str) -> None:
         self.socket = socket_path(lab)
         self._file = os.open(self.socket.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _lock(self._file, LOCK_TRIES):
             owner = os.pread(self._file, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(self._file)
             raise LifecycleError(
                 f"lab {lab!r} is running already, as process {owner}", left="attach to it with duodaq.connect()"
-            ) from None
+            )
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
@@ -87,10 +94,20 @@ def _locked(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    else:
-        return False
+        return not _lock(file, 1)
     finally:
         os.close(file)
+
+
+def _lock(file: int, tries: int) -> bool:
+    """Take the lock on `file`, which closing it gives back; False if another has it."""
+    fcntl: Any = importlib.import_module("fcntl")  # not on every system
+    for attempt in range(tries):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if attempt + 1 < tries:
+                clock.block(LOCK_PAUSE_S)
+        else:
+            return True
+    return False

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from typing import Any
 
 import msgspec
 
 from duodaq.app._lab import Lab
+from duodaq.app._reading import reading_of
 from duodaq.errors import ConfigError, LifecycleError
 from duodaq.model import (
     Command,
+    DriverMember,
     Execute,
     GetParameter,
+    Image,
     InstrumentDefinition,
     Recover,
+    Scalar,
     SetParameter,
     SnapFrame,
+    Spectrum,
     StartAcquisition,
     StopAcquisition,
+    Vector,
 )
 
 PROTOCOL_VERSION = 1
@@ -79,7 +86,7 @@ class LabService:
         fields = dict(params.get("fields", {}))
         if "args" in fields:
             fields["args"] = tuple(fields["args"])
-        return await self._lab.command(params["instrument"], kind(**fields), params.get("deadline_s"))
+        return _plain(await self._lab.command(params["instrument"], kind(**fields), params.get("deadline_s")))
 
     async def _op_read(self, params: dict[str, Any]) -> Any:
         reading = await self._lab.read(params["instrument"], params["channel"], params.get("deadline_s"))
@@ -116,6 +123,20 @@ class LabService:
         if self._on_shutdown is None:
             raise LifecycleError("this lab ends with the program that opened it")
         self._on_shutdown()
+
+
+def _plain(result: Any) -> Any:
+    """A command's result as plain values: a measurement as its value, a part of a driver by its kind."""
+    if isinstance(result, DriverMember):
+        return {"member": result.kind}
+    if isinstance(result, Scalar | Vector | Spectrum | Image):
+        return reading_of(result).value
+    if isinstance(result, Enum):
+        return result.value
+    if isinstance(result, msgspec.Struct):
+        return {name: _plain(value) for name, value in msgspec.structs.asdict(result).items()}
+    magnitude = getattr(result, "magnitude", None)
+    return result if magnitude is None else magnitude
 
 
 def _describe(definition: InstrumentDefinition) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def _engine() -> Generator[RunEngine]:
 
 @contextlib.contextmanager
 def _bar(points: int, shown: bool) -> Generator[Callable[[str, dict[str, Any]], None]]:
-    columns = (TextColumn("scan"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not shown) as bar:
         task = bar.add_task("scan", total=points)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from duodaq.config import describe, load_lab
 
@@ -19,6 +20,8 @@ def check_lab(file: Path, out: Console) -> None:
     out.print(
         f"[bold]{escape(lab.name)}[/]: {len(lab.ports)} ports, {counts['v2']} instruments in V2, {counts['v4']} in V4."
     )
+    notes = Table.grid(padding=(0, 1))
     for note in describe(lab):
-        out.print(f"  {escape(str(note))}")
+        notes.add_row(" ·", escape(note))
+    out.print(notes)
     out.print("[green]The file is right.[/]")

@@ -81,7 +81,20 @@ INSTRUMENT_NAMES_TAKEN = frozenset(
 )
 AXIS_NAMES_TAKEN = frozenset(
     {
-        *("axes", "call", "call_soon", "channels", "driver", "finish", "get", "id", "read", "read_soon", "recover"),
+        *(
+            "axes",
+            "call",
+            "call_soon",
+            "channels",
+            "driver",
+            "driver_name",
+            "finish",
+            "get",
+            "id",
+            "read",
+            "read_soon",
+            "recover",
+        ),
         *("restart", "runtime", "set", "snap", "start", "status", "stop"),
     }
 )

@@ -15,7 +15,7 @@ def ledger_table(ledgers: Ledgers) -> tuple[Table, list[str]]:
     """The books of both sides as a table, and what is wrong with them: each row must balance."""
     problems = [f"The ledger of {side} does not balance." for side, books in ledgers.items() if not books["balanced"]]
     table = plain_table(
-        "Ledgers, for each reader since it joined: produced = delivered + dropped + in flight",
+        "Ledgers, since each reader joined: produced = delivered + dropped + in flight",
         ("side", "stream", "reader"),
         ("produced", "delivered", "dropped", "in flight"),
     )

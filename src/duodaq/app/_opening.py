@@ -1,0 +1,51 @@
+"""What a person needs to know when a port cannot be opened: which stanza, which device, and who has it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from duodaq.config import line_of
+from duodaq.errors import PortBusyError, PortError, PortOpenError
+from duodaq.model import LabDefinition
+from duodaq.ports import PortStatus
+
+
+def explain(error: PortError, lab: LabDefinition, ports: Iterable[PortStatus]) -> PortError:
+    """`error` once more, with the port's name, its line in the lab file, its device, and the programs that hold it."""
+    found = next((p for p in ports if error.port in (p.name, p.address)), None)
+    if found is None or not isinstance(error, PortOpenError | PortBusyError):
+        return error
+    line = line_of(lab.file, "ports", found.name) if lab.file is not None else None
+    place = ":".join(str(part) for part in (lab.file, line) if part is not None)
+    where = ": ".join(part for part in (place, f"ports.{found.name}") if part)
+    what = f"{where}: {found.address}: {error.what}"
+    if isinstance(error, PortOpenError):
+        return PortOpenError(what, left=error.left)
+    holder = ", ".join(programs_holding(found.address))
+    return PortBusyError(f"{what}: {holder}" if holder else what, holder=holder or None, left=error.left)
+
+
+def programs_holding(device: str) -> Iterator[str]:
+    """Programs that have `device` open, each as ``process 812 (minicom)``: those that this user may look at."""
+    target = os.path.realpath(device)
+    for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+        if int(process.name) != os.getpid() and _has_open(process, target):
+            yield f"process {process.name} ({_name_of(process)})"
+
+
+def _has_open(process: Path, target: str) -> bool:
+    try:
+        return any(os.readlink(link) == target for link in (process / "fd").iterdir())
+    except OSError:  # another user's, or gone meanwhile
+        return False
+
+
+def _name_of(process: Path) -> str:
+    try:
+        words = (process / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return "unknown"
+    program, *arguments = [word.decode(errors="replace") for word in words[:4]]
+    return " ".join([Path(program).name, *arguments]).strip() or "unknown"
