@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from duodaq.clock import Deadline
-from duodaq.errors import DeliveryError, LifecycleError, ReplyTimeoutError
+from duodaq.errors import DeliveryError, DuodaqError, LifecycleError, ReplyTimeoutError
 from duodaq.model import (
     ChannelInfo,
     Command,
@@ -84,13 +85,15 @@ class Hosted:
         return reports
 
     async def add(self, definition: InstrumentDefinition) -> None:
-        """Add an instrument, now or at the next start."""
+        """Add an instrument, now or at the next start; one that does not start is not there afterwards."""
         self._definitions[definition.id] = definition
         if self._runtime is not None:
             try:
                 await self._call(lambda r: r.add(definition), 30.0)
             except BaseException:
                 self._definitions.pop(definition.id, None)
+                with contextlib.suppress(DuodaqError):  # one runtime keeps what did not start, the other forgets it
+                    await self._call(lambda r: r.remove(definition.id), 5.0)
                 raise
 
     async def remove(self, instrument: str) -> ComponentReport:
