@@ -29,10 +29,21 @@ def is_passive(definition: InstrumentDefinition, name: str) -> bool:
     return name in definition.passive or any(name in (poll.call, poll.read) for poll in definition.polls)
 
 
+def is_safe_action(definition: InstrumentDefinition, command: Execute) -> bool:
+    """Whether `command` is what the stanza calls to make the instrument safe, with exactly these arguments."""
+    return not command.kwargs and any(
+        action.kind == "call" and (action.call, action.args) == (command.name, command.args)
+        for action in definition.safe.values()
+    )
+
+
 def may_move(definition: InstrumentDefinition, command: Command) -> bool:
-    """Whether `command` may move or emit: setting and calling do unless they are passive; reading never does."""
+    """Whether `command` may move or emit: setting and calling do unless they are passive; reading never does.
+
+    The stanza's own safe action does not either: it must get through while a stop is latched.
+    """
     if isinstance(command, Execute):
-        return not is_passive(definition, command_name(command))
+        return not (is_passive(definition, command_name(command)) or is_safe_action(definition, command))
     if isinstance(command, SetParameter):
         passive = definition.passive
         return not (passive if isinstance(passive, bool) else command.name in passive)
