@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from duodaq.clock import utc_ns
+from duodaq.clock import pause, utc_ns
 from duodaq.dataplane import Hub, Policy, Subscription
 from duodaq.errors import StoppedError
 from duodaq.model import InstrumentDefinition, Measurement, PollDefinition, Scalar
@@ -68,12 +68,14 @@ class Heard:
 
     def __init__(self) -> None:
         self.items: list[Any] = []
+        self.arrived_ns: list[int] = []
         self.missed = 0
         self.opened = threading.Event()
         self.ended = threading.Event()
 
     def add(self, *items: Any) -> None:
         self.items.extend(items)
+        self.arrived_ns.append(utc_ns())
 
     def __len__(self) -> int:
         return len(self.items)
@@ -100,8 +102,6 @@ def listening_actor(heard: Heard, *streams: str, capacity: int = 65536, policy: 
             self.rows.close()
 
         async def _listen(self, rows: Subscription[pa.RecordBatch]) -> None:
-            from duodaq.clock import pause
-
             while not heard.opened.is_set():
                 await pause(0.005)
             while True:
