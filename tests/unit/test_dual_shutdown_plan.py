@@ -40,7 +40,7 @@ def test_a_quick_step_leaves_its_time_to_the_next() -> None:
 async def test_steps_that_ignore_cancellation_are_cut_off_and_the_next_ones_still_run() -> None:
     ran: list[str] = []
 
-    def stubborn(name: str):  # noqa: ANN202 - a coroutine function
+    def stubborn(name: str):
         async def work(limit_s: float) -> tuple[ComponentReport, ...]:
             ran.append(name)
             while True:
@@ -78,7 +78,7 @@ async def test_a_step_that_fails_is_reported_and_the_next_one_runs() -> None:
 async def test_hurry_ends_the_wait_for_work_in_hand_and_skips_nothing_else() -> None:
     ran: list[str] = []
 
-    def step(name: str):  # noqa: ANN202 - a coroutine function
+    def step(name: str):
         async def work(limit_s: float) -> tuple[ComponentReport, ...]:
             ran.append(name)
             if name == "settle":
