@@ -22,8 +22,9 @@ class LabHost:
     The first Ctrl-C stops everything in order; the second makes that quicker. Neither skips the safe state.
     """
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, say: Callable[[str], None] = lambda _: None) -> None:
         self.lab = lab
+        self._say = say
         self._asked = asyncio.Event()
         self._requests = 0
 
@@ -31,8 +32,12 @@ class LabHost:
         """End in order; asked twice, faster."""
         self._requests += 1
         self._asked.set()
-        if self._requests > 1:
-            self.lab.manager.hurry()
+        if self._requests == 1:
+            self._say("Stopping in order; Ctrl-C once more makes it faster.")
+            return
+        if self._requests == 2:
+            self._say("Faster: what is in hand is no longer waited for.")
+        self.lab.manager.hurry()
 
     async def run(self, ready: Callable[[], Awaitable[None]] | None = None) -> ShutdownReport:
         """Start the lab, serve its control socket, wait for the end and return the shutdown report.

@@ -25,6 +25,6 @@ def run_lab(file: Path, out: Console, err: Console) -> int:
             out.print(escape(f"{words} — {status.message}" if status.message else words))
         out.print("Attach with duodaq.connect(); Ctrl-C stops in order, twice faster.")
 
-    report: ShutdownReport = asyncio.run(LabHost(lab).run(ready))
+    report: ShutdownReport = asyncio.run(LabHost(lab, lambda sentence: out.print(sentence)).run(ready))
     err.print(shutdown_table(report))
     return 0 if report.clean else 1

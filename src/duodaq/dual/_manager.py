@@ -82,6 +82,7 @@ class DualRuntimeManager:
         self._start_task: asyncio.Task[None] | None = None
         self._shutdown_task: asyncio.Task[ShutdownReport] | None = None
         self._shutdown_run: ShutdownRun | None = None
+        self._hurried = False
         parts = RuntimeParts(self.broker, self.parameters, self.v2_data, self.v4_data)
         self._sides: dict[RuntimeName, Side] = {
             "v2": self._side(self.lab.v2, self._factories.v2, parts),
@@ -212,7 +213,11 @@ class DualRuntimeManager:
         return await asyncio.shield(self._shutdown_task)
 
     def hurry(self) -> None:
-        """Make a shutdown under way quicker: work in hand is no longer waited for; the safe state is still taken."""
+        """Make the shutdown that is under way, or about to begin, quicker: work in hand is no longer waited for.
+
+        The safe state is still taken.
+        """
+        self._hurried = True
         if self._shutdown_run is not None:
             self._shutdown_run.hurry()
 
@@ -389,6 +394,8 @@ class DualRuntimeManager:
                 "ports": self.broker.aclose,
             },
         )
+        if self._hurried:
+            self._shutdown_run.hurry()
         report = await self._shutdown_run.run()
         self._enter(ManagerState.STOPPED)
         self._changes.close()

@@ -1,0 +1,188 @@
+"""A laboratory on simulators, for tests of everything above the runtimes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from duodaq import clock, sim
+
+LAB = """\
+[lab]
+name = "NAME"
+shutdown = "8 s"
+
+[ports.stage]
+serial = { path = "STAGE", baud = 19200, rtscts = true }
+codec = "esp300"
+
+[ports.dmm]
+tcp = "DMM"
+codec = "scpi"
+
+[ports.shutter]
+serial = { path = "SHUTTER", baud = 9600 }
+idle_ms = 20
+
+[instruments.dmm]
+runtime = "v2"
+driver = "pymeasure.instruments.hp:HP34401A"
+port = "dmm"
+settings = ["function_", "nplc"]
+deadline = { default = "5 s", reading = "30 s" }
+poll.voltage = { read = "reading", unit = "V", every = "1 s" }
+
+[instruments.shutter]
+runtime = "v2"
+driver = "duodaq.cli.demo.shutter:Shutter"
+port = "shutter"
+passive = ["shut", "is_open"]
+stop = "SHUT 0\\n"
+safe = { shutdown = "stop", crash = "stop", stop_all = "stop" }
+
+[instruments.stage]
+runtime = "v4"
+driver = "duodaq:Esp300"
+port = "stage"
+axes.x = { number = 1, unit = "mm", limits = [0, 25] }
+safe = { shutdown = "stop", crash = "stop", stop_all = "stop" }
+"""
+
+
+class SimulatedLab:
+    """An optical table with a stage, a multimeter and a shutter, and a lab file for them, with a name of its own."""
+
+    def __init__(self, table: sim.TableProcess, addresses: dict[str, str], folder: Path, name: str) -> None:
+        self.table = table
+        self.addresses = addresses
+        self.name = name
+        text = LAB.replace("NAME", name)
+        for key, address in addresses.items():
+            text = text.replace(key.upper(), address)
+        self.file = folder / "lab.toml"
+        self.file.write_text(text)
+
+    def rewrite(self, old: str, new: str) -> None:
+        """Change the lab file."""
+        text = self.file.read_text()
+        assert old in text
+        self.file.write_text(text.replace(old, new))
+
+    def line_of(self, text: str) -> int:
+        """On which line of the lab file `text` begins."""
+        return self.file.read_text().split(text)[0].count("\n") + 1
+
+    def is_safe(self) -> bool:
+        """Read back from the table: whether nothing moves and the shutter is closed."""
+        state = self.table.state()
+        return not state.shutter_open and not any(state.moving.values())
+
+    def is_moving(self) -> bool:
+        return any(self.table.state().moving.values())
+
+    def until(self, condition: Callable[[], bool], limit_s: float = 20.0) -> None:
+        deadline = clock.Deadline(limit_s)
+        while not condition():
+            assert not deadline.passed, "it did not come to that"
+            clock.block(0.02)
+
+
+class Program:
+    """A process in a group of its own, as at a terminal: what it printed, and signals to all of it."""
+
+    def __init__(self, *arguments: str | Path, **environment: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            process_group=0,
+            env={**os.environ, "COLUMNS": "200", **environment},
+        )
+        self.said = ""
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait_for(self, text: str) -> None:
+        """Read its output up to the line with `text`."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.said += line
+            if text in line:
+                return
+        pytest.fail(f"it ended without saying {text!r}:\n{self.said}")
+
+    def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Ctrl-C: the whole process group gets it."""
+        os.killpg(self._process.pid, number)
+
+    def end(self, limit_s: float = 30.0) -> int:
+        """Wait for its end; its exit code."""
+        rest, _ = self._process.communicate(timeout=limit_s)
+        self.said += rest
+        return self._process.returncode
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def simulated_table() -> Iterator[tuple[sim.TableProcess, dict[str, str]]]:
+    with ExitStack() as stack:
+        table = stack.enter_context(sim.launch_table(seed=1))
+        stage = stack.enter_context(sim.launch("esp300", table=table))
+        dmm = stack.enter_context(sim.launch("scpi-dmm", tcp=True, model="34401A", table=table))
+        shutter = stack.enter_context(sim.launch("shutter", table=table))
+        yield table, {"stage": stage.address, "dmm": dmm.address, "shutter": shutter.address}
+
+
+@pytest.fixture
+def simulated_lab(
+    simulated_table: tuple[sim.TableProcess, dict[str, str]], tmp_path: Path, request: pytest.FixtureRequest
+) -> SimulatedLab:
+    table, addresses = simulated_table
+    table.set_shutter(False)
+    return SimulatedLab(table, addresses, tmp_path, re.sub(r"\W", "", request.node.name)[:40] + str(os.getpid()))
+
+
+@pytest.fixture
+def start_program() -> Iterator[Callable[..., Program]]:
+    started: list[Program] = []
+
+    def start(*arguments: str | Path, **environment: str) -> Program:
+        started.append(Program(*arguments, **environment))
+        return started[-1]
+
+    yield start
+    for program in started:
+        program.close()
+
+
+@pytest.fixture
+def duodaq_command() -> Callable[..., Any]:
+    """Run ``duodaq …`` to its end: its exit code, stdout and stderr."""
+
+    def run(*arguments: str | Path, limit_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "duodaq.cli", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            env={**os.environ, "COLUMNS": "200"},
+            check=False,
+        )
+
+    return run

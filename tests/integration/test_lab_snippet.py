@@ -1,0 +1,142 @@
+"""The program of the specification, in a script of its own and inside a running event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import duodaq
+from duodaq.app import LabClient
+from duodaq.bluesky import ScanRun
+from duodaq.errors import LifecycleError, OutOfRangeError, RefusedError, UnsafeStateError
+
+pytest.importorskip("pymeasure")
+pytestmark = pytest.mark.serial
+
+
+def use(lab: LabClient) -> ScanRun:
+    lab.stage.x.home()
+    lab.stage.x.move(12.5)
+    assert lab.stage.x.read_position().value == pytest.approx(12.5, abs=1e-3)
+    lab.dmm.driver.nplc = 10
+    assert lab.dmm.driver.nplc == 10
+    lab.dmm.driver.nplc = np.float64(0.2)
+    reading = lab.dmm.read("voltage")
+    assert (reading.unit, reading.channel) == ("V", "voltage")
+    run = lab.scan(lab.stage.x, np.linspace(0, 1, 3), read=[lab.dmm], settle_s=0.05, sample="knife 3", progress=False)
+    assert run.complete
+    data = run.to_xarray()
+    assert data.voltage.shape == (3,)
+    assert data.voltage.attrs["units"] == "V"
+    assert data.stage_x.values == pytest.approx([0.0, 0.5, 1.0], abs=1e-3)
+    assert run.start["sample"] == "knife 3"
+    lab.stop_all()
+    with pytest.raises(UnsafeStateError, match="stop-all is latched"):
+        lab.stage.x.move(2.0)
+    lab.reset_stop("a test")
+    lab.stage.x.move(0.0)
+    return run
+
+
+def test_a_private_lab_does_all_of_it(simulated_lab: Any) -> None:
+    with duodaq.open(simulated_lab.file) as lab:
+        use(lab)
+        report = lab.close()
+    assert report.clean
+    assert simulated_lab.is_safe()
+    with pytest.raises(LifecycleError, match="closed"):
+        lab.stage.x.move(1.0)
+
+
+def test_it_works_inside_a_running_loop_as_jupyter_has(simulated_lab: Any) -> None:
+    async def cell() -> None:
+        with duodaq.open(simulated_lab.file) as lab:
+            use(lab)
+
+    asyncio.run(cell())
+
+
+def test_a_running_lab_does_all_of_it_for_who_attaches(simulated_lab: Any, start_program: Callable[..., Any]) -> None:
+    host = start_program("-m", "duodaq.cli", "run", simulated_lab.file)
+    host.wait_for("Attach with")
+    with duodaq.connect(simulated_lab.name) as lab:
+        use(lab)
+        shapes(lab)
+
+    async def cell() -> None:
+        with duodaq.connect(simulated_lab.name) as lab:
+            assert lab.dmm.read().unit == "V"
+
+    asyncio.run(cell())
+    host.interrupt()
+    assert host.end() == 0
+
+
+def shapes(lab: LabClient) -> None:
+    """What travels, and how things show themselves."""
+    assert lab.stage.call("read_position", "x") == pytest.approx(0.0, abs=1e-3)
+    assert lab.stage.set("x.limits", np.array([0.0, 20.0])) == [0.0, 20.0]
+    with pytest.raises(OutOfRangeError, match="25"):
+        lab.stage.x.move(np.float32(25.0))
+    assert repr(lab.stage.x) == "<axis stage.x, mm, 0 … 25>"
+    assert repr(lab.dmm) == "<dmm: pymeasure.instruments.hp:HP34401A in v2>"
+    assert len(repr(lab)) < 120
+    assert repr(lab.dmm.read("voltage")).startswith("<dmm.voltage ")
+
+
+def test_the_drivers_own_interface_is_proxied(simulated_lab: Any) -> None:
+    with duodaq.open(simulated_lab.file) as lab:
+        driver = lab.dmm.driver
+        assert driver.id.startswith("HEWLETT-PACKARD,34401A")
+        driver.nplc = 1
+        driver.reset()
+        assert driver.nplc == 10
+        with pytest.raises(RefusedError, match="did you mean 'nplc'"):
+            _ = driver.nplcc
+        with pytest.raises(RefusedError, match="did you mean 'nplc'"):
+            driver.nplcc = 3
+        with pytest.raises(AttributeError):
+            _ = driver._repr_html_
+        assert lab.shutter.driver.open() is True
+        assert lab.shutter.driver.is_open() is True
+    assert simulated_lab.is_safe()
+
+
+def test_a_killed_client_changes_nothing_and_its_motion_is_stopped(
+    simulated_lab: Any, start_program: Callable[..., Any], tmp_path: Any
+) -> None:
+    host = start_program("-m", "duodaq.cli", "run", simulated_lab.file)
+    host.wait_for("Attach with")
+    with duodaq.connect(simulated_lab.name) as lab:
+        lab.stage.x.home()
+        lab.stage.set("x.velocity", 1.0)
+        script = tmp_path / "client.py"
+        script.write_text(
+            "import sys, duodaq\n"
+            "lab = duodaq.connect(sys.argv[1])\n"
+            "print('moving', flush=True)\n"
+            "lab.stage.x.move(20.0)\n"
+        )
+        client = start_program(script, simulated_lab.name)
+        client.wait_for("moving")
+        simulated_lab.until(simulated_lab.is_moving)
+        os.kill(client.pid, signal.SIGKILL)
+        assert client.end() == -signal.SIGKILL
+        simulated_lab.until(lambda: not simulated_lab.is_moving(), 5.0)
+        assert lab.stage.x.read_position().value < 19.0
+        assert {i["state"] for i in lab.status()["instruments"]} <= {"ready", "acquiring"}
+        lab.stage.set("x.velocity", 10.0)
+        lab.stage.x.move(0.0)
+    host.interrupt()
+    assert host.end() == 0
+
+
+def test_a_lab_is_found_by_name_and_refused_in_sentences(simulated_lab: Any) -> None:
+    with pytest.raises(LifecycleError, match="no lab"):
+        duodaq.connect("nobody")
