@@ -116,10 +116,11 @@ async def test_v2_and_v4_actors_concurrent(bench: Bench) -> None:
     )
     await manager.start()
     heard = meter_sim.report()["exchanges"], stage_sim.report()["exchanges"]
-    results = await asyncio.gather(
+    callers = (
         outcome(manager.command("two", Execute("meet", ("salt",)), 5.0)),
         outcome(manager.command("four", Execute("meet", ("pepper",)), 5.0)),
     )
+    results: list[Any] = list(await asyncio.gather(*callers))
     proves("overlap", meeting.met, "both were inside at once", results=results)
     grew = meter_sim.report()["exchanges"] - heard[0], stage_sim.report()["exchanges"] - heard[1]
     proves("real work", min(grew) > 0, "each asked its own device while inside", grew=grew, results=results)

@@ -1,3 +1,1 @@
 """One module of sabotages for each module of tests; importing one registers its sabotages and applies none."""
-
-__all__: list[str] = []
