@@ -58,7 +58,8 @@ def begin_long_move(lab: Any, host: Any, start_program: Callable[..., Any], fold
     host.wait_for("Attach with")
     with duodaq.connect(lab.name) as client:
         client.shutter.call("open")
-        client.stage.x.home()
+        client.stage.set("x.velocity", 20.0)
+        client.stage.x.move(0.0)
         client.stage.set("x.velocity", SLOW_MM_S)
     script = folder / "mover.py"
     script.write_text(MOVE)

@@ -101,7 +101,7 @@ def sim(
     """
     from duodaq.cli._sim import serve_simulator
 
-    serve_simulator(name, pty=pty, tcp=tcp, link=link, model=model, seed=seed, table=table)
+    raise typer.Exit(serve_simulator(name, pty=pty, tcp=tcp, link=link, model=model, seed=seed, table=table))
 
 
 def main() -> None:

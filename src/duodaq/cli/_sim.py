@@ -8,22 +8,31 @@ from duodaq.sim import NAMES, run_simulator
 
 def serve_simulator(
     name: str, *, pty: bool, tcp: int | None, link: Path | None, model: str | None, seed: int, table: str | None
-) -> None:
-    """Serve one simulated instrument until a signal.
+) -> int:
+    """Serve one simulated instrument until a signal; the exit code.
 
     Raises:
-        ConfigError: No such simulator, or options that exclude each other.
+        ConfigError: No such simulator or model, options that exclude each other, or an address that is taken.
     """
     if name not in NAMES:
         raise ConfigError(f"no simulator {name!r}", remedy=f"There are: {', '.join(sorted(NAMES))}.")
     if tcp is not None and (pty or link):
         raise ConfigError("--tcp excludes --pty and --link", remedy="Choose one of them.")
-    run_simulator(
-        name,
-        model=model,
-        endpoint="pty" if tcp is None else "tcp",
-        link=None if link is None else str(link),
-        tcp_port=tcp or 0,
-        table=table,
-        seed=seed,
-    )
+    try:
+        return run_simulator(
+            name,
+            model=model,
+            endpoint="pty" if tcp is None else "tcp",
+            link=None if link is None else str(link),
+            tcp_port=tcp or 0,
+            table=table,
+            seed=seed,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    except OSError as error:
+        raise ConfigError(f"cannot serve there: {error.strerror or error}", key=_address(tcp, link)) from error
+
+
+def _address(tcp: int | None, link: Path | None) -> str:
+    return f"--tcp {tcp}" if tcp is not None else f"--link {link}"

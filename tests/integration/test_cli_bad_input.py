@@ -1,0 +1,148 @@
+"""Bad input: one clear message each with file, line, key and remedy; exit code 2; nothing started."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import duodaq
+from duodaq.errors import PortBusyError
+
+pytest.importorskip("pymeasure")
+pytestmark = pytest.mark.serial
+
+GOOD = """\
+[ports.stage]
+serial = { path = "/dev/duodaq-none", baud = 19200, rtscts = true }
+codec = "esp300"
+
+[instruments.stage]
+runtime = "v4"
+driver = "duodaq:Esp300"
+port = "stage"
+axes.x = { number = 1, unit = "mm", limits = [0, 25] }
+
+[instruments.chopper]
+runtime = "v2"
+driver = "duodaq.cli.demo.shutter:Shutter"
+port = "stage"
+"""
+
+MISTAKES = {
+    "unknown key": ('codec = "esp300"', 'codek = "esp300"', 3, "ports.stage.codek", 'Did you mean "codec"?'),
+    "duplicate id": ("[instruments.chopper]", "[instruments.stage]", 11, "instruments.stage", "Rename or remove one"),
+    "missing port": ('port = "stage"\naxes', 'port = "stages"\naxes', 8, "instruments.stage.port", "stage"),
+    "wrong type": ("baud = 19200", 'baud = "19200"', 2, "ports.stage.serial.baud", "19200"),
+    "missing driver": ("demo.shutter:", "demo.shuter:", 13, "instruments.chopper.driver", "shutter"),
+    "not TOML": ('runtime = "v2"', "runtime = v2", 12, "", "runtime = v2"),
+}
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_the_file_is_named_by_line_and_key_with_what_would_be_right(
+    mistake: str, command: str, tmp_path: Path, duodaq_command: Callable[..., Any]
+) -> None:
+    old, new, line, key, remedy = MISTAKES[mistake]
+    file = tmp_path / "lab.toml"
+    assert GOOD.count(old) == 1
+    file.write_text(GOOD.replace(old, new))
+    ended = duodaq_command(command, file)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith(f"duodaq: {file}:{line}: {key}")
+    assert remedy in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_file_that_cannot_be_read_is_named(command: str, tmp_path: Path, duodaq_command: Callable[..., Any]) -> None:
+    missing = duodaq_command(command, tmp_path / "lab.toml")
+    assert missing.returncode == 2
+    assert f"duodaq: {tmp_path / 'lab.toml'}: there is no such file" in missing.stderr
+    folder = duodaq_command(command, tmp_path)
+    assert folder.returncode == 2
+    assert "is a folder" in folder.stderr
+    (tmp_path / "binary.toml").write_bytes(b"[lab]\n\xff\xfe\n")
+    binary = duodaq_command(command, tmp_path / "binary.toml")
+    assert binary.returncode == 2
+    assert f"{tmp_path / 'binary.toml'}:2: is not UTF-8 text. Save it as UTF-8" in binary.stderr
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_this_user_may_not_read_is_refused(tmp_path: Path, duodaq_command: Callable[..., Any]) -> None:
+    file = tmp_path / "lab.toml"
+    file.write_text(GOOD)
+    file.chmod(0)
+    ended = duodaq_command("check", file)
+    assert ended.returncode == 2
+    assert "permission denied. Check who may read it" in ended.stderr
+
+
+def test_a_device_that_is_not_there_is_named_with_its_line(tmp_path: Path, duodaq_command: Callable[..., Any]) -> None:
+    file = tmp_path / "lab.toml"
+    file.write_text(GOOD)
+    assert duodaq_command("check", file).returncode == 0
+    ended = duodaq_command("run", file)
+    assert ended.returncode == 2
+    assert f"duodaq: {file}:1: ports.stage: /dev/duodaq-none: there is no such device" in ended.stderr
+
+
+def test_a_busy_device_is_named_with_its_line_and_who_has_it(
+    simulated_lab: Any, tmp_path: Path, duodaq_command: Callable[..., Any]
+) -> None:
+    other = tmp_path / "other.toml"
+    with duodaq.open(simulated_lab.file):
+        other.write_text(simulated_lab.file.read_text().replace(simulated_lab.name, "other"))
+        ended = duodaq_command("run", other)
+        with pytest.raises(PortBusyError) as caught:
+            duodaq.open(other)
+    line, device = simulated_lab.line_of("[ports.stage]"), simulated_lab.addresses["stage"]
+    assert ended.returncode == 2
+    assert f"duodaq: {other}:{line}: ports.stage: {device}: another program has this port open" in ended.stderr
+    assert f"process {os.getpid()} (" in ended.stderr
+    assert "close it there, or share it" in ended.stderr
+    assert ended.stdout == ""
+    assert "state=ready" not in ended.stderr
+    assert device in str(caught.value)
+
+
+def test_a_socket_that_nobody_serves_is_named_with_its_line(
+    simulated_lab: Any, duodaq_command: Callable[..., Any]
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        simulated_lab.rewrite(simulated_lab.addresses["dmm"], address)
+        ended = duodaq_command("run", simulated_lab.file)
+    assert ended.returncode == 2
+    line = simulated_lab.line_of("[ports.dmm]")
+    assert f"{simulated_lab.file}:{line}: ports.dmm: {address}: no connection" in ended.stderr
+    assert simulated_lab.is_safe()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["status"], "no lab"),
+        (["stop-all", "--lab", "nobody"], "no lab"),
+        (["sim", "nonsense"], "There are: esp300, newport1830c, scpi-dmm, shutter."),
+        (["sim", "esp300", "--tcp", "0", "--pty"], "--tcp excludes --pty"),
+        (["sim", "scpi-dmm", "--model", "3458A"], "34401A"),
+        (["demo", "--points", "3"], "11"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+def test_wrong_words_on_the_command_line_end_with_2_and_a_sentence(
+    arguments: list[str], said: str, duodaq_command: Callable[..., Any], tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    ended = duodaq_command(*arguments)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,110 @@
+"""The commands that look at a running lab or serve a simulator, as separate programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import duodaq
+from duodaq.errors import UnsafeStateError
+
+pytest.importorskip("pymeasure")
+pytestmark = pytest.mark.serial
+
+
+def test_a_running_lab_is_shown_stopped_and_reset(
+    simulated_lab: Any, start_program: Callable[..., Any], duodaq_command: Callable[..., Any]
+) -> None:
+    name = simulated_lab.name
+    host = start_program("-m", "duodaq.cli", "run", simulated_lab.file)
+    host.wait_for("Attach with")
+    shown = duodaq_command("status", "--lab", name)
+    assert shown.returncode == 0
+    for part in (f"{name} is running", "dmm", "V2", "stage", "V4", "acquiring", "exchanges"):
+        assert part in shown.stdout
+    told = json.loads(duodaq_command("status", "--lab", name, "--json").stdout)
+    assert told["state"] == "running"
+    assert {i["id"]: i["runtime"] for i in told["instruments"]} == {"dmm": "v2", "shutter": "v2", "stage": "v4"}
+    assert {p["name"] for p in told["ports"]} == {"stage", "dmm", "shutter"}
+    with duodaq.connect(name) as lab:
+        lab.shutter.call("open")
+        stopped = duodaq_command("stop-all", "--lab", name)
+        assert stopped.returncode == 0
+        assert "stage: stop is on the wire" in stopped.stdout
+        assert "Moves are refused until: duodaq stop-all --reset" in stopped.stdout
+        simulated_lab.until(simulated_lab.is_safe)
+        with pytest.raises(UnsafeStateError):
+            lab.stage.x.move(1.0)
+        assert "stop-all is latched" in duodaq_command("status", "--lab", name).stdout
+        assert duodaq_command("stop-all", "--lab", name, "--reset").returncode == 0
+        lab.stage.x.move(0.5)
+    assert json.loads(duodaq_command("stop-all", "--lab", name, "--json").stdout)["failures"] == {}
+    refused = duodaq_command("run", simulated_lab.file)
+    assert refused.returncode == 2
+    assert f"lab '{name}' is running already, as process {host.pid}" in refused.stderr
+    host.interrupt()
+    assert host.end() == 0
+
+
+def test_two_labs_of_one_name_are_refused_and_a_killed_one_is_no_obstacle(
+    simulated_lab: Any, start_program: Callable[..., Any], duodaq_command: Callable[..., Any]
+) -> None:
+    host = start_program("-m", "duodaq.cli", "run", simulated_lab.file)
+    host.wait_for("Attach with")
+    os.kill(host.pid, signal.SIGKILL)
+    host.end()
+    gone = duodaq_command("status", "--lab", simulated_lab.name)
+    assert gone.returncode == 2
+    assert "no lab" in gone.stderr
+    second = start_program("-m", "duodaq.cli", "run", simulated_lab.file)
+    second.wait_for("Attach with")
+    assert duodaq_command("status", "--lab", simulated_lab.name).returncode == 0
+    second.interrupt(signal.SIGTERM)
+    assert second.end() == 0
+
+
+def test_a_checked_file_says_what_it_describes(simulated_lab: Any, duodaq_command: Callable[..., Any]) -> None:
+    ended = duodaq_command("check", simulated_lab.file)
+    assert ended.returncode == 0
+    assert f"{simulated_lab.name}: 3 ports, 2 instruments in V2, 1 in V4." in ended.stdout
+    assert "a stop breaks in at once" in ended.stdout
+    assert "a stop waits for the exchange in hand, at most" in ended.stdout
+    assert "The file is right." in ended.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_simulator_says_one_line_and_serves_until_a_signal(
+    start_program: Callable[..., Any], tmp_path: Path, number: signal.Signals
+) -> None:
+    link = tmp_path / "stage"
+    program = start_program("-m", "duodaq.cli", "sim", "esp300", "--pty", "--link", link)
+    program.wait_for("{")
+    assert json.loads(program.said) == {"instrument": "esp300", "address": str(link)}
+    assert link.is_symlink()
+    program.interrupt(number)
+    assert program.end() == 0
+    assert program.said.count("\n") == 1
+    assert not link.is_symlink()
+
+
+def test_a_simulator_serves_on_tcp_and_a_taken_port_is_named(
+    start_program: Callable[..., Any], duodaq_command: Callable[..., Any]
+) -> None:
+    program = start_program("-m", "duodaq.cli", "sim", "scpi-dmm", "--tcp", "0", "--model", "34465A")
+    program.wait_for("{")
+    host, _, port = json.loads(program.said)["address"].rpartition(":")
+    with socket.create_connection((host, int(port)), 5.0) as line:
+        line.sendall(b"*IDN?\n")
+        assert b"34465A" in line.recv(200)
+    taken = duodaq_command("sim", "scpi-dmm", "--tcp", port)
+    assert taken.returncode == 2
+    assert f"--tcp {port}: cannot serve there: " in taken.stderr
+    program.interrupt()
+    assert program.end() == 0

@@ -1,0 +1,76 @@
+"""The demonstration, as a newcomer runs it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+pytest.importorskip("pymeasure")
+pytest.importorskip("pyvcam")
+pytestmark = pytest.mark.serial
+
+
+def width_off(said: str) -> float:
+    found = re.search(r"off by ([+-][\d.]+)%", said)
+    assert found is not None, said
+    return abs(float(found[1])) / 100
+
+
+def table_of(said: str, title: str) -> list[list[str]]:
+    """The rows of a table that was printed, cell by cell."""
+    lines = said.split(title)[1].split("──\n" if "──\n" in said else "── \n", 1)[1].splitlines()
+    rows = [re.split(r"\s{2,}", line.strip()) for line in lines]
+    return rows[: rows.index([""])]
+
+
+@pytest.mark.parametrize("seed", [1, 7])
+def test_the_demo_finds_the_beam_balances_its_books_and_leaves_all_safe(
+    seed: int, duodaq_command: Callable[..., Any], tmp_path: Path
+) -> None:
+    ended = duodaq_command("demo", "--headless", "--seed", str(seed), "--points", "21", "--out", tmp_path, limit_s=110)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stderr == ""
+    assert width_off(ended.stdout) < 0.02
+    assert "\x1b" not in ended.stdout
+    assert "the shutter is closed, nothing moves" in ended.stdout
+    counted = table_of(ended.stdout, "Beside the devices' own counts")
+    assert [row[0] for row in counted] == ["meter.power", "dmm.reference", "camera.frames"]
+    for _, _, sent, measured, lost in counted:
+        assert int(sent) == int(measured) + int(lost) > 0
+    (folder,) = tmp_path.iterdir()
+    files = {row[0]: int(row[1]) for row in table_of(ended.stdout, "read back with plain pyarrow")}
+    assert set(files) == {f"{s}.arrows" for s in ("camera.frames", "dmm.reference", "meter.power", "stage.x")}
+    for name, rows in files.items():
+        with pa.OSFile(str(folder / name)) as source:
+            assert pa.ipc.open_stream(source).read_all().num_rows == rows
+    page = json.loads((folder / "run.json").read_text())
+    assert page["summary"]["complete"]
+    assert page["ledger"]["balanced"]
+
+
+def test_pulling_the_meters_cable_is_said_stops_safely_and_fails(
+    duodaq_command: Callable[..., Any], tmp_path: Path
+) -> None:
+    ended = duodaq_command("demo", "--headless", "--points", "21", "--out", tmp_path, "--unplug-at", "5", limit_s=110)
+    assert ended.returncode == 1
+    assert "The scan failed after 5 of 21 points: meter" in ended.stdout
+    assert "there is no such device" in ended.stdout
+    assert "the shutter is closed, nothing moves" in ended.stdout
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(1, 21))
+@pytest.mark.timeout(180)
+def test_over_twenty_seeds_the_width_is_within_two_percent(
+    seed: int, duodaq_command: Callable[..., Any], tmp_path: Path
+) -> None:
+    ended = duodaq_command("demo", "--headless", "--seed", str(seed), "--out", tmp_path, limit_s=170)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert width_off(ended.stdout) < 0.02
