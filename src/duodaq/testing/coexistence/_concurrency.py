@@ -87,7 +87,7 @@ def _check_contest(contest: Contest, device: dict[str, Any]) -> None:
     for axis in (1, 2, 3):
         counted = device["produced"].get(f"{axis}ID", 0)
         own = sum(asked[name] for name, number in contest.axis.items() if number == axis)
-        proves("exact counts", counted == own >= 20, "the device's count", axis=axis, device=counted, asked=asked)
+        proves("exact counts", counted == own > 0, "the device's count", axis=axis, device=counted, asked=asked)
     answers = {name: contest.answers[name] for name in contest.axis}
     alike = all(len(found) == 1 for found in answers.values()) and answers["asker a"] == answers["asker c"]
     different = len({next(iter(found)) for found in answers.values() if found}) == 3

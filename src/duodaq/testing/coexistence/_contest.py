@@ -32,6 +32,9 @@ class Contest:
         return b"%dID?\r" % self.axis[name]
 
     def served(self, name: str, before: int, answer: bytes) -> None:
+        """Note an answer; an empty one is a time-out, and none."""
+        if not answer:
+            return
         self.overtaken[name].append(len(self.turns) - before)
         self.turns.append(name)
         self.answers[name].add(answer.strip())
