@@ -70,7 +70,7 @@ def begin_long_move(lab: Any, host: Any, start_program: Callable[..., Any], fold
     return mover
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_signal_stops_a_lab_in_order_in_the_middle_of_a_move(
     simulated_lab: Any, start_program: Callable[..., Any], tmp_path: Path, number: signal.Signals
 ) -> None:

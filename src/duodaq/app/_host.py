@@ -13,7 +13,7 @@ from duodaq.app._service import PROTOCOL_VERSION, LabService
 from duodaq.link import LinkServer
 from duodaq.model import ShutdownReport
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class LabHost:
@@ -32,12 +32,13 @@ class LabHost:
         """End in order; asked twice, faster."""
         self._requests += 1
         self._asked.set()
-        if self._requests == 1:
-            self._say("Stopping in order; Ctrl-C once more makes it faster.")
-            return
-        if self._requests == 2:
-            self._say("Faster: what is in hand is no longer waited for.")
-        self.lab.manager.hurry()
+        if self._requests > 1:
+            self.lab.manager.hurry()
+        with contextlib.suppress(OSError):  # the terminal may be gone: that may be why it ends
+            if self._requests == 1:
+                self._say("Stopping in order; Ctrl-C once more makes it faster.")
+            elif self._requests == 2:
+                self._say("Faster: what is in hand is no longer waited for.")
 
     async def run(self, ready: Callable[[], Awaitable[None]] | None = None) -> ShutdownReport:
         """Start the lab, serve its control socket, wait for the end and return the shutdown report.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 from rich.console import Console
@@ -26,5 +27,6 @@ def run_lab(file: Path, out: Console, err: Console) -> int:
         out.print("Attach with duodaq.connect(); Ctrl-C stops in order, twice faster.")
 
     report: ShutdownReport = asyncio.run(LabHost(lab, lambda sentence: out.print(sentence)).run(ready))
-    err.print(shutdown_table(report))
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        err.print(shutdown_table(report))
     return 0 if report.clean else 1
