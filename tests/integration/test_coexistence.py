@@ -4,9 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from duodaq.testing.coexistence import MODES, TWELVE, Bench, Mode
-
-globals().update({test.__name__: test for test in TWELVE})
+from duodaq.testing.coexistence import *  # noqa: F403  # the twelve tests are what is run here
+from duodaq.testing.coexistence import MODES, Bench, Mode
 
 
 @pytest.fixture(params=MODES, ids=str)

@@ -121,7 +121,7 @@ def meter(bench: Bench, **options: Any) -> Any:
 
 async def meter_and_stage(bench: Bench, **options: Any) -> tuple[DualRuntimeManager, Any, Any]:
     """A running manager with a V2 meter and a V4 stage, and their simulators."""
-    meter_sim, stage_sim = await bench.simulator("newport1830c"), await bench.simulator("esp300")
+    meter_sim, stage_sim = await asyncio.gather(bench.simulator("newport1830c"), bench.simulator("esp300"))
     ports = [bench.serial_port("meter", meter_sim, "newport1830c"), bench.serial_port("stage", stage_sim, "esp300")]
     manager = bench.manager([meter(bench), bench.stage(**options)], ports)
     await manager.start()

@@ -9,7 +9,21 @@ from duodaq.testing.coexistence._bench import MODES, Bench, Mode, outcome, until
 from duodaq.testing.coexistence._imitation import FlagAndQueue, imitating
 from duodaq.testing.coexistence._proof import FeatureFailure, proves
 from duodaq.testing.coexistence._sabotage import SABOTAGES, Sabotage, load_sabotages, sabotage
-from duodaq.testing.coexistence._twelve import TWELVE
+from duodaq.testing.coexistence._twelve import (
+    TWELVE,
+    test_bidirectional_communication_channel,
+    test_concurrent_message_throughput,
+    test_data_flow_v2_to_v4,
+    test_data_flow_v4_to_v2,
+    test_dual_runtime_startup_shutdown,
+    test_graceful_shutdown_with_active_ops,
+    test_resource_contention,
+    test_shutdown_timeout_enforcement,
+    test_state_synchronization,
+    test_v2_and_v4_actors_concurrent,
+    test_v2_error_does_not_crash_v4,
+    test_v4_error_does_not_crash_v2,
+)
 
 __all__ = [
     "MODES",
@@ -25,5 +39,17 @@ __all__ = [
     "outcome",
     "proves",
     "sabotage",
+    "test_bidirectional_communication_channel",
+    "test_concurrent_message_throughput",
+    "test_data_flow_v2_to_v4",
+    "test_data_flow_v4_to_v2",
+    "test_dual_runtime_startup_shutdown",
+    "test_graceful_shutdown_with_active_ops",
+    "test_resource_contention",
+    "test_shutdown_timeout_enforcement",
+    "test_state_synchronization",
+    "test_v2_and_v4_actors_concurrent",
+    "test_v2_error_does_not_crash_v4",
+    "test_v4_error_does_not_crash_v2",
     "until",
 ]

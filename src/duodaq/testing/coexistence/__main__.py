@@ -26,7 +26,7 @@ LIMIT_S = 60.0
 async def _run(test: str, mode: str, imitate: str | None) -> None:
     chosen = next(m for m in MODES if m.name == mode)
     async with asyncio.timeout(LIMIT_S), Bench(chosen, imitating(imitate)) as bench:
-        await {t.__name__: t for t in coexistence.TWELVE}[test](bench)
+        await getattr(coexistence, test)(bench)
 
 
 def main() -> None:

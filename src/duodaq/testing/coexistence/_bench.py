@@ -49,6 +49,7 @@ class Bench:
     _children: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _managers: list[DualRuntimeManager] = field(default_factory=list[DualRuntimeManager])
     _table: sim.TableProcess | None = None
+    _table_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def __aenter__(self) -> Bench:
         return self
@@ -65,9 +66,10 @@ class Bench:
 
     async def table(self) -> sim.TableProcess:
         """The optical table under all simulators of this bench."""
-        if self._table is None:
-            self._table = self._children.enter_context(await asyncio.to_thread(sim.launch_table, 1))
-        return self._table
+        async with self._table_turn:
+            if self._table is None:
+                self._table = self._children.enter_context(await asyncio.to_thread(sim.launch_table, 1))
+            return self._table
 
     async def simulator(self, name: str, **options: Any) -> sim.SimProcess:
         """One simulated instrument in a process of its own, unpaced unless told otherwise."""

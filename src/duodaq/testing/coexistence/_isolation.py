@@ -25,7 +25,7 @@ _ALL = 1 << 16
 
 async def test_v2_error_does_not_crash_v4(bench: Bench) -> None:
     """Whatever goes wrong in V2, V4 loses no reading and answers as quickly; V2 comes back within its limit."""
-    good, bad = await bench.simulator("newport1830c", label="good"), await bench.simulator("newport1830c", label="bad")
+    good, bad = await asyncio.gather(*(bench.simulator("newport1830c", label=name) for name in ("good", "bad")))
     trouble = Trouble()
     witness = bench.own_actor("witness", Witness, "good", args={"rate_hz": 100}, options={"acquire": True})
     fragile = bench.own_class("fragile", fragile_class(trouble), "bad", kill_after_s=0.2)
@@ -45,7 +45,7 @@ async def test_v2_error_does_not_crash_v4(bench: Bench) -> None:
 
 async def test_v4_error_does_not_crash_v2(bench: Bench) -> None:
     """Whatever goes wrong in V4, V2 loses no reading and answers as quickly; V4 comes back, as often as it may."""
-    good, bad = await bench.simulator("newport1830c", label="good"), await bench.simulator("newport1830c", label="bad")
+    good, bad = await asyncio.gather(*(bench.simulator("newport1830c", label=name) for name in ("good", "bad")))
     trouble, doomed = Trouble(), Trouble()
     often = {"restart_limit": 100, "stop_timeout_s": 0.3}
     manager = bench.manager(

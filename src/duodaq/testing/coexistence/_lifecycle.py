@@ -29,7 +29,7 @@ _CUT = (Outcome.FORCED, Outcome.LEAKED)
 
 async def test_dual_runtime_startup_shutdown(bench: Bench) -> None:
     """Both runtimes have live tasks and open devices after the start and none after; V4 stops before V2, ports last."""
-    meter_sim, stage_sim = await bench.simulator("newport1830c"), await bench.simulator("esp300")
+    meter_sim, stage_sim = await asyncio.gather(bench.simulator("newport1830c"), bench.simulator("esp300"))
     before, lives = Census(), Lives()
     manager = bench.manager(
         [_meter(bench, lives), _stage(bench, lives)],
@@ -72,7 +72,7 @@ async def test_dual_runtime_startup_shutdown(bench: Bench) -> None:
 
 async def test_shutdown_timeout_enforcement(bench: Bench) -> None:
     """One instrument of each runtime refuses to stop: the budget holds, the report names both, all else is clean."""
-    meter_sim, stage_sim = await bench.simulator("newport1830c"), await bench.simulator("esp300")
+    meter_sim, stage_sim = await asyncio.gather(bench.simulator("newport1830c"), bench.simulator("esp300"))
     lives, free = Lives(), threading.Event()
     manager = bench.manager(
         [
@@ -105,7 +105,7 @@ async def test_shutdown_timeout_enforcement(bench: Bench) -> None:
 
 async def test_v2_and_v4_actors_concurrent(bench: Bench) -> None:
     """A barrier that a V2 driver and a V4 actor must both reach while the other is still inside its own method."""
-    meter_sim, stage_sim = await bench.simulator("newport1830c"), await bench.simulator("esp300")
+    meter_sim, stage_sim = await asyncio.gather(bench.simulator("newport1830c"), bench.simulator("esp300"))
     meeting = Meeting()
     manager = bench.manager(
         [

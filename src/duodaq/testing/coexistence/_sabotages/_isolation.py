@@ -1,3 +1,5 @@
+# pyright: reportPrivateUsage=false, reportAttributeAccessIssue=false, reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false, reportUnknownMemberType=false
+# A sabotage reaches where it hurts, and what it puts there is of no declared type.
 """What lets trouble in one runtime reach the other, or keeps it for good."""
 
 from __future__ import annotations
@@ -25,15 +27,15 @@ _IN_V4 = "test_v4_error_does_not_crash_v2"
 @sabotage(_IN_V2, "v4 loses nothing")
 def a_batch_now_and_then_is_forgotten() -> None:
     """V4 forgets every twentieth batch of rows."""
-    flush, count = Streams._flush, [0]  # pyright: ignore[reportPrivateUsage]  # a sabotage reaches where it hurts
+    flush, count = Streams._flush, [0]
 
     def forgetful(self: Streams, channel: str) -> None:
         count[0] += 1
         if count[0] % 20 == 0:
-            self._waiting.pop(channel, None)  # pyright: ignore[reportPrivateUsage]  # as above
+            self._waiting.pop(channel, None)
         flush(self, channel)
 
-    Streams._flush = forgetful  # pyright: ignore[reportPrivateUsage]  # as above
+    Streams._flush = forgetful
 
 
 @sabotage(_IN_V2, "v4 stays quick")
@@ -70,7 +72,7 @@ def nobody_calls_it_hung() -> None:
             on_overdue()
         return False
 
-    DriverCalls._overdue = overdue  # pyright: ignore[reportPrivateUsage]  # a sabotage reaches where it hurts
+    DriverCalls._overdue = overdue
 
 
 @sabotage(_IN_V2, "caller is freed")
@@ -82,13 +84,13 @@ def deadlines_of_v2_are_stretched() -> None:
 @sabotage(_IN_V4, "v2 loses nothing")
 def a_reading_now_and_then_is_forgotten() -> None:
     """V2 says of every twentieth reading that it was published, and it was not."""
-    offer, count = ReadingPublisher._offer, [0]  # pyright: ignore[reportPrivateUsage]  # a sabotage reaches where it hurts
+    offer, count = ReadingPublisher._offer, [0]
 
     async def forgetful(self: ReadingPublisher, measurement: Measurement) -> bool:
         count[0] += 1
         return count[0] % 20 == 0 or await offer(self, measurement)
 
-    ReadingPublisher._offer = forgetful  # pyright: ignore[reportPrivateUsage]  # as above
+    ReadingPublisher._offer = forgetful
 
 
 @sabotage(_IN_V4, "v2 stays quick")
