@@ -10,11 +10,20 @@ from duodaq.dataplane import Hub, Subscription
 from duodaq.drivers import codec as find_codec
 from duodaq.dual._health import Health, StateChange
 from duodaq.dual._parts import Factories, RuntimeFactory, RuntimeParts
-from duodaq.dual._safety import StopReport, gather_failures, has_fail_safe, make_safe, stop_bytes, stops_by_port
+from duodaq.dual._safety import (
+    StopReport,
+    gather_failures,
+    has_fail_safe,
+    in_words,
+    make_safe,
+    needs_telling,
+    stop_bytes,
+    stops_by_port,
+)
 from duodaq.dual._shutdown import ShutdownRun
 from duodaq.dual._side import Side
 from duodaq.dual._watch import Watch
-from duodaq.errors import DuodaqError, LifecycleError, UnsafeStateError
+from duodaq.errors import LifecycleError, UnsafeStateError
 from duodaq.model import (
     Cause,
     ChannelInfo,
@@ -200,6 +209,8 @@ class DualRuntimeManager:
             self._cause = str(error)
             await self.shutdown()
             raise error
+        if self._state is not ManagerState.STARTING:
+            raise LifecycleError("shut down in the moment in which it had started")
         self._enter(ManagerState.RUNNING)
 
     async def shutdown(self, timeout_s: float | None = None) -> ShutdownReport:
@@ -300,21 +311,22 @@ class DualRuntimeManager:
 
     async def stop_all(self, limit_s: float = 5.0) -> StopReport:
         """Stop every instrument, without a question, and latch: what moves or emits is refused until `reset_stop`."""
+        self.broker.latch("stop-all")
         definitions = [d for side in self._sides.values() for d in side.definitions]
-        written = await self.broker.stop_all(stops_by_port(definitions, self.broker))
-        ended = sum(await asyncio.gather(*(side.end_moving("stop-all") for side in self._sides.values())))
+        stops, failures = stops_by_port(definitions, self.broker)
+        reachable = [d for d in definitions if d.id not in failures]
+        written, ended = await asyncio.gather(self.broker.stop_all(stops), self._end_moving("stop-all"))
         told = {
-            d.id: make_safe(side, d, self.broker, Cause.STOP_ALL, limit_s)
-            for side in self._sides.values()
-            for d in side.definitions
-            if side.running and _needs_telling(d, self.broker)
+            d.id: make_safe(self._of(d.id), d, self.broker, Cause.STOP_ALL, limit_s)
+            for d in reachable
+            if self._of(d.id).running and needs_telling(d, self.broker)
         }
-        failures = await gather_failures(told)
-        failures |= {port: str(result) for port, result in written.items() if isinstance(result, BaseException)}
+        failures |= await gather_failures(told)
+        failures |= {port: in_words(result) for port, result in written.items() if isinstance(result, BaseException)}
         report = StopReport(
             on_wire_ns={port: t for port, t in written.items() if isinstance(t, int)},
             failures=failures,
-            no_fail_safe=tuple(d.id for d in definitions if not has_fail_safe(d, self.broker)),
+            no_fail_safe=tuple(d.id for d in definitions if d not in reachable or not has_fail_safe(d, self.broker)),
             ended=ended,
             t_ns=utc_ns(),
         )
@@ -369,12 +381,17 @@ class DualRuntimeManager:
         await self._sides["v4"].start(deadline.left_s)
         self._watch.start()
 
+    async def _end_moving(self, reason: str) -> int:
+        """End what waits and moves or emits, on both sides; how many."""
+        return sum(await asyncio.gather(*(side.end_moving(reason) for side in self._sides.values())))
+
     async def _after_crash(self, side: Side, status: InstrumentStatus) -> None:
-        definition = side[status.id]
+        if status.id not in side:
+            return  # it was removed meanwhile
         try:
-            done = await make_safe(side, definition, self.broker, Cause.CRASH, 2.0)
-        except (DuodaqError, OSError) as error:
-            _log.error("safe state failed", instrument=status.id, cause=status.message, error=str(error))
+            done = await make_safe(side, side[status.id], self.broker, Cause.CRASH, 2.0)
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises, the watch over the others goes on
+            _log.error("safe state failed", instrument=status.id, cause=status.message, error=in_words(error))
         else:
             _log.warning("safe state after a crash", instrument=status.id, cause=status.message, done=done)
 
@@ -412,7 +429,7 @@ class DualRuntimeManager:
 
     async def _safe_state(self, limit_s: float) -> tuple[ComponentReport, ...]:
         await self._watch.aclose()
-        await asyncio.gather(*(side.end_moving("shutdown") for side in self._sides.values()))
+        await self._end_moving("shutdown")
         work = {
             d.id: make_safe(side, d, self.broker, Cause.SHUTDOWN, limit_s * 0.9)
             for side in self._sides.values()
@@ -430,8 +447,3 @@ class DualRuntimeManager:
         self.v2_data.close()
         self.v4_data.close()
         return tuple(reports)
-
-
-def _needs_telling(instrument: InstrumentDefinition, broker: Broker) -> bool:
-    action = instrument.safe.get(Cause.STOP_ALL)
-    return action is not None and (action.kind == "call" or stop_bytes(instrument, broker) is None)

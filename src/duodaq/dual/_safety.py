@@ -1,8 +1,13 @@
 """Stop, stop-all and the safe state: what goes to the wire, and in which order.
 
-1. Bytes first: the broker writes the stop beside whatever is in hand; the latch closes with the first byte.
-2. Then what waits: every queued command that moves or emits ends as not done, on both sides.
+0. A stop-all latches before it looks at anything: whatever fails afterwards, nothing new moves.
+1. Bytes first: the broker writes the stop beside whatever is in hand.
+2. At the same time what waits: every queued command that moves or emits ends as not done, on both sides; a line that
+   does not take its bytes keeps nothing else waiting.
 3. Then calls: instruments without a wire path are told through their driver.
+
+What is wrong with one instrument (its port is not there, its driver raises anything at all) is written down in the
+report, and never keeps the others from being stopped.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from typing import Any
 import msgspec
 
 from duodaq.dual._side import Side
-from duodaq.errors import DuodaqError
+from duodaq.errors import ConfigError, DuodaqError
 from duodaq.model import Cause, Execute, InstrumentDefinition, SafeAction, Stop
 from duodaq.ports import Broker
 
@@ -38,6 +43,12 @@ def stop_bytes(instrument: InstrumentDefinition, broker: Broker, axis: str | Non
     codec = broker.port(instrument.port).codec
     numbers = {a.name: str(a.number) for a in instrument.axes}
     return None if codec is None else codec.stop_bytes(None if axis is None else numbers.get(axis, axis))
+
+
+def needs_telling(instrument: InstrumentDefinition, broker: Broker) -> bool:
+    """Whether a stop-all goes to `instrument` through its driver."""
+    action = instrument.safe.get(Cause.STOP_ALL)
+    return action is not None and (action.kind == "call" or stop_bytes(instrument, broker) is None)
 
 
 def has_fail_safe(instrument: InstrumentDefinition, broker: Broker) -> bool:
@@ -69,24 +80,32 @@ async def _write(
     return f"wrote {data!r}"
 
 
-def stops_by_port(instruments: Iterable[InstrumentDefinition], broker: Broker) -> dict[str, bytes | None]:
-    """For a stop-all: the stop bytes of every port that has some, each only once."""
+def stops_by_port(
+    instruments: Iterable[InstrumentDefinition], broker: Broker
+) -> tuple[dict[str, bytes | None], dict[str, str]]:
+    """For a stop-all: the stop bytes of every port that has some, each only once; and whose port is not there."""
     found: dict[str, list[bytes]] = {}
+    lost: dict[str, str] = {}
     for instrument in instruments:
         action = instrument.safe.get(Cause.STOP_ALL)
-        data = action.data if action is not None and action.kind == "bytes" else stop_bytes(instrument, broker)
+        try:
+            data = action.data if action is not None and action.kind == "bytes" else stop_bytes(instrument, broker)
+        except ConfigError as error:
+            lost[instrument.id] = str(error)
+            continue
         if data is not None and instrument.port is not None and data not in found.setdefault(instrument.port, []):
             found[instrument.port].append(data)
-    return {port: b"".join(parts) for port, parts in found.items()}
+    return {port: b"".join(parts) for port, parts in found.items()}, lost
 
 
 async def gather_failures(work: dict[str, Any]) -> dict[str, str]:
-    """Await every awaitable; the sentence of each that failed, by its name."""
+    """Await every awaitable; the sentence of each that failed, however it failed, by its name."""
     results = await asyncio.gather(*work.values(), return_exceptions=True)
-    failures: dict[str, str] = {}
-    for name, result in zip(work, results, strict=True):
-        if isinstance(result, DuodaqError | OSError | TimeoutError):
-            failures[name] = str(result) or type(result).__name__
-        elif isinstance(result, BaseException):
-            raise result
-    return failures
+    return {
+        name: in_words(result) for name, result in zip(work, results, strict=True) if isinstance(result, BaseException)
+    }
+
+
+def in_words(error: BaseException) -> str:
+    """The sentence of an error; of one that is not ours its kind too."""
+    return str(error) if isinstance(error, DuodaqError) else f"{type(error).__name__}: {error}"

@@ -230,6 +230,9 @@ class Broker:
             For each port t_ns when it was on the wire, or what prevented it. Never raises for a port.
         """
         self._latch.close(who)
+        if self._loop is None:
+            missing = "there is no such port, nor any other"
+            return {port: LifecycleError(missing, port=port) for port in stops}
         return await self._at_home(lambda: self._stop_all(stops, who))
 
     async def _stop_all(self, stops: Mapping[str, bytes | None], who: str) -> dict[str, int | Exception]:
