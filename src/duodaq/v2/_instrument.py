@@ -102,6 +102,7 @@ class Instrument:
         self._started: asyncio.Future[None] | None = None
         self._work: Work | None = None
         self._closing = False
+        self._retired = ""
         self._polled_last = False
         self._stop_epoch = 0
 
@@ -144,7 +145,10 @@ class Instrument:
             LifecycleError: It runs already, or a former thread of it has not returned.
             ConfigError: The stanza is wrong; trying again will not help.
             DuodaqError: It could not be connected. It stays in Error and is tried again.
+            StoppedError: It was retired. Nothing was begun.
         """
+        if self._retired:
+            raise StoppedError(f"it is not started again: {self._retired}", instrument=self.definition.id)
         if self._task is not None or (self._calls is not None and self._calls.thread.busy):
             raise LifecycleError(f"it is {self.status.state} already", instrument=self.definition.id)
         self._closing, self._stop_epoch, self._link = False, self._stop_epoch + 1, Reconnection()
@@ -172,11 +176,17 @@ class Instrument:
         self._stop_epoch += 1
         return self.queue.end(lambda: StoppedError(reason, fate=Fate.NOT_DONE), moving_only=True)
 
+    def retire(self, reason: str) -> None:
+        """Never start it again, whoever was about to: it is being removed, or everything ends."""
+        self._retired = reason
+
     async def aclose(self, timeout_s: float, reason: str = "stopped") -> ComponentReport:
-        """Close the driver and end task and thread within `timeout_s`.
+        """Close the driver and end task and thread within `timeout_s`. Several may do so at once.
 
         What is in hand may complete; in the last fifth of the time its handles are revoked and its caller told
         "unknown"; a thread that does not return even then is left behind, and reported as leaked.
+
+        Cancellation: what is in hand is cut off at once, as at the end of the time.
         """
         component, begun_s, limit = f"v2.{self.definition.id}", monotonic_s(), Deadline(timeout_s)
         task, calls = self._task, self._calls
@@ -189,13 +199,21 @@ class Instrument:
         self.queue.wake()
         grace_s = 0.0 if hung else timeout_s - min(1.0, timeout_s / 5)
         why = ""
-        if not await _ends(task, grace_s):
-            why = self._cut(calls, grace_s, hung, reason)
-            if not await _ends(task, limit.left_s - 0.02):
-                task.cancel()
-                await _ends(task, 1.0)
-        calls.thread.close()
-        gone = await calls.thread.ended(limit.left_s if calls.thread.busy else max(limit.left_s, 0.5))
+        try:
+            if not await _ends(task, grace_s):
+                why = self._cut(calls, grace_s, hung, reason)
+                if not await _ends(task, limit.left_s - 0.02):
+                    task.cancel()
+                    await _ends(task, 1.0)
+            calls.thread.close()
+            gone = await calls.thread.ended(limit.left_s if calls.thread.busy else max(limit.left_s, 0.5))
+        except asyncio.CancelledError:
+            self._cut(calls, monotonic_s() - begun_s, hung, reason)
+            task.cancel()
+            calls.thread.close()
+            raise
+        if self._task is not task:  # another has closed it meanwhile, and perhaps started it again
+            return ComponentReport(component, Outcome.CLEAN, "", monotonic_s() - begun_s)
         self._task = None
         self._services.parameters.mark_stale("v2", self.definition.id)
         self._states.change(_S.DISCONNECTED if gone else _S.HUNG, why)
@@ -257,7 +275,8 @@ class Instrument:
             return
         self._states.change(_S.CONNECTING)
         old, self._host = self._host, DriverHost(self.definition, self._services.lines)
-        settings = self.definition.settings if first else self._settings.again(latched=self._services.latched())
+        latched = self._services.latched()
+        settings = self._settings.at_first(latched=latched) if first else self._settings.again(latched=latched)
         limit_s = connect_deadline_s(self.definition)
         result = await self._call(
             "connect",
@@ -317,7 +336,7 @@ class Instrument:
     async def _carry_out(self, work: Work) -> None:
         command = work.command
         if work.moving and self._services.latched():
-            work.fail(UnsafeStateError("a stop is latched", left="nothing was sent; reset it first"))
+            work.fail(_latched())
         elif isinstance(command, StartAcquisition):
             self._start_acquisition(work)
         elif isinstance(command, StopAcquisition):
@@ -380,6 +399,8 @@ class Instrument:
             await self._read_watched(without=work.command.name)
 
     def _refuse_if_stopped(self, epoch: int) -> None:
+        if self._services.latched():
+            raise _latched()
         if epoch != self._stop_epoch:
             raise StoppedError("a stop came before it began", fate=Fate.NOT_DONE)
 
@@ -482,6 +503,10 @@ class Instrument:
             self._started.set_result(None)
         else:
             self._started.set_exception(error.about(instrument=self.definition.id))
+
+
+def _latched() -> UnsafeStateError:
+    return UnsafeStateError("a stop is latched", left="nothing was sent; reset it first")
 
 
 def _channel_of(work: Work) -> str:

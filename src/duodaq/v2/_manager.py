@@ -233,6 +233,7 @@ class Manager:
         self._instruments = {**self._instruments, definition.id: Instrument(definition, self._services)}
 
     async def _remove(self, instrument: Instrument, timeout_s: float) -> ComponentReport:
+        instrument.retire("it is being removed")
         report = await instrument.aclose(timeout_s, "removed")
         self._instruments = {k: v for k, v in self._instruments.items() if v is not instrument}
         return report
@@ -243,6 +244,8 @@ class Manager:
 
     async def _shut_down(self, timeout_s: float) -> tuple[ComponentReport, ...]:
         limit = Deadline(timeout_s)
+        for instrument in self._instruments.values():
+            instrument.retire("V2 is stopping")
         reports = await asyncio.gather(
             *(i.aclose(limit.left_s * 0.95, "V2 is stopping") for i in self._instruments.values()),
             return_exceptions=True,

@@ -6,7 +6,7 @@ from duodaq.errors import DuodaqError
 from duodaq.model import GetParameter, InstrumentDefinition, Measurement, Parameters, Scalar, SetParameter
 from duodaq.telemetry import get_logger
 from duodaq.v2._reading import split_unit
-from duodaq.v2._rules import settings_for_reconnect
+from duodaq.v2._rules import may_move, settings_for_reconnect
 
 _LOG = get_logger("v2.settings")
 
@@ -20,6 +20,15 @@ class WatchedSettings:
         self._definition = definition
         self._id = definition.id
         self._parameters = parameters
+
+    def at_first(self, *, latched: bool) -> dict[str, Any]:
+        """What is set when it starts: what the stanza gives; while a stop is latched only what is passive of it."""
+        given = self._definition.settings
+        chosen = {n: v for n, v in given.items() if not (latched and may_move(self._definition, SetParameter(n, v)))}
+        if len(chosen) < len(given):
+            withheld = [name for name in given if name not in chosen]
+            _LOG.warning("settings withheld: a stop is latched", instrument=self._id, withheld=withheld)
+        return chosen
 
     def again(self, *, latched: bool) -> dict[str, Any]:
         """What is to be set again after a reconnection; that, and what is withheld, is logged."""
