@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from duodaq.errors import DuodaqError
 from duodaq.v4._message import HandlerSpec, LinkNotice, StopReason, handlers_of
 from duodaq.v4._operation import CURRENT, Progress
 
@@ -60,6 +61,10 @@ class Actor:
     async def receive(self, message: Any) -> Any:
         """Handle a message no `handler` is marked for, if overridden."""
         raise NotImplementedError
+
+    def refusal(self, message: Any) -> DuodaqError | None:
+        """Why a message that may move or emit must not be handled now, if so; asked when it comes to its turn."""
+        return None
 
     def progress(self, fraction: float, text: str = "") -> None:
         """Report how far the operation is that this is called in; elsewhere it does nothing."""

@@ -220,10 +220,10 @@ class Delivery:
                 admission.set_exception(error(envelope))
         return len(gone)
 
-    def end_moving(self, reason: str) -> int:
-        """End, not done, every waiting message that moves or emits."""
+    def end_moving(self, reason: str, chosen: Callable[[Any], bool] | None = None) -> int:
+        """End, not done, every waiting message that moves or emits and is `chosen`."""
         return self.end_mail(
-            lambda envelope: envelope.spec.may_move(envelope.message),
+            lambda envelope: envelope.spec.may_move(envelope.message) and (chosen is None or chosen(envelope.message)),
             lambda envelope: StoppedError(reason, fate=Fate.NOT_DONE, **self.facts(envelope)),
         )
 

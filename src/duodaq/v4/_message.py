@@ -117,7 +117,7 @@ class HandlerSpec:
         self.idempotent = idempotent
         self.moves = moves
         self.operation = operation
-        self.direct = not operation
+        self.direct = not operation and moves is False
         if operation and (urgent or not self.is_async):
             raise TypeError(f"{self.name}: an operation is an async handler, and never urgent")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -132,9 +133,14 @@ class ActorRef:
         """Undo `link`."""
         self._cell.unlink(other._cell)
 
-    def end_moving(self, reason: str) -> int:
-        """End every waiting message that moves or emits, as not done (StoppedError); how many there were."""
-        return self._cell.end_moving(reason)
+    def end_moving(self, reason: str, chosen: Callable[[Any], bool] | None = None) -> int:
+        """End every waiting message that moves or emits, as not done (StoppedError); how many there were.
+
+        Args:
+            reason: What the askers are told.
+            chosen: Which of them; all without it.
+        """
+        return self._cell.end_moving(reason, chosen)
 
     async def stop(self, timeout_s: float | None = None) -> ComponentReport:
         """Stop it: new messages are refused, accepted ones may complete, then `on_stop` runs.

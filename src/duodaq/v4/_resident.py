@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -36,7 +38,7 @@ from duodaq.v4._publisher import DataPublisher
 from duodaq.v4._ref import ActorRef
 from duodaq.v4._supervisor import Escalation, Supervisor
 from duodaq.v4._system import ActorSystem
-from duodaq.v4.instruments import InstrumentActor, InstrumentContext
+from duodaq.v4.instruments import SAFE_ACTION, InstrumentActor, InstrumentContext
 
 _log = get_logger("v4.runtime")
 _START_S = 10.0
@@ -54,14 +56,18 @@ class Resident:
         broker: Broker,
         parameters: Parameters,
         publisher: DataPublisher,
+        numbers: dict[str, int],
     ) -> None:
+        self.turn = asyncio.Lock()
         self.definition = definition
         self.kind = kind
         self.ref: ActorRef | None = None
         self._broker = broker
         self._parameters = parameters
         self._publisher = publisher
-        self._memory: dict[str, Any] = {"acquiring": {}} if definition.options.get("acquire") else {}
+        self._memory: dict[str, Any] = {"sequences": numbers}
+        if definition.options.get("acquire"):
+            self._memory["acquiring"] = {}
         self._lost_port = False
         self._channels: tuple[ChannelInfo, ...] = ()
         self._status = InstrumentStatus(
@@ -130,7 +136,8 @@ class Resident:
         """Carry out a command by its message; its error names instrument, command and port."""
         try:
             message = self.kind.message_for(command)
-            result = await self._send(message, self._limit_s(command, message, deadline_s))
+            with self._safely(command):
+                result = await self._send(message, self._limit_s(command, message, deadline_s))
         except DuodaqError as error:
             self._learn(error)
             raise error.about(
@@ -140,7 +147,9 @@ class Resident:
         return result
 
     def moves(self, command: Command) -> bool:
-        """Whether a command may move or emit; of one that cannot be understood: yes."""
+        """Whether a command may move or emit; of one that cannot be understood: yes; of its own safe action: no."""
+        if self._is_safe_action(command):
+            return False
         try:
             return self.kind.may_move(self.kind.message_for(command))
         except DuodaqError:
@@ -155,6 +164,24 @@ class Resident:
         figures["rows_lost"] = self._memory.get("rows_lost", 0)
         return figures
 
+    def _is_safe_action(self, command: Command) -> bool:
+        return isinstance(command, Execute) and any(
+            action.kind == "call" and command == Execute(action.call or "", action.args)
+            for action in self.definition.safe.values()
+        )
+
+    @contextmanager
+    def _safely(self, command: Command) -> Generator[None]:
+        """Let what makes the instrument safe pass a latched stop."""
+        if not self._is_safe_action(command):
+            yield
+            return
+        token = SAFE_ACTION.set(True)
+        try:
+            yield
+        finally:
+            SAFE_ACTION.reset(token)
+
     def _make(self) -> InstrumentActor:
         port = self._broker.port(self.definition.port) if self.definition.port is not None else None
         context = InstrumentContext(
@@ -164,6 +191,7 @@ class Resident:
             self._parameters,
             report=self.report,
             break_in=self._break_in,
+            latched=lambda: self._broker.latched,
             memory=self._memory,
         )
         actor = self.kind(context)

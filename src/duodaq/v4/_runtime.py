@@ -42,6 +42,7 @@ class V4Runtime:
         parameters: The parameter table.
         publisher: Where Arrow batches go.
         actors: What the driver names ``duodaq:…`` mean, if not the built-in actors.
+        numbers: The next sequence number of each channel, by instrument. Given to the next runtime too, they go on.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class V4Runtime:
         publisher: DataPublisher,
         *,
         actors: Mapping[str, ActorKind] = BUILT_IN,
+        numbers: dict[str, dict[str, int]] | None = None,
     ) -> None:
         self._broker = broker
         self._parameters = parameters
         self._publisher = publisher
         self._actors = actors
+        self._numbers: dict[str, dict[str, int]] = {} if numbers is None else numbers
         self._residents: dict[str, Resident] = {}
         self._system: ActorSystem | None = None
         self._status = RuntimeStatus.STOPPED
@@ -123,16 +126,20 @@ class V4Runtime:
                 remedy="Give it another id",
             )
         kind = actor_kind(definition, self._actors)
-        resident = Resident(definition, kind, self._broker, self._parameters, self._publisher)
+        numbers = self._numbers.setdefault(definition.id, {})
+        resident = Resident(definition, kind, self._broker, self._parameters, self._publisher, numbers)
         self._residents = {**self._residents, definition.id: resident}
         if self._system is not None and definition.autostart:
-            await resident.start(self._system, _START_S)
+            async with resident.turn:
+                await resident.start(self._system, _START_S)
 
     async def remove(self, instrument: str) -> ComponentReport:
-        """Stop an instrument and forget it."""
+        """Stop an instrument and forget it. The numbers of its channels go on if it comes back."""
         resident = self._resident(instrument)
-        report = await self._end(resident)
-        self._residents = {key: value for key, value in self._residents.items() if key != instrument}
+        async with resident.turn:
+            self._check_known(resident)
+            report = await self._end(resident)
+            self._residents = {key: value for key, value in self._residents.items() if key != instrument}
         return report
 
     async def restart(self, instrument: str) -> None:
@@ -142,8 +149,10 @@ class V4Runtime:
             DuodaqError: It did not start again. It is in Error.
         """
         resident = self._resident(instrument)
-        await self._end(resident)
-        await resident.start(self._running(), _START_S)
+        async with resident.turn:
+            self._check_known(resident)
+            await self._end(resident)
+            await resident.start(self._running(), _START_S)
 
     async def command(self, instrument: str, command: Command, deadline_s: float | None = None) -> Any:
         """Carry out one command and return its result, or raise its typed error.
@@ -163,8 +172,11 @@ class V4Runtime:
             await self._shut_down(resident)
             return None
         if isinstance(command, Recover) and not resident.running:
-            await self._end(resident)
-            await resident.start(system, deadline_s or _START_S)
+            async with resident.turn:
+                self._check_known(resident)
+                if not resident.running:
+                    await self._end(resident)
+                    await resident.start(system, deadline_s or _START_S)
             return None
         return await resident.deliver(command, deadline_s)
 
@@ -236,6 +248,10 @@ class V4Runtime:
             known = ", ".join(self._residents) or "none"
             raise LifecycleError(f"no such instrument; there are: {known}", instrument=instrument)
         return self._residents[instrument]
+
+    def _check_known(self, resident: Resident) -> None:
+        if self._residents.get(resident.definition.id) is not resident:
+            raise LifecycleError("it has been removed meanwhile", instrument=resident.definition.id)
 
     def _running(self) -> ActorSystem:
         if self._system is None:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from duodaq.errors import DeliveryError, MailboxFullError, RestartingError, StoppedError
+from duodaq.errors import DeliveryError, DuodaqError, MailboxFullError, RestartingError, StoppedError
 from duodaq.model import Fate
 from duodaq.telemetry import get_logger
 from duodaq.v4._delivery import Delivery
@@ -155,12 +155,22 @@ class Work(Delivery):
 
     async def _handle(self, actor: Actor, envelope: Envelope) -> None:
         spec = envelope.spec
-        if spec.operation:
+        if spec.moves and (refusal := envelope.context.run(actor.refusal, envelope.message)) is not None:
+            self._refuse(envelope, refusal)
+        elif spec.operation:
             self._begin_operation(actor, envelope)
         elif spec.is_async:
             self.settle(envelope, await _stepped(spec.function(actor, envelope.message), envelope.context))
         else:
             self.settle(envelope, envelope.context.run(spec.function, actor, envelope.message))
+
+    def _refuse(self, envelope: Envelope, refusal: DuodaqError) -> None:
+        """End a message that was not begun: no failure of the actor, also if nobody waits for an answer."""
+        self.ended += 1
+        if envelope.reply is None:
+            self.bury_letter(envelope, Fate.NOT_DONE, str(refusal))
+        else:
+            self.fail(envelope, refusal)
 
     async def _excuse(self, actor: Actor, envelope: Envelope, error: BaseException) -> bool:
         """Give an error to whom it concerns; whether the worker may go on."""

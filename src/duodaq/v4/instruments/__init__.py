@@ -1,6 +1,6 @@
 """Instruments as actors: messages in, typed errors and Arrow out, over hardware-agnostic capabilities."""
 
-from duodaq.v4.instruments._context import InstrumentContext
+from duodaq.v4.instruments._context import SAFE_ACTION, InstrumentContext
 from duodaq.v4.instruments._esp300 import Esp300
 from duodaq.v4.instruments._instrument import InstrumentActor, Parameter
 from duodaq.v4.instruments._messages import (
@@ -36,6 +36,7 @@ from duodaq.v4.instruments._pvcam import PvcamActor
 from duodaq.v4.instruments._scpi import ScpiActor, scpi_setting
 
 __all__ = [
+    "SAFE_ACTION",
     "ClearErrors",
     "ConfigureMotion",
     "ConfigureRoi",

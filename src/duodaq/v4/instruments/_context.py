@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,9 @@ from duodaq.errors import LifecycleError
 from duodaq.model import InstrumentDefinition, InstrumentState, Parameters
 from duodaq.ports import Port
 from duodaq.v4._publisher import DataPublisher
+
+SAFE_ACTION: ContextVar[bool] = ContextVar("duodaq.v4.safe_action", default=False)
+"""Set while a message is sent that makes its instrument safe: a latched stop does not hold that back."""
 
 Report = Callable[[InstrumentState, str], None]
 BreakIn = Callable[[bytes, bool], Awaitable[Any]]
@@ -27,7 +31,7 @@ class InstrumentContext:
 
     `memory` outlives the incarnations of the actor: sequence numbers and accepted settings are kept there. `report`
     takes the instrument's state whenever it changes. `break_in` puts stop bytes on the port before everything else;
-    True as its second argument ends all motions that wait there.
+    True as its second argument ends all motions that wait there. `latched` tells whether a stop-all is in force.
     """
 
     definition: InstrumentDefinition
@@ -36,6 +40,7 @@ class InstrumentContext:
     parameters: Parameters
     report: Report = _ignore
     break_in: BreakIn = _no_break_in
+    latched: Callable[[], bool] = lambda: False
     memory: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property

@@ -114,6 +114,7 @@ class Esp300(InstrumentActor):
     @handler(Stop, urgent=True)
     async def handle_stop(self, message: Stop) -> None:
         """Stop one axis or all at once, beside whatever else is in hand."""
+        self.end_waiting(message.axis)
         await self.driver.stop(message.axis)
 
     @handler(ReadPosition, idempotent=True)

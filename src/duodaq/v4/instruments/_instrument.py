@@ -30,7 +30,7 @@ from duodaq.model import (
 from duodaq.ports import Port
 from duodaq.v4._actor import Actor
 from duodaq.v4._message import HandlerSpec, StopReason, handler
-from duodaq.v4.instruments._context import InstrumentContext
+from duodaq.v4.instruments._context import SAFE_ACTION, InstrumentContext
 from duodaq.v4.instruments._streams import Streams
 
 __all__ = ["InstrumentActor", "Parameter"]
@@ -151,6 +151,27 @@ class InstrumentActor(Actor):
             self.streams.flush()
             self.context.parameters.mark_stale("v4", self.definition.id)
 
+    def refusal(self, message: Any) -> DuodaqError | None:
+        """UnsafeStateError for what may move or emit while a stop-all is latched, whichever way it came here."""
+        if not self.context.latched() or SAFE_ACTION.get() or not self._moves_now(message):
+            return None
+        return UnsafeStateError(
+            "a stop-all is latched until a person resets it",
+            instrument=self.definition.id,
+            command=type(message).__name__,
+            left="nothing was sent",
+        )
+
+    def _moves_now(self, message: Any) -> bool:
+        try:
+            return self.may_move(self.message_for(message))
+        except DuodaqError:
+            return False  # its handler says what is wrong with it
+
+    def end_waiting(self, axis: str | None) -> None:
+        """A stop has come: end what waits in the mailbox and moves or emits; of one axis only what is about that."""
+        self.ref.end_moving("a stop came before it began", lambda message: axis is None or _is_about(message, axis))
+
     def setting(self, name: str) -> Parameter:
         """The parameter called `name`.
 
@@ -256,6 +277,7 @@ class InstrumentActor(Actor):
     @handler(Stop, urgent=True)
     async def handle_stop(self, message: Stop) -> None:
         """Stop what moves or emits: the stop bytes of the lab file or of the port's codec, if there are any."""
+        self.end_waiting(message.axis)
         if self.context.port is None:
             return
         codec = self.context.port.codec
@@ -313,3 +335,8 @@ class InstrumentActor(Actor):
             self._unwell.discard(name)
             if not self._unwell:
                 self.context.report(InstrumentState.ACQUIRING, "")
+
+
+def _is_about(message: Any, axis: str) -> bool:
+    name = message.name if isinstance(message, SetParameter) else ""
+    return getattr(message, "axis", None) == axis or name.startswith(f"{axis}.")

@@ -229,7 +229,8 @@ class PvcamActor(InstrumentActor):
 
     def _publish(self, frame: Frame) -> int:
         # Runs in the camera's thread; a frame that is refused keeps its number for when there is room.
-        sequence = self.context.memory.setdefault("frames", 0)
+        numbers: dict[str, int] = self.context.memory.setdefault("sequences", {})
+        sequence = numbers.get(_FRAMES, 0)
         batch = frame_batch(
             frame.pixels,
             instrument=self.definition.id,
@@ -243,7 +244,7 @@ class PvcamActor(InstrumentActor):
             exposure_s=frame.settings.exposure_s,
         )
         self.streams.batch(_FRAMES, batch)
-        self.context.memory["frames"] = sequence + 1
+        numbers[_FRAMES] = sequence + 1
         return sequence
 
     def _ended(self, error: Exception) -> None:
