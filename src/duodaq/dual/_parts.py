@@ -1,34 +1,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from duodaq.dataplane import Hub
 from duodaq.model import Measurement, Parameters, Runtime
 from duodaq.ports import Broker
-from duodaq.v2 import V2Runtime
+from duodaq.v2 import Sequences, V2Runtime
 from duodaq.v4 import DataPublisher, V4Runtime
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeParts:
-    """What a runtime is given: the broker of all ports, the parameter table, and the hub of either side."""
+    """What a runtime is given: the broker of all ports, the parameter table, and the hub of either side.
+
+    The sequence numbers outlive a runtime, so that a restarted one counts on.
+    """
 
     broker: Broker
     parameters: Parameters
     v2_data: Hub[Measurement]
     v4_data: DataPublisher
+    v2_numbers: Sequences = field(default_factory=Sequences)
+    v4_numbers: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
 
 
 RuntimeFactory = Callable[[RuntimeParts], Runtime]
 
 
 def _make_v2(parts: RuntimeParts) -> Runtime:
-    return V2Runtime(parts.broker, parts.parameters, parts.v2_data)
+    return V2Runtime(parts.broker, parts.parameters, parts.v2_data, sequences=parts.v2_numbers)
 
 
 def _make_v4(parts: RuntimeParts) -> Runtime:
-    return V4Runtime(parts.broker, parts.parameters, parts.v4_data)
+    return V4Runtime(parts.broker, parts.parameters, parts.v4_data, numbers=parts.v4_numbers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ from duodaq.dual._shutdown_plan import Step, StepName, allowance_s, plan_shutdow
 from duodaq.model import ComponentReport, Outcome, ShutdownReport
 
 StepWork = Callable[[float], Awaitable[tuple[ComponentReport, ...]]]
+LAST_WORD_S = 0.05
+"""How long a step that is cut off may take to say what of it is left."""
+
 HURRIED_S = 2.0
 """What a shutdown in a hurry may still take, from the moment it is hurried."""
 
@@ -54,12 +57,14 @@ class ShutdownRun:
         await self._wait(task, step, limit_s)
         if not task.done():
             task.cancel()
+            await asyncio.wait({task}, timeout=LAST_WORD_S)
+        if not task.done():
             why = "cut short by a second request" if self._hurried.is_set() else f"did not end within {limit_s:.3g} s"
             return (ComponentReport(step.name, Outcome.FORCED, why, monotonic_s() - begun),)
         return _result(task, step, monotonic_s() - begun)
 
     async def _wait(self, task: asyncio.Future[Any], step: Step, limit_s: float) -> None:
-        if step.name != "settle":
+        if self._hurried.is_set():
             await asyncio.wait({task}, timeout=limit_s)
             return
         hurried = asyncio.ensure_future(self._hurried.wait())
@@ -67,6 +72,8 @@ class ShutdownRun:
             await asyncio.wait({task, hurried}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             hurried.cancel()
+        if self._hurried.is_set() and not task.done() and step.name != "settle":
+            await asyncio.wait({task}, timeout=allowance_s(step, self._deadline.left_s))
 
 
 def _result(

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
+from duodaq.clock import monotonic_s
 from duodaq.dual._placement import Group, groups_of, place
 from duodaq.errors import ConfigError, LifecycleError
 from duodaq.model import (
@@ -25,6 +27,8 @@ _WORST_FIRST = (RuntimeStatus.FAILED, RuntimeStatus.STARTING, RuntimeStatus.DEGR
 _UNWELL = frozenset({InstrumentState.ERROR, InstrumentState.HUNG})
 STOP_SHARE = 0.9
 """What the workers get of the time for a stop: the rest is for naming those that did not keep to it."""
+END_S = 0.03
+"""How long a worker that did not keep to it, but still listens, gets to end its loop."""
 
 
 class Side:
@@ -99,15 +103,23 @@ class Side:
             raise failures[0]
 
     async def stop(self, timeout_s: float) -> tuple[ComponentReport, ...]:
-        """Stop every worker of this side at once, within `timeout_s`; hard, if one does not keep to it."""
+        """Stop every worker of this side at once, within `timeout_s`; hard, if one does not keep to it.
+
+        Cancellation: the same at once; the reports are returned all the same, for somebody must learn who is left.
+        """
         hosted, self._hosted = self._hosted, {}
         if not hosted:
             return ()
+        begun_s = monotonic_s()
         tasks = {asyncio.ensure_future(h.stop(timeout_s * STOP_SHARE)): (g, h) for g, h in hosted.items()}
-        await asyncio.wait(tasks, timeout=timeout_s * (1 + STOP_SHARE) / 2)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait(tasks, timeout=timeout_s * (1 + STOP_SHARE) / 2)
         reports: list[ComponentReport] = []
-        for task, (group, _) in tasks.items():
-            reports.extend(self._collect(task, group, timeout_s))
+        left = [asyncio.ensure_future(host.worker.stop(END_S)) for task, (_, host) in tasks.items() if not task.done()]
+        for task, (group, host) in tasks.items():
+            reports.extend(self._collect(task, group, host, monotonic_s() - begun_s))
+        if left:
+            await asyncio.wait(left, timeout=END_S)
         return tuple(reports)
 
     async def add(self, instrument: InstrumentDefinition) -> None:
@@ -131,7 +143,7 @@ class Side:
         report = (
             await hosted.remove(instrument) if hosted else ComponentReport(f"{self.name}.{instrument}", Outcome.CLEAN)
         )
-        del self._instruments[instrument]
+        self._instruments.pop(instrument, None)  # two may remove it at once
         return report
 
     async def restart(self, instrument: str) -> None:
@@ -184,13 +196,19 @@ class Side:
         return hosted
 
     def _collect(
-        self, task: asyncio.Future[tuple[ComponentReport, ...]], group: Group, timeout_s: float
+        self, task: asyncio.Future[tuple[ComponentReport, ...]], group: Group, host: Hosted, took_s: float
     ) -> tuple[ComponentReport, ...]:
         if not task.done():
+            ended = {s.id for s in host.instruments() if s.state is InstrumentState.DISCONNECTED}
             task.cancel()
-            why = f"did not stop within {timeout_s:g} s"
+            why = f"did not stop within {took_s:.3g} s"
             members = [i for i, d in self._instruments.items() if place(d, self.definition) == group]
-            return tuple(ComponentReport(f"{self.name}.{i}", Outcome.LEAKED, why, timeout_s) for i in members)
+            return tuple(
+                ComponentReport(f"{self.name}.{i}", Outcome.CLEAN)
+                if i in ended
+                else ComponentReport(f"{self.name}.{i}", Outcome.LEAKED, why, took_s)
+                for i in members
+            )
         error = task.exception()
         if error is not None:
             return (ComponentReport(f"{self.name}", Outcome.FORCED, f"{type(error).__name__}: {error}"),)

@@ -19,6 +19,7 @@ from duodaq.v2._command import (
 from duodaq.v2._distributor import DataDistributor
 from duodaq.v2._manager import RecorderPromise
 from duodaq.v2._member import Member
+from duodaq.v2._publisher import Sequences
 from duodaq.v2._runtime import V2Runtime
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "RemoveInstrument",
     "RestartInstrument",
     "SendInstrumentCommand",
+    "Sequences",
     "Shutdown",
     "SpawnInstrument",
     "StartRecording",

@@ -47,6 +47,7 @@ class V2Runtime:
         parameters: The parameter table, where watched settings go.
         hub: Where measurements go; a DataDistributor.
         recorder: What StartRecording and StopRecording drive.
+        sequences: The numbers of all channels. Given to the next runtime too, they go on without a gap.
         on_change: Told every change of an instrument's state, on the runtime's loop; must be quick.
     """
 
@@ -57,6 +58,7 @@ class V2Runtime:
         hub: Hub[Measurement],
         *,
         recorder: RecorderPromise | None = None,
+        sequences: Sequences | None = None,
         on_change: OnChange | None = None,
     ) -> None:
         def line(name: str, holder: str) -> SharedLine:
@@ -67,7 +69,7 @@ class V2Runtime:
             lines=line,
             hub=hub,
             parameters=parameters,
-            sequences=Sequences(),
+            sequences=sequences or Sequences(),
             latched=lambda: broker.latched,
             on_change=on_change or _log_change,
         )
@@ -122,12 +124,19 @@ class V2Runtime:
         """Stop everything within `timeout_s`, with any number of hung drivers; how each instrument ended.
 
         Idempotent: a later call gets the same reports.
+
+        Cancellation: whatever is still in hand is cut off at once; nobody is left to be told how it ended.
         """
         if self._manager is None:
             return self._reports
         if self._stopping is None:
             self._stopping = asyncio.create_task(self._stop(self._manager, timeout_s), name="v2.stop")
-        return await asyncio.shield(self._stopping)
+        stopping = self._stopping
+        try:
+            return await asyncio.shield(stopping)
+        except asyncio.CancelledError:
+            stopping.cancel()
+            raise
 
     async def submit(self, command: v2.V2Command) -> Any:
         """Carry out one command of V2's manager: its result when it is done, or its typed error."""
@@ -224,6 +233,8 @@ class V2Runtime:
             for name, definition in self._definitions.items()
             if definition.autostart
         }
+        for task in wanted.values():
+            task.add_done_callback(_look_at)  # a start that is cancelled asks none of them any more
         if wanted:
             await asyncio.wait(wanted.values(), timeout=timeout_s)
         failures: dict[str, DuodaqError] = {}
@@ -240,14 +251,21 @@ class V2Runtime:
 
     async def _stop(self, manager: Manager, timeout_s: float) -> tuple[ComponentReport, ...]:
         begun_s, before = monotonic_s(), self._status
-        reports: tuple[ComponentReport, ...] = await manager.submit(v2.Shutdown(timeout_s))
-        await manager.aclose()
+        try:
+            reports: tuple[ComponentReport, ...] = await manager.submit(v2.Shutdown(timeout_s))
+        finally:
+            await manager.aclose()
         worst = max((report.outcome for report in reports), key=list(Outcome).index, default=Outcome.CLEAN)
         why = ", ".join(r.component for r in reports if r.outcome is not Outcome.CLEAN)
         self._reports = (*reports, ComponentReport("v2", worst, why, monotonic_s() - begun_s))
         self._manager, self._stopping = None, None
         self._status = RuntimeStatus.FAILED if before is RuntimeStatus.FAILED else RuntimeStatus.STOPPED
         return self._reports
+
+
+def _look_at(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _log_change(status: InstrumentStatus) -> None:
