@@ -339,7 +339,7 @@ class LateWork:
             **{("dial", 500 + n): ("dialler", Execute("dial", (500 + n,))) for n in range(20)},
             **{("file", 1 + n): ("clerk", Execute("file", (1 + n,))) for n in range(20)},
         }
-        begun = {
+        begun: dict[Any, asyncio.Future[Any]] = {
             name: asyncio.ensure_future(outcome(manager.command(instrument, command, 30.0)))
             for name, (instrument, command) in commands.items()
         }
@@ -357,7 +357,11 @@ async def _all_ended(operations: dict[Any, asyncio.Future[Any]]) -> list[Ended]:
 
 
 def _kind(finished: list[Ended], kind: str) -> list[Ended]:
-    return [operation for operation in finished if isinstance(operation.name, tuple) and operation.name[0] == kind]
+    return [operation for operation in finished if _is_of(operation.name, kind)]
+
+
+def _is_of(name: Any, kind: str) -> bool:
+    return not isinstance(name, str) and name[0] == kind
 
 
 def _check_short_ones(finished: list[Ended]) -> None:

@@ -304,13 +304,20 @@ async def _check_position(bench: Bench, manager: DualRuntimeManager, saw: Sighti
     proves("visible in v2", any(abs(v - truth) < 0.01 for v in seen), "V2 saw where it is", saw=seen[-3:])
 
 
+def _refusal_in(claim: Any) -> str:
+    try:
+        return claim["refusal"]
+    except TypeError:
+        return repr(claim)  # an exception, or whatever an imitation says
+
+
 async def _check_conflict(manager: DualRuntimeManager) -> None:
     table = manager.parameters
     before = table.get("meter", "wavelength"), table.get("stage", "x.velocity")
-    claims = await asyncio.gather(
+    claims: tuple[Any, ...] = await asyncio.gather(
         outcome(manager.command("rival", Execute("claim"))), outcome(manager.command("observer", Execute("claim")))
     )
-    refusals = [claim.get("refusal", "") if isinstance(claim, dict) else repr(claim) for claim in claims]
+    refusals = [_refusal_in(claim) for claim in claims]
     told = "belongs to v4" in refusals[0] and "belongs to v2" in refusals[1]
     proves("conflict", told, "who writes the other's entry is refused, and told whose it is", told=refusals)
     after = table.get("meter", "wavelength"), table.get("stage", "x.velocity")

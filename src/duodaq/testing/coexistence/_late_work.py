@@ -41,7 +41,9 @@ def ended(name: Any, result: Any) -> Ended:
 def dialling_class(said: list[Reading], dialled: list[int]) -> type:
     """A meter whose wavelength is dialled slowly; notes what the device was really told."""
 
-    class Dialler(meter_class(said)):
+    base: Any = meter_class(said)
+
+    class Dialler(base):
         def dial(self, wavelength_nm: int) -> int:
             block(DIAL_S)
             dialled.append(wavelength_nm)

@@ -1,7 +1,8 @@
 """What may go wrong among many at once without anybody noticing by itself."""
 
-# A sabotage reaches into the parts whose work it spoils.
-# pyright: reportPrivateUsage=false
+# A sabotage reaches into the parts whose work it spoils, and stands in for methods whose types do not matter to it.
+# pyright: reportPrivateUsage=false, reportUnknownLambdaType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
