@@ -82,9 +82,14 @@ class SimulatedLab:
         return self.file.read_text().split(text)[0].count("\n") + 1
 
     def is_safe(self) -> bool:
-        """Read back from the table: whether nothing moves and the shutter is closed."""
-        state = self.table.state()
-        return not state.shutter_open and not any(state.moving.values())
+        """Read back from the table: whether nothing moves and the shutter is closed, once the devices have obeyed."""
+        deadline = clock.Deadline(1.0)
+        while True:
+            state = self.table.state()
+            safe = not state.shutter_open and not any(state.moving.values())
+            if safe or deadline.passed:
+                return safe
+            clock.block(0.02)
 
     def is_moving(self) -> bool:
         return any(self.table.state().moving.values())

@@ -59,7 +59,7 @@ def test_pulling_the_meters_cable_is_said_stops_safely_and_fails(
 ) -> None:
     ended = duodaq_command("demo", "--headless", "--points", "21", "--out", tmp_path, "--unplug-at", "5", limit_s=110)
     assert ended.returncode == 1
-    assert "The scan failed after 5 of 21 points: meter" in ended.stdout
+    assert "Scan failed after 5 of 21 points: meter" in ended.stdout
     assert "there is no such device" in ended.stdout
     assert "the shutter is closed, nothing moves" in ended.stdout
     assert "Traceback" not in ended.stdout + ended.stderr

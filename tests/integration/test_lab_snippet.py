@@ -6,9 +6,11 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import duodaq
@@ -140,3 +142,63 @@ def test_a_killed_client_changes_nothing_and_its_motion_is_stopped(
 def test_a_lab_is_found_by_name_and_refused_in_sentences(simulated_lab: Any) -> None:
     with pytest.raises(LifecycleError, match="no lab"):
         duodaq.connect("nobody")
+
+
+def test_a_script_that_ends_without_closing_leaves_all_safe(
+    simulated_lab: Any, start_program: Callable[..., Any], tmp_path: Path
+) -> None:
+    script = tmp_path / "careless.py"
+    script.write_text(
+        "import sys, duodaq\n"
+        "lab = duodaq.open(sys.argv[1])\n"
+        "print(lab.shutter.call('open'), flush=True)\n"
+        "lab.stage.x.move_soon(20.0)\n"
+        "raise SystemExit(7)\n"
+    )
+    program = start_program(script, simulated_lab.file)
+    program.wait_for("True")
+    assert program.end() == 7
+    assert simulated_lab.is_safe()
+
+
+def test_frames_and_recordings_cross_the_control_socket(
+    simulated_lab: Any, start_program: Callable[..., Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("pyvcam")
+    with simulated_lab.file.open("a") as file:
+        file.write('[instruments.camera]\nruntime = "v4"\ndriver = "duodaq:PvcamActor"\nargs = { simulated = true }\n')
+    host = start_program("-m", "duodaq.cli", "run", simulated_lab.file)
+    host.wait_for("Attach with")
+    with duodaq.connect(simulated_lab.name) as lab:
+        assert lab.camera.snap(roi=(0, 0, 64, 32)).shape == (32, 64)
+        directory = lab.start_recording(tmp_path / "record")
+        frame = lab.camera.read()
+        assert (np.asarray(frame).shape, frame.value.dtype) == ((2048, 2048), np.uint16)
+        lab.dmm.read("voltage")
+        summary = lab.stop_recording()
+        assert summary["complete"]
+        assert summary["files"]["camera.frames.arrows"] == 1
+        assert summary["files"]["dmm.voltage.arrows"] >= 1
+        with pa.OSFile(str(directory / "camera.frames.arrows")) as source:
+            (batch,) = pa.ipc.open_stream(source)
+        pixels = batch.column("pixels").to_numpy_ndarray()[0]
+        assert np.array_equal(pixels, frame.value)
+        assert lab.stage.call("read_axis_state", "x")["unit"] == "mm"
+        assert {p["instrument"] for p in lab.parameters()} >= {"stage", "camera"}
+    host.interrupt()
+    assert host.end() == 0
+
+
+def test_an_instrument_that_fails_is_shown_with_its_cause_and_disturbs_no_other(simulated_lab: Any) -> None:
+    simulated_lab.rewrite("duodaq.cli.demo.shutter:Shutter", "./bad.py:Bad")
+    (simulated_lab.file.parent / "bad.py").write_text(
+        "class Bad:\n    def __init__(self, serial):\n        raise RuntimeError('not calibrated')\n"
+    )
+    with duodaq.open(simulated_lab.file) as lab:
+        assert lab.status()["v2"] == "degraded"
+        assert "not calibrated" in lab.shutter.status()["message"]
+        with pytest.raises(LifecycleError, match="not calibrated"):
+            lab.shutter.call("shut")
+        assert lab.dmm.read().unit == "V"
+        lab.dmm.restart()
+        assert lab.dmm.status()["state"] == "acquiring"

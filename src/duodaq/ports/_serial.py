@@ -1,5 +1,5 @@
 # pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyserial is an extra and ships no stubs: its objects are Any by design, and only in this file.
+# pyserial is an extra and ships no types: its objects are Any by design, and only in this file.
 from __future__ import annotations
 
 import contextlib
@@ -120,7 +120,9 @@ class SerialTransport:
             await drained(lambda: _unsent(self._device), timeout_s)
         finally:
             # What a blocked line never sent is dropped: closing would wait for it, half a minute on a USB adapter.
-            _discard_output(self._device)
+            # Only then: on a pty the flush takes back what was sent and the other side has not read yet.
+            if _unsent(self._device):
+                _discard_output(self._device)
             line.close()
 
 

@@ -19,12 +19,15 @@ from duodaq.cli.demo._knife_edge import KnifeEdge, fit_knife_edge
 from duodaq.cli.demo._ledger import device_table, ledger_table
 from duodaq.cli.demo._recording import recording_table
 from duodaq.cli.demo._table import Bench, set_up
+from duodaq.clock import Deadline, block
 from duodaq.errors import DuodaqError
 from duodaq.model import ShutdownReport
 from duodaq.telemetry import configure_logging
 
 FROM_MM, TO_MM = 1.0, 9.0
 TOLERANCE = 0.02
+OBEYED_S = 1.0
+"""How long a device may take from the bytes of a stop to having stopped."""
 VIEW = {"roi": (768, 768, 512, 512), "binning": (4, 4), "exposure_s": 0.02}
 
 
@@ -91,7 +94,7 @@ class Demo:
         try:
             run = self._scan(lab, bench)
         except ScanInterruptedError as error:
-            self._faults.append(f"The scan {error}")
+            self._faults.append(f"Scan {error}")
             self._say(f"The scan stopped after {len(error.run)} of {self._points} points; what it has is recorded.")
             return
         self._say("Fitting the beam width; only now is the table asked for the true one.")
@@ -143,8 +146,13 @@ class Demo:
         self._show(*device_table(self._ledgers, bench, lab.camera.get("frames_lost")))
 
     def _read_back(self, bench: Bench) -> None:
-        state = bench.table.state()
-        moving = [axis for axis, is_moving in state.moving.items() if is_moving]
+        deadline = Deadline(OBEYED_S)
+        while True:
+            state = bench.table.state()
+            moving = any(state.moving.values())
+            if deadline.passed or not (state.shutter_open or moving):
+                break
+            block(0.02)
         self._say(
             f"Read back from the table: the shutter is {'open' if state.shutter_open else 'closed'},"
             f" {'an axis is moving' if moving else 'nothing moves'}."
