@@ -422,7 +422,7 @@ async def test_a_shutdown_shuts_the_shutter(bench: Bench, action: SafeAction) ->
     manager, table = await open_shutter(bench, safe={Cause.SHUTDOWN: action})
     report = await manager.shutdown(3.0)
     assert report.clean, report
-    assert not table.state().shutter_open
+    assert await until(lambda: not table.state().shutter_open, 1.0)  # it was sent; the device needs its moment
 
 
 async def test_a_shutdown_without_a_safe_action_leaves_the_shutter_as_it_is(bench: Bench) -> None:

@@ -1,28 +1,5 @@
 """Instruments' own languages: for each a codec of pure bytes, and a driver that speaks it over a leased port."""
 
-from collections.abc import Callable
-
-from duodaq.drivers.esp300 import EspCodec
-from duodaq.drivers.newport1830c import Newport1830cCodec
-from duodaq.drivers.scpi import ScpiCodec
-from duodaq.errors import ConfigError
-from duodaq.ports import PortCodec
+from duodaq.drivers._codecs import CODECS, codec
 
 __all__ = ["CODECS", "codec"]
-
-CODECS: dict[str, Callable[[], PortCodec]] = {
-    "esp300": EspCodec,
-    "newport1830c": Newport1830cCodec,
-    "scpi": ScpiCodec,
-}
-
-
-def codec(name: str) -> PortCodec:
-    """The codec that a lab file calls `name`.
-
-    Raises:
-        ConfigError: There is none of that name.
-    """
-    if name not in CODECS:
-        raise ConfigError(f"no codec {name!r}", key="codec", remedy=f"Use one of {', '.join(sorted(CODECS))}")
-    return CODECS[name]()

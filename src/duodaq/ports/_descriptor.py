@@ -101,7 +101,7 @@ async def open_beside(opening: Callable[[], _T], closing: Callable[[_T], None], 
         elif error is not None:
             opened.set_exception(error)
         else:
-            opened.set_result(result)  # type: ignore[arg-type]
+            opened.set_result(result)  # type: ignore[arg-type] - one of the two is there
 
     def work() -> None:
         result, error = None, None
