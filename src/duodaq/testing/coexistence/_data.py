@@ -113,7 +113,7 @@ async def test_data_flow_v4_to_v2(bench: Bench) -> None:
 
 
 def _camera() -> InstrumentDefinition:
-    args = {"roi": [100, 200, 64, 48], "exposure_s": 0.002}
+    args = {"roi": [100, 200, 64, 48], "exposure_s": 0.005}
     return InstrumentDefinition("camera", "v4", "duodaq:PvcamActor", args=args, options={"restart": "never"})
 
 
@@ -154,7 +154,8 @@ def _check_frames(heard: Heard, batches: list[pa.RecordBatch], frames: int) -> N
     images: list[Image] = heard.of("camera.frames")
     numbers = [(image.metadata or {}).get("frame_number") for image in images]
     proves("frames arrive", len(images) == frames >= 20, "every frame that was read", got=len(images), camera=frames)
-    proves("frames arrive", numbers == list(range(1, frames + 1)), "with the camera's own numbers", got=numbers)
+    own = [batch.column("frame_number")[0].as_py() for batch in batches]
+    proves("frames arrive", numbers == own and own == sorted(set(own)), "by the camera's own numbers", got=numbers)
     pairs = list(zip(images, batches, strict=False))
     same = all(np.array_equal(image.pixels, pixels_of(batch)[0]) for image, batch in pairs)
     proves("pixels", same and len(pairs) == frames, "equal pixels", frames=len(pairs))
