@@ -290,7 +290,7 @@ async def test_the_watch_outlives_a_safe_action_that_raises_and_an_instrument_th
     manager = lab.manager([lab.own_actor("awkward", Awkward, safe=safe), hanging])
     await manager.start()
     for gone in ("awkward", "removed"):
-        await manager._after_crash(  # what the watch calls  # pyright: ignore[reportPrivateUsage]
+        await manager._after_crash(  # what the watch calls
             manager._sides["v4"], InstrumentStatus(gone, "v4", InstrumentState.ERROR)
         )
 
