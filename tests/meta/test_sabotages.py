@@ -17,6 +17,7 @@ from duodaq.testing.coexistence import SABOTAGES, TWELVE, load_sabotages
 
 load_sabotages()
 
+pytestmark = pytest.mark.timeout(1200)  # the first test waits for the verdicts of all
 AT_ONCE = 2
 LIMIT_S = 120.0
 NAMES = tuple(test.__name__ for test in TWELVE)
