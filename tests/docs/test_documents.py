@@ -117,6 +117,7 @@ def test_commands_in_a_document_exist(document: Document) -> None:
         assert [o for o in options if o.startswith("--") and o not in said] == []
 
 
+@cache
 def _collects_tests(arguments: str) -> bool:
     command = [
         sys.executable,
