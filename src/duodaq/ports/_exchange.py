@@ -13,13 +13,16 @@ class Exchange:
     """One write with the whole reply that belongs to it, on its way through a port.
 
     `done` is called exactly once, with the reply (empty if none belongs to it) or with the error; `on_written` when the
-    whole request has been handed to the line, with the UTC nanoseconds of that.
+    whole request has been handed to the line, with the UTC nanoseconds of that. `moving`: its sender says that it may
+    move or emit, where no codec knows better; `epoch` is then the stop epoch in which that sender began.
     """
 
     __slots__ = (
         "destructive",
         "done",
+        "epoch",
         "framing",
+        "moving",
         "number",
         "on_written",
         "request",
@@ -46,6 +49,8 @@ class Exchange:
         self.timeout_s = timeout_s
         self.done = done
         self.trace_id = trace_id
+        self.epoch: int | None = None
+        self.moving = False
         self.number = 0
         self.destructive = False
         self.sent = 0

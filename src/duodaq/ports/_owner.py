@@ -227,11 +227,12 @@ class PortOwner:
             self._end_if_idle(exchange.ticket)
 
     def _refusal(self, exchange: Exchange) -> Exception | None:
-        if self.codec is None or not self.codec.moves(exchange.request):
+        if not (exchange.moving if self.codec is None else self.codec.moves(exchange.request)):
             return None
         ticket = exchange.ticket
         safety = ticket.lane is Lane.SAFETY
-        return moving_refusal(self._latch, safety, ticket.epoch, self.epoch, self.name, ticket.holder)
+        begun = ticket.epoch if exchange.epoch is None else exchange.epoch
+        return moving_refusal(self._latch, safety, begun, self.epoch, self.name, ticket.holder)
 
     def _write_on(self, exchange: Exchange) -> None:
         rest = exchange.request[exchange.sent :] if exchange.sent else exchange.request

@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from duodaq.clock import Deadline
-from duodaq.errors import LifecycleError, PortTimeoutError
+from duodaq.errors import LifecycleError, PortTimeoutError, StoppedError, UnsafeStateError
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._framing import Framing
 from duodaq.ports._owner import PortOwner
@@ -44,14 +44,16 @@ class _Job:
 
 
 class _Call:
-    """One driver call: its lease, if it has one, and the stop epoch in which it began."""
+    """One driver call: its lease, if it has one, the stop epoch in which it began, and whether it has sent anything."""
 
-    __slots__ = ("deadline", "epoch", "hold_max_s", "ticket")
+    __slots__ = ("deadline", "epoch", "hold_max_s", "moving", "sent", "ticket")
 
-    def __init__(self, epoch: int, hold_max_s: float, deadline: Deadline | None) -> None:
+    def __init__(self, epoch: int, hold_max_s: float, deadline: Deadline | None, moving: bool) -> None:
         self.epoch = epoch
         self.hold_max_s = hold_max_s
         self.deadline = deadline
+        self.moving = moving
+        self.sent = False
         self.ticket: Ticket | None = None
 
 
@@ -90,19 +92,30 @@ class BlockingSession:
     # --- driver calls
 
     @contextmanager
-    def call(self, hold_max_s: float | None = None, deadline: Deadline | None = None) -> Generator[None]:
+    def call(
+        self, hold_max_s: float | None = None, deadline: Deadline | None = None, *, moving: bool = False
+    ) -> Generator[None]:
         """Mark one driver call: its exchanges share one lease for up to `hold_max_s`, then go one by one.
 
-        A stop that comes after the call began refuses every later moving byte of it. A call within a call is one call.
+        A stop that comes after the call began refuses every later moving byte of it; on a port without codec, where
+        nobody knows which bytes those are, every later byte of a call that is `moving`. A call within a call is one.
+
+        Raises:
+            StoppedError: It let a stop's refusal through, but had sent something before: unknown.
         """
         if self._call is not None:
             yield
             return
         self._check()
         hold_s = self.hold_max_s if hold_max_s is None else hold_max_s
-        self._call = _Call(self._owner.epoch, hold_s, deadline)
+        call = self._call = _Call(self._owner.epoch, hold_s, deadline, moving)
         try:
             yield
+        except (StoppedError, UnsafeStateError) as error:
+            if not call.sent:
+                raise
+            why = f"ended by a stop after part of it had been sent: {error.what}"
+            raise StoppedError(why, fate="unknown", port=self.name) from error
         finally:
             ending, self._call = self._call, None
             if ending.ticket is not None:
@@ -158,11 +171,23 @@ class BlockingSession:
         job.exchange = exchange
         start = self._start_with_codec if codec is not None else self._start_raw
         call = self._call
+        if call is not None:
+            self._follow(exchange, call)
         try:
             owner.loop.call_soon_threadsafe(start, exchange, call)
         except RuntimeError:
             raise LifecycleError("the broker's loop is closed", port=self.name) from None
         return job
+
+    def _follow(self, exchange: Exchange, call: _Call) -> None:
+        if self._owner.codec is None and call.moving:
+            exchange.moving, exchange.epoch = True, call.epoch
+
+        def written(_: int) -> None:
+            call.sent = True
+
+        if exchange.framing is None:
+            exchange.on_written = written
 
     def _ender(self, job: _Job) -> Callable[[bytes, BaseException | None], None]:
         def done(reply: bytes, error: BaseException | None) -> None:

@@ -118,7 +118,7 @@ class DriverHost:
 
     def set(self, name: str, value: Any, guard: Guard | None = None) -> None:
         """Set a dotted attribute."""
-        with self._calling(name):
+        with self._calling(name, moving=guard is not None):
             if guard is not None:
                 guard()
             set_member(self._required(), name, value)
@@ -135,7 +135,7 @@ class DriverHost:
     def execute(self, command: Execute, guard: Guard | None = None) -> Any:
         """Call a method under its dotted name."""
         method = find_method(self._required(), command.name)
-        with self._calling(command.name):
+        with self._calling(command.name, moving=guard is not None):
             if guard is not None:
                 guard()
             return method(*command.args, **command.kwargs)
@@ -202,10 +202,10 @@ class DriverHost:
             raise LifecycleError(self._revoked or "it is not connected", instrument=self._definition.id)
         return self._driver
 
-    def _calling(self, name: str) -> contextlib.AbstractContextManager[Any]:
+    def _calling(self, name: str, *, moving: bool = False) -> contextlib.AbstractContextManager[Any]:
         if self._line is None or (self._revoked and name == "close"):
             return contextlib.nullcontext()
-        return self._line.session.call(hold_max_s=self._hold_max_s(name))
+        return self._line.session.call(hold_max_s=self._hold_max_s(name), moving=moving)
 
     def _hold_max_s(self, name: str) -> float | None:
         limits = self._definition.options.get("hold_max_s")
