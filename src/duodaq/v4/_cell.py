@@ -27,7 +27,7 @@ from duodaq.v4._actor import Actor
 from duodaq.v4._message import ActorState, Envelope, HandlerSpec, LinkNotice, StopReason
 from duodaq.v4._policy import GiveUp, Restart, RestartPolicy
 from duodaq.v4._ref import ActorRef
-from duodaq.v4._work import Work
+from duodaq.v4._work import Work, tamed
 
 if TYPE_CHECKING:
     from duodaq.v4._supervisor import Supervisor
@@ -192,7 +192,7 @@ class Cell(Work):
     ) -> BaseException | None:
         if getattr(type(actor or self.leaving), what) is default:
             return None
-        task = self.hook = self.loop.create_task(hook(), name=f"{self.name}.{what}")
+        task = self.hook = self.loop.create_task(tamed(hook), name=f"{self.name}.{what}")
         try:
             await asyncio.wait((task,), timeout=limit_s)
             if task.done():
@@ -291,7 +291,7 @@ class Cell(Work):
     async def _retire(self, reason: StopReason, limit_s: float) -> ComponentReport:
         begun_s = self.loop.time()
         if self.state in _OVER:
-            return ComponentReport(self._component(), Outcome.CLEAN, f"it was {self.state} already")
+            return ComponentReport(self.component, Outcome.CLEAN, f"it was {self.state} already")
         why = ""
         if reason is StopReason.STOPPED:
             why = await self._drain(DRAIN_SHARE * limit_s)
@@ -308,7 +308,7 @@ class Cell(Work):
         why = (await self._end_in_turn(reason, begun_s + limit_s)) or why
         self.bury(ActorState.STOPPED, None)
         outcome = Outcome.LEAKED if self.leaked else Outcome.FORCED if why else Outcome.CLEAN
-        return ComponentReport(self._component(), outcome, why, self.loop.time() - begun_s)
+        return ComponentReport(self.component, outcome, why, self.loop.time() - begun_s)
 
     async def _end_in_turn(self, reason: StopReason, until_s: float) -> str:
         turn = self._turn()
@@ -397,7 +397,9 @@ class Cell(Work):
             self.turn = asyncio.Lock()
         return self.turn
 
-    def _component(self) -> str:
+    @property
+    def component(self) -> str:
+        """How reports call it."""
         return f"{self.system.name}.{self.name}"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 
 from duodaq.errors import LifecycleError, StoppedError
-from duodaq.model import ComponentReport
+from duodaq.model import ComponentReport, Outcome
 from duodaq.telemetry import get_logger
 from duodaq.v4._actor import Actor
 from duodaq.v4._cell import Cell
@@ -23,6 +23,7 @@ _log = get_logger("v4.system")
 T = TypeVar("T")
 
 LINGER_S = 0.5
+HURRY_SHARE, LATE_SHARE = 0.65, 0.05
 DEAD_LETTERS = 1000
 
 
@@ -189,15 +190,24 @@ class ActorSystem:
         """
         self._closing = True
         until_s = self.now_s() + timeout_s
-        ends = [cell.retire(StopReason.STOPPED, timeout_s) for cell in self.registry.cells()]
+        ends = {cell: cell.retire(StopReason.STOPPED, timeout_s) for cell in self.registry.cells()}
         if ends:
-            await asyncio.wait(ends)
+            await self._await_ends(ends, until_s)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0.0, until_s - self.now_s()))
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
-        return tuple(task.result() for task in ends)
+        return tuple(_report_of(cell, task) for cell, task in ends.items())
+
+    async def _await_ends(self, ends: dict[Cell, asyncio.Task[ComponentReport]], until_s: float) -> None:
+        """Wait for all; an end that had begun before, with more time than there is now, is hurried, then left."""
+        whole_s = until_s - self.now_s()
+        await asyncio.wait(ends.values(), timeout=HURRY_SHARE * whole_s)
+        for cell, task in ends.items():
+            if not task.done():
+                cell.doom()
+        await asyncio.wait(ends.values(), timeout=max(0.0, until_s - self.now_s()) + LATE_SHARE * whole_s)
 
     def now_s(self) -> float:
         """The time on the loop's clock, in seconds."""
@@ -252,3 +262,9 @@ class ActorSystem:
     def _new_name(self, factory: Callable[..., Actor]) -> str:
         self._spawned += 1
         return f"{getattr(factory, '__name__', 'actor').strip('<>').lower()}-{self._spawned}"
+
+
+def _report_of(cell: Cell, task: asyncio.Task[ComponentReport]) -> ComponentReport:
+    if task.done():
+        return task.result()
+    return ComponentReport(cell.component, Outcome.LEAKED, "its end had begun before, and still goes on")

@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from duodaq.errors import DeliveryError, DuodaqError, MailboxFullError, RestartingError, StoppedError
+from duodaq.errors import DeliveryError, DuodaqError, LifecycleError, MailboxFullError, RestartingError, StoppedError
 from duodaq.model import Fate
 from duodaq.telemetry import get_logger
 from duodaq.v4._delivery import Delivery
@@ -185,8 +185,12 @@ class Work(Delivery):
                 await self.cancelled()
                 raise asyncio.CancelledError
         elif not isinstance(error, Exception):
+            self.failed += 1
             self.fail(envelope, self.cut_off(envelope, f"its handler raised {error!r}"))
-            raise error
+            if isinstance(error, KeyboardInterrupt):
+                raise error  # Ctrl-C is the program's, not ours
+            self.crash(error)
+            return False
         return self._blame(actor, envelope, error)
 
     def _blame(self, actor: Actor, envelope: Envelope, error: BaseException) -> bool:
@@ -243,7 +247,7 @@ class Work(Delivery):
 
     async def _operate(self, actor: Actor, envelope: Envelope) -> Any:
         CURRENT.set(envelope.operation or Operation(self.loop))
-        return await envelope.spec.function(actor, envelope.message)
+        return await tamed(lambda: envelope.spec.function(actor, envelope.message))
 
     def _operation_ended(self, actor: Actor, envelope: Envelope, task: asyncio.Task[Any]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -300,6 +304,16 @@ class Work(Delivery):
         """The error of a message that was in hand when its actor was cut off."""
         kind = _CUT_BY.get(self.state, StoppedError)
         return kind(why, fate=Fate.UNKNOWN, **self.facts(envelope))
+
+
+async def tamed(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Await `work()`; a SystemExit in it becomes a LifecycleError, for out of a task it would end the whole program."""
+    try:
+        return await work()
+    except (Exception, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise LifecycleError(f"a driver raised {error!r}") from error
 
 
 def _current_task() -> asyncio.Task[Any] | None:
