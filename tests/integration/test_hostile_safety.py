@@ -344,3 +344,121 @@ async def test_a_hurried_shutdown_is_quick_in_whichever_step_it_is_and_names_who
     assert "v2.hung" in unclean, report
     assert "v2.good" not in unclean, report
     LET_GO.set()
+
+
+# ── calls in hand when a stop comes ─────────────────────────────────────────────────────────────────────────────────
+
+
+class RawStage:
+    """A home-made driver of the stage, on a port whose bytes nobody understands."""
+
+    def __init__(self, serial: Any) -> None:
+        self.serial = serial
+        serial.write(b"1MO\r")
+
+    def late(self) -> None:
+        block(0.1)
+        self.serial.write(b"1PA20\r")
+
+    def twice(self) -> None:
+        self.serial.write(b"1PA20\r")
+        block(0.1)
+        self.serial.write(b"1PA-5\r")
+
+    def where(self) -> float:
+        self.serial.write(b"1TP\r")
+        return float(self.serial.readline())
+
+
+async def raw_stage(lab: Bench) -> tuple[Any, Any]:
+    stage_sim = await lab.simulator("esp300")
+    raw = lab.own_class("raw", RawStage, port="stage", stop=b"ST\r", passive=frozenset({"where"}))
+    manager = lab.manager([raw], [lab.serial_port("stage", stage_sim, None, idle_ms=5)])
+    await manager.start()
+    return manager, stage_sim
+
+
+@pytest.mark.parametrize("all_of_them", [True, False], ids=["stop-all", "stop"])
+@pytest.mark.parametrize(("call", "moves", "fate"), [("late", 0, "not done"), ("twice", 1, "unknown")])
+async def test_a_call_in_hand_at_a_stop_sends_nothing_more_where_no_codec_knows_what_moves(
+    lab: Bench, all_of_them: bool, call: str, moves: int, fate: str
+) -> None:
+    manager, stage_sim = await raw_stage(lab)
+    calling = asyncio.ensure_future(outcome(manager.command("raw", Execute(call))))
+    await pause(0.04)
+    await (manager.stop_all() if all_of_them else manager.stop("raw"))
+    end = await calling
+    assert isinstance(end, StoppedError | UnsafeStateError), end
+    assert getattr(end, "fate", "not done") == fate
+    assert len(stage_sim.report()["moves"]) == moves
+    table = await lab.table()
+    assert await until(lambda: not table.state().moving[1], 1.0)
+    assert isinstance(await manager.command("raw", Execute("where")), float)
+
+
+class Quit:
+    """Raises SystemExit."""
+
+
+class Quitter(Mover):
+    """An actor whose handlers, and whose end, would end the whole program."""
+
+    operations: ClassVar = {"quit": Quit, "later": Go}
+
+    @handler(Quit)
+    async def quit(self, message: Quit) -> None:
+        raise SystemExit(3)
+
+    @handler(Go, operation=True)
+    async def later(self, message: Go) -> None:
+        raise SystemExit(4)
+
+    async def disconnect(self) -> None:
+        self.connected = False
+        raise SystemExit(5)
+
+
+async def test_an_actor_that_calls_exit_crashes_alone_and_is_restarted(lab: Bench, made: list[Any]) -> None:
+    manager = lab.manager([lab.own_actor("quitter", Quitter), lab.own_class("shutter", Shutter)])
+    await manager.start()
+    for call in ("quit", "later"):
+        end = await outcome(manager.command("quitter", Execute(call), 2.0))
+        assert isinstance(end, DuodaqError), end
+    assert await until(lambda: len([m for m in made if isinstance(m, Quitter)]) == 2, 2.0)
+    await manager.command("shutter", Execute("move"))
+    await manager.shutdown(2.0)
+    assert not any(device.connected for device in made)
+
+
+class Busy(Mover):
+    """An actor that is in something long, and does not end when cancelled."""
+
+    operations: ClassVar = {"go": Go}
+
+    @handler(Go)
+    async def go(self, message: Go) -> None:
+        while not LET_GO.is_set():
+            try:
+                await pause(0.05)
+            except asyncio.CancelledError:
+                continue
+
+
+async def test_a_shutdown_hurries_a_removal_under_way_and_names_only_who_does_not_end(lab: Bench) -> None:
+    manager = lab.manager([lab.own_actor("busy", Busy), lab.own_actor("good", Mover)])
+    await manager.start()
+    calling = asyncio.ensure_future(outcome(manager.command("busy", Execute("go"), 60.0)))
+    await pause(0.05)
+    removing = asyncio.ensure_future(outcome(manager.remove("busy")))
+    await pause(0.05)
+    began_s = monotonic_s()
+    report = await manager.shutdown(1.0)
+    assert monotonic_s() - began_s < 1.1
+    unclean = {c.component for c in report.components if c.outcome != "clean"}
+    assert "v4.busy" in unclean, report
+    assert "v4.good" not in unclean, report
+    end = await asyncio.wait_for(calling, 0.5)
+    assert isinstance(end, DuodaqError)
+    LET_GO.set()
+    await removing
+    await pause(0.1)

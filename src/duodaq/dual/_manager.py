@@ -48,6 +48,9 @@ from duodaq.telemetry import get_logger
 from duodaq.v2 import DataDistributor
 from duodaq.v4 import DataPublisher
 
+START_ENDS_S = 0.5
+"""How long a start that was cancelled by a shutdown may take to end; what it started is stopped all the same."""
+
 _log = get_logger("duodaq.dual")
 
 
@@ -216,11 +219,14 @@ class DualRuntimeManager:
     async def shutdown(self, timeout_s: float | None = None) -> ShutdownReport:
         """Stop everything, in order, within `timeout_s` (the lab's own budget if None).
 
-        May be called from any state and any number of times; all calls get the one report. Ends in Stopped.
+        May be called from any state and any number of times; all calls get the one report, and the shortest time
+        counts. Ends in Stopped.
         """
-        if self._shutdown_task is None:
-            budget_s = self.lab.shutdown_s if timeout_s is None else timeout_s
-            self._shutdown_task = asyncio.ensure_future(self._shutdown(budget_s))
+        if self._shutdown_run is None or self._shutdown_task is None:
+            self._shutdown_run = self._plan_shutdown(self.lab.shutdown_s if timeout_s is None else timeout_s)
+            self._shutdown_task = asyncio.ensure_future(self._shutdown(self._shutdown_run))
+        elif timeout_s is not None:
+            self._shutdown_run.limit(timeout_s)
         return await asyncio.shield(self._shutdown_task)
 
     def hurry(self) -> None:
@@ -395,12 +401,20 @@ class DualRuntimeManager:
         else:
             _log.warning("safe state after a crash", instrument=status.id, cause=status.message, done=done)
 
-    async def _shutdown(self, budget_s: float) -> ShutdownReport:
+    async def _shutdown(self, run: ShutdownRun) -> ShutdownReport:
+        if self._hurried:
+            run.hurry()
         if self._start_task is not None and not self._start_task.done():
             self._start_task.cancel()
-            await asyncio.wait({self._start_task}, timeout=budget_s * 0.2)
+            await asyncio.wait({self._start_task}, timeout=min(run.budget_s * 0.2, START_ENDS_S))
         self._enter(ManagerState.STOPPING)
-        self._shutdown_run = ShutdownRun(
+        report = await run.run()
+        self._enter(ManagerState.STOPPED)
+        self._changes.close()
+        return report
+
+    def _plan_shutdown(self, budget_s: float) -> ShutdownRun:
+        return ShutdownRun(
             budget_s,
             {
                 "settle": self._settle,
@@ -411,12 +425,6 @@ class DualRuntimeManager:
                 "ports": self.broker.aclose,
             },
         )
-        if self._hurried:
-            self._shutdown_run.hurry()
-        report = await self._shutdown_run.run()
-        self._enter(ManagerState.STOPPED)
-        self._changes.close()
-        return report
 
     async def _settle(self, limit_s: float) -> tuple[ComponentReport, ...]:
         try:

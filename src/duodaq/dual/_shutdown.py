@@ -26,30 +26,38 @@ HURRIED_S = 2.0
 
 
 class ShutdownRun:
-    """One shutdown under way. `hurry` may be called at any time; `report` is complete when `run` returns."""
+    """One shutdown under way; its time runs from when this is made. `hurry` and `limit` may be called at any time."""
 
     def __init__(self, budget_s: float, work: Mapping[StepName, StepWork]) -> None:
         self.budget_s = budget_s
+        self._begun_s = monotonic_s()
         self._deadline = Deadline(budget_s)
         self._work = work
-        self._hurried = asyncio.Event()
+        self._hurried = False
+        self._changed = asyncio.Event()
 
     def hurry(self) -> None:
         """Give up waiting for work in hand and keep to `HURRIED_S` from now on."""
-        if not self._hurried.is_set():
-            self._deadline = Deadline(min(self._deadline.left_s, HURRIED_S))
-            self._hurried.set()
+        if not self._hurried:
+            self._hurried = True
+            self.limit(HURRIED_S)
+            self._changed.set()
+
+    def limit(self, within_s: float) -> None:
+        """Be done within `within_s` from now, if that is sooner than planned."""
+        if within_s < self._deadline.left_s:
+            self._deadline = Deadline(within_s)
+            self._changed.set()
 
     async def run(self) -> ShutdownReport:
         """Carry out every step in order and return what became of each component."""
-        begun = monotonic_s()
         components: list[ComponentReport] = []
         for step in plan_shutdown(self.budget_s):
             components.extend(await self._step(step))
-        return ShutdownReport(tuple(components), monotonic_s() - begun, self.budget_s)
+        return ShutdownReport(tuple(components), monotonic_s() - self._begun_s, self.budget_s)
 
     async def _step(self, step: Step) -> tuple[ComponentReport, ...]:
-        if step.name == "settle" and self._hurried.is_set():
+        if step.name == "settle" and self._hurried:
             return ()
         limit_s = allowance_s(step, self._deadline.left_s)
         begun = monotonic_s()
@@ -59,21 +67,23 @@ class ShutdownRun:
             task.cancel()
             await asyncio.wait({task}, timeout=LAST_WORD_S)
         if not task.done():
-            why = "cut short by a second request" if self._hurried.is_set() else f"did not end within {limit_s:.3g} s"
+            why = "cut short by a second request" if self._hurried else f"did not end within {limit_s:.3g} s"
             return (ComponentReport(step.name, Outcome.FORCED, why, monotonic_s() - begun),)
         return _result(task, step, monotonic_s() - begun)
 
     async def _wait(self, task: asyncio.Future[Any], step: Step, limit_s: float) -> None:
-        if self._hurried.is_set():
-            await asyncio.wait({task}, timeout=limit_s)
-            return
-        hurried = asyncio.ensure_future(self._hurried.wait())
-        try:
-            await asyncio.wait({task, hurried}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            hurried.cancel()
-        if self._hurried.is_set() and not task.done() and step.name != "settle":
-            await asyncio.wait({task}, timeout=allowance_s(step, self._deadline.left_s))
+        until = Deadline(limit_s)
+        while not task.done() and not until.passed:
+            self._changed.clear()
+            changed = asyncio.ensure_future(self._changed.wait())
+            try:
+                await asyncio.wait({task, changed}, timeout=until.left_s, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                changed.cancel()
+            if self._hurried and step.name == "settle":
+                return
+            if self._changed.is_set():
+                until = Deadline(min(until.left_s, allowance_s(step, self._deadline.left_s)))
 
 
 def _result(

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from duodaq.clock import Deadline, monotonic_s
-from duodaq.errors import LifecycleError, ReplyTimeoutError
+from duodaq.errors import LifecycleError, ReplyTimeoutError, StoppedError
 from duodaq.model import ComponentReport, Outcome
 from duodaq.workers._promise import BLOCKED_LIMIT_S
 
@@ -84,6 +84,8 @@ class ThreadWorker:
                 if not waiting.done() and (deadline.passed or self._given_up(timeout_s)):
                     raise ReplyTimeoutError(self._silence(timeout_s))
                 self.probe()
+            if waiting.cancelled():  # its loop was ended under it; whoever waits here was not cancelled
+                raise StoppedError(f"worker {self.name} ended while it was under way", fate="unknown")
             return waiting.result()
         finally:
             waiting.cancel()
