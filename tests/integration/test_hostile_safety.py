@@ -462,3 +462,24 @@ async def test_a_shutdown_hurries_a_removal_under_way_and_names_only_who_does_no
     LET_GO.set()
     await removing
     await pause(0.1)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.0005, 0.002, 0.01])
+async def test_a_shutdown_during_the_addition_of_a_worker_leaves_nothing_of_it(
+    lab: Bench, made: list[Any], after_s: float
+) -> None:
+    manager = lab.manager([])
+    await manager.start()
+    for runtime in ("v2", "v4"):
+        own = (
+            lab.own_class("own", Shutter, worker="own")
+            if runtime == "v2"
+            else lab.own_actor("its", Mover, worker="own")
+        )
+        MADE.append(asyncio.ensure_future(outcome(manager.add(own))))
+    await pause(after_s)
+    await manager.shutdown(2.0)
+    adding = [one for one in made if isinstance(one, asyncio.Future)]
+    for end in await asyncio.gather(*adding):
+        assert end is None or isinstance(end, DuodaqError), end
+    assert not any(one.connected for one in made if not isinstance(one, asyncio.Future))

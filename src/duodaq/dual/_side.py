@@ -129,12 +129,15 @@ class Side:
             return
         group = place(instrument, self.definition)
         try:
-            if group not in self._hosted:
-                self._hosted[group] = self._host(group)
-                await self._hosted[group].start(10.0)
-            await self._hosted[group].add(instrument)
+            host = self._hosted.get(group)
+            if host is None:
+                host = self._hosted[group] = self._host(group)
+                await host.start(10.0)
+            await host.add(instrument)
+            if self._hosted.get(group) is not host:
+                raise LifecycleError(f"{self.name} was stopped while it was being added", instrument=instrument.id)
         except BaseException:
-            del self._instruments[instrument.id]
+            self._instruments.pop(instrument.id, None)
             raise
 
     async def remove(self, instrument: str) -> ComponentReport:

@@ -61,8 +61,9 @@ class ThreadWorker:
             sys.setswitchinterval(SWITCH_INTERVAL_S)
         here, ready = asyncio.get_running_loop(), asyncio.Event()
         self._ended, self._asked_s = asyncio.Event(), None
+        loop = self._loop = _new_loop()  # there before its thread runs, so that a stop finds it at any moment
         self._thread = threading.Thread(
-            target=self._run, args=(here, ready, self._ended), name=f"duodaq-{self.name}", daemon=True
+            target=self._run, args=(loop, here, ready, self._ended), name=f"duodaq-{self.name}", daemon=True
         )
         self._thread.start()
         try:
@@ -121,9 +122,13 @@ class ThreadWorker:
         limit = BLOCKED_LIMIT_S if timeout_s is None else timeout_s
         return f"no answer from worker {self.name} within {limit:g} s"
 
-    def _run(self, here: asyncio.AbstractEventLoop, ready: asyncio.Event, ended: asyncio.Event) -> None:
-        loop = _new_loop()
-        self._loop = loop
+    def _run(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        here: asyncio.AbstractEventLoop,
+        ready: asyncio.Event,
+        ended: asyncio.Event,
+    ) -> None:
         try:
             here.call_soon_threadsafe(ready.set)
             loop.run_forever()
