@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import faulthandler
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,11 +21,26 @@ MUST_RUN = frozenset(filter(None, os.environ.get("DUODAQ_MUST_RUN", "").split(",
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.add_cleanup(_own_run_directory())
     for name, what in {
         "leaks_thread": "the test leaves a daemon thread behind on purpose (a driver that hangs for ever)",
         "leaks_fd": "the test leaves a descriptor behind on purpose (held by a driver that hangs for ever)",
     }.items():
         config.addinivalue_line("markers", f"{name}(reason): {what}; the reason is required")
+
+
+def _own_run_directory() -> Callable[[], None]:
+    """Keep the labs of the tests apart from those that this user runs, and theirs from these."""
+    before, own = os.environ.get("XDG_RUNTIME_DIR"), tempfile.mkdtemp(prefix="duodaq-tests-")
+    os.environ["XDG_RUNTIME_DIR"] = own
+
+    def put_back() -> None:
+        shutil.rmtree(own, ignore_errors=True)
+        os.environ.pop("XDG_RUNTIME_DIR")
+        if before is not None:
+            os.environ["XDG_RUNTIME_DIR"] = before
+
+    return put_back
 
 
 @pytest.hookimpl(wrapper=True)

@@ -53,6 +53,38 @@ def test_a_running_lab_is_shown_stopped_and_reset(
     assert host.end() == 0
 
 
+def test_a_bare_stop_all_stops_every_running_lab(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    start_program: Callable[..., Any],
+    duodaq_command: Callable[..., Any],
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    (tmp_path / "dial.py").write_text("class Dial:\n    def turn(self):\n        return 1\n")
+    hosts = []
+    for name in ("one", "two"):
+        file = tmp_path / f"{name}.toml"
+        file.write_text(f'[lab]\nname = "{name}"\n[instruments.dial]\nruntime = "v2"\ndriver = "./dial.py:Dial"\n')
+        hosts.append(start_program("-m", "duodaq.cli", "run", file))
+        hosts[-1].wait_for("Attach with")
+    stopped = duodaq_command("stop-all")
+    assert stopped.returncode == 0, stopped.stderr
+    assert "Stopped one." in stopped.stdout
+    assert "Stopped two." in stopped.stdout
+    for name in ("one", "two"):
+        with duodaq.connect(name) as lab, pytest.raises(UnsafeStateError):
+            lab.dial.call("turn")
+    vague = duodaq_command("stop-all", "--reset")
+    assert vague.returncode == 2
+    assert "--lab NAME" in vague.stderr
+    assert duodaq_command("stop-all", "--reset", "--lab", "two").returncode == 0
+    assert duodaq_command("status").stdout.count("stop-all is latched") == 1
+    for host in hosts:
+        host.interrupt()
+        assert host.end() == 0
+
+
 def test_two_labs_of_one_name_are_refused_and_a_killed_one_is_no_obstacle(
     simulated_lab: Any, start_program: Callable[..., Any], duodaq_command: Callable[..., Any]
 ) -> None:

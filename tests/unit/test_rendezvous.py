@@ -77,10 +77,10 @@ def test_the_only_lab_needs_no_name_and_several_are_listed() -> None:
     first = serve("optics")
     assert find_lab() == first.socket
     second = serve("vacuum")
-    with pytest.raises(LifecycleError, match="several labs are running — choose: optics, vacuum"):
+    with pytest.raises(LifecycleError, match="several labs are running — name one of: optics, vacuum"):
         find_lab()
     assert find_lab("vacuum") == second.socket
-    with pytest.raises(LifecycleError, match="no lab 'laser' is running — choose: optics, vacuum"):
+    with pytest.raises(LifecycleError, match="no lab 'laser' is running — name one of: optics, vacuum"):
         find_lab("laser")
     first.release()
     second.release()

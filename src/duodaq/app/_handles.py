@@ -56,7 +56,7 @@ class InstrumentHandle:
     def channels(self) -> list[str]:
         """The names of the channels it measures."""
         found = self._channel.request("channels", {})
-        return [c["channel"] for c in found if c["instrument"] == self.id]
+        return [c["channel"] for c in found if c["instrument"] == self.id and c["readable"]]
 
     def read(self, channel: str | None = None, deadline_s: float | None = None) -> Reading:
         """Take one measurement now; of the only channel if none is named. It is published and recorded too.

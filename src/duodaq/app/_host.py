@@ -36,7 +36,7 @@ class LabHost:
             self.lab.manager.hurry()
         with contextlib.suppress(OSError):  # the terminal may be gone: that may be why it ends
             if self._requests == 1:
-                self._say("Stopping in order; Ctrl-C once more makes it faster.")
+                self._say("Stopping in order: what is in hand may end first. Ctrl-C once more makes it faster.")
             elif self._requests == 2:
                 self._say("Faster: what is in hand is no longer waited for.")
 

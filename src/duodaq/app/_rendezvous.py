@@ -85,7 +85,10 @@ def find_lab(lab: str | None = None) -> Path:
     if not running:
         raise LifecycleError("no lab is running", left="start one with: duodaq run LAB.toml")
     names = ", ".join(running)
-    raise LifecycleError(f"no lab {lab!r} is running" if lab else "several labs are running", left=f"choose: {names}")
+    raise LifecycleError(
+        f"no lab {lab!r} is running" if lab else "several labs are running",
+        left=f"name one of: {names}; --lab NAME on the command line, connect(NAME) in Python",
+    )
 
 
 def _locked(path: Path) -> bool:

@@ -29,6 +29,8 @@ from duodaq.model import (
 )
 
 PROTOCOL_VERSION = 1
+MEASURED = frozenset({"scalar", "vector", "spectrum", "image"})
+"""Kinds of channel of which one measurement can be taken; the others are streams of rows: stage/1, scpi_event/1."""
 
 Operation = Callable[[dict[str, Any]], Awaitable[Any]]
 
@@ -77,7 +79,10 @@ class LabService:
         return {**health, "lab": self._lab.definition.name, "recording": str(directory) if directory else None}
 
     async def _op_channels(self, params: dict[str, Any]) -> Any:
-        return [msgspec.to_builtins(channel) for channel in self._lab.manager.channels()]
+        return [
+            {**msgspec.to_builtins(channel), "readable": channel.kind in MEASURED}
+            for channel in self._lab.manager.channels()
+        ]
 
     async def _op_command(self, params: dict[str, Any]) -> Any:
         kind = _PLAIN.get(params["kind"])

@@ -2,20 +2,62 @@ from __future__ import annotations
 
 import getpass
 import json
+from typing import Any
 
 from rich.console import Console
 
-from duodaq.app import connect
+from duodaq.app import connect, running_labs
 from duodaq.cli._report import instrument_table, port_table
+from duodaq.errors import DuodaqError
 
 
 def show_status(lab: str | None, out: Console, *, as_json: bool) -> None:
-    """Print a running lab as it is now."""
-    with connect(lab) as client:
-        status = client.status()
+    """Print a running lab as it is now; every one there is, if none is named."""
+    states: list[dict[str, Any]] = []
+    for name in _meant(lab):
+        with connect(name) as client:
+            states.append(client.status())
     if as_json:
-        out.print_json(json.dumps(status, default=str))
+        out.print_json(json.dumps(states[0] if len(states) == 1 else states, default=str))
         return
+    for status in states:
+        _print_status(status, out)
+
+
+def order_stop_all(lab: str | None, out: Console, *, reset: bool, as_json: bool) -> int:
+    """Stop all, in every running lab if none is named, or lift the latch of one; the exit code."""
+    if reset:
+        with connect(lab) as client:
+            was_latched = client.status()["latched"]
+            client.reset_stop(getpass.getuser())
+        out.print("The latch is lifted: moves are accepted again." if was_latched else "No stop was latched.")
+        return 0
+    reports: dict[str, dict[str, Any]] = {}
+    failures: dict[str, str] = {}
+    for name in _meant(lab):
+        try:
+            with connect(name) as client:
+                reports[client.name] = client.stop_all()
+        except DuodaqError as error:  # one lab that does not answer keeps no other from being stopped
+            failures[name or "lab"] = str(error)
+    if as_json:
+        out.print_json(json.dumps(_plain(reports, failures)))
+    else:
+        _print_stops(reports, failures, out)
+    return 1 if failures or any(report["failures"] for report in reports.values()) else 0
+
+
+def _meant(lab: str | None) -> list[str | None]:
+    return [lab] if lab is not None else [*running_labs()] or [None]
+
+
+def _plain(reports: dict[str, dict[str, Any]], failures: dict[str, str]) -> Any:
+    if len(reports) == 1 and not failures:
+        return next(iter(reports.values()))
+    return {**reports, **{name: {"failures": {name: why}} for name, why in failures.items()}}
+
+
+def _print_status(status: dict[str, Any], out: Console) -> None:
     latched = " · [bold red]stop-all is latched[/]" if status["latched"] else ""
     out.print(f"[bold]{status['lab']}[/] is {status['state']} · V2 {status['v2']} · V4 {status['v4']}{latched}")
     if status["recording"]:
@@ -24,23 +66,15 @@ def show_status(lab: str | None, out: Console, *, as_json: bool) -> None:
     out.print(port_table(status["ports"]))
 
 
-def order_stop_all(lab: str | None, out: Console, *, reset: bool, as_json: bool) -> int:
-    """Stop all, or lift the latch; the exit code."""
-    with connect(lab) as client:
-        if reset:
-            client.reset_stop(getpass.getuser())
-            out.print("The latch is lifted: moves are accepted again.")
-            return 0
-        report = client.stop_all()
-    if as_json:
-        out.print_json(json.dumps(report))
-        return 1 if report["failures"] else 0
-    out.print(f"[bold red]Stopped.[/] {report['ended']} waiting commands ended, not done.")
-    for port in report["on_wire_ns"]:
-        out.print(f"  {port}: stop is on the wire")
-    for name, why in report["failures"].items():
-        out.print(f"  [bold red]{name}: {why}[/]")
-    for name in report["no_fail_safe"]:
-        out.print(f"  [yellow]{name}: no fail-safe; it has no wire path[/]")
-    out.print("Moves are refused until: duodaq stop-all --reset")
-    return 1 if report["failures"] else 0
+def _print_stops(reports: dict[str, dict[str, Any]], failures: dict[str, str], out: Console) -> None:
+    for lab, report in reports.items():
+        out.print(f"[bold red]Stopped {lab}.[/] {report['ended']} waiting commands ended, not done.")
+        for port in report["on_wire_ns"]:
+            out.print(f"  {port}: stop is on the wire")
+        for name, why in report["failures"].items():
+            out.print(f"  [bold red]{name}: {why}[/]")
+        for name in report["no_fail_safe"]:
+            out.print(f"  [yellow]{name}: no fail-safe; nothing but its driver could stop it[/]")
+        out.print(f"Moves are refused until: duodaq stop-all --reset --lab {lab}")
+    for name, why in failures.items():
+        out.print(f"[bold red]{name} was not stopped: {why}[/]")

@@ -52,7 +52,9 @@ def needs_telling(instrument: InstrumentDefinition, broker: Broker) -> bool:
 
 
 def has_fail_safe(instrument: InstrumentDefinition, broker: Broker) -> bool:
-    """Whether something can make `instrument` safe without its driver."""
+    """Whether something can make `instrument` safe without its driver, or it never needs it: a passive one."""
+    if instrument.passive is True:
+        return True
     action = instrument.safe.get(Cause.STOP_ALL) or instrument.safe.get(Cause.SHUTDOWN)
     return stop_bytes(instrument, broker) is not None or (action is not None and action.kind != "stop")
 

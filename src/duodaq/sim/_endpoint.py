@@ -151,11 +151,12 @@ class PtyEndpoint:
             raise FileExistsError(errno.EEXIST, "there is something that is no symlink", str(link))
         fresh = link.with_name(f".{link.name}.{os.getpid()}")
         try:
+            link.parent.mkdir(parents=True, exist_ok=True)
             fresh.unlink(missing_ok=True)
             fresh.symlink_to(device)
             fresh.replace(link)
         except OSError as exc:
-            raise OSError(exc.errno, f"cannot make a link to {device}: {exc.strerror}", str(link)) from exc
+            raise OSError(exc.errno, f"cannot make this link (to {device}): {exc.strerror}", str(link)) from exc
 
 
 class TcpEndpoint:
