@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from duodaq import clock
-from duodaq.errors import DeliveryError, InstrumentError, ReplyTimeoutError
+from duodaq.errors import DeliveryError, InstrumentError, LifecycleError, ReplyTimeoutError
 from duodaq.model import (
     Execute,
     GetParameter,
@@ -24,11 +24,12 @@ from duodaq.model import (
     ParameterEntry,
     PollDefinition,
     PortDefinition,
+    Recover,
     RuntimeStatus,
 )
 from duodaq.ports import Broker
 from duodaq.testing._scripted_port import ScriptedCodec, ScriptedTransport
-from duodaq.v2 import DataDistributor, V2Runtime
+from duodaq.v2 import DataDistributor, RestartInstrument, V2Runtime
 
 
 class NoParameters:
@@ -300,3 +301,61 @@ async def test_a_driver_that_raises_in_every_call_costs_its_callers_only() -> No
                 await runtime.command("wreck", Execute("go"))
         assert await runtime.command("good", Execute("well")) == "well"
         assert runtime.status is RuntimeStatus.RUNNING
+
+
+async def test_a_restart_asked_while_it_is_hung_says_so_at_once_and_hinders_no_recovery() -> None:
+    async with hosted(sleeper(deadline_s=0.1, kill_after_s=0.1)) as runtime:
+        with pytest.raises(ReplyTimeoutError):
+            await runtime.command("sleeper", Execute("sleep"))
+        await until(lambda: status_of(runtime).state is InstrumentState.HUNG)
+        begun_s = clock.monotonic_s()
+        with pytest.raises(LifecycleError, match=r"hung.* — it recovers by itself when the call returns"):
+            await runtime.restart("sleeper")
+        with pytest.raises(LifecycleError, match=r"hung.* — it recovers by itself when the call returns"):
+            await runtime.command("sleeper", Recover())
+        assert clock.monotonic_s() - begun_s < 1.0
+        LET_GO.set()
+        await until(lambda: status_of(runtime).state is InstrumentState.READY)
+        assert await runtime.command("sleeper", Execute("well")) == "well"
+
+
+async def test_a_restart_of_a_driver_that_does_not_return_is_made_up_for_when_it_does() -> None:
+    async with hosted(sleeper()) as runtime:
+        calling = asyncio.create_task(runtime.command("sleeper", Execute("sleep"), 60.0))
+        await until(lambda: runtime.metrics()["instruments"]["sleeper"]["in_hand"] == "sleep")
+        with pytest.raises(LifecycleError, match=r"sleep.* — it recovers by itself when the call returns"):
+            await runtime.submit(RestartInstrument("sleeper", 0.2))
+        await asyncio.gather(calling, return_exceptions=True)
+        assert status_of(runtime).state is InstrumentState.HUNG
+        with pytest.raises(LifecycleError, match=r"it recovers by itself when the call returns"):
+            await runtime.command("sleeper", Recover())
+        LET_GO.set()
+        await until(lambda: status_of(runtime).state is InstrumentState.READY)
+        assert await runtime.command("sleeper", Execute("well")) == "well"
+
+
+async def test_a_restart_that_waits_for_its_driver_ends_with_the_runtime_which_names_the_driver() -> None:
+    async with hosted(sleeper()) as runtime:
+        calling = asyncio.create_task(runtime.command("sleeper", Execute("sleep"), 60.0))
+        await until(lambda: runtime.metrics()["instruments"]["sleeper"]["in_hand"] == "sleep")
+        with pytest.raises(LifecycleError):
+            await runtime.submit(RestartInstrument("sleeper", 0.2))
+        await asyncio.gather(calling, return_exceptions=True)
+        reports = {report.component: report for report in await runtime.stop(1.0)}
+        assert reports["v2.sleeper"].outcome is Outcome.LEAKED
+        assert "sleep" in reports["v2.sleeper"].why
+        LET_GO.set()
+        await clock.pause(0.05)
+        assert runtime.status is RuntimeStatus.STOPPED
+
+
+async def test_a_call_that_is_not_begun_says_what_the_driver_is_busy_with_and_for_how_long() -> None:
+    async with hosted(sleeper()) as runtime:
+        calling = asyncio.create_task(runtime.command("sleeper", Execute("sleep"), 60.0))
+        await until(lambda: runtime.metrics()["instruments"]["sleeper"]["in_hand"] == "sleep")
+        with pytest.raises(
+            ReplyTimeoutError, match=r"not begun within 0\.2 s: the driver has been in sleep for 0\.\d s"
+        ):
+            await runtime.command("sleeper", Execute("well"), 0.2)
+        LET_GO.set()
+        await calling

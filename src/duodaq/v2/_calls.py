@@ -33,10 +33,18 @@ class DriverCalls:
     def __init__(self, instrument: str, kill_after_s: float, figures: Figures, on_hang: Callable[[str], None]) -> None:
         self.thread = DriverThread(f"v2-{instrument}")
         self.in_hand = ""
+        self._begun_s = 0.0
         self._instrument = instrument
         self._kill_after_s = kill_after_s
         self._figures = figures
         self._on_hang = on_hang
+
+    @property
+    def busy_with(self) -> str:
+        """What the driver is in and for how long, as half a sentence; empty if it is in nothing."""
+        if not self.in_hand:
+            return ""
+        return f"the driver has been in {self.in_hand} for {asyncio.get_running_loop().time() - self._begun_s:.1f} s"
 
     async def run(
         self,
@@ -56,7 +64,8 @@ class DriverCalls:
             context: The context variables of whoever asked.
         """
         loop = asyncio.get_running_loop()
-        begun_s, self.in_hand = loop.time(), name
+        begun_s = self._begun_s = loop.time()
+        self.in_hand = name
         future = self.thread.submit(call, context)
         try:
             late = deadline_at is not None and not await _within(future, deadline_at - begun_s)

@@ -99,6 +99,7 @@ class Instrument:
         self._host: DriverHost | None = None
         self._calls: DriverCalls | None = None
         self._task: asyncio.Task[None] | None = None
+        self._revival: asyncio.Task[None] | None = None
         self._started: asyncio.Future[None] | None = None
         self._work: Work | None = None
         self._closing = False
@@ -159,16 +160,30 @@ class Instrument:
         self._task = asyncio.create_task(self._run(), name=f"v2.{self.definition.id}")
         await asyncio.shield(self._started)
 
+    async def restart(self, timeout_s: float) -> None:
+        """Close it within `timeout_s`, and start it again.
+
+        Raises:
+            LifecycleError: It is hung, or its driver does not return. It is connected anew when the call returns.
+            DuodaqError: It could not be connected again; see `start`.
+        """
+        if self._recovers_by_itself:
+            raise self._hung()
+        await self.aclose(timeout_s, "restarting")
+        if self.status.state is not _S.HUNG:
+            await self.start()
+        elif self._calls is not None:
+            self._revival = asyncio.create_task(self._revive(self._calls), name=f"v2.{self.definition.id}.revival")
+            raise self._hung()
+
     def accept(self, work: Work) -> None:
         """Queue `work`, which has a place; refuse it at once while nothing could take it in hand."""
-        state = self.status.state
-        if self._task is None or self._closing:
-            work.fail(StoppedError(f"it is {state}", fate=Fate.NOT_DONE))
-        elif state is _S.HUNG:
-            work.fail(
-                LifecycleError(f"it is hung: {self.status.message}", left="it recovers by itself when the call returns")
-            )
+        if self._recovers_by_itself:
+            work.fail(self._hung())
+        elif self._task is None or self._closing:
+            work.fail(StoppedError(f"it is {self.status.state}", fate=Fate.NOT_DONE))
         else:
+            work.busy_with = self._busy_with
             self.queue.put(work)
 
     def end_moving(self, reason: str) -> int:
@@ -189,9 +204,15 @@ class Instrument:
         Cancellation: what is in hand is cut off at once, as at the end of the time.
         """
         component, begun_s, limit = f"v2.{self.definition.id}", monotonic_s(), Deadline(timeout_s)
+        await self._end_revival()
         task, calls = self._task, self._calls
         if task is None or calls is None:
-            return ComponentReport(component, Outcome.CLEAN)
+            left_behind = calls is not None and calls.thread.busy
+            return (
+                ComponentReport(component, Outcome.LEAKED, self.status.message)
+                if left_behind
+                else (ComponentReport(component, Outcome.CLEAN))
+            )
         hung = self.status.state is _S.HUNG
         self._closing = True
         self._states.change(_S.SHUTTING_DOWN, reason)
@@ -219,6 +240,37 @@ class Instrument:
         self._states.change(_S.DISCONNECTED if gone else _S.HUNG, why)
         outcome = Outcome.LEAKED if not gone else Outcome.FORCED if why else Outcome.CLEAN
         return ComponentReport(component, outcome, why, monotonic_s() - begun_s)
+
+    async def _revive(self, calls: DriverCalls) -> None:
+        """Make up for a restart that its driver did not allow, as soon as its thread has ended."""
+        await calls.thread.ended(None)
+        try:
+            await self.start()
+        except DuodaqError as error:
+            _LOG.warning("not restarted when its call returned", instrument=self.definition.id, error=str(error))
+
+    async def _end_revival(self) -> None:
+        revival, self._revival = self._revival, None
+        if revival is not None:
+            revival.cancel()
+            await asyncio.gather(revival, return_exceptions=True)
+
+    @property
+    def _recovers_by_itself(self) -> bool:
+        """Whether it is hung, and its task or a revival waits for the call to return."""
+        waits = not self._closing if self._task is not None else self._revival is not None
+        return waits and self.status.state is _S.HUNG
+
+    def _hung(self) -> LifecycleError:
+        return LifecycleError(
+            f"it is hung: {self.status.message}",
+            left="it recovers by itself when the call returns",
+            instrument=self.definition.id,
+        )
+
+    def _busy_with(self) -> str:
+        """What the driver is in, for those who wait."""
+        return "" if self._calls is None else self._calls.busy_with
 
     # ── the task ────────────────────────────────────────────────────────────────────────────────────────────────────
 

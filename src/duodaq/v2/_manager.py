@@ -172,7 +172,7 @@ class Manager:
             case v2.StopInstrument():
                 self._own(self._get(command.id).aclose(command.timeout_s), reply, f"v2.stop.{command.id}")
             case v2.RestartInstrument():
-                self._own(_restart(self._get(command.id), command.timeout_s), reply, f"v2.restart.{command.id}")
+                self._own(self._get(command.id).restart(command.timeout_s), reply, f"v2.restart.{command.id}")
             case v2.RemoveInstrument():
                 self._own(self._remove(self._get(command.id), command.timeout_s), reply, f"v2.remove.{command.id}")
             case v2.GetInstrumentList():
@@ -291,11 +291,6 @@ def _own_deadline_s(definition: InstrumentDefinition, command: Command) -> float
         polls = [p for p in definition.polls if p.channel == command.channel]
         return deadline_s(definition, *(name for p in polls for name in (p.call, p.read) if name), command.channel)
     return deadline_s(definition, command_name(command))
-
-
-async def _restart(instrument: Instrument, timeout_s: float) -> None:
-    await instrument.aclose(timeout_s, "restarting")
-    await instrument.start()
 
 
 def _answer(reply: asyncio.Future[Any], result: Any = None, *, error: DuodaqError | None = None) -> None:

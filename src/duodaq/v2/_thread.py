@@ -72,8 +72,8 @@ class DriverThread:
             self._closed = True
             self._jobs.put(None)
 
-    async def ended(self, timeout_s: float) -> bool:
-        """Wait until the thread has ended, `timeout_s` at most; whether it has."""
+    async def ended(self, timeout_s: float | None) -> bool:
+        """Wait until the thread has ended, `timeout_s` at most (None: as long as that takes); whether it has."""
         await asyncio.wait({self._ended}, timeout=timeout_s)
         if self._ended.done():
             self._thread.join(1.0)  # it is in its last instruction

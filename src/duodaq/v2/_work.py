@@ -40,6 +40,7 @@ class Work:
         self.in_hand = False
         self.has_place = False
         self.on_end: Callable[[Work], None] | None = None
+        self.busy_with: Callable[[], str] | None = None
         self.deadline_at = None if deadline_s is None else loop.time() + deadline_s
         self._timer = None if self.deadline_at is None else loop.call_at(self.deadline_at, self.expire)
         self.reply.add_done_callback(self._ended)
@@ -91,7 +92,8 @@ class Work:
         if self.in_hand:
             self.fail(ReplyTimeoutError(f"the driver did not return {within}", fate=Fate.UNKNOWN))
         elif self.has_place:
-            self.fail(ReplyTimeoutError(f"not begun {within}: the instrument is busy", fate=Fate.NOT_DONE))
+            busy = (self.busy_with() if self.busy_with is not None else "") or "the instrument is busy"
+            self.fail(ReplyTimeoutError(f"not begun {within}: {busy}", fate=Fate.NOT_DONE))
         else:
             self.fail(MailboxFullError(f"no room in its queue of {CAPACITY} {within}", fate=Fate.NOT_DONE))
 
