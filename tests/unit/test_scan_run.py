@@ -95,6 +95,18 @@ def test_points_come_out_as_tables_with_units() -> None:
     assert table.schema.field("stage_x").metadata == {b"unit": b"mm"}
 
 
+def test_what_is_given_with_a_scan_is_in_the_run_and_in_both_of_its_tables() -> None:
+    given = {"sample": "knife 3", "power_mW": 2.5, "offsets": np.arange(2)}
+    run = run_scan(FakeAxis(), [0.0], [FakeReader("dmm", "voltage")], progress=False, metadata=given)
+    assert run.metadata.keys() == given.keys()
+    attributes = run.to_xarray().attrs
+    assert (attributes["sample"], attributes["power_mW"], attributes["uid"]) == ("knife 3", 2.5, run.uid)
+    written = run.to_arrow().schema.metadata
+    assert written[b"sample"] == b"knife 3"
+    assert written[b"offsets"] == b"[0, 1]"
+    assert written[b"uid"] == run.uid.encode()
+
+
 def test_a_position_beyond_the_limits_is_refused_before_anything_moves() -> None:
     axis = FakeAxis()
     with pytest.raises(OutOfRangeError, match="26 mm is outside the limits 0 … 25 mm — nothing moved"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,14 @@ if TYPE_CHECKING:
     import xarray
 
 Document = dict[str, Any]
+
+_ENGINES_OWN = frozenset(
+    {
+        *("uid", "time", "scan_id", "versions", "hints", "detectors", "motors", "num_points", "num_intervals"),
+        *("plan_type", "plan_name", "plan_args", "plan_pattern", "plan_pattern_module", "plan_pattern_args"),
+    }
+)
+"""What Bluesky writes into each start document by itself."""
 
 
 class ScanRun:
@@ -45,6 +54,11 @@ class ScanRun:
         return self.start.get("uid", "")
 
     @property
+    def metadata(self) -> dict[str, Any]:
+        """What the caller gave with the scan, such as its sample."""
+        return {name: value for name, value in self.start.items() if name not in _ENGINES_OWN}
+
+    @property
     def complete(self) -> bool:
         """Whether every planned point was taken."""
         return len(self.events) == self.planned and self.stop.get("exit_status") == "success"
@@ -66,16 +80,19 @@ class ScanRun:
         return list(self.descriptor.get("data_keys", {}))
 
     def to_arrow(self) -> pa.Table:
-        """All points as a table; array fields become lists. Units are in the fields' metadata."""
+        """All points as a table; array fields become lists. Units are in the fields' metadata.
+
+        The schema's metadata has the run's uid and what was given with the scan: text as it is, all else as JSON.
+        """
         columns: dict[str, Any] = {"time": pa.array([int(e["time"] * 1e9) for e in self.events], pa.timestamp("ns"))}
         columns |= {name: [np.asarray(e["data"][name]).tolist() for e in self.events] for name in self.fields()}
         table = pa.table(columns)
         units = self.units
         named = [f.with_metadata({"unit": units[f.name]}) if units.get(f.name) else f for f in table.schema]
-        return table.cast(pa.schema(named))
+        return table.cast(pa.schema(named, {name: _as_text(value) for name, value in self._attributes().items()}))
 
     def to_xarray(self) -> xarray.Dataset:
-        """All points as a Dataset over the scanned axis.
+        """All points as a Dataset over the scanned axis; its attrs are the uid and what was given with the scan.
 
         Raises:
             ImportError: xarray is not installed; it comes with duodaq[scan].
@@ -85,7 +102,10 @@ class ScanRun:
         units = self.units
         variables = {n: (self._dims(n), self[n], {"units": units[n]}) for n in self.fields() if n != self.axis}
         coordinate = (self.axis, self[self.axis], {"units": units[self.axis]})
-        return xarray.Dataset(variables, coords={self.axis: coordinate}, attrs={"uid": self.uid})
+        return xarray.Dataset(variables, coords={self.axis: coordinate}, attrs=self._attributes())
+
+    def _attributes(self) -> dict[str, Any]:
+        return {**self.metadata, "uid": self.uid}
 
     def _dims(self, field: str) -> tuple[str, ...]:
         return (self.axis, *(f"{field}_{i}" for i in range(self[field].ndim - 1)))
@@ -93,6 +113,14 @@ class ScanRun:
     def __repr__(self) -> str:
         how = "complete" if self.complete else self.stop.get("exit_status", "under way")
         return f"<scan of {self.axis}: {len(self)} of {self.planned} points, {how}>"
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
 class ScanInterruptedError(DuodaqError):

@@ -105,3 +105,7 @@ class ShutdownReport(msgspec.Struct, frozen=True):
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON."""
         return {"clean": self.clean, **msgspec.to_builtins(self)}
+
+    def __repr__(self) -> str:
+        unclean = [f"{c.component} {c.outcome}" for c in self.components if c.outcome is not Outcome.CLEAN]
+        return f"<shutdown in {self.took_s:.2f} s: {', '.join(unclean) or 'clean'}>"
