@@ -483,3 +483,21 @@ async def test_a_shutdown_during_the_addition_of_a_worker_leaves_nothing_of_it(
     for end in await asyncio.gather(*adding):
         assert end is None or isinstance(end, DuodaqError), end
     assert not any(one.connected for one in made if not isinstance(one, asyncio.Future))
+
+
+async def test_a_stop_all_beside_a_lost_line_is_sent_first_when_the_line_is_back(lab: Bench) -> None:
+    controller = await lab.simulator("esp300")
+    manager = lab.manager([lab.stage()], [lab.serial_port("stage", controller, "esp300")])
+    await manager.start()
+    table = await lab.table()
+    await manager.command("stage", Execute("configure", ("x", 0.5)))
+    moving = asyncio.ensure_future(outcome(manager.command("stage", Execute("move", ("x", 20.0)), 60.0)))
+    assert await until(lambda: table.state().moving[1], 5.0)
+    await asyncio.to_thread(controller.unplug)
+    assert await until(lambda: str(manager.health().ports[0].state) != "open", 5.0)
+    report = await manager.stop_all()
+    assert "stage" in report.failures
+    assert table.state().moving[1]
+    await asyncio.to_thread(controller.replug)
+    assert await until(lambda: not table.state().moving[1], 10.0)
+    await moving

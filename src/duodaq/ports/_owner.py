@@ -15,7 +15,8 @@ The rules that whoever edits this file must keep:
 6.  Whether bytes may move something is decided when they are about to be written, never when they were queued.
 7.  A ticket is given back by its holder, or taken when its holder is dead, or ended by the port; all three are the same
     call (`end`), which may come twice and cuts an exchange that is still in hand.
-8.  A lost line fails everybody who holds or waits. What was in hand is unknown; what waited was never sent.
+8.  A lost line fails everybody who holds or waits. What was in hand is unknown; what waited was never sent. Only the
+    stop of a stop-all is owed: it is sent first when the line is back, unless the latch was lifted meanwhile.
 9.  `_pump` is the only place that begins anything. It is a loop, not a recursion: callbacks may call back in here.
 """
 
@@ -81,6 +82,7 @@ class PortOwner:
         self._hand: Exchange | None = None
         self._next: deque[Exchange] = deque()
         self._urgent: deque[Exchange] = deque()
+        self._owed_stop: Exchange | None = None
         self._broken: Exchange | None = None
         self._stray_at_s: float | None = None
         self._silent = False
@@ -116,6 +118,10 @@ class PortOwner:
         """The transport is open and its far end is the right one."""
         self.state = PortState.OPEN
         self._broken, self._stray_at_s, self._silent = None, None, False
+        owed, self._owed_stop = self._owed_stop, None
+        if owed is not None and self._latch.closed:
+            _log.warning("the stop that a lost line could not take is sent now", port=self.name)
+            self._urgent.append(owed)
         self._pump()
 
     async def aclose(self, timeout_s: float) -> None:
@@ -419,6 +425,8 @@ class PortOwner:
         if ends_moving:
             self.end_moving()
         if self.state not in (PortState.OPEN, PortState.RESYNC):
+            if self.state is PortState.LOST and self._latch.closed:
+                self._owed_stop = _once_more(exchange)
             exchange.done(b"", self._not_open())
             return
         self._urgent.append(exchange)
@@ -546,3 +554,8 @@ class PortOwner:
             copies=books.copies,
             last_error=books.last_error,
         )
+
+
+def _once_more(stop: Exchange) -> Exchange:
+    """The same stop again, for which nobody waits any more."""
+    return Exchange(stop.ticket, stop.request, stop.framing, stop.timeout_s, lambda _reply, _error: None, stop.trace_id)
