@@ -312,6 +312,14 @@ async def test_an_instrument_that_cannot_connect_degrades_and_is_tried_again() -
             await runtime.command("lamp", Recover())
 
 
+async def test_a_constructor_that_fails_is_told_with_what_it_raised_and_on_which_line() -> None:
+    line = Lamp.__init__.__code__.co_firstlineno + 2
+    async with running(stanza(args={"fails": "no light"})) as runtime:
+        (status,) = runtime.instruments()
+        assert "OSError: [Errno 5] no light" in status.message
+        assert status.message.endswith(f", at {__file__}:{line}")
+
+
 async def test_a_required_instrument_that_cannot_connect_fails_the_start_and_rolls_it_back() -> None:
     runtime = V2Runtime(Broker(), FakeParameters(), DataDistributor())
     await runtime.add(InstrumentDefinition("good", "v2", Lamp))

@@ -207,6 +207,16 @@ async def test_one_that_is_not_required_degrades_it_and_can_be_recovered() -> No
 
 
 @virtual_time
+async def test_an_actor_that_fails_to_start_says_what_was_raised_and_on_which_line_of_it() -> None:
+    Toy.device["dead"] = "a"
+    runtime, _ = await running(toy("a", restart="never"))
+    line = Toy.connect.__code__.co_firstlineno + 2
+    (status,) = runtime.instruments()
+    assert status.message == f"OSError: dead, at {__file__}:{line}"
+    await runtime.stop(5)
+
+
+@virtual_time
 async def test_an_operation_ends_with_its_asker_and_with_its_deadline() -> None:
     runtime, _ = await running(toy("a"))
     assert await runtime.command("a", Execute("glide", (20.0,))) == "there"

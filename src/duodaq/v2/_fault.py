@@ -29,15 +29,15 @@ _GONE = frozenset(
 _REFUSALS = (ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
 
 
-def typed_error(error: BaseException, instrument: str, command: str) -> DuodaqError:
+def typed_error(error: BaseException, instrument: str, command: str, text: str = "") -> DuodaqError:
     """`error` as the caller gets it: typed, naming instrument and command, with the original as its cause.
 
     A value, type or name that the driver's own checks refuse becomes a RefusedError (a ValueError); everything else an
-    InstrumentError that carries the driver's own class and words.
+    InstrumentError that carries the driver's own class and words, or `text` instead of those.
     """
     if isinstance(error, DuodaqError):
         return error.about(instrument=instrument, command=command)
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    text = text or (f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
     typed: DuodaqError
     if isinstance(error, _REFUSALS):
         typed = RefusedError(f"the driver said no: {text}", text=str(error), instrument=instrument, command=command)

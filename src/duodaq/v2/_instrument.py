@@ -49,7 +49,7 @@ from duodaq.model import (
     StartAcquisition,
     StopAcquisition,
 )
-from duodaq.telemetry import get_logger
+from duodaq.telemetry import get_logger, told
 from duodaq.v2._calls import CallResult, DriverCalls
 from duodaq.v2._fault import is_lost, is_recoverable, typed_error
 from duodaq.v2._figures import Figures
@@ -341,7 +341,7 @@ class Instrument:
         if result is None:
             return
         if result.error is not None:
-            self._lose(typed_error(result.error, self.definition.id, "connect"))
+            self._lose(typed_error(result.error, self.definition.id, "connect", told(result.error)))
             return
         self._link.connected()
         self._settings.accept(result.value)

@@ -29,7 +29,7 @@ from duodaq.model import (
     may_change,
 )
 from duodaq.ports import Broker
-from duodaq.telemetry import get_logger
+from duodaq.telemetry import get_logger, told
 from duodaq.v4._drivers import ActorKind
 from duodaq.v4._message import ActorState
 from duodaq.v4._operation import Operation
@@ -112,12 +112,11 @@ class Resident:
                 stop_timeout_s=float(self.definition.options.get("stop_timeout_s", _UNWIND_S)),
             )
         except Exception as error:
-            self.report(InstrumentState.ERROR, str(error), recoverable=not isinstance(error, ConfigError))
+            why = str(error) if isinstance(error, DuodaqError) else told(error)
+            self.report(InstrumentState.ERROR, why, recoverable=not isinstance(error, ConfigError))
             if isinstance(error, DuodaqError):
                 raise error.about(instrument=self.definition.id, command="start", port=self.definition.port) from None
-            raise LifecycleError(
-                f"it did not start: {error!r}", instrument=self.definition.id, command="start"
-            ) from error
+            raise LifecycleError(f"it did not start: {why}", instrument=self.definition.id, command="start") from error
 
     def report(self, state: InstrumentState, message: str, *, recoverable: bool = True) -> None:
         """Take note of its state."""
@@ -263,7 +262,9 @@ class Resident:
             self.report(InstrumentState.ACQUIRING if acquiring else InstrumentState.READY, "")
 
     async def _gave_up(self, escalation: Escalation) -> None:
-        self.report(InstrumentState.ERROR, f"gave up: {escalation.why}; the last error was {escalation.error}")
+        last = escalation.error
+        why = str(last) if isinstance(last, DuodaqError) else told(last)
+        self.report(InstrumentState.ERROR, f"gave up: {escalation.why}; the last error was {why}")
         await self._make_safe()
 
     async def _make_safe(self) -> None:
