@@ -28,7 +28,8 @@ err = Console(stderr=True, highlight=False)
 FAILED = 1
 WRONG = 2
 
-LabFile = Annotated[Path, typer.Argument(metavar="LAB.toml", help="The lab file.")]
+# readable=False: what cannot be read is said by the lab file's own reader, with what to do about it
+LabFile = Annotated[Path, typer.Argument(metavar="LAB.toml", help="The lab file.", readable=False)]
 LabName = Annotated[str | None, typer.Option("--lab", help="Which running lab, if there are several.")]
 
 
