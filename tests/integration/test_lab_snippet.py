@@ -16,7 +16,7 @@ import pytest
 import duodaq
 from duodaq.app import LabClient
 from duodaq.bluesky import ScanRun
-from duodaq.errors import LifecycleError, OutOfRangeError, RefusedError, UnsafeStateError
+from duodaq.errors import LifecycleError, OutOfRangeError, PortBusyError, RefusedError, UnsafeStateError
 
 pytest.importorskip("pymeasure")
 pytestmark = pytest.mark.serial
@@ -37,7 +37,8 @@ def use(lab: LabClient) -> ScanRun:
     assert data.voltage.shape == (3,)
     assert data.voltage.attrs["units"] == "V"
     assert data.stage_x.values == pytest.approx([0.0, 0.5, 1.0], abs=1e-3)
-    assert run.start["sample"] == "knife 3"
+    assert run.start["sample"] == data.attrs["sample"] == run.metadata["sample"] == "knife 3"
+    assert run.metadata.keys() == {"sample"}
     lab.stop_all()
     with pytest.raises(UnsafeStateError, match="stop-all is latched"):
         lab.stage.x.move(2.0)
@@ -54,6 +55,17 @@ def test_a_private_lab_does_all_of_it(simulated_lab: Any) -> None:
     assert simulated_lab.is_safe()
     with pytest.raises(LifecycleError, match="closed"):
         lab.stage.x.move(1.0)
+
+
+def test_who_opens_a_lab_twice_in_one_program_is_told_to_close_it_first(simulated_lab: Any) -> None:
+    with duodaq.open(simulated_lab.file) as lab:
+        with pytest.raises(PortBusyError) as caught:
+            duodaq.open(simulated_lab.file)
+        assert f"this program has it open already, as lab {simulated_lab.name} — lab.close() first" in str(caught.value)
+        assert "another program" not in str(caught.value)
+        assert lab.dmm.read("voltage").unit == "V"
+    with duodaq.open(simulated_lab.file) as again:
+        assert again.name == lab.name
 
 
 def test_it_works_inside_a_running_loop_as_jupyter_has(simulated_lab: Any) -> None:

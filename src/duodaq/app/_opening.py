@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
 from duodaq.config import line_of
 from duodaq.errors import PortBusyError, PortError, PortOpenError
 from duodaq.model import LabDefinition
-from duodaq.ports import PortStatus
+from duodaq.ports import PortState, PortStatus
+
+LABS_HERE: WeakSet[Any] = WeakSet()
+"""The private labs that this program opened and that may still run."""
 
 
 def explain(error: PortError, lab: LabDefinition, ports: Iterable[PortStatus]) -> PortError:
@@ -20,11 +25,25 @@ def explain(error: PortError, lab: LabDefinition, ports: Iterable[PortStatus]) -
     line = line_of(lab.file, "ports", found.name) if lab.file is not None else None
     place = ":".join(str(part) for part in (lab.file, line) if part is not None)
     where = ": ".join(part for part in (place, f"ports.{found.name}") if part)
+    if isinstance(error, PortBusyError) and _has_open(Path(f"/proc/{os.getpid()}"), os.path.realpath(found.address)):
+        return _open_here(f"{where}: {found.address}", found.address)
     what = f"{where}: {found.address}: {error.what}"
     if isinstance(error, PortOpenError):
         return PortOpenError(what, left=error.left)
     holder = ", ".join(programs_holding(found.address))
     return PortBusyError(f"{what}: {holder}" if holder else what, holder=holder or None, left=error.left)
+
+
+def _open_here(where: str, address: str) -> PortBusyError:
+    """The error of who opens a device twice in one program, most often by running a notebook's cell again."""
+    lab = next((lab.definition.name for lab in list(LABS_HERE) if _has(lab.manager.broker.status(), address)), None)
+    what = f"{where}: this program has it open already" + (f", as lab {lab}" if lab else "")
+    holder = f"this program (process {os.getpid()})"
+    return PortBusyError(what, holder=holder, left="lab.close() first" if lab else "close it there first")
+
+
+def _has(ports: Iterable[PortStatus], address: str) -> bool:
+    return any(port.address == address and port.state is not PortState.CLOSED for port in ports)
 
 
 def programs_holding(device: str) -> Iterator[str]:

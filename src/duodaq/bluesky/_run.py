@@ -89,7 +89,7 @@ class ScanRun:
         table = pa.table(columns)
         units = self.units
         named = [f.with_metadata({"unit": units[f.name]}) if units.get(f.name) else f for f in table.schema]
-        return table.cast(pa.schema(named, {name: _as_text(value) for name, value in self._attributes().items()}))
+        return table.cast(pa.schema(named, self._written_attributes()))
 
     def to_xarray(self) -> xarray.Dataset:
         """All points as a Dataset over the scanned axis; its attrs are the uid and what was given with the scan.
@@ -107,6 +107,9 @@ class ScanRun:
     def _attributes(self) -> dict[str, Any]:
         return {**self.metadata, "uid": self.uid}
 
+    def _written_attributes(self) -> dict[bytes, bytes]:
+        return {name.encode(): _as_text(value).encode() for name, value in self._attributes().items()}
+
     def _dims(self, field: str) -> tuple[str, ...]:
         return (self.axis, *(f"{field}_{i}" for i in range(self[field].ndim - 1)))
 
@@ -120,7 +123,7 @@ def _as_text(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 class ScanInterruptedError(DuodaqError):
