@@ -4,11 +4,12 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from duodaq.app._channel import Channel, LocalChannel, RemoteChannel
-from duodaq.app._handles import AxisHandle, InstrumentHandle
+from duodaq.app._handles import AxisHandle, InstrumentHandle, is_number
 from duodaq.app._lab import Lab
+from duodaq.app._opening import LABS_HERE
 from duodaq.app._rendezvous import find_lab
 from duodaq.errors import LifecycleError
 from duodaq.telemetry import configure_logging
@@ -87,7 +88,7 @@ class LabClient:
         self,
         axis: AxisHandle,
         positions: Iterable[float],
-        read: Iterable[InstrumentHandle],
+        read: InstrumentHandle | Iterable[InstrumentHandle],
         *,
         settle_s: float = 0.0,
         progress: bool = True,
@@ -98,21 +99,23 @@ class LabClient:
 
         Args:
             positions: In the axis's unit; checked against its limits before anything moves.
+            read: One instrument or several.
             settle_s: How long to wait after each move, in seconds.
             progress: Show a progress bar.
             on_document: Called with each of Bluesky's documents, in the scan's own thread.
-            metadata: Goes with the run: ``sample="knife 3"``.
+            metadata: Goes with the run, and into its tables: ``sample="knife 3"``.
 
         Raises:
+            TypeError: Something else was given than an axis, numbers, and instruments. Nothing moved.
             OutOfRangeError: A position is beyond the limits. Nothing moved.
             ScanInterruptedError: Something failed at a point, or Ctrl-C. The axis is stopped; its `run` has the points.
         """
         from duodaq.bluesky import run_scan
 
         return run_scan(
-            axis,
-            list(positions),
-            list(read),
+            _axis(axis),
+            _positions(positions),
+            _instruments(read),
             settle_s=settle_s,
             progress=progress,
             metadata=metadata,
@@ -131,7 +134,10 @@ def open_lab(file: str | Path) -> LabClient:
         ConfigError: Something in the file is wrong. Nothing was started.
         DuodaqError: It could not be started. Nothing was left open.
     """
-    return _client(LocalChannel(Lab.from_file(file)))
+    lab = Lab.from_file(file)
+    channel = LocalChannel(lab)
+    LABS_HERE.add(lab)
+    return _client(channel)
 
 
 def connect(lab: str | None = None) -> LabClient:
@@ -156,3 +162,35 @@ def _client(channel: Channel) -> LabClient:
     except BaseException:
         channel.close()
         raise
+
+
+def _axis(given: Any) -> AxisHandle:
+    if isinstance(given, AxisHandle):
+        return given
+    if isinstance(given, InstrumentHandle):
+        names = ", ".join(f"lab.{given.id}.{name}" for name in given.axes)
+        hint = f"name one of its axes: {names}" if names else "it has no axes"
+        raise TypeError(f"a scan moves an axis, and lab.{given.id} is an instrument; {hint}")
+    raise TypeError(f"a scan moves an axis such as lab.stage.x (without quotes); {given!r} is none")
+
+
+def _positions(given: Any) -> list[float]:
+    wanted = "the positions of a scan are numbers in a list, such as [2.0, 2.5]"
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{wanted}; {given!r} is none")
+    found: list[Any] = list(cast("Iterable[Any]", given))
+    if wrong := [one for one in found if not is_number(one)]:
+        raise TypeError(f"{wanted}; {wrong[0]!r} is no number")
+    return found
+
+
+def _instruments(given: Any) -> list[InstrumentHandle]:
+    wanted = "a scan reads instruments, such as read=[lab.dmm]"
+    if isinstance(given, InstrumentHandle):
+        return [given]
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{wanted}; {given!r} is none")
+    found: list[Any] = list(cast("Iterable[Any]", given))
+    if wrong := [one for one in found if not isinstance(one, InstrumentHandle)]:
+        raise TypeError(f"{wanted}; {wrong[0]!r} is none")
+    return found

@@ -166,6 +166,7 @@ class AxisHandle:
         """Move there and wait until the axis has arrived.
 
         Raises:
+            TypeError: It is no number. Nothing was sent.
             OutOfRangeError: Beyond the limits. Nothing was sent.
             UnsafeStateError: A stop is latched. Nothing was sent.
         """
@@ -173,12 +174,13 @@ class AxisHandle:
 
     def move_by(self, distance: float, deadline_s: float | None = None) -> None:
         """Move by a distance and wait until the axis has arrived."""
-        begin = partial(self._instrument.call_soon, "move_relative", self.axis, float(distance), deadline_s=deadline_s)
+        by = self._number(distance)
+        begin = partial(self._instrument.call_soon, "move_relative", self.axis, by, deadline_s=deadline_s)
         self._carry_out(begin)
 
     def move_soon(self, position: float, deadline_s: float | None = None) -> concurrent.futures.Future[Any]:
         """Begin a move; the future ends when the axis has arrived. Cancelling it stops the axis."""
-        return self._instrument.call_soon("move", self.axis, float(position), deadline_s=deadline_s)
+        return self._instrument.call_soon("move", self.axis, self._number(position), deadline_s=deadline_s)
 
     def home(self, deadline_s: float | None = None) -> None:
         """Search the home position and wait until it is found."""
@@ -196,6 +198,11 @@ class AxisHandle:
         limits = f", {self.limits[0]:g} … {self.limits[1]:g}" if self.limits else ""
         return f"<axis {self._instrument.id}.{self.axis}, {self.unit}{limits}>"
 
+    def _number(self, given: Any) -> float:
+        if not is_number(given):
+            raise TypeError(f"{self._instrument.id}.{self.axis} moves to a number, in {self.unit}; {given!r} is none")
+        return float(given)
+
     def _carry_out(self, begin: Callable[[], concurrent.futures.Future[Any]]) -> None:
         try:
             self._channel.wait(begin())
@@ -203,6 +210,11 @@ class AxisHandle:
             if not isinstance(error, Exception):  # Ctrl-C: the axis must not go on alone
                 self.stop()
             raise
+
+
+def is_number(given: Any) -> bool:
+    """Whether it is one number; also one of numpy's, but neither text nor a truth value."""
+    return hasattr(given, "__float__") and not isinstance(given, bool) and getattr(given, "shape", ()) == ()
 
 
 class DriverProxy:

@@ -1,0 +1,80 @@
+"""What a script gives by mistake to a scan or a move is refused in a sentence that says what is wanted."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from duodaq.app import LabClient
+from duodaq.bluesky import ScanInterruptedError
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:bluesky.*")
+
+AXIS = {"name": "x", "unit": "mm", "limits": (0.0, 25.0)}
+STAGE = {"id": "stage", "runtime": "v4", "driver": "duodaq:Esp300", "axes": [AXIS]}
+DMM = {"id": "dmm", "runtime": "v2", "driver": "a:B", "axes": []}
+
+
+class Silent:
+    """A lab that says what it consists of, and notes what else is asked of it."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def request(self, op: str, params: dict[str, Any]) -> Any:
+        if op == "describe":
+            return {"lab": "bench", "instruments": [STAGE, DMM]}
+        self.asked.append(op)
+        return []
+
+    def submit(self, op: str, params: dict[str, Any], convert: Any = None) -> concurrent.futures.Future[Any]:
+        self.asked.append(op)
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        future.set_result(None)
+        return future
+
+    def wait(self, future: concurrent.futures.Future[Any]) -> Any:
+        return future.result()
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda lab: lab.scan("stage.x", [1.0], read=[]), r"an axis such as lab.stage.x \(without quotes\); 'stage.x'"),
+        (lambda lab: lab.scan(lab.dmm, [1.0], read=[]), "lab.dmm is an instrument; it has no axes"),
+        (lambda lab: lab.scan(lab.stage, [1.0], read=[]), "name one of its axes: lab.stage.x"),
+        (lambda lab: lab.scan(lab.stage.x, 1.0, read=[]), "numbers in a list, such as .*; 1.0 is none"),
+        (lambda lab: lab.scan(lab.stage.x, ["1"], read=[]), "'1' is no number"),
+        (lambda lab: lab.scan(lab.stage.x, [1.0], read="dmm"), r"read=\[lab.dmm\]; 'dmm' is none"),
+        (lambda lab: lab.scan(lab.stage.x, [1.0], read=["dmm"]), r"read=\[lab.dmm\]; 'dmm' is none"),
+        (lambda lab: lab.scan(lab.stage.x, [1.0], read=lab.stage.x), r"read=\[lab.dmm\]; <axis stage.x"),
+        (lambda lab: lab.stage.x.move("three"), "stage.x moves to a number, in mm; 'three' is none"),
+        (lambda lab: lab.stage.x.move([3.0]), r"\[3.0\] is none"),
+        (lambda lab: lab.stage.x.move_by(None), "in mm; None is none"),
+    ],
+)
+def test_a_mistake_is_told_and_nothing_is_asked_of_the_lab(ask: Callable[[LabClient], Any], said: str) -> None:
+    channel = Silent()
+    with pytest.raises(TypeError, match=said):
+        ask(LabClient(channel))
+    assert channel.asked == []
+
+
+def test_a_number_of_numpy_is_a_number() -> None:
+    channel = Silent()
+    LabClient(channel).stage.x.move(np.float64(3.0))
+    assert channel.asked == ["command"]
+
+
+def test_one_instrument_to_read_needs_no_list() -> None:
+    channel = Silent()
+    lab = LabClient(channel)
+    with pytest.raises(ScanInterruptedError):  # this lab answers nothing that could be a point
+        lab.scan(lab.stage.x, np.array([1.0, 2.0]), read=lab.dmm, progress=False)
+    assert "channels" in channel.asked
