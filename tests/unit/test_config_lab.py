@@ -203,8 +203,23 @@ def test_notes_say_what_delays_a_stop_and_what_nothing_makes_safe(tmp_path: Path
     assert "port dmm (127.0.0.1:5025, scpi), used by dmm: a stop waits for the exchange in hand, at most " in notes
     assert "chopper: no fail-safe: it has no wire path" in notes
     assert "dmm: no stop bytes" in notes
+    assert "passive = true" in notes
     assert "stage: no" not in notes
     assert "safe state shutdown: stop, crash: stop, stop_all: stop" in notes
+
+
+@pytest.mark.parametrize(
+    "stanza",
+    [
+        'runtime = "v2"\ndriver = "./d.py:D"\nport = "p"\npassive = true\n',
+        'runtime = "v2"\ndriver = "./d.py:D"\npassive = true\n',
+        'runtime = "v4"\ndriver = "duodaq:Newport1830C"\nport = "n"\n',
+    ],
+)
+def test_notes_ask_no_stop_of_what_neither_moves_nor_emits(stanza: str, tmp_path: Path) -> None:
+    meter = '[ports.n]\ntcp = "a:2"\ncodec = "newport1830c"\n'
+    notes = describe(lab_of(f"{ONE_PORT}{meter}[instruments.i]\n{stanza}", tmp_path))
+    assert [note for note in notes if note.startswith("i: no")] == []
 
 
 def test_notes_name_workers_and_calls_that_may_take_for_ever(tmp_path: Path) -> None:

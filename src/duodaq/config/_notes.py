@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from duodaq.config._checks import address_of, is_stoppable
+from duodaq.config._driver_lookup import built_in
 from duodaq.drivers import codec
 from duodaq.model import Cause, InstrumentDefinition, LabDefinition, PortDefinition
 
@@ -57,17 +58,32 @@ def _action(instrument: InstrumentDefinition, cause: Cause) -> str:
     return {"call": f"call {action.call}", "bytes": f"bytes {action.data!r}"}.get(action.kind, action.kind)
 
 
-def _warnings(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterator[str]:
+_PASSIVE_ACTORS = frozenset({"Newport1830C"})
+"""The built-in actors of which nothing moves or emits."""
+
+
+def _needs_no_stop(instrument: InstrumentDefinition) -> bool:
+    return instrument.passive is True or built_in(str(instrument.driver)) in _PASSIVE_ACTORS
+
+
+def _unreachable(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterator[str]:
+    if _needs_no_stop(instrument):
+        return
     if instrument.port is None:
         yield (
             f"{instrument.id}: no fail-safe: it has no wire path, so nothing can make it safe when its driver hangs "
             "or its process dies"
         )
     elif not is_stoppable(instrument, lab):
+        passive = "; if it neither moves nor emits, passive = true" if instrument.runtime == "v2" else ""
         yield (
             f"{instrument.id}: no stop bytes: stop and stop-all reach it through its driver only; if its protocol has "
-            'any, add stop = "…"'
+            f'any, add stop = "…"{passive}'
         )
+
+
+def _warnings(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterator[str]:
+    yield from _unreachable(instrument, lab)
     for name, limit in {"calls": instrument.deadline_s, **instrument.method_deadline_s}.items():
         if limit is None:
             yield f"{instrument.id}: {name} may take for ever (deadline never): a hang there is not noticed"
