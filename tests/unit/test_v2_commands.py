@@ -331,13 +331,24 @@ async def test_a_required_instrument_that_cannot_connect_fails_the_start_and_rol
 
 
 async def test_a_wrong_stanza_names_its_key_and_is_not_tried_again() -> None:
-    async with running(InstrumentDefinition("lamp", "v2", "nowhere.at_all:Lamp")) as runtime:
+    async with running(stanza(args={"colour": "red"})) as runtime:
         status = runtime.instruments()[0]
         assert status.state is InstrumentState.ERROR
         assert not status.recoverable
-        assert "instruments.lamp.driver" in status.message
-        with pytest.raises(ConfigError, match="there is no module 'nowhere'"):
+        assert "instruments.lamp.args" in status.message
+        with pytest.raises(ConfigError, match="unexpected keyword argument 'colour'"):
             await runtime.restart("lamp")
+
+
+async def test_a_driver_that_cannot_be_loaded_fails_the_start_and_rolls_it_back() -> None:
+    runtime = V2Runtime(Broker(), FakeParameters(), DataDistributor())
+    await runtime.add(stanza())
+    await runtime.add(InstrumentDefinition("dim", "v2", "nowhere.at_all:Lamp"))
+    with pytest.raises(ConfigError, match="there is no module 'nowhere'") as caught:
+        await runtime.start(5.0)
+    assert caught.value.key == "instruments.dim.driver"
+    assert runtime.status is RuntimeStatus.FAILED
+    assert {status.state for status in runtime.instruments()} == {InstrumentState.DISCONNECTED}
 
 
 async def test_a_restart_makes_a_new_driver_and_disturbs_nobody() -> None:

@@ -1,7 +1,7 @@
 """The lab file: one TOML file in, a `LabDefinition` or one clear error out."""
 
-from duodaq.config._lines import line_of
+from duodaq.config._lines import in_file, line_of
 from duodaq.config._load import load_lab
 from duodaq.config._notes import describe
 
-__all__ = ["describe", "line_of", "load_lab"]
+__all__ = ["describe", "in_file", "line_of", "load_lab"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
+from duodaq.config._ancestry import is_no_actor
 from duodaq.config._complaints import Said, complaints
 from duodaq.config._driver_lookup import BUILT_IN_CODECS, DriverMissingError, built_in, find_driver
 from duodaq.config._options import CLASSIC_KEYS, OPTIONS
@@ -131,6 +132,8 @@ def _driver_exists(instrument: InstrumentDefinition, lab: LabDefinition) -> Iter
         return
     if built_in(driver) and instrument.runtime == "v2":
         yield path, f'"{driver}" is an actor, and actors live in v4', 'Write runtime = "v4"'
+    if not built_in(driver) and instrument.runtime == "v4" and is_no_actor(driver, lab.directory):
+        yield path, f'"{driver}" is no actor (no InstrumentActor), and v4 hosts actors only', 'Write runtime = "v2"'
 
 
 def _port_fits(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterator[Said]:

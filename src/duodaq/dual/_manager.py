@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from duodaq.bridge import Bridge, ParameterTable
 from duodaq.clock import Deadline, monotonic_s, utc_ns
+from duodaq.config import in_file
 from duodaq.dataplane import Hub, Subscription
 from duodaq.drivers import codec as find_codec
 from duodaq.dual._health import Health, StateChange
@@ -23,7 +24,7 @@ from duodaq.dual._safety import (
 from duodaq.dual._shutdown import ShutdownRun
 from duodaq.dual._side import Side
 from duodaq.dual._watch import Watch
-from duodaq.errors import LifecycleError, UnsafeStateError
+from duodaq.errors import ConfigError, LifecycleError, UnsafeStateError
 from duodaq.model import (
     Cause,
     ChannelInfo,
@@ -194,6 +195,7 @@ class DualRuntimeManager:
 
         Raises:
             LifecycleError: Not Idle, or shut down meanwhile.
+            ConfigError: A driver's class cannot be loaded, or is none for its runtime: names its line in the lab file.
             DuodaqError: The cause of the failure. The manager is Stopped; `cause` repeats it.
         """
         self._expect(ManagerState.IDLE, "start")
@@ -383,8 +385,11 @@ class DualRuntimeManager:
         for name in self._ports:
             await self.broker.open(name, min(deadline.left_s, 10.0))
         await self.bridge.start()
-        await self._sides["v2"].start(deadline.left_s)
-        await self._sides["v4"].start(deadline.left_s)
+        try:
+            await self._sides["v2"].start(deadline.left_s)
+            await self._sides["v4"].start(deadline.left_s)
+        except ConfigError as error:
+            raise in_file(error, self.lab.file) from error.__cause__
         self._watch.start()
 
     async def _end_moving(self, reason: str) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 from duodaq.clock import Deadline, monotonic_s
 from duodaq.dataplane import Hub
-from duodaq.errors import DuodaqError, LifecycleError, ReplyTimeoutError
+from duodaq.errors import ConfigError, DuodaqError, LifecycleError, ReplyTimeoutError
 from duodaq.model import (
     ChannelInfo,
     Command,
@@ -101,6 +101,7 @@ class V2Runtime:
 
         Raises:
             LifecycleError: It runs already.
+            ConfigError: A driver's class cannot be loaded. Everything has been stopped again.
             DuodaqError: An instrument that is required failed. Everything has been stopped again.
         """
         if self._manager is not None:
@@ -113,7 +114,7 @@ class V2Runtime:
         failures = await self._spawn_all(manager, limit.left_s)
         for name, error in failures.items():
             _LOG.error("instrument did not start", instrument=name, error=str(error))
-        fatal = next((error for name, error in failures.items() if self._definitions[name].required), None)
+        fatal = next((error for name, error in failures.items() if self._is_fatal(name, error)), None)
         if fatal is not None:
             await self.stop(max(limit.left_s, 1.0))
             self._status = RuntimeStatus.FAILED
@@ -226,6 +227,11 @@ class V2Runtime:
     def metrics(self) -> dict[str, Any]:
         """Figures of the manager, every instrument and every subscriber, as plain values."""
         return {} if self._manager is None else self._manager.metrics()
+
+    def _is_fatal(self, instrument: str, error: DuodaqError) -> bool:
+        """Whether the whole start fails: it cannot do without it, or its stanza names no class that can be loaded."""
+        no_class = isinstance(error, ConfigError) and error.key == f"instruments.{instrument}.driver"
+        return no_class or self._definitions[instrument].required
 
     async def _spawn_all(self, manager: Manager, timeout_s: float) -> dict[str, DuodaqError]:
         wanted = {
