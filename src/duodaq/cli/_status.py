@@ -34,11 +34,14 @@ def order_stop_all(lab: str | None, out: Console, *, reset: bool, as_json: bool)
         return 0
     reports: dict[str, dict[str, Any]] = {}
     failures: dict[str, str] = {}
-    for name in _meant(lab):
+    meant = _meant(lab)
+    for name in meant:
         try:
             with connect(name) as client:
                 reports[client.name] = client.stop_all()
         except DuodaqError as error:  # one lab that does not answer keeps no other from being stopped
+            if len(meant) == 1:
+                raise
             failures[name or "lab"] = str(error)
     if as_json:
         out.print_json(json.dumps(_plain(reports, failures)))
