@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,10 +21,15 @@ from duodaq.sim import NAMES, launch, launch_table
 STARTED_S = 60.0
 
 
-def spawn(*arguments: str, **options) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "duodaq.sim", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@contextmanager
+def spawn(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A simulator as a program of its own; one that goes on against expectation ends with the test."""
+    command = [sys.executable, "-m", "duodaq.sim", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def gone(pid: int) -> bool:
@@ -85,7 +92,7 @@ def test_on_tcp_the_address_is_host_and_port():
         (["esp300", "--model", "ESP9"], "ESP301"),
         (["esp300", "--fault", "explode"], "stall"),
         (["esp300", "--table", "/nowhere/table"], "/nowhere/table"),
-        (["esp300", "--link", "/nowhere/link"], "/nowhere/link"),
+        (["esp300", "--link", "/dev/null/link"], "/dev/null"),
         (["esp300", "--tcp", "1", "--pty"], "not allowed with"),
     ],
 )
