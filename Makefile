@@ -20,6 +20,9 @@ help:
 demo: $(VENV)/.has-demo
 	$(BIN)/duodaq demo --headless $(ARGS)
 
+# Hundreds of small programs are started; numpy's threads would spin in each for a tenth of a second and do nothing.
+test soak: export OPENBLAS_NUM_THREADS = 1
+
 test: $(VENV)/.has-dev
 	$(BIN)/python -m pytest -q -m "not soak" $(ARGS)
 
