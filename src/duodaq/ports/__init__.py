@@ -2,11 +2,13 @@
 
 from duodaq.ports._broker import Broker
 from duodaq.ports._codec import PortCodec
+from duodaq.ports._exchange import Exchange
 from duodaq.ports._framing import Block488, FixedLength, Framing, Idle, Lines, Terminated, TerminatedOrBlock
 from duodaq.ports._make import make_transport
 from duodaq.ports._memory import MemoryTransport
 from duodaq.ports._port import FROM_CODEC, Lease, Port
 from duodaq.ports._queue import Lane, LeaseQueue, Ticket
+from duodaq.ports._seat import LineOwner, PortSource, Seat
 from duodaq.ports._serial import SerialTransport
 from duodaq.ports._session import BlockingSession
 from duodaq.ports._status import PortState, PortStatus
@@ -19,19 +21,23 @@ __all__ = [
     "Block488",
     "BlockingSession",
     "Broker",
+    "Exchange",
     "FixedLength",
     "Framing",
     "Idle",
     "Lane",
     "Lease",
     "LeaseQueue",
+    "LineOwner",
     "Lines",
     "MemoryTransport",
     "Port",
     "PortCodec",
+    "PortSource",
     "PortState",
     "PortStatus",
     "Receiver",
+    "Seat",
     "SerialTransport",
     "TcpTransport",
     "Terminated",

@@ -62,3 +62,11 @@ class Exchange:
     def half_written(self) -> bool:
         """Whether some of the request has left, and some has not."""
         return 0 < self.sent < len(self.request)
+
+    def once_more(self) -> Exchange:
+        """The same exchange again, for which nobody waits any more."""
+        return Exchange(self.ticket, self.request, self.framing, self.timeout_s, _unheard, self.trace_id)
+
+
+def _unheard(reply: bytes, error: BaseException | None) -> None:
+    """Nobody waits for it."""

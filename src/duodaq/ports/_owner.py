@@ -25,8 +25,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 
 from duodaq import clock
 from duodaq.errors import (
@@ -48,6 +49,7 @@ from duodaq.ports._framing import Idle
 from duodaq.ports._mend import Mender
 from duodaq.ports._queue import Lane, Ticket
 from duodaq.ports._reconnect import Reconnector
+from duodaq.ports._seat import Seat
 from duodaq.ports._status import PortState, PortStatus
 from duodaq.ports._stop import Latch, moving_refusal
 from duodaq.ports._transport import Transport
@@ -173,8 +175,11 @@ class PortOwner:
 
     def submit(self, exchange: Exchange, timeout_s: float | None, epoch: int | None = None) -> None:
         """Queue for the port, make this one exchange, and give the port back."""
-        ticket = exchange.ticket
-        ticket.once = True
+        exchange.ticket.once = True
+        self._lead(exchange, timeout_s, epoch)
+
+    def _lead(self, exchange: Exchange, timeout_s: float | None, epoch: int | None) -> None:
+        """Ask for the lease of an exchange's ticket, and begin the exchange when it is granted."""
 
         def settle(refusal: Exception | None) -> None:
             if refusal is None:
@@ -182,8 +187,8 @@ class PortOwner:
             else:
                 exchange.done(b"", refusal)
 
-        ticket.settle = settle
-        self.ask(ticket, timeout_s, epoch)
+        exchange.ticket.settle = settle
+        self.ask(exchange.ticket, timeout_s, epoch)
 
     def begin(self, exchange: Exchange) -> None:
         """Make an exchange under the lease of its ticket, as soon as the line is fit for it."""
@@ -195,6 +200,41 @@ class PortOwner:
             return
         self._next.append(exchange)
         self._pump()
+
+    def hand_over(self, action: Callable[..., Any], *args: Any) -> None:
+        """Run `action` on the broker's loop, soon; from any thread."""
+        self.loop.call_soon_threadsafe(action, *args)
+
+    def seated(self, exchange: Exchange, seat: Seat, timeout_s: float | None, epoch: int | None = None) -> None:
+        """Make an exchange from `seat`: under the lease it holds; else alone, or under a new lease of it."""
+        held = seat.ticket
+        if held is not None and self.queue.held is held:
+            exchange.ticket = held
+            self.begin(exchange)
+        elif held is not None and not seat.renews:
+            self.submit(exchange, timeout_s, epoch)
+        else:
+            seat.take(exchange)
+            self._lead(exchange, timeout_s, epoch)
+
+    def leave(self, seat: Seat) -> None:
+        """Give the lease of `seat` back as soon as the exchange it has in hand has ended."""
+        if seat.ticket is not None:
+            self.let_go(seat.ticket)
+
+    def vacate(self, seat: Seat) -> None:
+        """Give the lease of `seat` back now, and cut what it has in hand."""
+        if seat.ticket is not None:
+            self.end(seat.ticket)
+
+    def mark_reading(self, seat: Seat, reading: bool) -> None:
+        """Whether the user of `seat` waits for bytes. From any thread."""
+        if seat.ticket is not None:
+            seat.ticket.reading = reading
+
+    def note_late(self) -> None:
+        """A reply came after its reader had given up."""
+        self.books.late += 1
 
     def abandon(self, exchange: Exchange) -> None:
         """Nobody waits for `exchange` any more: never begin it, or cut it if it is in hand."""
@@ -426,7 +466,7 @@ class PortOwner:
             self.end_moving()
         if self.state not in (PortState.OPEN, PortState.RESYNC):
             if self.state is PortState.LOST and self._latch.closed:
-                self._owed_stop = _once_more(exchange)
+                self._owed_stop = exchange.once_more()
             exchange.done(b"", self._not_open())
             return
         self._urgent.append(exchange)
@@ -554,8 +594,3 @@ class PortOwner:
             copies=books.copies,
             last_error=books.last_error,
         )
-
-
-def _once_more(stop: Exchange) -> Exchange:
-    """The same stop again, for which nobody waits any more."""
-    return Exchange(stop.ticket, stop.request, stop.framing, stop.timeout_s, lambda _reply, _error: None, stop.trace_id)

@@ -10,8 +10,8 @@ from duodaq.errors import LifecycleError
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._framing import Framing, Idle
-from duodaq.ports._owner import PortOwner
 from duodaq.ports._queue import Lane, Ticket
+from duodaq.ports._seat import LineOwner
 from duodaq.telemetry import current_trace_id
 
 
@@ -65,7 +65,7 @@ class Lease:
 class Port:
     """One port as its users see it, on whatever event loop they run."""
 
-    def __init__(self, owner: PortOwner) -> None:
+    def __init__(self, owner: LineOwner) -> None:
         self.owner = owner
 
     @property
@@ -90,7 +90,7 @@ class Port:
         assert task is not None
 
         def give_back(_: Any = None) -> None:
-            on_owner_loop(self.owner, lambda: self.owner.end(ticket))
+            on_owner_loop(self.owner, self.owner.end, ticket)
 
         task.add_done_callback(give_back)
         try:
@@ -138,7 +138,7 @@ class Port:
         return Exchange(ticket, request, framing, limit_s, _ignore, current_trace_id())
 
 
-def framing_for(owner: PortOwner, request: bytes) -> Framing | None:
+def framing_for(owner: LineOwner, request: bytes) -> Framing | None:
     """What belongs to `request`, as the codec says, or, without one, silence of the port's `idle_ms`."""
     if owner.codec is not None:
         return owner.codec.expects_reply(request)
@@ -151,13 +151,13 @@ def _ignore(*_: Any) -> None:
     """Nobody listens yet."""
 
 
-def on_owner_loop(owner: PortOwner, action: Callable[[], None]) -> None:
+def on_owner_loop(owner: LineOwner, action: Callable[..., None], *args: Any) -> None:
     """Run `action` on the broker's loop: now if this is it, else soon. Nothing if that loop is closed."""
     if running_loop() is owner.loop:
-        action()
+        action(*args)
         return
     with contextlib.suppress(RuntimeError):
-        owner.loop.call_soon_threadsafe(action)
+        owner.hand_over(action, *args)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -168,7 +168,7 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-async def carry(owner: PortOwner, exchange: Exchange, start: Callable[[], None]) -> bytes:
+async def carry(owner: LineOwner, exchange: Exchange, start: Callable[[], None]) -> bytes:
     """Begin an exchange by `start` on the broker's loop and wait for its end on this one; cancelling cuts it there."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[bytes] = loop.create_future()
@@ -189,11 +189,11 @@ async def carry(owner: PortOwner, exchange: Exchange, start: Callable[[], None])
     try:
         return await ended
     except asyncio.CancelledError:
-        on_owner_loop(owner, lambda: owner.abandon(exchange))
+        on_owner_loop(owner, owner.abandon, exchange)
         raise
 
 
-async def acquire(owner: PortOwner, holder: str, timeout_s: float | None, lane: Lane) -> Ticket:
+async def acquire(owner: LineOwner, holder: str, timeout_s: float | None, lane: Lane) -> Ticket:
     """A held ticket of `owner` for the running task."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
@@ -215,17 +215,17 @@ async def acquire(owner: PortOwner, holder: str, timeout_s: float | None, lane: 
     try:
         await granted
     except BaseException:
-        on_owner_loop(owner, lambda: owner.end(ticket))
+        on_owner_loop(owner, owner.end, ticket)
         raise
     return ticket
 
 
-def _begin(owner: PortOwner, start: Callable[[], None]) -> None:
+def _begin(owner: LineOwner, start: Callable[[], None]) -> None:
     if running_loop() is owner.loop:
         start()
         return
     try:
-        owner.loop.call_soon_threadsafe(start)
+        owner.hand_over(start)
     except RuntimeError:
         raise LifecycleError("the broker's loop is closed", port=owner.name) from None
 

@@ -22,9 +22,9 @@ from duodaq.clock import Deadline
 from duodaq.errors import LifecycleError, PortTimeoutError, StoppedError, UnsafeStateError
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._framing import Framing
-from duodaq.ports._owner import PortOwner
 from duodaq.ports._port import LEASE_WAIT_S, on_owner_loop, running_loop
 from duodaq.ports._queue import Lane, Ticket
+from duodaq.ports._seat import LineOwner, Seat
 from duodaq.telemetry import current_trace_id
 
 _GRACE_S = 5.0
@@ -44,17 +44,16 @@ class _Job:
 
 
 class _Call:
-    """One driver call: its lease, if it has one, the stop epoch in which it began, and whether it has sent anything."""
+    """One driver call: its seat, if it has one, the stop epoch in which it began, and whether it has sent anything."""
 
-    __slots__ = ("deadline", "epoch", "hold_max_s", "moving", "sent", "ticket")
+    __slots__ = ("deadline", "epoch", "moving", "seat", "sent", "used")
 
-    def __init__(self, epoch: int, hold_max_s: float, deadline: Deadline | None, moving: bool) -> None:
+    def __init__(self, epoch: int, seat: Seat | None, deadline: Deadline | None, moving: bool) -> None:
         self.epoch = epoch
-        self.hold_max_s = hold_max_s
+        self.seat = seat
         self.deadline = deadline
         self.moving = moving
-        self.sent = False
-        self.ticket: Ticket | None = None
+        self.sent = self.used = False
 
 
 class BlockingSession:
@@ -66,7 +65,7 @@ class BlockingSession:
         hold_max_s: How long a driver call keeps its lease; the port's own by default. 0: exchange by exchange.
     """
 
-    def __init__(self, owner: PortOwner, holder: str, hold_max_s: float | None = None) -> None:
+    def __init__(self, owner: LineOwner, holder: str, hold_max_s: float | None = None) -> None:
         self.holder = holder
         self.hold_max_s = owner.definition.hold_max_s if hold_max_s is None else hold_max_s
         self.timeout_s = owner.definition.timeout_s
@@ -77,7 +76,7 @@ class BlockingSession:
         self._unterminated = b""
         self._pending: _Job | None = None
         self._call: _Call | None = None
-        self._raw_ticket: Ticket | None = None
+        self._raw_seat = Seat(sink=self._hear, renews=True) if owner.codec is None else None
         self._ended: Exception | None = None
 
     @property
@@ -108,7 +107,8 @@ class BlockingSession:
             return
         self._check()
         hold_s = self.hold_max_s if hold_max_s is None else hold_max_s
-        call = self._call = _Call(self._owner.epoch, hold_s, deadline, moving)
+        seat = self._raw_seat or (Seat(hold_max_s=hold_s) if hold_s > 0 else None)
+        call = self._call = _Call(self._owner.epoch, seat, deadline, moving)
         try:
             yield
         except (StoppedError, UnsafeStateError) as error:
@@ -117,12 +117,9 @@ class BlockingSession:
             why = f"ended by a stop after part of it had been sent: {error.what}"
             raise StoppedError(why, fate="unknown", port=self.name) from error
         finally:
-            ending, self._call = self._call, None
-            if ending.ticket is not None:
-                self._let_go(ending.ticket)
-
-    def _let_go(self, ticket: Ticket) -> None:
-        on_owner_loop(self._owner, lambda: self._owner.let_go(ticket))
+            self._call = None
+            if seat is not None and call.used:
+                on_owner_loop(self._owner, self._owner.leave, seat)
 
     # --- writing
 
@@ -169,12 +166,18 @@ class BlockingSession:
         limit_s = max(owner.definition.timeout_s, self.timeout_s)
         exchange = Exchange(ticket, request, framing, limit_s, self._ender(job), current_trace_id())
         job.exchange = exchange
-        start = self._start_with_codec if codec is not None else self._start_raw
-        call = self._call
+        call, seat, epoch = self._call, self._raw_seat, None
         if call is not None:
             self._follow(exchange, call)
+            seat, epoch, call.used = call.seat, call.epoch, True
+        if self._raw_seat is not None:
+            self._raw_seat.idle_s = self._raw_idle_s(call)
+        wait_s = self._wait_limit(call)
         try:
-            owner.loop.call_soon_threadsafe(start, exchange, call)
+            if seat is None:
+                owner.hand_over(owner.submit, exchange, wait_s, epoch)
+            else:
+                owner.hand_over(owner.seated, exchange, seat, wait_s, epoch)
         except RuntimeError:
             raise LifecycleError("the broker's loop is closed", port=self.name) from None
         return job
@@ -194,56 +197,20 @@ class BlockingSession:
             with self._news:
                 job.over, job.error = True, error
                 if job.discard:
-                    self._owner.books.late += 1
+                    self._owner.note_late()
                 else:
                     self._buffer += reply
                 self._news.notify_all()
 
         return done
 
-    # --- on the broker's loop
-
-    def _start_with_codec(self, exchange: Exchange, call: _Call | None) -> None:
-        owner, wait_s = self._owner, self._wait_limit(call)
-        held = call.ticket if call is not None else None
-        if held is not None and owner.queue.held is held:
-            exchange.ticket = held
-            owner.begin(exchange)
-        elif call is None or call.hold_max_s <= 0 or held is not None:
-            owner.submit(exchange, wait_s, None if call is None else call.epoch)
-        else:
-            call.ticket = exchange.ticket
-            exchange.ticket.hold_max_s = call.hold_max_s
-            self._ask_then_begin(exchange, wait_s, call.epoch)
-
-    def _start_raw(self, exchange: Exchange, call: _Call | None) -> None:
-        held = self._raw_ticket
-        if held is not None and self._owner.queue.held is held:
-            exchange.ticket = held
-            self._owner.begin(exchange)
-            return
-        ticket = self._raw_ticket = exchange.ticket
-        ticket.sink = self._hear
-        ticket.idle_s = self._raw_idle_s(call)
-        if call is not None:
-            call.ticket = ticket
-        self._ask_then_begin(exchange, self._wait_limit(call), None if call is None else call.epoch)
+    # --- limits, and what is heard
 
     def _raw_idle_s(self, call: _Call | None) -> float | None:
         idle_ms = self._owner.definition.idle_ms
         if idle_ms is not None:
             return idle_ms / 1000
         return None if call is not None else self._owner.definition.hold_max_s
-
-    def _ask_then_begin(self, exchange: Exchange, wait_s: float, epoch: int | None) -> None:
-        def settle(refusal: Exception | None) -> None:
-            if refusal is None:
-                self._owner.begin(exchange)
-            else:
-                exchange.done(b"", refusal)
-
-        exchange.ticket.settle = settle
-        self._owner.ask(exchange.ticket, wait_s, epoch)
 
     def _wait_limit(self, call: _Call | None) -> float:
         left_s = call.deadline.left_s if call is not None and call.deadline is not None else self.wait_s
@@ -316,8 +283,8 @@ class BlockingSession:
             self._news.wait(deadline.left_s if deadline.left_s != float("inf") else None)
 
     def _mark_reading(self, reading: bool) -> None:
-        if self._raw_ticket is not None:
-            self._raw_ticket.reading = reading
+        if self._raw_seat is not None:
+            self._owner.mark_reading(self._raw_seat, reading)
 
     def _give_up(self) -> None:
         job = self._pending
@@ -371,15 +338,11 @@ class BlockingSession:
             self._ended = error
             self._news.notify_all()
         call, job = self._call, self._pending
-        tickets = [call.ticket if call is not None else None, self._raw_ticket]
-        if job is not None and job.exchange is not None:
-            tickets.append(job.exchange.ticket)
-        on_owner_loop(self._owner, lambda: self._end_tickets(tickets))
-
-    def _end_tickets(self, tickets: list[Ticket | None]) -> None:
-        for ticket in tickets:
-            if ticket is not None:
-                self._owner.end(ticket)
+        for seat in {self._raw_seat, call.seat if call is not None else None}:
+            if seat is not None:
+                on_owner_loop(self._owner, self._owner.vacate, seat)
+        if job is not None and job.exchange is not None and not job.over:
+            on_owner_loop(self._owner, self._owner.abandon, job.exchange)
 
     def _check_thread(self) -> None:
         if running_loop() is self._owner.loop:

@@ -20,7 +20,7 @@ from duodaq.model import (
     RuntimeName,
     RuntimeStatus,
 )
-from duodaq.ports import Broker
+from duodaq.ports import PortSource
 from duodaq.telemetry import get_logger
 from duodaq.v2 import _command as v2
 from duodaq.v2._instrument import Services
@@ -53,7 +53,7 @@ class V2Runtime:
 
     def __init__(
         self,
-        broker: Broker,
+        broker: PortSource,
         parameters: Parameters,
         hub: Hub[Measurement],
         *,

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from duodaq.errors import RefusedError
 from duodaq.model import InstrumentDefinition
-from duodaq.ports import Broker
+from duodaq.ports import PortSource
 
 
 class StopWriter:
     """Writes an instrument's stop on its port, beside whatever its driver is doing there."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: PortSource) -> None:
         self._broker = broker
 
     def stop_bytes(self, definition: InstrumentDefinition, axis: str | None = None) -> bytes:

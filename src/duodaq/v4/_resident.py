@@ -28,7 +28,7 @@ from duodaq.model import (
     command_name,
     may_change,
 )
-from duodaq.ports import Broker
+from duodaq.ports import PortSource
 from duodaq.telemetry import get_logger, told
 from duodaq.v4._drivers import ActorKind
 from duodaq.v4._message import ActorState
@@ -53,7 +53,7 @@ class Resident:
         self,
         definition: InstrumentDefinition,
         kind: ActorKind,
-        broker: Broker,
+        broker: PortSource,
         parameters: Parameters,
         publisher: DataPublisher,
         numbers: dict[str, int],

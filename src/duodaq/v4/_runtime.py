@@ -22,7 +22,7 @@ from duodaq.model import (
     RuntimeStatus,
     Shutdown,
 )
-from duodaq.ports import Broker
+from duodaq.ports import PortSource
 from duodaq.telemetry import get_logger
 from duodaq.v4._drivers import BUILT_IN, ActorKind, actor_kind
 from duodaq.v4._publisher import DataPublisher
@@ -47,7 +47,7 @@ class V4Runtime:
 
     def __init__(
         self,
-        broker: Broker,
+        broker: PortSource,
         parameters: Parameters,
         publisher: DataPublisher,
         *,
