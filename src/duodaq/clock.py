@@ -10,14 +10,20 @@ import asyncio
 import threading
 import time
 
-__all__ = ["Deadline", "anchor_ns", "block", "monotonic_ns", "monotonic_s", "pause", "utc_ns"]
+__all__ = ["Deadline", "adopt_anchor", "anchor_ns", "block", "monotonic_ns", "monotonic_s", "pause", "utc_ns"]
 
 _ANCHOR_NS = time.time_ns() - time.monotonic_ns()
 
 
 def anchor_ns() -> int:
-    """UTC nanoseconds at CLOCK_MONOTONIC zero, as this process took it at import."""
+    """UTC nanoseconds at CLOCK_MONOTONIC zero, as this process took it at import, or took it over."""
     return _ANCHOR_NS
+
+
+def adopt_anchor(ns: int) -> None:
+    """Take over the anchor of another process of this machine, so that both tell the same time."""
+    global _ANCHOR_NS
+    _ANCHOR_NS = ns
 
 
 def utc_ns() -> int:

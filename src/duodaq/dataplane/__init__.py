@@ -3,6 +3,7 @@
 Safe from any thread; publisher and reader may live on different event loops.
 """
 
+from duodaq.dataplane._books import Books
 from duodaq.dataplane._hub import Hub, SyncOverflow
 from duodaq.dataplane._ledger import Ledger, LedgerRow
 from duodaq.dataplane._policy import Alarm, AlarmKind, OccupancyAlarm, Policy
@@ -12,6 +13,7 @@ from duodaq.dataplane._subscription import Subscription
 __all__ = [
     "Alarm",
     "AlarmKind",
+    "Books",
     "Figures",
     "Hub",
     "Ledger",

@@ -26,7 +26,7 @@ from duodaq.model._definition import (
     RuntimeDefinition,
     SafeAction,
 )
-from duodaq.model._fate import Fate
+from duodaq.model._fate import IN_HAND, Fate
 from duodaq.model._life import (
     INSTRUMENT_TRANSITIONS,
     Cause,
@@ -44,6 +44,7 @@ from duodaq.model._measurement import ChannelInfo, Image, Measurement, Scalar, S
 from duodaq.model._promise import MeasurementSink, ParameterEntry, Parameters, Runtime
 
 __all__ = [
+    "IN_HAND",
     "INSTRUMENT_TRANSITIONS",
     "AxisDefinition",
     "CameraSensor",

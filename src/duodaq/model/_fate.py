@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextvars import ContextVar
 from enum import StrEnum
 
 
@@ -10,3 +12,7 @@ class Fate(StrEnum):
     FAILED = "failed"
     NOT_DONE = "not done"
     UNKNOWN = "unknown"
+
+
+IN_HAND: ContextVar[Callable[[], None] | None] = ContextVar("duodaq.in_hand", default=None)
+"""Called, if set where a command is sent, in the moment in which it is taken in hand: from then on it may be unknown."""

@@ -6,6 +6,7 @@ from duodaq.ports._exchange import Exchange
 from duodaq.ports._framing import Block488, FixedLength, Framing, Idle, Lines, Terminated, TerminatedOrBlock
 from duodaq.ports._make import make_transport
 from duodaq.ports._memory import MemoryTransport
+from duodaq.ports._owner import PortOwner
 from duodaq.ports._port import FROM_CODEC, Lease, Port
 from duodaq.ports._queue import Lane, LeaseQueue, Ticket
 from duodaq.ports._seat import LineOwner, PortSource, Seat
@@ -33,6 +34,7 @@ __all__ = [
     "MemoryTransport",
     "Port",
     "PortCodec",
+    "PortOwner",
     "PortSource",
     "PortState",
     "PortStatus",

@@ -50,6 +50,7 @@ class Broker:
         self._wire_log_size = wire_log_size
         self._owners: dict[str, PortOwner] = {}
         self._latch = Latch()
+        self._listeners: tuple[Callable[[str, int], None], ...] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -76,7 +77,7 @@ class Broker:
         if definition.name in self._owners:
             raise ConfigError(f"there are two ports named '{definition.name}'", remedy="Rename one of them.")
         line = transport if transport is not None else make_transport(definition)
-        owner = PortOwner(definition, codec, line, self._latch, WireLog(self._wire_log_size))
+        owner = PortOwner(definition, codec, line, self._latch, WireLog(self._wire_log_size), self._tell_stop)
         self._owners[definition.name] = owner
         return Port(owner)
 
@@ -125,6 +126,14 @@ class Broker:
         """A session of `holder` for blocking code, usable from any thread but the broker's own."""
         return BlockingSession(self._owner(port), holder, hold_max_s)
 
+    def owner(self, name: str) -> PortOwner:
+        """The owner of that port; on the broker's loop only.
+
+        Raises:
+            ConfigError: There is none of that name.
+        """
+        return self._owner(name)
+
     def names(self) -> tuple[str, ...]:
         """The names of all ports."""
         return tuple(self._owners)
@@ -155,15 +164,40 @@ class Broker:
         """Who did the stop-all that is in force."""
         return self._latch.by if self._latch.closed else ""
 
+    def subscribe_stops(self, listener: Callable[[str, int], None]) -> Callable[[], None]:
+        """Call `listener` with (port, epoch) whenever a stop ends motions on a port, and with ("", 1 or 0) when the
+        latch is closed or opened: before that call returns, in its thread. Call the result to end that.
+        """
+        self._listeners = (*self._listeners, listener)
+
+        def unsubscribe() -> None:
+            self._listeners = tuple(one for one in self._listeners if one is not listener)
+
+        return unsubscribe
+
+    def _tell_stop(self, port: str, epoch: int) -> None:
+        for listener in self._listeners:
+            listener(port, epoch)
+
+    def definitions(self) -> dict[str, PortDefinition]:
+        """The definition of every port, by name. From any thread."""
+        return {name: owner.definition for name, owner in tuple(self._owners.items())}
+
+    def epochs(self) -> dict[str, int]:
+        """The stop epoch of every port. From any thread."""
+        return {name: owner.epoch for name, owner in tuple(self._owners.items())}
+
     def reset_latch(self, who: str) -> None:
         """Let things move again, in the name of a person."""
         if self._latch.closed:
             _log.warning("stop-all was reset", by=who, latched_by=self._latch.by)
         self._latch.open()
+        self._tell_stop("", 0)
 
     def latch(self, who: str) -> None:
         """Refuse from now on everything that moves or emits, on every port."""
         self._latch.close(who)
+        self._tell_stop("", 1)
 
     def end_moving(self, port: str) -> None:
         """From now on no lease, session call or request that began before may write bytes that move or emit."""
@@ -229,7 +263,7 @@ class Broker:
         Returns:
             For each port t_ns when it was on the wire, or what prevented it. Never raises for a port.
         """
-        self._latch.close(who)
+        self.latch(who)
         if self._loop is None:
             missing = "there is no such port, nor any other"
             return {port: LifecycleError(missing, port=port) for port in stops}

@@ -14,7 +14,8 @@ class Exchange:
 
     `done` is called exactly once, with the reply (empty if none belongs to it) or with the error; `on_written` when the
     whole request has been handed to the line, with the UTC nanoseconds of that. `moving`: its sender says that it may
-    move or emit, where no codec knows better; `epoch` is then the stop epoch in which that sender began.
+    move or emit, where no codec knows better; `epoch` is then the stop epoch in which that sender began. `from_codec`
+    says that the framing is what the port's codec makes of the request.
     """
 
     __slots__ = (
@@ -22,6 +23,7 @@ class Exchange:
         "done",
         "epoch",
         "framing",
+        "from_codec",
         "moving",
         "number",
         "on_written",
@@ -51,6 +53,7 @@ class Exchange:
         self.trace_id = trace_id
         self.epoch: int | None = None
         self.moving = False
+        self.from_codec = False
         self.number = 0
         self.destructive = False
         self.sent = 0

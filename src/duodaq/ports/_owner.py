@@ -50,7 +50,7 @@ from duodaq.ports._mend import Mender
 from duodaq.ports._queue import Lane, Ticket
 from duodaq.ports._reconnect import Reconnector
 from duodaq.ports._seat import Seat
-from duodaq.ports._status import PortState, PortStatus
+from duodaq.ports._status import PortState, PortStatus, status_of
 from duodaq.ports._stop import Latch, moving_refusal
 from duodaq.ports._transport import Transport
 from duodaq.ports._wirelog import WireLog
@@ -65,7 +65,13 @@ class PortOwner:
     """Owns one transport: its queue, the exchange in hand, its mending, its reconnecting and its log."""
 
     def __init__(
-        self, definition: PortDefinition, codec: PortCodec | None, transport: Transport, latch: Latch, log: WireLog
+        self,
+        definition: PortDefinition,
+        codec: PortCodec | None,
+        transport: Transport,
+        latch: Latch,
+        log: WireLog,
+        on_stop: Callable[[str, int], None] | None = None,
     ) -> None:
         self.name = definition.name
         self.definition = definition
@@ -76,6 +82,7 @@ class PortOwner:
         self.identity_reply: bytes | None = None
         self.quiet_s = float(definition.options.get("quiet_s", (definition.idle_ms or 0) / 1000 or _QUIET_S))
         self._latch = latch
+        self._on_stop = on_stop
         self.loop = asyncio.get_running_loop()
         self.desk = LeaseDesk(self.name, self.loop, self.end, self.let_go)
         self.queue = self.desk.queue
@@ -459,6 +466,8 @@ class PortOwner:
         """Refuse moving bytes from everybody who began before now. From any thread."""
         with self._epoch_guard:
             self.epoch += 1
+            if self._on_stop is not None:
+                self._on_stop(self.name, self.epoch)
 
     def stop(self, exchange: Exchange, ends_moving: bool) -> None:
         """Write stop bytes before everything else: at once if they break in, else after the exchange in hand."""
@@ -577,20 +586,4 @@ class PortOwner:
 
     def status(self) -> PortStatus:
         """What is known of this port now. From any thread."""
-        held, books = self.queue.held, self.books
-        return PortStatus(
-            name=self.name,
-            state=self.state,
-            address=self.transport.address,
-            holder=held.holder if held is not None else None,
-            held_s=self.desk.held_s(),
-            queue=len(self.queue),
-            exchanges=books.exchanges,
-            errors=books.errors,
-            reconnects=books.reconnects,
-            resyncs=books.resyncs,
-            late=books.late,
-            stray_bytes=books.stray_bytes,
-            copies=books.copies,
-            last_error=books.last_error,
-        )
+        return status_of(self.name, self.state, self.transport.address, self.desk, self.books)

@@ -135,7 +135,9 @@ class Port:
         owner = self.owner
         framing = framing_for(owner, request) if isinstance(reply, FromCodec) else reply
         limit_s = owner.definition.timeout_s if timeout_s is None else timeout_s
-        return Exchange(ticket, request, framing, limit_s, _ignore, current_trace_id())
+        exchange = Exchange(ticket, request, framing, limit_s, _ignore, current_trace_id())
+        exchange.from_codec = isinstance(reply, FromCodec) and owner.codec is not None
+        return exchange
 
 
 def framing_for(owner: LineOwner, request: bytes) -> Framing | None:

@@ -166,6 +166,7 @@ class BlockingSession:
         limit_s = max(owner.definition.timeout_s, self.timeout_s)
         exchange = Exchange(ticket, request, framing, limit_s, self._ender(job), current_trace_id())
         job.exchange = exchange
+        exchange.from_codec = codec is not None
         call, seat, epoch = self._call, self._raw_seat, None
         if call is not None:
             self._follow(exchange, call)

@@ -4,6 +4,9 @@ from enum import StrEnum
 
 import msgspec
 
+from duodaq.ports._books import PortBooks
+from duodaq.ports._desk import LeaseDesk
+
 
 class PortState(StrEnum):
     CLOSED = "closed"
@@ -30,3 +33,24 @@ class PortStatus(msgspec.Struct, frozen=True):
     stray_bytes: int = 0
     copies: int = 0
     last_error: str = ""
+
+
+def status_of(name: str, state: PortState, address: str, desk: LeaseDesk, books: PortBooks) -> PortStatus:
+    """The status of the port with this desk and these books. From any thread."""
+    held = desk.queue.held
+    return PortStatus(
+        name=name,
+        state=state,
+        address=address,
+        holder=held.holder if held is not None else None,
+        held_s=desk.held_s(),
+        queue=len(desk.queue),
+        exchanges=books.exchanges,
+        errors=books.errors,
+        reconnects=books.reconnects,
+        resyncs=books.resyncs,
+        late=books.late,
+        stray_bytes=books.stray_bytes,
+        copies=books.copies,
+        last_error=books.last_error,
+    )

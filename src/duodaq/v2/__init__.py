@@ -20,6 +20,7 @@ from duodaq.v2._distributor import DataDistributor
 from duodaq.v2._manager import RecorderPromise
 from duodaq.v2._member import Member
 from duodaq.v2._publisher import Sequences
+from duodaq.v2._rules import may_move, own_deadline_s, settings_for_reconnect
 from duodaq.v2._runtime import V2Runtime
 
 __all__ = [
@@ -42,4 +43,7 @@ __all__ = [
     "Subscribe",
     "V2Command",
     "V2Runtime",
+    "may_move",
+    "own_deadline_s",
+    "settings_for_reconnect",
 ]

@@ -32,7 +32,7 @@ from duodaq.telemetry import get_logger
 from duodaq.v2 import _command as v2
 from duodaq.v2._fault import typed_error
 from duodaq.v2._instrument import Instrument, Services
-from duodaq.v2._rules import connect_deadline_s, deadline_s, may_move
+from duodaq.v2._rules import may_move, own_deadline_s
 from duodaq.v2._stop import StopWriter
 from duodaq.v2._work import CAPACITY, Work
 
@@ -123,7 +123,7 @@ class Manager:
     async def _send(self, command: v2.SendInstrumentCommand) -> Any:
         instrument = self._get(command.id)
         definition, inner = instrument.definition, command.command
-        limit_s = command.deadline_s if command.deadline_s is not None else _own_deadline_s(definition, inner)
+        limit_s = command.deadline_s if command.deadline_s is not None else own_deadline_s(definition, inner)
         work = Work(command.id, inner, moving=may_move(definition, inner), deadline_s=limit_s)
         work.reply.add_done_callback(lambda _: instrument.figures.note_fate(work.fate))
         try:
@@ -282,15 +282,6 @@ class Manager:
         await asyncio.gather(*owned, return_exceptions=True)
         while not self._queue.empty():
             _answer(self._queue.get_nowait().reply, error=StoppedError("V2 is stopped"))
-
-
-def _own_deadline_s(definition: InstrumentDefinition, command: Command) -> float | None:
-    if isinstance(command, Recover):
-        return connect_deadline_s(definition)
-    if isinstance(command, ReadChannel):
-        polls = [p for p in definition.polls if p.channel == command.channel]
-        return deadline_s(definition, *(name for p in polls for name in (p.call, p.read) if name), command.channel)
-    return deadline_s(definition, command_name(command))
 
 
 def _answer(reply: asyncio.Future[Any], result: Any = None, *, error: DuodaqError | None = None) -> None:

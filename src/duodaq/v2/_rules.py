@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from duodaq.model import Command, Execute, InstrumentDefinition, SetParameter, command_name
+from duodaq.model import (
+    Command,
+    Execute,
+    InstrumentDefinition,
+    ReadChannel,
+    Recover,
+    SetParameter,
+    command_name,
+)
 
 CONNECT_S = 10.0
 
@@ -20,6 +28,16 @@ def deadline_s(definition: InstrumentDefinition, *names: str) -> float | None:
 def connect_deadline_s(definition: InstrumentDefinition) -> float | None:
     """How long loading, constructing and setting up the driver may take."""
     return definition.method_deadline_s.get("connect", CONNECT_S)
+
+
+def own_deadline_s(definition: InstrumentDefinition, command: Command) -> float | None:
+    """The deadline of a command that was sent without one; None for never."""
+    if isinstance(command, Recover):
+        return connect_deadline_s(definition)
+    if isinstance(command, ReadChannel):
+        polls = [p for p in definition.polls if p.channel == command.channel]
+        return deadline_s(definition, *(name for p in polls for name in (p.call, p.read) if name), command.channel)
+    return deadline_s(definition, command_name(command))
 
 
 def is_passive(definition: InstrumentDefinition, name: str) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from duodaq.errors import DeliveryError, DuodaqError, MailboxFullError, ReplyTimeoutError
-from duodaq.model import Command, Fate, command_name
+from duodaq.model import IN_HAND, Command, Fate, command_name
 from duodaq.telemetry import get_logger
 
 CAPACITY = 32
@@ -66,6 +66,8 @@ class Work:
         """Take it in hand; False if it has ended already."""
         if not self.ended:
             self.in_hand = True
+            if (tell := self.context.get(IN_HAND)) is not None:
+                tell()
         return self.in_hand
 
     def succeed(self, result: Any) -> bool:

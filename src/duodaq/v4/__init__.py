@@ -2,6 +2,7 @@
 
 from duodaq.errors import MailboxFullError as WouldBlock
 from duodaq.v4._actor import Actor
+from duodaq.v4._drivers import BUILT_IN, ActorKind, may_move
 from duodaq.v4._message import (
     ActorState,
     DeadLetter,
@@ -20,7 +21,9 @@ from duodaq.v4._supervisor import Escalation, Supervisor
 from duodaq.v4._system import ActorSystem, Registry
 
 __all__ = [
+    "BUILT_IN",
     "Actor",
+    "ActorKind",
     "ActorRef",
     "ActorState",
     "ActorSystem",
@@ -41,4 +44,5 @@ __all__ = [
     "V4Runtime",
     "WouldBlock",
     "handler",
+    "may_move",
 ]

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from duodaq.errors import ConfigError
-from duodaq.model import InstrumentDefinition
+from duodaq.errors import ConfigError, DuodaqError
+from duodaq.model import Command, Execute, InstrumentDefinition, SetParameter
 from duodaq.v4.instruments import Esp300, InstrumentActor, Newport1830C, PvcamActor, ScpiActor
 
 ActorKind = type[InstrumentActor]
@@ -36,6 +36,24 @@ def actor_kind(definition: InstrumentDefinition, built_in: Mapping[str, ActorKin
     if not (isinstance(driver, type) and issubclass(driver, InstrumentActor)):
         raise _wrong(definition, f"{definition.driver} is no InstrumentActor", "Only such classes live in v4")
     return driver
+
+
+def may_move(kind: ActorKind, definition: InstrumentDefinition, command: Command) -> bool:
+    """Whether a command may move or emit; of one that cannot be understood: yes; of its own safe action: no."""
+    if is_safe_action(definition, command):
+        return False
+    try:
+        return kind.may_move(kind.message_for(command))
+    except DuodaqError:
+        return isinstance(command, SetParameter | Execute)
+
+
+def is_safe_action(definition: InstrumentDefinition, command: Command) -> bool:
+    """Whether a command is what the lab file calls to make the instrument safe."""
+    return isinstance(command, Execute) and any(
+        action.kind == "call" and command == Execute(action.call or "", action.args)
+        for action in definition.safe.values()
+    )
 
 
 def _imported(definition: InstrumentDefinition, driver: str) -> Any:

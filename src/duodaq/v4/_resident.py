@@ -30,7 +30,7 @@ from duodaq.model import (
 )
 from duodaq.ports import PortSource
 from duodaq.telemetry import get_logger, told
-from duodaq.v4._drivers import ActorKind
+from duodaq.v4._drivers import ActorKind, is_safe_action, may_move
 from duodaq.v4._message import ActorState
 from duodaq.v4._operation import Operation
 from duodaq.v4._policy import RestartPolicy
@@ -66,8 +66,9 @@ class Resident:
         self._parameters = parameters
         self._publisher = publisher
         self._memory: dict[str, Any] = {"sequences": numbers}
-        if definition.options.get("acquire"):
-            self._memory["acquiring"] = {}
+        acquire = definition.options.get("acquire")
+        if acquire:
+            self._memory["acquiring"] = acquire if isinstance(acquire, dict) else {}
         self._lost_port = False
         self._channels: tuple[ChannelInfo, ...] = ()
         self._status = InstrumentStatus(
@@ -147,12 +148,7 @@ class Resident:
 
     def moves(self, command: Command) -> bool:
         """Whether a command may move or emit; of one that cannot be understood: yes; of its own safe action: no."""
-        if self._is_safe_action(command):
-            return False
-        try:
-            return self.kind.may_move(self.kind.message_for(command))
-        except DuodaqError:
-            return isinstance(command, SetParameter | Execute)
+        return may_move(self.kind, self.definition, command)
 
     def metrics(self) -> dict[str, Any]:
         """Figures of its mailbox and its polls."""
@@ -163,16 +159,10 @@ class Resident:
         figures["rows_lost"] = self._memory.get("rows_lost", 0)
         return figures
 
-    def _is_safe_action(self, command: Command) -> bool:
-        return isinstance(command, Execute) and any(
-            action.kind == "call" and command == Execute(action.call or "", action.args)
-            for action in self.definition.safe.values()
-        )
-
     @contextmanager
     def _safely(self, command: Command) -> Generator[None]:
         """Let what makes the instrument safe pass a latched stop."""
-        if not self._is_safe_action(command):
+        if not is_safe_action(self.definition, command):
             yield
             return
         token = SAFE_ACTION.set(True)

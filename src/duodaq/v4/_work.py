@@ -22,7 +22,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from duodaq.errors import DeliveryError, DuodaqError, LifecycleError, MailboxFullError, RestartingError, StoppedError
-from duodaq.model import Fate
+from duodaq.model import IN_HAND, Fate
 from duodaq.telemetry import get_logger
 from duodaq.v4._delivery import Delivery
 from duodaq.v4._message import ActorState, Envelope, Finish
@@ -103,6 +103,8 @@ class Work(Delivery):
                     continue
                 self.in_hand = envelope
                 spec = envelope.spec
+                if (tell := envelope.context.get(IN_HAND)) is not None:
+                    tell()
                 try:
                     if spec.direct and envelope.context == context:
                         value = spec.function(actor, envelope.message)
@@ -141,6 +143,8 @@ class Work(Delivery):
     async def _work_urgent(self, actor: Actor) -> None:
         while self.actor is actor and (envelope := self.mailbox.take_urgent()) is not None:
             self.urgent_in_hand = envelope
+            if (tell := envelope.context.get(IN_HAND)) is not None:
+                tell()
             try:
                 await self._handle(actor, envelope)
             except BaseException as error:  # noqa: BLE001 - each error finds its addressee there, or goes on

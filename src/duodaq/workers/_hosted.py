@@ -21,14 +21,11 @@ from duodaq.model import (
     RuntimeStatus,
     command_name,
 )
+from duodaq.workers._hosting import HUNG_AFTER_S
 from duodaq.workers._promise import Worker
 
 MARGIN_S = 0.25
 """How much longer than its deadline a command is waited for: the runtime's own verdict is the better one."""
-
-HUNG_AFTER_S = 1.0
-"""A worker whose loop owes the beginning of a call for so long is hung, and so are the instruments in it."""
-
 
 class Hosted:
     """A runtime in a worker, seen from the manager's loop: the Runtime promise, with `end_moving` awaited.

@@ -5,19 +5,19 @@ from dataclasses import dataclass, field
 
 from duodaq.dataplane import Hub
 from duodaq.model import Measurement, Parameters, Runtime
-from duodaq.ports import Broker
+from duodaq.ports import PortSource
 from duodaq.v2 import Sequences, V2Runtime
 from duodaq.v4 import DataPublisher, V4Runtime
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeParts:
-    """What a runtime is given: the broker of all ports, the parameter table, and the hub of either side.
+    """What a runtime is given: the ports, the parameter table, and the hub of either side.
 
     The sequence numbers outlive a runtime, so that a restarted one counts on.
     """
 
-    broker: Broker
+    broker: PortSource
     parameters: Parameters
     v2_data: Hub[Measurement]
     v4_data: DataPublisher
@@ -38,7 +38,7 @@ def _make_v4(parts: RuntimeParts) -> Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Factories:
-    """How the two runtimes are made; called on the loop of the worker that will host them."""
+    """How the two runtimes are made; called on the loop of the worker that will host them, in its process."""
 
     v2: RuntimeFactory = _make_v2
     v4: RuntimeFactory = _make_v4

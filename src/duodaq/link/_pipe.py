@@ -1,0 +1,220 @@
+"""One end of a connected stream between two processes of one lab: whole messages, in both directions.
+
+The rules that whoever edits this file must keep:
+
+1.  `send` may be called from any thread. It writes at once, in the caller's thread, as long as the other end takes
+    all; only then is the rest kept, in order, and written by the loop. So a message costs one system call.
+2.  What is kept is bounded: beyond `backlog_limit` the other end is taken for dead, because it reads nothing.
+3.  Messages that had arrived before the other end died are heard before `lost` is called: a reply that came counts.
+4.  `lost` is called exactly once, on the loop, whatever ended the pipe, with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from duodaq.errors import DataError, DeliveryError, DuodaqError
+
+MAX_MESSAGE = 64 * 1024 * 1024
+BACKLOG_LIMIT = 256 * 1024 * 1024
+_LENGTH = struct.Struct("<I")
+_CHUNK = 256 * 1024
+_NONSENSE = (DuodaqError, msgspec.MsgspecError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+
+
+class Pipe:
+    """Messages over `end`, a connected stream socket, which the pipe owns from now on.
+
+    Args:
+        end: The socket; made non-blocking.
+        encode: One message as bytes. Called in the sender's thread, one at a time.
+        decode: The message that some bytes are.
+        heard: Called on the loop with each message. What `decode` or it raises about a message ends the pipe.
+        lost: Called once on the loop when there will be no more: with why, or "" when the other end closed it.
+        max_message: A longer message ends the pipe.
+    """
+
+    def __init__(
+        self,
+        end: socket.socket,
+        encode: Callable[[Any], bytes],
+        decode: Callable[[memoryview], Any],
+        heard: Callable[[Any], None],
+        lost: Callable[[str], None],
+        *,
+        max_message: int = MAX_MESSAGE,
+        backlog_limit: int = BACKLOG_LIMIT,
+    ) -> None:
+        end.setblocking(False)
+        self._end = end
+        self._encode = encode
+        self._decode = decode
+        self._heard = heard
+        self._lost = lost
+        self._max_message = max_message
+        self._backlog_limit = backlog_limit
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn = threading.RLock()
+        self._unsent = bytearray()
+        self._arming = False
+        self._held = bytearray()
+        self._wanted = 0
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended, from either side."""
+        return self._closed
+
+    @property
+    def backlog(self) -> int:
+        """How many bytes the other end has not taken yet."""
+        return len(self._unsent)
+
+    def open(self) -> None:
+        """Hear from now on, on the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._end.fileno(), self._readable)
+
+    def send(self, message: Any) -> None:
+        """Send one message, from any thread.
+
+        Raises:
+            DeliveryError: The pipe has ended: not done. Or the other end has read nothing for so long that the backlog
+                is full; the pipe ends then.
+            DataError: It is too long, or holds something that does not travel. Nothing was sent.
+        """
+        with self._turn:
+            if self._closed:
+                raise DeliveryError("the link has ended", fate="not done")
+            body = self._encode(message)
+            if len(body) > self._max_message:
+                raise DataError(f"a message of {len(body)} bytes; at most {self._max_message} travel")
+            frame = _LENGTH.pack(len(body)) + body
+            if self._unsent:
+                self._keep(frame)
+                return
+            sent = self._write(frame)
+            if sent < len(frame):
+                self._keep(frame[sent:])
+
+    def _write(self, data: bytes | bytearray) -> int:
+        try:
+            return self._end.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            self._end_soon(f"it cannot be written to: {error.strerror}")
+            raise DeliveryError("the link has ended", fate="not done") from error
+
+    def _keep(self, rest: bytes) -> None:
+        if len(self._unsent) + len(rest) > self._backlog_limit:
+            self._end_soon("the other end reads nothing")
+            raise DeliveryError("the other end reads nothing", fate="unknown")
+        self._unsent += rest
+        if not self._arming and self._loop is not None:
+            self._arming = True
+            self._loop.call_soon_threadsafe(self._arm)
+
+    def _arm(self) -> None:
+        if not self._closed and self._loop is not None:
+            self._loop.add_writer(self._end.fileno(), self._writable)
+
+    def _writable(self) -> None:
+        with self._turn:
+            if self._closed:
+                return
+            try:
+                sent = self._write(self._unsent[:_CHUNK])
+            except DeliveryError:
+                return
+            del self._unsent[:sent]
+            if not self._unsent and self._loop is not None:
+                self._arming = False
+                self._loop.remove_writer(self._end.fileno())
+
+    def _end_soon(self, why: str) -> None:
+        """From any thread: what can still be heard is heard, then it is lost."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._drain_and_lose, why)
+
+    def _drain_and_lose(self, why: str) -> None:
+        while not self._closed and self._readable() > 0:
+            pass
+        self._lose(why)
+
+    def _readable(self) -> int:
+        """Take what has come; how many bytes that was."""
+        if self._closed:
+            return 0
+        try:
+            data = self._end.recv(_CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            self._lose(f"it cannot be read: {error.strerror}")
+            return 0
+        if not data:
+            self._lose("" if not self._held else "it ended in the middle of a message")
+            return 0
+        self._take(data)
+        return len(data)
+
+    def _take(self, data: bytes) -> None:
+        if self._held:
+            self._held += data
+            if len(self._held) < self._wanted:
+                return
+            data = bytes(self._held)
+            self._held.clear()
+        begin = 0
+        try:
+            with memoryview(data) as whole:
+                while (end := self._message_end(whole, begin)) is not None:
+                    message = self._decode(whole[begin + _LENGTH.size : end])
+                    begin = end
+                    self._heard(message)
+                    if self._closed:
+                        return
+        except _NONSENSE as error:
+            self._lose(f"what came makes no sense: {type(error).__name__}: {error}")
+            return
+        self._held += data[begin:]
+
+    def _message_end(self, whole: memoryview, begin: int) -> int | None:
+        if len(whole) - begin < _LENGTH.size:
+            self._wanted = _LENGTH.size
+            return None
+        (length,) = _LENGTH.unpack_from(whole, begin)
+        if length > self._max_message:
+            raise DataError(f"a message of {length} bytes was announced; at most {self._max_message} travel")
+        end = begin + _LENGTH.size + length
+        self._wanted = end - begin
+        return end if end <= len(whole) else None
+
+    def _lose(self, why: str) -> None:
+        if self._shut():
+            self._lost(why)
+
+    def close(self) -> None:
+        """End it from this side; `lost` is not called. On the loop only. Idempotent."""
+        self._shut()
+
+    def _shut(self) -> bool:
+        with self._turn:
+            if self._closed:
+                return False
+            self._closed = True
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.remove_reader(self._end.fileno())
+                self._loop.remove_writer(self._end.fileno())
+            self._unsent.clear()
+            self._end.close()
+            return True

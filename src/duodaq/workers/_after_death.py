@@ -1,0 +1,90 @@
+"""What becomes of what a dead worker had, as pure decisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Literal
+
+from duodaq.model import (
+    Command,
+    Execute,
+    Fate,
+    InstrumentDefinition,
+    SetParameter,
+    StartAcquisition,
+    StopAcquisition,
+)
+from duodaq.v2 import settings_for_reconnect
+
+class AskPolicy(StrEnum):
+    """The values of an instrument's option ``on_reconnect``: what of its settings a new driver applies by itself."""
+
+    PASSIVE = "passive"
+    REAPPLY = "reapply"
+    WITHHOLD = "withhold"
+    ASK = "ask"
+
+
+def fate_after_death(begun: bool, command: Command, definition: InstrumentDefinition) -> Fate | None:
+    """The fate of a command whose worker died before it was answered; None: the replacement carries it out.
+
+    One in hand is unknown, and is never repeated. One that waited goes on, unless it may move or emit: that is not
+    done, because the world has changed under it, except where the stanza says ``requeue``.
+    """
+    if begun:
+        return Fate.UNKNOWN
+    if isinstance(command, SetParameter | Execute) and not definition.options.get("requeue", False):
+        return Fate.NOT_DONE
+    return None
+
+
+def waits_for_replacement(command: Command, definition: InstrumentDefinition) -> bool:
+    """Whether a command that comes while its worker is being replaced waits for that; others are not done."""
+    return fate_after_death(False, command, definition) is None
+
+
+@dataclass(slots=True)
+class Remembered:
+    """What an instrument was asked for so far, as its next driver has to know it.
+
+    `acquiring` is what StartAcquisition was last given, False after StopAcquisition, None before either. `waiting` are
+    settings that wait for somebody's Recover.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    acquiring: dict[str, Any] | Literal[False] | None = None
+    waiting: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def note(self, command: Command) -> None:
+        """A command has been done."""
+        if isinstance(command, SetParameter):
+            self.settings[command.name] = command.value
+        elif isinstance(command, StartAcquisition):
+            self.acquiring = dict(command.options)
+        elif isinstance(command, StopAcquisition):
+            self.acquiring = False
+
+
+def definition_for_replacement(
+    definition: InstrumentDefinition, known: Remembered, *, latched: bool
+) -> tuple[InstrumentDefinition, list[str]]:
+    """The stanza that a replacement is given, and the names of the settings that it is not given.
+
+    Applied are the stanza's settings and those set since, by the policy of its option ``on_reconnect``: "passive" (the
+    default) withholds what was set since and may move or emit; "reapply" withholds nothing, "withhold" everything;
+    "ask" too, until somebody says Recover. While a stop is latched nothing that may move or emit is applied.
+    """
+    wanted = {**definition.settings, **known.settings}
+    policy = AskPolicy(definition.options.get("on_reconnect", AskPolicy.PASSIVE))
+    if policy in (AskPolicy.ASK, AskPolicy.WITHHOLD):
+        again, withheld = dict[str, Any](), list(wanted)
+        known.waiting = wanted if policy is AskPolicy.ASK else {}
+    elif definition.runtime == "v4":  # an actor knows itself which of its settings emit, and leaves those out
+        again, withheld = wanted, list[str]()
+    else:
+        again, withheld = settings_for_reconnect(definition, known.settings, latched=latched)
+    options = dict(definition.options)
+    if known.acquiring is not None:
+        options["acquire"] = False if known.acquiring is False else known.acquiring or True
+    return replace(definition, settings=again, options=options), withheld

@@ -1,0 +1,36 @@
+"""What can be said of a command at the manager, without asking the worker in which it will be carried out."""
+
+from __future__ import annotations
+
+from duodaq import v2, v4
+from duodaq.model import Command, GetParameter, InstrumentDefinition, ReadChannel
+
+HUNG_AFTER_S = 1.0
+"""A worker whose loop owes the beginning of a call for so long is hung, and so are the instruments in it."""
+
+
+def deadline_of(definition: InstrumentDefinition, command: Command, deadline_s: float | None) -> float | None:
+    """The time within which the worker will have spoken of a command; None if that is not known here.
+
+    An actor's operations end by limits of their own; if its loop does not answer, the worker's own hang is noticed.
+    """
+    if deadline_s is not None:
+        return deadline_s
+    if definition.runtime == "v2":
+        return v2.own_deadline_s(definition, command)
+    return definition.deadline_s if isinstance(command, GetParameter | ReadChannel) else None
+
+
+def moves_as_far_as_known(definition: InstrumentDefinition | None, command: Command) -> bool:
+    """Whether a command may move or emit; of an unknown instrument the cautious answer.
+
+    Of an actor whose class is not loaded here: no. Its worker, which has been told of every stop before the command
+    comes to it, asks the class itself.
+    """
+    if definition is None:
+        return True
+    if definition.runtime == "v2":
+        return v2.may_move(definition, command)
+    driver = definition.driver
+    kind = v4.BUILT_IN.get(driver) if isinstance(driver, str) else driver
+    return isinstance(kind, type) and hasattr(kind, "message_for") and v4.may_move(kind, definition, command)

@@ -1,0 +1,403 @@
+"""What the manager and a process worker say to each other: one struct for each sentence, as small arrays on the wire.
+
+Values of users (arguments, results) are `Parcel`s: plain numbers and text as they are, everything else pickled. What
+comes from a worker is unpickled with a list of what may be in it: the manager loads no code of a driver, and a worker
+that says something else is taken for faulty.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from typing import Any, Final, TypeAlias
+
+import cloudpickle
+import msgspec
+
+from duodaq.errors import DataError
+from duodaq.link import BlobRef, error_from_wire, error_to_wire
+from duodaq.model import ChannelInfo, InstrumentStatus, ParameterEntry, RuntimeStatus, Scalar
+
+VERSION: Final = 1
+_PLAIN = frozenset({type(None), bool, float, str, bytes})
+_MAY_TRAVEL = frozenset({"collections", "datetime", "decimal", "duodaq", "fractions", "numpy", "pathlib", "uuid"})
+_BUILTINS = frozenset(
+    {"bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "range", "set", "slice",
+     "str", "tuple"}
+)  # fmt: skip
+_PICKLE_HELPERS = frozenset({("copyreg", "_reconstructor"), ("_codecs", "encode"), ("functools", "partial")})
+
+Parcel: TypeAlias = Any
+"""A plain value, or the pickle of one as an extension value."""
+
+_PICKLED = 1
+
+
+class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One sentence. Subclasses carry their tag first."""
+
+
+# ---- the manager says ------------------------------------------------------------------------------------------------
+
+
+class Make(Message, tag="m"):
+    """The first message: what to be. `plan` is a pickled WorkerPlan. Two descriptors come with it on the other line."""
+
+    version: int
+    plan: bytes
+
+
+class Ask(Message, tag="a"):
+    """Do something, and answer under the same number."""
+
+    number: int
+    op: str
+    body: Parcel
+    trace_id: str | None = None
+
+
+class Cancel(Message, tag="c"):
+    """Nobody waits for that answer any more."""
+
+    number: int
+
+
+class Probe(Message, tag="p"):
+    """Give a sign of progress."""
+
+    number: int
+
+
+class Granted(Message, tag="g"):
+    """The lease of a ticket is there; or, with an error, will not be."""
+
+    ticket: int
+    error: dict[str, Any] | None = None
+
+
+class Ended(Message, tag="e"):
+    """An exchange has ended."""
+
+    exchange: int
+    reply: bytes
+    error: dict[str, Any] | None = None
+
+
+class Written(Message, tag="w"):
+    """All of an exchange's request has been handed to the line."""
+
+    exchange: int
+    t_ns: int
+
+
+class Heard(Message, tag="h"):
+    """Bytes for a seat between its exchanges."""
+
+    seat: int
+    data: bytes
+
+
+class Stops(Message, tag="s"):
+    """The stop epoch of a port has risen; or, with an empty name, the latch has been closed (1) or opened (0)."""
+
+    port: str
+    epoch: int
+
+
+class Stopped(Message, tag="x"):
+    """The stop bytes of a StopPort are on the wire since `t_ns`; or, with an error, are not."""
+
+    number: int
+    t_ns: int
+    error: dict[str, Any] | None = None
+
+
+class Known(Message, tag="k"):
+    """An entry of the parameter table is now this."""
+
+    entry: ParameterEntry
+
+
+class Taken(Message, tag="t"):
+    """So many items of the outbox have been published, since the beginning."""
+
+    count: int
+
+
+class Credit(Message, tag="r"):
+    """Nobody looks at these blobs any more."""
+
+    numbers: list[int]
+
+
+# ---- the worker says -------------------------------------------------------------------------------------------------
+
+
+class Made(Message, tag="M"):
+    """It is what it was told to be; or, with an error, cannot."""
+
+    error: dict[str, Any] | None = None
+
+
+class Answer(Message, tag="A"):
+    """What became of an Ask: its result, or its error and the error's cause."""
+
+    number: int
+    body: Parcel = None
+    error: dict[str, Any] | None = None
+    cause: dict[str, Any] | None = None
+
+
+class Alive(Message, tag="P"):
+    """The answer to a Probe."""
+
+    number: int
+
+
+class Snapshot(Message, tag="S"):
+    """How the runtime and its instruments are, whenever that has changed."""
+
+    status: RuntimeStatus
+    instruments: list[InstrumentStatus]
+    channels: list[ChannelInfo]
+
+
+class Figures(Message, tag="F"):
+    """The runtime's metrics."""
+
+    figures: Parcel
+
+
+class TicketAsk(Message, tag="T"):
+    """Queue for a port."""
+
+    ticket: int
+    port: str
+    holder: str
+    lane: int
+    timeout_s: float | None
+    epoch: int | None
+
+
+class TicketEnd(Message, tag="E"):
+    """Give a lease back, or withdraw from the queue."""
+
+    ticket: int
+
+
+class Exchanged(Message, tag="X"):
+    """Make an exchange: under the lease of `ticket` if that is not 0, else from `seat` if there is one, else alone.
+
+    `framing` is True where the port's codec says what is answered.
+    """
+
+    exchange: int
+    port: str
+    request: bytes
+    framing: Parcel
+    timeout_s: float
+    tells_written: bool
+    moving: bool
+    epoch: int | None
+    trace_id: str | None
+    ticket: int = 0
+    seat: SeatFacts | None = None
+    holder: str = ""
+    lane: int = 2
+    wait_s: float | None = None
+    wait_epoch: int | None = None
+
+
+class SeatFacts(Message):
+    """A seat as the owner of the port must know it."""
+
+    number: int
+    hold_max_s: float | None
+    idle_s: float | None
+    hears: bool
+    renews: bool
+
+
+class SeatEnd(Message, tag="L"):
+    """Leave a seat when the exchange in hand has ended, or (`now`) vacate it at once."""
+
+    seat: int
+    now: bool
+
+
+class Reading(Message, tag="R"):
+    """Whether the user of a seat waits for bytes."""
+
+    seat: int
+    reading: bool
+
+
+class Abandoned(Message, tag="B"):
+    """Nobody waits for an exchange any more."""
+
+    exchange: int
+
+
+class Suspect(Message, tag="Q"):
+    """Something may still come on this port that nobody waits for; or (`late`) came after its reader had given up."""
+
+    port: str
+    late: bool = False
+
+
+class StopPort(Message, tag="!"):
+    """Put stop bytes on a port before everything else."""
+
+    number: int
+    port: str
+    data: bytes | None
+    holder: str
+    ends_moving: bool
+
+
+class Put(Message, tag="U"):
+    """An entry of the parameter table, written by its owner."""
+
+    instrument: str
+    name: str
+    value: Parcel
+    unit: str
+
+
+class Stale(Message, tag="O"):
+    """Nobody keeps an instrument's entries up to date any more."""
+
+    instrument: str
+
+
+class Rows(Message, tag="D"):
+    """Scalars, in the order in which they were measured."""
+
+    rows: list[Scalar]
+
+
+class Item(Message, tag="I"):
+    """One other measurement, pickled; its array in the ring if `blob` says where."""
+
+    body: Parcel
+    blob: BlobRef | None = None
+
+
+class Batch(Message, tag="N"):
+    """A record batch: as an Arrow IPC message, its schema under a number and sent with its first; or, if `blob` says
+    where, as an Arrow stream in the ring.
+    """
+
+    schema: int
+    body: bytes = b""
+    new_schema: bytes | None = None
+    blob: BlobRef | None = None
+
+
+class Ring(Message, tag="G"):
+    """A ring's descriptor waits on the other line."""
+
+    size: int
+
+
+class Log(Message, tag="l"):
+    """A line of the log."""
+
+    logger: str
+    level: int
+    event: Parcel
+
+
+FromManager: TypeAlias = (
+    Make | Ask | Cancel | Probe | Granted | Ended | Written | Heard | Stops | Stopped | Known | Taken | Credit
+)
+FromWorker: TypeAlias = (
+    Made | Answer | Alive | Snapshot | Figures | TicketAsk | TicketEnd | Exchanged | SeatEnd | Reading | Abandoned
+    | Suspect | StopPort | Put | Stale | Rows | Item | Batch | Ring | Log
+)  # fmt: skip
+
+
+# ---- values ----------------------------------------------------------------------------------------------------------
+
+
+def parcel(value: Any) -> Parcel:
+    """`value` as it travels: plain ones as they are, others pickled.
+
+    Raises:
+        DataError: It cannot be pickled.
+    """
+    if type(value) in _PLAIN or (type(value) is int and -(2**63) <= value < 2**63):
+        return value
+    try:
+        return msgspec.msgpack.Ext(_PICKLED, cloudpickle.dumps(value, protocol=5))
+    except Exception as error:
+        raise DataError(f"{type(value).__name__} does not travel to or from a worker: {error}") from error
+
+
+def result_parcel(value: Any) -> Parcel:
+    """As `parcel`, for a worker's result: what the manager would not take is refused here, by name.
+
+    Raises:
+        DataError: It is, or holds, an object of a driver's own.
+    """
+    sent = parcel(value)
+    if isinstance(sent, msgspec.msgpack.Ext):
+        unpack(sent)
+    return sent
+
+
+def unpack(value: Parcel) -> Any:
+    """The value of a worker's parcel.
+
+    Raises:
+        DataError: It holds what may not travel.
+    """
+    if not isinstance(value, msgspec.msgpack.Ext):
+        return value
+    if value.code != _PICKLED:
+        raise DataError(f"a value of unknown kind {value.code}")
+    try:
+        return _Unpickler(io.BytesIO(value.data)).load()
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"a value that cannot be read: {type(error).__name__}: {error}") from error
+
+
+def unpack_trusted(value: Parcel) -> Any:
+    """The value of the manager's parcel, in a worker: it may hold any class, also one made in a notebook."""
+    return pickle.loads(value.data) if isinstance(value, msgspec.msgpack.Ext) else value
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        if "." in global_name:
+            raise DataError(f"{module_name}.{global_name} does not leave its worker; return plain values")
+        if module_name.partition(".")[0] in _MAY_TRAVEL or (module_name, global_name) in _PICKLE_HELPERS:
+            return super().find_class(module_name, global_name)
+        if module_name == "builtins" and global_name in _BUILTINS:
+            return super().find_class(module_name, global_name)
+        raise DataError(f"an object of {module_name}.{global_name} does not leave its worker; return plain values")
+
+
+def error_parts(error: BaseException) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """An error and its cause as they travel."""
+    cause = error.__cause__
+    return error_to_wire(error), None if cause is None else error_to_wire(cause)
+
+
+def error_of(error: dict[str, Any], cause: dict[str, Any] | None = None) -> Exception:
+    """The error that these parts are."""
+    made = error_from_wire(error)
+    if cause is not None:
+        made.__cause__ = error_from_wire(cause)
+    return made
+
+
+def _hook(value: Any) -> Any:
+    return parcel(value)
+
+
+encode = msgspec.msgpack.Encoder(enc_hook=_hook).encode
+decode_from_manager: Any = msgspec.msgpack.Decoder(FromManager).decode
+decode_from_worker: Any = msgspec.msgpack.Decoder(FromWorker).decode

@@ -1,0 +1,190 @@
+"""From a worker's runtime to the manager: everything it publishes, in order, none of it lost while both live.
+
+The runtime publishes to a hub of its own in this process, whose one reader, which may lose nothing, is the link. What
+the manager has not yet published on its side is bounded; when that bound is reached the reader stands still, its queue
+fills, and the producers wait as they would for any lossless reader. Large arrays go by a ring in shared memory, which
+is made when the first one comes; without room there they go by value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from duodaq.clock import Deadline
+from duodaq.dataplane import Hub, Policy
+from duodaq.errors import DataError, DeliveryError, StoppedError
+from duodaq.link import BlobRef, RingWriter, send_descriptors
+from duodaq.model import Measurement, RuntimeName, Scalar
+from duodaq.telemetry import get_logger
+from duodaq.v2 import DataDistributor
+from duodaq.v4 import DataPublisher
+from duodaq.workers._messages import Batch, Item, Message, Ring, Rows, result_parcel
+
+CAPACITY = 4096
+WINDOW = 2048
+WINDOW_BYTES = 128 * 2**20
+BLOB_BYTES = 64 * 1024
+_AT_ONCE = 512
+_STREAM_ENDS = 256
+_RING_LEAST, _RING_MOST, _RING_BLOBS = 16 * 2**20, 256 * 2**20, 6
+_log = get_logger("workers.outbox")
+
+
+class Outbox:
+    """What a worker's runtime publishes, on its way to the manager. On the worker's loop; the hubs from any thread."""
+
+    def __init__(self, runtime: RuntimeName, send: Callable[[Message], None], descriptors: socket.socket) -> None:
+        self.v2_data: Hub[Measurement] = DataDistributor()
+        self.v4_data = DataPublisher()
+        self.undeliverable = 0
+        self._send = send
+        self._descriptors = descriptors
+        self._ring: RingWriter | None = None
+        self._schemas: dict[pa.Schema, int] = {}
+        self._sent = self._taken = 0
+        self._bytes: list[tuple[int, int]] = []
+        self._unacknowledged_bytes = 0
+        self._room = asyncio.Event()
+        hub: Hub[Any] = self.v2_data if runtime == "v2" else self.v4_data
+        self._reader = hub.subscribe("link", capacity=CAPACITY, policy=Policy.BLOCK, max_bytes=WINDOW_BYTES)
+        say = self._say_measurements if runtime == "v2" else self._say_batches
+        self._task = asyncio.create_task(self._run(say), name="outbox")
+
+    def taken(self, count: int) -> None:
+        """The manager has published so many items since the beginning."""
+        self._taken = count
+        while self._bytes and self._bytes[0][0] <= count:
+            self._unacknowledged_bytes -= self._bytes.pop(0)[1]
+        self._room.set()
+
+    def credited(self, numbers: Sequence[int]) -> None:
+        """The manager's readers do not look at these blobs any more."""
+        for number in numbers:
+            if self._ring is not None:
+                self._ring.release(number)
+
+    async def aclose(self, timeout_s: float) -> bool:
+        """Send all that waits and have it published, within `timeout_s`; whether it all was."""
+        deadline = Deadline(timeout_s)
+        self._reader.finish()
+        await asyncio.wait({self._task}, timeout=timeout_s)
+        while self._taken < self._sent and not deadline.passed:
+            self._room.clear()
+            try:
+                await asyncio.wait_for(self._room.wait(), deadline.left_s)
+            except TimeoutError:
+                break
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        return self._taken >= self._sent and not self._reader.occupancy
+
+    async def _run(self, say: Callable[[list[Any]], None]) -> None:
+        while True:
+            try:
+                items = await self._reader.get_many(_AT_ONCE)
+            except StoppedError:
+                return
+            say(items)
+            while self._sent - self._taken > WINDOW or self._unacknowledged_bytes > WINDOW_BYTES:
+                self._room.clear()
+                await self._room.wait()
+
+    def _count(self, items: int, size: int = 0) -> None:
+        self._sent += items
+        if size:
+            self._bytes.append((self._sent, size))
+            self._unacknowledged_bytes += size
+
+    def _say_measurements(self, measurements: list[Measurement]) -> None:
+        rows: list[Scalar] = []
+        for one in measurements:
+            if isinstance(one, Scalar):
+                rows.append(one if type(one.value) is float else msgspec.structs.replace(one, value=float(one.value)))
+            else:
+                self._say_rows(rows)
+                rows = []
+                self._say_one(lambda one=one: self._item(one), f"{one.instrument}.{one.channel}")
+        self._say_rows(rows)
+
+    def _say_rows(self, rows: list[Scalar]) -> None:
+        if not rows:
+            return
+        try:
+            self._send(Rows(rows))
+        except (DataError, TypeError, OverflowError):
+            for row in rows:
+                self._say_one(lambda row=row: self._item(row), f"{row.instrument}.{row.channel}")
+        else:
+            self._count(len(rows))
+
+    def _say_one(self, make: Callable[[], tuple[Message, int]], stream: str) -> None:
+        """One item, or, if it cannot travel, a complaint: the numbers then show it as lost."""
+        try:
+            message, size = make()
+            self._send(message)
+        except (DataError, TypeError, OverflowError) as error:
+            self.undeliverable += 1
+            _log.error("measurement lost: it does not travel", stream=stream, error=str(error))
+        else:
+            self._count(1, size)
+
+    def _item(self, one: Measurement) -> tuple[Message, int]:
+        name = "pixels" if hasattr(one, "pixels") else "values"
+        array = getattr(one, name, None)
+        if not isinstance(array, np.ndarray) or array.nbytes < BLOB_BYTES:
+            return Item(result_parcel(one)), 0 if array is None else int(array.nbytes)
+        blob = self._blob(array)
+        if blob is None:
+            return Item(result_parcel(one)), int(array.nbytes)
+        return Item(result_parcel(msgspec.structs.replace(one, **{name: np.empty(0, array.dtype)})), blob), 0
+
+    def _say_batches(self, batches: list[pa.RecordBatch]) -> None:
+        for batch in batches:
+            self._say_one(lambda batch=batch: self._batch(batch), "batch")
+
+    def _batch(self, batch: pa.RecordBatch) -> tuple[Message, int]:
+        if batch.nbytes >= BLOB_BYTES and (blob := self._batch_blob(batch)) is not None:
+            return Batch(-1, blob=blob), 0
+        number, new = self._schemas.get(batch.schema), None
+        if number is None:
+            number, new = len(self._schemas), batch.schema.serialize().to_pybytes()
+            self._schemas[batch.schema] = number
+        body = batch.serialize().to_pybytes()
+        return Batch(number, body, new), len(body)
+
+    def _batch_blob(self, batch: pa.RecordBatch) -> BlobRef | None:
+        """The batch as an Arrow stream in the ring, written there with one copy."""
+        schema: Any = batch.schema
+        size = int(pa.ipc.get_record_batch_size(batch)) + schema.serialize().size + _STREAM_ENDS
+        ring = self._ring_for(size)
+        return None if ring is None else ring.fill(size, lambda room: _write_stream(batch, room))
+
+    def _blob(self, array: np.ndarray[Any, Any]) -> BlobRef | None:
+        ring = self._ring_for(array.nbytes)
+        return None if ring is None else ring.write(array)
+
+    def _ring_for(self, size: int) -> RingWriter | None:
+        if self._ring is None:
+            ring = RingWriter(min(max(_RING_LEAST, _RING_BLOBS * size), _RING_MOST))
+            if not send_descriptors(self._descriptors, [ring.fd]):
+                ring.close()
+                return None
+            self._ring = ring
+            self._send(Ring(ring.size))
+        return self._ring if size <= self._ring.size else None
+
+    def lost(self) -> None:
+        """The link has ended: nobody waits for room any more."""
+        self._task.cancel()
+
+
+def _write_stream(batch: pa.RecordBatch, room: memoryview) -> None:
+    with pa.FixedSizeBufferWriter(pa.py_buffer(room)) as sink, pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)

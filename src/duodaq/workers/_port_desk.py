@@ -1,0 +1,200 @@
+"""What one worker process has under way at the broker, on the manager's side.
+
+Everything asked here is asked of the port's owner as if by somebody in this process; how it ends is sent back. When the
+worker dies, `close` gives back every lease and cuts every exchange that it had: the owner then resynchronises the line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from duodaq.errors import ConfigError, DataError, DuodaqError
+from duodaq.link import error_to_wire
+from duodaq.ports import Broker, Exchange, Framing, Lane, PortOwner, Seat, Ticket
+from duodaq.workers._messages import (
+    Abandoned,
+    Ended,
+    Exchanged,
+    Granted,
+    Heard,
+    Message,
+    Reading,
+    SeatEnd,
+    SeatFacts,
+    Stopped,
+    StopPort,
+    Suspect,
+    TicketAsk,
+    TicketEnd,
+    Written,
+    unpack,
+)
+
+PortRequest = TicketAsk | TicketEnd | Exchanged | SeatEnd | Reading | Abandoned | Suspect | StopPort
+MOST = 1024
+"""So many tickets, seats or exchanges of one worker may be open at once: one that has more is faulty."""
+
+
+class PortDesk:
+    """Carries out a worker's requests at the broker. On the broker's loop, which is the manager's."""
+
+    def __init__(self, broker: Broker, send: Callable[[Message], None], own: Callable[[Coroutine[Any, Any, None]], Any]):
+        self._broker = broker
+        self._send = send
+        self._own = own
+        self._tickets: dict[int, tuple[PortOwner, Ticket]] = {}
+        self._seats: dict[int, tuple[PortOwner, Seat]] = {}
+        self._exchanges: dict[int, tuple[PortOwner, Exchange]] = {}
+        self._closed = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether this worker has nothing at any port."""
+        return not (self._tickets or self._seats or self._exchanges)
+
+    def heard(self, request: PortRequest) -> None:
+        """Carry out one request.
+
+        Raises:
+            DataError: It makes no sense: no such port, or far too much at once.
+        """
+        if len(self._tickets) + len(self._seats) + len(self._exchanges) > MOST:
+            raise DataError(f"more than {MOST} leases and exchanges at once")
+        match request:
+            case Exchanged():
+                self._exchange(request)
+            case TicketAsk():
+                self._ask(request)
+            case TicketEnd():
+                owner, ticket = self._tickets.pop(request.ticket, (None, None))
+                if owner is not None and ticket is not None:
+                    owner.end(ticket)
+            case SeatEnd():
+                self._end_seat(request)
+            case Reading():
+                if (seated := self._seats.get(request.seat)) is not None:
+                    seated[0].mark_reading(seated[1], request.reading)
+            case Abandoned():
+                if (found := self._exchanges.pop(request.exchange, None)) is not None:
+                    found[0].abandon(found[1])
+            case Suspect():
+                owner = self._owner(request.port)
+                if request.late:
+                    owner.note_late()
+                else:
+                    owner.suspect()
+            case StopPort():
+                self._own(self._stop(request))
+
+    def close(self) -> None:
+        """The worker is gone: give back and cut all that it had."""
+        self._closed = True
+        for owner, exchange in list(self._exchanges.values()):
+            owner.abandon(exchange)
+        for owner, seat in list(self._seats.values()):
+            owner.vacate(seat)
+        for owner, ticket in list(self._tickets.values()):
+            owner.end(ticket)
+        self._exchanges.clear()
+        self._seats.clear()
+        self._tickets.clear()
+
+    def _owner(self, port: str) -> PortOwner:
+        try:
+            return self._broker.owner(port)
+        except ConfigError as error:
+            raise DataError(str(error)) from error
+
+    def _ask(self, request: TicketAsk) -> None:
+        owner, number = self._owner(request.port), request.ticket
+
+        def settle(refusal: Exception | None) -> None:
+            if refusal is not None:
+                self._tickets.pop(number, None)
+            self._tell(Granted(number, None if refusal is None else error_to_wire(refusal)))
+
+        ticket = Ticket(request.holder, Lane(request.lane), settle, self._alive)
+        self._tickets[number] = (owner, ticket)
+        owner.ask(ticket, request.timeout_s, request.epoch)
+
+    def _exchange(self, request: Exchanged) -> None:
+        owner, number = self._owner(request.port), request.exchange
+
+        def done(reply: bytes, error: BaseException | None) -> None:
+            self._exchanges.pop(number, None)
+            self._tell(Ended(number, bytes(reply), None if error is None else error_to_wire(error)))
+
+        ticket = Ticket(request.holder, Lane(request.lane), _unasked, self._alive)
+        framing = self._framing(owner, request)
+        exchange = Exchange(ticket, request.request, framing, request.timeout_s, done, request.trace_id)
+        exchange.moving, exchange.epoch = request.moving, request.epoch
+        if request.tells_written:
+            exchange.on_written = lambda t_ns: self._tell(Written(number, t_ns))
+        self._exchanges[number] = (owner, exchange)
+        if request.ticket:
+            self._begin(owner, exchange, request.ticket)
+        elif request.seat is not None:
+            owner.seated(exchange, self._seat(owner, request.seat), request.wait_s, request.wait_epoch)
+        else:
+            owner.submit(exchange, request.wait_s, request.wait_epoch)
+
+    def _begin(self, owner: PortOwner, exchange: Exchange, number: int) -> None:
+        known = self._tickets.get(number)
+        if known is None or known[0] is not owner:
+            raise DataError(f"an exchange under ticket {number}, which is none of {owner.name}")
+        exchange.ticket = known[1]
+        owner.begin(exchange)
+
+    @staticmethod
+    def _framing(owner: PortOwner, request: Exchanged) -> Framing | None:
+        framing = unpack(request.framing)
+        if framing is True:
+            return owner.codec.expects_reply(request.request) if owner.codec is not None else None
+        if framing is not None and not hasattr(framing, "feed"):
+            raise DataError("an exchange whose framing is none")
+        return framing
+
+    def _seat(self, owner: PortOwner, facts: SeatFacts) -> Seat:
+        known = self._seats.get(facts.number)
+        if known is None:
+            number = facts.number
+            sink = (lambda data: self._tell(Heard(number, data))) if facts.hears else None
+            known = self._seats[number] = (owner, Seat(hold_max_s=facts.hold_max_s, sink=sink, renews=facts.renews))
+        known[1].idle_s = facts.idle_s
+        return known[1]
+
+    def _end_seat(self, request: SeatEnd) -> None:
+        known = self._seats.get(request.seat)
+        if known is None:
+            return
+        owner, seat = known
+        if request.now or not seat.renews:
+            del self._seats[request.seat]
+        if request.now:
+            owner.vacate(seat)
+        else:
+            owner.leave(seat)
+
+    async def _stop(self, request: StopPort) -> None:
+        try:
+            t_ns = await self._broker.stop(
+                request.port, request.data, request.holder, ends_moving=request.ends_moving
+            )
+        except DuodaqError as error:
+            self._tell(Stopped(request.number, 0, error_to_wire(error)))
+        else:
+            self._tell(Stopped(request.number, t_ns))
+
+    def _alive(self) -> bool:
+        return not self._closed
+
+    def _tell(self, message: Message) -> None:
+        if not self._closed:
+            with contextlib.suppress(DuodaqError):  # the worker has just died; that is noticed elsewhere
+                self._send(message)
+
+
+def _unasked(refusal: Exception | None) -> None:
+    """Nobody waits for the lease of a lone exchange: its owner begins the exchange itself."""

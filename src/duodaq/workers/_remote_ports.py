@@ -1,0 +1,266 @@
+"""The ports of a lab in a worker process: the same leases, sessions and exchanges, carried out where the broker is.
+
+Rules for whoever edits this:
+
+* Nothing is decided here. Who holds, who waits and what may move is known at the broker alone; what is kept here is
+  only whom to tell.
+* A driver's thread sends its request by itself and is woken when the reply is heard: a loop has no part in the way out.
+* When the link ends this process ends, so nothing is tidied up here; the broker gives everything back by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from duodaq.errors import ConfigError
+from duodaq.model import PortDefinition
+from duodaq.ports import BlockingSession, Exchange, Port, PortCodec, Seat, Ticket
+from duodaq.workers._messages import (
+    Abandoned,
+    Ended,
+    Exchanged,
+    Granted,
+    Heard,
+    Message,
+    Reading,
+    SeatEnd,
+    SeatFacts,
+    StopPort,
+    Suspect,
+    TicketAsk,
+    TicketEnd,
+    Written,
+    error_of,
+    parcel,
+)
+
+Send = Callable[[Message], None]
+
+
+class RemoteOwner:
+    """A port whose owner is in the manager's process: keeps the promise of LineOwner. All of it from any thread."""
+
+    def __init__(self, definition: PortDefinition, codec: PortCodec | None, epoch: int, lines: RemoteLines) -> None:
+        self.name = definition.name
+        self.definition = definition
+        self.codec = codec
+        self.epoch = epoch
+        self.loop = asyncio.get_running_loop()
+        self._lines = lines
+
+    def hand_over(self, action: Callable[..., Any], *args: Any) -> None:
+        """Run `action` now: what it does is send."""
+        action(*args)
+
+    def ask(self, ticket: Ticket, timeout_s: float | None, epoch: int | None = None) -> None:
+        number = self._lines.number_of(ticket)
+        self._lines.send(TicketAsk(number, self.name, ticket.holder, int(ticket.lane), timeout_s, epoch))
+
+    def end(self, ticket: Ticket) -> None:
+        number = self._lines.forget(ticket)
+        if number:
+            self._lines.send(TicketEnd(number))
+
+    def begin(self, exchange: Exchange) -> None:
+        self._send(exchange, ticket=self._lines.number_of(exchange.ticket))
+
+    def submit(self, exchange: Exchange, timeout_s: float | None, epoch: int | None = None) -> None:
+        lane = int(exchange.ticket.lane)
+        self._send(exchange, holder=exchange.ticket.holder, lane=lane, wait_s=timeout_s, wait_epoch=epoch)
+
+    def seated(self, exchange: Exchange, seat: Seat, timeout_s: float | None, epoch: int | None = None) -> None:
+        ticket = exchange.ticket
+        number = self._lines.seat_number(seat)
+        facts = SeatFacts(number, seat.hold_max_s, seat.idle_s, seat.sink is not None, seat.renews)
+        lane = int(ticket.lane)
+        self._send(exchange, seat=facts, holder=ticket.holder, lane=lane, wait_s=timeout_s, wait_epoch=epoch)
+
+    def leave(self, seat: Seat) -> None:
+        self._end_seat(seat, now=False)
+
+    def vacate(self, seat: Seat) -> None:
+        self._end_seat(seat, now=True)
+
+    def mark_reading(self, seat: Seat, reading: bool) -> None:
+        if seat.number:
+            self._lines.send(Reading(seat.number, reading))
+
+    def abandon(self, exchange: Exchange) -> None:
+        number = self._lines.forget_exchange(exchange)
+        if number:
+            self._lines.send(Abandoned(number))
+
+    def suspect(self) -> None:
+        self._lines.send(Suspect(self.name))
+
+    def note_late(self) -> None:
+        self._lines.send(Suspect(self.name, late=True))
+
+    def _end_seat(self, seat: Seat, *, now: bool) -> None:
+        if seat.number:
+            self._lines.send(SeatEnd(seat.number, now))
+            if now or not seat.renews:
+                self._lines.forget_seat(seat)
+
+    def _send(self, exchange: Exchange, **where: Any) -> None:
+        framing = True if exchange.from_codec and exchange.framing is not None else exchange.framing
+        self._lines.send(
+            Exchanged(
+                exchange=self._lines.keep(exchange),
+                port=self.name,
+                request=exchange.request,
+                framing=parcel(framing),
+                timeout_s=exchange.timeout_s,
+                tells_written=exchange.on_written is not None,
+                moving=exchange.moving,
+                epoch=exchange.epoch,
+                trace_id=exchange.trace_id,
+                **where,
+            )
+        )
+
+
+class RemoteLines:
+    """All that this process has under way at the broker, by number; on its loop it hears how each ended."""
+
+    def __init__(self, send: Send) -> None:
+        self.send = send
+        self._numbers = itertools.count(1)
+        self._tickets: dict[Ticket, int] = {}
+        self._waiting: dict[int, Ticket] = {}
+        self._exchanges: dict[int, Exchange] = {}
+        self._seats: dict[int, Seat] = {}
+
+    def number_of(self, ticket: Ticket) -> int:
+        """The number of a ticket, which it gets when it first asks."""
+        number = self._tickets.get(ticket)
+        if number is None:
+            number = self._tickets[ticket] = next(self._numbers)
+            self._waiting[number] = ticket
+        return number
+
+    def forget(self, ticket: Ticket) -> int:
+        """The number that a ticket had; 0 if it is not known any more."""
+        number = self._tickets.pop(ticket, 0)
+        self._waiting.pop(number, None)
+        return number
+
+    def seat_number(self, seat: Seat) -> int:
+        """The number of a seat, which it gets with its first exchange."""
+        if not seat.number:
+            seat.number = next(self._numbers)
+            self._seats[seat.number] = seat
+        return seat.number
+
+    def forget_seat(self, seat: Seat) -> None:
+        """Hear nothing more for a seat."""
+        self._seats.pop(seat.number, None)
+        seat.number = 0
+
+    def keep(self, exchange: Exchange) -> int:
+        """The number under which the end of an exchange will be told."""
+        exchange.number = number = next(self._numbers)
+        self._exchanges[number] = exchange
+        return number
+
+    def forget_exchange(self, exchange: Exchange) -> int:
+        """The number that an exchange has while its end is not known; 0 otherwise."""
+        return exchange.number if self._exchanges.pop(exchange.number, None) is not None else 0
+
+    def heard(self, message: Granted | Ended | Written | Heard) -> None:
+        """Tell whoever waits for it."""
+        match message:
+            case Ended():
+                exchange = self._exchanges.pop(message.exchange, None)
+                if exchange is not None:
+                    exchange.done(message.reply, None if message.error is None else error_of(message.error))
+            case Granted():
+                self._granted(message)
+            case Written():
+                exchange = self._exchanges.get(message.exchange)
+                if exchange is not None and exchange.on_written is not None:
+                    exchange.on_written(message.t_ns)
+            case Heard():
+                seat = self._seats.get(message.seat)
+                if seat is not None and seat.sink is not None:
+                    seat.sink(message.data)
+
+    def _granted(self, message: Granted) -> None:
+        ticket = self._waiting.pop(message.ticket, None)
+        if ticket is None:
+            return
+        if message.error is None:
+            ticket.granted_s = asyncio.get_running_loop().time()
+            ticket.settle(None)
+        else:
+            self._tickets.pop(ticket, None)
+            ticket.settle(error_of(message.error))
+
+
+class RemoteBroker:
+    """The lab's ports as a worker's runtime sees them: keeps the promise of PortSource."""
+
+    def __init__(
+        self,
+        send: Send,
+        ports: Mapping[str, PortDefinition],
+        codecs: Callable[[str], PortCodec],
+        epochs: Mapping[str, int],
+        *,
+        latched: bool,
+    ) -> None:
+        self.lines = RemoteLines(send)
+        self.latched = latched
+        self._owners = {
+            name: RemoteOwner(p, codecs(p.codec) if p.codec else None, epochs.get(name, 0), self.lines)
+            for name, p in ports.items()
+        }
+        self._stops = itertools.count(1)
+        self._stopping: dict[int, asyncio.Future[int]] = {}
+
+    def port(self, name: str) -> Port:
+        """The port of that name."""
+        return Port(self._owner(name))
+
+    def session(self, port: str, holder: str) -> BlockingSession:
+        """A session of `holder` for blocking code, usable from any thread but that of this process's loop."""
+        return BlockingSession(self._owner(port), holder)
+
+    async def stop(
+        self, port: str, data: bytes | None = None, holder: str = "stop", *, ends_moving: bool = True
+    ) -> int:
+        """Put stop bytes on the wire before everything else; see Broker.stop."""
+        number = next(self._stops)
+        answer = self._stopping[number] = asyncio.get_running_loop().create_future()
+        try:
+            self.lines.send(StopPort(number, self._owner(port).name, data, holder, ends_moving))
+            return await answer
+        finally:
+            del self._stopping[number]
+
+    def stopped(self, number: int, t_ns: int, error: Exception | None) -> None:
+        """A stop is on the wire, or is not."""
+        answer = self._stopping.get(number)
+        if answer is None or answer.done():
+            return
+        if error is None:
+            answer.set_result(t_ns)
+        else:
+            answer.set_exception(error)
+
+    def note_stop(self, port: str, epoch: int) -> None:
+        """The stop epoch of a port has risen; or, without a port, the latch has changed."""
+        if not port:
+            self.latched = bool(epoch)
+        elif port in self._owners:
+            self._owners[port].epoch = epoch
+
+    def _owner(self, name: str) -> RemoteOwner:
+        owner = self._owners.get(name)
+        if owner is None:
+            known = ", ".join(sorted(self._owners)) or "none"
+            raise ConfigError(f"there is no port named '{name}'", remedy=f"Ports here: {known}.")
+        return owner

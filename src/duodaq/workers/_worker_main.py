@@ -1,0 +1,331 @@
+"""What runs in a worker process: one runtime, at the end of a link to the manager.
+
+Rules for whoever edits this:
+
+* The process is the manager's. When the link ends it leaves at once, whatever is under way: nobody is there any more to
+  be told, and its leases go back by themselves.
+* Until its first message comes it has done nothing: a spare is a worker to which nobody has spoken yet.
+* A command is noted on the shared page before it begins; what follows may be cut off anywhere.
+* States are told when they change, and before the answer of whatever changed them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import os
+import pickle
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from duodaq import clock
+from duodaq.drivers import codec as find_codec
+from duodaq.errors import DataError, DeliveryError, DuodaqError, LifecycleError
+from duodaq.link import Pipe, receive_descriptors
+from duodaq.model import IN_HAND, Command, InstrumentDefinition, InstrumentState, Runtime
+from duodaq.telemetry import get_logger, told, tracing
+from duodaq.workers._log_line import LogLine
+from duodaq.workers._messages import (
+    VERSION,
+    Alive,
+    Answer,
+    Ask,
+    Cancel,
+    Credit,
+    Ended,
+    Figures,
+    Granted,
+    Heard,
+    Known,
+    Made,
+    Make,
+    Message,
+    Probe,
+    Snapshot,
+    Stopped,
+    Stops,
+    Taken,
+    Written,
+    decode_from_manager,
+    encode,
+    error_of,
+    error_parts,
+    result_parcel,
+    unpack_trusted,
+)
+from duodaq.workers._mirror import ParameterMirror
+from duodaq.workers._outbox import Outbox
+from duodaq.workers._page import PagedNumbers, PagedSequences, SharedPage
+from duodaq.workers._parts import RuntimeParts
+from duodaq.workers._plan import WorkerPlan
+from duodaq.workers._remote_ports import RemoteBroker
+
+TELL_EVERY_S = 0.02
+FIGURES_EVERY = 25
+TERM_S = 0.15
+DESCRIPTORS_S = 5.0
+NOT_YET_S = 0.0005
+_NOT_STARTED = (InstrumentState.DISCONNECTED, InstrumentState.CONNECTING)
+_log = get_logger("workers.main")
+
+
+def run(link: socket.socket, descriptors: socket.socket) -> None:
+    """Be a worker at the end of `link` until the other end closes it; descriptors come by `descriptors`."""
+    faulthandler.enable()
+    loop = _new_loop()
+    try:
+        loop.run_until_complete(_Worker(link, descriptors).run())
+    finally:
+        leave(0)
+
+
+def leave(code: int) -> None:
+    """End this process now: no thread of a driver is waited for."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue  # nobody reads what it says any more
+    os._exit(code)
+
+
+class _Worker:
+    def __init__(self, link: socket.socket, descriptors: socket.socket) -> None:
+        self._descriptors = descriptors
+        self._pipe = Pipe(link, encode, decode_from_manager, self._heard, self._lost)
+        self._over = asyncio.Event()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._ready: _Ready | None = None
+
+    async def run(self) -> None:
+        self._pipe.open()
+        loop = asyncio.get_running_loop()
+        if hasattr(loop, "add_signal_handler"):
+            loop.add_signal_handler(signal.SIGTERM, self._terminate)
+        await self._over.wait()
+
+    def _lost(self, why: str) -> None:
+        leave(0)
+
+    def _terminate(self) -> None:
+        if self._ready is None:
+            leave(0)
+        else:
+            self._terminating = asyncio.ensure_future(self._end_quickly(self._ready.runtime))
+
+    async def _end_quickly(self, runtime: Runtime) -> None:
+        """Let drivers that still answer close what they own; the shared ports are the manager's business."""
+        try:
+            await asyncio.wait_for(runtime.stop(TERM_S), 2 * TERM_S)
+        except (TimeoutError, DuodaqError) as error:
+            _log.warning("ended in a hurry", error=str(error))
+        leave(0)
+
+    def _heard(self, message: Any) -> None:
+        ready = self._ready
+        if isinstance(message, Make):
+            self._make(message)
+            return
+        if ready is None:
+            raise DataError(f"a {type(message).__name__} came before it was told what to be")
+        match message:
+            case Ended() | Granted() | Written() | Heard():
+                ready.broker.lines.heard(message)
+            case Ask():
+                self._tasks[message.number] = task = asyncio.ensure_future(self._serve(ready, message))
+                task.add_done_callback(lambda _, number=message.number: self._tasks.pop(number, None))
+            case Probe():
+                self._pipe.send(Alive(message.number))
+            case Taken():
+                ready.outbox.taken(message.count)
+            case Credit():
+                ready.outbox.credited(message.numbers)
+            case Cancel():
+                if (task := self._tasks.get(message.number)) is not None:
+                    task.cancel()
+            case Stops():
+                ready.broker.note_stop(message.port, message.epoch)
+            case Stopped():
+                error = None if message.error is None else error_of(message.error)
+                ready.broker.stopped(message.number, message.t_ns, error)
+            case Known():
+                ready.mirror.heard(message.entry)
+
+    def _make(self, message: Make) -> None:
+        try:
+            if message.version != VERSION:
+                raise LifecycleError(f"the manager speaks version {message.version}, this worker {VERSION}")
+            page, output = receive_descriptors(self._descriptors, DESCRIPTORS_S)
+            _redirect(output)
+            self._ready = _Ready(pickle.loads(message.plan), SharedPage(page), self._pipe.send, self._descriptors)
+        except Exception as error:  # noqa: BLE001 - whatever a plan's classes raise when they are made here is told
+            told_error = error if isinstance(error, DuodaqError) else LifecycleError(told(error))
+            self._pipe.send(Made(error_parts(told_error)[0]))
+            return
+        self._pipe.send(Made())
+        self._ready.tell()
+
+    async def _serve(self, ready: _Ready, ask: Ask) -> None:
+        try:
+            with tracing(ask.trace_id):
+                result = await ready.carry_out(ask.number, ask.op, unpack_trusted(ask.body))
+            answer = Answer(ask.number, result_parcel(result))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is the manager who has to know
+            answer = Answer(ask.number, None, *error_parts(error))
+        ready.push()
+        self._pipe.send(answer)
+
+
+class _Ready:
+    """A worker that knows what it is: its runtime, and the ends of all that the runtime was given."""
+
+    def __init__(
+        self, plan: WorkerPlan, page: SharedPage, send: Callable[[Message], None], descriptors: socket.socket
+    ) -> None:
+        clock.adopt_anchor(plan.anchor_ns)
+        LogLine.install(send, plan.log_level)
+        _limit_memory(plan.memory_bytes)
+        self.page = page
+        self.broker = RemoteBroker(send, plan.ports, find_codec, plan.epochs, latched=plan.latched)
+        self.mirror = ParameterMirror(send, plan.entries)
+        self.outbox = Outbox(plan.runtime, send, descriptors)
+        self.runtime: Runtime = plan.factory(
+            RuntimeParts(
+                self.broker,
+                self.mirror,
+                self.outbox.v2_data,
+                self.outbox.v4_data,
+                PagedSequences(page),
+                PagedNumbers(page),
+            )
+        )
+        self._definitions = plan.definitions
+        self._send = send
+        self._said: Any = None
+        self._starting = asyncio.Event()
+        self._ticks = 0
+        self._ops: dict[str, Callable[[Any], Awaitable[Any]]] = {
+            "start": self._start,
+            "stop": self._stop,
+            "add": self._add,
+            "remove": self.runtime.remove,
+            "restart": self.runtime.restart,
+            "end_moving": self._end_moving,
+        }
+
+    async def carry_out(self, number: int, op: str, body: Any) -> Any:
+        """Do what an Ask asks for."""
+        if op == "command":
+            return await self._command(number, *body)
+        operation = self._ops.get(op)
+        if operation is None:
+            raise DataError(f"nothing is called {op!r} here")
+        return await operation(body)
+
+    def tell(self) -> None:
+        """Tell how things are, now and whenever they change."""
+        self.push()
+        if self._ticks % FIGURES_EVERY == 0:
+            self._send(Figures(_figures(self.runtime)))
+        self._ticks += 1
+        asyncio.get_running_loop().call_later(TELL_EVERY_S, self.tell)
+
+    def push(self) -> None:
+        """Tell how things are, if that has changed."""
+        now = (self.runtime.status, self.runtime.instruments(), self.runtime.channels())
+        if now != self._said:
+            self._said = now
+            self._send(Snapshot(now[0], list(now[1]), list(now[2])))
+
+    async def _start(self, timeout_s: float) -> None:
+        try:
+            for definition in self._definitions:
+                await self.runtime.add(definition)
+            await self.runtime.start(timeout_s)
+        finally:
+            self._starting.set()
+
+    async def _stop(self, timeout_s: float) -> Any:
+        reports = await self.runtime.stop(timeout_s * 0.9)
+        delivered = await self.outbox.aclose(timeout_s * 0.1)
+        return reports, delivered
+
+    async def _add(self, definition: InstrumentDefinition) -> None:
+        await self.runtime.add(definition)
+
+    async def _end_moving(self, reason: str) -> int:
+        return self.runtime.end_moving(reason)
+
+    async def _command(self, number: int, instrument: str, command: Command, deadline_s: float | None) -> Any:
+        IN_HAND.set(_Once(self.page, number))
+        while not self._starting.is_set() and self._is_starting(instrument):
+            await clock.pause(NOT_YET_S)
+        return await self.runtime.command(instrument, command, deadline_s)
+
+    def _is_starting(self, instrument: str) -> bool:
+        known = next((status for status in self.runtime.instruments() if status.id == instrument), None)
+        return known is None or known.state in _NOT_STARTED
+
+
+class _Once:
+    """Notes on the page that a command is in hand; what it leaves behind in other tasks notes nothing."""
+
+    __slots__ = ("_number", "_page")
+
+    def __init__(self, page: SharedPage, number: int) -> None:
+        self._page = page
+        self._number = number
+
+    def __call__(self) -> None:
+        number, self._number = self._number, 0
+        if number:
+            self._page.begin(number)
+
+
+def _figures(runtime: Runtime) -> Any:
+    try:
+        return result_parcel(msgspec.to_builtins(runtime.metrics(), enc_hook=str))
+    except (DataError, TypeError):
+        return None
+
+
+def _redirect(output: int) -> None:
+    """Let all that drivers and libraries print go to the manager, which says whose it is."""
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    for name in ("stdout", "stderr"):
+        stream: Any = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+
+
+def _limit_memory(limit: int | None) -> None:
+    """Let this process take `limit` bytes of private memory on top of what it has: more raises MemoryError in it."""
+    if limit is None or not sys.platform.startswith("linux"):
+        return
+    import resource  # there is none on some systems
+
+    with open("/proc/self/status", encoding="ascii") as status:
+        now = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:"))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = now + limit
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard < 0 else min(wanted, hard), hard))
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        loop = asyncio.new_event_loop()
+    else:
+        loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    return loop
+
+
