@@ -1,8 +1,23 @@
-"""Frames and messages over a UNIX socket: requests with typed errors, and events, between programs of one user."""
+"""Frames and messages over a UNIX socket: requests with typed errors, and events, between programs of one user.
+
+Besides, blobs by shared memory: a ring with one writer, and readers that see its arrays without a copy.
+"""
 
 from duodaq.link._client import LinkClient, LinkEvents
 from duodaq.link._error import error_from_wire, error_to_wire
 from duodaq.link._frame import FrameDecoder, encode
+from duodaq.link._ring import BlobRef, RingReader, RingWriter
 from duodaq.link._server import LinkServer
 
-__all__ = ["FrameDecoder", "LinkClient", "LinkEvents", "LinkServer", "encode", "error_from_wire", "error_to_wire"]
+__all__ = [
+    "BlobRef",
+    "FrameDecoder",
+    "LinkClient",
+    "LinkEvents",
+    "LinkServer",
+    "RingReader",
+    "RingWriter",
+    "encode",
+    "error_from_wire",
+    "error_to_wire",
+]
