@@ -15,18 +15,16 @@ import functools
 import os
 import socket
 import subprocess
-import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TypeVar
 
 from duodaq.clock import Deadline, pause
 from duodaq.errors import LifecycleError
 from duodaq.workers._child import Child, ForkedEnd
 from duodaq.workers._fork_order import (
     ANSWER_BYTES,
-    FORCED_ENVIRONMENT,
     Answer,
     Forked,
     Hello,
@@ -39,35 +37,12 @@ from duodaq.workers._fork_order import (
     receive,
     standard_output,
 )
-
-CAN_FORK = sys.platform == "linux" and hasattr(os, "pidfd_open")
-"""Whether there can be a fork server here. Elsewhere workers are fresh interpreters."""
+from duodaq.workers._interpreter import Process, interpreter_environment, launch_interpreter
 
 FULL_QUEUE_PAUSE_S = 0.005
 LAST_WAIT_S = 3.0
 
-Process = subprocess.Popen[bytes]
-
-
-class Starter(Protocol):
-    """Makes worker processes."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can make one without being started first."""
-        ...
-
-    async def start(self, timeout_s: float) -> None:
-        """Be ready, so that the first worker comes at once."""
-        ...
-
-    async def spawn(self, *, entry: str, preload: Sequence[str] = (), paced: bool = False, timeout_s: float) -> Child:
-        """A new worker process; see `ForkServer.spawn`."""
-        ...
-
-    async def aclose(self) -> None:
-        """End, and end the workers that are left."""
-        ...
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +90,7 @@ class ForkServer:
         Raises:
             LifecycleError: It was not ready in time (it goes on loading), or could not load (it has been ended).
         """
-        deadline = Deadline(timeout_s)
-        running = self._ensure()
-        with _Sockets(*socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as (status, far):
-            try:
-                await self._send(running, Hello(), [far.fileno()], deadline)
-                far.close()
-                await self._answer(running, status, deadline)
-            except _ServerLostError as exc:
-                raise LifecycleError(f"the fork server ended while it was loading ({exc})") from None
+        await self._insist(self._hello, Deadline(timeout_s))
 
     async def spawn(self, *, entry: str, preload: Sequence[str] = (), paced: bool = False, timeout_s: float) -> Child:
         """Fork a worker process whose entry point is called with its ends of the link and descriptor sockets.
@@ -140,15 +107,9 @@ class ForkServer:
 
         Cancellation: as after a time-out.
         """
-        deadline = Deadline(timeout_s)
-        try:
-            return await self._spawn(entry, preload, paced, deadline)
-        except _ServerLostError:
-            pass  # killed since the last time, or just now: once more, with a new one
-        try:
-            return await self._spawn(entry, preload, paced, deadline)
-        except _ServerLostError as exc:
-            raise LifecycleError(f"the fork server ended before it made a worker ({exc})") from None
+        return await self._insist(
+            functools.partial(self._spawn, entry=entry, preload=preload, paced=paced), Deadline(timeout_s)
+        )
 
     async def aclose(self) -> None:
         """End the server and every child that is left. The next one who asks starts a new one. Idempotent."""
@@ -200,8 +161,34 @@ class ForkServer:
                 self._running = None
         running.close()
 
-    async def _spawn(self, entry: str, preload: Sequence[str], paced: bool, deadline: Deadline) -> Child:
+    async def _insist(self, work: Callable[[_Running, Deadline], Awaitable[T]], deadline: Deadline) -> T:
+        """Do it with the server there is, and once more with a new one if that is dead or dies over it."""
+        try:
+            return await self._attempt(work, deadline)
+        except _ServerLostError:
+            pass
+        try:
+            return await self._attempt(work, deadline)
+        except _ServerLostError as exc:
+            raise LifecycleError(f"the fork server ended twice over one order ({exc})") from None
+
+    async def _attempt(self, work: Callable[[_Running, Deadline], Awaitable[T]], deadline: Deadline) -> T:
         running = self._ensure()
+        try:
+            return await work(running, deadline)
+        except _ServerLostError:
+            self._discard(running)  # its sockets close a moment before its process is seen to have ended
+            raise
+
+    async def _hello(self, running: _Running, deadline: Deadline) -> None:
+        with _Sockets(*socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as (status, far):
+            await self._send(running, Hello(), [far.fileno()], deadline)
+            far.close()
+            await self._answer(running, status, deadline)
+
+    async def _spawn(
+        self, running: _Running, deadline: Deadline, *, entry: str, preload: Sequence[str], paced: bool
+    ) -> Child:
         order = order_for_here(entry, preload, paced=paced, known=running.environ)
         with _Sockets(
             *socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET),
@@ -288,27 +275,6 @@ async def _until_readable(fd: int, timeout_s: float) -> bool:
     return True
 
 
-def launch_interpreter(module: str, control: socket.socket, environ: Mapping[bytes, bytes], **place: Any) -> Process:
-    """Run ``python -m module FD`` with a control socket. `place` says in which session or group, as Popen does.
-
-    Not with the working directory first on the import path, as ``-m`` has it: a lab's folder may hold a ``serial.py``.
-    """
-    flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags")()  # noqa: B009 - private, and the standard library's own way to pass -O, -W and -X on
-    return Process(
-        [sys.executable, *flags, "-P", "-m", module, str(control.fileno())],
-        pass_fds=[control.fileno()],
-        stdin=subprocess.DEVNULL,
-        env=environ,
-        **place,
-    )
-
-
-def interpreter_environment() -> dict[bytes, bytes]:
-    """This program's environment, with what a worker's interpreter needs: no threads, and the import path of here."""
-    path = os.pathsep.encode().join(os.fsencode(place) for place in sys.path if place)
-    return {**os.environb, **FORCED_ENVIRONMENT, b"PYTHONPATH": path}
-
-
 def _launch() -> _Running:
     environ = interpreter_environment()
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -320,16 +286,6 @@ def _launch() -> _Running:
         near.close()
         raise
     return _Running(process, near, environ)
-
-
-@functools.cache
-def shared_starter() -> Starter:
-    """The one maker of worker processes of this program: a fork server, or fresh interpreters where there is none."""
-    if not CAN_FORK:
-        from duodaq.workers._fresh import FreshStarter
-
-        return FreshStarter()
-    return shared_fork_server()
 
 
 @functools.cache

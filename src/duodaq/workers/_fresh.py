@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from duodaq.errors import LifecycleError
 from duodaq.workers._child import Child, FreshEnd
 from duodaq.workers._fork_order import descriptor_pair, encode, order_for_here
-from duodaq.workers._fork_server import interpreter_environment, launch_interpreter
+from duodaq.workers._interpreter import interpreter_environment, launch_interpreter
 
 
 class FreshStarter:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from duodaq.errors import LifecycleError
 from duodaq.workers._child import Child
-from duodaq.workers._fork_server import Starter
+from duodaq.workers._starter import Starter
 
 REFILL_AFTER_S = 0.3
 """How long after a start or a take the missing spares are made: a lab that lives shorter never pays for them."""
@@ -30,7 +30,7 @@ START_LIMIT_S = 30.0
 
 def refill_delay_s(failures: int) -> float:
     """How long to wait before a spare is made again whose predecessors died young so many times in a row."""
-    return min(REFILL_AFTER_S * 2.0**failures, LONGEST_REFILL_S)
+    return min(REFILL_AFTER_S * 2.0 ** min(failures, 20), LONGEST_REFILL_S)  # 2.0**1024 is an error
 
 
 @dataclass(slots=True)
