@@ -5,6 +5,7 @@ Rules for whoever edits this:
 * Only what is *new* since the snapshot counts; what a wider fixture opened belongs to that fixture.
 * Everything gets a short grace, because an ending thread or a dying child is no leak, and one collection of garbage,
   because a cycle is none either (files and sockets that only the collector closed raise ResourceWarning anyway).
+* What the fork server makes is this process's own: its children count as ours, by the descent, not by their name.
 * A tolerated thing is named exactly, with the reason why nobody can close it. Threads of C libraries (OpenBLAS,
   jemalloc, pyarrow's pools) need no rule: they are no Python threads, and are not looked at.
 """
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from duodaq import clock
+from duodaq.workers._fork_server import shared_fork_server
 
 T = TypeVar("T")
 
@@ -37,8 +39,11 @@ TOLERATED_THREADS: dict[str, str] = {
 }
 """Thread names, and why nobody can end them."""
 
+FORK_SERVER = "duodaq.workers._fork_main"
+
 TOLERATED_CHILDREN: dict[str, str] = {
     "multiprocessing.resource_tracker": "the standard library's tracker lives until its parent ends",
+    FORK_SERVER: "one for the whole program, because loading what workers need takes 0.5 s; it ends with the program",
 }
 """Parts of a command line, and why nobody can end that process."""
 
@@ -56,17 +61,25 @@ class Holdings:
     threads: frozenset[threading.Thread]
     files: Counter[str]
     children: frozenset[int]
+    workers: frozenset[int]
 
 
 def holdings() -> Holdings:
     """What this process holds now. Descriptors and children are known on Linux only; elsewhere they are empty."""
-    return Holdings(frozenset(threading.enumerate()), open_files(), child_processes())
+    children = child_processes()
+    return Holdings(frozenset(threading.enumerate()), open_files(), children, _workers(children))
 
 
 def open_files() -> Counter[str]:
-    """What the open descriptors point to (``socket:[1234]``, ``/dev/pts/3``), with how many point there."""
+    """What the open descriptors point to (``socket:[1234]``, ``/dev/pts/3``), with how many point there.
+
+    Without the control socket of the fork server, which stays open as long as that lives (see TOLERATED_CHILDREN).
+    """
     targets: Counter[str] = Counter()
+    tolerated = {str(fd) for fd in shared_fork_server().descriptors()}
     for fd in _names(Path("/proc/self/fd")):
+        if fd in tolerated:
+            continue
         try:
             targets[os.readlink(f"/proc/self/fd/{fd}")] += 1
         except OSError:
@@ -76,10 +89,23 @@ def open_files() -> Counter[str]:
 
 def child_processes() -> frozenset[int]:
     """The ids of this process's children, ended ones that nobody has awaited included."""
+    return _children_of("self")
+
+
+def _children_of(process: int | str) -> frozenset[int]:
     found: set[int] = set()
-    for task in _names(Path("/proc/self/task")):
-        found.update(int(pid) for pid in _text(Path(f"/proc/self/task/{task}/children")).split())
+    for task in _names(Path(f"/proc/{process}/task")):
+        found.update(int(pid) for pid in _text(Path(f"/proc/{process}/task/{task}/children")).split())
     return frozenset(found)
+
+
+def _workers(children: Iterable[int]) -> frozenset[int]:
+    """The children of the fork servers among `children`."""
+    return frozenset(pid for child in children if FORK_SERVER in _command(child) for pid in _children_of(child))
+
+
+def _command(pid: int) -> str:
+    return _text(Path(f"/proc/{pid}/cmdline")).replace("\0", " ").strip()
 
 
 @functools.cache
@@ -146,6 +172,7 @@ class LeakWatch:
             *_thread_leaks(now.threads - self._before.threads, daemons_may_stay),
             *([] if files_may_stay else _file_leaks(now.files - self._before.files)),
             *_child_leaks(now.children - self._before.children),
+            *(f"worker process {pid} is still there" for pid in now.workers - self._before.workers),
         ]
 
 
@@ -168,7 +195,7 @@ def _file_leaks(files: Counter[str]) -> list[str]:
 def _child_leaks(children: Iterable[int]) -> list[str]:
     found: list[str] = []
     for pid in children:
-        command = _text(Path(f"/proc/{pid}/cmdline")).replace("\0", " ").strip()
+        command = _command(pid)
         if not any(part in command for part in TOLERATED_CHILDREN):
             found.append(f"child process {pid} ({command or 'ended, but nobody awaited it'}) is still there")
     return found

@@ -1,0 +1,59 @@
+"""Worker processes without a fork server: a fresh interpreter for each, where the system cannot fork safely."""
+
+from __future__ import annotations
+
+import os
+import socket
+import weakref
+from collections.abc import Sequence
+
+from duodaq.errors import LifecycleError
+from duodaq.workers._child import Child, FreshEnd
+from duodaq.workers._fork_order import descriptor_pair, encode, order_for_here
+from duodaq.workers._interpreter import interpreter_environment, launch_interpreter
+
+
+class FreshStarter:
+    """Makes workers as children of this process; their interpreter takes 0.1 s and more to come to its entry point."""
+
+    alive = True
+
+    def __init__(self) -> None:
+        self._children: weakref.WeakSet[Child] = weakref.WeakSet()
+
+    async def start(self, timeout_s: float) -> None:
+        """Nothing is prepared."""
+
+    async def spawn(self, *, entry: str, preload: Sequence[str] = (), paced: bool = False, timeout_s: float) -> Child:
+        """As `ForkServer.spawn`, but returns before the new interpreter runs, and blocks a few ms until it is there.
+
+        Raises:
+            LifecycleError: The interpreter could not be started. There is no child.
+        """
+        environ = interpreter_environment()
+        order = encode(order_for_here(entry, preload, paced=paced, known=environ))
+        control, far_control = socket.socketpair()
+        link, far_link = socket.socketpair()
+        fds, far_fds = descriptor_pair()
+        try:
+            process = launch_interpreter("duodaq.workers._fresh_main", far_control, environ, process_group=0)
+            socket.send_fds(control, [order], [far_link.fileno(), far_fds.fileno()])
+            control.shutdown(socket.SHUT_WR)
+        except OSError as exc:
+            for near in (control, link, fds):
+                near.close()
+            raise LifecycleError(f"no interpreter for a worker: {exc}") from exc
+        finally:
+            for far in (far_control, far_link, far_fds):
+                far.close()
+        for near in (control, link, fds):
+            near.setblocking(False)
+        pidfd = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else -1
+        child = Child(process.pid, pidfd, link, fds, FreshEnd(process, control))
+        self._children.add(child)
+        return child
+
+    async def aclose(self) -> None:
+        """End the children that are left."""
+        for child in list(self._children):
+            await child.aclose()
