@@ -10,7 +10,7 @@ from duodaq.config import in_file
 from duodaq.dataplane import Hub, Subscription
 from duodaq.drivers import codec as find_codec
 from duodaq.dual._health import Health, StateChange
-from duodaq.dual._parts import Factories, RuntimeFactory, RuntimeParts
+from duodaq.dual._housing import Housing
 from duodaq.dual._safety import (
     StopReport,
     gather_failures,
@@ -37,7 +37,6 @@ from duodaq.model import (
     Measurement,
     Outcome,
     PortDefinition,
-    RuntimeDefinition,
     RuntimeName,
     RuntimeStatus,
     ShutdownReport,
@@ -48,6 +47,7 @@ from duodaq.ports import Broker, Transport
 from duodaq.telemetry import get_logger
 from duodaq.v2 import DataDistributor
 from duodaq.v4 import DataPublisher
+from duodaq.workers import Factories, RuntimeParts
 
 START_ENDS_S = 0.5
 """How long a start that was cancelled by a shutdown may take to end; what it started is stopped all the same."""
@@ -76,7 +76,6 @@ class DualRuntimeManager:
         transports: Mapping[str, Transport] | None = None,
     ) -> None:
         self.lab = lab or LabDefinition("lab")
-        self._factories = factories or Factories()
         self._transports = dict(transports or {})
         self._ports: dict[str, PortDefinition] = {p.name: p for p in self.lab.ports}
         self.v2_data: Hub[Measurement] = DataDistributor()
@@ -97,17 +96,15 @@ class DualRuntimeManager:
         self._shutdown_run: ShutdownRun | None = None
         self._hurried = False
         parts = RuntimeParts(self.broker, self.parameters, self.v2_data, self.v4_data)
+        memory = {side.name: side.memory_bytes for side in (self.lab.v2, self.lab.v4)}
+        self._housing = Housing(self.broker, parts, self.parameters, factories or Factories(), memory)
         self._sides: dict[RuntimeName, Side] = {
-            "v2": self._side(self.lab.v2, self._factories.v2, parts),
-            "v4": self._side(self.lab.v4, self._factories.v4, parts),
+            "v2": Side(self.lab.v2, self._housing.host),
+            "v4": Side(self.lab.v4, self._housing.host),
         }
         self._watch = Watch(self._sides.values(), self._changes, self.parameters, self._after_crash)
         for instrument in self.lab.instruments:
             self._sides[instrument.runtime].register(instrument)
-
-    @staticmethod
-    def _side(definition: RuntimeDefinition, factory: RuntimeFactory, parts: RuntimeParts) -> Side:
-        return Side(definition, lambda: factory(parts))
 
     # ---- what there is -------------------------------------------------------------------------------------------
 
@@ -161,8 +158,11 @@ class DualRuntimeManager:
         )
 
     def ledgers(self) -> dict[str, Any]:
-        """The ledger of either side's hub, as plain values."""
-        return {"v2": self.v2_data.ledger().to_dict(), "v4": self.v4_data.ledger().to_dict()}
+        """The ledger of either side's hub, and of each worker process, as plain values."""
+        books = {"v2": self.v2_data.ledger(), "v4": self.v4_data.ledger()}
+        for side in self._sides.values():
+            books |= {f"worker {name}": ledger for name, ledger in side.ledgers().items()}
+        return {name: ledger.to_dict() for name, ledger in books.items()}
 
     def metrics(self) -> dict[str, Any]:
         """Figures of both runtimes, by worker."""
@@ -379,11 +379,14 @@ class DualRuntimeManager:
         self._changes.publish(StateChange("manager", str(old), str(state), self._cause, utc_ns()))
 
     async def _start(self, deadline: Deadline) -> None:
-        for port in self._ports.values():
-            codec = find_codec(port.codec) if port.codec else None
-            await self.broker.add(port, codec, self._transports.get(port.name))
-        for name in self._ports:
-            await self.broker.open(name, min(deadline.left_s, 10.0))
+        loading = asyncio.ensure_future(self._load(deadline.left_s))
+        try:
+            await self._open_ports(deadline)
+            await loading
+        except BaseException:
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+            raise
         await self.bridge.start()
         try:
             await self._sides["v2"].start(deadline.left_s)
@@ -392,13 +395,25 @@ class DualRuntimeManager:
             raise in_file(error, self.lab.file) from error.__cause__
         self._watch.start()
 
+    async def _load(self, timeout_s: float) -> None:
+        """Have what makes worker processes loaded, while the ports open."""
+        if any(side.needs_processes() for side in self._sides.values()):
+            await self._housing.nursery.start(timeout_s)
+
+    async def _open_ports(self, deadline: Deadline) -> None:
+        for port in self._ports.values():
+            codec = find_codec(port.codec) if port.codec else None
+            await self.broker.add(port, codec, self._transports.get(port.name))
+        for name in self._ports:
+            await self.broker.open(name, min(deadline.left_s, 10.0))
+
     async def _end_moving(self, reason: str) -> int:
         """End what waits and moves or emits, on both sides; how many."""
         return sum(await asyncio.gather(*(side.end_moving(reason) for side in self._sides.values())))
 
     async def _after_crash(self, side: Side, status: InstrumentStatus) -> None:
-        if status.id not in side:
-            return  # it was removed meanwhile
+        if status.id not in side or side.mends_itself(status.id):
+            return  # it was removed meanwhile; or its whole worker is ended, and the crash actions come with that
         try:
             done = await make_safe(side, side[status.id], self.broker, Cause.CRASH, 2.0)
         except Exception as error:  # noqa: BLE001 - whatever a driver raises, the watch over the others goes on
@@ -459,4 +474,5 @@ class DualRuntimeManager:
             self.detach(name)
         self.v2_data.close()
         self.v4_data.close()
+        await self._housing.nursery.aclose()
         return tuple(reports)

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from duodaq.model import InstrumentDefinition, RuntimeDefinition, RuntimeName
 
 
+VENDOR_LIBRARIES = frozenset({"duodaq:PvcamActor"})
+"""Drivers that call a vendor's C library, which may crash or hang."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Instruments of one runtime that share one worker. `kind` is "inline" or "thread"."""
+    """Instruments of one runtime that share one worker. `kind` is "inline", "thread" or "process"."""
 
     name: str
     runtime: RuntimeName
@@ -16,14 +20,16 @@ class Group:
 
 
 def place(instrument: InstrumentDefinition, runtime: RuntimeDefinition) -> Group:
-    """The worker group of `instrument`: its runtime's, one of the other kind, or (``own``) one all to itself.
-
-    An own worker is a thread: there is no inline worker to have for oneself.
-    """
-    wanted = instrument.worker or runtime.worker
+    """The worker group of `instrument`: its runtime's, one of another kind, or (``own``) a process all to itself."""
+    wanted = instrument.worker or _by_nature(instrument) or runtime.worker
     if wanted == "own":
-        return Group(f"{instrument.runtime}.{instrument.id}", instrument.runtime, "thread")
+        return Group(f"{instrument.runtime}.{instrument.id}", instrument.runtime, "process")
     return Group(f"{instrument.runtime}-{wanted}", instrument.runtime, wanted)
+
+
+def _by_nature(instrument: InstrumentDefinition) -> str:
+    """Where an instrument lives that nobody has said anything about: on a vendor's C library, by itself."""
+    return "own" if instrument.driver in VENDOR_LIBRARIES else ""
 
 
 def groups_of(instruments: Iterable[InstrumentDefinition], runtime: RuntimeDefinition) -> tuple[Group, ...]:

@@ -82,6 +82,14 @@ async def _write(
     return f"wrote {data!r}"
 
 
+def crash_bytes(instrument: InstrumentDefinition, broker: Broker) -> bytes | None:
+    """The bytes that make `instrument` safe after a crash, if bytes do; None if it holds, or only its driver can."""
+    action = instrument.safe.get(Cause.CRASH)
+    if action is None or action.kind in ("hold", "call") or instrument.port is None:
+        return None
+    return action.data if action.kind == "bytes" else stop_bytes(instrument, broker)
+
+
 def stops_by_port(
     instruments: Iterable[InstrumentDefinition], broker: Broker
 ) -> tuple[dict[str, bytes | None], dict[str, str]]:

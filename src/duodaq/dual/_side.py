@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from duodaq.clock import monotonic_s
+from duodaq.dataplane import Ledger
 from duodaq.dual._placement import Group, groups_of, place
 from duodaq.errors import ConfigError, LifecycleError
 from duodaq.model import (
@@ -16,12 +17,11 @@ from duodaq.model import (
     InstrumentState,
     InstrumentStatus,
     Outcome,
-    Runtime,
     RuntimeDefinition,
     RuntimeName,
     RuntimeStatus,
 )
-from duodaq.workers import Hosted, make_worker
+from duodaq.workers import Host
 
 _WORST_FIRST = (RuntimeStatus.FAILED, RuntimeStatus.STARTING, RuntimeStatus.DEGRADED)
 _UNWELL = frozenset({InstrumentState.ERROR, InstrumentState.HUNG})
@@ -34,12 +34,12 @@ END_S = 0.03
 class Side:
     """One runtime of the two, as the manager sees it: all its workers, and which instrument lives in which."""
 
-    def __init__(self, definition: RuntimeDefinition, factory: Callable[[], Runtime]) -> None:
+    def __init__(self, definition: RuntimeDefinition, make_host: Callable[[Group], Host]) -> None:
         self.name: RuntimeName = definition.name
         self.definition = definition
-        self._factory = factory
+        self._make_host = make_host
         self._instruments: dict[str, InstrumentDefinition] = {}
-        self._hosted: dict[Group, Hosted] = {}
+        self._hosted: dict[Group, Host] = {}
         self._failed = ""
 
     def register(self, instrument: InstrumentDefinition) -> None:
@@ -92,7 +92,7 @@ class Side:
             raise LifecycleError(f"runtime {self.name} is running already")
         self._failed = ""
         for group in groups_of(self._instruments.values(), self.definition):
-            self._hosted[group] = self._host(group)
+            self._hosted[group] = self._make_host(group)
         for instrument in self._instruments.values():
             await self._hosted[place(instrument, self.definition)].add(instrument)
         results = await asyncio.gather(*(h.start(timeout_s) for h in self._hosted.values()), return_exceptions=True)
@@ -115,7 +115,7 @@ class Side:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait(tasks, timeout=timeout_s * (1 + STOP_SHARE) / 2)
         reports: list[ComponentReport] = []
-        left = [asyncio.ensure_future(host.worker.stop(END_S)) for task, (_, host) in tasks.items() if not task.done()]
+        left = [asyncio.ensure_future(host.worker.end(END_S)) for task, (_, host) in tasks.items() if not task.done()]
         for task, (group, host) in tasks.items():
             reports.extend(self._collect(task, group, host, monotonic_s() - begun_s))
         if left:
@@ -131,7 +131,7 @@ class Side:
         try:
             host = self._hosted.get(group)
             if host is None:
-                host = self._hosted[group] = self._host(group)
+                host = self._hosted[group] = self._make_host(group)
                 await host.start(10.0)
             await host.add(instrument)
             if self._hosted.get(group) is not host:
@@ -187,10 +187,21 @@ class Side:
         for hosted in self._hosted.values():
             hosted.worker.probe()
 
-    def _host(self, group: Group) -> Hosted:
-        return Hosted(self.name, self._factory, make_worker(group.kind, group.name))
+    def ledgers(self) -> dict[str, Ledger]:
+        """The books of the workers that have some of their own, by the worker's name."""
+        found = {h.worker.name: h.ledger() for h in self._hosted.values()}
+        return {name: ledger for name, ledger in found.items() if ledger is not None}
 
-    def _of(self, instrument: str) -> Hosted:
+    def needs_processes(self) -> bool:
+        """Whether any instrument of this side, or its runtime, lives in a process."""
+        return any(group.kind == "process" for group in groups_of(self._instruments.values(), self.definition))
+
+    def mends_itself(self, instrument: str) -> bool:
+        """Whether the worker of `instrument` is ended and replaced as a whole when the instrument hangs."""
+        host = self._hosted.get(place(self._instruments[instrument], self.definition))
+        return host is not None and host.worker.kind == "process"
+
+    def _of(self, instrument: str) -> Host:
         if instrument not in self._instruments:
             raise LifecycleError(f"no instrument {instrument!r} in {self.name}", instrument=instrument)
         hosted = self._hosted.get(place(self._instruments[instrument], self.definition))
@@ -199,7 +210,7 @@ class Side:
         return hosted
 
     def _collect(
-        self, task: asyncio.Future[tuple[ComponentReport, ...]], group: Group, host: Hosted, took_s: float
+        self, task: asyncio.Future[tuple[ComponentReport, ...]], group: Group, host: Host, took_s: float
     ) -> tuple[ComponentReport, ...]:
         if not task.done():
             ended = {s.id for s in host.instruments() if s.state is InstrumentState.DISCONNECTED}

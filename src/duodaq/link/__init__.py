@@ -1,11 +1,14 @@
 """Frames and messages over a UNIX socket: requests with typed errors, and events, between programs of one user.
 
-Besides, blobs by shared memory: a ring with one writer, and readers that see its arrays without a copy.
+Besides, what the processes of one lab use among themselves: messages over a connected socket, descriptors, and blobs by
+shared memory: a ring with one writer, and readers that see its arrays without a copy.
 """
 
 from duodaq.link._client import LinkClient, LinkEvents
+from duodaq.link._descriptors import receive_descriptors, send_descriptors
 from duodaq.link._error import error_from_wire, error_to_wire
 from duodaq.link._frame import FrameDecoder, encode
+from duodaq.link._pipe import Pipe
 from duodaq.link._ring import BlobRef, RingReader, RingWriter
 from duodaq.link._server import LinkServer
 
@@ -15,9 +18,12 @@ __all__ = [
     "LinkClient",
     "LinkEvents",
     "LinkServer",
+    "Pipe",
     "RingReader",
     "RingWriter",
     "encode",
     "error_from_wire",
     "error_to_wire",
+    "receive_descriptors",
+    "send_descriptors",
 ]

@@ -119,17 +119,41 @@ class RingWriter:
         array: npt.NDArray[Any] = blob if isinstance(blob, np.ndarray) else np.frombuffer(blob, np.uint8)
         if not _travels(array.dtype):
             raise DataError(f"an array of {array.dtype} does not travel through a ring")
+        taken = self._take(array.nbytes)
+        if taken is None:
+            return None
+        number, offset, place = taken
+        np.copyto(np.ndarray(array.shape, array.dtype, place), array)
+        return BlobRef(number, offset, array.nbytes, array.dtype.str, array.shape)
+
+    def fill(self, length: int, write: Callable[[memoryview], None]) -> BlobRef | None:
+        """Have `write` fill a place of `length` bytes, which arrive as an array of uint8.
+
+        Returns:
+            As `write`. What `write` raises goes on to the caller, and the place is free again.
+        """
+        taken = self._take(length)
+        if taken is None:
+            return None
+        number, offset, place = taken
+        try:
+            write(place[:length])
+        except BaseException:
+            self.release(number)
+            raise
+        return BlobRef(number, offset, length, "|u1", (length,))
+
+    def _take(self, length: int) -> tuple[int, int, memoryview] | None:
+        """The next blob's number, its offset and its place; None without room."""
         buffer = self._memory.buffer
         with self._guard:
-            offset = self._places.take(array.nbytes)
+            offset = self._places.take(length)
             if offset is None:
                 return None
             self._number += 1
             number = self._number
-            self._in_flight[number] = (offset, array.nbytes)
-        place = memoryview(_place(buffer, offset, array.nbytes))
-        np.copyto(np.ndarray(array.shape, array.dtype, place), array)
-        return BlobRef(number, offset, array.nbytes, array.dtype.str, array.shape)
+            self._in_flight[number] = (offset, length)
+        return number, offset, memoryview(_place(buffer, offset, length))
 
     def release(self, number: int) -> None:
         """Take a credit back: the place of that blob is free. One that nobody knows is counted and changes nothing."""

@@ -92,10 +92,14 @@ class InstrumentDefinition:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeDefinition:
-    """Where a runtime runs: ``worker`` is "inline" or "thread"."""
+    """Where a runtime runs: ``worker`` is "inline", "thread" or "process".
+
+    `memory_bytes` is how much private memory each of its processes may take on top of what it begins with.
+    """
 
     name: RuntimeName
     worker: str = "inline"
+    memory_bytes: int | None = 2 * 2**30
     options: dict[str, Any] = field(default_factory=dict[str, Any])
 
 

@@ -1,8 +1,25 @@
-"""Places where runtimes run: on the manager's own loop, or in a thread with a loop of its own."""
+"""Places where runtimes run: on the manager's own loop, in a thread with a loop of its own, or in a process."""
 
 from duodaq.workers._hosted import Hosted
 from duodaq.workers._inline import InlineWorker
-from duodaq.workers._promise import Worker, make_worker
+from duodaq.workers._nursery import Nursery
+from duodaq.workers._parts import Factories, RuntimeFactory, RuntimeParts
+from duodaq.workers._process import Surroundings
+from duodaq.workers._process_hosted import ProcessHosted
+from duodaq.workers._promise import Host, Worker, make_worker
 from duodaq.workers._thread import ThreadWorker
 
-__all__ = ["Hosted", "InlineWorker", "ThreadWorker", "Worker", "make_worker"]
+__all__ = [
+    "Factories",
+    "Host",
+    "Hosted",
+    "InlineWorker",
+    "Nursery",
+    "ProcessHosted",
+    "RuntimeFactory",
+    "RuntimeParts",
+    "Surroundings",
+    "ThreadWorker",
+    "Worker",
+    "make_worker",
+]

@@ -56,11 +56,12 @@ PRELOAD = (
     "duodaq.v2.families",
     "duodaq.v4",
     "duodaq.v4.instruments",
-    "duodaq.workers",
+    "duodaq.drivers",
+    "duodaq.workers._worker_main",
 )
 """What every worker needs."""
 
-PRELOAD_IF_THERE = ("uvloop", "cloudpickle")
+PRELOAD_IF_THERE = ("uvloop",)
 
 LAST_WAIT_S = 2.0
 

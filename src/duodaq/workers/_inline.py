@@ -42,6 +42,10 @@ class InlineWorker:
     def probe(self) -> None:
         """Nothing to ask: this code runs on the loop in question."""
 
+    async def end(self, timeout_s: float) -> None:
+        """End it the hard way."""
+        await self.stop(timeout_s)
+
     async def stop(self, timeout_s: float) -> ComponentReport:
         """Take no more calls."""
         self.alive = False

@@ -21,6 +21,7 @@ import msgspec
 
 from duodaq import clock
 from duodaq.clock import Deadline, monotonic_s, utc_ns
+from duodaq.dataplane import Ledger
 from duodaq.errors import (
     ConfigError,
     DeliveryError,
@@ -83,7 +84,7 @@ class _WorkerDiedError(Exception):
 
 
 class ProcessHosted:
-    """A runtime in a worker process. On the manager's loop. `worker` is this object itself: it answers for both.
+    """A runtime in a worker process. On the manager's loop.
 
     Args:
         name: Which runtime.
@@ -94,8 +95,6 @@ class ProcessHosted:
         on_crash: Carries out the crash actions of these instruments, for this cause.
         memory_bytes: How much private memory the process may take.
     """
-
-    kind = "process"
 
     def __init__(
         self,
@@ -108,7 +107,7 @@ class ProcessHosted:
         memory_bytes: int | None = None,
     ) -> None:
         self._runtime: RuntimeName = name
-        self._group = group
+        self.group = group
         self._factory = factory
         self._nursery = nursery
         self._around = around
@@ -140,8 +139,9 @@ class ProcessHosted:
         return self._runtime
 
     @property
-    def worker(self) -> ProcessHosted:
-        return self
+    def worker(self) -> ProcessEnd:
+        """The process, for the watch."""
+        return ProcessEnd(self)
 
     @property
     def status(self) -> RuntimeStatus:
@@ -189,18 +189,18 @@ class ProcessHosted:
         if not message and (waiting := self._known[definition.id].waiting):
             message = f"settings wait for a Recover: {', '.join(waiting)}"
         told = msgspec.structs.replace(
-            told, worker=self._group, restarts=told.restarts + restarts, message=message
+            told, worker=self.group, restarts=told.restarts + restarts, message=message
         )
         if self.blocked_s <= HUNG_AFTER_S:
             return told
-        why = f"worker {self._group} has not answered for {self.blocked_s:.1f} s"
+        why = f"worker {self.group} has not answered for {self.blocked_s:.1f} s"
         return msgspec.structs.replace(told, state=InstrumentState.HUNG, message=why)
 
     def _untold(
         self, d: InstrumentDefinition, state: InstrumentState, message: str, restarts: int, *, recoverable: bool = True
     ) -> InstrumentStatus:
         return InstrumentStatus(
-            d.id, self._runtime, state, self._group, message, recoverable, self._since_ns, d.port, restarts
+            d.id, self._runtime, state, self.group, message, recoverable, self._since_ns, d.port, restarts
         )
 
     def channels(self) -> tuple[ChannelInfo, ...]:
@@ -217,6 +217,10 @@ class ProcessHosted:
         """See Runtime.moves; of an actor whose class is not known here: no, for its worker asks it once more."""
         return moves_as_far_as_known(self._definitions.get(instrument), command)
 
+    def ledger(self) -> Ledger | None:
+        """What the processes of this group produced, and what became of it."""
+        return self.books.ledger()
+
     # ---- life ------------------------------------------------------------------------------------------------------
 
     async def start(self, timeout_s: float) -> None:
@@ -230,16 +234,16 @@ class ProcessHosted:
             worker = await self._make(self._given(fresh=True), deadline)
             await self._begin(worker, deadline)
         except BaseException:
-            await self._end()
+            await self.end()
             raise
         self._beside = [
-            asyncio.create_task(self._pass_entries_on(), name=f"entries for {self._group}"),
+            asyncio.create_task(self._pass_entries_on(), name=f"entries for {self.group}"),
             asyncio.create_task(learn_identities(self._around.broker, self._given(fresh=True))),
         ]
 
     async def _pass_entries_on(self) -> None:
         """Tell the process what the other side's entries of the parameter table are."""
-        changes = self._around.watch(f"worker {self._group}")
+        changes = self._around.watch(f"worker {self.group}")
         try:
             async for entry in changes:
                 if entry.instrument not in self._definitions and self._current is not None:
@@ -259,14 +263,14 @@ class ProcessHosted:
                 reports, delivered = await worker.request("stop", asked_s, asked_s + timeout_s * 0.1)
                 reports = tuple(_forced_if_leaked(report) for report in reports)
                 if not delivered:
-                    reports += (ComponentReport(f"{self._group} data", Outcome.FORCED, "not all of it was delivered"),)
+                    reports += (ComponentReport(f"{self.group} data", Outcome.FORCED, "not all of it was delivered"),)
             except (DuodaqError, asyncio.CancelledError) as error:
                 why = f"its process was killed: {error}"
                 reports = tuple(ComponentReport(f"{self._runtime}.{i}", Outcome.FORCED, why) for i in self._definitions)
-        outcome, why = await self._end(max(deadline.left_s, 0.02))
-        return (*reports, ComponentReport(f"worker.{self._group}", outcome, why))
+        outcome, why = await self.end(max(deadline.left_s, 0.02))
+        return (*reports, ComponentReport(f"worker.{self.group}", outcome, why))
 
-    async def _end(self, timeout_s: float = 0.5) -> tuple[Outcome, str]:
+    async def end(self, timeout_s: float = 0.5) -> tuple[Outcome, str]:
         owned = [task for task in (*self._beside, self._recovery, self._ending) if task is not None]
         self._recovery = self._ending = None
         self._beside = []
@@ -278,7 +282,7 @@ class ProcessHosted:
             self._unsubscribe = None
         worker, self._current = self._current, None
         left = worker is None or await worker.aclose(timeout_s)
-        self._nursery.drop(self._group)
+        self._nursery.drop(self.group)
         if self._page is not None:
             self._page.close()
             self._page = None
@@ -382,7 +386,7 @@ class ProcessHosted:
         if pending.answer.done():
             return pending.answer.result()
         fate = Fate.UNKNOWN if worker.page.begun(pending.number) else Fate.NOT_DONE
-        raise ReplyTimeoutError(f"no answer from worker {self._group} in time", fate=fate)
+        raise ReplyTimeoutError(f"no answer from worker {self.group} in time", fate=fate)
 
     async def _available_for(
         self, definition: InstrumentDefinition, command: Command, limit: Deadline
@@ -441,7 +445,7 @@ class ProcessHosted:
     async def _end_hung(self, worker: ProcessWorker, cause: str) -> None:
         """TERM, so that the others in it may close what they own; then KILL."""
         await clock.pause(0.06)  # let the watch see and tell that it hangs, before it is replaced
-        _log.error("worker is ended", worker=self._group, cause=cause)
+        _log.error("worker is ended", worker=self.group, cause=cause)
         worker.fault = worker.fault or cause
         if worker.blocked_s <= HUNG_AFTER_S:
             worker.child.terminate()
@@ -488,7 +492,7 @@ class ProcessHosted:
             self._current = worker
             self._news.set()
             _log.warning(
-                "worker replaced", worker=self._group, cause=self._cause, took_ms=(monotonic_s() - noticed_s) * 1e3
+                "worker replaced", worker=self.group, cause=self._cause, took_ms=(monotonic_s() - noticed_s) * 1e3
             )
             try:
                 await worker.request("start", MAKE_S, MAKE_S)
@@ -517,7 +521,7 @@ class ProcessHosted:
 
     def _account(self, worker: ProcessWorker) -> None:
         lost = self.books.close_accounts(worker.page.counts())
-        _log.error("worker died", worker=self._group, cause=self._cause, measurements_lost=lost)
+        _log.error("worker died", worker=self.group, cause=self._cause, measurements_lost=lost)
         for instrument in self._definitions:
             self._around.parameters.mark_stale(self._runtime, instrument)
 
@@ -526,7 +530,7 @@ class ProcessHosted:
             async with asyncio.timeout(CRASH_ACTIONS_S):
                 await self._on_crash(tuple(self._definitions.values()), self._cause)
         except TimeoutError:
-            _log.error("safe state not reached in time", worker=self._group)
+            _log.error("safe state not reached in time", worker=self.group)
 
     def _give_up(self, why: str) -> None:
         self._failed = True
@@ -536,7 +540,7 @@ class ProcessHosted:
         worker, self._current = self._current, None
         if worker is not None:
             self._ending = asyncio.ensure_future(self._close_quietly(worker))
-        _log.error("worker has failed", worker=self._group, cause=self._cause)
+        _log.error("worker has failed", worker=self.group, cause=self._cause)
 
     @staticmethod
     async def _close_quietly(worker: ProcessWorker) -> None:
@@ -563,11 +567,11 @@ class ProcessHosted:
         page = self._page
         assert page is not None
         self._strangers = await impostors(self._around.broker, definitions) if identities else {}
-        child = await self._nursery.take(self._group, definitions, deadline.left_s)
+        child = await self._nursery.take(self.group, definitions, deadline.left_s)
         broker = self._around.broker
-        worker = ProcessWorker(self._group, self._runtime, child, self._around, page, self.books, self._lost)
+        worker = ProcessWorker(self.group, self._runtime, child, self._around, page, self.books, self._lost)
         plan = WorkerPlan(
-            name=self._group,
+            name=self.group,
             runtime=self._runtime,
             factory=self._factory,
             ports=broker.definitions(),
@@ -596,6 +600,29 @@ class ProcessHosted:
             self._current = None
             await worker.aclose(0.2)
             raise
+
+
+class ProcessEnd:
+    """The process of a host, as the watch sees it."""
+
+    kind = "process"
+
+    def __init__(self, host: ProcessHosted) -> None:
+        self._host = host
+
+    @property
+    def name(self) -> str:
+        return self._host.group
+
+    @property
+    def blocked_s(self) -> float:
+        return self._host.blocked_s
+
+    def probe(self) -> None:
+        self._host.probe()
+
+    async def end(self, timeout_s: float) -> None:
+        await self._host.end(timeout_s)
 
 
 def _forced_if_leaked(report: ComponentReport) -> ComponentReport:

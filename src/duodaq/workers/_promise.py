@@ -1,10 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from duodaq.dataplane import Ledger
 from duodaq.errors import ConfigError
-from duodaq.model import ComponentReport
+from duodaq.model import (
+    ChannelInfo,
+    Command,
+    ComponentReport,
+    InstrumentDefinition,
+    InstrumentStatus,
+    RuntimeName,
+    RuntimeStatus,
+)
 
 T = TypeVar("T")
 
@@ -51,8 +60,70 @@ class Worker(Protocol):
         """
         ...
 
+    async def end(self, timeout_s: float) -> None:
+        """End it the hard way."""
+        ...
+
     async def stop(self, timeout_s: float) -> ComponentReport:
         """End the place within `timeout_s`; leaked if something in it does not return."""
+        ...
+
+
+class Host(Protocol):
+    """A runtime and the worker that it runs in, as the manager's loop sees them; across the worker's deaths, if any."""
+
+    @property
+    def name(self) -> RuntimeName: ...
+
+    @property
+    def status(self) -> RuntimeStatus: ...
+
+    @property
+    def worker(self) -> HostWorker: ...
+
+    async def start(self, timeout_s: float) -> None: ...
+
+    async def stop(self, timeout_s: float) -> tuple[ComponentReport, ...]: ...
+
+    async def add(self, definition: InstrumentDefinition) -> None: ...
+
+    async def remove(self, instrument: str) -> ComponentReport: ...
+
+    async def restart(self, instrument: str) -> None: ...
+
+    async def command(self, instrument: str, command: Command, deadline_s: float | None = None) -> Any: ...
+
+    def moves(self, instrument: str, command: Command) -> bool: ...
+
+    async def end_moving(self, reason: str, timeout_s: float = 1.0) -> int: ...
+
+    def instruments(self) -> tuple[InstrumentStatus, ...]: ...
+
+    def channels(self) -> tuple[ChannelInfo, ...]: ...
+
+    def metrics(self) -> dict[str, Any]: ...
+
+    def ledger(self) -> Ledger | None:
+        """The books of what crossed from the worker to the hubs; None where they are the hubs' own."""
+        ...
+
+
+class HostWorker(Protocol):
+    """The worker of a host: what the watch and a hard stop need of it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def blocked_s(self) -> float: ...
+
+    def probe(self) -> None: ...
+
+    async def end(self, timeout_s: float) -> None:
+        """End it the hard way."""
         ...
 
 

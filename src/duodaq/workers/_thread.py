@@ -91,6 +91,10 @@ class ThreadWorker:
         finally:
             waiting.cancel()
 
+    async def end(self, timeout_s: float) -> None:
+        """End it the hard way."""
+        await self.stop(timeout_s)
+
     async def stop(self, timeout_s: float) -> ComponentReport:
         """Cancel what is left on the loop and end the thread; leaked if it does not return in time."""
         loop, thread, ended = self._loop, self._thread, self._ended
