@@ -5,7 +5,6 @@ from duodaq.dual._manager import DualRuntimeManager
 from duodaq.dual._placement import Group, place
 from duodaq.dual._safety import StopReport
 from duodaq.dual._shutdown_plan import Step, allowance_s, plan_shutdown
-
 from duodaq.workers import Factories, RuntimeFactory, RuntimeParts
 
 __all__ = [

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from duodaq.model import InstrumentDefinition, RuntimeDefinition, RuntimeName
 
-
 VENDOR_LIBRARIES = frozenset({"duodaq:PvcamActor"})
 """Drivers that call a vendor's C library, which may crash or hang."""
 

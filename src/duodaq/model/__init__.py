@@ -44,8 +44,8 @@ from duodaq.model._measurement import ChannelInfo, Image, Measurement, Scalar, S
 from duodaq.model._promise import MeasurementSink, ParameterEntry, Parameters, Runtime
 
 __all__ = [
-    "IN_HAND",
     "INSTRUMENT_TRANSITIONS",
+    "IN_HAND",
     "AxisDefinition",
     "CameraSensor",
     "Cause",

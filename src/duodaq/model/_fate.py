@@ -15,4 +15,4 @@ class Fate(StrEnum):
 
 
 IN_HAND: ContextVar[Callable[[], None] | None] = ContextVar("duodaq.in_hand", default=None)
-"""Called, if set where a command is sent, in the moment in which it is taken in hand: from then on it may be unknown."""
+"""Called, if set where a command is sent, when it is taken in hand: from that moment on its fate may be unknown."""

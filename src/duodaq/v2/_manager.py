@@ -17,15 +17,11 @@ from typing import Any, Protocol
 from duodaq.clock import Deadline
 from duodaq.errors import DuodaqError, LifecycleError, MailboxFullError, StoppedError
 from duodaq.model import (
-    Command,
     ComponentReport,
     Fate,
     InstrumentDefinition,
     Outcome,
-    ReadChannel,
-    Recover,
     Stop,
-    command_name,
 )
 from duodaq.model import Shutdown as ShutdownCommand
 from duodaq.telemetry import get_logger

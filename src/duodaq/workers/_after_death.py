@@ -17,6 +17,7 @@ from duodaq.model import (
 )
 from duodaq.v2 import settings_for_reconnect
 
+
 class AskPolicy(StrEnum):
     """The values of an instrument's option ``on_reconnect``: what of its settings a new driver applies by itself."""
 

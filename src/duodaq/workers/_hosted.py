@@ -28,6 +28,7 @@ from duodaq.workers._promise import Worker
 MARGIN_S = 0.25
 """How much longer than its deadline a command is waited for: the runtime's own verdict is the better one."""
 
+
 class Hosted:
     """A runtime in a worker, seen from the manager's loop: the Runtime promise, with `end_moving` awaited.
 

@@ -40,14 +40,14 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
 # ---- the manager says ------------------------------------------------------------------------------------------------
 
 
-class Make(Message, tag="m"):
+class Make(Message, frozen=True, tag="m"):
     """The first message: what to be. `plan` is a pickled WorkerPlan. Two descriptors come with it on the other line."""
 
     version: int
     plan: bytes
 
 
-class Ask(Message, tag="a"):
+class Ask(Message, frozen=True, tag="a"):
     """Do something, and answer under the same number."""
 
     number: int
@@ -56,26 +56,26 @@ class Ask(Message, tag="a"):
     trace_id: str | None = None
 
 
-class Cancel(Message, tag="c"):
+class Cancel(Message, frozen=True, tag="c"):
     """Nobody waits for that answer any more."""
 
     number: int
 
 
-class Probe(Message, tag="p"):
+class Probe(Message, frozen=True, tag="p"):
     """Give a sign of progress."""
 
     number: int
 
 
-class Granted(Message, tag="g"):
+class Granted(Message, frozen=True, tag="g"):
     """The lease of a ticket is there; or, with an error, will not be."""
 
     ticket: int
     error: dict[str, Any] | None = None
 
 
-class Ended(Message, tag="e"):
+class Ended(Message, frozen=True, tag="e"):
     """An exchange has ended."""
 
     exchange: int
@@ -83,28 +83,28 @@ class Ended(Message, tag="e"):
     error: dict[str, Any] | None = None
 
 
-class Written(Message, tag="w"):
+class Written(Message, frozen=True, tag="w"):
     """All of an exchange's request has been handed to the line."""
 
     exchange: int
     t_ns: int
 
 
-class Heard(Message, tag="h"):
+class Heard(Message, frozen=True, tag="h"):
     """Bytes for a seat between its exchanges."""
 
     seat: int
     data: bytes
 
 
-class Stops(Message, tag="s"):
+class Stops(Message, frozen=True, tag="s"):
     """The stop epoch of a port has risen; or, with an empty name, the latch has been closed (1) or opened (0)."""
 
     port: str
     epoch: int
 
 
-class Stopped(Message, tag="x"):
+class Stopped(Message, frozen=True, tag="x"):
     """The stop bytes of a StopPort are on the wire since `t_ns`; or, with an error, are not."""
 
     number: int
@@ -112,19 +112,19 @@ class Stopped(Message, tag="x"):
     error: dict[str, Any] | None = None
 
 
-class Known(Message, tag="k"):
+class Known(Message, frozen=True, tag="k"):
     """An entry of the parameter table is now this."""
 
     entry: ParameterEntry
 
 
-class Taken(Message, tag="t"):
+class Taken(Message, frozen=True, tag="t"):
     """So many items of the outbox have been published, since the beginning."""
 
     count: int
 
 
-class Credit(Message, tag="r"):
+class Credit(Message, frozen=True, tag="r"):
     """Nobody looks at these blobs any more."""
 
     numbers: list[int]
@@ -133,13 +133,13 @@ class Credit(Message, tag="r"):
 # ---- the worker says -------------------------------------------------------------------------------------------------
 
 
-class Made(Message, tag="M"):
+class Made(Message, frozen=True, tag="M"):
     """It is what it was told to be; or, with an error, cannot."""
 
     error: dict[str, Any] | None = None
 
 
-class Answer(Message, tag="A"):
+class Answer(Message, frozen=True, tag="A"):
     """What became of an Ask: its result, or its error and the error's cause."""
 
     number: int
@@ -148,13 +148,13 @@ class Answer(Message, tag="A"):
     cause: dict[str, Any] | None = None
 
 
-class Alive(Message, tag="P"):
+class Alive(Message, frozen=True, tag="P"):
     """The answer to a Probe."""
 
     number: int
 
 
-class Snapshot(Message, tag="S"):
+class Snapshot(Message, frozen=True, tag="S"):
     """How the runtime and its instruments are, whenever that has changed."""
 
     status: RuntimeStatus
@@ -162,13 +162,13 @@ class Snapshot(Message, tag="S"):
     channels: list[ChannelInfo]
 
 
-class Figures(Message, tag="F"):
+class Figures(Message, frozen=True, tag="F"):
     """The runtime's metrics."""
 
     figures: Parcel
 
 
-class TicketAsk(Message, tag="T"):
+class TicketAsk(Message, frozen=True, tag="T"):
     """Queue for a port."""
 
     ticket: int
@@ -179,13 +179,13 @@ class TicketAsk(Message, tag="T"):
     epoch: int | None
 
 
-class TicketEnd(Message, tag="E"):
+class TicketEnd(Message, frozen=True, tag="E"):
     """Give a lease back, or withdraw from the queue."""
 
     ticket: int
 
 
-class Exchanged(Message, tag="X"):
+class Exchanged(Message, frozen=True, tag="X"):
     """Make an exchange: under the lease of `ticket` if that is not 0, else from `seat` if there is one, else alone.
 
     `framing` is True where the port's codec says what is answered.
@@ -208,7 +208,7 @@ class Exchanged(Message, tag="X"):
     wait_epoch: int | None = None
 
 
-class SeatFacts(Message):
+class SeatFacts(Message, frozen=True):
     """A seat as the owner of the port must know it."""
 
     number: int
@@ -218,34 +218,34 @@ class SeatFacts(Message):
     renews: bool
 
 
-class SeatEnd(Message, tag="L"):
+class SeatEnd(Message, frozen=True, tag="L"):
     """Leave a seat when the exchange in hand has ended, or (`now`) vacate it at once."""
 
     seat: int
     now: bool
 
 
-class Reading(Message, tag="R"):
+class Reading(Message, frozen=True, tag="R"):
     """Whether the user of a seat waits for bytes."""
 
     seat: int
     reading: bool
 
 
-class Abandoned(Message, tag="B"):
+class Abandoned(Message, frozen=True, tag="B"):
     """Nobody waits for an exchange any more."""
 
     exchange: int
 
 
-class Suspect(Message, tag="Q"):
+class Suspect(Message, frozen=True, tag="Q"):
     """Something may still come on this port that nobody waits for; or (`late`) came after its reader had given up."""
 
     port: str
     late: bool = False
 
 
-class StopPort(Message, tag="!"):
+class StopPort(Message, frozen=True, tag="!"):
     """Put stop bytes on a port before everything else."""
 
     number: int
@@ -255,7 +255,7 @@ class StopPort(Message, tag="!"):
     ends_moving: bool
 
 
-class Put(Message, tag="U"):
+class Put(Message, frozen=True, tag="U"):
     """An entry of the parameter table, written by its owner."""
 
     instrument: str
@@ -264,26 +264,26 @@ class Put(Message, tag="U"):
     unit: str
 
 
-class Stale(Message, tag="O"):
+class Stale(Message, frozen=True, tag="O"):
     """Nobody keeps an instrument's entries up to date any more."""
 
     instrument: str
 
 
-class Rows(Message, tag="D"):
+class Rows(Message, frozen=True, tag="D"):
     """Scalars, in the order in which they were measured."""
 
     rows: list[Scalar]
 
 
-class Item(Message, tag="I"):
+class Item(Message, frozen=True, tag="I"):
     """One other measurement, pickled; its array in the ring if `blob` says where."""
 
     body: Parcel
     blob: BlobRef | None = None
 
 
-class Batch(Message, tag="N"):
+class Batch(Message, frozen=True, tag="N"):
     """A record batch: as an Arrow IPC message, its schema under a number and sent with its first; or, if `blob` says
     where, as an Arrow stream in the ring.
     """
@@ -294,13 +294,13 @@ class Batch(Message, tag="N"):
     blob: BlobRef | None = None
 
 
-class Ring(Message, tag="G"):
+class Ring(Message, frozen=True, tag="G"):
     """A ring's descriptor waits on the other line."""
 
     size: int
 
 
-class Log(Message, tag="l"):
+class Log(Message, frozen=True, tag="l"):
     """A line of the log."""
 
     logger: str

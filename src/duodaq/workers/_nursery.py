@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from duodaq.model import InstrumentDefinition
 from duodaq.workers._child import Child
-from duodaq.workers._fork_server import Starter, shared_fork_server
+from duodaq.workers._fork_server import shared_fork_server
 from duodaq.workers._spares import Spares
+from duodaq.workers._starter import Starter
 
 ENTRY = "duodaq.workers._worker_main:run"
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from duodaq.clock import Deadline
 from duodaq.dataplane import Hub, Policy
-from duodaq.errors import DataError, DeliveryError, StoppedError
+from duodaq.errors import DataError, StoppedError
 from duodaq.link import BlobRef, RingWriter, send_descriptors
 from duodaq.model import Measurement, RuntimeName, Scalar
 from duodaq.telemetry import get_logger

@@ -40,7 +40,9 @@ MOST = 1024
 class PortDesk:
     """Carries out a worker's requests at the broker. On the broker's loop, which is the manager's."""
 
-    def __init__(self, broker: Broker, send: Callable[[Message], None], own: Callable[[Coroutine[Any, Any, None]], Any]):
+    def __init__(
+        self, broker: Broker, send: Callable[[Message], None], own: Callable[[Coroutine[Any, Any, None]], Any]
+    ):
         self._broker = broker
         self._send = send
         self._own = own
@@ -179,9 +181,7 @@ class PortDesk:
 
     async def _stop(self, request: StopPort) -> None:
         try:
-            t_ns = await self._broker.stop(
-                request.port, request.data, request.holder, ends_moving=request.ends_moving
-            )
+            t_ns = await self._broker.stop(request.port, request.data, request.holder, ends_moving=request.ends_moving)
         except DuodaqError as error:
             self._tell(Stopped(request.number, 0, error_to_wire(error)))
         else:

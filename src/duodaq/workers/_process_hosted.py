@@ -27,7 +27,6 @@ from duodaq.errors import (
     DeliveryError,
     DuodaqError,
     LifecycleError,
-    MailboxFullError,
     ReplyTimeoutError,
     RestartingError,
     StoppedError,
@@ -188,9 +187,7 @@ class ProcessHosted:
         message = told.message
         if not message and (waiting := self._known[definition.id].waiting):
             message = f"settings wait for a Recover: {', '.join(waiting)}"
-        told = msgspec.structs.replace(
-            told, worker=self.group, restarts=told.restarts + restarts, message=message
-        )
+        told = msgspec.structs.replace(told, worker=self.group, restarts=told.restarts + restarts, message=message)
         if self.blocked_s <= HUNG_AFTER_S:
             return told
         why = f"worker {self.group} has not answered for {self.blocked_s:.1f} s"
@@ -553,9 +550,7 @@ class ProcessHosted:
         given: list[InstrumentDefinition] = []
         for definition in self._definitions.values():
             known = self._known[definition.id]
-            replaced, withheld = definition_for_replacement(
-                definition, known, latched=self._around.broker.latched
-            )
+            replaced, withheld = definition_for_replacement(definition, known, latched=self._around.broker.latched)
             if withheld:
                 _log.warning("settings withheld", instrument=definition.id, withheld=withheld)
             given.append(replaced)

@@ -25,7 +25,7 @@ import msgspec
 
 from duodaq import clock
 from duodaq.drivers import codec as find_codec
-from duodaq.errors import DataError, DeliveryError, DuodaqError, LifecycleError
+from duodaq.errors import DataError, DuodaqError, LifecycleError
 from duodaq.link import Pipe, receive_descriptors
 from duodaq.model import IN_HAND, Command, InstrumentDefinition, InstrumentState, Runtime
 from duodaq.telemetry import get_logger, told, tracing
@@ -327,5 +327,3 @@ def _new_loop() -> asyncio.AbstractEventLoop:
         loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     return loop
-
-
