@@ -274,8 +274,8 @@ class RingReader:
 def _place(buffer: Any, offset: int, length: int) -> Any:
     """The bytes of a place, one at least, as an array that exports `buffer`: the mapping cannot be closed under it.
 
-    (``np.ndarray(buffer=...)`` on the mapping would only refer to it. `Any`, because numpy's stubs do not know before
-    Python 3.12 that an array is a buffer.)
+    (`np.ndarray` on the mapping would only refer to it. `Any`, because numpy's types do not say before Python 3.12
+    that an array is a buffer.)
     """
     return np.frombuffer(buffer, np.uint8, max(1, length), offset)
 

@@ -7,18 +7,21 @@ import ctypes
 import gc
 import mmap
 import os
+import subprocess
 import sys
 import tempfile
 import threading
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from duodaq import schema
+from duodaq import clock, schema
 from duodaq.errors import DataError, LifecycleError
 from duodaq.link import BlobRef, RingReader, RingWriter
 from duodaq.testing._leaks import open_files
@@ -141,17 +144,17 @@ def test_last_view_may_go_while_the_reader_is_in_the_middle_of_a_call(ring: Ring
 
 
 def test_many_threads_write_view_and_drop_and_every_byte_comes_back() -> None:
-    ring, wrong = Ring(quota_bytes=SIZE // 4), []
+    ring, wrong, limit = Ring(quota_bytes=SIZE // 4), [], clock.Deadline(20)
 
     def work(seed: int) -> None:
         random = np.random.default_rng(seed)
         for _ in range(300):
             sent = random.integers(0, 255, int(random.integers(0, 30_000)), np.uint8)
             ref = ring.writer.write(sent)
-            while ref is None:
+            while ref is None and not limit.passed:
                 credit()
                 ref = ring.writer.write(sent)
-            if not np.array_equal(ring.reader.view(ref), sent):
+            if ref is None or not np.array_equal(ring.reader.view(ref), sent):
                 wrong.append(ref)
             credit()
 
@@ -256,6 +259,51 @@ def test_python_objects_and_records_do_not_travel(ring: Ring) -> None:
         with pytest.raises(DataError, match="does not travel"):
             ring.writer.write(blob)
     assert ring.writer.free_bytes == SIZE
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"offset": 32}, "outside"),
+        ({"offset": SIZE}, "outside"),
+        ({"offset": SIZE - 64}, "outside"),
+        ({"offset": -64}, "negative"),
+        ({"number": -1}, "negative"),
+        ({"number": True}, "broken"),
+        ({"shape": (-64, -100)}, "negative"),
+        ({"shape": (64, 101)}, "are no"),
+        ({"shape": (64, 100, *[1] * 31)}, "are no"),
+        ({"length": PIXELS.nbytes + 64}, "are no"),
+        ({"dtype": "<f8"}, "are no"),
+        ({"dtype": "|O"}, "does not travel"),
+        ({"dtype": "<u2,<u2"}, "does not travel"),
+        ({"dtype": "<i3"}, "not understood"),
+    ],
+    ids=str,
+)
+def test_forged_descriptor_is_refused_with_the_reason_and_the_true_one_still_works(
+    ring: Ring, changed: dict[str, Any], why: str
+) -> None:
+    ref = ring.send()
+    with pytest.raises(DataError, match=why):
+        ring.reader.view(msgspec.structs.replace(ref, **changed))
+    assert ring.credits == []
+    np.testing.assert_array_equal(ring.reader.view(ref), PIXELS)
+    assert ring.credits == [ref.number]
+
+
+def test_end_of_a_process_returns_no_credit_for_what_is_still_in_view() -> None:
+    program = """
+import numpy as np
+from duodaq.link import RingReader, RingWriter
+writer = RingWriter(4096)
+reader = RingReader(writer.fd, lambda number: print("credit", number, flush=True), 4096)
+first, kept = (reader.view(writer.write(np.arange(9))) for _ in range(2))
+del first
+"""
+    command = [sys.executable, "-W", "error", "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (result.stdout, result.stderr) == ("credit 1\n", "")
 
 
 def test_blob_without_room_is_not_taken_and_credits_make_room(ring: Ring) -> None:
