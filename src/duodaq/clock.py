@@ -12,23 +12,23 @@ import time
 
 __all__ = ["Deadline", "adopt_anchor", "anchor_ns", "block", "monotonic_ns", "monotonic_s", "pause", "utc_ns"]
 
-_ANCHOR_NS = time.time_ns() - time.monotonic_ns()
+_anchor_ns = time.time_ns() - time.monotonic_ns()
 
 
 def anchor_ns() -> int:
     """UTC nanoseconds at CLOCK_MONOTONIC zero, as this process took it at import, or took it over."""
-    return _ANCHOR_NS
+    return _anchor_ns
 
 
 def adopt_anchor(ns: int) -> None:
     """Take over the anchor of another process of this machine, so that both tell the same time."""
-    global _ANCHOR_NS
-    _ANCHOR_NS = ns
+    global _anchor_ns
+    _anchor_ns = ns
 
 
 def utc_ns() -> int:
     """UTC nanoseconds since 1970, from the anchor and the monotonic clock; never decreases within a process."""
-    return _ANCHOR_NS + time.monotonic_ns()
+    return _anchor_ns + time.monotonic_ns()
 
 
 def monotonic_ns() -> int:

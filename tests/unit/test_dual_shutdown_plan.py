@@ -103,8 +103,9 @@ async def test_hurry_ends_the_wait_for_work_in_hand_and_skips_nothing_else() -> 
         ("", "inline", "v4-inline", "inline"),
         ("", "thread", "v4-thread", "thread"),
         ("inline", "thread", "v4-inline", "inline"),
-        ("own", "inline", "v4.cam", "thread"),
-        ("own", "thread", "v4.cam", "thread"),
+        ("", "process", "v4-process", "process"),
+        ("own", "inline", "v4.cam", "process"),
+        ("own", "thread", "v4.cam", "process"),
     ],
 )
 def test_placement(worker: str, home: str, name: str, kind: str) -> None:

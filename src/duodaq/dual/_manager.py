@@ -96,7 +96,7 @@ class DualRuntimeManager:
         self._shutdown_run: ShutdownRun | None = None
         self._hurried = False
         parts = RuntimeParts(self.broker, self.parameters, self.v2_data, self.v4_data)
-        memory = {side.name: side.memory_bytes for side in (self.lab.v2, self.lab.v4)}
+        memory: dict[RuntimeName, int | None] = {side.name: side.memory_bytes for side in (self.lab.v2, self.lab.v4)}
         self._housing = Housing(self.broker, parts, self.parameters, factories or Factories(), memory)
         self._sides: dict[RuntimeName, Side] = {
             "v2": Side(self.lab.v2, self._housing.host),

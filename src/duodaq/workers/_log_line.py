@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-from duodaq.errors import DuodaqError
+from duodaq.errors import DataError, DuodaqError
 from duodaq.workers._messages import Log, Message, parcel, unpack
 
 ROOT = "duodaq"
@@ -39,12 +39,12 @@ class LogLine(logging.Handler):
         if self._carried > MOST_PER_S:
             self._left_out += 1
             return
-        event: Any = record.msg if isinstance(record.msg, dict) else record.getMessage()
-        if self._left_out and isinstance(event, dict):
-            event = {**event, "lines_left_out": self._left_out}
-            self._left_out = 0
+        said: Any = record.msg
+        event = _plain(said) if isinstance(said, dict) else {"event": record.getMessage()}
+        if self._left_out:
+            event["lines_left_out"], self._left_out = self._left_out, 0
         try:
-            self._send(Log(record.name, record.levelno, parcel(_plain(event))))
+            self._send(Log(record.name, record.levelno, parcel(event)))
         except DuodaqError:
             self._left_out += 1  # the link has ended, or the line does not travel
 
@@ -55,12 +55,13 @@ def log_here(line: Log, worker: str) -> None:
     Raises:
         DataError: The line makes no sense.
     """
-    event = unpack(line.event)
+    event: Any = unpack(line.event)
     logger = logging.getLogger(line.logger if line.logger.startswith(ROOT) else f"{ROOT}.{line.logger}")
     if not logger.isEnabledFor(line.level):
         return
-    if isinstance(event, dict):
-        event.setdefault("worker", worker)
+    if not isinstance(event, dict):
+        raise DataError("a line of the log that is none")
+    event = {"worker": worker, **cast("dict[str, Any]", event)}
     record = logger.makeRecord(logger.name, line.level, "", 0, event, (), None)
     record.__dict__.update(_logger=logger, _name=_METHODS.get(line.level, "info"))  # as structlog's formatter wants it
     logger.handle(record)
@@ -70,7 +71,6 @@ _METHODS = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
 _KEPT = (bool, int, float, str, type(None))
 
 
-def _plain(event: Any) -> Any:
-    if not isinstance(event, dict):
-        return event
-    return {str(k): v if isinstance(v, _KEPT) else str(v) for k, v in event.items()}
+def _plain(event: Any) -> dict[str, Any]:
+    facts = cast("dict[Any, Any]", event)
+    return {str(k): v if isinstance(v, _KEPT) else str(v) for k, v in facts.items()}

@@ -137,12 +137,13 @@ class Outbox:
 
     def _item(self, one: Measurement) -> tuple[Message, int]:
         name = "pixels" if hasattr(one, "pixels") else "values"
-        array = getattr(one, name, None)
-        if not isinstance(array, np.ndarray) or array.nbytes < BLOB_BYTES:
-            return Item(result_parcel(one)), 0 if array is None else int(array.nbytes)
+        array: Any = getattr(one, name, None)
+        size = int(getattr(array, "nbytes", 0))
+        if size < BLOB_BYTES:
+            return Item(result_parcel(one)), size
         blob = self._blob(array)
         if blob is None:
-            return Item(result_parcel(one)), int(array.nbytes)
+            return Item(result_parcel(one)), size
         return Item(result_parcel(msgspec.structs.replace(one, **{name: np.empty(0, array.dtype)})), blob), 0
 
     def _say_batches(self, batches: list[pa.RecordBatch]) -> None:

@@ -162,7 +162,11 @@ class PortDesk:
         known = self._seats.get(facts.number)
         if known is None:
             number = facts.number
-            sink = (lambda data: self._tell(Heard(number, data))) if facts.hears else None
+
+            def hear(data: bytes) -> None:
+                self._tell(Heard(number, data))
+
+            sink = hear if facts.hears else None
             known = self._seats[number] = (owner, Seat(hold_max_s=facts.hold_max_s, sink=sink, renews=facts.renews))
         known[1].idle_s = facts.idle_s
         return known[1]

@@ -155,6 +155,8 @@ class _Worker:
                 ready.broker.stopped(message.number, message.t_ns, error)
             case Known():
                 ready.mirror.heard(message.entry)
+            case _:
+                raise DataError(f"a {type(message).__name__} comes from a worker, not to one")
 
     def _make(self, message: Make) -> None:
         try:
