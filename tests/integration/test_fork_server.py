@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -355,6 +356,27 @@ async def test_memory_limit_turns_a_bomb_into_an_error(starter: Starter) -> None
 async def test_order_too_long_for_a_packet_is_refused_in_words() -> None:
     with pytest.raises(LifecycleError, match="could not be sent"):
         await spawn(shared_fork_server(), "echo", preload=("x" * 500_000,))
+
+
+async def test_no_room_for_sockets_is_said_in_words_and_leaves_none(starter: Starter) -> None:
+    await starter.start(LIMIT_S)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(fd) for fd in os.listdir("/proc/self/fd"))
+    filling = [os.dup(0)]
+    while filling[-1] < highest:
+        filling.append(os.dup(0))
+    for room in range(6):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(filling) + 1 + room, hard))
+        try:
+            with pytest.raises(LifecycleError, match="no sockets for a worker"):
+                await spawn(starter, "echo")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for fd in filling:
+        os.close(fd)
+    child = await spawn(starter, "echo")
+    assert await hear(child) == b"up"
+    await child.aclose()
 
 
 def test_labs_on_several_loops_share_one_server() -> None:
