@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -76,6 +77,11 @@ def interrupted_by_itself(link, fds):
 
 def leaves_a_thread(link, fds):
     threading.Thread(target=threading.Event().wait, args=(60,)).start()
+
+def stubborn(link, fds):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Event().wait()
 
 def bomb(link, fds):
     from duodaq.workers._memory_limit import limit_memory
@@ -189,6 +195,7 @@ async def test_worker_is_like_an_interpreter_started_for_it(
 ) -> None:
     await starter.start(LIMIT_S)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path / "added later"))
     monkeypatch.setenv("DUODAQ_TEST", "set after the server's start")
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     about = await described(starter)
@@ -239,7 +246,12 @@ async def test_exit_code_is_reported(starter: Starter, entry: str, code: int) ->
     child.close()
 
 
-async def test_output_goes_where_the_program_writes_now(starter: Starter, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_output_goes_where_the_program_writes_now(
+    starter: Starter, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    with capfd.disabled():
+        await starter.start(LIMIT_S)
     child = await spawn(starter, "says")
     async with asyncio.timeout(LIMIT_S):
         assert await child.exit == 7
@@ -331,8 +343,8 @@ async def test_twenty_workers_at_once_come_up_without_a_race(starter: Starter) -
 
 async def test_cancelled_or_late_order_leaves_no_worker(own_server: ForkServer) -> None:
     with pytest.raises(LifecycleError, match="did not answer in time"):
-        await own_server.spawn(entry="worker_entries:echo", timeout_s=0.001)  # it has not even loaded
-    order = asyncio.ensure_future(spawn(own_server, "echo"))
+        await own_server.spawn(entry="worker_entries:stubborn", timeout_s=0.001)  # it has not even loaded
+    order = asyncio.ensure_future(spawn(own_server, "stubborn"))
     await pause(0)
     order.cancel()
     await asyncio.wait({order})
@@ -355,6 +367,27 @@ async def test_memory_limit_turns_a_bomb_into_an_error(starter: Starter) -> None
 async def test_order_too_long_for_a_packet_is_refused_in_words() -> None:
     with pytest.raises(LifecycleError, match="could not be sent"):
         await spawn(shared_fork_server(), "echo", preload=("x" * 500_000,))
+
+
+async def test_no_room_for_sockets_is_said_in_words_and_leaves_none(starter: Starter) -> None:
+    await starter.start(LIMIT_S)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(fd) for fd in os.listdir("/proc/self/fd"))
+    filling = [os.dup(0)]
+    while filling[-1] < highest:
+        filling.append(os.dup(0))
+    for room in range(6):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(filling) + 1 + room, hard))
+        try:
+            with pytest.raises(LifecycleError, match="no sockets for a worker"):
+                await spawn(starter, "echo")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for fd in filling:
+        os.close(fd)
+    child = await spawn(starter, "echo")
+    assert await hear(child) == b"up"
+    await child.aclose()
 
 
 def test_labs_on_several_loops_share_one_server() -> None:
@@ -414,15 +447,30 @@ async def test_children_outlive_their_server_and_the_next_order_starts_another(o
     await other.aclose()
 
 
-async def test_server_killed_over_an_order_costs_nobody_his_worker(own_server: ForkServer) -> None:
-    await own_server.start(LIMIT_S)
-    os.kill(own_server.pid, signal.SIGSTOP)
-    order = asyncio.ensure_future(spawn(own_server, "echo"))
-    await pause(0.05)
-    os.kill(own_server.pid, signal.SIGKILL)
-    child = await order
-    assert await hear(child) == b"up"
-    await child.aclose()
+class SeenLate(ForkServer):
+    """A server whose death shows at its sockets a moment before it shows at its process, as it may in the kernel."""
+
+    @property
+    def alive(self) -> bool:
+        return self._running is not None
+
+
+async def test_server_killed_over_an_order_costs_nobody_his_worker() -> None:
+    server = SeenLate()
+    for name in ("stopped", "killed"):
+        await server.start(LIMIT_S)
+        if name == "stopped":
+            os.kill(server.pid, signal.SIGSTOP)
+            order = asyncio.ensure_future(spawn(server, "echo"))
+            await pause(0.05)
+            os.kill(server.pid, signal.SIGKILL)
+        else:
+            os.kill(server.pid, signal.SIGKILL)
+            order = asyncio.ensure_future(spawn(server, "echo"))
+        child = await order
+        assert await hear(child) == b"up"
+        await child.aclose()
+    await server.aclose()
 
 
 async def test_server_with_a_second_thread_refuses_and_says_so(
@@ -501,18 +549,9 @@ async def main():
 asyncio.run(main())
 """
 
-STUBBORN = """
-import signal, threading
-def stubborn(link, fds):
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    threading.Event().wait()
-"""
-
 
 @pytest.fixture
 def program(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    (tmp_path / "worker_entries.py").write_text(ENTRIES + STUBBORN)
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "stubborn"],
         stdin=subprocess.PIPE,

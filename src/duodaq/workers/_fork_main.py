@@ -164,9 +164,16 @@ class _Server:
                 become_worker(order, socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1]), fds[2:])
             finally:
                 os._exit(1)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as exc:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            _say(status, Refused(f"it cannot watch a child: {exc}"))
+            return False
         for fd in fds:
             os.close(fd)
-        kept = self._children[pid] = _Kept(pid, os.pidfd_open(pid), status)
+        kept = self._children[pid] = _Kept(pid, pidfd, status)
         self._selector.register(kept.pidfd, selectors.EVENT_READ, lambda: self._reap(kept))
         self._selector.register(status, selectors.EVENT_READ, lambda: self._unwanted(kept))
         _say(status, Forked(pid), kept.pidfd)

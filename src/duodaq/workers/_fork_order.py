@@ -12,12 +12,15 @@ The server takes the end of a status socket as "nobody wants this child any more
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 import msgspec
+
+from duodaq.errors import LifecycleError
 
 ORDER_BYTES = 1 << 17
 """The longest request: below the kernel's default limit for one packet (208 kB)."""
@@ -116,10 +119,48 @@ def standard_output() -> list[int]:
     return [1, 2]
 
 
+def status_pair() -> tuple[socket.socket, socket.socket]:
+    """A socket pair for the answers to one request."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
 def descriptor_pair() -> tuple[socket.socket, socket.socket]:
     """A socket pair that keeps packets apart, for passing descriptors."""
     kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
     return socket.socketpair(socket.AF_UNIX, kind)
+
+
+Pair = Callable[[], tuple[socket.socket, socket.socket]]
+
+
+@contextlib.contextmanager
+def socket_pairs(*kinds: Pair) -> Generator[tuple[list[socket.socket], list[socket.socket]]]:
+    """The near and the far ends of new socket pairs; closed at the end, but for those that were taken with `kept`.
+
+    Raises:
+        LifecycleError: There is no room for them. None is open.
+    """
+    near: list[socket.socket] = []
+    far: list[socket.socket] = []
+    try:
+        for kind in kinds:
+            try:
+                ends = kind()
+            except OSError as exc:
+                raise LifecycleError(f"no sockets for a worker: {exc}") from exc
+            near.append(ends[0])
+            far.append(ends[1])
+        yield near, far
+    finally:
+        for end in (*near, *far):
+            end.close()
+
+
+def kept(sock: socket.socket) -> socket.socket:
+    """The same socket, non-blocking, and no longer that of the block which opened it."""
+    mine = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+    mine.setblocking(False)
+    return mine
 
 
 def receive(sock: socket.socket, size: int, descriptors: int) -> tuple[bytes, list[int]]:

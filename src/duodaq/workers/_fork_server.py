@@ -33,9 +33,12 @@ from duodaq.workers._fork_order import (
     decode_answer,
     descriptor_pair,
     encode,
+    kept,
     order_for_here,
     receive,
+    socket_pairs,
     standard_output,
+    status_pair,
 )
 from duodaq.workers._interpreter import Process, interpreter_environment, launch_interpreter
 
@@ -181,7 +184,7 @@ class ForkServer:
             raise
 
     async def _hello(self, running: _Running, deadline: Deadline) -> None:
-        with _Sockets(*socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as (status, far):
+        with socket_pairs(status_pair) as ((status,), (far,)):
             await self._send(running, Hello(), [far.fileno()], deadline)
             far.close()
             await self._answer(running, status, deadline)
@@ -190,19 +193,14 @@ class ForkServer:
         self, running: _Running, deadline: Deadline, *, entry: str, preload: Sequence[str], paced: bool
     ) -> Child:
         order = order_for_here(entry, preload, paced=paced, known=running.environ)
-        with _Sockets(
-            *socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET),
-            *socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM),
-            *descriptor_pair(),
-        ) as (status, far_status, link, far_link, fds, far_fds):
-            far = (far_status, far_link, far_fds)
+        with socket_pairs(status_pair, socket.socketpair, descriptor_pair) as ((status, link, fds), far):
             await self._send(running, order, [*(end.fileno() for end in far), *standard_output()], deadline)
             for end in far:
-                end.close()
+                end.close()  # the server's death must be seen at ours
             answer, received = await self._answer(running, status, deadline)
             assert isinstance(answer, Forked)
             (pidfd,) = received
-            return Child(answer.pid, pidfd, _kept(link), _kept(fds), ForkedEnd(pidfd, _kept(status)))
+            return Child(answer.pid, pidfd, kept(link), kept(fds), ForkedEnd(pidfd, kept(status)))
 
     async def _send(self, running: _Running, request: Request, fds: Sequence[int], deadline: Deadline) -> None:
         data = encode(request)
@@ -238,26 +236,6 @@ class ForkServer:
                 self._discard(running)
             raise LifecycleError(f"the fork server makes no worker: {answer.reason}")
         return answer, fds
-
-
-class _Sockets:
-    """Sockets that are closed at the end of the block, but for those that have been detached from it."""
-
-    def __init__(self, *sockets: socket.socket) -> None:
-        self._sockets = sockets
-
-    def __enter__(self) -> tuple[socket.socket, ...]:
-        return self._sockets
-
-    def __exit__(self, *_: object) -> None:
-        for sock in self._sockets:
-            sock.close()
-
-
-def _kept(sock: socket.socket) -> socket.socket:
-    kept = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
-    kept.setblocking(False)
-    return kept
 
 
 async def _until_readable(fd: int, timeout_s: float) -> bool:

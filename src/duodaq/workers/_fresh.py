@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from duodaq.errors import LifecycleError
 from duodaq.workers._child import Child, FreshEnd
-from duodaq.workers._fork_order import descriptor_pair, encode, order_for_here
+from duodaq.workers._fork_order import descriptor_pair, encode, kept, order_for_here, socket_pairs
 from duodaq.workers._interpreter import interpreter_environment, launch_interpreter
 
 
@@ -32,24 +32,16 @@ class FreshStarter:
         """
         environ = interpreter_environment()
         order = encode(order_for_here(entry, preload, paced=paced, known=environ))
-        control, far_control = socket.socketpair()
-        link, far_link = socket.socketpair()
-        fds, far_fds = descriptor_pair()
-        try:
-            process = launch_interpreter("duodaq.workers._fresh_main", far_control, environ, process_group=0)
-            socket.send_fds(control, [order], [far_link.fileno(), far_fds.fileno()])
+        with socket_pairs(socket.socketpair, socket.socketpair, descriptor_pair) as ((control, link, fds), far):
+            try:
+                process = launch_interpreter("duodaq.workers._fresh_main", far[0], environ, process_group=0)
+            except OSError as exc:
+                raise LifecycleError(f"no interpreter for a worker: {exc}") from exc
+            socket.send_fds(control, [order], [far[1].fileno(), far[2].fileno()])
             control.shutdown(socket.SHUT_WR)
-        except OSError as exc:
-            for near in (control, link, fds):
-                near.close()
-            raise LifecycleError(f"no interpreter for a worker: {exc}") from exc
-        finally:
-            for far in (far_control, far_link, far_fds):
-                far.close()
-        for near in (control, link, fds):
-            near.setblocking(False)
+            end, link, fds = FreshEnd(process, kept(control)), kept(link), kept(fds)
         pidfd = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else -1
-        child = Child(process.pid, pidfd, link, fds, FreshEnd(process, control))
+        child = Child(process.pid, pidfd, link, fds, end)
         self._children.add(child)
         return child
 

@@ -80,7 +80,7 @@ class Spares:
         Raises:
             LifecycleError: There was no spare, and none could be made.
         """
-        if self._refilling is not None:
+        if self._refilling is not None and key is not None:
             self._keep(key, tuple(preload))
         for wanted in dict.fromkeys((key, None)):
             place = self._places.get(wanted)
@@ -89,7 +89,8 @@ class Spares:
                 place.failures = 0
                 self._postpone(place)
                 return child
-        self._postpone_all(REFILL_AFTER_S)
+        for place in self._places.values():
+            self._postpone(place)
         return await self._starter.spawn(entry=self._entry, preload=preload, timeout_s=timeout_s)
 
     def drop(self, key: str) -> None:
@@ -119,12 +120,8 @@ class Spares:
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _postpone_all(self, wait_s: float) -> None:
-        for place in self._places.values():
-            place.due_s = max(place.due_s, self._now_s() + wait_s)
-
     def _postpone(self, place: _Place) -> None:
-        place.due_s = self._now_s() + refill_delay_s(place.failures)
+        place.due_s = max(place.due_s, self._now_s() + refill_delay_s(place.failures))
         self._changed.set()
 
     async def _refill(self) -> None:
@@ -166,5 +163,6 @@ class Spares:
             return
         place.spare, place.since_s = spare, self._now_s()
         spare.gone.add_done_callback(lambda _: self._changed.set())
-        if place.preload:
-            self._postpone_all(IMPORT_EVERY_S)
+        for other in self._places.values() if place.preload else ():
+            if other.preload:
+                other.due_s = max(other.due_s, self._now_s() + IMPORT_EVERY_S)
