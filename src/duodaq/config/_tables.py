@@ -39,6 +39,21 @@ Duration = Annotated[float, BeforeValidator(_duration)]
 Positive = Annotated[float, BeforeValidator(_duration), Field(gt=0)]
 
 
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?(MB|GB)")
+_UNITS = {"MB": 10**6, "GB": 10**9}
+_LEAST_MEMORY = 50 * 10**6
+
+
+def _memory(value: Any) -> int:
+    found = _MEMORY.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f'must be an amount of memory such as "500 MB" or "2 GB", not {kind(value)}')
+    amount = int(float(found[1]) * _UNITS[found[2]])
+    if amount < _LEAST_MEMORY:
+        raise ValueError(f'must be "50 MB" at least, not "{value}": a worker could not even begin')
+    return amount
+
+
 @dataclass(frozen=True)
 class Deadlines:
     """How long calls may take: all of them, and those methods that have their own."""
@@ -134,12 +149,21 @@ class LabTable(Table):
 
 
 class RuntimeTable(Table):
-    worker: Literal["inline", "thread"] = "inline"
+    worker: Literal["inline", "thread", "process"]
+    memory: Annotated[int, PlainValidator(_memory)] = 2 * 2**30
+
+
+class V2Table(RuntimeTable):
+    worker: Literal["inline", "thread", "process"] = "process"
+
+
+class V4Table(RuntimeTable):
+    worker: Literal["inline", "thread", "process"] = "inline"
 
 
 class RuntimesTable(Table):
-    v2: RuntimeTable = RuntimeTable()
-    v4: RuntimeTable = RuntimeTable()
+    v2: V2Table = V2Table()
+    v4: V4Table = V4Table()
 
 
 class SerialTable(Table):
@@ -275,7 +299,7 @@ class InstrumentTable(Table):
     safe: SafeTable = SafeTable()
     stop: Annotated[bytes | None, PlainValidator(_bytes)] = None
     passive: Annotated[frozenset[str] | bool, PlainValidator(lambda value: _passive(value))] = frozenset()
-    worker: Literal["", "inline", "thread", "own"] = ""
+    worker: Literal["", "inline", "thread", "process", "own"] = ""
     required: bool = False
     autostart: bool = True
     options: dict[str, Any] = {}
