@@ -37,8 +37,12 @@ class Line:
         if descriptor is None:
             return
         os.set_blocking(descriptor, False)
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as line:
-            self._peer = line.getpeername()
+        with contextlib.suppress(OSError):  # it is no connection
+            connection = socket.socket(fileno=descriptor)
+            try:
+                self._peer = connection.getpeername()
+            finally:
+                connection.detach()
 
     def let_go(self) -> None:
         """Close its descriptor."""

@@ -23,7 +23,7 @@ import signal
 import socket
 import time
 from collections import deque
-from typing import Any
+from typing import Any, NoReturn
 
 from duodaq.watchdog._actions import STOP_ALL_S, Openings, carry_out, note, write
 from duodaq.watchdog._lines import Line, Writing
@@ -37,12 +37,19 @@ _DEAF_TO = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGTSTP", "SIGTTOU", "SIG
 _UNSAID = 256
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> NoReturn:
     """Run the watchdog: ``FD OPTIONS``, the manager's socket, and JSON with pid, anchor_ns, socket and log."""
     for name in _DEAF_TO:
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     manager = socket.socket(fileno=int(arguments[0]))
-    options: dict[str, Any] = json.loads(arguments[1])
+    code = live(manager, json.loads(arguments[1]))
+    # Not by way of the interpreter's end, which would wait for a thread that hangs in opening a device; and with the
+    # line to the manager still open, to which its end means that this process is of no use any more.
+    os._exit(code)
+
+
+def live(manager: socket.socket, options: dict[str, Any]) -> int:
+    """Watch until there is nothing left to do; the exit code."""
     record = Record(options["anchor_ns"], options["log"])
     try:
         road = Road(options["socket"]) if options["socket"] else None

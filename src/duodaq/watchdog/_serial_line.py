@@ -24,9 +24,10 @@ def unsent(descriptor: int) -> int:
 
 
 def discard_output(descriptor: int) -> None:
-    """Forget what a serial line has not sent yet."""
+    """Forget what a serial line has not sent yet, and let it send again if an XOFF holds it."""
     try:
         termios.tcflush(descriptor, termios.TCOFLUSH)
+        termios.tcflow(descriptor, termios.TCOON)
     except (OSError, termios.error):
         return  # the line is gone, and what it had not sent with it
 
