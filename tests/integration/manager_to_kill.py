@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -25,7 +26,7 @@ def say(**facts: Any) -> None:
 
 
 def start_worker(code: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", code])
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 async def main(ask: dict[str, Any]) -> None:
@@ -54,7 +55,7 @@ async def main(ask: dict[str, Any]) -> None:
         watchdog.watch_worker(worker.pid, os.pidfd_open(worker.pid))
     assert await watchdog.settled(5)
     if ask.get("forks") and not os.fork():
-        await asyncio.Event().wait()  # a child of that kind keeps all that this process has open
+        signal.pause()  # a child of that kind keeps all that this process has open
     say(watchdog=watchdog.pid, workers=[worker.pid for worker in workers])
     restarted = 0
     while True:

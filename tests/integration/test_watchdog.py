@@ -140,12 +140,12 @@ class Manager:
 
     def close(self) -> None:
         self.process.kill()
-        self.process.communicate()
         for pid, descriptor in self.pidfds.items():
             if pid != self.watchdog or not self.ended(pid):
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             os.close(descriptor)
+        self.process.communicate()
 
 
 @pytest.fixture
