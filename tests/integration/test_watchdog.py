@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import select
 import shutil
@@ -457,9 +458,7 @@ def test_a_watchdog_that_was_killed_is_started_again_and_knows_everything(
     assert manager.ended(manager.workers[0], 0.0)
 
 
-def test_median_time_from_death_to_last_byte(
-    manage: Callable[..., Manager], pty: Pty, record_property: Callable[[str, object], None]
-) -> None:
+def test_median_time_from_death_to_last_byte(manage: Callable[..., Manager], pty: Pty) -> None:
     took_ms: list[float] = []
     for _ in range(int(os.environ.get("DUODAQ_WATCHDOG_KILLS", "3"))):
         pty.heard = b""
@@ -470,5 +469,6 @@ def test_median_time_from_death_to_last_byte(
         took_ms.append((pty.last_s - killed_s) * 1000)
         assert manager.ended(manager.watchdog)
         manager.process.wait()
-    record_property("death to last byte, ms", [round(took, 1) for took in took_ms])
-    assert statistics.median(took_ms) < LIMIT_S * 1000
+    median_ms, worst_ms = statistics.median(took_ms), max(took_ms)
+    logging.getLogger(__name__).info("death to last byte: median %.1f ms, worst %.1f ms", median_ms, worst_ms)
+    assert worst_ms < LIMIT_S * 1000
