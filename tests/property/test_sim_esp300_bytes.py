@@ -20,7 +20,9 @@ session = st.lists(commands, max_size=12).map(lambda lines: "\r\n".join([*lines,
 
 
 parameters = st.sampled_from("0 1 -1 1.5 1,2 + - 5H FF 1E999 -1E999 1E11 1E-400 ? +5".split() + [""])
-any_command = st.builds("{}{}{}".format, st.sampled_from(["", "1", "2"]), st.sampled_from(sorted(WORDS_KNOWN)), parameters)
+any_command = st.builds(
+    "{}{}{}".format, st.sampled_from(["", "1", "2"]), st.sampled_from(sorted(WORDS_KNOWN)), parameters
+)
 odd_session = st.lists(any_command, max_size=8).map(lambda lines: "\r".join(["1MO;2MO", *lines, ""]).encode())
 
 
@@ -42,7 +44,9 @@ def test_replies_do_not_depend_on_how_the_bytes_are_cut(data: bytes, cuts: list[
     assert cut.tally.produced == whole.tally.produced
 
 
-@given(st.lists(st.one_of(session, odd_session, st.binary(max_size=40)), max_size=6), st.lists(st.floats(0, 3), max_size=6))
+@given(
+    st.lists(st.one_of(session, odd_session, st.binary(max_size=40)), max_size=6), st.lists(st.floats(0, 3), max_size=6)
+)
 def test_no_bytes_at_any_time_upset_it_and_every_reply_is_a_line(pieces: list[bytes], waits: list[float]):
     table = LocalTable(0)
     simulator, now_s = controller(table), 100.0
