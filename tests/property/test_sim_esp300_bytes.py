@@ -19,7 +19,8 @@ commands = st.sampled_from(WORDS.split())
 session = st.lists(commands, max_size=12).map(lambda lines: "\r\n".join([*lines, ""]).encode())
 
 
-parameters = st.sampled_from("0 1 -1 1.5 1,2 + - 5H FF 1E999 -1E999 1E11 1E-400 ? +5".split() + [""])
+PARAMETERS = "0 1 -1 1.5 1,2 + - 5H FF 1E999 -1E999 1E11 1E-400 ? +5"
+parameters = st.sampled_from(["", *PARAMETERS.split()])
 any_command = st.builds(
     "{}{}{}".format, st.sampled_from(["", "1", "2"]), st.sampled_from(sorted(WORDS_KNOWN)), parameters
 )
