@@ -80,6 +80,7 @@ _SENTENCES: dict[str, Callable[[KeyPath, Any, ErrorDetails], Said]] = {
     "finite_number": _bound,
     "greater_than": _bound,
     "greater_than_equal": _bound,
+    "less_than_equal": _bound,
 }
 
 
