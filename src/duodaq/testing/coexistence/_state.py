@@ -10,9 +10,10 @@ from typing import Any
 
 from duodaq.clock import utc_ns
 from duodaq.dual import DualRuntimeManager
-from duodaq.model import Execute, GetParameter, SetParameter
+from duodaq.model import Execute, GetParameter, InstrumentDefinition, SetParameter
 from duodaq.testing.coexistence._bench import Bench, outcome, until
 from duodaq.testing.coexistence._endpoints import meter
+from duodaq.testing.coexistence._evidence import Evidence
 from duodaq.testing.coexistence._onlookers import (
     CONTESTED,
     LateActor,
@@ -113,14 +114,23 @@ def _in_claim(claim: Any, fact: str) -> Any:
         return repr(claim)  # an exception, or whatever an imitation says
 
 
+def late_instruments(bench: Bench, found: Evidence, names: list[list[str]]) -> list[InstrumentDefinition]:
+    """One more instrument of each side, which notes in `found` what it knows of the entries `names` when it joins.
+
+    Where a side lives in a process they have one each of their own, which is made when everything is under way.
+    """
+    args = {"evidence": found.path, "names": names}
+    late = [bench.own_class("late v2", LateDriver, args=args), bench.own_actor("late v4", LateActor, args=args)]
+    sides = zip(late, (bench.mode.v2, bench.mode.v4), strict=True)
+    return [replace(one, worker="own") if side == "process" else one for one, side in sides]
+
+
 async def _check_late_join(bench: Bench, manager: DualRuntimeManager) -> None:
     """One more instrument on each side; each watches from its own start on."""
     found = bench.evidence("late joiners")
     names = [[entry.instrument, entry.name] for entry in manager.parameters.snapshot()]
-    args = {"evidence": found.path, "names": names}
-    for late in (bench.own_class("late v2", LateDriver, args=args), bench.own_actor("late v4", LateActor, args=args)):
-        process = "process" in (bench.mode.v2 if late.runtime == "v2" else bench.mode.v4)
-        await outcome(manager.add(replace(late, worker="own") if process else late))
+    for late in late_instruments(bench, found, names):
+        await outcome(manager.add(late))
     present = {(e.instrument, e.name): e.value for e in manager.parameters.snapshot()}
     joined = {note["side"]: {(i, n): value for i, n, value in note["entries"]} for note in found.read("joined")}
     for side in ("v2", "v4"):
