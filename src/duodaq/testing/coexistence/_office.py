@@ -22,8 +22,9 @@ TRACE_BYTES = 8 * TRACE_VALUES
 class Post:
     """What one side received, in order, by its own notes, and what its senders were told after how long."""
 
-    def __init__(self, evidence: Evidence) -> None:
+    def __init__(self, evidence: Evidence, most_traces: int = TRACES) -> None:
         self.evidence = evidence
+        self.most_traces = most_traces
         self.answered: list[tuple[tuple[int, int], Any]] = []
         self.latencies_s: list[float] = []
         self.took_s = 0.0
@@ -31,7 +32,7 @@ class Post:
     @property
     def args(self) -> dict[str, Any]:
         """What its office is constructed with."""
-        return {"evidence": self.evidence.path}
+        return {"evidence": self.evidence.path, "traces": self.most_traces}
 
     @property
     def received(self) -> list[tuple[int, int]]:
@@ -49,8 +50,9 @@ class Post:
 class Office:
     """Takes messages; for each it asks its device once."""
 
-    def __init__(self, serial: Any, evidence: str) -> None:
+    def __init__(self, serial: Any, evidence: str, traces: int) -> None:
         self.serial = serial
+        self._most_traces = traces
         self._evidence = Evidence(evidence)
         self._last: Any = None
         self._traces = 0
@@ -69,7 +71,7 @@ class Office:
 
     def trace(self) -> Any:
         """A trace; the first ones are noted."""
-        if self._traces < TRACES:
+        if self._traces < self._most_traces:
             self._traces += 1
             self._evidence.note("trace")
         return np.full(TRACE_VALUES, float(self._traces))

@@ -25,13 +25,20 @@ class Sufferer:
     """The fragile instrument of one side, on a simulator of its own: its faults, and how it comes back from each."""
 
     def __init__(
-        self, name: str, kind: str, manager: DualRuntimeManager, bad: sim.SimProcess, trouble: Trouble
+        self,
+        name: str,
+        kind: str,
+        manager: DualRuntimeManager,
+        bad: sim.SimProcess,
+        trouble: Trouble,
+        blocked: Trouble | None = None,
     ) -> None:
         self._name = name
         self._kind = kind
         self._manager = manager
         self._bad = bad
         self._trouble = trouble
+        self._of_blocked = blocked or trouble
 
     def v2_faults(self) -> tuple[Fault, ...]:
         """What this mode promises of V2."""
@@ -144,16 +151,16 @@ class Sufferer:
         await self._recovers()
 
     async def _blocked_actor(self) -> None:
-        self._trouble.inside.close()
-        self._trouble.freed.close()
+        self._of_blocked.inside.close()
+        self._of_blocked.freed.close()
         began_s = monotonic_s()
         error = await self._ask("hang", True, instrument="blocked", deadline_s=0.2)
-        self._freed_in_time(error, monotonic_s() - began_s)
+        self._freed_in_time(error, monotonic_s() - began_s, self._of_blocked)
         beside = await self._ask("read_power")
         proves("others go on", isinstance(beside, float), "an actor in another thread answers", answer=beside)
 
     async def _freed_actor(self) -> None:
-        self._trouble.freed.open()
+        self._of_blocked.freed.open()
         await self._recovers("blocked")
 
     async def _recovers(self, instrument: str = "fragile") -> None:
@@ -171,8 +178,8 @@ class Sufferer:
         typed = isinstance(error, DuodaqError) or (isinstance(error, Exception) and self._name == "v4")
         proves("faults strike", typed, f"{fault}: whoever asked is told", got=error)
 
-    def _freed_in_time(self, error: Any, took_s: float) -> None:
-        proves("faults strike", self._trouble.inside.is_open, "the call was inside", got=error)
+    def _freed_in_time(self, error: Any, took_s: float, trouble: Trouble | None = None) -> None:
+        proves("faults strike", (trouble or self._trouble).inside.is_open, "the call was inside", got=error)
         freed = isinstance(error, ReplyTimeoutError) and took_s < 1.0
         proves("caller is freed", freed, "at its deadline of 0.2 s, with a typed error", got=error, took_s=took_s)
 
