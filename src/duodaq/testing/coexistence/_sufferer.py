@@ -39,6 +39,7 @@ class Sufferer:
         self._bad = bad
         self._trouble = trouble
         self._of_blocked = blocked or trouble
+        self._lost = 0
 
     def v2_faults(self) -> tuple[Fault, ...]:
         """What this mode promises of V2."""
@@ -102,6 +103,7 @@ class Sufferer:
         await self._recovers()
 
     async def _blocked(self) -> None:
+        self._lost = self._trouble.started_in
         self._trouble.inside.close()
         self._trouble.freed.close()
         began_s = monotonic_s()
@@ -123,11 +125,12 @@ class Sufferer:
         await self._recovers()
 
     async def _perishes(self, how: str) -> None:
+        self._lost = self._trouble.started_in  # asked now: it may live on elsewhere before anybody is told
         self._struck(how, await self._ask("perish", how, deadline_s=0.5))
 
     async def _replaced(self) -> None:
         """The process in which it broke is gone, and it lives on in another."""
-        lost = self._trouble.started_in
+        lost = self._lost
         gone = await until(lambda: not process_lives(lost), RECOVERS_S)
         proves("handles revoked", gone, "the process that broke is gone, its handles with it", pid=lost)
         await self._recovers()
