@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from duodaq import sim
 from duodaq.dataplane import Policy
@@ -45,13 +46,13 @@ async def test_v4_error_does_not_crash_v2(bench: Bench) -> None:
     """Whatever goes wrong in V4, V2 loses no reading and answers as quickly; V4 comes back, as often as it may."""
     good, bad = await asyncio.gather(*(bench.simulator("newport1830c", label=name) for name in ("good", "bad")))
     trouble, blocked, doomed = (Trouble(bench.room(name)) for name in ("trouble", "blocked", "doomed"))
-    often = {"restart_limit": 100, "stop_timeout_s": 0.3}
+    often: dict[str, Any] = {"options": {"restart_limit": 100, "stop_timeout_s": 0.3}, "kill_after_s": 0.2}
     manager = bench.manager(
         [
             bench.polled("steady", Steady, "power", "power", "W", 0.01, port="good"),
             bench.own_class("calm", Calm),
-            bench.own_actor("fragile", FragileActor, "bad", args=trouble.args, options=often),
-            bench.own_actor("blocked", FragileActor, "bad", args=blocked.args, options=often, worker="own"),
+            bench.own_actor("fragile", FragileActor, "bad", args=trouble.args, **often),
+            bench.own_actor("blocked", FragileActor, "bad", args=blocked.args, **often, worker="own"),
             bench.own_actor("doomed", FragileActor, args=doomed.args, options={"restart_limit": RESTARTS}),
         ],
         _ports(bench, good, bad),
