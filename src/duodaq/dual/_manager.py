@@ -9,6 +9,7 @@ from duodaq.clock import Deadline, monotonic_s, utc_ns
 from duodaq.config import in_file
 from duodaq.dataplane import Hub, Subscription
 from duodaq.drivers import codec as find_codec
+from duodaq.dual._guard import Guard
 from duodaq.dual._health import Health, StateChange
 from duodaq.dual._housing import Housing
 from duodaq.dual._safety import (
@@ -97,7 +98,9 @@ class DualRuntimeManager:
         self._hurried = False
         parts = RuntimeParts(self.broker, self.parameters, self.v2_data, self.v4_data)
         memory: dict[RuntimeName, int | None] = {side.name: side.memory_bytes for side in (self.lab.v2, self.lab.v4)}
-        self._housing = Housing(self.broker, parts, self.parameters, factories or Factories(), memory)
+        self.guard = Guard(self.broker)
+        made_by = factories or Factories()
+        self._housing = Housing(self.broker, parts, self.parameters, made_by, memory, self.guard)
         self._sides: dict[RuntimeName, Side] = {
             "v2": Side(self.lab.v2, self._housing.host),
             "v4": Side(self.lab.v4, self._housing.host),
@@ -261,11 +264,14 @@ class DualRuntimeManager:
         """Add an instrument to the running lab."""
         self._expect(ManagerState.RUNNING, f"add {instrument.id}")
         await self._sides[instrument.runtime].add(instrument)
+        self.guard.tell(self._definitions())
 
     async def remove(self, instrument: str) -> ComponentReport:
         """Stop an instrument of the running lab and forget it."""
         self._expect(ManagerState.RUNNING, f"remove {instrument}")
-        return await self._of(instrument).remove(instrument)
+        report = await self._of(instrument).remove(instrument)
+        self.guard.tell(self._definitions())
+        return report
 
     async def restart_instrument(self, instrument: str) -> None:
         """Close and start one instrument again; the others notice nothing."""
@@ -319,7 +325,7 @@ class DualRuntimeManager:
     async def stop_all(self, limit_s: float = 5.0) -> StopReport:
         """Stop every instrument, without a question, and latch: what moves or emits is refused until `reset_stop`."""
         self.broker.latch("stop-all")
-        definitions = [d for side in self._sides.values() for d in side.definitions]
+        definitions = self._definitions()
         stops, failures = stops_by_port(definitions, self.broker)
         reachable = [d for d in definitions if d.id not in failures]
         written, ended = await asyncio.gather(self.broker.stop_all(stops), self._end_moving("stop-all"))
@@ -381,6 +387,8 @@ class DualRuntimeManager:
         loading = asyncio.ensure_future(self._load(deadline.left_s))
         try:
             await self._open_ports(deadline)
+            workers = any(side.needs_processes() for side in self._sides.values())
+            await self.guard.start(self._definitions(), workers=workers, timeout_s=deadline.left_s)
             await loading
         except BaseException:
             loading.cancel()
@@ -393,6 +401,9 @@ class DualRuntimeManager:
         except ConfigError as error:
             raise in_file(error, self.lab.file) from error.__cause__
         self._watch.start()
+
+    def _definitions(self) -> list[InstrumentDefinition]:
+        return [d for side in self._sides.values() for d in side.definitions]
 
     async def _load(self, timeout_s: float) -> None:
         """Have what makes worker processes loaded, while the ports open."""
@@ -441,9 +452,13 @@ class DualRuntimeManager:
                 "v4": self._sides["v4"].stop,
                 "v2": self._sides["v2"].stop,
                 "data": self._close_data,
-                "ports": self.broker.aclose,
+                "ports": self._close_ports,
             },
         )
+
+    async def _close_ports(self, limit_s: float) -> tuple[ComponentReport, ...]:
+        reports = await self.broker.aclose(limit_s * 0.8)
+        return (*reports, *await self.guard.disarm(max(limit_s * 0.2, 0.1)))
 
     async def _settle(self, limit_s: float) -> tuple[ComponentReport, ...]:
         try:

@@ -74,6 +74,8 @@ class Surroundings:
     v4_data: Hub[pa.RecordBatch]
     entries: Callable[[], tuple[ParameterEntry, ...]]
     watch: Callable[[str], Subscription[ParameterEntry]]
+    worker_began: Callable[[int, int], None]
+    worker_ended: Callable[[int], None]
 
 
 class Pending:
@@ -136,6 +138,7 @@ class ProcessWorker:
         self._probes = itertools.count(1)
         self._credits: list[int] = []
         self._over = False
+        around.worker_began(child.pid, child.pidfd)
 
     @property
     def alive(self) -> bool:
@@ -363,6 +366,7 @@ class ProcessWorker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._inbox.aclose(LAST_S)
         await self.child.aclose(LAST_S)
+        self._around.worker_ended(self.child.pid)
         if self._output is not None:
             self._output.close()
         for pending in self.pending.values():
