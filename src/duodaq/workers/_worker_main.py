@@ -180,7 +180,10 @@ class _Worker:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is the manager who has to know
             answer = Answer(ask.number, None, *error_parts(error))
         ready.push()
-        self._pipe.send(answer)
+        try:
+            self._pipe.send(answer)
+        except DataError as error:  # e.g. it is too long: whoever waits has to know
+            self._pipe.send(Answer(ask.number, None, *error_parts(error)))
 
 
 class _Ready:
