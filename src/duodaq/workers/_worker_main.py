@@ -12,6 +12,7 @@ Rules for whoever edits this:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import os
 import pickle
@@ -301,13 +302,15 @@ def _figures(runtime: Runtime) -> Any:
 
 def _redirect(output: int) -> None:
     """Let all that drivers and libraries print go to the manager, which says whose it is."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
-    for name in ("stdout", "stderr"):
-        stream: Any = getattr(sys, name)
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    # new ones: those that are there may take themselves for a file, which can be sought in
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - for good
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - for good
 
 
 def _limit_memory(limit: int | None) -> None:
