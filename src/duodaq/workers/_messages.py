@@ -14,13 +14,13 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any, Final, TypeAlias, cast
 
-import cloudpickle
 import msgspec
 import numpy as np
 
 from duodaq.errors import DataError, DuodaqError
 from duodaq.link import BlobRef, error_from_wire, error_to_wire
 from duodaq.model import ChannelInfo, InstrumentStatus, ParameterEntry, RuntimeStatus, Scalar
+from duodaq.workers._by_value import dumps
 
 VERSION: Final = 1
 _PLAIN = frozenset({type(None), bool, float, bytes})
@@ -342,7 +342,7 @@ def parcel(value: Any) -> Parcel:
     if type(value) in _PLAIN or (type(value) is int and -(2**63) <= value < 2**63) or _is_text(value):
         return value
     try:
-        return msgspec.msgpack.Ext(_PICKLED, cloudpickle.dumps(value, protocol=5))
+        return msgspec.msgpack.Ext(_PICKLED, dumps(value))
     except Exception as error:
         raise DataError(f"{type(value).__name__} does not travel to or from a worker: {error}") from error
 
@@ -400,7 +400,8 @@ class _Unpickler(pickle.Unpickler):
             found = super().find_class(module_name, global_name)
             if _is_of_values(found):
                 return found
-        raise DataError(f"an object of {module_name}.{global_name} does not leave its worker; return plain values")
+        what = "a class of a driver's own" if package == "cloudpickle" else f"{module_name}.{global_name}"
+        raise DataError(f"an object of {what} does not leave its worker; return plain values")
 
 
 def _is_of_values(found: Any) -> bool:
