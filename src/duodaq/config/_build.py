@@ -35,7 +35,7 @@ def build(tables: LabFile, file: Path) -> LabDefinition:
 
 
 def _runtime(name: RuntimeName, table: RuntimeTable) -> RuntimeDefinition:
-    return RuntimeDefinition(name, worker=table.worker)
+    return RuntimeDefinition(name, worker=table.worker, memory_bytes=table.memory)
 
 
 def _port(name: str, table: PortTable, directory: Path) -> PortDefinition:

@@ -39,6 +39,21 @@ Duration = Annotated[float, BeforeValidator(_duration)]
 Positive = Annotated[float, BeforeValidator(_duration), Field(gt=0)]
 
 
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?(MB|GB)")
+_UNITS = {"MB": 10**6, "GB": 10**9}
+_LEAST_MEMORY = 50 * 10**6
+
+
+def _memory(value: Any) -> int:
+    found = _MEMORY.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f'must be an amount of memory such as "500 MB" or "2 GB", not {kind(value)}')
+    amount = int(float(found[1]) * _UNITS[found[2]])
+    if amount < _LEAST_MEMORY:
+        raise ValueError(f'must be "50 MB" at least, not "{value}": a worker could not even begin')
+    return amount
+
+
 @dataclass(frozen=True)
 class Deadlines:
     """How long calls may take: all of them, and those methods that have their own."""
@@ -134,18 +149,27 @@ class LabTable(Table):
 
 
 class RuntimeTable(Table):
-    worker: Literal["inline", "thread"] = "inline"
+    worker: Literal["inline", "thread", "process"]
+    memory: Annotated[int, PlainValidator(_memory)] = 2 * 2**30
+
+
+class V2Table(RuntimeTable):
+    worker: Literal["inline", "thread", "process"] = "process"
+
+
+class V4Table(RuntimeTable):
+    worker: Literal["inline", "thread", "process"] = "inline"
 
 
 class RuntimesTable(Table):
-    v2: RuntimeTable = RuntimeTable()
-    v4: RuntimeTable = RuntimeTable()
+    v2: V2Table = V2Table()
+    v4: V4Table = V4Table()
 
 
 class SerialTable(Table):
-    path: str | None = None
+    path: Annotated[str | None, AfterValidator(lambda value: _path(value))] = None
     usb: str | None = None
-    baud: Annotated[int, Field(gt=0)] = 9600
+    baud: Annotated[int, Field(gt=0, le=100_000_000)] = 9600
     bytesize: Literal[5, 6, 7, 8] = 8
     parity: Literal["N", "E", "O", "M", "S"] = "N"
     stopbits: Annotated[float, AfterValidator(lambda value: _stopbits(value))] = 1
@@ -159,6 +183,12 @@ class SerialTable(Table):
         if self.usb is not None and not _USB.fullmatch(self.usb):
             raise ValueError(f'usb = "{self.usb}" is not vendor:product[:serial], such as "0403:6001:A50285BI"')
         return self
+
+
+def _path(value: str | None) -> str | None:
+    if value == "":
+        raise ValueError('is empty; write for example path = "/dev/ttyUSB0"')
+    return value
 
 
 def _stopbits(value: float) -> float:
@@ -275,7 +305,7 @@ class InstrumentTable(Table):
     safe: SafeTable = SafeTable()
     stop: Annotated[bytes | None, PlainValidator(_bytes)] = None
     passive: Annotated[frozenset[str] | bool, PlainValidator(lambda value: _passive(value))] = frozenset()
-    worker: Literal["", "inline", "thread", "own"] = ""
+    worker: Literal["", "inline", "thread", "process", "own"] = ""
     required: bool = False
     autostart: bool = True
     options: dict[str, Any] = {}

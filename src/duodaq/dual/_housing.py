@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from duodaq.bridge import ParameterTable
+from duodaq.dataplane import Ledger
 from duodaq.dual._placement import Group
 from duodaq.dual._safety import crash_bytes, gather_failures
 from duodaq.model import InstrumentDefinition, RuntimeName
@@ -12,12 +13,15 @@ from duodaq.ports import Broker
 from duodaq.telemetry import get_logger
 from duodaq.workers import (
     Factories,
+    FeedBooks,
     Host,
     Hosted,
     Nursery,
+    ProcessGroup,
     ProcessHosted,
     RuntimeFactory,
     RuntimeParts,
+    SharedPage,
     Surroundings,
     make_worker,
 )
@@ -49,6 +53,7 @@ class Housing:
         self._parts = parts
         self._factories: dict[RuntimeName, RuntimeFactory] = {"v2": factories.v2, "v4": factories.v4}
         self._memory_bytes = memory_bytes
+        self._lasting: dict[str, tuple[SharedPage, FeedBooks]] = {}
         self._around = Surroundings(
             broker, parameters, parts.v2_data, parts.v4_data, parameters.snapshot, parameters.watch
         )
@@ -57,9 +62,35 @@ class Housing:
         """The host of a group, not started."""
         name, factory = group.runtime, self._factories[group.runtime]
         if group.kind == "process":
-            memory = self._memory_bytes[name]
-            return ProcessHosted(name, group.name, factory, self.nursery, self._around, self._crash_actions, memory)
+            return ProcessHosted(self._process_group(group, factory))
         return Hosted(name, lambda: factory(self._parts), make_worker(group.kind, group.name))
+
+    def _process_group(self, group: Group, factory: RuntimeFactory) -> ProcessGroup:
+        page, books = self._lasting.get(group.name, (None, None))
+        if page is None or books is None:
+            hub = self._parts.v2_data if group.runtime == "v2" else self._parts.v4_data
+            page, books = self._lasting[group.name] = SharedPage(), FeedBooks(f"worker {group.name}", hub.name)
+        return ProcessGroup(
+            group.runtime,
+            group.name,
+            factory,
+            self.nursery,
+            self._around,
+            page,
+            books,
+            self._crash_actions,
+            self._memory_bytes[group.runtime],
+        )
+
+    def ledgers(self) -> dict[str, Ledger]:
+        """The books of every worker process that there has been, by its name."""
+        return {f"worker {name}": books.ledger() for name, (_, books) in self._lasting.items()}
+
+    async def aclose(self) -> None:
+        """End the spares, and give back what outlived the workers. Idempotent; the books can still be read."""
+        await self.nursery.aclose()
+        for page, _ in self._lasting.values():
+            page.close()
 
     async def _crash_actions(self, instruments: Sequence[InstrumentDefinition], cause: str) -> None:
         """What makes instruments safe whose process has died, as far as bytes can do it."""

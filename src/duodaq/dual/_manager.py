@@ -160,8 +160,7 @@ class DualRuntimeManager:
     def ledgers(self) -> dict[str, Any]:
         """The ledger of either side's hub, and of each worker process, as plain values."""
         books = {"v2": self.v2_data.ledger(), "v4": self.v4_data.ledger()}
-        for side in self._sides.values():
-            books |= {f"worker {name}": ledger for name, ledger in side.ledgers().items()}
+        books |= self._housing.ledgers()
         return {name: ledger.to_dict() for name, ledger in books.items()}
 
     def metrics(self) -> dict[str, Any]:
@@ -474,5 +473,5 @@ class DualRuntimeManager:
             self.detach(name)
         self.v2_data.close()
         self.v4_data.close()
-        await self._housing.nursery.aclose()
+        await self._housing.aclose()
         return tuple(reports)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from duodaq.clock import monotonic_s
-from duodaq.dataplane import Ledger
 from duodaq.dual._placement import Group, groups_of, place
 from duodaq.errors import ConfigError, LifecycleError
 from duodaq.model import (
@@ -186,11 +185,6 @@ class Side:
         """Ask every worker for a sign of progress."""
         for hosted in self._hosted.values():
             hosted.worker.probe()
-
-    def ledgers(self) -> dict[str, Ledger]:
-        """The books of the workers that have some of their own, by the worker's name."""
-        found = {h.worker.name: h.ledger() for h in self._hosted.values()}
-        return {name: ledger for name, ledger in found.items() if ledger is not None}
 
     def needs_processes(self) -> bool:
         """Whether any instrument of this side, or its runtime, lives in a process."""

@@ -118,7 +118,7 @@ class Pipe:
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
-            self._end_soon(f"it cannot be written to: {error.strerror}")
+            self._end_soon(_why(error, "it cannot be written to"))
             raise DeliveryError("the link has ended", fate="not done") from error
 
     def _keep(self, rest: bytes) -> None:
@@ -167,7 +167,7 @@ class Pipe:
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
-            self._lose(f"it cannot be read: {error.strerror}")
+            self._lose(_why(error, "it cannot be read"))
             return 0
         if not data:
             self._lose("" if not self._held else "it ended in the middle of a message")
@@ -226,3 +226,8 @@ class Pipe:
             self._unsent.clear()
             self._end.close()
             return True
+
+
+def _why(error: OSError, what: str) -> str:
+    """Nothing where the other end has simply gone: also with unread messages in its hands, which is told as a reset."""
+    return "" if isinstance(error, BrokenPipeError | ConnectionResetError) else f"{what}: {error.strerror}"

@@ -1,23 +1,29 @@
 """Places where runtimes run: on the manager's own loop, in a thread with a loop of its own, or in a process."""
 
 from duodaq.workers._hosted import Hosted
+from duodaq.workers._inbox import FeedBooks
 from duodaq.workers._inline import InlineWorker
 from duodaq.workers._nursery import Nursery
+from duodaq.workers._page import SharedPage
 from duodaq.workers._parts import Factories, RuntimeFactory, RuntimeParts
 from duodaq.workers._process import Surroundings
+from duodaq.workers._process_group import ProcessGroup
 from duodaq.workers._process_hosted import ProcessHosted
 from duodaq.workers._promise import Host, Worker, make_worker
 from duodaq.workers._thread import ThreadWorker
 
 __all__ = [
     "Factories",
+    "FeedBooks",
     "Host",
     "Hosted",
     "InlineWorker",
     "Nursery",
+    "ProcessGroup",
     "ProcessHosted",
     "RuntimeFactory",
     "RuntimeParts",
+    "SharedPage",
     "Surroundings",
     "ThreadWorker",
     "Worker",

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 
 from duodaq.clock import Deadline
-from duodaq.dataplane import Ledger
 from duodaq.errors import DeliveryError, DuodaqError, LifecycleError, ReplyTimeoutError
 from duodaq.model import (
     ChannelInfo,
@@ -149,10 +148,6 @@ class Hosted:
 
     def metrics(self) -> dict[str, Any]:
         return {} if self._runtime is None else self._runtime.metrics()
-
-    def ledger(self) -> Ledger | None:
-        """None: a runtime in this process publishes to the hubs themselves."""
-        return None
 
     async def _make(self) -> Runtime:
         return self._factory()

@@ -40,7 +40,7 @@ class LogLine(logging.Handler):
             self._left_out += 1
             return
         said: Any = record.msg
-        event = _plain(said) if isinstance(said, dict) else {"event": record.getMessage()}
+        event: dict[str, Any] = _plain(said) if isinstance(said, dict) else {"event": record.getMessage()}
         if self._left_out:
             event["lines_left_out"], self._left_out = self._left_out, 0
         try:

@@ -4,9 +4,8 @@ from collections.abc import Iterable
 
 from duodaq.model import InstrumentDefinition
 from duodaq.workers._child import Child
-from duodaq.workers._fork_server import shared_fork_server
 from duodaq.workers._spares import Spares
-from duodaq.workers._starter import Starter
+from duodaq.workers._starter import Starter, shared_starter
 
 ENTRY = "duodaq.workers._worker_main:run"
 
@@ -18,7 +17,7 @@ class Nursery:
     """
 
     def __init__(self, starter: Starter | None = None) -> None:
-        self._starter = starter or shared_fork_server()
+        self._starter = starter or shared_starter()
         self._spares = Spares(self._starter, entry=ENTRY)
         self._started = False
 

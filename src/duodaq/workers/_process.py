@@ -366,7 +366,8 @@ class ProcessWorker:
             self._output.close()
         for pending in self.pending.values():
             if not pending.answer.done():
-                pending.answer.set_exception(DeliveryError(f"worker {self.name} has ended", fate="unknown"))
+                fate = "unknown" if self.page.begun(pending.number) or pending.op != "command" else "not done"
+                pending.answer.set_exception(DeliveryError(f"worker {self.name} has ended", fate=fate))
                 pending.answer.exception()
         self.pending.clear()
 

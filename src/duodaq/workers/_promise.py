@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
-from duodaq.dataplane import Ledger
 from duodaq.errors import ConfigError
 from duodaq.model import (
     ChannelInfo,
@@ -102,10 +101,6 @@ class Host(Protocol):
     def channels(self) -> tuple[ChannelInfo, ...]: ...
 
     def metrics(self) -> dict[str, Any]: ...
-
-    def ledger(self) -> Ledger | None:
-        """The books of what crossed from the worker to the hubs; None where they are the hubs' own."""
-        ...
 
 
 class HostWorker(Protocol):

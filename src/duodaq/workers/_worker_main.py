@@ -31,6 +31,7 @@ from duodaq.link import Pipe, receive_descriptors
 from duodaq.model import IN_HAND, Command, InstrumentDefinition, InstrumentState, Runtime
 from duodaq.telemetry import get_logger, told, tracing
 from duodaq.workers._log_line import LogLine
+from duodaq.workers._memory_limit import limit_memory
 from duodaq.workers._messages import (
     VERSION,
     Alive,
@@ -195,7 +196,8 @@ class _Ready:
     ) -> None:
         clock.adopt_anchor(plan.anchor_ns)
         LogLine.install(send, plan.log_level)
-        _limit_memory(plan.memory_bytes)
+        if plan.memory_bytes is not None and sys.platform == "linux":
+            limit_memory(plan.memory_bytes)
         self.page = page
         self.broker = RemoteBroker(send, plan.ports, find_codec, plan.epochs, latched=plan.latched)
         self.mirror = ParameterMirror(send, plan.entries)
@@ -308,22 +310,8 @@ def _redirect(output: int) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
-    # new ones: those that are there may take themselves for a file, which can be sought in
-    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - for good
-    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - for good
-
-
-def _limit_memory(limit: int | None) -> None:
-    """Let this process take `limit` bytes of private memory on top of what it has: more raises MemoryError in it."""
-    if limit is None or not sys.platform.startswith("linux"):
-        return
-    import resource  # there is none on some systems
-
-    with open("/proc/self/status", encoding="ascii") as status:
-        now = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:"))
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = now + limit
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard < 0 else min(wanted, hard), hard))
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - for as long as the process lives
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - as above
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -1,0 +1,383 @@
+"""The instruments that share one worker process, across the deaths of the process.
+
+Rules for whoever edits this:
+
+* Whoever waits is told. When the process dies, each request that it had gets its fate (`_settle`) before anything else.
+* The crash actions come before the replacement; the identity of a device before anything is written to it.
+* A process that hangs is ended as a whole: first asked (TERM), then not (KILL). Those who live in it are told why.
+* Restarts are counted in a window; beyond its limit the group is failed, and nothing starts it but a person.
+* `end` ends everything, a recovery under way included, and leaves no process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from duodaq import clock
+from duodaq.clock import Deadline, monotonic_s, utc_ns
+from duodaq.errors import (
+    ConfigError,
+    DeliveryError,
+    DuodaqError,
+    LifecycleError,
+    ReplyTimeoutError,
+    StoppedError,
+)
+from duodaq.model import Cause, Execute, Fate, InstrumentDefinition, InstrumentState, Outcome, RuntimeName
+from duodaq.telemetry import get_logger
+from duodaq.v4 import GiveUp, RestartPolicy
+from duodaq.workers._after_death import Remembered, definition_for_replacement
+from duodaq.workers._hosting import HUNG_AFTER_S
+from duodaq.workers._identity import impostors, learn_identities
+from duodaq.workers._inbox import FeedBooks
+from duodaq.workers._nursery import Nursery
+from duodaq.workers._page import SharedPage
+from duodaq.workers._parts import RuntimeFactory
+from duodaq.workers._plan import WorkerPlan
+from duodaq.workers._process import ProcessWorker, Surroundings
+
+TERM_S = 0.3
+SEEN_S = 0.06
+"""How long a hang is left standing, so that whoever watches sees it before the worker is replaced."""
+MAKE_S = 20.0
+CRASH_ACTIONS_S = 1.0
+RESTARTS = RestartPolicy(limit=5, window_s=60.0)
+_log = get_logger("workers")
+
+OnCrash = Callable[[Sequence[InstrumentDefinition], str], Awaitable[None]]
+
+
+class WorkerDiedError(Exception):
+    """The worker died before it answered; `begun` says whether the command was in hand."""
+
+    def __init__(self, begun: bool, cause: str) -> None:
+        super().__init__(cause)
+        self.begun = begun
+
+
+class ProcessGroup:
+    """One worker after the other for one group of instruments. On the manager's loop.
+
+    Args:
+        runtime: Which runtime it hosts.
+        name: The group's.
+        factory: Makes the runtime, in the process.
+        nursery: Where processes come from.
+        around: The broker, the table and the hubs of the lab.
+        page: What outlives a process; it stays its owner's.
+        books: What was produced, and what became of it; likewise.
+        on_crash: Carries out the crash actions of these instruments that are bytes, for this cause.
+        memory_bytes: How much private memory a process may take.
+    """
+
+    def __init__(
+        self,
+        runtime: RuntimeName,
+        name: str,
+        factory: RuntimeFactory,
+        nursery: Nursery,
+        around: Surroundings,
+        page: SharedPage,
+        books: FeedBooks,
+        on_crash: OnCrash,
+        memory_bytes: int | None = None,
+    ) -> None:
+        self.runtime: RuntimeName = runtime
+        self.name = name
+        self.around = around
+        self.page = page
+        self.books = books
+        self.definitions: dict[str, InstrumentDefinition] = {}
+        self.known: dict[str, Remembered] = {}
+        self.strangers: dict[str, str] = {}
+        self.current: ProcessWorker | None = None
+        self.restarts_s: list[float] = []
+        self.running = False
+        self.failed = False
+        self.cause = ""
+        self.since_ns = 0
+        self._factory = factory
+        self._nursery = nursery
+        self._on_crash = on_crash
+        self._memory_bytes = memory_bytes
+        self._stopping = False
+        self._news = asyncio.Event()
+        self._recovery: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
+        self._unsubscribe: Callable[[], None] | None = None
+
+    @property
+    def restarting(self) -> bool:
+        """Whether a replacement is on its way."""
+        return self.current is None and self._recovery is not None and not self._recovery.done()
+
+    @property
+    def blocked_s(self) -> float:
+        """For how long the process has owed a sign of progress."""
+        return 0.0 if self.current is None else self.current.blocked_s
+
+    async def start(self, timeout_s: float) -> None:
+        """Have a process made, the runtime in it, and its instruments started.
+
+        A process that dies of that is replaced like any other; the start is no failure then.
+        """
+        deadline = Deadline(timeout_s)
+        self.running, self._stopping, self.failed, self.cause = True, False, False, ""
+        self.restarts_s.clear()
+        self._unsubscribe = self.around.broker.subscribe_stops(self._tell_stop)
+        try:
+            await self._nursery.start(deadline.left_s)
+            await self._start_first(deadline)
+        except BaseException:
+            await self.end()
+            raise
+        self._beside = [
+            asyncio.create_task(self._pass_entries_on(), name=f"entries for {self.name}"),
+            asyncio.create_task(learn_identities(self.around.broker, tuple(self.definitions.values()))),
+        ]
+
+    async def end(self, timeout_s: float = 0.5) -> tuple[Outcome, str]:
+        """End the process and all that is under way for it, within `timeout_s`; how it ended. Idempotent."""
+        self.stop_taking()
+        owned = [task for task in (*self._beside, self._recovery, self._ending) if task is not None]
+        self._recovery = self._ending = None
+        self._beside = []
+        for task in owned:
+            task.cancel()
+        await asyncio.gather(*owned, return_exceptions=True)
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+        worker, self.current = self.current, None
+        left = worker is None or await worker.aclose(timeout_s)
+        self._nursery.drop(self.name)
+        self.running = False
+        return (Outcome.CLEAN, "") if left else (Outcome.FORCED, "it did not leave by itself and was killed")
+
+    def stop_taking(self) -> None:
+        """Let nobody wait for a worker any more."""
+        self._stopping = True
+        self._news.set()
+
+    async def available(self, limit: Deadline) -> ProcessWorker:
+        """The worker, once there is one again.
+
+        Raises:
+            StoppedError: It is stopping: not done.
+            LifecycleError: It has failed beyond its restarts.
+            ReplyTimeoutError: There was none in time: not done.
+        """
+        while self.current is None:
+            if self._stopping:
+                raise StoppedError(f"runtime {self.runtime} is stopping")
+            if self.failed:
+                raise LifecycleError(f"its worker has failed: {self.cause}", left="start the runtime again")
+            if limit.passed:
+                raise ReplyTimeoutError(f"its worker was still being replaced: {self.cause}", fate=Fate.NOT_DONE)
+            self._news.clear()
+            await _within(self._news.wait(), limit.left_s)
+        return self.current
+
+    def probe(self) -> None:
+        """Ask the process for a sign of progress; end it if it has not given one, or an instrument in it hangs."""
+        worker = self.current
+        if worker is None or self._stopping or self._ending is not None:
+            return
+        worker.probe()
+        hung = next((s for s in worker.snapshot.instruments if s.state is InstrumentState.HUNG), None)
+        if hung is not None:
+            self._ending = asyncio.create_task(self._end_hung(worker, f"{hung.id} hung: {hung.message}"))
+        elif worker.blocked_s > min((d.kill_after_s for d in self.definitions.values()), default=10.0):
+            cause = f"its process gave no sign of progress for {worker.blocked_s:.1f} s"
+            self._ending = asyncio.create_task(self._end_hung(worker, cause))
+
+    async def _end_hung(self, worker: ProcessWorker, cause: str) -> None:
+        """TERM, so that the others in it may close what they own; then KILL."""
+        await clock.pause(SEEN_S)
+        _log.error("worker is ended", worker=self.name, cause=cause)
+        worker.fault = worker.fault or cause
+        if worker.blocked_s <= HUNG_AFTER_S:
+            worker.child.terminate()
+            await asyncio.wait({worker.child.gone}, timeout=TERM_S)
+        worker.give_up(cause)
+
+    def _tell_stop(self, port: str, epoch: int) -> None:
+        if (worker := self.current) is not None:
+            worker.tell_stop(port, epoch)
+
+    async def _pass_entries_on(self) -> None:
+        """Tell the process what the other side's entries of the parameter table are."""
+        changes = self.around.watch(f"worker {self.name}")
+        try:
+            async for entry in changes:
+                if entry.instrument not in self.definitions and self.current is not None:
+                    self.current.tell_entry(entry)
+        finally:
+            changes.close()
+
+    # ---- death and replacement -------------------------------------------------------------------------------------
+
+    def _lost(self, worker: ProcessWorker, fault: str) -> None:
+        if worker is not self.current:
+            return  # it died while it was being made; whoever makes it is told
+        self.current = None
+        self.since_ns = utc_ns()
+        self.cause = fault or "its process died"
+        self._recovery = asyncio.create_task(self._recover(worker), name=f"recovery of {self.name}")
+
+    async def _recover(self, dead: ProcessWorker | None) -> None:
+        while dead is not None:
+            noticed_s = monotonic_s()
+            await self._mourn(dead)
+            decision = RESTARTS.decide(self.restarts_s, monotonic_s())
+            if isinstance(decision, GiveUp):
+                self._give_up(decision.why)
+                return
+            await clock.pause(decision.delay_s)
+            self.restarts_s.append(monotonic_s())
+            try:
+                dead = await self._replace(noticed_s)
+            except DuodaqError as error:
+                self._give_up(f"its replacement did not start: {error}")
+                return
+
+    async def _mourn(self, dead: ProcessWorker) -> None:
+        """All that a death asks for before there may be a replacement."""
+        self.cause = await dead.cause_of_death()
+        self._settle(dead, self.cause)
+        await dead.bury()
+        lost = self.books.close_accounts(self.page.counts())
+        _log.error("worker died", worker=self.name, cause=self.cause, measurements_lost=lost)
+        for instrument in self.definitions:
+            self.around.parameters.mark_stale(self.runtime, instrument)
+        ending, self._ending = self._ending, None
+        if ending is not None:
+            ending.cancel()
+        if await _within(self._on_crash(tuple(self.definitions.values()), self.cause), CRASH_ACTIONS_S):
+            return
+        _log.error("safe state not reached in time", worker=self.name)
+
+    async def _replace(self, noticed_s: float) -> ProcessWorker | None:
+        """Have a replacement made and started; itself, if it died of that."""
+        worker = await self._make(self._given_again(), Deadline(MAKE_S), identities=True)
+        self.current = worker
+        self._news.set()
+        took_ms = round((monotonic_s() - noticed_s) * 1e3, 2)
+        _log.warning("worker replaced", worker=self.name, cause=self.cause, took_ms=took_ms)
+        try:
+            await worker.request("start", MAKE_S, MAKE_S)
+            await self._call_crash_actions(worker)
+        except (ConfigError, LifecycleError):
+            self.current = None
+            await worker.aclose(TERM_S)
+            raise
+        except DeliveryError:
+            if worker.alive:
+                raise
+            self.current = None  # `_lost` has begun another recovery: this one goes on instead
+            return worker
+        return None
+
+    def _settle(self, worker: ProcessWorker, cause: str) -> None:
+        """Give every request that it had its fate; its reads go on as soon as there is another."""
+        for pending in list(worker.pending.values()):
+            if pending.answer.done():
+                continue
+            begun = self.page.begun(pending.number)
+            if pending.op == "command":
+                pending.answer.set_exception(WorkerDiedError(begun, cause))
+            else:
+                pending.answer.set_exception(DeliveryError(f"its worker died: {cause}", fate="unknown"))
+            pending.answer.exception()
+        worker.pending.clear()
+
+    async def _call_crash_actions(self, worker: ProcessWorker) -> None:
+        """The crash actions that only a driver can carry out: now there is one again."""
+        for definition in self.definitions.values():
+            action = definition.safe.get(Cause.CRASH)
+            if action is None or action.kind != "call" or definition.id in self.strangers:
+                continue
+            call = Execute(action.call or "", action.args)
+            try:
+                await worker.request("command", (definition.id, call, CRASH_ACTIONS_S), 2 * CRASH_ACTIONS_S)
+            except DuodaqError as error:
+                _log.error("safe state failed", instrument=definition.id, cause=self.cause, error=str(error))
+
+    def _give_up(self, why: str) -> None:
+        self.failed = True
+        self.cause = f"{why}; the last cause was: {self.cause}"
+        self.since_ns = utc_ns()
+        self._news.set()
+        _log.error("worker has failed", worker=self.name, cause=self.cause)
+
+    def _given_again(self) -> tuple[InstrumentDefinition, ...]:
+        """The stanzas for a replacement, after all that was asked since."""
+        given: list[InstrumentDefinition] = []
+        for definition in self.definitions.values():
+            latched = self.around.broker.latched
+            replaced, withheld = definition_for_replacement(definition, self.known[definition.id], latched=latched)
+            if withheld:
+                _log.warning("settings withheld", instrument=definition.id, withheld=withheld)
+            given.append(replaced)
+        return tuple(given)
+
+    async def _make(
+        self, definitions: tuple[InstrumentDefinition, ...], deadline: Deadline, *, identities: bool = False
+    ) -> ProcessWorker:
+        broker = self.around.broker
+        self.strangers = await impostors(broker, definitions) if identities else {}
+        child = await self._nursery.take(self.name, definitions, deadline.left_s)
+        worker = ProcessWorker(self.name, self.runtime, child, self.around, self.page, self.books, self._lost)
+        plan = WorkerPlan(
+            name=self.name,
+            runtime=self.runtime,
+            factory=self._factory,
+            ports=broker.definitions(),
+            epochs=broker.epochs(),
+            latched=broker.latched,
+            anchor_ns=clock.anchor_ns(),
+            log_level=logging.getLogger("duodaq").getEffectiveLevel(),
+            definitions=tuple(d for d in definitions if d.id not in self.strangers),
+            entries=self.around.entries(),
+            memory_bytes=self._memory_bytes,
+        )
+        try:
+            worker.make(plan)
+        except BaseException:
+            await worker.aclose(0.1)
+            raise
+        return worker
+
+    async def _start_first(self, deadline: Deadline) -> None:
+        worker = await self._make(tuple(self.definitions.values()), deadline)
+        try:
+            await worker.made(deadline.left_s)
+            self.current = worker
+            await worker.request("start", deadline.left_s, deadline.left_s + SEEN_S)
+        except DeliveryError as error:
+            if worker is self.current or not self._recovery_runs:
+                self.current = None
+                await worker.aclose(0.2)
+                raise
+            _log.error("worker died while it started", worker=self.name, error=str(error))
+        except BaseException:
+            self.current = None
+            await worker.aclose(0.2)
+            raise
+
+    @property
+    def _recovery_runs(self) -> bool:
+        return self._recovery is not None and not self._recovery.done()
+
+
+async def _within(work: Awaitable[Any], limit_s: float) -> bool:
+    """Await `work` for `limit_s` at most; whether it ended by itself."""
+    try:
+        await asyncio.wait_for(work, None if limit_s == float("inf") else limit_s)
+    except TimeoutError:
+        return False
+    return True
