@@ -33,11 +33,14 @@ from duodaq.v2 import DataDistributor
 from duodaq.v4 import DataPublisher
 from duodaq.workers import (
     Factories,
+    FeedBooks,
     Host,
     Hosted,
     Nursery,
+    ProcessGroup,
     ProcessHosted,
     RuntimeParts,
+    SharedPage,
     Surroundings,
     make_worker,
 )
@@ -87,6 +90,7 @@ class Bench:
         self.hub = DataDistributor()
         self.table = ParameterTable()
         self.nursery = Nursery()
+        self.page: SharedPage | None = None
         self.crashes: list[str] = []
         self.v2: Host = self._in_a_process() if kind == "process" else Hosted("v2", self._make, make_worker(kind, "v2"))
 
@@ -95,7 +99,10 @@ class Bench:
 
     def _in_a_process(self) -> ProcessHosted:
         around = Surroundings(self.broker, self.table, self.hub, DataPublisher(), self.table.snapshot, self.table.watch)
-        return ProcessHosted("v2", "v2", Factories().v2, self.nursery, around, self._note_crash)
+        self.page = SharedPage()
+        books = FeedBooks("worker v2", self.hub.name)
+        group = ProcessGroup("v2", "v2", Factories().v2, self.nursery, around, self.page, books, self._note_crash)
+        return ProcessHosted(group)
 
     async def _note_crash(self, instruments: Any, cause: str) -> None:
         self.crashes.append(cause)
@@ -125,6 +132,8 @@ class Bench:
         await self.v2.stop(5.0)
         await self.nursery.aclose()
         await self.broker.aclose()
+        if self.page is not None:
+            self.page.close()
 
 
 @pytest.fixture(params=KINDS)
