@@ -1,22 +1,25 @@
-"""V2 keeps the Runtime promise wherever its worker runs: inline, or on a thread's loop with the broker on another."""
+"""V2 keeps the promise of a host wherever it runs: inline, on a thread's loop, or in a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
+import importlib.util
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from duodaq import clock
+from duodaq.bridge import ParameterTable
+from duodaq.drivers import codec
 from duodaq.errors import LifecycleError, RefusedError, ReplyTimeoutError, StoppedError
 from duodaq.model import (
     Execute,
     InstrumentDefinition,
     InstrumentState,
     Outcome,
-    ParameterEntry,
     PollDefinition,
     PortDefinition,
     Runtime,
@@ -25,72 +28,120 @@ from duodaq.model import (
     Stop,
 )
 from duodaq.ports import Broker
-from duodaq.testing._scripted_port import ScriptedCodec, ScriptedTransport
-from duodaq.v2 import DataDistributor, V2Runtime
-from duodaq.workers import Hosted, make_worker
+from duodaq.testing._scripted_port import ScriptedTransport
+from duodaq.v2 import DataDistributor
+from duodaq.v4 import DataPublisher
+from duodaq.workers import (
+    Factories,
+    FeedBooks,
+    Host,
+    Hosted,
+    Nursery,
+    ProcessGroup,
+    ProcessHosted,
+    RuntimeParts,
+    SharedPage,
+    Surroundings,
+    make_worker,
+)
+from duodaq.workers._starter import CAN_FORK
+
+KINDS = ["inline", "thread", *(["process"] if CAN_FORK else [])]
 
 
-class NoParameters:
-    def put(self, owner: Any, instrument: str, name: str, value: Any, unit: str = "") -> ParameterEntry:
-        return ParameterEntry(instrument, name, value, unit, 0, 0, owner)
+class FileGate:
+    """Opened by a file: also from another process."""
 
-    def get(self, instrument: str, name: str) -> ParameterEntry | None:
-        return None
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
-    def mark_stale(self, owner: Any, instrument: str) -> None: ...
+    def set(self) -> None:
+        self.path.touch()
+
+    def wait(self, limit_s: float) -> None:
+        ends = clock.Deadline(limit_s)
+        while not self.path.exists() and not ends.passed:
+            clock.block(0.005)
 
 
 class Chopper:
     """A home-made class on a shared line."""
 
-    def __init__(self, port: Any) -> None:
+    def __init__(self, port: Any, gate: Path | None = None) -> None:
         self.port = port
-        self.gate = threading.Event()
+        self.gate = gate and FileGate(gate)
 
     def get_rate(self) -> float:
         self.port.write(b"RATE?\n")
         return float(self.port.readline())
 
-    def its_gate(self) -> threading.Event:
-        return self.gate
-
     def block(self) -> str:
+        assert self.gate
         self.gate.wait(30.0)
         return "came back"
 
 
 class Bench:
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, gate: Path) -> None:
+        self.gate = FileGate(gate)
+        self.kind = kind
         self.broker = Broker()
-        self.line = ScriptedTransport(lambda line: b"12.5\n" if line == b"RATE?" else None)
+        self.line = ScriptedTransport({b"RATE?": b"12.5\n", b"*IDN?": b"A,chopper,1,2\n"}.get)
         self.hub = DataDistributor()
-        self.v2 = Hosted("v2", self._make, make_worker(kind, "v2"))
+        self.table = ParameterTable()
+        self.nursery = Nursery()
+        self.page: SharedPage | None = None
+        self.crashes: list[str] = []
+        self.v2: Host = self._in_a_process() if kind == "process" else Hosted("v2", self._make, make_worker(kind, "v2"))
 
     def _make(self) -> Runtime:
-        self.runtime = V2Runtime(self.broker, NoParameters(), self.hub)
-        return self.runtime
+        return Factories().v2(RuntimeParts(self.broker, self.table, self.hub, DataPublisher()))
+
+    def _in_a_process(self) -> ProcessHosted:
+        around = Surroundings(self.broker, self.table, self.hub, DataPublisher(), self.table.snapshot, self.table.watch)
+        self.page = SharedPage()
+        books = FeedBooks("worker v2", self.hub.name)
+        group = ProcessGroup("v2", "v2", Factories().v2, self.nursery, around, self.page, books, self._note_crash)
+        return ProcessHosted(group)
+
+    async def _note_crash(self, instruments: Any, cause: str) -> None:
+        self.crashes.append(cause)
 
     async def start(self, *definitions: InstrumentDefinition) -> None:
-        await self.broker.add(PortDefinition("line", serial={"path": "scripted"}), ScriptedCodec(), self.line)
+        await self.broker.add(
+            PortDefinition("line", serial={"path": "scripted"}, codec="scpi"), codec("scpi"), self.line
+        )
         await self.broker.open("line")
         for definition in definitions:
             await self.v2.add(definition)
-        await self.v2.start(10.0)
+        await self.v2.start(20.0)
+
+    def chopper(self, **facts: Any) -> InstrumentDefinition:
+        facts.setdefault("args", {"gate": self.gate.path})
+        return InstrumentDefinition("chopper", "v2", Chopper, port="line", stop=b"ST\n", **facts)
+
+    @property
+    def lines(self) -> list[bytes]:
+        """What was written to the device, but for the question who it is."""
+        return [line for line in self.line.lines if line != b"*IDN?"]
+
+    def figures(self, instrument: str = "chopper") -> Any:
+        return self.v2.metrics().get("instruments", {}).get(instrument)
 
     async def stop(self) -> None:
         await self.v2.stop(5.0)
+        await self.nursery.aclose()
         await self.broker.aclose()
+        if self.page is not None:
+            self.page.close()
 
 
-@pytest.fixture(params=["inline", "thread"])
-async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    made = Bench(request.param)
+@pytest.fixture(params=KINDS)
+async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    made = Bench(request.param, tmp_path / "open")
     yield made
+    made.gate.set()
     await made.stop()
-
-
-def chopper(**facts: Any) -> InstrumentDefinition:
-    return InstrumentDefinition("chopper", "v2", Chopper, port="line", **facts)
 
 
 async def until(condition: Any, limit_s: float = 5.0) -> None:
@@ -105,14 +156,14 @@ def state(bench: Bench) -> InstrumentState:
 
 
 async def test_a_command_is_done_when_it_is_answered(bench: Bench) -> None:
-    await bench.start(chopper())
+    await bench.start(bench.chopper())
     assert await bench.v2.command("chopper", Execute("get_rate")) == 12.5
-    assert bench.line.lines == [b"RATE?"]
+    assert bench.lines == [b"RATE?"]
     assert bench.v2.status is RuntimeStatus.RUNNING
 
 
 async def test_readings_reach_a_subscriber_on_the_managers_loop(bench: Bench) -> None:
-    await bench.start(chopper(polls=(PollDefinition("rate", 0.02, "Hz", call="get_rate"),)))
+    await bench.start(bench.chopper(polls=(PollDefinition("rate", 0.02, "Hz", call="get_rate"),)))
     readings = bench.hub.subscribe("test")
     numbers = [(await readings.get(5.0)).sequence for _ in range(5)]
     assert numbers == list(range(numbers[0], numbers[0] + 5))
@@ -120,47 +171,45 @@ async def test_readings_reach_a_subscriber_on_the_managers_loop(bench: Bench) ->
 
 
 async def test_errors_come_back_typed(bench: Bench) -> None:
-    await bench.start(chopper())
+    await bench.start(bench.chopper())
     with pytest.raises(RefusedError, match="no 'spin'"):
         await bench.v2.command("chopper", Execute("spin"))
 
 
 async def test_a_blocked_call_frees_its_caller_and_disturbs_nobody(bench: Bench) -> None:
     other = InstrumentDefinition("other", "v2", Chopper, port="line")
-    await bench.start(chopper(deadline_s=0.1, kill_after_s=0.1), other)
-    gate: threading.Event = await bench.v2.command("chopper", Execute("its_gate"))
+    await bench.start(bench.chopper(deadline_s=0.1, kill_after_s=0.1), other)
     with pytest.raises(ReplyTimeoutError):
         await bench.v2.command("chopper", Execute("block"), 0.1)
     assert await bench.v2.command("other", Execute("get_rate")) == 12.5
     await until(lambda: state(bench) is InstrumentState.HUNG)
-    gate.set()
+    bench.gate.set()
     await until(lambda: state(bench) is InstrumentState.READY)
     assert await bench.v2.command("chopper", Execute("get_rate"), 5.0) == 12.5
 
 
 async def test_stop_crosses_to_the_brokers_loop(bench: Bench) -> None:
-    await bench.start(chopper())
+    await bench.start(bench.chopper())
     t_ns = await bench.v2.command("chopper", Stop())
-    assert bench.line.lines == [b"ST"]
+    assert bench.lines == [b"ST"]
     assert abs(clock.utc_ns() - t_ns) < 5e9
 
 
 async def test_end_moving_ends_what_waits(bench: Bench) -> None:
-    await bench.start(chopper(passive=frozenset({"block"})))
-    gate: threading.Event = await bench.v2.command("chopper", Execute("its_gate"))
+    await bench.start(bench.chopper(passive=frozenset({"block"})))
     blocking = asyncio.create_task(bench.v2.command("chopper", Execute("block")))
-    await until(lambda: bench.runtime.metrics()["instruments"]["chopper"]["in_hand"] == "block")
-    setting = asyncio.create_task(bench.v2.command("chopper", SetParameter("gate", gate)))
-    await until(lambda: bench.runtime.metrics()["instruments"]["chopper"]["queue"]["waiting"] == 1)
+    await until(lambda: (seen := bench.figures()) and seen["in_hand"] == "block")
+    setting = asyncio.create_task(bench.v2.command("chopper", SetParameter("gate", None)))
+    await until(lambda: bench.figures()["queue"]["waiting"] == 1)
     assert await bench.v2.end_moving("a test") == 1
-    gate.set()
+    bench.gate.set()
     with pytest.raises(StoppedError):
         await setting
     assert await blocking == "came back"
 
 
 async def test_stop_reports_every_instrument_and_leaves_nothing(bench: Bench) -> None:
-    await bench.start(chopper())
+    await bench.start(bench.chopper())
     reports = {report.component: report.outcome for report in await bench.v2.stop(5.0)}
     assert reports["v2.chopper"] is Outcome.CLEAN
     assert set(reports.values()) == {Outcome.CLEAN}
@@ -169,8 +218,23 @@ async def test_stop_reports_every_instrument_and_leaves_nothing(bench: Bench) ->
 
 
 async def test_restart_and_remove(bench: Bench) -> None:
-    await bench.start(chopper())
+    await bench.start(bench.chopper())
     await bench.v2.restart("chopper")
     assert await bench.v2.command("chopper", Execute("get_rate")) == 12.5
     assert (await bench.v2.remove("chopper")).outcome is Outcome.CLEAN
     assert bench.v2.instruments() == ()
+
+
+async def test_a_class_from_a_file_on_no_path_is_hosted(bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "chopper_on_no_path.py"
+    file.write_text("class Plain:\n    def __init__(self, port): ...\n    def get_rate(self): return 7.5\n")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[file.stem] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        await bench.start(InstrumentDefinition("plain", "v2", module.Plain, port="line"))
+        assert await bench.v2.command("plain", Execute("get_rate")) == 7.5
+    finally:
+        del sys.modules[file.stem]

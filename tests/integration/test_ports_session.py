@@ -7,6 +7,7 @@ import os
 import threading
 import tty
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import pytest
@@ -23,6 +24,7 @@ from duodaq.errors import (
 )
 from duodaq.model import PortDefinition
 from duodaq.ports import Broker, Port, Terminated
+from duodaq.testing._linked_broker import LinkedBroker
 from duodaq.testing._scripted_port import ScriptedCodec
 
 T = TypeVar("T")
@@ -81,14 +83,38 @@ def device() -> Iterator[PtyDevice]:
     device.close()
 
 
+@pytest.fixture(params=["here", "over a link"])
+def where(request: pytest.FixtureRequest) -> str:
+    """Where the users of the ports are: in the broker's process, or at the other end of a worker's link."""
+    return request.param
+
+
+@asynccontextmanager
+async def used_from(where: str, broker: Broker) -> AsyncIterator[Broker | LinkedBroker]:
+    """The broker as those users see it; closed in the end."""
+    try:
+        if where == "here":
+            yield broker
+            return
+        linked = LinkedBroker(broker)
+        await linked.open()
+        try:
+            yield linked
+        finally:
+            await linked.aclose()
+    finally:
+        await broker.aclose()
+
+
 @pytest.fixture
-async def broker(device: PtyDevice) -> AsyncIterator[Broker]:
+async def broker(device: PtyDevice, where: str) -> AsyncIterator[Broker | LinkedBroker]:
     broker = Broker()
     facts = {"timeout_s": 1.0, "options": {"quiet_s": 0.03}, "serial": {"path": device.path, "baud": 115200}}
-    await broker.add(PortDefinition("p", **facts), ScriptedCodec(longest_reply_s=0.5))  # type: ignore[arg-type]
+    definition = PortDefinition("p", codec="scripted", **facts)  # type: ignore[arg-type]
+    await broker.add(definition, ScriptedCodec(longest_reply_s=0.5))
     await broker.open("p")
-    yield broker
-    await broker.aclose()
+    async with used_from(where, broker) as used:
+        yield used
 
 
 async def in_thread(work: Callable[..., T], *args: Any) -> T:
@@ -319,30 +345,42 @@ async def test_a_driver_calls_deadline_limits_its_wait_for_the_port(broker: Brok
             await in_thread(drive)
 
 
-async def test_a_session_refuses_to_block_the_brokers_own_loop(broker: Broker) -> None:
-    with pytest.raises(LifecycleError, match="block"):
-        broker.session("p", "driver").write(b"A?\n")
+async def test_a_session_refuses_to_block_the_loop_that_hears_its_replies(broker: Broker, where: str) -> None:
+    async def block() -> None:
+        with pytest.raises(LifecycleError, match="block"):
+            broker.session("p", "driver").write(b"A?\n")
+
+    if isinstance(broker, LinkedBroker):
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(block(), broker.far_loop))
+    else:
+        await block()
 
 
-async def test_without_codec_the_lease_ends_with_silence(device: PtyDevice) -> None:
-    broker = Broker()
-    await broker.add(PortDefinition("raw", serial={"path": device.path}, idle_ms=50))
-    await broker.open("raw")
-    session = broker.session("raw", "driver")
+async def test_without_codec_the_lease_ends_with_silence(device: PtyDevice, where: str) -> None:
+    owner = Broker()
+    await owner.add(PortDefinition("raw", serial={"path": device.path}, idle_ms=50))
+    await owner.open("raw")
 
-    def drive() -> bytes:
-        session.write(b"A?\n")
-        return session.read_until(b"\n", 1)
+    async with used_from(where, owner) as broker:
+        session = broker.session("raw", "driver")
 
-    assert await in_thread(drive) == b"A=ok\n"
-    await until(lambda: holder_of(broker) is None)
-    await broker.aclose()
+        def drive() -> bytes:
+            session.write(b"A?\n")
+            return session.read_until(b"\n", 1)
+
+        assert await in_thread(drive) == b"A=ok\n"
+        await until(lambda: holder_of(broker) is None)
 
 
-async def test_without_codec_and_idle_time_a_driver_call_holds_until_it_ends(device: PtyDevice) -> None:
-    broker = Broker()
-    await broker.add(PortDefinition("raw", serial={"path": device.path}))
-    await broker.open("raw")
+async def test_without_codec_and_idle_time_a_driver_call_holds_until_it_ends(device: PtyDevice, where: str) -> None:
+    owner = Broker()
+    await owner.add(PortDefinition("raw", serial={"path": device.path}))
+    await owner.open("raw")
+    async with used_from(where, owner) as broker:
+        await hold_until_it_ends(broker, device)
+
+
+async def hold_until_it_ends(broker: Broker | LinkedBroker, device: PtyDevice) -> None:
     session, go_on = broker.session("raw", "driver"), threading.Event()
 
     def drive() -> bytes:
@@ -361,7 +399,6 @@ async def test_without_codec_and_idle_time_a_driver_call_holds_until_it_ends(dev
     assert await call == b"A=ok\nB=ok\n"
     assert await other == b"C=ok\n"
     assert device.lines == [b"A?", b"B?", b"C?"]
-    await broker.aclose()
 
 
 async def test_a_port_is_used_from_another_loop_like_from_its_own(broker: Broker) -> None:

@@ -7,25 +7,38 @@ that says something else is taken for faulty.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import pickle
-from typing import Any, Final, TypeAlias
+from enum import Enum
+from pathlib import PurePath
+from typing import Any, Final, TypeAlias, cast
 
-import cloudpickle
 import msgspec
+import numpy as np
 
-from duodaq.errors import DataError
+from duodaq.errors import DataError, DuodaqError
 from duodaq.link import BlobRef, error_from_wire, error_to_wire
 from duodaq.model import ChannelInfo, InstrumentStatus, ParameterEntry, RuntimeStatus, Scalar
+from duodaq.workers._by_value import dumps
 
 VERSION: Final = 1
-_PLAIN = frozenset({type(None), bool, float, str, bytes})
-_MAY_TRAVEL = frozenset({"collections", "datetime", "decimal", "duodaq", "fractions", "numpy", "pathlib", "uuid"})
-_BUILTINS = frozenset(
-    {"bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "range", "set", "slice",
-     "str", "tuple"}
+_PLAIN = frozenset({type(None), bool, float, bytes})
+_NUMPY_CORE = "numpy.core" if np.__version__.startswith("1.") else "numpy._core"
+_BY_NAME = frozenset(
+    {("builtins", name) for name in ("bool", "complex", "dict", "float", "frozenset", "int", "list", "set", "slice",
+                                     "str", "tuple")}
+    | {("collections", name) for name in ("Counter", "OrderedDict", "defaultdict", "deque")}
+    | {("copyreg", "_reconstructor"), ("decimal", "Decimal"), ("fractions", "Fraction")}
+    | {("datetime", name) for name in ("date", "datetime", "time", "timedelta", "timezone")}
+    | {("numpy", "dtype"), ("numpy", "ndarray"), ("numpy.ma", "MaskedArray"), ("numpy.ma.core", "_mareconstruct"),
+       ("uuid", "SafeUUID"), ("uuid", "UUID")}
+    | {(f"{_NUMPY_CORE}.{module}", name)
+       for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))}
 )  # fmt: skip
-_PICKLE_HELPERS = frozenset({("copyreg", "_reconstructor"), ("_codecs", "encode"), ("functools", "partial")})
+_OF_DUODAQ = frozenset({"dataplane", "drivers", "errors", "link", "model", "ports", "schema", "units", "v2", "v4"})
+_VALUES = (msgspec.Struct, Enum, DuodaqError, np.generic, PurePath)
+_LONGEST_RANGE = 10_000_000
 
 Parcel: TypeAlias = Any
 """A plain value, or the pickle of one as an extension value."""
@@ -322,10 +335,10 @@ def parcel(value: Any) -> Parcel:
     Raises:
         DataError: It cannot be pickled.
     """
-    if type(value) in _PLAIN or (type(value) is int and -(2**63) <= value < 2**63):
+    if type(value) in _PLAIN or (type(value) is int and -(2**63) <= value < 2**63) or _is_text(value):
         return value
     try:
-        return msgspec.msgpack.Ext(_PICKLED, cloudpickle.dumps(value, protocol=5))
+        return msgspec.msgpack.Ext(_PICKLED, dumps(value))
     except Exception as error:
         raise DataError(f"{type(value).__name__} does not travel to or from a worker: {error}") from error
 
@@ -366,14 +379,41 @@ def unpack_trusted(value: Parcel) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
+    """Makes values and nothing else: whatever a pickle may name here is a class of values, or rebuilds an array.
+
+    A package as a whole would not do: numpy and duodaq hold functions that run what they are given.
+    """
+
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        if "." in global_name:
-            raise DataError(f"{module_name}.{global_name} does not leave its worker; return plain values")
-        if module_name.partition(".")[0] in _MAY_TRAVEL or (module_name, global_name) in _PICKLE_HELPERS:
+        if (module_name, global_name) == ("builtins", "range"):
+            return _short_range
+        if (module_name, global_name) in _BY_NAME:
             return super().find_class(module_name, global_name)
-        if module_name == "builtins" and global_name in _BUILTINS:
-            return super().find_class(module_name, global_name)
-        raise DataError(f"an object of {module_name}.{global_name} does not leave its worker; return plain values")
+        package, _, rest = module_name.partition(".")
+        if "." not in global_name and (
+            package in ("numpy", "pathlib") or (package == "duodaq" and rest.partition(".")[0] in _OF_DUODAQ)
+        ):
+            found = super().find_class(module_name, global_name)
+            if _is_of_values(found):
+                return found
+        what = "a class of a driver's own" if package == "cloudpickle" else f"{module_name}.{global_name}"
+        raise DataError(f"an object of {what} does not leave its worker; return plain values")
+
+
+def _is_of_values(found: Any) -> bool:
+    if not isinstance(found, type):
+        return False
+    kind: type[Any] = found
+    if issubclass(kind, _VALUES):
+        return True
+    return kind.__module__.startswith("duodaq.") and (dataclasses.is_dataclass(kind) or hasattr(kind, "feed"))
+
+
+def _short_range(*ends: int) -> range:
+    found = range(*ends)
+    if not -_LONGEST_RANGE <= found.stop - found.start <= _LONGEST_RANGE:  # somebody might make a list of it
+        raise DataError(f"{found} does not leave its worker: it is too long")
+    return found
 
 
 def error_parts(error: BaseException) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -390,10 +430,37 @@ def error_of(error: dict[str, Any], cause: dict[str, Any] | None = None) -> Exce
     return made
 
 
-def _hook(value: Any) -> Any:
-    return parcel(value)
+def encode(message: Message) -> bytes:
+    """A sentence as it travels; what is no text in it (a device's bytes, decoded with surrogates) is spelled out."""
+    try:
+        return _encode(message)
+    except UnicodeEncodeError:
+        return _encode(_spelled_out(message))
 
 
-encode = msgspec.msgpack.Encoder(enc_hook=_hook).encode
+def _spelled_out(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, list):
+        return [_spelled_out(one) for one in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {_spelled_out(k): _spelled_out(v) for k, v in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, msgspec.Struct):
+        fields = {name: _spelled_out(getattr(value, name)) for name in value.__struct_fields__}
+        return msgspec.structs.replace(value, **fields)
+    return value
+
+
+def _is_text(value: Any) -> bool:
+    if type(value) is not str:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_encode = msgspec.msgpack.Encoder(enc_hook=parcel).encode
 decode_from_manager: Any = msgspec.msgpack.Decoder(FromManager).decode
 decode_from_worker: Any = msgspec.msgpack.Decoder(FromWorker).decode

@@ -6,13 +6,11 @@ import asyncio
 import contextlib
 import itertools
 import os
-import pickle
 import signal
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-import cloudpickle
 import msgspec
 import pyarrow as pa
 
@@ -23,6 +21,7 @@ from duodaq.link import Pipe, RingReader, receive_descriptors, send_descriptors
 from duodaq.model import Measurement, ParameterEntry, Parameters, RuntimeName, RuntimeStatus
 from duodaq.ports import Broker
 from duodaq.telemetry import current_trace_id, get_logger
+from duodaq.workers._by_value import dumps
 from duodaq.workers._child import Child
 from duodaq.workers._inbox import FeedBooks, Inbox
 from duodaq.workers._log_line import log_here
@@ -156,7 +155,7 @@ class ProcessWorker:
         self._output = OutputReader(read, self.name)
         self._pipe.open()
         try:
-            body = cloudpickle.dumps(plan, protocol=pickle.HIGHEST_PROTOCOL)
+            body = dumps(plan)
             if not send_descriptors(self.child.fds, [self.page.fd, write]):
                 raise LifecycleError(f"worker {self.name} ended before it was told what to be")
             self._pipe.send(Make(VERSION, body))

@@ -12,6 +12,7 @@ Rules for whoever edits this:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import os
 import pickle
@@ -181,7 +182,10 @@ class _Worker:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is the manager who has to know
             answer = Answer(ask.number, None, *error_parts(error))
         ready.push()
-        self._pipe.send(answer)
+        try:
+            self._pipe.send(answer)
+        except DataError as error:  # e.g. it is too long: whoever waits has to know
+            self._pipe.send(Answer(ask.number, None, *error_parts(error)))
 
 
 class _Ready:
@@ -300,6 +304,9 @@ def _figures(runtime: Runtime) -> Any:
 
 def _redirect(output: int) -> None:
     """Let all that drivers and libraries print go to the manager, which says whose it is."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)

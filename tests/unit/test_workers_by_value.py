@@ -1,0 +1,90 @@
+"""A class that a worker cannot import goes there by value; one that it can import goes by its name."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import cloudpickle
+import numpy as np
+import pytest
+
+import duodaq.ports
+from duodaq.workers._by_value import can_be_imported, dumps
+
+SOURCE = """
+LIMIT = 3
+
+def clipped(value):
+    return min(value, LIMIT)
+
+class Chopper:
+    def get_rate(self):
+        return clipped(12)
+"""
+
+
+@pytest.fixture
+def by_path(tmp_path: Path) -> Iterator[ModuleType]:
+    """A module loaded from a file that is on no path, as editors, notebooks and this test run do it."""
+    file = tmp_path / "by_path_chopper.py"
+    file.write_text(SOURCE)
+    spec = importlib.util.spec_from_file_location("by_path_chopper", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["by_path_chopper"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["by_path_chopper"]
+    if "by_path_chopper" in cloudpickle.list_registry_pickle_by_value():
+        cloudpickle.unregister_pickle_by_value(module)
+
+
+def elsewhere(data: bytes, expression: str) -> str:
+    """What `expression` of the value is in another process."""
+    program = f"import pickle, sys; value = pickle.load(sys.stdin.buffer); print({expression})"
+    ran = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, check=True, timeout=60)
+    return ran.stdout.decode().strip()
+
+
+def test_a_class_from_a_file_works_in_another_process(by_path: ModuleType) -> None:
+    assert not can_be_imported(by_path)
+    assert elsewhere(dumps({"driver": by_path.Chopper}), "value['driver']().get_rate()") == "3"
+    assert elsewhere(dumps(by_path.Chopper()), "value.get_rate()") == "3"
+    assert elsewhere(dumps(by_path.clipped), "value(2)") == "2"
+
+
+def test_a_class_that_becomes_importable_goes_by_its_name_from_then_on(
+    by_path: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert b"get_rate" in dumps(by_path.Chopper)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert can_be_imported(by_path)
+    assert b"get_rate" not in dumps(by_path.Chopper)
+    assert pickle.loads(dumps(by_path.Chopper)) is by_path.Chopper
+
+
+def test_another_file_of_the_same_name_is_not_taken_for_it(
+    by_path: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "by_path_chopper.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path / "other"))
+    assert not can_be_imported(by_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["sys", "math", "json.decoder", "os.path", "numpy", "numpy._core", "msgspec._core", "duodaq.ports._broker"]
+)
+def test_installed_modules_go_by_name(name: str) -> None:
+    assert can_be_imported(importlib.import_module(name))
+
+
+def test_what_is_installed_stays_small() -> None:
+    assert len(dumps([duodaq.ports.Terminated, np.ndarray, Path, pickle.Unpickler])) < 500
