@@ -303,10 +303,9 @@ def _redirect(output: int) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
-    for name in ("stdout", "stderr"):
-        stream: Any = getattr(sys, name)
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):  # anew: the old ones may think that they write to a file
+        stream = open(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115  it is for as long as the process lives
+        setattr(sys, name, stream)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
