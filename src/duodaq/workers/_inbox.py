@@ -184,8 +184,9 @@ class Inbox:
 
     def _batch(self, message: Batch) -> pa.RecordBatch:
         try:
-            if message.blob is not None:
-                return pa.ipc.open_stream(pa.py_buffer(self._view(message))).read_next_batch()
+            if message.schema < 0:
+                stream = message.body if message.blob is None else self._view(message)
+                return pa.ipc.open_stream(pa.py_buffer(stream)).read_next_batch()
             if message.new_schema is not None:
                 self._schemas[message.schema] = pa.ipc.read_schema(pa.py_buffer(message.new_schema))
             return pa.ipc.read_record_batch(pa.py_buffer(message.body), self._schemas[message.schema])

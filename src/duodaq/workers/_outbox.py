@@ -153,6 +153,9 @@ class Outbox:
     def _batch(self, batch: pa.RecordBatch) -> tuple[Message, int]:
         if batch.nbytes >= BLOB_BYTES and (blob := self._batch_blob(batch)) is not None:
             return Batch(-1, blob=blob), 0
+        if any(pa.types.is_dictionary(field.type) for field in batch.schema):
+            body = _stream(batch)  # a lone batch leaves its dictionaries behind
+            return Batch(-1, body), len(body)
         number, new = self._schemas.get(batch.schema), None
         if number is None:
             number, new = len(self._schemas), batch.schema.serialize().to_pybytes()
@@ -184,6 +187,13 @@ class Outbox:
     def lost(self) -> None:
         """The link has ended: nobody waits for room any more."""
         self._task.cancel()
+
+
+def _stream(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue().to_pybytes()
 
 
 def _write_stream(batch: pa.RecordBatch, room: memoryview) -> None:
