@@ -23,6 +23,7 @@ from duodaq.workers import (
     RuntimeParts,
     SharedPage,
     Surroundings,
+    Switchboard,
     make_worker,
 )
 
@@ -38,6 +39,7 @@ class Housing:
         parameters: The lab's table.
         factories: How the runtimes are made.
         memory_bytes: What a worker process of either runtime may take.
+        board: How instruments ask each other.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Housing:
         parameters: ParameterTable,
         factories: Factories,
         memory_bytes: dict[RuntimeName, int | None],
+        board: Switchboard,
     ) -> None:
         self.nursery = Nursery()
         self._broker = broker
@@ -55,7 +58,7 @@ class Housing:
         self._memory_bytes = memory_bytes
         self._lasting: dict[str, tuple[SharedPage, FeedBooks]] = {}
         self._around = Surroundings(
-            broker, parameters, parts.v2_data, parts.v4_data, parameters.snapshot, parameters.watch
+            broker, parameters, parts.v2_data, parts.v4_data, parameters.snapshot, parameters.watch, board
         )
 
     def host(self, group: Group) -> Host:
