@@ -57,6 +57,15 @@ class TestSerialTransport(TransportContract):
                 await SerialTransport(line.transport.address).open(Listener(), 5)
             await line.transport.aclose()
 
+    async def test_it_is_free_again_also_while_a_duplicate_of_its_descriptor_is_open(self) -> None:
+        async with self.line() as line:
+            await line.transport.open(Listener(), 5)
+            duplicate = os.dup(line.transport.descriptor)
+            await line.transport.aclose()
+            await line.transport.open(Listener(), 5)
+            await line.transport.aclose()
+            os.close(duplicate)
+
     async def test_every_setting_of_a_serial_line_opens_on_a_pty(self) -> None:
         far = PtyEnd()
         line = SerialTransport(far.path, baud=19200, stopbits=2, rtscts=True, xonxoff=False)
@@ -130,6 +139,15 @@ class TestTcpTransport(TransportContract):
         for writer in far.writers:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+    async def test_its_end_is_heard_also_while_a_duplicate_of_its_descriptor_is_open(self) -> None:
+        async with self.line() as line:
+            await line.transport.open(Listener(), 5)
+            await until(lambda: bool(line.far.writers))
+            duplicate = os.dup(line.transport.descriptor)
+            await line.transport.aclose()
+            await until(line.far.writers[0].is_closing)
+            os.close(duplicate)
 
 
 class MemoryEnd:

@@ -148,7 +148,12 @@ def test_a_socket_that_nobody_serves_is_named_with_its_line(
         (["sim", "nonsense"], "There are: esp300, newport1830c, scpi-dmm, shutter."),
         (["sim", "esp300", "--tcp", "0", "--pty"], "--tcp excludes --pty"),
         (["sim", "scpi-dmm", "--model", "3458A"], "34401A"),
+        (["sim", "esp300", "--tcp", "99999"], "--tcp"),
+        (["sim", "esp300", "--seed", "-1"], "--seed"),
+        (["sim", "esp300", "--table", "/nowhere"], "duodaq: --table /nowhere: no optical table"),
         (["demo", "--points", "3"], "11"),
+        (["demo", "--points", "11", "--unplug-at", "12"], "duodaq: --unplug-at 12: the scan has only 11 points"),
+        (["demo", "--out", __file__], f"duodaq: --out {__file__}: cannot record there: Not a directory"),
         (["nonsense"], "nonsense"),
     ],
 )

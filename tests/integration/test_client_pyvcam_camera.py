@@ -441,6 +441,24 @@ def test_a_buffer_beyond_four_gigabytes_is_refused(stand: Stand) -> None:
         stand.camera.start_live(exp_time=1, buffer_frame_count=600)
 
 
+def test_no_frames_at_all_cannot_be_acquired(stand: Stand) -> None:
+    with pytest.raises(RuntimeError):
+        stand.camera.start_live(exp_time=1, buffer_frame_count=0)
+    with pytest.raises(RuntimeError):
+        stand.camera.start_seq(exp_time=1, num_frames=0)
+
+
+def test_negative_numbers_are_the_large_ones_that_the_wrapper_makes_of_them(stand: Stand) -> None:
+    with pytest.raises(MemoryError, match="4294967293 frame 8388608 bytes each"):
+        stand.camera.start_live(exp_time=1, buffer_frame_count=-3)
+    with pytest.raises(MemoryError, match="65535 frame 8388608 bytes each"):
+        stand.camera.start_seq(exp_time=1, num_frames=-1)
+    stand.camera.start_live(exp_time=-5)
+    with pytest.raises(RuntimeError, match="Frame timeout"):
+        stand.camera.poll_frame(timeout_ms=50)
+    assert stand.camera.check_frame_status() == "EXPOSURE_IN_PROGRESS"
+
+
 def test_views_stay_on_the_ring_until_they_are_dropped(stand: Stand) -> None:
     camera = stand.camera
     small(camera)

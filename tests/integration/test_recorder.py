@@ -282,3 +282,14 @@ async def test_a_channel_name_never_leaves_the_directory(hub, tmp_path):
     summary = await recorder.stop()
     assert list(summary.files) == ["dmm...%2F..%2Fescape.arrows"]
     assert read(tmp_path / "run" / "dmm...%2F..%2Fescape.arrows").num_rows == 1
+
+
+async def test_a_channel_named_like_another_s_second_part_has_a_file_of_its_own(hub, tmp_path):
+    recorder = Recorder(tmp_path, hub)
+    await recorder.start()
+    rows = [Scalar("cam", "frames~2", "V", T, 0, 0.5, "v4", None)]
+    for batch in (schema.scalar_batch(rows), frame(1), frame(2, height=8)):
+        hub.publish(batch)
+    summary = await recorder.stop()
+    assert summary.complete
+    assert summary.files == {"cam.frames%7E2.arrows": 1, "cam.frames.arrows": 1, "cam.frames~2.arrows": 1}

@@ -26,12 +26,26 @@ def test_import_contracts_are_kept() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("module", ["duodaq", "duodaq.model", "duodaq.ports", "duodaq.link", "duodaq.drivers"])
+SMALL = ["duodaq", "duodaq.model", "duodaq.ports", "duodaq.link", "duodaq.drivers", "duodaq.watchdog.owner"]
+
+
+@pytest.mark.parametrize("module", SMALL)
 def test_small_import_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, json, {module}; print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
     result = run(sys.executable, "-c", code)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout) == []
+
+
+def test_the_watchdog_loads_the_standard_library_alone_and_no_event_loop() -> None:
+    code = "import sys, json, duodaq.watchdog, duodaq.watchdog._process; print(json.dumps(sorted(sys.modules)))"
+    result = run(sys.executable, "-P", "-c", code)
+    assert result.returncode == 0, result.stderr
+    first = {name.partition(".")[0] for name in json.loads(result.stdout)} - {"__main__", "duodaq"}
+    loaded = {name for name in first if not name.startswith(("__editable__", "_distutils", "sitecustomize"))}
+    assert loaded - sys.stdlib_module_names == set()
+    assert not loaded & {"asyncio", "subprocess"}
+    assert not {"duodaq.app", "duodaq.clock", "duodaq.ports"} & set(json.loads(result.stdout))
 
 
 def test_nothing_that_ships_imports_the_test_kit() -> None:

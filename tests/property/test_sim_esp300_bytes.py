@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from duodaq.sim import LocalTable
 from duodaq.sim.esp300 import make
+from duodaq.sim.esp300._grammar import WORDS as WORDS_KNOWN
 
 WORDS = """
 1TP 2MD? 1MO 2MF 1PA3.5 1PR-1 TE? TB? 1VA12 XX TP 1OR2 ST 1WS5 TS 1MV+ 3MT- AB WT10 1ZB5H 1SN3 *IDN? 1PA1E-3 1DH 9TP
@@ -16,6 +17,14 @@ WORDS = """
 """
 commands = st.sampled_from(WORDS.split())
 session = st.lists(commands, max_size=12).map(lambda lines: "\r\n".join([*lines, ""]).encode())
+
+
+PARAMETERS = "0 1 -1 1.5 1,2 + - 5H FF 1E999 -1E999 1E11 1E-400 ? +5"
+parameters = st.sampled_from(["", *PARAMETERS.split()])
+any_command = st.builds(
+    "{}{}{}".format, st.sampled_from(["", "1", "2"]), st.sampled_from(sorted(WORDS_KNOWN)), parameters
+)
+odd_session = st.lists(any_command, max_size=8).map(lambda lines: "\r".join(["1MO;2MO", *lines, ""]).encode())
 
 
 def controller(table: LocalTable | None = None):
@@ -36,7 +45,9 @@ def test_replies_do_not_depend_on_how_the_bytes_are_cut(data: bytes, cuts: list[
     assert cut.tally.produced == whole.tally.produced
 
 
-@given(st.lists(st.one_of(session, st.binary(max_size=40)), max_size=6), st.lists(st.floats(0, 3), max_size=6))
+@given(
+    st.lists(st.one_of(session, odd_session, st.binary(max_size=40)), max_size=6), st.lists(st.floats(0, 3), max_size=6)
+)
 def test_no_bytes_at_any_time_upset_it_and_every_reply_is_a_line(pieces: list[bytes], waits: list[float]):
     table = LocalTable(0)
     simulator, now_s = controller(table), 100.0

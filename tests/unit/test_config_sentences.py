@@ -134,16 +134,25 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     ),
     "too small": ("19200", "-1", "2: ports.stage.serial.baud: must be greater than 0"),
     "stop bits": ("rtscts = true", "stopbits = 3", "2: ports.stage.serial.stopbits: must be 1, 1.5 or 2, not 3"),
-    "process worker": (
+    "unknown worker of a runtime": (
         "[ports.stage]",
-        '[runtimes.v2]\nworker = "process"\n[ports.stage]',
-        '2: runtimes.v2.worker: must be "inline" or "thread", not the string "process". '
-        "Workers in a process of their own are not in this version",
+        '[runtimes.v2]\nworker = "processes"\n[ports.stage]',
+        '2: runtimes.v2.worker: must be "inline", "thread" or "process", not the string "processes"',
+    ),
+    "memory without a unit": (
+        "[ports.stage]",
+        "[runtimes.v2]\nmemory = 500\n[ports.stage]",
+        '2: runtimes.v2.memory: must be an amount of memory such as "500 MB" or "2 GB", not the number 500',
+    ),
+    "too little memory": (
+        "[ports.stage]",
+        '[runtimes.v2]\nmemory = "1 MB"\n[ports.stage]',
+        '2: runtimes.v2.memory: must be "50 MB" at least, not "1 MB": a worker could not even begin',
     ),
     "unknown worker": (
         'runtime = "v4"',
         'runtime = "v4"\nworker = "core"',
-        '25: instruments.stage.worker: must be "inline", "thread" or "own", not the string "core"',
+        '25: instruments.stage.worker: must be "inline", "thread", "process" or "own", not the string "core"',
     ),
     "settings that are neither list nor table": (
         '["function_", "nplc"]',

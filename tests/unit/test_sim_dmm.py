@@ -78,6 +78,11 @@ def test_a_command_error_ends_the_message_an_execution_error_does_not(old: Bench
     assert old.errors() == [-113, -222]
 
 
+@pytest.mark.parametrize(("number", "on"), [("1E999", "1"), ("-1E999", "1"), ("0.4", "0"), ("0.6", "1")])
+def test_a_boolean_is_any_number_that_does_not_round_to_zero(old: Bench, number: str, on: str) -> None:
+    assert old.ask(f"ZERO:AUTO {number};AUTO?") == on
+
+
 def test_nothing_may_follow_idn_on_the_34401a(old: Bench, new: Bench) -> None:
     assert old.ask("*IDN?;FUNC?") == PROFILES["34401A"].identity
     assert old.errors() == [-440]

@@ -130,6 +130,21 @@ def test_a_reading_sets_the_read_done_bit(bench: Bench):
     assert bench.status() == 128
 
 
+def test_a_new_reading_sets_the_read_done_bit_unasked_unless_on_hold(bench: Bench):
+    bench.table.set_laser(True, 2.0)
+    bench.tell("G0", "C")
+    assert bench.send("Q?", now_s=70.0) == ["0"]
+    bench.tell("G1", "C")
+    assert int(bench.send("Q?", now_s=70.0)[0]) & 132 == 132
+
+
+def test_the_slow_filter_takes_sixteen_samples_to_a_new_reading(bench: Bench):
+    bench.meter.paced = True
+    bench.tell("F1", "C")
+    assert bench.send("Q?", now_s=60.5) == ["0"]
+    assert bench.send("Q?", now_s=61.0) == ["128"]
+
+
 def test_a_range_that_is_too_sensitive_shows_over_range_and_full_scale(bench: Bench):
     bench.tell("C", "R3")
     assert float(bench.ask("D?")) == pytest.approx(2e-6)
@@ -197,6 +212,12 @@ def test_every_reading_is_counted(bench: Bench):
     bench.ask("d?")
     bench.ask("W?")
     assert bench.meter.report()["produced"] == {"D": 8, "W": 1}
+
+
+def test_a_line_longer_than_its_buffer_is_one_mistake(bench: Bench):
+    bench.tell("C", "W" + "9" * 5000)
+    assert bench.status() & 3
+    assert bench.ask("W?") == "0800"
 
 
 def test_interleaving_is_noticed(bench: Bench):

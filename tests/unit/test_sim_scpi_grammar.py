@@ -75,6 +75,7 @@ def test_carriage_return_is_white_space_and_empty_units_are_nothing() -> None:
         (b"DATA #3xx", -161),
         (b"DATA #15ab", -161),
         (b"ROUT (@1", -102),
+        (b"VOLT #H" + b"F" * 400, -222),
     ],
 )
 def test_each_mistake_has_its_own_code(message: bytes, code: int) -> None:

@@ -38,9 +38,10 @@ def demo(
     headless: Annotated[bool, typer.Option("--headless", help="No progress bar and no colours.")] = False,
     points: Annotated[int, typer.Option("--points", min=11, help="Points of the knife-edge scan.")] = 41,
     directory: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the recording goes.")] = Path("runs"),
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the simulated table.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the simulated table.")] = 1,
     unplug_at: Annotated[
-        int | None, typer.Option("--unplug-at", metavar="POINT", help="Pull the power meter's cable at this point.")
+        int | None,
+        typer.Option("--unplug-at", metavar="POINT", min=1, help="Pull the power meter's cable at this point."),
     ] = None,
 ) -> None:
     """Show all of it without hardware: two runtimes, simulated instruments, a scan, a recording."""
@@ -90,10 +91,12 @@ def stop_all(
 def sim(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Which instrument; see the list below.")],
     pty: Annotated[bool, typer.Option("--pty", help="Serve on a pseudo terminal (the default).")] = False,
-    tcp: Annotated[int | None, typer.Option("--tcp", metavar="PORT", help="Serve on a TCP port; 0 for any.")] = None,
+    tcp: Annotated[
+        int | None, typer.Option("--tcp", metavar="PORT", min=0, max=65535, help="Serve on a TCP port; 0 for any.")
+    ] = None,
     link: Annotated[Path | None, typer.Option("--link", help="A stable name for the pseudo terminal.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Which model, where there are several.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of noise and of the private table.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of noise and of the private table.")] = 0,
     table: Annotated[str | None, typer.Option("--table", metavar="SOCKET", help="Join this optical table.")] = None,
 ) -> None:
     """Serve a simulated instrument that speaks its real protocol, until Ctrl-C.

@@ -40,8 +40,8 @@ def instrument_table(instruments: list[dict[str, Any]]) -> Table:
     columns = ("instrument", "runtime", "worker", "state", "port", "cause")
     table = plain_table("Instruments", columns if causes else columns[:-1])
     for i in instruments:
-        cells = [i["id"], i["runtime"].upper(), i["worker"], _state(i["state"]), i["port"] or "–", escape(i["message"])]
-        table.add_row(*cells[: len(table.columns)])
+        cells = [i["id"], i["runtime"].upper(), escape(i["worker"]), _state(i["state"]), escape(i["port"] or "–")]
+        table.add_row(*cells, *([escape(i["message"])] if causes else []))
     return table
 
 
@@ -52,7 +52,7 @@ def port_table(ports: list[dict[str, Any]]) -> Table:
     if errors:
         table.add_column("last error", overflow="fold")
     for p in ports:
-        cells = [p["name"], _state(p["state"]), p["holder"] or "–"]
+        cells = [escape(p["name"]), _state(p["state"]), escape(p["holder"] or "–")]
         cells += [str(p[name]) for name in ("queue", "exchanges", "errors")]
         table.add_row(*cells, *([escape(p["last_error"] or "")] if errors else []))
     return table

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from duodaq.errors import ConfigError
+from duodaq.errors import ConfigError, PortLostError
 from duodaq.sim import NAMES, run_simulator
 
 
@@ -12,7 +12,7 @@ def serve_simulator(
     """Serve one simulated instrument until a signal; the exit code.
 
     Raises:
-        ConfigError: No such simulator or model, options that exclude each other, or an address that is taken.
+        ConfigError: No such simulator, model or table, options that exclude each other, or an address that is taken.
     """
     if name not in NAMES:
         raise ConfigError(f"no simulator {name!r}", remedy=f"There are: {', '.join(sorted(NAMES))}.")
@@ -30,9 +30,13 @@ def serve_simulator(
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    except PortLostError as error:
+        raise ConfigError(str(error), key=f"--table {table}") from error
     except OSError as error:
         raise ConfigError(f"cannot serve there: {error.strerror or error}", key=_address(tcp, link)) from error
 
 
-def _address(tcp: int | None, link: Path | None) -> str:
-    return f"--tcp {tcp}" if tcp is not None else f"--link {link}"
+def _address(tcp: int | None, link: Path | None) -> str | None:
+    if tcp is not None:
+        return f"--tcp {tcp}"
+    return f"--link {link}" if link is not None else None

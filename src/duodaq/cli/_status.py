@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from duodaq.app import connect, running_labs
 from duodaq.cli._report import instrument_table, port_table
@@ -62,22 +63,22 @@ def _plain(reports: dict[str, dict[str, Any]], failures: dict[str, str]) -> Any:
 
 def _print_status(status: dict[str, Any], out: Console) -> None:
     latched = " · [bold red]stop-all is latched[/]" if status["latched"] else ""
-    out.print(f"[bold]{status['lab']}[/] is {status['state']} · V2 {status['v2']} · V4 {status['v4']}{latched}")
+    out.print(f"[bold]{escape(status['lab'])}[/] is {status['state']} · V2 {status['v2']} · V4 {status['v4']}{latched}")
     if status["recording"]:
-        out.print(f"recording to {status['recording']}")
+        out.print(escape(f"recording to {status['recording']}"))
     out.print(instrument_table(status["instruments"]))
     out.print(port_table(status["ports"]))
 
 
 def _print_stops(reports: dict[str, dict[str, Any]], failures: dict[str, str], out: Console) -> None:
     for lab, report in reports.items():
-        out.print(f"[bold red]Stopped {lab}.[/] {report['ended']} waiting commands ended, not done.")
+        out.print(f"[bold red]Stopped {escape(lab)}.[/] {report['ended']} waiting commands ended, not done.")
         for port in report["on_wire_ns"]:
-            out.print(f"  {port}: stop is on the wire")
+            out.print(escape(f"  {port}: stop is on the wire"))
         for name, why in report["failures"].items():
-            out.print(f"  [bold red]{name}: {why}[/]")
+            out.print(f"  [bold red]{escape(f'{name}: {why}')}[/]")
         for name in report["no_fail_safe"]:
-            out.print(f"  [yellow]{name}: no fail-safe; nothing but its driver could stop it[/]")
-        out.print(f"Moves are refused until: duodaq stop-all --reset --lab {lab}")
+            out.print(f"  [yellow]{escape(name)}: no fail-safe; nothing but its driver could stop it[/]")
+        out.print(escape(f"Moves are refused until: duodaq stop-all --reset --lab {lab}"))
     for name, why in failures.items():
-        out.print(f"[bold red]{name} was not stopped: {why}[/]")
+        out.print(f"[bold red]{escape(f'{name} was not stopped: {why}')}[/]")

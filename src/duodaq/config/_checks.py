@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from keyword import iskeyword
 
 from pydantic import ValidationError
 
@@ -117,8 +118,9 @@ def _name_is_usable(instrument: InstrumentDefinition) -> Iterator[Said]:
         (("instruments", instrument.id), instrument.id),
         *((("instruments", instrument.id, "axes", axis.name), axis.name) for axis in instrument.axes),
     ]:
-        if not name.isidentifier() or name.startswith("_"):
+        if not name.isidentifier() or name.startswith("_") or iskeyword(name):
             better = "".join(c if c.isalnum() else "_" for c in name).strip("_")
+            better += "_" * iskeyword(better)
             remedy = f"Letters, digits and _, and a letter first, such as {better if better.isidentifier() else 'dmm'}"
             yield path, f'"{name}" cannot be written as lab.{name}', remedy
 

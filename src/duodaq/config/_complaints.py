@@ -55,10 +55,7 @@ def _missing(path: KeyPath, found: Any, details: ErrorDetails) -> Said:
 def _not_one_of(path: KeyPath, found: Any, details: ErrorDetails) -> Said:
     allowed = [str(word) for word in details.get("ctx", {})["expected"].replace(" or ", ", ").split(", ")]
     shown = [word.replace("'", '"') for word in allowed if word != "''"]
-    remedy = None
-    if path[-1] == "worker" and found == "process":
-        remedy = "Workers in a process of their own are not in this version"
-    return path, f"must be {and_list(shown, 'or')}, not {kind(found)}", remedy
+    return path, f"must be {and_list(shown, 'or')}, not {kind(found)}", None
 
 
 def _own(path: KeyPath, found: Any, details: ErrorDetails) -> Said:
@@ -80,6 +77,7 @@ _SENTENCES: dict[str, Callable[[KeyPath, Any, ErrorDetails], Said]] = {
     "finite_number": _bound,
     "greater_than": _bound,
     "greater_than_equal": _bound,
+    "less_than_equal": _bound,
 }
 
 

@@ -49,14 +49,19 @@ def find_driver(driver: str, directory: Path) -> None:
         DriverMissingError: It does not, or it is not written in one of these ways.
     """
     place, colon, name = driver.rpartition(":")
-    if not (colon and place and all(part.isidentifier() for part in name.split("."))):
+    is_file = place.endswith(".py")
+    if colon and not is_file and ("/" in place or "\\" in place):
+        remedy = f'A file is named with its ending: driver = "{place}.py:{name}"'
+        raise DriverMissingError(f'"{place}" is neither a module nor a Python file', remedy)
+    is_named = is_file or all(part.replace("-", "_").isidentifier() for part in place.split("."))
+    if not (colon and is_named and all(part.isidentifier() for part in name.split("."))):
         raise DriverMissingError(
             f'"{driver}" is not a driver',
             'Write "package.module:Class", "./file.py:Class", or for an actor of duodaq "duodaq:Esp300"',
         )
     if place == "duodaq":
         _find_built_in(name)
-    elif place.endswith(".py"):
+    elif is_file:
         _find_in_file(place, name, directory)
     else:
         _find_in_module(place, name, directory)
@@ -68,13 +73,21 @@ def _find_built_in(name: str) -> None:
 
 
 def _find_in_file(place: str, name: str, directory: Path) -> None:
-    path = directory / Path(place).expanduser()
-    if not path.is_file():
+    path = _existing(place, directory)
+    if path is None:
         others = [file.name for file in directory.glob("*.py")] if directory.is_dir() else []
         raise DriverMissingError(
             f"there is no file {place} beside the lab file", choose(Path(place).name, others, "Python files there")
         )
     _need_name(path, name, place)
+
+
+def _existing(place: str, directory: Path) -> Path | None:
+    try:
+        path = directory / Path(place).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError):  # a name too long for the system, a folder closed to us; ~ of nobody
+        return None
 
 
 def _find_in_module(place: str, name: str, directory: Path) -> None:

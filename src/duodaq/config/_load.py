@@ -51,7 +51,7 @@ def load_lab(path: str | Path) -> LabDefinition:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_bytes().decode()
+        return file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError("there is no such file", file=file, remedy=_labs_beside(file)) from None
     except IsADirectoryError:
@@ -76,6 +76,8 @@ def _labs_beside(file: Path) -> str:
 def _parse(file: Path, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError("is nested too deeply", file=file, remedy="No key needs more than a few levels") from None
     except tomllib.TOMLDecodeError as error:
         message, place = str(error), _PLACE.search(str(error))
         if message.startswith(("Cannot declare", "Cannot overwrite")):

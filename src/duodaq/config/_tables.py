@@ -167,9 +167,9 @@ class RuntimesTable(Table):
 
 
 class SerialTable(Table):
-    path: str | None = None
+    path: Annotated[str | None, AfterValidator(lambda value: _path(value))] = None
     usb: str | None = None
-    baud: Annotated[int, Field(gt=0)] = 9600
+    baud: Annotated[int, Field(gt=0, le=100_000_000)] = 9600
     bytesize: Literal[5, 6, 7, 8] = 8
     parity: Literal["N", "E", "O", "M", "S"] = "N"
     stopbits: Annotated[float, AfterValidator(lambda value: _stopbits(value))] = 1
@@ -183,6 +183,12 @@ class SerialTable(Table):
         if self.usb is not None and not _USB.fullmatch(self.usb):
             raise ValueError(f'usb = "{self.usb}" is not vendor:product[:serial], such as "0403:6001:A50285BI"')
         return self
+
+
+def _path(value: str | None) -> str | None:
+    if value == "":
+        raise ValueError('is empty; write for example path = "/dev/ttyUSB0"')
+    return value
 
 
 def _stopbits(value: float) -> float:

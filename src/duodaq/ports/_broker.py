@@ -29,13 +29,14 @@ from duodaq.ports._owner import PortOwner
 from duodaq.ports._port import LEASE_WAIT_S, Lease, Port
 from duodaq.ports._queue import Lane, Ticket
 from duodaq.ports._session import BlockingSession
-from duodaq.ports._status import PortStatus
+from duodaq.ports._status import PortState, PortStatus
 from duodaq.ports._stop import Latch
 from duodaq.ports._transport import Transport
 from duodaq.ports._wirelog import WireLog, WireRecord
 from duodaq.telemetry import current_trace_id, get_logger
 
 _T = TypeVar("_T")
+LineListener = Callable[[str, int | None], None]
 _log = get_logger("ports")
 
 
@@ -52,6 +53,7 @@ class Broker:
         self._latch = Latch()
         self._listeners: tuple[Callable[[str, int], None], ...] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._line_listeners: list[LineListener] = []
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -78,6 +80,7 @@ class Broker:
             raise ConfigError(f"there are two ports named '{definition.name}'", remedy="Rename one of them.")
         line = transport if transport is not None else make_transport(definition)
         owner = PortOwner(definition, codec, line, self._latch, WireLog(self._wire_log_size), self._tell_stop)
+        owner.line_changed = self._line_changed
         self._owners[definition.name] = owner
         return Port(owner)
 
@@ -293,7 +296,30 @@ class Broker:
         """Call `listener` with every record from now on, on the broker's loop; call the result to end that."""
         return self._owner(port).books.log.subscribe(listener)
 
+    def subscribe_lines(self, listener: LineListener) -> Callable[[], None]:
+        """Call `listener` with a port's name and its line's descriptor whenever that is opened, lost or closed (None).
+
+        On the broker's loop, in the step in which it happens; to be subscribed there, and told at once of each line
+        that is open already. The descriptor may be duplicated and is not the listener's to close. It is None too for
+        an open line that has none. Call the result to end it.
+        """
+        self._line_listeners.append(listener)
+        for owner in self._owners.values():
+            if owner.state in (PortState.OPEN, PortState.RESYNC):
+                self._tell_line(listener, owner.name, owner.transport.descriptor)
+        return lambda: self._line_listeners.remove(listener) if listener in self._line_listeners else None
+
     # --- within
+
+    def _line_changed(self, port: str, descriptor: int | None) -> None:
+        for listener in tuple(self._line_listeners):
+            self._tell_line(listener, port, descriptor)
+
+    def _tell_line(self, listener: LineListener, port: str, descriptor: int | None) -> None:
+        try:
+            listener(port, descriptor)
+        except Exception as error:  # noqa: BLE001 - the port works on whatever a listener raises
+            _log.error("a listener of lines failed", port=port, error=f"{type(error).__name__}: {error}")
 
     def _owner(self, name: str) -> PortOwner:
         owner = self._owners.get(name)

@@ -30,6 +30,10 @@ class DescriptorLine:
         self.is_open = True
         self._loop.add_reader(descriptor, self._readable)
 
+    @property
+    def descriptor(self) -> int | None:
+        return self._descriptor if self.is_open else None
+
     def _readable(self) -> None:
         try:
             data = os.read(self._descriptor, _CHUNK)

@@ -38,6 +38,10 @@ class MemoryTransport:
     def is_open(self) -> bool:
         return self._receiver is not None
 
+    @property
+    def descriptor(self) -> None:
+        return None
+
     def identity(self) -> str:
         return f"memory:{self.name}"
 

@@ -73,6 +73,7 @@ class PortOwner:
         log: WireLog,
         on_stop: Callable[[str, int], None] | None = None,
     ) -> None:
+        self.line_changed: Callable[[str, int | None], None] = lambda _name, _descriptor: None
         self.name = definition.name
         self.definition = definition
         self.codec = codec
@@ -127,6 +128,7 @@ class PortOwner:
         """The transport is open and its far end is the right one."""
         self.state = PortState.OPEN
         self._broken, self._stray_at_s, self._silent = None, None, False
+        self.line_changed(self.name, self.transport.descriptor)
         owed, self._owed_stop = self._owed_stop, None
         if owed is not None and self._latch.closed:
             _log.warning("the stop that a lost line could not take is sent now", port=self.name)
@@ -142,7 +144,10 @@ class PortOwner:
             await asyncio.gather(self._mending, return_exceptions=True)
         self._fail_everybody(LifecycleError("the port was closed", port=self.name))
         self.desk.close()
-        await self.transport.aclose(timeout_s)
+        try:
+            await self.transport.aclose(timeout_s)
+        finally:
+            self.line_changed(self.name, None)
 
     # --- leases
 
@@ -425,6 +430,7 @@ class PortOwner:
         if self.state in (PortState.CLOSED, PortState.LOST):
             return
         self.state = PortState.LOST
+        self.line_changed(self.name, None)
         self.books.last_error = f"the line was lost{f': {cause}' if cause else ''}"
         _log.warning("port lost", port=self.name, cause=str(cause or "closed at the far end"))
         self._mender = None

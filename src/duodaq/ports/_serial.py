@@ -60,6 +60,10 @@ class SerialTransport:
     def is_open(self) -> bool:
         return self._line is not None and self._line.is_open
 
+    @property
+    def descriptor(self) -> int | None:
+        return self._line.descriptor if self._line is not None else None
+
     def identity(self) -> str:
         if self.usb:
             return f"usb:{self.usb}"
@@ -162,8 +166,10 @@ def _keep_others_out(descriptor: int) -> None:
 
 
 def _close_device(device: Any) -> None:
+    # Both locks belong to the line and not to the descriptor: they would stay as long as any duplicate of it does.
     with contextlib.suppress(OSError, ImportError, AttributeError):
         fcntl = importlib.import_module("fcntl")
+        fcntl.flock(device.fileno(), fcntl.LOCK_UN)
         termios = importlib.import_module("termios")
         fcntl.ioctl(device.fileno(), termios.TIOCNXCL)
     with contextlib.suppress(OSError):

@@ -34,6 +34,10 @@ class TcpTransport:
     def is_open(self) -> bool:
         return self._line is not None and self._line.is_open
 
+    @property
+    def descriptor(self) -> int | None:
+        return self._line.descriptor if self._line is not None else None
+
     def identity(self) -> str:
         return f"tcp:{self.address}"
 
@@ -44,7 +48,7 @@ class TcpTransport:
             raise PortOpenError(f"no connection within {timeout_s:g} s", port=self.address) from None
         except OSError as error:
             raise PortOpenError(f"no connection: {error.strerror or error}", port=self.address) from error
-        self._line = DescriptorLine(connection.fileno(), receiver, connection.close, self.address)
+        self._line = DescriptorLine(connection.fileno(), receiver, lambda: _hang_up(connection), self.address)
 
     async def _connect(self) -> socket.socket:
         loop = asyncio.get_running_loop()
@@ -84,3 +88,10 @@ class TcpTransport:
         if line is not None:
             with contextlib.suppress(OSError):
                 line.close()
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """Close `connection`, and end it at once: also where a duplicate of its descriptor is still open elsewhere."""
+    with contextlib.suppress(OSError):  # it had ended already
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()

@@ -25,6 +25,11 @@ class Transport(Protocol):
     @property
     def is_open(self) -> bool: ...
 
+    @property
+    def descriptor(self) -> int | None:
+        """The open line's file descriptor, to duplicate but not to close; None while closed, or if there is none."""
+        ...
+
     def identity(self) -> str:
         """What stays the same when the cable is plugged in again, perhaps elsewhere."""
         ...

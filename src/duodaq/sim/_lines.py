@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 _LONGEST = 1024
+"""What an instrument's input buffer keeps of a line, however it came in; of a longer one the end is left."""
 
 
 class CommandLine(NamedTuple):
@@ -31,7 +32,7 @@ class LineReader:
         self._buffer = self._buffer[-_LONGEST:]
         lines: list[CommandLine] = []
         for raw in complete:
-            text = raw.decode("latin-1").strip()
+            text = raw[-_LONGEST:].decode("latin-1").strip()
             if text:
                 lines.append(CommandLine(text, self._crowded))
                 self._crowded = False

@@ -78,7 +78,8 @@ class StreamFile:
 
     def _open(self, schema: pa.Schema) -> None:
         number = len(self.parts) + 1
-        name = quote(self.stream, safe=" ()+,-._@") + (f"~{number}" if number > 1 else "") + ".arrows"
+        stem = quote(self.stream, safe=" ()+,-._@").replace("~", "%7E")  # a tilde is ours: it counts the parts
+        name = stem + (f"~{number}" if number > 1 else "") + ".arrows"
         self._path = self._directory / name
         self._file = WholeFile(self._path, "xb")
         self.parts[name] = 0

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -93,6 +94,15 @@ class TransportContract(ABC):
             assert ":" in line.transport.identity()
             await line.transport.aclose()
             assert not line.transport.is_open
+
+    async def test_its_descriptor_is_there_while_it_is_open_if_there_is_any(self) -> None:
+        async with self.line() as line:
+            assert line.transport.descriptor is None
+            await line.transport.open(Listener(), 5)
+            descriptor = line.transport.descriptor
+            assert descriptor is None or os.fstat(descriptor)
+            await line.transport.aclose()
+            assert line.transport.descriptor is None
 
     async def test_closing_twice_is_closing_once_and_nobody_is_told(self) -> None:
         async with self.line() as line:

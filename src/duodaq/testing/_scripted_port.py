@@ -56,6 +56,10 @@ class ScriptedTransport:
     def is_open(self) -> bool:
         return self._receiver is not None
 
+    @property
+    def descriptor(self) -> None:
+        return None
+
     def identity(self) -> str:
         return f"scripted:{self.name}"
 

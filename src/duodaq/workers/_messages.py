@@ -304,13 +304,9 @@ class Item(Message, frozen=True, tag="I"):
 
 
 class Batch(Message, frozen=True, tag="N"):
-    """A record batch: as an Arrow IPC message, its schema under a number and sent with its first; or, if `blob` says
-    where, as an Arrow stream in the ring.
-    """
+    """A record batch as an Arrow stream: here, or, if `blob` says where, in the ring."""
 
-    schema: int
     body: bytes = b""
-    new_schema: bytes | None = None
     blob: BlobRef | None = None
 
 

@@ -308,9 +308,8 @@ def _redirect(output: int) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
-    for name, descriptor in (("stdout", 1), ("stderr", 2)):  # anew: the old ones may think that they write to a file
-        stream = open(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115  it is for as long as the process lives
-        setattr(sys, name, stream)
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - for as long as the process lives
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - as above
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -6,7 +6,6 @@ from rich.table import Table
 
 from duodaq.cli._report import plain_table
 from duodaq.cli.demo._table import Bench
-from duodaq.sim import pvcam
 
 Ledgers = dict[str, Any]
 
@@ -50,7 +49,7 @@ def recorded(ledgers: Ledgers, stream: str) -> int:
 
 
 def _sent(bench: Bench) -> dict[str, tuple[str, int]]:
-    camera = next(iter(pvcam.camera_report().values()))
+    camera = next(counts for counts in bench.table.counts().values() if "frame" in counts["produced"])
     return {
         "meter.power": ("Newport 1830-C", bench.meter.report()["produced"]["D"]),
         "dmm.reference": ("HP 34401A", bench.dmm.report()["produced"]["reading"]),

@@ -8,7 +8,6 @@ from pathlib import Path
 from string import Template
 
 from duodaq import sim
-from duodaq.sim import pvcam
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +37,8 @@ def set_up(directory: Path, name: str, seed: int) -> Generator[Bench]:
             "dmm": launch("scpi-dmm", tcp=True, model="34401A"),
             "shutter": launch("shutter"),
         }
-        pvcam.install(table=table.address, seed=seed)
-        stack.callback(pvcam.uninstall)
         addresses = {key: instrument.address for key, instrument in instruments.items()}
         lab_file = directory / "lab.toml"
         template = Template((files("duodaq.cli.demo") / "lab.toml").read_text())
-        lab_file.write_text(template.substitute(addresses, name=name))
+        lab_file.write_text(template.substitute(addresses, name=name, table=table.address, seed=seed))
         yield Bench(table, lab_file=lab_file, **instruments)

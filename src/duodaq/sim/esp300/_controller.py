@@ -275,8 +275,6 @@ class Esp300Simulator:
             self._errors.add(err.PARAMETER_MISSING, now_s)
         elif word in grammar.HEXADECIMAL:
             self._hexadecimal[axis.number][word] = int(command.argument.rstrip("H"), 16)
-        elif command.argument.endswith("H") or command.argument in "+-":
-            self._errors.add(axis.number * 100 + err.AXIS_PARAMETER, now_s)
         else:
             self._tell_number(word, _first(command.argument), axis, now_s)
 
@@ -297,7 +295,7 @@ class Esp300Simulator:
             self._errors.add(err.COMMAND_NOT_ALLOWED, now_s)
 
     def _home(self, command: Command, axis: Axis, now_s: float) -> None:
-        mode = _first(command.argument) if command.argument not in ("", "+", "-") else 1.0
+        mode = _first(command.argument) if command.argument else 1.0
         if mode not in range(7):
             self._errors.add(axis.number * 100 + err.AXIS_PARAMETER, now_s)
         else:

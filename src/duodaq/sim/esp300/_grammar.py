@@ -38,10 +38,15 @@ AXIS_WORDS = (
 GLOBAL_WORDS = _words("ST AB WS WT TS TX PH TE TB VE ZU ZZ RS SM *IDN")
 WORDS = AXIS_WORDS | GLOBAL_WORDS
 MOVING = _words("PA PR MV MT OR")
+_SIGNED = _words("MV MT")
+_BIT_FIELDS = frozenset(HEXADECIMAL) | {"ZZ"}
 
 _UNIT = re.compile(r"(?P<axis>\d*)(?P<word>[A-Z]{2})(?P<rest>.*)")
 _NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(E[-+]?\d+)?"
-_ARGUMENT = re.compile(rf"({_NUMBER}(,{_NUMBER})*|[-+]|[0-9A-F]+H)?")
+_NUMBERS = re.compile(rf"({_NUMBER}(,{_NUMBER})*)?")
+_BITS = re.compile(r"([0-9A-F]+H?)?")
+_LARGEST = 1e12
+"""More than the 2E9 counts of any axis in the smallest unit: what is larger is a slip and out of range everywhere."""
 
 
 class Command(NamedTuple):
@@ -52,7 +57,7 @@ class Command(NamedTuple):
     argument: str = ""
     query: bool = False
     malformed: bool = False
-    """What follows the word is no parameter."""
+    """What follows the word is no parameter of it."""
     mixed: bool = False
     """There is another command in the middle of it: two lines got into each other."""
 
@@ -85,9 +90,19 @@ def _parse_unit(unit: str) -> Command:
     axis = int(match["axis"]) if match["axis"] else None
     if rest == "?":
         return Command(word, axis, query=True)
-    if _ARGUMENT.fullmatch(rest) is None:
+    if not _is_parameter(word, rest):
         return Command(word, axis, rest, malformed=True, mixed=_hides_a_word(rest))
     return Command(word, axis, rest, query=not rest and word in BARE_QUERIES)
+
+
+def _is_parameter(word: str, text: str) -> bool:
+    if word in _BIT_FIELDS:
+        return _BITS.fullmatch(text) is not None
+    if word in _SIGNED and text in ("+", "-"):
+        return True
+    if _NUMBERS.fullmatch(text) is None:
+        return False
+    return not text or all(abs(float(number)) <= _LARGEST for number in text.split(","))
 
 
 def _hides_a_word(text: str) -> bool:

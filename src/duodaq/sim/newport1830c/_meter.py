@@ -26,6 +26,8 @@ _ATTENUATION = 1000.0
 _RESOLUTION = 1 / 20000
 _SAMPLES = {1: 16, 2: 4, 3: 1}
 _POWER_UP_S = 0.5
+_SAMPLE_S = 0.05
+"""Of the right size, not measured; a reading is made of as many samples as the filter averages."""
 _COMMAND = re.compile(r"([A-Z])S?(\?|[+-]?\d*)")
 _TWO_COMMANDS = re.compile(r"[A-Z](\?|\d+).*[A-Z]")
 _LIMITS = {
@@ -90,6 +92,7 @@ class Newport1830CSimulator:
         self._zero_w = 0.0
         self._reference_w = 1e-3
         self._held_w: float | None = None
+        self._cleared_s = now_s
         self._busy_until_s = now_s + _POWER_UP_S if self.paced else now_s
 
     def feed(self, data: bytes, now_s: float, client: int = 0, pending: int = 0) -> list[Reply]:
@@ -145,6 +148,7 @@ class Newport1830CSimulator:
         if letter == "D":
             return self._reading()
         if letter == "Q":
+            self._notice(now_s)
             return str(int(self._status | (Status.BUSY if now_s < self._busy_until_s else Status(0))))
         if letter == "W":
             return f"{self._set['W']:04d}"
@@ -169,6 +173,7 @@ class Newport1830CSimulator:
         match letter:
             case "C":
                 self._status &= Status.MESSAGE_AVAILABLE
+                self._cleared_s = now_s
             case "S":
                 self._reference_w = self._measure_w()
             case "O":
@@ -180,8 +185,14 @@ class Newport1830CSimulator:
         light_w = self._table.power_w(_SAMPLES[self._set["F"]])
         return light_w * LASER_NM / self._set["W"] - self._zero_w
 
-    def _reading(self) -> str:
-        watts = self._measure_w() if self._held_w is None else self._held_w
+    def _notice(self, now_s: float) -> None:
+        """It measures unasked: what the first reading after a clear says of the light is in the status by now."""
+        period_s = _SAMPLE_S * _SAMPLES[self._set["F"]] if self.paced else 0.0
+        if self._set["G"] and not self._status & Status.READ_DONE and now_s > self._cleared_s + period_s:
+            self._within_reach(self._measure_w())
+
+    def _within_reach(self, watts: float) -> tuple[float, float]:
+        """What the detector and the range make of this light, and the range's full scale; the status says so."""
         limit_w = _SATURATION_W * (_ATTENUATION if self._set["A"] else 1.0)
         if watts > limit_w:
             self._status |= Status.SATURATED
@@ -190,8 +201,12 @@ class Newport1830CSimulator:
         if abs(watts) > full_scale_w:
             self._status |= Status.OVER_RANGE
             watts = full_scale_w if watts > 0 else -full_scale_w
-        step_w = full_scale_w * _RESOLUTION
         self._status |= Status.READ_DONE
+        return watts, full_scale_w
+
+    def _reading(self) -> str:
+        watts, full_scale_w = self._within_reach(self._measure_w() if self._held_w is None else self._held_w)
+        step_w = full_scale_w * _RESOLUTION
         return self._in_units(round(watts / step_w) * step_w, full_scale_w)
 
     def _full_scale_w(self, watts: float) -> float:

@@ -61,11 +61,13 @@ class SimCamera:
         """Prepare an acquisition; returns the bytes of one frame.
 
         Raises:
-            PvcamError: A region, mode or exposure that this camera does not have, or one is under way.
+            PvcamError: A region, mode or number of frames that this camera does not have, or one is under way.
             MemoryError: The buffer would be larger than PVCAM can have.
         """
         if self._is_acquiring():
             raise PvcamError("The acquisition is already in progress")
+        if slots < 1:
+            raise PvcamError("The number of frames is invalid")
         if live and self.knobs.start_error is not None:
             raise PvcamError(f"Failed to set up circular buffer acquisition ({self.knobs.start_error})")
         for region in regions:

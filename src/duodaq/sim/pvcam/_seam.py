@@ -45,6 +45,8 @@ FUNCTIONS = (
     "sw_trigger",
 )
 _UINT16_TYPENUM = 4
+_UNS16, _UNS32 = 0xFFFF, 0xFFFFFFFF
+"""What the wrapper leaves of the numbers it is given: it parses them as unsigned without looking at their size."""
 _MONO16 = 0
 _ROI_TIMESTAMPS = 1
 
@@ -155,12 +157,13 @@ class Seam:
     def setup_live(self, handle: int, rois: list[Any], exposure: int, mode: int, frames: int, path: str | None) -> int:
         _require_whole(handle, exposure, mode, frames)
         camera, regions = self._open(handle), _regions(rois)
-        return _pvcam(camera.set_up, regions, exposure, mode, slots=frames, live=True, path=path)
+        slots = frames & _UNS32
+        return _pvcam(camera.set_up, regions, exposure & _UNS32, mode, slots=slots, live=True, path=path)
 
     def setup_seq(self, handle: int, rois: list[Any], exposure: int, mode: int, frames: int) -> int:
         _require_whole(handle, exposure, mode, frames)
         camera, regions = self._open(handle), _regions(rois)
-        return _pvcam(camera.set_up, regions, exposure, mode, slots=frames, live=False)
+        return _pvcam(camera.set_up, regions, exposure & _UNS32, mode, slots=frames & _UNS16, live=False)
 
     def start_set_live(self, handle: int) -> None:
         _pvcam(self._mapped(handle).start)

@@ -10,6 +10,7 @@ from duodaq.sim.scpi._grammar import Block, Expression, Number, Param, Text, Wor
 __all__ = ["Args", "keyword_forms", "matches", "scale"]
 
 _PREFIXES = {"G": 1e9, "MA": 1e6, "K": 1e3, "": 1.0, "M": 1e-3, "U": 1e-6, "N": 1e-9, "P": 1e-12, "F": 1e-15}
+_ROUNDS_TO_ZERO = 0.5
 _MEGA_UNITS = ("OHM", "HZ")  # SCPI-99 7.2: M is mega before these two, milli elsewhere
 
 
@@ -99,7 +100,7 @@ class Args:
         """ON, OFF, or a number that rounds to zero or not."""
         param = self._next()
         if isinstance(param, Number):
-            return bool(round(scale(param, "")))
+            return abs(scale(param, "")) > _ROUNDS_TO_ZERO
         if not isinstance(param, Word):
             raise ScpiFault(-104)
         if param.text not in ("ON", "OFF"):

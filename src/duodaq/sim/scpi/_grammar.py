@@ -308,6 +308,8 @@ def _read_block(message: bytes, at: int) -> tuple[Param, int]:
             return Number(float(int(match[2], _RADIX[match[1].decode().upper()]))), match.end()
         except ValueError:
             raise ScpiFault(-121) from None
+        except OverflowError:
+            raise ScpiFault(-222) from None
     if message[at + 1 : at + 2] == b"0":
         return Block(message[at + 2 :]), len(message)
     size = _block_size(message, at)

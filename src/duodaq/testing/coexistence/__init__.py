@@ -5,7 +5,7 @@ Each is ``async def test_…(bench: Bench)``. One by itself: ``python -m duodaq.
 `proves`; the sabotages in `_sabotages` prove that it can fail.
 """
 
-from duodaq.testing.coexistence._bench import MODES, Bench, Mode, outcome, until
+from duodaq.testing.coexistence._bench import MODES, Bench, Mode, mode_named, outcome, until
 from duodaq.testing.coexistence._imitation import FlagAndQueue, imitating
 from duodaq.testing.coexistence._proof import FeatureFailure, proves
 from duodaq.testing.coexistence._sabotage import SABOTAGES, Sabotage, load_sabotages, sabotage
@@ -36,6 +36,7 @@ __all__ = [
     "Sabotage",
     "imitating",
     "load_sabotages",
+    "mode_named",
     "outcome",
     "proves",
     "sabotage",

@@ -1,6 +1,9 @@
 """Runs one coexistence test by itself, sabotaged or with an imitation if asked, and prints the verdict as one line.
 
-    python -m duodaq.testing.coexistence TEST [--mode inline|thread] [--sabotage NAME] [--imitate v2|v4]
+    python -m duodaq.testing.coexistence TEST [--mode MODE] [--sabotage NAME] [--imitate v2|v4]
+
+MODE is a kind of worker for both runtimes (inline, thread), or one for each (thread+inline: V2 in a thread, V4
+inline). A sabotage is applied here and in every worker process that is made.
 
 The verdict is JSON: {"test", "mode", "passed", "feature", "error"}; exit code 0 if it passed, 1 if it failed.
 """
@@ -15,17 +18,16 @@ import sys
 import traceback
 
 from duodaq.testing import LeakWatch, coexistence
-from duodaq.testing.coexistence._bench import MODES, Bench
+from duodaq.testing.coexistence._bench import Bench, mode_named
 from duodaq.testing.coexistence._imitation import imitating
 from duodaq.testing.coexistence._proof import FeatureFailure
-from duodaq.testing.coexistence._sabotage import SABOTAGES, load_sabotages
+from duodaq.testing.coexistence._sabotage import SABOTAGES, load_sabotages, sabotage_everything
 
 LIMIT_S = 60.0
 
 
 async def _run(test: str, mode: str, imitate: str | None) -> None:
-    chosen = next(m for m in MODES if m.name == mode)
-    async with asyncio.timeout(LIMIT_S), Bench(chosen, imitating(imitate)) as bench:
+    async with asyncio.timeout(LIMIT_S), Bench(mode_named(mode), imitating(imitate)) as bench:
         await getattr(coexistence, test)(bench)
 
 
@@ -33,12 +35,12 @@ def main() -> None:
     load_sabotages()
     parser = argparse.ArgumentParser(prog="python -m duodaq.testing.coexistence")
     parser.add_argument("test", choices=[t.__name__ for t in coexistence.TWELVE])
-    parser.add_argument("--mode", choices=[m.name for m in MODES], default="inline")
+    parser.add_argument("--mode", default="inline")
     parser.add_argument("--sabotage", choices=sorted(SABOTAGES))
     parser.add_argument("--imitate", choices=["v2", "v4"])
     given = parser.parse_args()
     if given.sabotage:
-        SABOTAGES[given.sabotage].apply()
+        sabotage_everything(given.sabotage)
     LeakWatch()  # has libraries open now, outside any loop, what they open once and never close
     verdict: dict[str, object] = {"test": given.test, "mode": given.mode, "passed": True, "feature": "", "error": ""}
     try:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import tempfile
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -19,12 +21,14 @@ from duodaq.model import (
     PortDefinition,
     RuntimeDefinition,
 )
+from duodaq.testing.coexistence._evidence import Evidence, Gate
+from duodaq.testing.coexistence._within import forget_parts, make_v2, make_v4
 from duodaq.v4.instruments import InstrumentActor
 
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """Where the two runtimes run."""
+    """Where the two runtimes run: each "inline", in a "thread" or in a "process" of its own."""
 
     name: str
     v2: str
@@ -34,22 +38,31 @@ class Mode:
         return self.name
 
 
-MODES = (Mode("inline", "inline", "inline"), Mode("thread", "thread", "thread"))
+MODES = (Mode("inline", "inline", "inline"), Mode("thread", "thread", "thread"), Mode("process", "process", "process"))
+"""Those in which all twelve are run."""
+
+
+def mode_named(name: str) -> Mode:
+    """The mode called so: a kind of worker for both runtimes, or two as ``"V2+V4"`` (``"process+inline"``)."""
+    v2, _, v4 = name.partition("+")
+    return Mode(name, v2, v4 or v2)
 
 
 @dataclass
 class Bench:
     """What a coexistence test stands on: real simulators at real ptys and sockets, and a manager over both runtimes.
 
-    Simulators and managers made here end with it, in reverse order, whatever the test did.
+    Simulators and managers made here end with it, in reverse order, whatever the test did; so does its directory, with
+    the evidence that drivers and actors leave there.
     """
 
     mode: Mode
-    factories: Factories = field(default_factory=Factories)
+    factories: Factories = field(default_factory=lambda: Factories(make_v2, make_v4))
     _children: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _managers: list[DualRuntimeManager] = field(default_factory=list[DualRuntimeManager])
     _table: sim.TableProcess | None = None
     _table_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _directory: str = ""
 
     async def __aenter__(self) -> Bench:
         return self
@@ -62,7 +75,33 @@ class Bench:
                 if manager.state is not ManagerState.STOPPED:
                     await manager.shutdown(3.0)
         finally:
+            forget_parts()
             await asyncio.to_thread(self._children.close)
+
+    @property
+    def directory(self) -> str:
+        """Where the files of this test are."""
+        if not self._directory:
+            made = tempfile.TemporaryDirectory(prefix="duodaq-coexistence-", ignore_cleanup_errors=True)
+            self._directory = self._children.enter_context(made)
+        return self._directory
+
+    def room(self, name: str) -> str:
+        """A directory in it, for those who leave more than one file."""
+        path = os.path.join(self.directory, name)
+        os.makedirs(path, exist_ok=True)
+        return path
+
+    def evidence(self, name: str) -> Evidence:
+        """What instruments of the test note for it, from wherever they live."""
+        return Evidence(os.path.join(self.directory, f"{name}.jsonl"))
+
+    def gate(self, name: str, *, is_open: bool = False) -> Gate:
+        """What instruments of the test wait for, wherever they live."""
+        gate = Gate(os.path.join(self.directory, f"{name}.gate"))
+        if is_open:
+            gate.open()
+        return gate
 
     async def table(self) -> sim.TableProcess:
         """The optical table under all simulators of this bench."""

@@ -12,13 +12,14 @@ from duodaq.bridge import Bridge
 from duodaq.clock import Deadline, monotonic_s, pause
 from duodaq.dataplane import Ledger, Policy, Subscription
 from duodaq.dual import DualRuntimeManager
-from duodaq.model import Execute, ReadChannel
+from duodaq.model import ReadChannel
 from duodaq.sim import SimProcess
 from duodaq.testing.coexistence._bench import Bench, outcome, until
-from duodaq.testing.coexistence._endpoints import Heard, Tap, listening_actor, listening_class, meter
+from duodaq.testing.coexistence._endpoints import Chart, Heard, meter
 from duodaq.testing.coexistence._proof import proves
+from duodaq.testing.coexistence._relay import carried_to_v2, carried_to_v4, listener
 
-READINGS = 150
+READINGS = 400
 _ROOM = 4
 _SLOW = 8
 
@@ -27,31 +28,27 @@ async def test_bidirectional_communication_channel(bench: Bench) -> None:
     """Real end points, both directions at once; a lossless reader slows the device; what is dropped is counted."""
     meter_sim, stage_sim = await bench.simulator("newport1830c"), await bench.simulator("esp300")
     (await bench.table()).set_shutter(True)
-    tap, v2_heard, v4_heard = Tap(), Heard(), Heard()
-    listener = listening_actor(v4_heard, "meter.power", capacity=_ROOM, policy=Policy.BLOCK)
-    chart = listening_class(v2_heard, tap, capacity=_ROOM, policy=Policy.BLOCK)
+    v2_heard, v4_heard = (Heard(bench.evidence(name), bench.gate(name)) for name in ("chart", "listener"))
     manager = bench.manager(
-        [meter([]), bench.stage(), bench.own_class("chart", chart), bench.own_actor("listener", listener)],
+        [
+            meter(bench.evidence("meter")),
+            bench.stage(),
+            bench.own_class("chart", Chart, args=v2_heard.args),
+            listener(bench, v4_heard, "meter.power", capacity=_ROOM, policy=Policy.BLOCK),
+        ],
         [bench.serial_port("meter", meter_sim, "newport1830c"), bench.serial_port("stage", stage_sim, "esp300")],
     )
     lossless: dict[str, Any] = {"capacity": 2 * _ROOM, "policy": Policy.BLOCK, "rows": _ROOM}
     manager.bridge = Bridge(manager.v2_data, manager.v4_data, **lossless)
-    tap.v2_data = manager.v2_data
-    await manager.start()
-    devices = Devices(meter_sim, stage_sim)
-    slow_v2 = manager.v2_data.subscribe("slow", capacity=_SLOW, accepts=lambda m: m.instrument == "meter")
-    slow_v4 = manager.v4_data.subscribe("slow", capacity=_SLOW, streams=["stage.x"])
-
-    listening = asyncio.ensure_future(outcome(manager.command("chart", Execute("listen"), 30.0)))
-    pumping = [
-        asyncio.ensure_future(_pump(manager, *source)) for source in (("meter", "power"), ("stage", "x.position"))
-    ]
-    await _check_back_pressure(devices, v2_heard, v4_heard)
-    await asyncio.wait(pumping, timeout=20.0)
-    told = [task.result() if task.done() else [] for task in pumping]
-    await until(lambda: len(v4_heard) >= READINGS and len(v2_heard) >= 2 * READINGS, 2.0)
-    v2_heard.ended.set()
-    await asyncio.wait({listening}, timeout=2.0)
+    async with (
+        carried_to_v2(bench, manager, v2_heard, capacity=_ROOM, policy=Policy.BLOCK),
+        carried_to_v4(bench, manager, v4_heard, "meter.power", capacity=_ROOM, policy=Policy.BLOCK),
+    ):
+        await manager.start()
+        devices = Devices(meter_sim, stage_sim)
+        slow_v2 = manager.v2_data.subscribe("slow", capacity=_SLOW, accepts=lambda m: m.instrument == "meter")
+        slow_v4 = manager.v4_data.subscribe("slow", capacity=_SLOW, streams=["stage.x"])
+        told = await _pump_both(manager, devices, v2_heard, v4_heard)
 
     counts = devices.counts()
     positions = v2_heard.of("stage.x.position")
@@ -80,6 +77,19 @@ class Devices:
         return powers, positions
 
 
+async def _pump_both(
+    manager: DualRuntimeManager, devices: Devices, v2_heard: Heard, v4_heard: Heard
+) -> list[list[Any]]:
+    """Readings on both sides at once, until all have arrived; what the callers of each side were given."""
+    pumping = [
+        asyncio.ensure_future(_pump(manager, *source)) for source in (("meter", "power"), ("stage", "x.position"))
+    ]
+    await _check_back_pressure(devices, v2_heard, v4_heard)
+    await asyncio.wait(pumping, timeout=20.0)
+    await until(lambda: len(v4_heard) >= READINGS and len(v2_heard) >= 2 * READINGS, 2.0)
+    return [task.result() if task.done() else [] for task in pumping]
+
+
 async def _pump(manager: DualRuntimeManager, instrument: str, channel: str) -> list[Any]:
     """One reading after the other; what each caller was given."""
     return [await outcome(manager.command(instrument, ReadChannel(channel), 20.0)) for _ in range(READINGS)]
@@ -94,8 +104,8 @@ async def _check_back_pressure(devices: Devices, v2_heard: Heard, v4_heard: Hear
         if now != counts:
             counts, since_s = now, monotonic_s()
     resting = monotonic_s() - since_s >= 0.25
-    v2_heard.opened.set()
-    v4_heard.opened.set()
+    v2_heard.opened.open()
+    v4_heard.opened.open()
     held = all(0 < count < READINGS // 2 for count in counts)
     proves("back-pressure", resting and held, "full end points slow the devices", asked=counts, of=READINGS)
 

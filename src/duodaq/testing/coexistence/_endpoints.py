@@ -1,4 +1,4 @@
-"""Real instruments and listeners for the tests of data, concurrency and communication.
+"""Real instruments and end points for the tests of data, concurrency and communication.
 
 Classes for V2 are plain blocking code over a serial object, as a lab would write it; those for V4 are actors. What they
 note is the test's own knowledge of what the device said and of what arrived, outside the runtimes under test.
@@ -6,16 +6,20 @@ note is the test's own knowledge of what the device said and of what arrived, ou
 
 from __future__ import annotations
 
-import threading
-from typing import Any, NamedTuple
+import hashlib
+from typing import Any, ClassVar, NamedTuple
 
+import msgspec
+import numpy as np
 import pyarrow as pa
 
-from duodaq.clock import pause, utc_ns
-from duodaq.dataplane import Hub, Policy, Subscription
+from duodaq.clock import utc_ns
+from duodaq.dataplane import Policy, Subscription
 from duodaq.errors import StoppedError
-from duodaq.model import InstrumentDefinition, Measurement, PollDefinition, Scalar
-from duodaq.schema import scalars_of, stream_of
+from duodaq.model import Image, InstrumentDefinition, PollDefinition
+from duodaq.schema import scalars_of
+from duodaq.testing.coexistence._evidence import Evidence, Gate
+from duodaq.v4 import handler
 from duodaq.v4.instruments import InstrumentActor
 
 PATIENCE_S = 5.0
@@ -29,139 +33,207 @@ class Reading(NamedTuple):
     after_ns: int
 
 
-def meter_class(said: list[Reading]) -> type:
-    """A lab's own class for the 1830-C, which notes in `said` every reading that the device gave it."""
+class Meter:
+    """A lab's own class for the 1830-C, which notes every reading that the device gave it."""
 
-    class Meter:
-        def __init__(self, serial: Any) -> None:
-            self.serial = serial
+    def __init__(self, serial: Any, evidence: str) -> None:
+        self.serial = serial
+        self.evidence = Evidence(evidence)
 
-        def read(self) -> float:
-            before_ns = utc_ns()
-            self.serial.write(b"D?\n")
-            value = float(self.serial.readline())
-            said.append(Reading(value, before_ns, utc_ns()))
-            return value
+    def read(self) -> float:
+        """The power in W."""
+        before_ns = utc_ns()
+        self.serial.write(b"D?\n")
+        value = float(self.serial.readline())
+        self.evidence.note("said", value=value, before_ns=before_ns, after_ns=utc_ns())
+        return value
 
-        @property
-        def wavelength(self) -> int:
-            self.serial.write(b"W?\n")
-            return int(self.serial.readline())
+    @property
+    def wavelength(self) -> int:
+        """The wavelength in nm that it is set to."""
+        self.serial.write(b"W?\n")
+        return int(self.serial.readline())
 
-        @wavelength.setter
-        def wavelength(self, wavelength_nm: int) -> None:
-            self.serial.write(b"W%d\n" % wavelength_nm)
-
-    return Meter
+    @wavelength.setter
+    def wavelength(self, wavelength_nm: int) -> None:
+        self.serial.write(b"W%d\n" % wavelength_nm)
 
 
-def meter(said: list[Reading], every_s: float = 0.002, **options: Any) -> InstrumentDefinition:
+def meter(evidence: Evidence, every_s: float = 0.002, **options: Any) -> InstrumentDefinition:
     """V2's power meter on port "meter", channel "power" in W; it acquires when asked to."""
     polls = (PollDefinition("power", every_s, "W", call="read"),)
-    return InstrumentDefinition(
-        "meter", "v2", meter_class(said), port="meter", polls=polls, options={"acquire": False}, **options
-    )
+    args, chosen = {"evidence": evidence.path}, {"acquire": False}
+    return InstrumentDefinition("meter", "v2", Meter, port="meter", polls=polls, args=args, options=chosen, **options)
+
+
+def readings_in(evidence: Evidence) -> list[Reading]:
+    """What the device of a `Meter` said, in order."""
+    return [Reading(note["value"], note["before_ns"], note["after_ns"]) for note in evidence.read("said")]
+
+
+class Arrival(NamedTuple):
+    """One measurement as it came to an end point.
+
+    Of a frame, `value` is a digest of its pixels, and `address` where they lay in the end point's process.
+    """
+
+    instrument: str
+    channel: str
+    unit: str
+    t_ns: int
+    sequence: int
+    value: Any
+    frame_number: int | None = None
+    address: int | None = None
 
 
 class Heard:
-    """What an end point got, in the order of arrival; from any thread."""
+    """What an end point got, in the order of arrival, by its own notes; with `opened` it begins to take."""
 
-    def __init__(self) -> None:
-        self.items: list[Any] = []
-        self.arrived_ns: list[int] = []
-        self.missed = 0
-        self.opened = threading.Event()
-        self.ended = threading.Event()
+    def __init__(self, evidence: Evidence, opened: Gate) -> None:
+        self.evidence = evidence
+        self.opened = opened
 
-    def add(self, *items: Any) -> None:
-        self.items.extend(items)
-        self.arrived_ns.append(utc_ns())
+    @property
+    def args(self) -> dict[str, Any]:
+        """What its end point is constructed with."""
+        return {"evidence": self.evidence.path, "opened": self.opened.path}
+
+    @property
+    def items(self) -> list[Arrival]:
+        return [Arrival(**row) for note in self.evidence.read("arrived") for row in note["rows"]]
+
+    @property
+    def arrived_ns(self) -> list[int]:
+        return [note.t_ns for note in self.evidence.read("arrived")]
+
+    @property
+    def missed(self) -> int:
+        """How many it was told that it had missed."""
+        return sum(note["count"] for note in self.evidence.read("missed"))
+
+    def note_missed(self, count: int) -> None:
+        """Its subscription says that it has missed so many."""
+        if count:
+            self.evidence.note("missed", count=count)
 
     def __len__(self) -> int:
-        return len(self.items)
+        return sum(len(note["rows"]) for note in self.evidence.read("arrived"))
 
-    def of(self, stream: str) -> list[Any]:
+    def of(self, stream: str) -> list[Arrival]:
         """The measurements of one stream, as they came."""
         instrument, _, channel = stream.partition(".")
         return [m for m in self.items if (m.instrument, m.channel) == (instrument, channel)]
 
 
-def listening_actor(heard: Heard, *streams: str, capacity: int = 65536, policy: Policy = Policy.DROP_OLDEST) -> type:
-    """A V4 actor that listens to scalar streams of its publisher from its start to its stop.
+class EndPoint:
+    """Notes what comes, once it is open."""
 
-    With `heard.opened` it begins to take; until then everything waits in its subscription.
+    def __init__(self, evidence: str, opened: str) -> None:
+        self.evidence = Evidence(evidence)
+        self.opened = Gate(opened)
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Note measurements that came together."""
+        self.evidence.note("arrived", rows=[_without_pixels(row) for row in rows])
+
+
+def row_of(measurement: Any, *, by_value: bool = False) -> dict[str, Any]:
+    """A measurement as plain values, for a command to carry; the pixels of a frame stay where they are, or (with
+    `by_value`, where the command leaves the process) become bytes.
+    """
+    row = {name: getattr(measurement, name) for name in ("instrument", "channel", "unit", "t_ns", "sequence")}
+    if isinstance(measurement, Image):
+        row["frame_number"] = (measurement.metadata or {}).get("frame_number")
+        row["pixels"] = measurement.pixels.tobytes() if by_value else measurement.pixels
+    else:
+        row["value"] = measurement.value
+    return row
+
+
+def digest(pixels: np.ndarray[Any, Any]) -> str:
+    """What stands for the pixels of a frame where they are compared."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def address_of(pixels: np.ndarray[Any, Any]) -> int:
+    """Where in this process the pixels lie."""
+    return int(pixels.__array_interface__["data"][0])
+
+
+def _without_pixels(row: dict[str, Any]) -> dict[str, Any]:
+    if "pixels" not in row:
+        return row
+    facts = dict(row)
+    pixels = facts.pop("pixels")
+    if isinstance(pixels, bytes):
+        return {**facts, "value": hashlib.sha256(pixels).hexdigest()}
+    return {**facts, "value": digest(pixels), "address": address_of(pixels)}
+
+
+class Take(msgspec.Struct, frozen=True):
+    """Take measurements, given as `row_of` gives them."""
+
+    rows: list[dict[str, Any]]
+
+
+class ListeningActor(InstrumentActor):
+    """A V4 end point. It listens to the `streams` of its publisher that its args name, from its start to its stop; or
+    it takes what it is handed.
     """
 
-    class Listener(InstrumentActor):
-        async def connect(self) -> None:
-            name = f"{self.definition.id} listens"
-            self.rows = self.context.publisher.subscribe(name, streams=streams, capacity=capacity, policy=policy)
+    operations: ClassVar = {"take": Take}
+
+    async def connect(self) -> None:
+        """Join the publisher, if there are streams to listen to."""
+        args = self.definition.args
+        self.end_point = EndPoint(args["evidence"], args["opened"])
+        self.rows: Subscription[pa.RecordBatch] | None = None
+        if args.get("streams"):
+            self.rows = self.context.publisher.subscribe(
+                f"{self.definition.id} listens",
+                streams=args["streams"],
+                capacity=args.get("capacity", 65536),
+                policy=Policy(args.get("policy", Policy.DROP_OLDEST.value)),
+            )
             self.run_beside(self._listen(self.rows))
 
-        async def disconnect(self) -> None:
+    async def disconnect(self) -> None:
+        """Leave the publisher."""
+        if self.rows is not None:
             self.rows.close()
 
-        async def _listen(self, rows: Subscription[pa.RecordBatch]) -> None:
-            while not heard.opened.is_set():
-                await pause(0.005)
-            while True:
-                try:
-                    batch = await rows.get()
-                except StoppedError:
-                    return
-                heard.missed += rows.take_missed()
-                heard.add(*scalars_of(batch))
+    @handler(Take)
+    async def take(self, message: Take) -> None:
+        """Note measurements, once it is open."""
+        await self.end_point.opened.reached(PATIENCE_S)
+        self.end_point.add(message.rows)
 
-    return Listener
-
-
-class Tap:
-    """What a V2 class of the test is connected to, known only once the manager is there."""
-
-    def __init__(self) -> None:
-        self.v2_data: Hub[Measurement] | None = None
-        self.table: Any = None
+    async def _listen(self, rows: Subscription[pa.RecordBatch]) -> None:
+        await self.end_point.opened.reached()
+        while True:
+            try:
+                batch = await rows.get()
+            except StoppedError:
+                return
+            missed = rows.take_missed()
+            if missed:
+                self.end_point.evidence.note("missed", count=missed)
+            self.end_point.add([row_of(scalar) for scalar in scalars_of(batch)])
 
 
-def listening_class(heard: Heard, tap: Tap, *, capacity: int = 65536, policy: Policy = Policy.DROP_OLDEST) -> type:
-    """A V2 class that listens to what V4 produced, while its method `listen` runs.
+class Chart:
+    """A V2 end point, a lab's own class: it draws each value that it is handed, once it is open."""
 
-    It joins V2's distributor when it is constructed, and takes nothing before `heard.opened`; `listen` returns how many
-    came, some time after `heard.ended`.
-    """
+    def __init__(self, evidence: str, opened: str) -> None:
+        self.end_point = EndPoint(evidence, opened)
 
-    class Chart:
-        def __init__(self) -> None:
-            assert tap.v2_data is not None
-            self.rows = tap.v2_data.subscribe("chart", capacity=capacity, policy=policy, accepts=_of_v4)
-
-        def listen(self) -> int:
-            heard.opened.wait(PATIENCE_S)
-            while True:
-                try:
-                    heard.add(self.rows.get_blocking(0.02))
-                except TimeoutError:
-                    if heard.ended.is_set():
-                        return len(heard)
-                except StoppedError:
-                    return len(heard)
-                heard.missed += self.rows.take_missed()
-
-        def close(self) -> None:
-            self.rows.close()
-
-    return Chart
-
-
-def _of_v4(measurement: Measurement) -> bool:
-    return measurement.origin == "v4"
+    def take(self, rows: list[dict[str, Any]]) -> None:
+        """Note measurements."""
+        self.end_point.opened.wait(PATIENCE_S)
+        self.end_point.add(rows)
 
 
 def batches_in(subscription: Subscription[pa.RecordBatch]) -> list[pa.RecordBatch]:
     """Everything that waits in `subscription` now."""
     return [subscription.get_nowait() for _ in range(subscription.occupancy)]
-
-
-def scalars_in(batches: list[pa.RecordBatch], stream: str) -> list[Scalar]:
-    """The rows of one scalar stream in `batches`."""
-    return [row for batch in batches if stream_of(batch) == stream for row in scalars_of(batch)]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import ctypes
+import os
+import re
+import signal
 from typing import Any, ClassVar
 
 import msgspec
 
-from duodaq.clock import block
 from duodaq.model import Measurement
+from duodaq.testing.coexistence._evidence import Evidence, Gate
 from duodaq.v4 import handler
 from duodaq.v4.instruments import InstrumentActor, Newport1830C, ReadPower
 
@@ -18,48 +21,84 @@ HANG_S = 20.0
 
 
 class Trouble:
-    """What a fragile instrument is told to suffer, and what it noted."""
+    """What a fragile instrument is told to suffer, and what it notes, by files in one directory."""
 
-    def __init__(self) -> None:
-        self.failing_starts = 0
-        self.starts = 0
-        self.inside = threading.Event()
-        self.freed = threading.Event()
-        self.after_hang: BaseException | None = None
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.evidence = Evidence(os.path.join(directory, "notes"))
+        self.inside, self.freed, self.next_start_fails = (
+            Gate(os.path.join(directory, name)) for name in ("inside", "freed", "next start fails")
+        )
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """What a fragile instrument is constructed with."""
+        return {"trouble": self.directory}
+
+    @property
+    def starts(self) -> int:
+        """How often it was started."""
+        return self.evidence.count("start")
+
+    @property
+    def started_in(self) -> int:
+        """The process in which it was started last."""
+        return self.evidence.read("start")[-1].pid
 
     def start(self) -> None:
         """Called where a driver begins; fails if it is to fail."""
-        self.starts += 1
-        if self.failing_starts:
-            self.failing_starts -= 1
+        self.evidence.note("start")
+        if self.next_start_fails.close():
             raise ConnectionRefusedError("the device does not answer")
 
 
-def fragile_class(trouble: Trouble) -> type:
-    """A blocking class for V2."""
+PERISHING = ("os._exit", "SIGKILL", "SIGSEGV", "loop that holds the GIL")
+"""What only a process of its own survives."""
 
-    class Fragile:
-        def __init__(self, serial: Any) -> None:
-            trouble.start()
-            self.serial = serial
 
-        def read_power(self) -> float:
+def perish(how: str) -> None:
+    """End, or block for ever, the process that calls it."""
+    match how:
+        case "os._exit":
+            os._exit(3)
+        case "SIGKILL":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "SIGSEGV":
+            ctypes.string_at(0)
+        case _:
+            re.match("(a+)+$", "a" * 200 + "b")  # takes 2^200 steps, and the interpreter lets nobody in between
+
+
+class FragileDriver:
+    """A blocking class for V2 that breaks in every way."""
+
+    def __init__(self, serial: Any, trouble: str) -> None:
+        self.trouble = Trouble(trouble)
+        self.trouble.start()
+        self.serial = serial
+
+    def read_power(self) -> float:
+        """One reading from the device."""
+        self.serial.write(POWER)
+        return float(self.serial.readline())
+
+    def fail(self) -> None:
+        """Raise."""
+        raise ZeroDivisionError("a mistake in a driver")
+
+    def hang(self) -> None:
+        """Block until it is freed; then try to write."""
+        self.trouble.inside.open()
+        self.trouble.freed.wait(HANG_S)
+        try:
             self.serial.write(POWER)
-            return float(self.serial.readline())
+        except Exception as error:
+            self.trouble.evidence.note("after hang", error=repr(error))
+            raise
 
-        def fail(self) -> None:
-            raise ZeroDivisionError("a mistake in a driver")
-
-        def hang(self) -> None:
-            trouble.inside.set()
-            block(HANG_S, trouble.freed)
-            try:
-                self.serial.write(POWER)
-            except Exception as error:
-                trouble.after_hang = error
-                raise
-
-    return Fragile
+    def perish(self, how: str) -> None:
+        """Take the whole process along."""
+        perish(how)
 
 
 class Steady:
@@ -106,6 +145,12 @@ class Hang(msgspec.Struct, frozen=True):
     blocking: bool = False
 
 
+class Perish(msgspec.Struct, frozen=True):
+    """End the whole process, in one of the ways of PERISHING."""
+
+    how: str
+
+
 class Witness(Newport1830C):
     """A power meter in V4 that streams, answers pings, and can be told to finish between two readings."""
 
@@ -136,36 +181,44 @@ class Witness(Newport1830C):
         return await super().measure(channel)
 
 
-def fragile_actor(trouble: Trouble) -> type[InstrumentActor]:
-    """An actor for V4."""
+class FragileActor(InstrumentActor):
+    """An actor for V4 that breaks in every way."""
 
-    class Fragile(InstrumentActor):
-        operations: ClassVar = {"read_power": ReadPower, "fail": Fail, "crash": Crash, "hang": Hang}
+    operations: ClassVar = {"read_power": ReadPower, "fail": Fail, "crash": Crash, "hang": Hang, "perish": Perish}
 
-        async def connect(self) -> None:
-            trouble.start()
+    async def connect(self) -> None:
+        """Start, unless it is to fail."""
+        self.trouble = Trouble(self.definition.args["trouble"])
+        self.trouble.start()
 
-        @handler(ReadPower, idempotent=True)
-        async def read_power(self, message: ReadPower) -> float:
-            return float(await self.port.exchange(POWER, holder=self.context.holder))
+    @handler(ReadPower, idempotent=True)
+    async def read_power(self, message: ReadPower) -> float:
+        """One reading from the device."""
+        return float(await self.port.exchange(POWER, holder=self.context.holder))
 
-        @handler(Fail)
-        async def fail(self, message: Fail) -> None:
-            raise ZeroDivisionError("a mistake in an actor")
+    @handler(Fail)
+    async def fail(self, message: Fail) -> None:
+        """Raise."""
+        raise ZeroDivisionError("a mistake in an actor")
 
-        @handler(Crash)
-        async def crash(self, message: Crash) -> None:
-            self.run_beside(_raise(), "crash")
+    @handler(Crash)
+    async def crash(self, message: Crash) -> None:
+        """Raise where nobody waits for it."""
+        self.run_beside(_raise(), "crash")
 
-        @handler(Hang)
-        async def hang(self, message: Hang) -> None:
-            trouble.inside.set()
-            if message.blocking:
-                block(HANG_S, trouble.freed)
-            else:
-                await asyncio.get_running_loop().create_future()
+    @handler(Hang)
+    async def hang(self, message: Hang) -> None:
+        """Wait for ever, or block until it is freed."""
+        self.trouble.inside.open()
+        if message.blocking:
+            self.trouble.freed.wait(HANG_S)
+        else:
+            await asyncio.get_running_loop().create_future()
 
-    return Fragile
+    @handler(Perish)
+    async def perish(self, message: Perish) -> None:
+        """Take the whole process along."""
+        perish(message.how)
 
 
 async def _raise() -> None:

@@ -27,6 +27,7 @@ from duodaq.model import (
     SetParameter,
     may_move,
 )
+from duodaq.testing.coexistence._within import make_v2, make_v4
 
 
 class FlagAndQueue:
@@ -89,12 +90,15 @@ class FlagAndQueue:
 
 def imitating(runtime: str | None) -> Factories:
     """Factories in which `runtime` ("v2", "v4" or None) is an imitation and the other is real."""
-    real = Factories()
+    return Factories(
+        _imitate_v2 if runtime == "v2" else make_v2,
+        _imitate_v4 if runtime == "v4" else make_v4,
+    )
 
-    def v2(parts: RuntimeParts) -> Runtime:
-        return FlagAndQueue("v2", parts)
 
-    def v4(parts: RuntimeParts) -> Runtime:
-        return FlagAndQueue("v4", parts)
+def _imitate_v2(parts: RuntimeParts) -> Runtime:
+    return FlagAndQueue("v2", parts)
 
-    return Factories(v2 if runtime == "v2" else real.v2, v4 if runtime == "v4" else real.v4)
+
+def _imitate_v4(parts: RuntimeParts) -> Runtime:
+    return FlagAndQueue("v4", parts)

@@ -6,7 +6,7 @@ import os
 import select
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -16,7 +16,8 @@ from duodaq.clock import Deadline, block, pause
 from duodaq.errors import DeliveryError
 from duodaq.model import ComponentReport, Outcome
 from duodaq.storage import Recorder, RecordingSummary
-from duodaq.testing.coexistence._endpoints import Reading, meter_class
+from duodaq.testing.coexistence._endpoints import Meter
+from duodaq.testing.coexistence._evidence import Evidence
 from duodaq.v4 import handler
 from duodaq.v4.instruments import InstrumentActor
 
@@ -38,36 +39,31 @@ def ended(name: Any, result: Any) -> Ended:
     return Ended(name, "failed" if isinstance(result, BaseException) else "done", result)
 
 
-def dialling_class(said: list[Reading], dialled: list[int]) -> type:
+class Dialler(Meter):
     """A meter whose wavelength is dialled slowly; notes what the device was really told."""
 
-    base: Any = meter_class(said)
-
-    class Dialler(base):
-        def dial(self, wavelength_nm: int) -> int:
-            block(DIAL_S)
-            dialled.append(wavelength_nm)
-            self.wavelength = wavelength_nm
-            return wavelength_nm
-
-    return Dialler
+    def dial(self, wavelength_nm: int) -> int:
+        """Dial a wavelength."""
+        block(DIAL_S)
+        self.evidence.note("dial", number=wavelength_nm)
+        self.wavelength = wavelength_nm
+        return wavelength_nm
 
 
-def dozing_class(read: list[float]) -> type:
+class Dozer:
     """A driver whose one method goes on for as long as it is let."""
 
-    class Dozer:
-        def __init__(self, serial: Any) -> None:
-            self.serial = serial
+    def __init__(self, serial: Any, evidence: str) -> None:
+        self.serial = serial
+        self.evidence = Evidence(evidence)
 
-        def doze(self, seconds: float) -> None:
-            limit = Deadline(seconds)
-            while not limit.passed:
-                self.serial.write(b"Q?\n")
-                read.append(float(self.serial.readline()))
-                block(0.02)
-
-    return Dozer
+    def doze(self, seconds: float) -> None:
+        """Read the power now and then."""
+        limit = Deadline(seconds)
+        while not limit.passed:
+            self.serial.write(b"Q?\n")
+            self.evidence.note("dozed", power=float(self.serial.readline()))
+            block(0.02)
 
 
 class File(msgspec.Struct, frozen=True):
@@ -76,20 +72,18 @@ class File(msgspec.Struct, frozen=True):
     number: int
 
 
-def filing_actor(filed: list[int]) -> type[InstrumentActor]:
+class Clerk(InstrumentActor):
     """An actor that writes each number it is told into axis 3; notes what it really wrote."""
 
-    class Clerk(InstrumentActor):
-        operations = {"file": File}  # noqa: RUF012 - as the base class has it
+    operations: ClassVar = {"file": File}
 
-        @handler(File, moves=True)
-        async def file(self, message: File) -> int:
-            await pause(DIAL_S)
-            filed.append(message.number)
-            await self.port.exchange(b"3VA%d\r" % message.number, holder=self.context.holder)
-            return message.number
-
-    return Clerk
+    @handler(File, moves=True)
+    async def file(self, message: File) -> int:
+        """Write one number."""
+        await pause(DIAL_S)
+        Evidence(self.definition.args["evidence"]).note("file", number=message.number)
+        await self.port.exchange(b"3VA%d\r" % message.number, holder=self.context.holder)
+        return message.number
 
 
 class Recording:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
-from duodaq.clock import block, monotonic_s, pause
+from duodaq.clock import monotonic_s, pause
 from duodaq.model import (
     ComponentReport,
     Execute,
@@ -17,20 +17,20 @@ from duodaq.model import (
     ReadChannel,
     ShutdownReport,
 )
-from duodaq.testing.coexistence._bench import Bench, outcome, until
+from duodaq.testing.coexistence._bench import Bench, Mode, outcome, until
+from duodaq.testing.coexistence._evidence import Evidence, Gate
+from duodaq.testing.coexistence._meeting import POSITION, POWER, Meeting, MeetingActor, MeetingDriver
 from duodaq.testing.coexistence._proof import proves
 from duodaq.testing.coexistence._witness import Census, Lives, answers_anybody
-from duodaq.v4 import handler
 from duodaq.v4.instruments import Esp300, InstrumentActor
 
-POWER, POSITION = b"D?\n", b"1TP\r"
 _CUT = (Outcome.FORCED, Outcome.LEAKED)
 
 
 async def test_dual_runtime_startup_shutdown(bench: Bench) -> None:
     """Both runtimes have live tasks and open devices after the start and none after; V4 stops before V2, ports last."""
     meter_sim, stage_sim = await asyncio.gather(bench.simulator("newport1830c"), bench.simulator("esp300"))
-    before, lives = Census(), Lives()
+    before, lives = Census(), Lives(bench.evidence("lives"))
     manager = bench.manager(
         [_meter(bench, lives), _stage(bench, lives)],
         [bench.serial_port("meter", meter_sim, "newport1830c"), bench.serial_port("stage", stage_sim, "esp300")],
@@ -48,9 +48,10 @@ async def test_dual_runtime_startup_shutdown(bench: Bench) -> None:
     proves("v4 is live", grew, "its instrument asks its device, when told to and by itself", got=position)
     proves(
         "live tasks",
-        lives.alive == ["thread of v2", "task of v4"],
+        lives.alive == ["task of v4", "thread of v2"] and lives.places() == _expected_places(bench.mode),
         "each works in a place of its own",
         alive=lives.alive,
+        places=lives.places(),
     )
 
     report = await manager.shutdown(5.0)
@@ -58,9 +59,9 @@ async def test_dual_runtime_startup_shutdown(bench: Bench) -> None:
     order = [who for who, _ in lives.closed]
     proves("order", order == ["v4", "v2"], "V4 stopped, then V2", closed=lives.closed)
     proves("ports last", all(answers for _, answers in lives.closed), "the lines still answered", closed=lives.closed)
-    await until(lambda: not (before.left() or lives.alive), 2.0)
-    left = before.left() + lives.alive
-    proves("nothing is left", not left, "no task, thread, descriptor or child", left=left)
+    await until(lambda: not (before.left() or lives.alive or lives.processes), 2.0)
+    left = [*before.left(), *lives.alive, *(f"process {pid}" for pid in lives.processes)]
+    proves("nothing is left", not left, "no task, thread, descriptor, child or worker", left=left)
     asked = meter_sim.report()["exchanges"], stage_sim.report()["exchanges"]
     await pause(0.1)
     silent = asked == (meter_sim.report()["exchanges"], stage_sim.report()["exchanges"])
@@ -73,13 +74,13 @@ async def test_dual_runtime_startup_shutdown(bench: Bench) -> None:
 async def test_shutdown_timeout_enforcement(bench: Bench) -> None:
     """One instrument of each runtime refuses to stop: the budget holds, the report names both, all else is clean."""
     meter_sim, stage_sim = await asyncio.gather(bench.simulator("newport1830c"), bench.simulator("esp300"))
-    lives, free = Lives(), threading.Event()
+    lives, free = Lives(bench.evidence("lives")), bench.gate("free")
     manager = bench.manager(
         [
             _meter(bench, lives),
             _stage(bench, lives),
-            bench.own_class("stuck2", _refusing_class(free), port="meter"),
-            bench.own_actor("stuck4", _refusing_actor(free), port="stage"),
+            bench.own_class("stuck2", RefusingDriver, port="meter", args={"free": free.path}),
+            bench.own_actor("stuck4", RefusingActor, port="stage", args={"free": free.path}),
         ],
         [bench.serial_port("meter", meter_sim, "newport1830c"), bench.serial_port("stage", stage_sim, "esp300")],
     )
@@ -89,7 +90,7 @@ async def test_shutdown_timeout_enforcement(bench: Bench) -> None:
         report = await manager.shutdown(1.5)
         took_s = monotonic_s() - began_s
     finally:
-        free.set()
+        free.open()
 
     proves("budget", took_s <= 1.6, "shutdown kept to its 1.5 s + 100 ms", took_s=took_s)
     proves("names v2", _ended(report, "v2.stuck2") in _CUT, "the report names V2's", report=report)
@@ -106,11 +107,12 @@ async def test_shutdown_timeout_enforcement(bench: Bench) -> None:
 async def test_v2_and_v4_actors_concurrent(bench: Bench) -> None:
     """A barrier that a V2 driver and a V4 actor must both reach while the other is still inside its own method."""
     meter_sim, stage_sim = await asyncio.gather(bench.simulator("newport1830c"), bench.simulator("esp300"))
-    meeting = Meeting()
+    meeting = Meeting(bench.room("meeting"))
+    args = {"meeting": bench.room("meeting")}
     manager = bench.manager(
         [
-            bench.own_class("two", _meeting_class(meeting), port="meter"),
-            bench.own_actor("four", _meeting_actor(meeting), port="stage"),
+            bench.own_class("two", MeetingDriver, port="meter", args=args),
+            bench.own_actor("four", MeetingActor, port="stage", args=args),
         ],
         [bench.serial_port("meter", meter_sim, "newport1830c"), bench.serial_port("stage", stage_sim, "esp300")],
     )
@@ -122,146 +124,98 @@ async def test_v2_and_v4_actors_concurrent(bench: Bench) -> None:
     )
     results: list[Any] = list(await asyncio.gather(*callers))
     proves("overlap", meeting.met, "both were inside at once", results=results)
+    _check_overlap(meeting)
     grew = meter_sim.report()["exchanges"] - heard[0], stage_sim.report()["exchanges"] - heard[1]
     proves("real work", min(grew) > 0, "each asked its own device while inside", grew=grew, results=results)
     proves("own answers", results == ["v2 salt", "v4 pepper"], "each caller got its own answer", results=results)
 
 
-class Meeting:
-    """Two come in, or nobody has met: each waits inside for the other, for a second at most."""
-
-    WAIT_S = 1.0
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._inside: set[str] = set()
-        self.complete = threading.Event()
-
-    @property
-    def met(self) -> bool:
-        """Whether both were inside at the same moment."""
-        return self.complete.is_set()
-
-    def enter(self, who: str) -> None:
-        with self._guard:
-            self._inside.add(who)
-            if len(self._inside) == 2:
-                self.complete.set()
-
-    def leave(self, who: str) -> None:
-        with self._guard:
-            self._inside.discard(who)
+def _check_overlap(meeting: Meeting) -> None:
+    """By their own notes: each came in before the other went out, in a thread of control of its own."""
+    inside = {note["who"]: note for note in meeting.evidence.read("inside")}
+    outside = {note["who"]: note for note in meeting.evidence.read("outside")}
+    complete = set(inside) == set(outside) == {"v2", "v4"}
+    proves("overlap", complete, "both came in and went out again", inside=inside, outside=outside)
+    overlap_ns = min(note.t_ns for note in outside.values()) - max(note.t_ns for note in inside.values())
+    threads = {(note.pid, note.thread) for note in inside.values()}
+    proves("overlap", overlap_ns > 0 and len(threads) == 2, "two at once", overlap_ns=overlap_ns, threads=threads)
 
 
-def _meeting_class(meeting: Meeting) -> type:
-    class Meets:
-        def __init__(self, serial: Any) -> None:
-            self.serial = serial
-
-        def meet(self, token: str) -> str:
-            meeting.enter("v2")
-            block(Meeting.WAIT_S, meeting.complete)
-            self.serial.write(POWER)
-            self.serial.readline()
-            meeting.leave("v2")
-            return f"v2 {token}"
-
-    return Meets
+def _expected_places(mode: Mode) -> dict[str, str]:
+    """Where the instruments live in this mode; a blocking driver never does on the thread of a loop."""
+    return {"v2": "process" if mode.v2 == "process" else "thread", "v4": mode.v4}
 
 
-class Meet:
-    """Wait in the actor until the other side is inside too."""
+class ClosingMeter:
+    """Reads the power over a pyserial-like object, and once more when it is closed."""
 
-    def __init__(self, token: str) -> None:
-        self.token = token
+    def __init__(self, serial: Any, evidence: str) -> None:
+        self.serial = serial
+        self.lives = Lives(Evidence(evidence))
+        self.lives.note_thread("v2")
+
+    def power(self) -> float:
+        """The power in W."""
+        self.serial.write(POWER)
+        return float(self.serial.readline())
+
+    def close(self) -> None:
+        """Read once more, and note whether the line answered."""
+        self.lives.note_closed("v2", _try(self.power))
 
 
-def _meeting_actor(meeting: Meeting) -> type[InstrumentActor]:
-    class Meets(InstrumentActor):
-        operations: ClassVar = {"meet": Meet}
+class ClosingStage(Esp300):
+    """Reads its position ten times a second or more, and once more when it is disconnected."""
 
-        @handler(Meet)
-        async def meet(self, message: Meet) -> str:
-            meeting.enter("v4")
-            await until(lambda: meeting.met, Meeting.WAIT_S)
-            await self.port.exchange(POSITION, holder=self.context.holder)
-            meeting.leave("v4")
-            return f"v4 {message.token}"
+    async def connect(self) -> None:
+        """As every stage; and live in a task."""
+        await super().connect()
+        self.lives = Lives(Evidence(self.definition.options["evidence"]))
+        self.run_beside(self._live(), "living")
 
-    return Meets
+    async def disconnect(self) -> None:
+        """Read once more, and note whether the line answered."""
+        answered = isinstance(await outcome(self.driver.read_position("x")), float)
+        self.lives.note_closed("v4", answered)
+
+    async def _live(self) -> None:
+        with self.lives.noting_task("v4"):
+            await asyncio.get_running_loop().create_future()
 
 
 def _meter(bench: Bench, lives: Lives) -> InstrumentDefinition:
-    class ClosingMeter:
-        """Reads the power over a pyserial-like object, and once more when it is closed."""
-
-        def __init__(self, serial: Any) -> None:
-            self.serial = serial
-            lives.threads["v2"] = threading.current_thread()
-
-        def power(self) -> float:
-            self.serial.write(POWER)
-            return float(self.serial.readline())
-
-        def close(self) -> None:
-            lives.note_closed("v2", _try(self.power))
-
-    return bench.polled("meter", ClosingMeter, "power", "power", "W", 0.02, port="meter")
+    args = {"evidence": lives.evidence.path}
+    return bench.polled("meter", ClosingMeter, "power", "power", "W", 0.02, port="meter", args=args)
 
 
 def _stage(bench: Bench, lives: Lives) -> InstrumentDefinition:
-    class ClosingStage(Esp300):
-        """Reads its position ten times a second or more, and once more when it is disconnected."""
-
-        async def connect(self) -> None:
-            await super().connect()
-            lives.tasks["v4"] = self.run_beside(_for_ever(), "living")
-
-        async def disconnect(self) -> None:
-            answered = isinstance(await outcome(self.driver.read_position("x")), float)
-            lives.note_closed("v4", answered)
-
-    definition = bench.stage(options={"acquire": True}, args={"rate_hz": 50})
-    return InstrumentDefinition(
-        "stage",
-        "v4",
-        ClosingStage,
-        port="stage",
-        axes=definition.axes,
-        args=definition.args,
-        options=definition.options,
-    )
+    options = {"acquire": True, "evidence": lives.evidence.path}
+    return replace(bench.stage(options=options, args={"rate_hz": 50}), driver=ClosingStage)
 
 
-def _refusing_class(free: threading.Event) -> type:
-    class Refusing:
-        """Does not come back from its close before it is set free."""
+class RefusingDriver:
+    """Does not come back from its close before it is set free."""
 
-        def __init__(self, serial: Any) -> None:
-            self.serial = serial
+    def __init__(self, serial: Any, free: str) -> None:
+        self.serial = serial
+        self.free = Gate(free)
 
-        def close(self) -> None:
-            block(20.0, free)
-
-    return Refusing
-
-
-def _refusing_actor(free: threading.Event) -> type[InstrumentActor]:
-    class Refusing(InstrumentActor):
-        """Does not end before it is set free, cancelled or not."""
-
-        async def disconnect(self) -> None:
-            while not free.is_set():
-                try:
-                    await pause(0.02)
-                except asyncio.CancelledError:
-                    continue
-
-    return Refusing
+    def close(self) -> None:
+        """Come back in twenty seconds, or once it is free."""
+        self.free.wait(20.0)
 
 
-async def _for_ever() -> None:
-    await asyncio.get_running_loop().create_future()
+class RefusingActor(InstrumentActor):
+    """Does not end before it is set free, cancelled or not."""
+
+    async def disconnect(self) -> None:
+        """Come back once it is free."""
+        free = Gate(self.definition.args["free"])
+        while not free.is_open:
+            try:
+                await free.reached()
+            except asyncio.CancelledError:
+                continue
 
 
 def _try(read: Any) -> bool:

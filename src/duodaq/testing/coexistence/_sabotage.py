@@ -1,13 +1,15 @@
 """Sabotages: patches of product code that break one feature and raise nothing.
 
 Each belongs to one coexistence test and names the feature at whose marked assertion that test must fail. They are
-loaded by a launch option (``python -m duodaq.testing.coexistence --sabotage NAME``) before anything runs.
+loaded by a launch option (``python -m duodaq.testing.coexistence --sabotage NAME``) before anything runs, into every
+process: the option is left in the environment, where the server that makes worker processes finds it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import pkgutil
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -46,6 +48,38 @@ def load_sabotages() -> None:
     package = importlib.import_module("duodaq.testing.coexistence._sabotages")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+PRELOAD_VARIABLE = "DUODAQ_PRELOAD"
+"""``"module:function"``, called once in the server that makes worker processes, after its imports."""
+
+SABOTAGE_VARIABLE = "DUODAQ_SABOTAGE"
+"""The sabotage that `apply_from_environment` applies."""
+
+
+def apply_from_environment() -> None:
+    """Apply the sabotage that the environment names to this process; without one, nothing happens.
+
+    Raises:
+        LookupError: There is no such sabotage. Nothing was patched.
+    """
+    name = os.environ.get(SABOTAGE_VARIABLE, "")
+    if not name:
+        return
+    load_sabotages()
+    if name not in SABOTAGES:
+        raise LookupError(f"{SABOTAGE_VARIABLE}={name}: there is no such sabotage")
+    SABOTAGES[name].apply()
+
+
+def sabotage_everything(name: str) -> None:
+    """Apply a sabotage here, and have every worker process that is made from now on apply it.
+
+    To be called before any worker process is made: what exists already is not sabotaged.
+    """
+    os.environ[PRELOAD_VARIABLE] = f"{apply_from_environment.__module__}:{apply_from_environment.__name__}"
+    os.environ[SABOTAGE_VARIABLE] = name
+    apply_from_environment()
 
 
 @contextlib.contextmanager

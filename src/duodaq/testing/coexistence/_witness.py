@@ -1,4 +1,4 @@
-"""What the lifecycle tests look at from outside the runtimes: tasks, threads, descriptors, lines, who closed when."""
+"""What the lifecycle tests look at from outside the runtimes: tasks, threads, processes, descriptors, lines."""
 
 from __future__ import annotations
 
@@ -7,29 +7,63 @@ import fcntl
 import os
 import select
 import threading
-from typing import Any
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
 
 from duodaq import sim
 from duodaq.testing._leaks import LeakWatch, open_files
+from duodaq.testing.coexistence._evidence import Evidence, Note
 
 
 class Lives:
-    """What instruments of the test's own noted: the thread and the task they live in, and how each was closed."""
+    """What instruments of the test's own note: where each lives, when that life has ended, and how it was closed."""
 
-    def __init__(self) -> None:
-        self.threads: dict[str, threading.Thread] = {}
-        self.tasks: dict[str, asyncio.Task[Any]] = {}
-        self.closed: list[tuple[str, bool]] = []
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+
+    def note_thread(self, who: str) -> None:
+        """`who` lives in the thread that calls this."""
+        self.evidence.note("lives", who=who, what="thread")
+
+    @contextmanager
+    def noting_task(self, who: str) -> Generator[None]:
+        """`who` lives in a task, as long as this is entered."""
+        self.evidence.note("lives", who=who, what="task")
+        try:
+            yield
+        finally:
+            self.evidence.note("ended", who=who)
 
     def note_closed(self, who: str, line_answers: bool) -> None:
         """`who` closes now; does its line still answer?"""
-        self.closed.append((who, line_answers))
+        self.evidence.note("closed", who=who, answers=line_answers)
+
+    @property
+    def closed(self) -> list[tuple[str, bool]]:
+        """Who closed, in that order, and whether its line still answered."""
+        return [(note["who"], note["answers"]) for note in self.evidence.read("closed")]
 
     @property
     def alive(self) -> list[str]:
         """Every thread and task noted that has not ended."""
-        threads = [f"thread of {who}" for who, thread in self.threads.items() if thread.is_alive()]
-        return threads + [f"task of {who}" for who, task in self.tasks.items() if not task.done()]
+        ended = [note["who"] for note in self.evidence.read("ended")]
+        found: list[str] = []
+        for note in self.evidence.read("lives"):
+            if note["what"] == "task" and note["who"] in ended:
+                ended.remove(note["who"])
+            elif thread_lives(note.pid, note.thread):
+                found.append(f"{note['what']} of {note['who']}")
+        return sorted(found)
+
+    @property
+    def processes(self) -> list[int]:
+        """Every other process in which one of them has lived and which is still there."""
+        return sorted(pid for pid in self.evidence.pids() - {os.getpid()} if process_lives(pid))
+
+    def places(self) -> dict[str, str]:
+        """Where each lives: "inline" (on the thread of the test), in a "thread" of this process, or in a "process"."""
+        return {note["who"]: _place(note) for note in self.evidence.read("lives")}
 
 
 class Census:
@@ -48,6 +82,19 @@ class Census:
         """A sentence for each thing that came since and is still there. A thread of the loop's executor is none."""
         tasks = [f"task {task.get_name()!r}" for task in asyncio.all_tasks() - self._tasks]
         return tasks + [leak for leak in self._watch.leaks(0.0) if "thread 'asyncio_" not in leak]
+
+
+def thread_lives(pid: int, thread: int) -> bool:
+    """Whether this native thread of that process is there."""
+    return process_lives(pid) and os.path.exists(f"/proc/{pid}/task/{thread}")
+
+
+def process_lives(pid: int) -> bool:
+    """Whether that process is there; one that has ended and that nobody has awaited is not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False
 
 
 def terminals() -> list[str]:
@@ -69,3 +116,9 @@ def answers_anybody(simulator: sim.SimProcess, question: bytes, timeout_s: float
         return False
     finally:
         os.close(line)
+
+
+def _place(note: Note) -> str:
+    if note.pid != os.getpid():
+        return "process"
+    return "inline" if note.thread == threading.get_native_id() else "thread"

@@ -1,1 +1,1 @@
-"""One module of sabotages for each module of tests; importing one registers its sabotages and applies none."""
+"""Modules of sabotages by what the tests are about; importing one registers its sabotages and applies none."""

@@ -1,0 +1,194 @@
+"""The instrument that breaks in the isolation tests: how each fault is made to strike, and how it comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from functools import partial
+from typing import Any
+
+from duodaq import sim
+from duodaq.clock import monotonic_s, pause
+from duodaq.dual import DualRuntimeManager
+from duodaq.errors import DuodaqError, ReplyTimeoutError
+from duodaq.model import Execute, Recover
+from duodaq.testing.coexistence._bench import outcome, until
+from duodaq.testing.coexistence._fragile import PERISHING, Trouble
+from duodaq.testing.coexistence._proof import proves
+from duodaq.testing.coexistence._strain import Fault
+from duodaq.testing.coexistence._witness import process_lives
+
+RECOVERS_S = 3.0
+
+
+class Sufferer:
+    """The fragile instrument of one side, on a simulator of its own: its faults, and how it comes back from each."""
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        manager: DualRuntimeManager,
+        bad: sim.SimProcess,
+        trouble: Trouble,
+        blocked: Trouble | None = None,
+    ) -> None:
+        self._name = name
+        self._kind = kind
+        self._manager = manager
+        self._bad = bad
+        self._trouble = trouble
+        self._of_blocked = blocked or trouble
+        self._lost = 0
+
+    def v2_faults(self) -> tuple[Fault, ...]:
+        """What this mode promises of V2."""
+        start = Fault("start failure", self._failing_start, self._recovers)
+        mend = self._replaced if self._kind == "process" else self._unblocked
+        return (*self._alike(), start, Fault("blocked call", self._blocked, mend), *self._perishing())
+
+    def v4_faults(self) -> tuple[Fault, ...]:
+        """What this mode promises of V4; a blocking call in an actor only where others have threads of their own."""
+        own = (
+            Fault("crash", self._crash, self._recovers),
+            Fault("start failure", self._failing_start, self._told_to_recover),
+            Fault("hang that awaits", self._hang, self._restarted),
+        )
+        blocked = (Fault("blocked actor", self._blocked_actor, self._freed_actor),) * (self._kind != "inline")
+        return (*self._alike(), *own, *blocked, *self._perishing())
+
+    def _perishing(self) -> tuple[Fault, ...]:
+        """What takes the whole process along, and so only where there is one to lose."""
+        ways = PERISHING if self._kind == "process" else ()
+        return tuple(Fault(how, partial(self._perishes, how), self._replaced) for how in ways)
+
+    def _alike(self) -> tuple[Fault, ...]:
+        return (
+            Fault("exception", self._exception, self._recovers),
+            Fault("unplugged port", self._unplugged, self._replugged),
+            Fault("garbled port", self._garbled, self._ungarbled),
+        )
+
+    async def _exception(self) -> None:
+        for _ in range(3):
+            self._struck("exception", await self._ask("fail"))
+
+    async def _unplugged(self) -> None:
+        await asyncio.to_thread(self._bad.unplug)
+        for _ in range(2):
+            self._struck("unplugged port", await self._ask("read_power"))
+
+    async def _replugged(self) -> None:
+        await asyncio.to_thread(self._bad.replug)
+        await self._recovers()
+
+    async def _garbled(self) -> None:
+        await asyncio.to_thread(self._bad.fault, garble=1.0)
+        for _ in range(3):
+            self._struck("garbled port", await self._ask("read_power"))
+
+    async def _ungarbled(self) -> None:
+        await asyncio.to_thread(self._bad.fault)
+        await self._recovers()
+
+    async def _failing_start(self) -> None:
+        starts = self._trouble.starts
+        self._trouble.next_start_fails.open()
+        error = await outcome(self._manager.restart_instrument("fragile"))
+        self._struck("start failure", error)
+        proves("faults strike", self._trouble.starts > starts, "it was started and failed", starts=self._trouble.starts)
+
+    async def _told_to_recover(self) -> None:
+        await outcome(self._manager.command("fragile", Recover(), 2.0))
+        await self._recovers()
+
+    async def _blocked(self) -> None:
+        self._lost = self._trouble.started_in
+        self._trouble.inside.close()
+        self._trouble.freed.close()
+        began_s = monotonic_s()
+        error = await self._ask("hang", deadline_s=0.2)
+        self._freed_in_time(error, monotonic_s() - began_s)
+        if self._kind == "process":
+            return  # it is not waited for: see _replaced
+        await until(lambda: self._state("fragile") == "hung", 1.0)
+        refused = await self._ask("read_power", deadline_s=0.5)
+        proves("hung", self._state("fragile") == "hung", "it is shown as Hung", state=self._state("fragile"))
+        self._struck("blocked call", refused)
+
+    async def _unblocked(self) -> None:
+        before = self._trouble.evidence.count("after hang")
+        self._trouble.freed.open()
+        await until(lambda: self._trouble.evidence.count("after hang") > before, 1.0)
+        seen = self._trouble.evidence.read("after hang")[before:]
+        proves("handles revoked", bool(seen), "the call that came back could not write", raised=seen)
+        await self._recovers()
+
+    async def _perishes(self, how: str) -> None:
+        self._lost = self._trouble.started_in  # asked now: it may live on elsewhere before anybody is told
+        self._struck(how, await self._ask("perish", how, deadline_s=0.5))
+
+    async def _replaced(self) -> None:
+        """The process in which it broke is gone, and it lives on in another."""
+        lost = self._lost
+        gone = await until(lambda: not process_lives(lost), RECOVERS_S)
+        proves("handles revoked", gone, "the process that broke is gone, its handles with it", pid=lost)
+        await self._recovers()
+        now = self._trouble.started_in
+        proves(f"{self._name} recovers", now not in (lost, os.getpid()), "in a process of its own", lost=lost, now=now)
+
+    async def _crash(self) -> None:
+        starts = self._trouble.starts
+        await self._ask("crash")
+        again = await until(lambda: self._trouble.starts > starts, 1.0)
+        proves("v4 recovers", again, "a crashed actor is started again", starts=self._trouble.starts)
+
+    async def _hang(self) -> None:
+        self._trouble.inside.close()
+        began_s = monotonic_s()
+        error = await self._ask("hang", deadline_s=0.2)
+        self._freed_in_time(error, monotonic_s() - began_s)
+
+    async def _restarted(self) -> None:
+        await outcome(self._manager.restart_instrument("fragile"))
+        await self._recovers()
+
+    async def _blocked_actor(self) -> None:
+        self._of_blocked.inside.close()
+        self._of_blocked.freed.close()
+        began_s = monotonic_s()
+        error = await self._ask("hang", True, instrument="blocked", deadline_s=0.2)
+        self._freed_in_time(error, monotonic_s() - began_s, self._of_blocked)
+        beside = await self._ask("read_power")
+        proves("others go on", isinstance(beside, float), "an actor in another thread answers", answer=beside)
+
+    async def _freed_actor(self) -> None:
+        self._of_blocked.freed.open()
+        await self._recovers("blocked")
+
+    async def _recovers(self, instrument: str = "fragile") -> None:
+        began_s, heard, answer = monotonic_s(), await self._heard(), None
+        while not isinstance(answer, float) and monotonic_s() - began_s < RECOVERS_S:
+            answer = await self._ask("read_power", instrument=instrument, deadline_s=0.5)
+            await pause(0.01)
+        back = isinstance(answer, float) and await self._heard() > heard
+        proves(f"{self._name} recovers", back, f"it reads its device again within {RECOVERS_S} s", answer=answer)
+
+    async def _ask(self, what: str, *args: Any, instrument: str = "fragile", deadline_s: float = 1.0) -> Any:
+        return await outcome(self._manager.command(instrument, Execute(what, args), deadline_s))
+
+    def _struck(self, fault: str, error: Any) -> None:
+        typed = isinstance(error, DuodaqError) or (isinstance(error, Exception) and self._name == "v4")
+        proves("faults strike", typed, f"{fault}: whoever asked is told", got=error)
+
+    def _freed_in_time(self, error: Any, took_s: float, trouble: Trouble | None = None) -> None:
+        proves("faults strike", (trouble or self._trouble).inside.is_open, "the call was inside", got=error)
+        freed = isinstance(error, ReplyTimeoutError) and took_s < 1.0
+        proves("caller is freed", freed, "at its deadline of 0.2 s, with a typed error", got=error, took_s=took_s)
+
+    async def _heard(self) -> int:
+        report = await asyncio.to_thread(self._bad.report)  # the loop must go on: it is being timed
+        return report["produced"].get("D", 0)
+
+    def _state(self, instrument: str) -> str:
+        return next((str(s.state) for s in self._manager.instruments() if s.id == instrument), "")

@@ -1,0 +1,34 @@
+"""What comes from a lab file, a device or an exception is printed as it is, whatever brackets are in it."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from duodaq.cli._status import _print_status, _print_stops
+
+WORDS = ["[/dev/pts/3] is gone", "[bold]", "a [b] c"]
+
+
+def printed(show, *args) -> str:
+    out = Console(file=io.StringIO(), width=200)
+    show(*args, out)
+    return out.file.getvalue()
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_a_stop_that_failed_says_why_in_its_own_words(words: str):
+    report = {"ended": 0, "on_wire_ns": {words: 1}, "failures": {words: words}, "no_fail_safe": [words]}
+    said = printed(_print_stops, {words: report}, {words: words})
+    assert said.count(words) == 8
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_a_status_names_lab_port_and_holder_as_they_are(words: str):
+    instrument = {"id": "a", "runtime": "v2", "worker": words, "state": "error", "port": words, "message": words}
+    port = {"name": words, "state": "open", "holder": words, "queue": 0, "exchanges": 1, "errors": 1}
+    status = {"lab": words, "state": "running", "v2": "running", "v4": "running", "latched": False, "recording": words}
+    said = printed(_print_status, status | {"instruments": [instrument], "ports": [port | {"last_error": words}]})
+    assert said.count(words) == 8
