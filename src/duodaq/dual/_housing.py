@@ -24,6 +24,7 @@ from duodaq.workers import (
     RuntimeParts,
     SharedPage,
     Surroundings,
+    Switchboard,
     make_worker,
 )
 
@@ -40,6 +41,7 @@ class Housing:
         factories: How the runtimes are made.
         memory_bytes: What a worker process of either runtime may take.
         guard: Who sees to it that no worker process outlives this one.
+        board: How instruments ask each other.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Housing:
         factories: Factories,
         memory_bytes: dict[RuntimeName, int | None],
         guard: Guard,
+        board: Switchboard,
     ) -> None:
         self.nursery = Nursery()
         self._broker = broker
@@ -66,6 +69,7 @@ class Housing:
             watch=parameters.watch,
             worker_began=guard.worker_began,
             worker_ended=guard.worker_ended,
+            board=board,
         )
 
     def host(self, group: Group) -> Host:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from duodaq.bridge import Bridge, ParameterTable
-from duodaq.clock import Deadline, monotonic_s, utc_ns
+from duodaq.clock import Deadline, monotonic_s, pause, utc_ns
 from duodaq.config import in_file
 from duodaq.dataplane import Hub, Subscription
 from duodaq.drivers import codec as find_codec
@@ -48,10 +48,12 @@ from duodaq.ports import Broker, Transport
 from duodaq.telemetry import get_logger
 from duodaq.v2 import DataDistributor
 from duodaq.v4 import DataPublisher
-from duodaq.workers import Factories, RuntimeParts
+from duodaq.workers import Factories, RuntimeParts, Switchboard, introduced
 
 START_ENDS_S = 0.5
 """How long a start that was cancelled by a shutdown may take to end; what it started is stopped all the same."""
+ACROSS_EVERY_S = 0.01
+"""How often it is looked whether an instrument has started that another one asks."""
 
 _log = get_logger("duodaq.dual")
 
@@ -99,11 +101,12 @@ class DualRuntimeManager:
         parts = RuntimeParts(self.broker, self.parameters, self.v2_data, self.v4_data)
         memory: dict[RuntimeName, int | None] = {side.name: side.memory_bytes for side in (self.lab.v2, self.lab.v4)}
         self.guard = Guard(self.broker)
+        self._board = Switchboard(self._command_across)
         made_by = factories or Factories()
-        self._housing = Housing(self.broker, parts, self.parameters, made_by, memory, self.guard)
+        self._housing = Housing(self.broker, parts, self.parameters, made_by, memory, self.guard, self._board)
         self._sides: dict[RuntimeName, Side] = {
-            "v2": Side(self.lab.v2, self._housing.host),
-            "v4": Side(self.lab.v4, self._housing.host),
+            "v2": Side(self.lab.v2, self._housing.host, self._introduced),
+            "v4": Side(self.lab.v4, self._housing.host, self._introduced),
         }
         self._watch = Watch(self._sides.values(), self._changes, self.parameters, self._after_crash)
         for instrument in self.lab.instruments:
@@ -202,6 +205,7 @@ class DualRuntimeManager:
         """
         self._expect(ManagerState.IDLE, "start")
         self._began_s = monotonic_s()
+        self._board.start()
         self._enter(ManagerState.STARTING)
         self._start_task = asyncio.ensure_future(self._start(Deadline(timeout_s)))
         try:
@@ -287,6 +291,20 @@ class DualRuntimeManager:
             DuodaqError: What the runtime says; `fate` where the outcome is not known.
         """
         self._expect(ManagerState.RUNNING, f"{instrument}.{command_name(command)}")
+        return await self._command(instrument, command, deadline_s)
+
+    async def _command_across(self, instrument: str, command: Command, deadline_s: float) -> Any:
+        """A command that another instrument gives; also while the lab starts, for a driver may ask in its beginning."""
+        deadline = Deadline(deadline_s)
+        while self._state is ManagerState.STARTING and self._of(instrument).is_starting(instrument):
+            if deadline.passed:
+                break
+            await pause(ACROSS_EVERY_S)
+        if self._state is not ManagerState.STARTING:
+            self._expect(ManagerState.RUNNING, f"{instrument}.{command_name(command)}")
+        return await self._command(instrument, command, deadline.left_s)
+
+    async def _command(self, instrument: str, command: Command, deadline_s: float | None) -> Any:
         side = self._of(instrument)
         if isinstance(command, Stop):
             await self.stop(instrument, command.axis)
@@ -359,6 +377,12 @@ class DualRuntimeManager:
     def detach(self, name: str) -> None:
         """Forget a component that was closed by whoever attached it."""
         self._components.pop(name, None)
+
+    def _introduced(self, instrument: InstrumentDefinition) -> InstrumentDefinition:
+        def known(name: str) -> bool:
+            return name != instrument.id and any(name in side for side in self._sides.values())
+
+        return introduced(instrument, known, self._board.line)
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
