@@ -42,6 +42,7 @@ from duodaq.workers import (
     RuntimeParts,
     SharedPage,
     Surroundings,
+    Switchboard,
     make_worker,
 )
 from duodaq.workers._starter import CAN_FORK
@@ -81,6 +82,10 @@ class Chopper:
         return "came back"
 
 
+async def nobody_asks(instrument: str, command: Any, deadline_s: float | None) -> Any:
+    raise AssertionError(f"{instrument} was asked for {command}")
+
+
 class Bench:
     def __init__(self, kind: str, gate: Path) -> None:
         self.gate = FileGate(gate)
@@ -98,7 +103,17 @@ class Bench:
         return Factories().v2(RuntimeParts(self.broker, self.table, self.hub, DataPublisher()))
 
     def _in_a_process(self) -> ProcessHosted:
-        around = Surroundings(self.broker, self.table, self.hub, DataPublisher(), self.table.snapshot, self.table.watch)
+        around = Surroundings(
+            self.broker,
+            self.table,
+            self.hub,
+            DataPublisher(),
+            self.table.snapshot,
+            self.table.watch,
+            worker_began=lambda pid, pidfd: None,
+            worker_ended=lambda pid: None,
+            board=Switchboard(nobody_asks),
+        )
         self.page = SharedPage()
         books = FeedBooks("worker v2", self.hub.name)
         group = ProcessGroup("v2", "v2", Factories().v2, self.nursery, around, self.page, books, self._note_crash)

@@ -46,10 +46,8 @@ class LinkedBroker:
         self.far_pipe = Pipe(self._far_end, encode, decode_from_manager, self._heard_far, lambda _: None)
 
         def codec_of(name: str) -> Any:
-            known = [owner.codec for port in broker.definitions() if (owner := broker.owner(port)).codec]
-            return next((codec for codec in known if codec is not None and codec.name == name), None) or find_codec(
-                name
-            )
+            known: list[Any] = [broker.owner(port).codec for port in broker.definitions()]
+            return next((codec for codec in known if codec and codec.name == name), None) or find_codec(name)
 
         self.remote = RemoteBroker(
             self.far_pipe.send, broker.definitions(), codec_of, broker.epochs(), latched=broker.latched
