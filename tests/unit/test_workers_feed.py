@@ -163,9 +163,9 @@ async def test_the_books_say_what_was_lost_with_the_worker(feed: Feed) -> None:
 FORGED = [
     Item(5),
     Item(1, BlobRef(0, 0, 24, "<f8", (3,))),
-    Batch(7, b"body"),
-    Batch(0, b"body", b"schema"),
-    Batch(-1, blob=BlobRef(0, 0, 24, "|u1", (24,))),
+    Batch(b""),
+    Batch(b"body"),
+    Batch(blob=BlobRef(0, 0, 24, "|u1", (24,))),
 ]
 
 

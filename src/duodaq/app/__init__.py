@@ -6,6 +6,7 @@ from duodaq.app._host import LabHost
 from duodaq.app._lab import Lab
 from duodaq.app._reading import Reading
 from duodaq.app._rendezvous import find_lab, running_labs
+from duodaq.app._stopping import stop_all_of
 
 __all__ = [
     "AxisHandle",
@@ -19,4 +20,5 @@ __all__ = [
     "find_lab",
     "open_lab",
     "running_labs",
+    "stop_all_of",
 ]

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Awaitable, Callable, Generator
 
 from duodaq.app._lab import Lab
-from duodaq.app._rendezvous import LabLock
+from duodaq.app._rendezvous import LabLock, watchdog_path
 from duodaq.app._service import PROTOCOL_VERSION, LabService
 from duodaq.link import LinkServer
 from duodaq.model import ShutdownReport
@@ -56,6 +56,7 @@ class LabHost:
 
     async def _serve(self, lock: LabLock, ready: Callable[[], Awaitable[None]] | None) -> ShutdownReport:
         service = LabService(self.lab, self.ask_to_end)
+        self.lab.manager.guard.socket_path = watchdog_path(lock.socket)
         starting = asyncio.ensure_future(self.lab.start())
         asked = asyncio.ensure_future(self._asked.wait())
         try:

@@ -37,6 +37,11 @@ def socket_path(lab: str) -> Path:
     return _directory() / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', lab)}.sock"
 
 
+def watchdog_path(socket: Path) -> Path:
+    """Where the watchdog of the lab with that control socket listens."""
+    return socket.with_suffix(".watchdog")
+
+
 class LabLock:
     """One lab of a name at a time: a lock that the system drops when its owner dies, however it dies.
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from duodaq.bluesky._promise import Axis, Measured, Reader
+from duodaq.bluesky._repeat import REPEATS, OnRepeat, is_lost_read, read_patiently
+from duodaq.errors import DeliveryError
 
 
 class FutureStatus:
@@ -65,8 +67,9 @@ class ScanAxis:
 
     parent = None
 
-    def __init__(self, axis: Axis) -> None:
+    def __init__(self, axis: Axis, on_repeat: OnRepeat) -> None:
         self.axis = axis
+        self._on_repeat = on_repeat
         self.name = axis.name
         self._setpoint = float("nan")
         self._moving: concurrent.futures.Future[Any] | None = None
@@ -87,11 +90,21 @@ class ScanAxis:
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Where it is, read from the device, and where it was sent."""
-        here = self.axis.read_position()
+        here = self._read_position()
         return {
             self.name: {"value": float(here.value), "timestamp": here.t_ns / 1e9},
             f"{self.name}_setpoint": {"value": self._setpoint, "timestamp": here.t_ns / 1e9},
         }
+
+    def _read_position(self) -> Measured:
+        for _ in range(REPEATS):
+            try:
+                return self.axis.read_position()
+            except DeliveryError as error:
+                if not is_lost_read(error):
+                    raise
+                self._on_repeat(self.name)
+        return self.axis.read_position()
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Both fields: numbers in the axis's unit."""
@@ -110,8 +123,9 @@ class ScanReader:
 
     parent = None
 
-    def __init__(self, reader: Reader, names: dict[str, str]) -> None:
+    def __init__(self, reader: Reader, names: dict[str, str], on_repeat: OnRepeat) -> None:
         self.reader = reader
+        self._on_repeat = on_repeat
         self.name = reader.id
         self._names = names
         self._latest: dict[str, Measured] = {}
@@ -119,7 +133,7 @@ class ScanReader:
 
     def trigger(self) -> FutureStatus:
         """Begin one measurement of every channel."""
-        futures = {channel: self.reader.read_soon(channel) for channel in self._names}
+        futures = {channel: self._read_soon(channel) for channel in self._names}
         for channel, future in futures.items():
             future.add_done_callback(lambda f, c=channel: self._take(c, f))
         return FutureStatus(list(futures.values()))
@@ -134,8 +148,11 @@ class ScanReader:
     def describe(self) -> dict[str, dict[str, Any]]:
         """Every field, with the unit and shape of the last measurement; taken once if there is none yet."""
         for channel in self._names.keys() - self._latest.keys():
-            self._latest[channel] = self.reader.read_soon(channel).result(60.0)
+            self._latest[channel] = self._read_soon(channel).result(60.0)
         return {self._names[channel]: self._field(reading) for channel, reading in self._latest.items()}
+
+    def _read_soon(self, channel: str) -> concurrent.futures.Future[Any]:
+        return read_patiently(lambda: self.reader.read_soon(channel), self._names[channel], self._on_repeat)
 
     def read_configuration(self) -> dict[str, Any]:
         return {}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,14 @@ class ScanRun:
         self.stop: Document = {}
         self.descriptor: Document = {}
         self.events: list[Document] = []
+        self.repeated: dict[str, int] = {}
+        """How many reads of each field were done once more, because the worker that had them died."""
+        self._repeats = threading.Lock()
+
+    def note_repeat(self, field: str) -> None:
+        """A read of `field` is done once more. From any thread."""
+        with self._repeats:
+            self.repeated[field] = self.repeated.get(field, 0) + 1
 
     def document(self, name: str, document: Document) -> None:
         """Take one of Bluesky's documents as it is emitted."""

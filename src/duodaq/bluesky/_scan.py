@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from duodaq.bluesky._devices import FutureStatus, ScanAxis, ScanReader
 from duodaq.bluesky._promise import Axis, Reader
+from duodaq.bluesky._repeat import OnRepeat
 from duodaq.bluesky._run import ScanInterruptedError, ScanRun
 from duodaq.errors import OutOfRangeError
 
@@ -46,9 +47,9 @@ def run_scan(
         ScanInterruptedError: Something failed at a point, or Ctrl-C. The axis is stopped; the points are in its `run`.
     """
     _expect_within(axis, positions)
-    mover = ScanAxis(axis)
-    devices = _name_fields(readers)
-    run = ScanRun(mover.name, len(positions))
+    run = ScanRun(axis.name, len(positions))
+    mover = ScanAxis(axis, run.note_repeat)
+    devices = _name_fields(readers, run.note_repeat)
     with _engine() as engine, _bar(len(positions), progress) as count:
         listeners = [run.document, count, *([on_document] if on_document else [])]
         try:
@@ -80,11 +81,11 @@ def _plan(mover: ScanAxis, devices: list[ScanReader], positions: Sequence[float]
     return _plans.list_scan(devices, mover, list(positions), per_step=at_each_point)
 
 
-def _name_fields(readers: Sequence[Reader]) -> list[ScanReader]:
+def _name_fields(readers: Sequence[Reader], on_repeat: OnRepeat) -> list[ScanReader]:
     channels = {reader.id: reader.channels() for reader in readers}
     uses = Counter(channel for names in channels.values() for channel in names)
     return [
-        ScanReader(r, {c: (c if uses[c] == 1 else f"{r.id}_{c}").replace(".", "_") for c in channels[r.id]})
+        ScanReader(r, {c: (c if uses[c] == 1 else f"{r.id}_{c}").replace(".", "_") for c in channels[r.id]}, on_repeat)
         for r in readers
     ]
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from duodaq.app import connect, running_labs
+from duodaq.app import connect, running_labs, stop_all_of
 from duodaq.cli._report import instrument_table, port_table
 from duodaq.errors import DuodaqError
 
@@ -38,8 +38,8 @@ def order_stop_all(lab: str | None, out: Console, *, reset: bool, as_json: bool)
     meant = _meant(lab)
     for name in meant:
         try:
-            with connect(name) as client:
-                reports[client.name] = client.stop_all()
+            report = stop_all_of(name)
+            reports[report.pop("lab")] = report
         except DuodaqError as error:  # one lab that does not answer keeps no other from being stopped
             if len(meant) == 1:
                 raise
@@ -75,6 +75,9 @@ def _print_stops(reports: dict[str, dict[str, Any]], failures: dict[str, str], o
         out.print(f"[bold red]Stopped {escape(lab)}.[/] {report['ended']} waiting commands ended, not done.")
         for port in report["on_wire_ns"]:
             out.print(escape(f"  {port}: stop is on the wire"))
+        for port, told in report.get("watchdog", {}).items():
+            said = "stop is on the wire" if "written_ns" in told else told["error"]
+            out.print(escape(f"  {port}: {said}, by the watchdog: the manager did not answer at once"))
         for name, why in report["failures"].items():
             out.print(f"  [bold red]{escape(f'{name}: {why}')}[/]")
         for name in report["no_fail_safe"]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from duodaq.bridge import ParameterTable
 from duodaq.dataplane import Ledger
+from duodaq.dual._guard import Guard
 from duodaq.dual._placement import Group
 from duodaq.dual._safety import crash_bytes, gather_failures
 from duodaq.model import InstrumentDefinition, RuntimeName
@@ -23,6 +24,7 @@ from duodaq.workers import (
     RuntimeParts,
     SharedPage,
     Surroundings,
+    Switchboard,
     make_worker,
 )
 
@@ -38,6 +40,8 @@ class Housing:
         parameters: The lab's table.
         factories: How the runtimes are made.
         memory_bytes: What a worker process of either runtime may take.
+        guard: Who sees to it that no worker process outlives this one.
+        board: How instruments ask each other.
     """
 
     def __init__(
@@ -47,6 +51,8 @@ class Housing:
         parameters: ParameterTable,
         factories: Factories,
         memory_bytes: dict[RuntimeName, int | None],
+        guard: Guard,
+        board: Switchboard,
     ) -> None:
         self.nursery = Nursery()
         self._broker = broker
@@ -55,7 +61,15 @@ class Housing:
         self._memory_bytes = memory_bytes
         self._lasting: dict[str, tuple[SharedPage, FeedBooks]] = {}
         self._around = Surroundings(
-            broker, parameters, parts.v2_data, parts.v4_data, parameters.snapshot, parameters.watch
+            broker=broker,
+            parameters=parameters,
+            v2_data=parts.v2_data,
+            v4_data=parts.v4_data,
+            entries=parameters.snapshot,
+            watch=parameters.watch,
+            worker_began=guard.worker_began,
+            worker_ended=guard.worker_ended,
+            board=board,
         )
 
     def host(self, group: Group) -> Host:

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from duodaq.bridge import Bridge, ParameterTable
-from duodaq.clock import Deadline, monotonic_s, utc_ns
+from duodaq.clock import Deadline, monotonic_s, pause, utc_ns
 from duodaq.config import in_file
 from duodaq.dataplane import Hub, Subscription
 from duodaq.drivers import codec as find_codec
+from duodaq.dual._guard import Guard
 from duodaq.dual._health import Health, StateChange
 from duodaq.dual._housing import Housing
 from duodaq.dual._safety import (
@@ -47,10 +48,12 @@ from duodaq.ports import Broker, Transport
 from duodaq.telemetry import get_logger
 from duodaq.v2 import DataDistributor
 from duodaq.v4 import DataPublisher
-from duodaq.workers import Factories, RuntimeParts
+from duodaq.workers import Factories, RuntimeParts, Switchboard, introduced
 
 START_ENDS_S = 0.5
 """How long a start that was cancelled by a shutdown may take to end; what it started is stopped all the same."""
+ACROSS_EVERY_S = 0.01
+"""How often it is looked whether an instrument has started that another one asks."""
 
 _log = get_logger("duodaq.dual")
 
@@ -97,10 +100,13 @@ class DualRuntimeManager:
         self._hurried = False
         parts = RuntimeParts(self.broker, self.parameters, self.v2_data, self.v4_data)
         memory: dict[RuntimeName, int | None] = {side.name: side.memory_bytes for side in (self.lab.v2, self.lab.v4)}
-        self._housing = Housing(self.broker, parts, self.parameters, factories or Factories(), memory)
+        self.guard = Guard(self.broker)
+        self._board = Switchboard(self._command_across)
+        made_by = factories or Factories()
+        self._housing = Housing(self.broker, parts, self.parameters, made_by, memory, self.guard, self._board)
         self._sides: dict[RuntimeName, Side] = {
-            "v2": Side(self.lab.v2, self._housing.host),
-            "v4": Side(self.lab.v4, self._housing.host),
+            "v2": Side(self.lab.v2, self._housing.host, self._introduced),
+            "v4": Side(self.lab.v4, self._housing.host, self._introduced),
         }
         self._watch = Watch(self._sides.values(), self._changes, self.parameters, self._after_crash)
         for instrument in self.lab.instruments:
@@ -199,6 +205,7 @@ class DualRuntimeManager:
         """
         self._expect(ManagerState.IDLE, "start")
         self._began_s = monotonic_s()
+        self._board.start()
         self._enter(ManagerState.STARTING)
         self._start_task = asyncio.ensure_future(self._start(Deadline(timeout_s)))
         try:
@@ -261,11 +268,14 @@ class DualRuntimeManager:
         """Add an instrument to the running lab."""
         self._expect(ManagerState.RUNNING, f"add {instrument.id}")
         await self._sides[instrument.runtime].add(instrument)
+        self.guard.tell(self._definitions())
 
     async def remove(self, instrument: str) -> ComponentReport:
         """Stop an instrument of the running lab and forget it."""
         self._expect(ManagerState.RUNNING, f"remove {instrument}")
-        return await self._of(instrument).remove(instrument)
+        report = await self._of(instrument).remove(instrument)
+        self.guard.tell(self._definitions())
+        return report
 
     async def restart_instrument(self, instrument: str) -> None:
         """Close and start one instrument again; the others notice nothing."""
@@ -281,6 +291,20 @@ class DualRuntimeManager:
             DuodaqError: What the runtime says; `fate` where the outcome is not known.
         """
         self._expect(ManagerState.RUNNING, f"{instrument}.{command_name(command)}")
+        return await self._command(instrument, command, deadline_s)
+
+    async def _command_across(self, instrument: str, command: Command, deadline_s: float) -> Any:
+        """A command that another instrument gives; also while the lab starts, for a driver may ask in its beginning."""
+        deadline = Deadline(deadline_s)
+        while self._state is ManagerState.STARTING and self._of(instrument).is_starting(instrument):
+            if deadline.passed:
+                break
+            await pause(ACROSS_EVERY_S)
+        if self._state is not ManagerState.STARTING:
+            self._expect(ManagerState.RUNNING, f"{instrument}.{command_name(command)}")
+        return await self._command(instrument, command, deadline.left_s)
+
+    async def _command(self, instrument: str, command: Command, deadline_s: float | None) -> Any:
         side = self._of(instrument)
         if isinstance(command, Stop):
             await self.stop(instrument, command.axis)
@@ -319,7 +343,7 @@ class DualRuntimeManager:
     async def stop_all(self, limit_s: float = 5.0) -> StopReport:
         """Stop every instrument, without a question, and latch: what moves or emits is refused until `reset_stop`."""
         self.broker.latch("stop-all")
-        definitions = [d for side in self._sides.values() for d in side.definitions]
+        definitions = self._definitions()
         stops, failures = stops_by_port(definitions, self.broker)
         reachable = [d for d in definitions if d.id not in failures]
         written, ended = await asyncio.gather(self.broker.stop_all(stops), self._end_moving("stop-all"))
@@ -354,6 +378,12 @@ class DualRuntimeManager:
         """Forget a component that was closed by whoever attached it."""
         self._components.pop(name, None)
 
+    def _introduced(self, instrument: InstrumentDefinition) -> InstrumentDefinition:
+        def known(name: str) -> bool:
+            return name != instrument.id and any(name in side for side in self._sides.values())
+
+        return introduced(instrument, known, self._board.line)
+
     # ---- inside --------------------------------------------------------------------------------------------------
 
     def _register(self, runtime: RuntimeName, instrument: InstrumentDefinition) -> None:
@@ -381,6 +411,8 @@ class DualRuntimeManager:
         loading = asyncio.ensure_future(self._load(deadline.left_s))
         try:
             await self._open_ports(deadline)
+            workers = any(side.needs_processes() for side in self._sides.values())
+            await self.guard.start(self._definitions(), workers=workers, timeout_s=deadline.left_s)
             await loading
         except BaseException:
             loading.cancel()
@@ -393,6 +425,9 @@ class DualRuntimeManager:
         except ConfigError as error:
             raise in_file(error, self.lab.file) from error.__cause__
         self._watch.start()
+
+    def _definitions(self) -> list[InstrumentDefinition]:
+        return [d for side in self._sides.values() for d in side.definitions]
 
     async def _load(self, timeout_s: float) -> None:
         """Have what makes worker processes loaded, while the ports open."""
@@ -441,9 +476,13 @@ class DualRuntimeManager:
                 "v4": self._sides["v4"].stop,
                 "v2": self._sides["v2"].stop,
                 "data": self._close_data,
-                "ports": self.broker.aclose,
+                "ports": self._close_ports,
             },
         )
+
+    async def _close_ports(self, limit_s: float) -> tuple[ComponentReport, ...]:
+        reports = await self.broker.aclose(limit_s * 0.8)
+        return (*reports, *await self.guard.disarm(max(limit_s * 0.2, 0.1)))
 
     async def _settle(self, limit_s: float) -> tuple[ComponentReport, ...]:
         try:

@@ -33,10 +33,16 @@ END_S = 0.03
 class Side:
     """One runtime of the two, as the manager sees it: all its workers, and which instrument lives in which."""
 
-    def __init__(self, definition: RuntimeDefinition, make_host: Callable[[Group], Host]) -> None:
+    def __init__(
+        self,
+        definition: RuntimeDefinition,
+        make_host: Callable[[Group], Host],
+        introduced: Callable[[InstrumentDefinition], InstrumentDefinition],
+    ) -> None:
         self.name: RuntimeName = definition.name
         self.definition = definition
         self._make_host = make_host
+        self._introduced = introduced
         self._instruments: dict[str, InstrumentDefinition] = {}
         self._hosted: dict[Group, Host] = {}
         self._failed = ""
@@ -93,7 +99,7 @@ class Side:
         for group in groups_of(self._instruments.values(), self.definition):
             self._hosted[group] = self._make_host(group)
         for instrument in self._instruments.values():
-            await self._hosted[place(instrument, self.definition)].add(instrument)
+            await self._hosted[place(instrument, self.definition)].add(self._introduced(instrument))
         results = await asyncio.gather(*(h.start(timeout_s) for h in self._hosted.values()), return_exceptions=True)
         failures = [r for r in results if isinstance(r, BaseException)]
         if failures:
@@ -132,7 +138,7 @@ class Side:
             if host is None:
                 host = self._hosted[group] = self._make_host(group)
                 await host.start(10.0)
-            await host.add(instrument)
+            await host.add(self._introduced(instrument))
             if self._hosted.get(group) is not host:
                 raise LifecycleError(f"{self.name} was stopped while it was being added", instrument=instrument.id)
         except BaseException:
@@ -185,6 +191,11 @@ class Side:
         """Ask every worker for a sign of progress."""
         for hosted in self._hosted.values():
             hosted.worker.probe()
+
+    def is_starting(self, instrument: str) -> bool:
+        """Whether an instrument is about to be there; no, if nobody starts this side yet."""
+        states = (s.state for s in self.instruments() if s.id == instrument)
+        return self.running and next(states) in (InstrumentState.DISCONNECTED, InstrumentState.CONNECTING)
 
     def needs_processes(self) -> bool:
         """Whether any instrument of this side, or its runtime, lives in a process."""

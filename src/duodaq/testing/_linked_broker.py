@@ -84,11 +84,18 @@ class LinkedBroker:
         for task in tuple(self._owned):
             task.cancel()
         await asyncio.gather(*self._owned, return_exceptions=True)
-        self.far_loop.call_soon_threadsafe(self.remote.close)
-        self.far_loop.call_soon_threadsafe(self.far_pipe.close)
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close_far(), self.far_loop))
         self.far_loop.call_soon_threadsafe(self.far_loop.stop)
         await asyncio.to_thread(self._thread.join, 5.0)
         self.far_loop.close()
+
+    async def _close_far(self) -> None:
+        self.remote.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        self.far_pipe.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.broker, name)

@@ -1,5 +1,6 @@
 """Places where runtimes run: on the manager's own loop, in a thread with a loop of its own, or in a process."""
 
+from duodaq.workers._across import AwaitedNeighbour, Neighbour, Switchboard, introduced
 from duodaq.workers._hosted import Hosted
 from duodaq.workers._inbox import FeedBooks
 from duodaq.workers._inline import InlineWorker
@@ -13,11 +14,13 @@ from duodaq.workers._promise import Host, Worker, make_worker
 from duodaq.workers._thread import ThreadWorker
 
 __all__ = [
+    "AwaitedNeighbour",
     "Factories",
     "FeedBooks",
     "Host",
     "Hosted",
     "InlineWorker",
+    "Neighbour",
     "Nursery",
     "ProcessGroup",
     "ProcessHosted",
@@ -25,7 +28,9 @@ __all__ = [
     "RuntimeParts",
     "SharedPage",
     "Surroundings",
+    "Switchboard",
     "ThreadWorker",
     "Worker",
+    "introduced",
     "make_worker",
 ]

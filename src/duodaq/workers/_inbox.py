@@ -85,7 +85,6 @@ class Inbox:
         self._books = books
         self._acknowledge = acknowledge
         self._ring: RingReader | None = None
-        self._schemas: dict[int, pa.Schema] = {}
         self._waiting: deque[tuple[Hub[Any], Any, str, int]] = deque()
         self._drain: asyncio.Task[None] | None = None
         self._done = 0
@@ -184,13 +183,12 @@ class Inbox:
 
     def _batch(self, message: Batch) -> pa.RecordBatch:
         try:
-            if message.blob is not None:
-                return pa.ipc.open_stream(pa.py_buffer(self._view(message))).read_next_batch()
-            if message.new_schema is not None:
-                self._schemas[message.schema] = pa.ipc.read_schema(pa.py_buffer(message.new_schema))
-            return pa.ipc.read_record_batch(pa.py_buffer(message.body), self._schemas[message.schema])
-        except (pa.ArrowInvalid, OSError, KeyError, StopIteration) as error:
+            body: Any = message.body if message.blob is None else self._view(message)
+            batch: pa.RecordBatch = pa.ipc.open_stream(pa.py_buffer(body)).read_next_batch()
+            batch.validate()
+        except (pa.ArrowException, OSError, StopIteration) as error:
             raise DataError(f"a batch that cannot be read: {error}") from error
+        return batch
 
 
 def _stream_of(batch: pa.RecordBatch) -> str:

@@ -143,6 +143,15 @@ class Credit(Message, frozen=True, tag="r"):
     numbers: list[int]
 
 
+class NeighbourAnswer(Message, frozen=True, tag="n"):
+    """What became of a NeighbourAsk: its result, or its error and the error's cause."""
+
+    number: int
+    body: Parcel = None
+    error: dict[str, Any] | None = None
+    cause: dict[str, Any] | None = None
+
+
 # ---- the worker says -------------------------------------------------------------------------------------------------
 
 
@@ -268,6 +277,17 @@ class StopPort(Message, frozen=True, tag="!"):
     ends_moving: bool
 
 
+class NeighbourAsk(Message, frozen=True, tag="Y"):
+    """Have another instrument of the lab carry out a command, for the instrument `asker` of this worker."""
+
+    number: int
+    asker: str
+    target: str
+    command: Parcel
+    timeout_s: float
+    trace_id: str | None = None
+
+
 class Put(Message, frozen=True, tag="U"):
     """An entry of the parameter table, written by its owner."""
 
@@ -297,13 +317,9 @@ class Item(Message, frozen=True, tag="I"):
 
 
 class Batch(Message, frozen=True, tag="N"):
-    """A record batch: as an Arrow IPC message, its schema under a number and sent with its first; or, if `blob` says
-    where, as an Arrow stream in the ring.
-    """
+    """A record batch as an Arrow stream: here, or, if `blob` says where, in the ring."""
 
-    schema: int
     body: bytes = b""
-    new_schema: bytes | None = None
     blob: BlobRef | None = None
 
 
@@ -322,11 +338,24 @@ class Log(Message, frozen=True, tag="l"):
 
 
 FromManager: TypeAlias = (
-    Make | Ask | Cancel | Probe | Granted | Ended | Written | Heard | Stops | Stopped | Known | Taken | Credit
+    Make
+    | Ask
+    | Cancel
+    | Probe
+    | Granted
+    | Ended
+    | Written
+    | Heard
+    | Stops
+    | Stopped
+    | Known
+    | Taken
+    | Credit
+    | NeighbourAnswer
 )
 FromWorker: TypeAlias = (
     Made | Answer | Alive | Snapshot | Figures | TicketAsk | TicketEnd | Exchanged | SeatEnd | Reading | Abandoned
-    | Suspect | StopPort | Put | Stale | Rows | Item | Batch | Ring | Log
+    | Suspect | StopPort | Put | Stale | Rows | Item | Batch | Ring | Log | NeighbourAsk
 )  # fmt: skip
 
 

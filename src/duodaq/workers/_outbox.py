@@ -27,12 +27,11 @@ from duodaq.v2 import DataDistributor
 from duodaq.v4 import DataPublisher
 from duodaq.workers._messages import Batch, Item, Message, Ring, Rows, result_parcel
 
-CAPACITY = 4096
-WINDOW = 2048
-WINDOW_BYTES = 128 * 2**20
+CAPACITY = 64
+WINDOW = 64
+"""So many items wait here, and so many at the manager, before producers feel that a lossless reader is slow."""
+WINDOW_BYTES = 16 * 2**20
 BLOB_BYTES = 64 * 1024
-_AT_ONCE = 512
-_STREAM_ENDS = 256
 _RING_LEAST, _RING_MOST, _RING_BLOBS = 16 * 2**20, 256 * 2**20, 6
 _log = get_logger("workers.outbox")
 
@@ -47,7 +46,6 @@ class Outbox:
         self._send = send
         self._descriptors = descriptors
         self._ring: RingWriter | None = None
-        self._schemas: dict[pa.Schema, int] = {}
         self._sent = self._taken = 0
         self._bytes: list[tuple[int, int]] = []
         self._unacknowledged_bytes = 0
@@ -90,14 +88,14 @@ class Outbox:
 
     async def _run(self, say: Callable[[list[Any]], None]) -> None:
         while True:
+            while (room := WINDOW - self._sent + self._taken) <= 0 or self._unacknowledged_bytes > WINDOW_BYTES:
+                self._room.clear()
+                await self._room.wait()
             try:
-                items = await self._reader.get_many(_AT_ONCE)
+                items = await self._reader.get_many(room)
             except StoppedError:
                 return
             say(items)
-            while self._sent - self._taken > WINDOW or self._unacknowledged_bytes > WINDOW_BYTES:
-                self._room.clear()
-                await self._room.wait()
 
     def _count(self, items: int, size: int = 0) -> None:
         self._sent += items
@@ -155,20 +153,19 @@ class Outbox:
 
     def _batch(self, batch: pa.RecordBatch) -> tuple[Message, int]:
         if batch.nbytes >= BLOB_BYTES and (blob := self._batch_blob(batch)) is not None:
-            return Batch(-1, blob=blob), 0
-        number, new = self._schemas.get(batch.schema), None
-        if number is None:
-            number, new = len(self._schemas), batch.schema.serialize().to_pybytes()
-            self._schemas[batch.schema] = number
-        body = batch.serialize().to_pybytes()
-        return Batch(number, body, new), len(body)
+            return Batch(blob=blob), 0
+        sink = pa.BufferOutputStream()
+        _write_stream(batch, sink)
+        body = sink.getvalue().to_pybytes()
+        return Batch(body), len(body)
 
     def _batch_blob(self, batch: pa.RecordBatch) -> BlobRef | None:
         """The batch as an Arrow stream in the ring, written there with one copy."""
-        schema: Any = batch.schema
-        size = int(pa.ipc.get_record_batch_size(batch)) + schema.serialize().size + _STREAM_ENDS
+        measure = pa.MockOutputStream()
+        _write_stream(batch, measure)
+        size = int(measure.size())
         ring = self._ring_for(size)
-        return None if ring is None else ring.fill(size, lambda room: _write_stream(batch, room))
+        return None if ring is None else ring.fill(size, lambda room: _fill(batch, room))
 
     def _blob(self, array: np.ndarray[Any, Any]) -> BlobRef | None:
         ring = self._ring_for(array.nbytes)
@@ -199,6 +196,12 @@ def _is_plain(value: Any) -> bool:
     return type(value) in (str, float, bool, type(None)) or (type(value) is int and abs(value) < 2**63)
 
 
-def _write_stream(batch: pa.RecordBatch, room: memoryview) -> None:
-    with pa.FixedSizeBufferWriter(pa.py_buffer(room)) as sink, pa.ipc.new_stream(sink, batch.schema) as writer:
+def _write_stream(batch: pa.RecordBatch, sink: Any) -> None:
+    """All of a batch: its schema, its dictionaries and its rows."""
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
+
+
+def _fill(batch: pa.RecordBatch, room: memoryview) -> None:
+    with pa.FixedSizeBufferWriter(pa.py_buffer(room)) as sink:
+        _write_stream(batch, sink)

@@ -21,6 +21,7 @@ from duodaq.link import Pipe, RingReader, receive_descriptors, send_descriptors
 from duodaq.model import Measurement, ParameterEntry, Parameters, RuntimeName, RuntimeStatus
 from duodaq.ports import Broker
 from duodaq.telemetry import current_trace_id, get_logger
+from duodaq.workers._across import NeighbourDesk, Switchboard
 from duodaq.workers._by_value import dumps
 from duodaq.workers._child import Child
 from duodaq.workers._inbox import FeedBooks, Inbox
@@ -40,6 +41,7 @@ from duodaq.workers._messages import (
     Made,
     Make,
     Message,
+    NeighbourAsk,
     Probe,
     Put,
     Ring,
@@ -73,6 +75,9 @@ class Surroundings:
     v4_data: Hub[pa.RecordBatch]
     entries: Callable[[], tuple[ParameterEntry, ...]]
     watch: Callable[[str], Subscription[ParameterEntry]]
+    worker_began: Callable[[int, int], None]
+    worker_ended: Callable[[int], None]
+    board: Switchboard
 
 
 class Pending:
@@ -99,7 +104,7 @@ class ProcessWorker:
         page: The page of its group.
         books: The feed books of its group.
         on_lost: Called once, when it is dead or has been given up: with the cause, in words.
-        on_change: Called when its snapshot changes.
+        neighbours: Which others one of its instruments may ask.
     """
 
     _numbers = itertools.count(1)  # never used twice in this program: the page remembers them across replacements
@@ -113,6 +118,7 @@ class ProcessWorker:
         page: SharedPage,
         books: FeedBooks,
         on_lost: Callable[[ProcessWorker, str], None],
+        neighbours: Callable[[str], frozenset[str]],
     ) -> None:
         self.name = name
         self.child = child
@@ -128,6 +134,7 @@ class ProcessWorker:
         self._loop = asyncio.get_running_loop()
         self._pipe = Pipe(child.link, encode, decode_from_worker, self._heard, self._ended)
         self._desk = PortDesk(around.broker, self._pipe.send, self._own)
+        self._neighbours = NeighbourDesk(around.board, neighbours, self._tell)
         self._inbox = Inbox(around.v2_data, around.v4_data, books, self._tell)
         self._output: OutputReader | None = None
         self._made: asyncio.Future[None] = self._loop.create_future()
@@ -135,6 +142,7 @@ class ProcessWorker:
         self._probes = itertools.count(1)
         self._credits: list[int] = []
         self._over = False
+        around.worker_began(child.pid, child.pidfd)
 
     @property
     def alive(self) -> bool:
@@ -272,6 +280,8 @@ class ProcessWorker:
                 self._attach_ring(message.size)
             case Made():
                 self._note_made(message)
+            case NeighbourAsk():
+                self._own(self._neighbours.serve(message, self._neighbours.checked(message)))
             case _:
                 self._port_request(message)
 
@@ -362,6 +372,7 @@ class ProcessWorker:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._inbox.aclose(LAST_S)
         await self.child.aclose(LAST_S)
+        self._around.worker_ended(self.child.pid)
         if self._output is not None:
             self._output.close()
         for pending in self.pending.values():

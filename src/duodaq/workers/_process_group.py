@@ -29,6 +29,7 @@ from duodaq.errors import (
 from duodaq.model import Cause, Execute, Fate, InstrumentDefinition, InstrumentState, Outcome, RuntimeName
 from duodaq.telemetry import get_logger
 from duodaq.v4 import GiveUp, RestartPolicy
+from duodaq.workers._across import neighbours_of
 from duodaq.workers._after_death import Remembered, definition_for_replacement
 from duodaq.workers._hosting import HUNG_AFTER_S
 from duodaq.workers._identity import impostors, learn_identities
@@ -325,13 +326,19 @@ class ProcessGroup:
             given.append(replaced)
         return tuple(given)
 
+    def _given_to(self, instrument: str) -> frozenset[str]:
+        definition = self.definitions.get(instrument)
+        return frozenset() if definition is None else neighbours_of(definition)
+
     async def _make(
         self, definitions: tuple[InstrumentDefinition, ...], deadline: Deadline, *, identities: bool = False
     ) -> ProcessWorker:
         broker = self.around.broker
         self.strangers = await impostors(broker, definitions) if identities else {}
         child = await self._nursery.take(self.name, definitions, deadline.left_s)
-        worker = ProcessWorker(self.name, self.runtime, child, self.around, self.page, self.books, self._lost)
+        worker = ProcessWorker(
+            self.name, self.runtime, child, self.around, self.page, self.books, self._lost, self._given_to
+        )
         plan = WorkerPlan(
             name=self.name,
             runtime=self.runtime,

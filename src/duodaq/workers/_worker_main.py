@@ -30,6 +30,7 @@ from duodaq.errors import DataError, DuodaqError, LifecycleError
 from duodaq.link import Pipe, receive_descriptors
 from duodaq.model import IN_HAND, Command, InstrumentDefinition, InstrumentState, Runtime
 from duodaq.telemetry import get_logger, told, tracing
+from duodaq.workers._across import NeighbourLine, bound
 from duodaq.workers._log_line import LogLine
 from duodaq.workers._memory_limit import limit_memory
 from duodaq.workers._messages import (
@@ -47,6 +48,7 @@ from duodaq.workers._messages import (
     Made,
     Make,
     Message,
+    NeighbourAnswer,
     Probe,
     Snapshot,
     Stopped,
@@ -157,6 +159,8 @@ class _Worker:
                 ready.broker.stopped(message.number, message.t_ns, error)
             case Known():
                 ready.mirror.heard(message.entry)
+            case NeighbourAnswer():
+                ready.neighbours.heard(message)
             case _:
                 raise DataError(f"a {type(message).__name__} comes from a worker, not to one")
 
@@ -201,6 +205,7 @@ class _Ready:
         self.page = page
         self.broker = RemoteBroker(send, plan.ports, find_codec, plan.epochs, latched=plan.latched)
         self.mirror = ParameterMirror(send, plan.entries)
+        self.neighbours = NeighbourLine(send)
         self.outbox = Outbox(plan.runtime, send, descriptors)
         self.runtime: Runtime = plan.factory(
             RuntimeParts(
@@ -253,7 +258,7 @@ class _Ready:
     async def _start(self, timeout_s: float) -> None:
         try:
             for definition in self._definitions:
-                await self.runtime.add(definition)
+                await self._add(definition)
             await self.runtime.start(timeout_s)
         finally:
             self._starting.set()
@@ -264,7 +269,7 @@ class _Ready:
         return reports, delivered
 
     async def _add(self, definition: InstrumentDefinition) -> None:
-        await self.runtime.add(definition)
+        await self.runtime.add(bound(definition, self.neighbours.put))
 
     async def _end_moving(self, reason: str) -> int:
         return self.runtime.end_moving(reason)

@@ -38,7 +38,7 @@ class Mode:
         return self.name
 
 
-MODES = (Mode("inline", "inline", "inline"), Mode("thread", "thread", "thread"))
+MODES = (Mode("inline", "inline", "inline"), Mode("thread", "thread", "thread"), Mode("process", "process", "process"))
 """Those in which all twelve are run."""
 
 

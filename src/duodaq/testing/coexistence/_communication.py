@@ -19,7 +19,7 @@ from duodaq.testing.coexistence._endpoints import Chart, Heard, meter
 from duodaq.testing.coexistence._proof import proves
 from duodaq.testing.coexistence._relay import carried_to_v2, carried_to_v4, listener
 
-READINGS = 150
+READINGS = 400
 _ROOM = 4
 _SLOW = 8
 

@@ -1,0 +1,82 @@
+"""A stop-all from outside the lab: by its manager, and past it when it does not answer."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from pathlib import Path
+from typing import Any
+
+from duodaq.app._client import connect
+from duodaq.app._rendezvous import find_lab, watchdog_path
+from duodaq.errors import DeliveryError, DuodaqError
+from duodaq.watchdog import ask_watchdog_to_stop_all
+
+ANSWER_S = 0.2
+"""A manager that has not answered by then is not waited for alone: the watchdog writes the stop bytes as well."""
+MANAGER_S = 15.0
+
+
+def stop_all_of(lab: str | None) -> dict[str, Any]:
+    """Stop everything that moves or emits in a running lab; the manager's report.
+
+    If the manager does not answer within 0.2 s, its watchdog puts the stop bytes on the wire as well; what it wrote
+    comes under ``"watchdog"``. Without an answer of the manager at all that is the whole report.
+
+    Raises:
+        LifecycleError: No such lab is running.
+        DuodaqError: Neither of the two could do it.
+    """
+    socket = find_lab(lab)
+    asked = _in_a_thread(lambda: _ask_manager(str(socket)))
+    try:
+        return asked.result(ANSWER_S)
+    except concurrent.futures.TimeoutError:
+        written = _ask_watchdog(watchdog_path(socket))
+    try:
+        return {**asked.result(MANAGER_S), "watchdog": written["ports"]}
+    except (concurrent.futures.TimeoutError, DuodaqError) as error:
+        silent = f"the manager did not answer within {MANAGER_S:g} s" if isinstance(error, TimeoutError) else str(error)
+        return _by_the_watchdog_alone(socket.stem, written, silent)
+
+
+def _ask_watchdog(path: Path) -> dict[str, Any]:
+    """What the watchdog wrote; of a lab that has none: nothing."""
+    try:
+        return ask_watchdog_to_stop_all(path)
+    except DuodaqError as error:
+        return {"t_ns": 0, "ports": {}, "error": str(error)}
+
+
+def _by_the_watchdog_alone(lab: str, written: dict[str, Any], why: str) -> dict[str, Any]:
+    ports: dict[str, dict[str, Any]] = written["ports"]
+    if not any("written_ns" in told for told in ports.values()):
+        raise DeliveryError(f"{why}, and its watchdog reached no port", fate="unknown")
+    return {
+        "lab": lab,
+        "on_wire_ns": {port: told["written_ns"] for port, told in ports.items() if "written_ns" in told},
+        "failures": {"manager": why, **{port: told["error"] for port, told in ports.items() if "error" in told}},
+        "no_fail_safe": [],
+        "ended": 0,
+        "t_ns": written["t_ns"],
+        "watchdog": ports,
+    }
+
+
+def _ask_manager(socket: str) -> dict[str, Any]:
+    with connect(socket) as client:
+        return {"lab": client.name, **client.stop_all()}
+
+
+def _in_a_thread(work: Any) -> concurrent.futures.Future[dict[str, Any]]:
+    """`work()` in a daemon thread: a manager that never answers must not keep the program from ending."""
+    future: concurrent.futures.Future[dict[str, Any]] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets it
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="duodaq-stop-all", daemon=True).start()
+    return future

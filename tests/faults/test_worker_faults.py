@@ -1,0 +1,206 @@
+"""Everything that can go wrong in a worker process: its own instrument suffers and comes back, nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from duodaq.clock import monotonic_s, pause
+from duodaq.errors import DeliveryError, DuodaqError, ReplyTimeoutError
+from duodaq.model import Recover
+
+both = pytest.mark.parametrize("runtime", ["v2", "v4"])
+Wards = Callable[..., Any]
+DEADLINE_S = 0.4
+
+
+def names_it(error: Any) -> bool:
+    return isinstance(error, DuodaqError) and error.instrument == "patient" and error.command == "suffer"
+
+
+@both
+async def test_an_exception_costs_its_caller_only(ward: Wards, runtime: str) -> None:
+    async with ward(runtime) as lab:
+
+        async def strike() -> None:
+            for _ in range(3):
+                error = await lab.ask("suffer", "exception")
+                assert "ZeroDivisionError" in f"{type(error).__name__} {error}"
+                if runtime == "v2":
+                    assert names_it(error)
+
+        await lab.endure(strike)
+        assert lab.status.restarts == 0
+
+
+@both
+@pytest.mark.parametrize(
+    ("kind", "cause"), [("os._exit", "exited with code 3"), ("SIGSEGV", "SIGSEGV"), ("SIGKILL", "SIGKILL")]
+)
+async def test_a_dead_worker_is_replaced_and_what_was_in_hand_is_unknown(
+    ward: Wards, runtime: str, kind: str, cause: str
+) -> None:
+    async with ward(runtime) as lab:
+        await dies(lab, kind, cause)
+
+
+@both
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "garbage",
+        "wrong message",
+        "message for the other side",
+        "oversized message",
+        "forged measurement",
+        "forged place in the ring",
+        "forged content in the ring",
+    ],
+)
+async def test_a_worker_that_talks_nonsense_is_ended_and_replaced(ward: Wards, runtime: str, kind: str) -> None:
+    async with ward(runtime) as lab:
+        await dies(lab, kind, "its link ended: what came makes no sense")
+
+
+async def dies(lab: Any, kind: str, cause: str) -> None:
+    causes: list[str] = []
+
+    async def strike() -> None:
+        pid = await lab.ask("who")
+        begun_s = monotonic_s()
+        error = await lab.ask("suffer", kind)
+        assert names_it(error), error
+        assert isinstance(error, DeliveryError), error
+        assert error.fate == "unknown"
+        assert monotonic_s() - begun_s < DEADLINE_S
+        causes.append(str(error))
+        await lab.recovers()
+        assert await lab.ask("who") not in (pid, None)
+
+    strikes = await lab.endure(strike)
+    assert lab.status.restarts == strikes
+    assert any(cause in told for told in causes), causes  # the exit code may come too late on a busy machine
+
+
+@both
+@pytest.mark.parametrize("kind", ["C call", "busy loop", "lock-holding call", "output flood"])
+async def test_a_call_that_never_returns_frees_its_caller_and_its_worker_is_replaced(
+    ward: Wards, runtime: str, kind: str
+) -> None:
+    async with ward(runtime) as lab:
+        late_s: list[float] = []
+
+        async def strike() -> None:
+            pid = await lab.ask("who")
+            begun_s = monotonic_s()
+            error = await lab.ask("suffer", kind)
+            late_s.append(monotonic_s() - begun_s - DEADLINE_S)
+            assert names_it(error), error
+            assert isinstance(error, ReplyTimeoutError), error
+            assert error.fate == "unknown"
+            await lab.recovers()
+            assert await lab.ask("who") != pid
+
+        strikes = await lab.endure(strike)
+        assert min(late_s) <= 0.1
+        assert lab.status.restarts == strikes
+
+
+@both
+async def test_a_memory_bomb_ends_at_its_limit(ward: Wards, runtime: str) -> None:
+    async with ward(runtime) as lab:
+
+        async def strike() -> None:
+            error = await lab.ask("suffer", "memory bomb", deadline_s=5.0)
+            memory_error = "MemoryError" in f"{type(error).__name__} {error}"
+            assert memory_error or (isinstance(error, DeliveryError) and error.fate == "unknown"), error
+            await lab.recovers()
+
+        await lab.endure(strike)
+
+
+@both
+async def test_an_instrument_that_does_not_start_again_disturbs_nobody(ward: Wards, runtime: str) -> None:
+    async with ward(runtime) as lab:
+
+        async def strike() -> None:
+            lab.orders.touch()
+            with pytest.raises(Exception, match="the device does not answer"):
+                await lab.manager.restart_instrument("patient")
+            assert lab.status.state == "error"
+            assert "does not answer" in lab.status.message
+            assert isinstance(await lab.read(), DuodaqError)
+            lab.orders.unlink()
+            await asyncio.gather(lab.manager.command("patient", Recover(), 2.0), return_exceptions=True)
+            await lab.recovers()
+
+        await lab.endure(strike)
+
+
+@both
+async def test_a_replacement_that_does_not_start_is_an_instrument_in_error_until_it_does(
+    ward: Wards, runtime: str
+) -> None:
+    async with ward(runtime) as lab:
+
+        async def strike() -> None:
+            lab.orders.touch()
+            await lab.ask("suffer", "SIGKILL")
+            await pause(0.15)
+            assert lab.status.state in ("error", "connecting"), lab.status
+            lab.orders.unlink()
+            await asyncio.gather(lab.manager.command("patient", Recover(), 2.0), return_exceptions=True)
+            await lab.recovers()
+
+        await lab.endure(strike, 2)
+
+
+@both
+async def test_an_unplugged_port_is_an_error_until_it_is_plugged_in_again(ward: Wards, runtime: str) -> None:
+    async with ward(runtime) as lab:
+
+        async def strike() -> None:
+            await asyncio.to_thread(lab.device.unplug)
+            for _ in range(2):
+                error = await lab.read()
+                assert isinstance(error, DuodaqError), error
+                assert error.instrument == "patient"
+            await asyncio.to_thread(lab.device.replug)
+            await lab.recovers(8.0)
+
+        await lab.endure(strike)
+
+
+@both
+async def test_a_garbled_port_is_an_error_until_it_is_clear_again(ward: Wards, runtime: str) -> None:
+    async with ward(runtime) as lab:
+
+        async def strike() -> None:
+            await asyncio.to_thread(lab.device.fault, garble=1.0)
+            for _ in range(3):
+                error = await lab.read()
+                assert isinstance(error, DuodaqError), error
+                assert error.instrument == "patient"
+            await asyncio.to_thread(lab.device.fault)
+            await lab.recovers(8.0)
+
+        await lab.endure(strike)
+
+
+@both
+async def test_beyond_its_restarts_it_is_in_error_and_its_crash_action_was_written(ward: Wards, runtime: str) -> None:
+    async with ward(runtime) as lab:
+        for _ in range(6):
+            await lab.ask("suffer", "SIGKILL", deadline_s=5.0)
+            await lab.recovers() if lab.status.restarts < 5 else await pause(0.3)
+        status = lab.status
+        assert status.state == "error"
+        assert not status.recoverable
+        assert "5 restarts" in status.message
+        assert "SIGKILL" in status.message or "its process died" in status.message
+        error = await lab.ask("who")
+        assert isinstance(error, DuodaqError)
+        assert "5 restarts" in str(error)
