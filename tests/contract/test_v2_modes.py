@@ -82,10 +82,6 @@ class Chopper:
         return "came back"
 
 
-async def nobody_asks(instrument: str, command: Any, deadline_s: float | None) -> Any:
-    raise AssertionError(f"{instrument} was asked for {command}")
-
-
 class Bench:
     def __init__(self, kind: str, gate: Path) -> None:
         self.gate = FileGate(gate)
@@ -110,14 +106,17 @@ class Bench:
             DataPublisher(),
             self.table.snapshot,
             self.table.watch,
-            worker_began=lambda pid, pidfd: None,
-            worker_ended=lambda pid: None,
-            board=Switchboard(nobody_asks),
+            lambda pid, fd: None,
+            lambda pid: None,
+            Switchboard(self._ask_across),
         )
         self.page = SharedPage()
         books = FeedBooks("worker v2", self.hub.name)
         group = ProcessGroup("v2", "v2", Factories().v2, self.nursery, around, self.page, books, self._note_crash)
         return ProcessHosted(group)
+
+    async def _ask_across(self, *_: Any) -> Any:
+        raise AssertionError("nobody here asks another instrument")
 
     async def _note_crash(self, instruments: Any, cause: str) -> None:
         self.crashes.append(cause)
