@@ -123,8 +123,9 @@ class Side:
         left = [asyncio.ensure_future(host.worker.end(END_S)) for task, (_, host) in tasks.items() if not task.done()]
         for task, (group, host) in tasks.items():
             reports.extend(self._collect(task, group, host, monotonic_s() - begun_s))
-        if left:
-            await asyncio.wait(left, timeout=END_S)
+        late = [*left, *(task for task in tasks if not task.done())]
+        if late:
+            await asyncio.wait(late, timeout=END_S)
         return tuple(reports)
 
     async def add(self, instrument: InstrumentDefinition) -> None:

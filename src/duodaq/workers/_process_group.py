@@ -106,6 +106,7 @@ class ProcessGroup:
         self._memory_bytes = memory_bytes
         self._stopping = False
         self._news = asyncio.Event()
+        self._starting: asyncio.Task[None] | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._beside: list[asyncio.Task[None]] = []
@@ -130,9 +131,12 @@ class ProcessGroup:
         self.running, self._stopping, self.failed, self.cause = True, False, False, ""
         self.restarts_s.clear()
         self._unsubscribe = self.around.broker.subscribe_stops(self._tell_stop)
+        starting = self._starting = asyncio.create_task(self._start_first(deadline), name=f"start of {self.name}")
         try:
-            await self._nursery.start(deadline.left_s)
-            await self._start_first(deadline)
+            await asyncio.wait({starting})
+            if self._stopping:
+                raise StoppedError(f"worker {self.name} was stopped while it was being started")
+            starting.result()
         except BaseException:
             await self.end()
             raise
@@ -144,8 +148,8 @@ class ProcessGroup:
     async def end(self, timeout_s: float = 0.5) -> tuple[Outcome, str]:
         """End the process and all that is under way for it, within `timeout_s`; how it ended. Idempotent."""
         self.stop_taking()
-        owned = [task for task in (*self._beside, self._recovery, self._ending) if task is not None]
-        self._recovery = self._ending = None
+        owned = [t for t in (*self._beside, self._starting, self._recovery, self._ending) if t is not None]
+        self._starting = self._recovery = self._ending = None
         self._beside = []
         for task in owned:
             task.cancel()
@@ -360,6 +364,7 @@ class ProcessGroup:
         return worker
 
     async def _start_first(self, deadline: Deadline) -> None:
+        await self._nursery.start(deadline.left_s)
         worker = await self._make(tuple(self.definitions.values()), deadline)
         try:
             await worker.made(deadline.left_s)

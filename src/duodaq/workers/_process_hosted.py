@@ -91,7 +91,8 @@ class ProcessHosted:
             try:
                 reports = await self._stop(worker, timeout_s)
             except (DuodaqError, asyncio.CancelledError) as error:
-                why = f"its process was killed: {error or 'there was no more time'}"
+                why = f"its process was killed: {str(error) or 'there was no more time'}"
+                worker.child.kill()
                 reports = tuple(
                     ComponentReport(f"{self.name}.{i}", Outcome.FORCED, why) for i in self.group.definitions
                 )
