@@ -3,5 +3,6 @@
 from duodaq.config._lines import in_file, line_of
 from duodaq.config._load import load_lab
 from duodaq.config._notes import describe
+from duodaq.config._where import worker_of
 
-__all__ = ["describe", "in_file", "line_of", "load_lab"]
+__all__ = ["describe", "in_file", "line_of", "load_lab", "worker_of"]

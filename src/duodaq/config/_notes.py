@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from duodaq.config._checks import address_of, is_stoppable
 from duodaq.config._driver_lookup import built_in
+from duodaq.config._where import worker_of
 from duodaq.drivers import codec
 from duodaq.model import Cause, InstrumentDefinition, LabDefinition, PortDefinition
 
@@ -45,7 +46,7 @@ def _about_instrument(instrument: InstrumentDefinition, lab: LabDefinition) -> s
     runtime = lab.v2 if instrument.runtime == "v2" else lab.v4
     where = f"port {instrument.port}" if instrument.port else "opens its device itself"
     actions = ", ".join(f"{cause.value}: {_action(instrument, cause)}" for cause in Cause)
-    worker = instrument.worker or runtime.worker
+    worker = worker_of(instrument, runtime)
     return (
         f"{instrument.id} ({instrument.driver}) in {instrument.runtime}, worker {worker}, {where}; safe state {actions}"
     )

@@ -3,10 +3,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from duodaq.config import worker_of
 from duodaq.model import InstrumentDefinition, RuntimeDefinition, RuntimeName
-
-VENDOR_LIBRARIES = frozenset({"duodaq:PvcamActor"})
-"""Drivers that call a vendor's C library, which may crash or hang."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +18,10 @@ class Group:
 
 def place(instrument: InstrumentDefinition, runtime: RuntimeDefinition) -> Group:
     """The worker group of `instrument`: its runtime's, one of another kind, or (``own``) a process all to itself."""
-    wanted = instrument.worker or _by_nature(instrument) or runtime.worker
+    wanted = worker_of(instrument, runtime)
     if wanted == "own":
         return Group(f"{instrument.runtime}.{instrument.id}", instrument.runtime, "process")
     return Group(f"{instrument.runtime}-{wanted}", instrument.runtime, wanted)
-
-
-def _by_nature(instrument: InstrumentDefinition) -> str:
-    """Where an instrument lives that nobody has said anything about: on a vendor's C library, by itself."""
-    return "own" if instrument.driver in VENDOR_LIBRARIES else ""
 
 
 def groups_of(instruments: Iterable[InstrumentDefinition], runtime: RuntimeDefinition) -> tuple[Group, ...]:
