@@ -42,6 +42,7 @@ from duodaq.workers import (
     RuntimeParts,
     SharedPage,
     Surroundings,
+    Switchboard,
     make_worker,
 )
 from duodaq.workers._starter import CAN_FORK
@@ -98,11 +99,24 @@ class Bench:
         return Factories().v2(RuntimeParts(self.broker, self.table, self.hub, DataPublisher()))
 
     def _in_a_process(self) -> ProcessHosted:
-        around = Surroundings(self.broker, self.table, self.hub, DataPublisher(), self.table.snapshot, self.table.watch)
+        around = Surroundings(
+            self.broker,
+            self.table,
+            self.hub,
+            DataPublisher(),
+            self.table.snapshot,
+            self.table.watch,
+            lambda pid, fd: None,
+            lambda pid: None,
+            Switchboard(self._ask_across),
+        )
         self.page = SharedPage()
         books = FeedBooks("worker v2", self.hub.name)
         group = ProcessGroup("v2", "v2", Factories().v2, self.nursery, around, self.page, books, self._note_crash)
         return ProcessHosted(group)
+
+    async def _ask_across(self, *_: Any) -> Any:
+        raise AssertionError("nobody here asks another instrument")
 
     async def _note_crash(self, instruments: Any, cause: str) -> None:
         self.crashes.append(cause)

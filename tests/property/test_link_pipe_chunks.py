@@ -9,6 +9,7 @@ import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duodaq.clock import pause
 from duodaq.link import Pipe
 
 messages = st.lists(st.binary(max_size=60), max_size=12)
@@ -34,7 +35,7 @@ async def hear(data: bytes, sizes: list[int]) -> tuple[list[bytes], list[str]]:
             there.send(data[begin : begin + size])
             begin, turn = begin + size, turn + 1
             for _ in range(3):
-                await asyncio.sleep(0)
+                await pause(0.0)
         there.close()
         await asyncio.wait_for(over.wait(), 5.0)
     return heard, lost

@@ -55,6 +55,7 @@ FROM_MANAGER = [
     m.Known(ENTRY),
     m.Taken(5),
     m.Credit([1, 2]),
+    m.NeighbourAnswer(1, 2.5, None, None),
 ]
 FROM_WORKER = [
     m.Made(ERROR),
@@ -75,9 +76,10 @@ FROM_WORKER = [
     m.Stale("stage"),
     m.Rows([Scalar("dmm", "voltage", "V", 1, 0, -0.0, "v2", {"range": 10})]),
     m.Item(1, BlobRef(1, 64, 24, "<f8", (3,))),
-    m.Batch(1, b"body", b"schema", None),
+    m.Batch(b"body", BlobRef(1, 64, 24, "|u1", (24,))),
     m.Ring(2**30),
     m.Log("duodaq.x", 20, "line"),
+    m.NeighbourAsk(1, "rig", "stage", "command", 1.0, None),
 ]
 
 

@@ -46,10 +46,9 @@ class LinkedBroker:
         self.far_pipe = Pipe(self._far_end, encode, decode_from_manager, self._heard_far, lambda _: None)
 
         def codec_of(name: str) -> Any:
-            known = [owner.codec for port in broker.definitions() if (owner := broker.owner(port)).codec]
-            return next((codec for codec in known if codec is not None and codec.name == name), None) or find_codec(
-                name
-            )
+            known = (broker.owner(port).codec for port in broker.definitions())
+            found = next((codec for codec in known if codec is not None and codec.name == name), None)
+            return find_codec(name) if found is None else found
 
         self.remote = RemoteBroker(
             self.far_pipe.send, broker.definitions(), codec_of, broker.epochs(), latched=broker.latched
@@ -85,10 +84,18 @@ class LinkedBroker:
         for task in tuple(self._owned):
             task.cancel()
         await asyncio.gather(*self._owned, return_exceptions=True)
-        self.far_loop.call_soon_threadsafe(self.far_pipe.close)
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close_far(), self.far_loop))
         self.far_loop.call_soon_threadsafe(self.far_loop.stop)
         await asyncio.to_thread(self._thread.join, 5.0)
         self.far_loop.close()
+
+    async def _close_far(self) -> None:
+        self.remote.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        self.far_pipe.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.broker, name)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -81,6 +81,9 @@ class Outbox:
                 break
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        ring, self._ring = self._ring, None
+        if ring is not None:
+            ring.close()
         return self._taken >= self._sent and not self._reader.occupancy
 
     async def _run(self, say: Callable[[list[Any]], None]) -> None:
@@ -103,7 +106,7 @@ class Outbox:
     def _say_measurements(self, measurements: list[Measurement]) -> None:
         rows: list[Scalar] = []
         for one in measurements:
-            if isinstance(one, Scalar):
+            if isinstance(one, Scalar) and (one.metadata is None or _is_plain(one.metadata)):
                 rows.append(one if type(one.value) is float else msgspec.structs.replace(one, value=float(one.value)))
             else:
                 self._say_rows(rows)
@@ -181,6 +184,16 @@ class Outbox:
     def lost(self) -> None:
         """The link has ended: nobody waits for room any more."""
         self._task.cancel()
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it comes out of a row as it went in: a tuple, say, would be a list."""
+    if type(value) is dict:
+        facts = cast("dict[Any, Any]", value)
+        return all(type(key) is str and _is_plain(one) for key, one in facts.items())
+    if type(value) is list:
+        return all(map(_is_plain, cast("list[Any]", value)))
+    return type(value) in (str, float, bool, type(None)) or (type(value) is int and abs(value) < 2**63)
 
 
 def _write_stream(batch: pa.RecordBatch, sink: Any) -> None:

@@ -45,6 +45,7 @@ class OutputReader:
         self._take(self._read())
         if self._rest:
             self._say(self._rest)
+        self._say_left_out()
         os.close(self._fd)
         self._fd = -1
 
@@ -74,11 +75,15 @@ class OutputReader:
     def _say(self, line: bytes) -> None:
         now_s = self._loop.time()
         if now_s - self._second >= 1.0:
-            if self.left_out:
-                _log.warning("output left out", worker=self._worker, lines=self.left_out)
-            self._second, self._lines, self.left_out = now_s, 0, 0
+            self._say_left_out()
+            self._second, self._lines = now_s, 0
         self._lines += 1
         if self._lines > MOST_LINES_PER_S:
             self.left_out += 1
         elif line.strip():
             _log.info("output", worker=self._worker, line=line[:LONGEST_LINE].decode(errors="replace"))
+
+    def _say_left_out(self) -> None:
+        if self.left_out:
+            _log.warning("output left out", worker=self._worker, lines=self.left_out)
+        self.left_out = 0

@@ -80,12 +80,12 @@ class SharedPage:
             length = self._memory[place + 8]
             if not length:
                 return
-            name = self._memory[place + 9 : place + 9 + length].decode()
+            name = self._memory[place + 9 : place + 9 + min(length, _MOST_NAME)].decode(errors="replace")
             yield place, name, _U64.unpack_from(self._memory, place)[0]
 
     def _new_place(self, channel: str) -> int:
         name = channel.encode()
-        if len(name) > _MOST_NAME or len(self._places) >= CHANNELS:
+        if not 0 < len(name) <= _MOST_NAME or len(self._places) >= CHANNELS:
             raise OutOfRangeError(
                 f"channel {channel!r}: a worker counts {CHANNELS} channels with names of {_MOST_NAME} bytes at most"
             )

@@ -111,6 +111,8 @@ class PortDesk:
 
     def _ask(self, request: TicketAsk) -> None:
         owner, number = self._owner(request.port), request.ticket
+        if number in self._tickets:
+            raise DataError(f"ticket {number} is used twice")
 
         def settle(refusal: Exception | None) -> None:
             if refusal is not None:
@@ -123,6 +125,8 @@ class PortDesk:
 
     def _exchange(self, request: Exchanged) -> None:
         owner, number = self._owner(request.port), request.exchange
+        if number in self._exchanges:
+            raise DataError(f"exchange {number} is used twice")
 
         def done(reply: bytes, error: BaseException | None) -> None:
             self._exchanges.pop(number, None)

@@ -5,7 +5,8 @@ Rules for whoever edits this:
 * Nothing is decided here. Who holds, who waits and what may move is known at the broker alone; what is kept here is
   only whom to tell.
 * A driver's thread sends its request by itself and is woken when the reply is heard: a loop has no part in the way out.
-* When the link ends this process ends, so nothing is tidied up here; the broker gives everything back by itself.
+* When the link ends this process ends, so nothing is tidied up here; the broker gives everything back by itself. Only
+  the death of a single thread or loop is seen here alone.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ from duodaq.workers._messages import (
     TicketEnd,
     Written,
     error_of,
-    parcel,
+    result_parcel,
 )
 
 Send = Callable[[Message], None]
+_WATCH_S = 0.2
 
 
 class RemoteOwner:
@@ -74,6 +76,7 @@ class RemoteOwner:
     def seated(self, exchange: Exchange, seat: Seat, timeout_s: float | None, epoch: int | None = None) -> None:
         ticket = exchange.ticket
         number = self._lines.seat_number(seat)
+        seat.ticket = ticket
         facts = SeatFacts(number, seat.hold_max_s, seat.idle_s, seat.sink is not None, seat.renews)
         lane = int(ticket.lane)
         self._send(exchange, seat=facts, holder=ticket.holder, lane=lane, wait_s=timeout_s, wait_epoch=epoch)
@@ -106,13 +109,13 @@ class RemoteOwner:
                 self._lines.forget_seat(seat)
 
     def _send(self, exchange: Exchange, **where: Any) -> None:
-        framing = True if exchange.from_codec and exchange.framing is not None else exchange.framing
+        framing = True if exchange.from_codec and exchange.framing is not None else result_parcel(exchange.framing)
         self._lines.send(
             Exchanged(
                 exchange=self._lines.keep(exchange),
                 port=self.name,
                 request=exchange.request,
-                framing=parcel(framing),
+                framing=framing,
                 timeout_s=exchange.timeout_s,
                 tells_written=exchange.on_written is not None,
                 moving=exchange.moving,
@@ -133,6 +136,22 @@ class RemoteLines:
         self._waiting: dict[int, Ticket] = {}
         self._exchanges: dict[int, Exchange] = {}
         self._seats: dict[int, Seat] = {}
+        self._watch = asyncio.get_running_loop().call_later(_WATCH_S, self._look_after_owners)
+
+    def close(self) -> None:
+        """Watch over nothing any more."""
+        self._watch.cancel()
+
+    def _look_after_owners(self) -> None:
+        """Give back what dead threads and loops of this process hold: the broker cannot see that they are dead."""
+        for ticket in list(self._tickets):
+            if _is_dead(ticket) and (number := self.forget(ticket)):
+                self.send(TicketEnd(number))
+        for number, seat in list(self._seats.items()):
+            if seat.ticket is not None and _is_dead(seat.ticket):
+                self.forget_seat(seat)
+                self.send(SeatEnd(number, True))
+        self._watch = asyncio.get_running_loop().call_later(_WATCH_S, self._look_after_owners)
 
     def number_of(self, ticket: Ticket) -> int:
         """The number of a ticket, which it gets when it first asks."""
@@ -200,6 +219,10 @@ class RemoteLines:
             ticket.settle(error_of(message.error))
 
 
+def _is_dead(ticket: Ticket) -> bool:
+    return ticket.alive is not None and not ticket.alive()
+
+
 class RemoteBroker:
     """The lab's ports as a worker's runtime sees them: keeps the promise of PortSource."""
 
@@ -228,6 +251,10 @@ class RemoteBroker:
     def session(self, port: str, holder: str) -> BlockingSession:
         """A session of `holder` for blocking code, usable from any thread but that of this process's loop."""
         return BlockingSession(self._owner(port), holder)
+
+    def close(self) -> None:
+        """Watch over nothing any more; for a process that outlives its link."""
+        self.lines.close()
 
     async def stop(
         self, port: str, data: bytes | None = None, holder: str = "stop", *, ends_moving: bool = True

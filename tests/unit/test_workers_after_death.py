@@ -1,0 +1,79 @@
+"""What becomes of a dead worker's commands and settings, case by case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from duodaq.model import (
+    Command,
+    Execute,
+    Fate,
+    GetParameter,
+    InstrumentDefinition,
+    SetParameter,
+    StartAcquisition,
+    StopAcquisition,
+)
+from duodaq.workers._after_death import (
+    Remembered,
+    definition_for_replacement,
+    fate_after_death,
+    waits_for_replacement,
+)
+
+
+def stanza(**facts: Any) -> InstrumentDefinition:
+    return InstrumentDefinition("dmm", "v2", "mylab:Meter", **facts)
+
+
+@pytest.mark.parametrize("requeue", [False, True])
+@pytest.mark.parametrize(
+    ("command", "moves"),
+    [
+        (GetParameter("nplc"), False),
+        (SetParameter("nplc", 1), True),
+        (Execute("home"), True),
+        (StartAcquisition(), False),
+        (StopAcquisition(), False),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_the_fate_of_a_command(command: Command, moves: bool, requeue: bool) -> None:
+    definition = stanza(options={"requeue": requeue})
+    not_done = moves and not requeue
+    assert fate_after_death(True, command, definition) is Fate.UNKNOWN
+    assert fate_after_death(False, command, definition) is (Fate.NOT_DONE if not_done else None)
+    assert waits_for_replacement(command, definition) is not not_done
+
+
+SET = {"range": 10}
+
+
+@pytest.mark.parametrize(
+    ("policy", "latched", "given", "withheld", "waiting"),
+    [
+        ("reapply", False, {"nplc": 1, "range": 10}, [], {}),
+        ("withhold", False, {}, ["nplc", "range"], {}),
+        ("ask", False, {}, ["nplc", "range"], {"nplc": 1, "range": 10}),
+        ("ask", True, {}, ["nplc", "range"], {"nplc": 1, "range": 10}),
+    ],
+)
+def test_the_settings_of_a_replacement(policy, latched, given, withheld, waiting) -> None:
+    known = Remembered(settings=dict(SET))
+    definition = stanza(settings={"nplc": 1}, options={"on_reconnect": policy})
+    replaced, left_out = definition_for_replacement(definition, known, latched=latched)
+    assert (replaced.settings, sorted(left_out), known.waiting) == (given, withheld, waiting)
+    assert definition.settings == {"nplc": 1}
+
+
+def test_what_was_asked_last_is_remembered() -> None:
+    known = Remembered()
+    for command in (SetParameter("range", 1), SetParameter("range", 10), StartAcquisition({"rate": 5})):
+        known.note(command)
+    replaced, _ = definition_for_replacement(stanza(), known, latched=False)
+    assert (known.settings, replaced.options["acquire"]) == ({"range": 10}, {"rate": 5})
+    known.note(StopAcquisition())
+    replaced, _ = definition_for_replacement(stanza(), known, latched=False)
+    assert replaced.options["acquire"] is False
