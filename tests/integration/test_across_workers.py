@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any
 
-import cloudpickle
 import pytest
 
 from duodaq import sim
-from duodaq.clock import Deadline, block, monotonic_s, pause
+from duodaq.clock import Deadline, monotonic_s, pause
 from duodaq.dual import DualRuntimeManager
-from duodaq.errors import DeliveryError, DuodaqError, InstrumentError, LifecycleError, ReplyTimeoutError
+from duodaq.errors import (
+    DeliveryError,
+    DuodaqError,
+    InstrumentError,
+    LifecycleError,
+    ReplyTimeoutError,
+    UnsafeStateError,
+)
 from duodaq.model import (
     Execute,
     GetParameter,
@@ -26,112 +31,11 @@ from duodaq.model import (
     PortDefinition,
     ReadChannel,
     RuntimeDefinition,
-    SetParameter,
 )
-from duodaq.v4 import handler
-from duodaq.v4.instruments import InstrumentActor
 
+DRIVERS = Path(__file__).with_name("meters.py")
+PASSIVE = frozenset({"power", "pid", "fail", "slow"})
 MODES = ("inline", "thread", "process")
-
-
-@pytest.fixture(autouse=True)
-def _by_value() -> Iterator[None]:
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-
-
-class Meter:
-    """A power meter, as a lab writes one."""
-
-    def __init__(self, serial: Any) -> None:
-        self.serial = serial
-        self.filter = 1
-
-    def power(self) -> float:
-        self.serial.write(b"D?\n")
-        return float(self.serial.readline())
-
-    def pid(self) -> int:
-        return os.getpid()
-
-    def fail(self) -> None:
-        raise ZeroDivisionError("a mistake in the meter")
-
-    def slow(self, seconds: float) -> None:
-        block(seconds)
-
-
-class Ratio:
-    """One power over another: made of two meters, has no line of its own."""
-
-    def __init__(self, above: Any, below: Any, note: str = "") -> None:
-        self.above = above
-        self.below = below
-        self.note = note
-        self.first = above.call("power")
-
-    def ratio(self) -> float:
-        return self.above.call("power") / self.below.call("power")
-
-    def powers(self) -> tuple[float, float]:
-        return self.above.read("power").value, self.below.call("power")
-
-    def pids(self) -> tuple[int, int, int]:
-        return os.getpid(), self.above.call("pid"), self.below.call("pid")
-
-    def narrow(self, value: int) -> int:
-        return self.above.set("filter", value) + self.below.get("filter")
-
-    def fail(self) -> None:
-        self.above.call("fail")
-
-    def wait(self) -> None:
-        self.above.call("slow", 1.0, timeout_s=0.2)
-
-
-@dataclass(frozen=True)
-class Pids:
-    """Asks for the processes of all three."""
-
-
-@dataclass(frozen=True)
-class Narrow:
-    """Sets one and reads the other."""
-
-    value: int
-
-
-class Difference(InstrumentActor):
-    """The same in V4: one power minus another."""
-
-    channels = (PollDefinition("difference", 0.02, "W", call="difference"),)
-    operations: ClassVar = {"pids": Pids, "narrow": Narrow}
-
-    async def connect(self) -> None:
-        self.above, self.below = self.definition.args["above"], self.definition.args["below"]
-
-    async def difference(self) -> float:
-        above, below = await asyncio.gather(self.above.call("power"), self.below.read("power"))
-        return above - below.value
-
-    @handler(Pids)
-    async def pids(self, message: Pids) -> tuple[int, int, int]:
-        return os.getpid(), await self.above.call("pid"), await self.below.call("pid")
-
-    @handler(Narrow)
-    async def narrow(self, message: Narrow) -> int:
-        return await self.above.set("filter", message.value) + await self.below.get("filter")
-
-
-class Mirror:
-    """Asks another, which asks it."""
-
-    def __init__(self, other: Any) -> None:
-        self.other = other
-
-    def look(self, depth: int) -> str:
-        return self.other.call("look", depth - 1, timeout_s=3.0) if depth else "nothing"
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +46,7 @@ def meters() -> Iterator[tuple[sim.SimProcess, sim.SimProcess]]:
 
 def meter(name: str, port: str, worker: str) -> InstrumentDefinition:
     polls = (PollDefinition("power", 0.5, "W", call="power"),)
-    return InstrumentDefinition(name, "v2", Meter, port=port, polls=polls, passive=True, worker=worker)
+    return InstrumentDefinition(name, "v2", f"{DRIVERS}:Meter", port=port, polls=polls, passive=PASSIVE, worker=worker)
 
 
 @asynccontextmanager
@@ -170,8 +74,16 @@ async def lab(
         assert (await manager.shutdown(5.0)).clean
 
 
+ONE_AND_TWO = {"above": "@one", "below": "@two"}
+
+
 def ratio(**facts: Any) -> InstrumentDefinition:
-    return InstrumentDefinition("ratio", "v2", Ratio, args={"above": "@one", "below": "@two"}, passive=True, **facts)
+    return InstrumentDefinition("ratio", "v2", f"{DRIVERS}:Ratio", **{"args": ONE_AND_TWO, "passive": True, **facts})
+
+
+def mirror(name: str, other: str) -> InstrumentDefinition:
+    driver = f"{DRIVERS}:Mirror"
+    return InstrumentDefinition(name, "v2", driver, args={"other": f"@{other}"}, worker="own", passive=True)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -189,7 +101,7 @@ async def test_a_v2_class_made_of_two_others_works_wherever_they_live(mode: str,
 @pytest.mark.parametrize("mode", MODES)
 async def test_an_actor_made_of_two_others_works_wherever_they_live(mode: str, meters: Any) -> None:
     args = {"above": "@one", "below": "@two"}
-    actor = InstrumentDefinition("minus", "v4", Difference, args=args, options={"acquire": True})
+    actor = InstrumentDefinition("minus", "v4", f"{DRIVERS}:Difference", args=args, options={"acquire": True})
     async with lab(meters, actor, mode=mode) as manager:
         got = manager.v4_data.subscribe("test", capacity=10_000, streams=("minus.difference",))
         assert (await got.get(5.0)).num_rows
@@ -220,8 +132,7 @@ async def test_a_question_has_a_deadline_of_its_own(meters: Any) -> None:
 
 
 async def test_who_would_wait_for_itself_is_told_at_once(meters: Any) -> None:
-    left = InstrumentDefinition("left", "v2", Mirror, args={"other": "@right"}, worker="own", passive=True)
-    right = InstrumentDefinition("right", "v2", Mirror, args={"other": "@left"}, worker="own", passive=True)
+    left, right = mirror("left", "right"), mirror("right", "left")
     async with lab(meters, left, right) as manager:
         assert await manager.command("left", Execute("look", (1,))) == "nothing"
         begun_s = monotonic_s()
@@ -254,21 +165,20 @@ async def test_the_death_of_another_is_told_to_who_asked_for_something_at_that_m
 
 
 async def test_a_latched_stop_holds_for_those_who_ask_across(meters: Any) -> None:
-    async with lab(meters, InstrumentDefinition("arm", "v2", Mirror, args={"other": "@one"}, passive=True)) as manager:
-        await manager.command("one", SetParameter("filter", 1))
+    async with lab(meters, ratio()) as manager:
+        await until_ready(manager, "ratio")
         await manager.stop_all()
-        with pytest.raises(DuodaqError):  # `look` is none of the meter's, and would not be asked for anyway
-            await manager.command("arm", Execute("look", (1,)))
+        with pytest.raises(UnsafeStateError, match=r"one\.filter.*latched"):
+            await manager.command("ratio", Execute("narrow", (2,)))
+        assert isinstance(await manager.command("ratio", Execute("ratio")), float)
         manager.reset_stop("test")
+        await manager.command("ratio", Execute("narrow", (2,)))
 
 
 async def test_a_text_that_names_no_instrument_stays_one(meters: Any) -> None:
-    async with lab(meters, ratio()) as manager:
+    async with lab(meters, ratio(args={**ONE_AND_TWO, "note": "@py"})) as manager:
         await until_ready(manager, "ratio")
-    definition = InstrumentDefinition("own", "v2", Ratio, args={"above": "@one", "below": "@two", "note": "@py"})
-    async with lab(meters, definition) as manager:
-        await until_ready(manager, "own")
-        assert await manager.command("own", GetParameter("note")) == "@py"
+        assert await manager.command("ratio", GetParameter("note")) == "@py"
 
 
 async def until_ready(manager: DualRuntimeManager, instrument: str) -> None:

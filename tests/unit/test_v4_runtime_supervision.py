@@ -149,6 +149,18 @@ async def test_a_crashed_actor_is_restarted_and_its_settings_are_applied_again()
 
 
 @virtual_time
+async def test_an_instrument_that_is_ready_takes_commands() -> None:
+    runtime = V4Runtime(Broker(), Table(), DataPublisher())
+    await runtime.add(toy("a"))
+    starting = asyncio.create_task(runtime.start(10))
+    while state(runtime, "a") is not InstrumentState.READY:
+        await pause(0)
+    assert await runtime.command("a", GetParameter("level")) == 1
+    await starting
+    await runtime.stop(5)
+
+
+@virtual_time
 async def test_beyond_the_restart_limit_one_instrument_is_in_error_and_the_others_go_on() -> None:
     runtime, _ = await running(toy("a", restart_limit=2), toy("b"))
     await runtime.command("a", StartAcquisition())

@@ -88,3 +88,41 @@ def test_installed_modules_go_by_name(name: str) -> None:
 
 def test_what_is_installed_stays_small() -> None:
     assert len(dumps([duodaq.ports.Terminated, np.ndarray, Path, pickle.Unpickler])) < 500
+
+
+STRUCTS = """
+import msgspec
+
+class Level(msgspec.Struct, frozen=True, tag="level"):
+    x: float
+    times: int = 2
+    names: list[str] = msgspec.field(default_factory=list)
+    def value(self):
+        return self.times * self.x
+
+class Twice(Level, frozen=True, kw_only=True):
+    unit: str
+    def __post_init__(self):
+        if self.unit not in ("V", "mV"):
+            raise ValueError(self.unit)
+    def again(self):
+        return Twice(self.x, unit=self.unit)
+"""
+
+
+def test_a_struct_of_a_notebook_keeps_its_fields_in_another_process() -> None:
+    space = sys.modules["by_cell"] = ModuleType("by_cell")
+    try:
+        exec(STRUCTS, vars(space))
+        data = dumps((space.Level, space.Twice))
+    finally:
+        del sys.modules["by_cell"]
+    assert elsewhere(data, "(value[0](3.0).value(), value[0](3.0).names)") == "(6.0, [])"
+    assert elsewhere(data, "value[1](3.0, unit='V').again()") == "Twice(x=3.0, times=2, names=[], unit='V')"
+    assert elsewhere(data, "__import__('msgspec').json.encode(value[0](1.0, 3))") == (
+        """b'{"type":"level","x":1.0,"times":3,"names":[]}'"""
+    )
+    assert elsewhere(data, "(value[0](1.0) == value[0](1.0), hash(value[0](1.0, 1, ())) != 0)") == "(True, True)"
+    assert elsewhere(data, "issubclass(value[1], value[0])") == "True"
+    with pytest.raises(subprocess.CalledProcessError):
+        elsewhere(data, "value[1](1.0, unit='A')")

@@ -70,6 +70,7 @@ class Resident:
         if acquire:
             self._memory["acquiring"] = acquire if isinstance(acquire, dict) else {}
         self._lost_port = False
+        self._spawning = False
         self._channels: tuple[ChannelInfo, ...] = ()
         self._status = InstrumentStatus(
             definition.id,
@@ -82,9 +83,11 @@ class Resident:
 
     @property
     def status(self) -> InstrumentStatus:
-        """What is known of it now. From any thread."""
+        """What is known of it now; not ready before it takes messages. From any thread."""
         restarts = self.ref.metrics.restarts if self.ref is not None else 0
-        return msgspec.structs.replace(self._status, restarts=restarts)
+        early = self._spawning and self._status.state in (InstrumentState.READY, InstrumentState.ACQUIRING)
+        state = InstrumentState.CONNECTING if early else self._status.state
+        return msgspec.structs.replace(self._status, restarts=restarts, state=state)
 
     @property
     def channels(self) -> tuple[ChannelInfo, ...]:
@@ -103,6 +106,7 @@ class Resident:
             DuodaqError: It did not start; the instrument is in Error, and says why.
         """
         limit_s = min(timeout_s, float(self.definition.options.get("start_timeout_s", _START_S)))
+        self._spawning = True
         try:
             self.ref = await system.spawn(
                 self._make,
@@ -118,6 +122,8 @@ class Resident:
             if isinstance(error, DuodaqError):
                 raise error.about(instrument=self.definition.id, command="start", port=self.definition.port) from None
             raise LifecycleError(f"it did not start: {why}", instrument=self.definition.id, command="start") from error
+        finally:
+            self._spawning = False
 
     def report(self, state: InstrumentState, message: str, *, recoverable: bool = True) -> None:
         """Take note of its state."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import sys
 import types
 from importlib.machinery import ModuleSpec
-from typing import Any
+from typing import Any, cast
 
 import cloudpickle
+import msgspec
 
 
 def dumps(value: Any) -> bytes:
@@ -27,7 +29,50 @@ class _Pickler(cloudpickle.Pickler):
     def reducer_override(self, obj: Any, /) -> Any:
         if isinstance(obj, type | types.FunctionType):
             _decide(obj.__module__)
-        return super().reducer_override(obj)
+        reduced = super().reducer_override(obj)
+        if isinstance(obj, msgspec.StructMeta) and isinstance(reduced, tuple):
+            return _reduce_struct(obj)
+        return reduced
+
+
+_CONFIG = (
+    "array_like", "cache_hash", "dict", "eq", "forbid_unknown_fields", "frozen", "gc", "omit_defaults", "order",
+    "repr_omit_defaults", "tag", "tag_field", "weakref",
+)  # fmt: skip
+_AT_ONCE = ("__module__", "__annotations__", "__doc__", "__post_init__")
+
+
+def _reduce_struct(kind: Any) -> tuple[Any, ...]:
+    """A struct's class by value: its fields must be there when it is made, where cloudpickle adds them afterwards."""
+    own = dict(cast("dict[str, Any]", vars(kind)))
+    begin = {name: own.pop(name) for name in _AT_ONCE if name in own}
+    fields: dict[str, dict[str, Any]] = {}
+    for field in msgspec.structs.fields(kind):
+        if own.pop(field.name, None) is not None:
+            facts = {"default": field.default, "default_factory": field.default_factory, "name": field.encode_name}
+            fields[field.name] = {name: fact for name, fact in facts.items() if fact is not msgspec.NODEFAULT}
+    own.pop("__slots__", None)
+    parameters = inspect.signature(kind).parameters
+    config = {name: getattr(kind.__struct_config__, name) for name in _CONFIG}
+    config["kw_only"] = any(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in fields)
+    begin["__qualname__"] = kind.__qualname__
+    return _make_struct, (type(kind), kind.__name__, kind.__bases__, begin, fields, config), own, None, None, _set_all
+
+
+def _make_struct(
+    meta: Any,
+    name: str,
+    bases: tuple[type, ...],
+    begin: dict[str, Any],
+    fields: dict[str, dict[str, Any]],
+    config: dict[str, Any],
+) -> Any:
+    return meta(name, bases, {**begin, **{n: msgspec.field(**facts) for n, facts in fields.items()}}, **config)
+
+
+def _set_all(kind: type, attributes: dict[str, Any]) -> None:
+    for name, value in attributes.items():
+        setattr(kind, name, value)
 
 
 _decided: dict[str, tuple[types.ModuleType, tuple[str, ...]]] = {}

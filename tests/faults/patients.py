@@ -1,0 +1,147 @@
+"""Drivers that suffer, loaded by path as a lab's own file is: what they do to the process that they live in."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from duodaq.link import BlobRef, Pipe
+from duodaq.v4 import handler
+from duodaq.v4.instruments import Newport1830C
+from duodaq.workers._messages import Batch, Item, parcel
+from duodaq.workers._outbox import Outbox
+
+
+def suffer(kind: str) -> None:
+    """Do the worst that `kind` names; from most of it nobody returns."""
+    libc = ctypes.CDLL(None)
+    holding_the_lock = ctypes.PyDLL(None)
+    match kind:
+        case "exception":
+            raise ZeroDivisionError("a mistake in a driver")
+        case "os._exit":
+            os._exit(3)
+        case "SIGSEGV":
+            ctypes.string_at(0)
+        case "SIGKILL":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "C call":
+            while True:
+                libc.sleep(3600)  # a signal may end it early
+        case "busy loop":
+            while True:
+                pass
+        case "lock-holding call":
+            while True:
+                holding_the_lock.sleep(3600)
+        case "memory bomb":
+            hold: list[Any] = []
+            while True:
+                hold.append(np.ones(2**20))
+        case "output flood":
+            while True:
+                print("so much to say " * 20)  # noqa: T201  it is what this driver suffers from
+        case _:
+            speak(kind)
+
+
+def speak(kind: str) -> None:
+    """Say something on the link that no worker says."""
+    pipe = next(one for one in gc.get_objects() if type(one) is Pipe)
+    outbox = next(one for one in gc.get_objects() if type(one) is Outbox)
+    match kind:
+        case "garbage":
+            pipe._end.send(os.urandom(4096))
+        case "wrong message":
+            pipe._end.send(b"\5\0\0\0\x93\xa1?\1\2")
+        case "message for the other side":
+            pipe._end.send(b"\3\0\0\0\x92\xa1p\1"[:4] + b"\x92\xa1p")
+        case "oversized message":
+            pipe._end.send(b"\xff\xff\xff\xff" + bytes(100))
+        case "forged measurement":
+            pipe.send(Item(parcel(b"no measurement")))
+        case "forged place in the ring":
+            ring = outbox._ring_for(2**17)
+            assert ring is not None
+            pipe.send(Batch(blob=BlobRef(1, ring.size - 64, 2**30, "|u1", (2**30,))))
+        case "forged content in the ring":
+            ring = outbox._ring_for(2**17)
+            assert ring is not None
+            ref = ring.write(np.frombuffer(os.urandom(2**17), np.uint8))
+            pipe.send(Batch(blob=ref))
+        case _:
+            raise AssertionError(kind)
+
+
+def obey(orders: str) -> None:
+    """Fail to start while the file of orders is there."""
+    if os.path.exists(orders):
+        raise ConnectionRefusedError("the device does not answer")
+
+
+class Patient:
+    """A V2 driver, as a lab writes one."""
+
+    def __init__(self, serial: Any, orders: str) -> None:
+        self.serial = serial
+        obey(orders)
+
+    def power(self) -> float:
+        self.serial.write(b"D?\n")
+        return float(self.serial.readline())
+
+    def suffer(self, kind: str) -> None:
+        suffer(kind)
+
+    def who(self) -> int:
+        return os.getpid()
+
+
+class Steady:
+    """A V2 driver that only has to go on."""
+
+    def __init__(self, serial: Any) -> None:
+        self.serial = serial
+
+    def power(self) -> float:
+        self.serial.write(b"D?\n")
+        return float(self.serial.readline())
+
+    def ping(self, number: int) -> int:
+        return number
+
+
+@dataclass(frozen=True)
+class Suffer:
+    """Asks for the worst."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class Who:
+    """Asks for its process."""
+
+
+class PatientActor(Newport1830C):
+    """The patient in V4."""
+
+    operations: ClassVar = {**Newport1830C.operations, "suffer": Suffer, "who": Who}
+
+    async def connect(self) -> None:
+        obey(self.definition.args["orders"])
+        await super().connect()
+
+    @handler(Suffer)
+    async def suffer(self, message: Suffer) -> None:
+        suffer(message.kind)
+
+    @handler(Who)
+    async def who(self, message: Who) -> int:
+        return os.getpid()
