@@ -11,19 +11,20 @@ import numpy as np
 import pyarrow as pa
 
 from duodaq.errors import SchemaMismatchError
+from duodaq.schema._arrays import numbers, texts
 
 _LONGEST_CONSTANT = 4096
-_ZEROS = pa.array(np.zeros(_LONGEST_CONSTANT, np.int32))
+_ZEROS = numbers(np.zeros(_LONGEST_CONSTANT, np.int32))
 
 
 def time_column(t_ns: Sequence[int]) -> Any:
     """UTC nanoseconds as timestamp[ns]."""
-    return pa.array(np.array(t_ns, dtype=np.int64).view("datetime64[ns]"))
+    return numbers(np.array(t_ns, dtype=np.int64), pa.timestamp("ns"))
 
 
 def sequence_column(sequence: Sequence[int]) -> Any:
     """Sequence numbers as uint64."""
-    return pa.array(np.array(sequence, dtype=np.uint64))
+    return numbers(np.array(sequence, dtype=np.uint64))
 
 
 def name_column(names: Sequence[str]) -> Any:
@@ -31,19 +32,19 @@ def name_column(names: Sequence[str]) -> Any:
     first = names[0]
     if all(name is first or name == first for name in names):
         return constant_column(first, len(names))
-    return pa.array(names, pa.string()).dictionary_encode()
+    return texts(names).dictionary_encode()
 
 
 def constant_column(name: str, length: int) -> Any:
     """One string, `length` times."""
     if length > _LONGEST_CONSTANT:
-        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(length, np.int32)), pa.array([name], pa.string()))
+        return pa.DictionaryArray.from_arrays(numbers(np.zeros(length, np.int32)), texts([name]))
     return _constant(name).slice(0, length)
 
 
 def json_column(metadata: Sequence[dict[str, Any] | None]) -> Any:
     """Metadata as JSON, null where there is none."""
-    return pa.array([to_json(facts) for facts in metadata], pa.string())
+    return texts([to_json(facts) for facts in metadata])
 
 
 def to_json(facts: dict[str, Any] | None) -> str | None:
@@ -83,7 +84,7 @@ def column_of(batch: pa.RecordBatch, field: str) -> Any:
 
 @lru_cache(maxsize=1024)
 def _constant(name: str) -> Any:
-    return pa.DictionaryArray.from_arrays(_ZEROS, pa.array([name], pa.string()))
+    return pa.DictionaryArray.from_arrays(_ZEROS, texts([name]))
 
 
 def _plain(value: Any) -> Any:

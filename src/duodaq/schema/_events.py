@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from duodaq.errors import SchemaMismatchError
 from duodaq.model import Scalar
+from duodaq.schema._arrays import flags, floats, texts
 from duodaq.schema._columns import column_of, name_column, names_of, sequence_column, time_column, times_of
 from duodaq.schema._schemas import scpi_event, stage
 from duodaq.schema._stream import channel_of, described_schema, instrument_of, origin_of
@@ -36,8 +37,8 @@ def stage_batch(
         time_column(t_ns),
         sequence_column(sequence),
         name_column(axis),
-        pa.array(position, pa.float64()),
-        pa.array(velocity, pa.float64()),
+        floats(position),
+        floats(velocity),
         name_column([str(one) for one in state]),
         name_column(unit),
     ]
@@ -80,10 +81,10 @@ def scpi_event_batch(
     columns = [
         time_column(t_ns),
         sequence_column(sequence),
-        pa.array(command, pa.string()),
-        pa.array(response, pa.string()),
-        pa.array(success, pa.bool_()),
-        pa.array(error, pa.string()),
+        texts(command),
+        texts(response),
+        flags(success),
+        texts(error),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=described_schema(_SCPI_EVENT, origin, instrument, channel))
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from duodaq.errors import SchemaMismatchError
 from duodaq.model import Image
+from duodaq.schema._arrays import floats, numbers, structs
 from duodaq.schema._columns import column_of, constant_column, names_of, sequence_column, time_column, times_of
 from duodaq.schema._schemas import camera_frame, tensor
 from duodaq.schema._stream import channel_of, described_schema, instrument_of, origin_of
@@ -28,7 +29,7 @@ def tensor_column(pixels: npt.NDArray[Any]) -> Any:
     if stack.ndim != 3:
         raise SchemaMismatchError(f"pixels have shape {pixels.shape}; (n, height, width) is needed")
     height, width = (int(n) for n in stack.shape[1:])
-    flat = pa.array(np.ascontiguousarray(stack).reshape(-1))
+    flat = numbers(np.ascontiguousarray(stack).reshape(-1))
     storage = pa.FixedSizeListArray.from_arrays(flat, height * width)
     return pa.ExtensionArray.from_storage(tensor((height, width), stack.dtype), storage)
 
@@ -79,9 +80,9 @@ def frame_batch(
         sequence_column(_each(sequence, count)),
         sequence_column(_each(frame_number, count)),
         constant_column(pixel_format or pixels.dtype.name, count),
-        pa.array([{"x": x, "y": y, "width": roi_width, "height": roi_height}] * count, schema.field("roi").type),
-        pa.array([{"x": binning[0], "y": binning[1]}] * count, schema.field("binning").type),
-        pa.array([exposure_s] * count, pa.float64()),
+        structs(schema.field("roi").type, **_times(count, x=x, y=y, width=roi_width, height=roi_height)),
+        structs(schema.field("binning").type, **_times(count, x=binning[0], y=binning[1])),
+        floats([exposure_s] * count),
         column,
     ]
     return pa.RecordBatch.from_arrays(columns, schema=described_schema(schema, origin, instrument, channel))
@@ -112,6 +113,10 @@ _FACTS = ("frame_number", "pixel_format", "roi", "binning", "exposure_s")
 
 def _with_unit(schema: pa.Schema, unit: str) -> pa.Schema:
     return schema.with_metadata({**(schema.metadata or {}), _UNIT_KEY: unit.encode()})
+
+
+def _times(count: int, **values: int) -> dict[str, npt.NDArray[np.int64]]:
+    return {name: np.full(count, value, np.int64) for name, value in values.items()}
 
 
 def _each(value: int | Sequence[int], count: int) -> Sequence[int]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from duodaq.errors import SchemaMismatchError
 from duodaq.model import Image, Measurement, Scalar, Spectrum, Vector
+from duodaq.schema._arrays import as_numpy, numbers
 from duodaq.schema._columns import (
     column_of,
     constant_column,
@@ -53,7 +54,7 @@ def scalar_batch(rows: Sequence[Scalar], origin: str | None = None) -> pa.Record
         sequence_column([row.sequence for row in rows]),
         constant_column(first.instrument, count),
         constant_column(first.channel, count),
-        pa.array(np.array([row.value for row in rows], dtype=np.float64)),
+        numbers(np.array([row.value for row in rows], dtype=np.float64)),
         name_column([row.unit for row in rows]),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -112,7 +113,7 @@ def scalars_of(batch: pa.RecordBatch) -> list[Scalar]:
         names_of(batch, "unit"),
         times_of(batch),
         column_of(batch, "sequence").to_pylist(),
-        column_of(batch, "value").to_numpy(zero_copy_only=False).tolist(),
+        as_numpy(column_of(batch, "value")).tolist(),
         strict=True,
     )
     return [Scalar(who, channel, unit, t_ns, n, value, origin, facts) for who, channel, unit, t_ns, n, value in rows]
@@ -188,8 +189,8 @@ def _heads_of(batch: pa.RecordBatch) -> list[tuple[_Head, dict[str, Any] | None]
 def _list_column(arrays: Sequence[Any]) -> Any:
     offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays])]).astype(np.int32)
     flat = np.asarray(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), dtype=np.float64)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))
+    return pa.ListArray.from_arrays(numbers(offsets), numbers(np.ascontiguousarray(flat)))
 
 
 def _arrays_of(batch: pa.RecordBatch, field: str) -> list[Any]:
-    return [row.values.to_numpy(zero_copy_only=False) for row in column_of(batch, field)]
+    return [as_numpy(row.values) for row in column_of(batch, field)]
