@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from rich import box
@@ -36,13 +37,27 @@ def shutdown_table(report: ShutdownReport) -> Table:
 
 def instrument_table(instruments: list[dict[str, Any]]) -> Table:
     """Every instrument of a running lab."""
+    restarts = any(i["restarts"] for i in instruments)
     causes = any(i["message"] for i in instruments)
-    columns = ("instrument", "runtime", "worker", "state", "port", "cause")
-    table = plain_table("Instruments", columns if causes else columns[:-1])
+    table = plain_table("Instruments", ("instrument", "runtime", "worker", "state", "since", "port"))
+    if restarts:
+        table.add_column("restarts", justify="right", no_wrap=True)
+    if causes:
+        table.add_column("cause", overflow="fold")
     for i in instruments:
-        cells = [i["id"], i["runtime"].upper(), escape(i["worker"]), _state(i["state"]), escape(i["port"] or "–")]
+        cells = [escape(i["id"]), i["runtime"].upper(), escape(i["worker"]), _state(i["state"]), _since(i["since_ns"])]
+        cells += [escape(i["port"] or "–"), *([str(i["restarts"])] if restarts else [])]
         table.add_row(*cells, *([escape(i["message"])] if causes else []))
     return table
+
+
+def _since(t_ns: int) -> str:
+    """A moment in local time; with its date unless that is today's."""
+    if not t_ns:
+        return "–"
+    moment = datetime.fromtimestamp(t_ns / 1e9).astimezone()
+    today = moment.date() == datetime.now(moment.tzinfo).date()
+    return moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
 
 
 def port_table(ports: list[dict[str, Any]]) -> Table:

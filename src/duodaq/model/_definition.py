@@ -110,7 +110,7 @@ class LabDefinition:
     name: str
     ports: tuple[PortDefinition, ...] = ()
     instruments: tuple[InstrumentDefinition, ...] = ()
-    v2: RuntimeDefinition = RuntimeDefinition("v2")
+    v2: RuntimeDefinition = RuntimeDefinition("v2", "process")
     v4: RuntimeDefinition = RuntimeDefinition("v4")
     directory: Path = Path()
     file: Path | None = None
