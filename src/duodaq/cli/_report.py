@@ -37,7 +37,7 @@ def shutdown_table(report: ShutdownReport) -> Table:
 
 def instrument_table(instruments: list[dict[str, Any]]) -> Table:
     """Every instrument of a running lab."""
-    restarts = any(i["restarts"] for i in instruments)
+    restarts = any(i.get("restarts") for i in instruments)
     causes = any(i["message"] for i in instruments)
     table = plain_table("Instruments", ("instrument", "runtime", "worker", "state", "since", "port"))
     if restarts:
@@ -45,7 +45,13 @@ def instrument_table(instruments: list[dict[str, Any]]) -> Table:
     if causes:
         table.add_column("cause", overflow="fold")
     for i in instruments:
-        cells = [escape(i["id"]), i["runtime"].upper(), escape(i["worker"]), _state(i["state"]), _since(i["since_ns"])]
+        cells = [
+            escape(i["id"]),
+            i["runtime"].upper(),
+            escape(i["worker"]),
+            _state(i["state"]),
+            _since(i.get("since_ns", 0)),
+        ]
         cells += [escape(i["port"] or "–"), *([str(i["restarts"])] if restarts else [])]
         table.add_row(*cells, *([escape(i["message"])] if causes else []))
     return table
