@@ -363,9 +363,13 @@ class ProcessWorker:
         code = self.child.exit.result() if self.child.exit.done() else None
         return cause_in_words(code)
 
+    async def leave_the_stage(self) -> None:
+        """After `on_lost`: wait until its process has let go of all it had open, and what had arrived is published."""
+        await asyncio.wait({self.child.gone}, timeout=LAST_S)
+        await self._inbox.empty(LAST_S)
+
     async def bury(self) -> None:
-        """After `on_lost`: publish what had arrived, wait until it is gone, release everything."""
-        await self._inbox.aclose(LAST_S)
+        """After that: release everything. Unmapping a large ring alone takes milliseconds."""
         await self._release()
 
     async def _release(self) -> None:
