@@ -1,10 +1,14 @@
-"""Hostile programs against the promises of stopping and of life cycles, in every mode."""
+"""Hostile programs against the promises of stopping and of life cycles, in every mode.
+
+Drivers and actors live where the mode puts them; what they did is known by what they noted (`incarnations`).
+"""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Awaitable, Callable, Iterator
+import itertools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytest
@@ -14,6 +18,7 @@ from duodaq.errors import DuodaqError, LifecycleError, StoppedError, UnsafeState
 from duodaq.model import (
     Cause,
     Execute,
+    InstrumentDefinition,
     InstrumentState,
     InstrumentStatus,
     ManagerState,
@@ -23,10 +28,10 @@ from duodaq.model import (
     Stop,
 )
 from duodaq.testing.coexistence import MODES, Bench, Mode, outcome, until
+from duodaq.testing.coexistence._evidence import Evidence, Gate
 from duodaq.v4 import handler
 from duodaq.v4.instruments import InstrumentActor
 
-LET_GO = threading.Event()
 CLOSING_S = 0.03
 
 
@@ -35,42 +40,105 @@ async def lab(request: pytest.FixtureRequest) -> Any:
     mode: Mode = request.param
     async with Bench(mode) as made:
         yield made
+        let_go(made)
 
 
-@pytest.fixture(autouse=True)
-def made() -> Iterator[list[Any]]:
-    """Every driver and actor incarnation that the test made."""
-    LET_GO.clear()
-    MADE.clear()
-    yield MADE
-    LET_GO.set()
-    MADE.clear()
+def own_class(lab: Bench, instrument: str, driver: type[Any], **options: Any) -> InstrumentDefinition:
+    """A driver of this file in V2, which notes what it does."""
+    return lab.own_class(instrument, driver, args=notes_of(lab), **options)
 
 
-MADE: list[Any] = []
+def own_actor(lab: Bench, instrument: str, actor: type[InstrumentActor], **options: Any) -> InstrumentDefinition:
+    """An actor of this file in V4, which notes what it does."""
+    return lab.own_actor(instrument, actor, args=notes_of(lab), **options)
+
+
+def notes_of(lab: Bench) -> dict[str, str]:
+    return {"evidence": lab.evidence("made").path, "gate": lab.gate("let go").path}
+
+
+def let_go(lab: Bench) -> None:
+    """Let every driver and actor go on that waits for it, wherever it lives."""
+    lab.gate("let go").open()
+
+
+@dataclass
+class Incarnation:
+    """One driver or actor that was made, as far as it noted what became of it."""
+
+    of: str
+    is_open: bool = True
+    connected: bool = True
+    moved: int = 0
+    position: float = 0.0
+
+
+def incarnations(lab: Bench) -> list[Incarnation]:
+    """Every driver and actor incarnation that the test made, in the order of making."""
+    made: dict[Any, Incarnation] = {}
+    for note in lab.evidence("made").read():
+        who = (note.pid, note["serial"])
+        match note.kind:
+            case "made":
+                made[who] = Incarnation(note["of"])
+            case "moved":
+                made[who].moved += 1
+            case "shut":
+                made[who].is_open = False
+            case "position":
+                made[who].position = note["value"]
+            case "closed":
+                made[who].connected = False
+            case _:
+                raise AssertionError(note)
+    return list(made.values())
+
+
+def connected(lab: Bench) -> int:
+    """How many of them have not closed what they own."""
+    return sum(one.connected for one in incarnations(lab))
+
+
+class Diary:
+    """What one incarnation notes."""
+
+    _serial = itertools.count()
+
+    def __init__(self, owner: object, evidence: str) -> None:
+        self._evidence, self._number = Evidence(evidence), next(Diary._serial)
+        self.note("made", of=type(owner).__name__)
+
+    def note(self, what: str, **facts: Any) -> None:
+        self._evidence.note(what, serial=self._number, **facts)
 
 
 class Shutter:
     """A home-made driver that owns its device privately."""
 
-    position = 0.0
+    def __init__(self, evidence: str, gate: str) -> None:
+        self.diary, self.gate, self._position = Diary(self, evidence), Gate(gate), 0.0
 
-    def __init__(self) -> None:
-        self.is_open, self.moved, self.connected = True, 0, True
-        MADE.append(self)
+    @property
+    def position(self) -> float:
+        return self._position
+
+    @position.setter
+    def position(self, value: float) -> None:
+        self._position = value
+        self.diary.note("position", value=value)
 
     def move(self) -> None:
-        self.moved += 1
+        self.diary.note("moved")
 
     def shut(self) -> None:
-        self.is_open = False
+        self.diary.note("shut")
 
     def hang(self) -> None:
-        block(20.0, LET_GO)
+        self.gate.wait(20.0)
 
     def close(self) -> None:
         block(CLOSING_S)
-        self.connected = False
+        self.diary.note("closed")
 
 
 class Go:
@@ -87,20 +155,19 @@ class Mover(InstrumentActor):
     operations: ClassVar = {"go": Go, "shut": Shut}
 
     async def connect(self) -> None:
-        self.moved, self.is_open, self.connected = 0, True, True
-        MADE.append(self)
+        self.diary = Diary(self, self.definition.args["evidence"])
 
     async def disconnect(self) -> None:
         await pause(CLOSING_S)
-        self.connected = False
+        self.diary.note("closed")
 
     @handler(Go, moves=True)
     async def go(self, message: Go) -> None:
-        self.moved += 1
+        self.diary.note("moved")
 
     @handler(Shut, moves=True)
     async def shut(self, message: Shut) -> None:
-        self.is_open = False
+        self.diary.note("shut")
 
 
 class Awkward(InstrumentActor):
@@ -113,19 +180,30 @@ class Awkward(InstrumentActor):
         raise ValueError("awkward")
 
 
+class Sender(InstrumentActor):
+    """An actor that sends another one a move, and notes what it got and how often that one was restarted."""
+
+    async def connect(self) -> None:
+        mover = self.system.registry.lookup("mover")
+        await mover.tell(Go())
+        refused = await outcome(mover.ask(Go()))
+        kept = Evidence(self.definition.args["kept"])
+        kept.note("got", error=type(refused).__name__, restarts=mover.metrics.restarts)
+
+
 SHUT = SafeAction("call", call="shut")
 
 # ── stop-all ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_stop_all_latches_and_tells_drivers_in_a_lab_without_any_port(lab: Bench, made: list[Any]) -> None:
+async def test_stop_all_latches_and_tells_drivers_in_a_lab_without_any_port(lab: Bench) -> None:
     safe = {Cause.STOP_ALL: SHUT}
-    manager = lab.manager([lab.own_class("shutter", Shutter, safe=safe), lab.own_actor("mover", Mover, safe=safe)])
+    manager = lab.manager([own_class(lab, "shutter", Shutter, safe=safe), own_actor(lab, "mover", Mover, safe=safe)])
     await manager.start()
     report = await manager.stop_all()
     assert manager.health().latched
     assert not report.failures
-    assert [device.is_open for device in made] == [False, False]
+    assert [device.is_open for device in incarnations(lab)] == [False, False]
     for instrument, work in (("shutter", "move"), ("mover", "go")):
         with pytest.raises(UnsafeStateError):
             await manager.command(instrument, Execute(work))
@@ -146,7 +224,7 @@ async def test_stop_all_before_the_start_latches_and_says_what_it_could_not_reac
 
 async def test_an_instrument_without_its_port_does_not_keep_stop_all_from_the_others(lab: Bench) -> None:
     stage_sim = await lab.simulator("esp300")
-    lost = lab.own_class("lost", Shutter, port="nowhere")
+    lost = own_class(lab, "lost", Shutter, port="nowhere")
     manager = lab.manager([lost, lab.stage()], [lab.serial_port("stage", stage_sim, "esp300")])
     await manager.start()
     report = await manager.stop_all()
@@ -156,60 +234,45 @@ async def test_an_instrument_without_its_port_does_not_keep_stop_all_from_the_ot
     assert await until(lambda: stage_sim.report()["stops"], 1.0)
 
 
-async def test_a_driver_that_raises_anything_is_named_by_stop_all_and_keeps_nobody_from_it(
-    lab: Bench, made: list[Any]
-) -> None:
+async def test_a_driver_that_raises_anything_is_named_by_stop_all_and_keeps_nobody_from_it(lab: Bench) -> None:
     safe = {Cause.STOP_ALL: SafeAction("call", call="go")}
     awkward, shutter = (
         lab.own_actor("awkward", Awkward, safe=safe),
-        lab.own_class("shutter", Shutter, safe={Cause.STOP_ALL: SHUT}),
+        own_class(lab, "shutter", Shutter, safe={Cause.STOP_ALL: SHUT}),
     )
     manager = lab.manager([awkward, shutter])
     await manager.start()
     report = await manager.stop_all()
     assert "awkward" in report.failures["awkward"]
-    assert not made[0].is_open
+    assert not incarnations(lab)[0].is_open
 
 
-async def test_a_move_sent_straight_to_an_actor_is_refused_while_a_stop_all_is_latched(
-    lab: Bench, made: list[Any]
-) -> None:
-    manager = lab.manager([lab.own_actor("mover", Mover)])
+async def test_a_move_sent_straight_to_an_actor_is_refused_while_a_stop_all_is_latched(lab: Bench) -> None:
+    manager = lab.manager([own_actor(lab, "mover", Mover)])
     await manager.start()
     await manager.stop_all()
-    kept: list[Any] = []
-
-    class Sender(InstrumentActor):
-        async def connect(self) -> None:
-            mover = self.system.registry.lookup("mover")
-            await mover.tell(Go())
-            kept.append(await outcome(mover.ask(Go())))
-            kept.append(mover.metrics.restarts)
-
-    await manager.add(lab.own_actor("sender", Sender))
-    assert isinstance(kept[0], UnsafeStateError)
-    assert kept[1] == 0
-    assert made[0].moved == 0
+    kept = lab.evidence("kept")
+    await manager.add(lab.own_actor("sender", Sender, args={"kept": kept.path}))
+    (got,) = kept.read("got")
+    assert (got["error"], got["restarts"]) == (UnsafeStateError.__name__, 0)
+    assert incarnations(lab)[0].moved == 0
     manager.reset_stop("a person")
     await manager.command("mover", Execute("go"))
-    assert made[0].moved == 1
+    assert incarnations(lab)[0].moved == 1
 
 
-async def test_what_restarts_while_a_stop_all_is_latched_sets_nothing_that_may_move(
-    lab: Bench, made: list[Any]
-) -> None:
-    manager = lab.manager([lab.own_class("shutter", Shutter, settings={"position": 5.0})])
+async def test_what_restarts_while_a_stop_all_is_latched_sets_nothing_that_may_move(lab: Bench) -> None:
+    manager = lab.manager([own_class(lab, "shutter", Shutter, settings={"position": 5.0})])
     await manager.start()
-    assert made[-1].position == 5.0
+    assert incarnations(lab)[-1].position == 5.0
     await manager.stop_all()
     await manager.restart_instrument("shutter")
     await manager.restart_runtime("v2")
-    assert len(made) == 3
-    assert [device.position for device in made[1:]] == [0.0, 0.0]
+    assert [device.position for device in incarnations(lab)] == [5.0, 0.0, 0.0]
     assert manager.health().latched
     manager.reset_stop("a person")
     await manager.restart_instrument("shutter")
-    assert made[-1].position == 5.0
+    assert incarnations(lab)[-1].position == 5.0
 
 
 async def test_a_stop_ends_the_motions_that_wait_in_a_stages_mailbox(lab: Bench) -> None:
@@ -241,52 +304,46 @@ def crossing(first: Callable[[], Awaitable[Any]], second: Callable[[], Awaitable
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.5 * CLOSING_S, CLOSING_S, 1.2 * CLOSING_S])
-async def test_a_shutdown_during_a_restart_leaves_no_driver_connected(
-    lab: Bench, made: list[Any], after_s: float
-) -> None:
-    manager = lab.manager([lab.own_class("shutter", Shutter), lab.own_actor("mover", Mover)])
+async def test_a_shutdown_during_a_restart_leaves_no_driver_connected(lab: Bench, after_s: float) -> None:
+    manager = lab.manager([own_class(lab, "shutter", Shutter), own_actor(lab, "mover", Mover)])
     await manager.start()
     other = asyncio.ensure_future(outcome(manager.restart_instrument("mover")))
     await crossing(lambda: manager.restart_instrument("shutter"), lambda: manager.shutdown(3.0), after_s)
     await other
     assert manager.state is ManagerState.STOPPED
-    assert not any(device.connected for device in made)
+    assert connected(lab) == 0
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.5 * CLOSING_S, CLOSING_S, 1.2 * CLOSING_S])
 @pytest.mark.parametrize("runtime", ["v2", "v4"])
-async def test_what_is_removed_during_its_restart_does_not_come_back(
-    lab: Bench, made: list[Any], runtime: str, after_s: float
-) -> None:
-    one = lab.own_class("one", Shutter) if runtime == "v2" else lab.own_actor("one", Mover)
+async def test_what_is_removed_during_its_restart_does_not_come_back(lab: Bench, runtime: str, after_s: float) -> None:
+    one = own_class(lab, "one", Shutter) if runtime == "v2" else own_actor(lab, "one", Mover)
     manager = lab.manager([one])
     await manager.start()
     await crossing(lambda: manager.restart_instrument("one"), lambda: manager.remove("one"), after_s)
     assert manager.counts()[runtime] == 0
-    assert not any(device.connected for device in made)
+    assert connected(lab) == 0
     await manager.add(one)
     await crossing(lambda: manager.remove("one"), lambda: manager.restart_instrument("one"), after_s)
-    assert not any(device.connected for device in made)
+    assert connected(lab) == 0
 
 
 @pytest.mark.parametrize("runtime", ["v2", "v4"])
-async def test_two_who_remove_or_restart_one_instrument_get_answers_of_ours(
-    lab: Bench, made: list[Any], runtime: str
-) -> None:
-    one = lab.own_class("one", Shutter) if runtime == "v2" else lab.own_actor("one", Mover)
+async def test_two_who_remove_or_restart_one_instrument_get_answers_of_ours(lab: Bench, runtime: str) -> None:
+    one = own_class(lab, "one", Shutter) if runtime == "v2" else own_actor(lab, "one", Mover)
     manager = lab.manager([one])
     await manager.start()
     ends = await asyncio.gather(*(outcome(manager.restart_instrument("one")) for _ in range(3)))
     assert all(end is None or isinstance(end, DuodaqError) for end in ends), ends
-    assert sum(device.connected for device in made) == 1
+    assert connected(lab) == 1
     ends = await asyncio.gather(*(outcome(manager.remove("one")) for _ in range(2)))
     assert all(not isinstance(end, Exception) or isinstance(end, LifecycleError) for end in ends), ends
-    assert not any(device.connected for device in made)
+    assert connected(lab) == 0
 
 
 async def test_the_watch_outlives_a_safe_action_that_raises_and_an_instrument_that_is_gone(lab: Bench) -> None:
     safe = {Cause.CRASH: SafeAction("call", call="go")}
-    hanging = lab.own_class("hanging", Shutter, deadline_s=0.05, kill_after_s=0.05)
+    hanging = own_class(lab, "hanging", Shutter, deadline_s=0.05, kill_after_s=0.05)
     manager = lab.manager([lab.own_actor("awkward", Awkward, safe=safe), hanging])
     await manager.start()
     for gone in ("awkward", "removed"):
@@ -328,7 +385,7 @@ class Counter:
 
 
 async def test_a_hurried_shutdown_is_quick_in_whichever_step_it_is_and_names_who_hung(lab: Bench) -> None:
-    manager = lab.manager([lab.own_class("hung", Shutter), lab.own_class("good", Shutter)])
+    manager = lab.manager([own_class(lab, "hung", Shutter), own_class(lab, "good", Shutter)])
     await manager.start()
     calling = asyncio.ensure_future(outcome(manager.command("hung", Execute("hang"), 30.0)))
     await pause(0.05)
@@ -343,7 +400,7 @@ async def test_a_hurried_shutdown_is_quick_in_whichever_step_it_is_and_names_who
     unclean = {c.component for c in report.components if c.outcome != "clean"}
     assert "v2.hung" in unclean, report
     assert "v2.good" not in unclean, report
-    LET_GO.set()
+    let_go(lab)
 
 
 # ── calls in hand when a stop comes ─────────────────────────────────────────────────────────────────────────────────
@@ -414,20 +471,20 @@ class Quitter(Mover):
         raise SystemExit(4)
 
     async def disconnect(self) -> None:
-        self.connected = False
+        self.diary.note("closed")
         raise SystemExit(5)
 
 
-async def test_an_actor_that_calls_exit_crashes_alone_and_is_restarted(lab: Bench, made: list[Any]) -> None:
-    manager = lab.manager([lab.own_actor("quitter", Quitter), lab.own_class("shutter", Shutter)])
+async def test_an_actor_that_calls_exit_crashes_alone_and_is_restarted(lab: Bench) -> None:
+    manager = lab.manager([own_actor(lab, "quitter", Quitter), own_class(lab, "shutter", Shutter)])
     await manager.start()
     for call in ("quit", "later"):
         end = await outcome(manager.command("quitter", Execute(call), 2.0))
         assert isinstance(end, DuodaqError), end
-    assert await until(lambda: len([m for m in made if isinstance(m, Quitter)]) == 2, 2.0)
+    assert await until(lambda: sum(one.of == "Quitter" for one in incarnations(lab)) == 2, 2.0)
     await manager.command("shutter", Execute("move"))
     await manager.shutdown(2.0)
-    assert not any(device.connected for device in made)
+    assert connected(lab) == 0
 
 
 class Busy(Mover):
@@ -437,7 +494,8 @@ class Busy(Mover):
 
     @handler(Go)
     async def go(self, message: Go) -> None:
-        while not LET_GO.is_set():
+        gate = Gate(self.definition.args["gate"])
+        while not gate.is_open:
             try:
                 await pause(0.05)
             except asyncio.CancelledError:
@@ -445,7 +503,7 @@ class Busy(Mover):
 
 
 async def test_a_shutdown_hurries_a_removal_under_way_and_names_only_who_does_not_end(lab: Bench) -> None:
-    manager = lab.manager([lab.own_actor("busy", Busy), lab.own_actor("good", Mover)])
+    manager = lab.manager([own_actor(lab, "busy", Busy), own_actor(lab, "good", Mover)])
     await manager.start()
     calling = asyncio.ensure_future(outcome(manager.command("busy", Execute("go"), 60.0)))
     await pause(0.05)
@@ -459,30 +517,27 @@ async def test_a_shutdown_hurries_a_removal_under_way_and_names_only_who_does_no
     assert "v4.good" not in unclean, report
     end = await asyncio.wait_for(calling, 0.5)
     assert isinstance(end, DuodaqError)
-    LET_GO.set()
+    let_go(lab)
     await removing
     await pause(0.1)
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.0005, 0.002, 0.01])
-async def test_a_shutdown_during_the_addition_of_a_worker_leaves_nothing_of_it(
-    lab: Bench, made: list[Any], after_s: float
-) -> None:
+async def test_a_shutdown_during_the_addition_of_a_worker_leaves_nothing_of_it(lab: Bench, after_s: float) -> None:
     manager = lab.manager([])
     await manager.start()
-    for runtime in ("v2", "v4"):
-        own = (
-            lab.own_class("own", Shutter, worker="own")
-            if runtime == "v2"
-            else lab.own_actor("its", Mover, worker="own")
+    adding = [
+        asyncio.ensure_future(outcome(manager.add(own)))
+        for own in (
+            own_class(lab, "own", Shutter, worker="own"),
+            own_actor(lab, "its", Mover, worker="own"),
         )
-        MADE.append(asyncio.ensure_future(outcome(manager.add(own))))
+    ]
     await pause(after_s)
     await manager.shutdown(2.0)
-    adding = [one for one in made if isinstance(one, asyncio.Future)]
     for end in await asyncio.gather(*adding):
         assert end is None or isinstance(end, DuodaqError), end
-    assert not any(one.connected for one in made if not isinstance(one, asyncio.Future))
+    assert connected(lab) == 0
 
 
 async def test_a_stop_all_beside_a_lost_line_is_sent_first_when_the_line_is_back(lab: Bench) -> None:

@@ -172,7 +172,7 @@ def test_the_launch_option_is_left_for_processes_to_come(monkeypatch: pytest.Mon
     applied: list[str] = []
     monkeypatch.setenv("DUODAQ_PRELOAD", "")
     monkeypatch.setenv("DUODAQ_SABOTAGE", "")
-    harmless = _sabotage.Sabotage("harmless", "", "", "inline", lambda: applied.append("here"))
+    harmless = _sabotage.Sabotage("harmless", "", "", ("inline",), lambda: applied.append("here"))
     monkeypatch.setitem(SABOTAGES, "harmless", harmless)
     _sabotage.sabotage_everything("harmless")
     assert applied == ["here"]

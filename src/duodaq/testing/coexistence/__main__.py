@@ -2,7 +2,7 @@
 
     python -m duodaq.testing.coexistence TEST [--mode MODE] [--sabotage NAME] [--imitate v2|v4]
 
-MODE is a kind of worker for both runtimes (inline, thread), or one for each (thread+inline: V2 in a thread, V4
+MODE is a kind of worker for both runtimes (inline, thread, process), or one for each (thread+inline: V2 in a thread, V4
 inline). A sabotage is applied here and in every worker process that is made.
 
 The verdict is JSON: {"test", "mode", "passed", "feature", "error"}; exit code 0 if it passed, 1 if it failed.

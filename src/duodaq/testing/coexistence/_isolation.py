@@ -33,7 +33,9 @@ async def test_v2_error_does_not_crash_v4(bench: Bench) -> None:
     await manager.start()
     side = Sufferer("v2", bench.mode.v2, manager, bad, trouble)
 
-    pulse = await withstands(lambda n: manager.command("witness", Execute("ping", (n,)), 2.0), side.v2_faults())
+    pulse = await withstands(
+        lambda n: manager.command("witness", Execute("ping", (n,)), 2.0), side.v2_faults(), side.afresh
+    )
 
     await outcome(manager.command("witness", Execute("finish"), 2.0))
     await outcome(manager.command("witness", StopAcquisition(), 2.0))
@@ -61,7 +63,9 @@ async def test_v4_error_does_not_crash_v2(bench: Bench) -> None:
     await manager.start()
     side = Sufferer("v4", bench.mode.v4, manager, bad, trouble, blocked)
 
-    pulse = await withstands(lambda n: manager.command("calm", Execute("ping", (n,)), 2.0), side.v4_faults())
+    pulse = await withstands(
+        lambda n: manager.command("calm", Execute("ping", (n,)), 2.0), side.v4_faults(), side.afresh
+    )
 
     await _proves_restart_limit(manager, doomed)
     await outcome(manager.command("steady", StopAcquisition(), 2.0))

@@ -18,26 +18,39 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Sabotage:
-    """One patch: `apply` puts it in place, for good, in this process."""
+    """One patch: `apply` puts it in place, for good, in this process. It is proven to bite in each of `modes`."""
 
     name: str
     test: str
     feature: str
-    mode: str
+    modes: tuple[str, ...]
     apply: Callable[[], None]
 
 
 SABOTAGES: dict[str, Sabotage] = {}
 
 
-def sabotage(test: str, feature: str, *, mode: str = "inline") -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Register the decorated patch for `test`; it must fail at the assertion marked `feature`, in `mode`."""
+EVERYWHERE = ("inline", "thread", "process")
+ON_ONE_LOOP = ("inline",)
+"""Where both sides share one event loop."""
+SHARED = ("inline", "thread")
+"""Where both sides share one process; what is patched has no counterpart beyond it."""
+APART = ("process",)
+"""Where what is patched belongs to worker processes only."""
+FROM_THREADS = ("thread", "process")
+"""Where it takes workers of their own to show."""
+
+
+def sabotage(
+    test: str, feature: str, *, modes: tuple[str, ...] = EVERYWHERE
+) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Register the decorated patch for `test`; it must fail at the assertion marked `feature`, in each of `modes`."""
 
     def register(apply: Callable[[], None]) -> Callable[[], None]:
         name = apply.__name__
         if name in SABOTAGES:
             raise ValueError(f"two sabotages are called {name}")
-        SABOTAGES[name] = Sabotage(name, test, feature, mode, apply)
+        SABOTAGES[name] = Sabotage(name, test, feature, modes, apply)
         return apply
 
     return register

@@ -82,13 +82,17 @@ class Pulse:
         return times_s
 
 
-async def withstands(ask: Callable[[int], Awaitable[Any]], faults: tuple[Fault, ...]) -> Pulse:
-    """The pulse through all faults; they strike again while it was disturbed."""
+async def withstands(
+    ask: Callable[[int], Awaitable[Any]], faults: tuple[Fault, ...], afresh: Callable[[], Awaitable[None]]
+) -> Pulse:
+    """The pulse through all faults; they strike again, after `afresh`, while it was disturbed."""
     pulse = Pulse(ask)
-    for _ in range(ROUNDS):
-        await pulse.through(faults)
+    await pulse.through(faults)
+    for _ in range(ROUNDS - 1):
         if pulse.undisturbed or pulse.wrong:
             break
+        await afresh()
+        await pulse.through(faults)
     return pulse
 
 

@@ -11,7 +11,7 @@ from duodaq import sim
 from duodaq.clock import monotonic_s, pause
 from duodaq.dual import DualRuntimeManager
 from duodaq.errors import DuodaqError, ReplyTimeoutError
-from duodaq.model import Execute, Recover
+from duodaq.model import Execute, Recover, RuntimeName
 from duodaq.testing.coexistence._bench import outcome, until
 from duodaq.testing.coexistence._fragile import PERISHING, Trouble
 from duodaq.testing.coexistence._proof import proves
@@ -26,14 +26,14 @@ class Sufferer:
 
     def __init__(
         self,
-        name: str,
+        name: RuntimeName,
         kind: str,
         manager: DualRuntimeManager,
         bad: sim.SimProcess,
         trouble: Trouble,
         blocked: Trouble | None = None,
     ) -> None:
-        self._name = name
+        self._name: RuntimeName = name
         self._kind = kind
         self._manager = manager
         self._bad = bad
@@ -56,6 +56,12 @@ class Sufferer:
         )
         blocked = (Fault("blocked actor", self._blocked_actor, self._freed_actor),) * (self._kind != "inline")
         return (*self._alike(), *own, *blocked, *self._perishing())
+
+    async def afresh(self) -> None:
+        """As a person would who has seen it break: a process may be replaced so often, and then somebody must come."""
+        if self._kind == "process":
+            await outcome(self._manager.restart_runtime(self._name))
+            await self._recovers()
 
     def _perishing(self) -> tuple[Fault, ...]:
         """What takes the whole process along, and so only where there is one to lose."""

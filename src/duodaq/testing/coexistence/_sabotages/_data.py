@@ -20,6 +20,7 @@ from duodaq.dataplane import Hub
 from duodaq.testing.coexistence._sabotage import sabotage
 from duodaq.v2._settings import WatchedSettings
 from duodaq.v4.instruments import InstrumentActor
+from duodaq.workers._mirror import ParameterMirror
 
 _TO_V4 = "test_data_flow_v2_to_v4"
 _TO_V2 = "test_data_flow_v4_to_v2"
@@ -181,6 +182,14 @@ def anybody_writes_any_entry() -> None:
         return original(self, owner, instrument, name, value, unit)
 
     ParameterTable.put = put
+    mirror: Any = ParameterMirror
+    mirrored = mirror.put
+
+    def put_there(self: Any, owner: Any, instrument: str, name: str, value: Any, unit: str = "") -> Any:
+        self._entries.pop((instrument, name), None)
+        return mirrored(self, owner, instrument, name, value, unit)
+
+    mirror.put = put_there
 
 
 @sabotage(_STATE, "late join")
@@ -193,6 +202,9 @@ def late_joiners_get_only_what_changes() -> None:
         return original(self, name, **{**options, "initial": ()})
 
     hub.subscribe = subscribe
+    mirror: Any = ParameterMirror
+    begin = mirror.__init__
+    mirror.__init__ = lambda self, send, entries: begin(self, send, ())
 
 
 @sabotage(_STATE, "stale")

@@ -10,7 +10,8 @@ from duodaq import clock
 from duodaq.dual import _side
 from duodaq.dual._placement import Group
 from duodaq.model import Measurement
-from duodaq.testing.coexistence._sabotage import sabotage
+from duodaq.testing.coexistence._sabotage import APART, FROM_THREADS, ON_ONE_LOOP, SHARED, sabotage
+from duodaq.testing.coexistence._sabotages._commands import around_commands
 from duodaq.v2 import _instrument
 from duodaq.v2._calls import DriverCalls
 from duodaq.v2._host import DriverHost
@@ -18,7 +19,7 @@ from duodaq.v2._publisher import ReadingPublisher
 from duodaq.v2._schedule import Reconnection
 from duodaq.v4 import GiveUp, Restart, RestartPolicy
 from duodaq.v4.instruments._streams import Streams
-from duodaq.workers import Hosted
+from duodaq.workers import ProcessGroup, _process_group
 
 _IN_V2 = "test_v2_error_does_not_crash_v4"
 _IN_V4 = "test_v4_error_does_not_crash_v2"
@@ -38,7 +39,7 @@ def a_batch_now_and_then_is_forgotten() -> None:
     Streams._flush = forgetful
 
 
-@sabotage(_IN_V2, "v4 stays quick")
+@sabotage(_IN_V2, "v4 stays quick", modes=ON_ONE_LOOP)
 def v2_thinks_long_about_errors() -> None:
     """V2 blocks its loop for a while over every error of a driver."""
     typed_error = _instrument.typed_error
@@ -57,13 +58,13 @@ def lost_drivers_stay_lost() -> None:
     Reconnection.lost = lambda self, now_s, *, recoverable: lost(self, now_s, recoverable=False)
 
 
-@sabotage(_IN_V2, "handles revoked")
+@sabotage(_IN_V2, "handles revoked", modes=SHARED)
 def hung_drivers_keep_their_handles() -> None:
     """A driver that comes back from a hang may go on writing to its port."""
     DriverHost.revoke = lambda self, reason: None
 
 
-@sabotage(_IN_V2, "hung")
+@sabotage(_IN_V2, "hung", modes=SHARED)
 def nobody_calls_it_hung() -> None:
     """An instrument whose call does not return is never given up."""
 
@@ -93,7 +94,7 @@ def a_reading_now_and_then_is_forgotten() -> None:
     ReadingPublisher._offer = forgetful
 
 
-@sabotage(_IN_V4, "v2 stays quick")
+@sabotage(_IN_V4, "v2 stays quick", modes=ON_ONE_LOOP)
 def v4_thinks_long_about_crashes() -> None:
     """V4 blocks its loop for a while before it restarts an actor."""
     decide = RestartPolicy.decide
@@ -117,14 +118,18 @@ def restarts_never_end() -> None:
     RestartPolicy.decide = lambda self, *args, **kwargs: Restart(0.0)
 
 
-@sabotage(_IN_V4, "others go on", mode="thread")
+@sabotage(_IN_V4, "others go on", modes=FROM_THREADS)
 def own_workers_are_shared() -> None:
     """An instrument that should have a worker of its own shares that of its runtime."""
     place = _side.place
 
     def crowded(instrument: Any, runtime: Any) -> Group:
         group = place(instrument, runtime)
-        return group if instrument.worker != "own" else Group(f"{runtime.name}-thread", runtime.name, "thread")
+        return (
+            group
+            if instrument.worker != "own"
+            else Group(f"{runtime.name}-{runtime.worker}", runtime.name, runtime.worker)
+        )
 
     _side.place = crowded
     groups_of = _side.groups_of
@@ -137,10 +142,44 @@ def deadlines_of_v4_are_stretched() -> None:
     _stretch_deadlines()
 
 
+@sabotage(_IN_V2, "handles revoked", modes=APART)
+def hung_workers_are_left_alone() -> None:
+    """The process of an instrument whose call does not return is never ended."""
+
+    async def nothing(self: ProcessGroup, worker: Any, cause: str) -> None:
+        return None
+
+    ProcessGroup._end_hung = nothing
+
+
+@sabotage(_IN_V2, "v2 recovers", modes=APART)
+def dead_workers_are_not_replaced() -> None:
+    """What lived in a process that died stays dead."""
+    _process_group.RESTARTS = RestartPolicy(limit=0, window_s=60.0)
+
+
+@sabotage(_IN_V2, "v4 stays quick", modes=APART)
+def the_manager_mourns_for_v2() -> None:
+    """The manager blocks its loop for a while when V2's worker has died."""
+    _mourn_long("v2-process")
+
+
+@sabotage(_IN_V4, "v2 stays quick", modes=APART)
+def the_manager_mourns_for_v4() -> None:
+    """The manager blocks its loop for a while when V4's shared worker has died."""
+    _mourn_long("v4-process")
+
+
+def _mourn_long(name: str) -> None:
+    settle = ProcessGroup._settle
+
+    def mournful(self: ProcessGroup, *args: Any) -> None:
+        if self.name == name:
+            clock.block(0.3)
+        settle(self, *args)
+
+    ProcessGroup._settle = mournful
+
+
 def _stretch_deadlines() -> None:
-    command = Hosted.command
-
-    async def patient(self: Hosted, instrument: str, asked: Any, deadline_s: float | None = None) -> Any:
-        return await command(self, instrument, asked, None if deadline_s is None else 10 * deadline_s)
-
-    Hosted.command = patient
+    around_commands(lambda host, command: command(10.0))

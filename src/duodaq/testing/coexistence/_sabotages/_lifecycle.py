@@ -14,12 +14,13 @@ from duodaq.drivers.esp300 import Esp300Driver
 from duodaq.dual import DualRuntimeManager, _shutdown, _shutdown_plan
 from duodaq.model import ComponentReport, Outcome
 from duodaq.ports import BlockingSession, Broker
-from duodaq.testing.coexistence._sabotage import sabotage
+from duodaq.testing.coexistence._sabotage import APART, FROM_THREADS, SHARED, sabotage
+from duodaq.testing.coexistence._sabotages._commands import around_commands
 from duodaq.v2._host import DriverHost
 from duodaq.v2._instrument import Instrument
 from duodaq.v2._thread import DriverThread
 from duodaq.v4 import ActorSystem
-from duodaq.workers import Hosted
+from duodaq.workers import SharedPage
 
 _START = "test_dual_runtime_startup_shutdown"
 _TIME = "test_shutdown_timeout_enforcement"
@@ -71,7 +72,7 @@ def ports_close_first() -> None:
     _swap_shares("settle", "ports")
 
 
-@sabotage(_START, "nothing is left")
+@sabotage(_START, "nothing is left", modes=SHARED)
 def driver_threads_stay() -> None:
     """The thread of a driver is told nothing, and said to have ended."""
 
@@ -81,7 +82,13 @@ def driver_threads_stay() -> None:
     DriverThread.close, DriverThread.ended = lambda self: None, ended
 
 
-@sabotage(_START, "nothing is left", mode="thread")
+@sabotage(_START, "nothing is left", modes=APART)
+def pages_of_workers_stay() -> None:
+    """What a worker shared with the manager is never given back."""
+    SharedPage.close = lambda self: None
+
+
+@sabotage(_START, "nothing is left", modes=FROM_THREADS)
 def lines_stay_open() -> None:
     """The broker says that it closed its ports."""
     Broker.aclose = _close_nothing
@@ -147,17 +154,16 @@ def commands_take_turns() -> None:
     DualRuntimeManager.command = alone
 
 
-@sabotage(_BOTH, "overlap", mode="thread")
+@sabotage(_BOTH, "overlap", modes=FROM_THREADS)
 def v4_waits_for_v2() -> None:
     """Commands of V4 are handed over only when V2 has had its time."""
-    command = Hosted.command
 
-    async def after(self: Hosted, *args: Any, **kwargs: Any) -> Any:
-        if self.name == "v4":
+    async def after(host: Any, command: Any) -> Any:
+        if host.name == "v4":
             await clock.pause(1.5)
-        return await command(self, *args, **kwargs)
+        return await command()
 
-    Hosted.command = after
+    around_commands(after)
 
 
 @sabotage(_BOTH, "real work")
@@ -170,14 +176,13 @@ def sessions_answer_themselves() -> None:
 @sabotage(_BOTH, "own answers")
 def answers_go_astray() -> None:
     """Each caller gets the last answer of anybody."""
-    command = Hosted.command
     last: list[Any] = []
 
-    async def astray(self: Hosted, *args: Any, **kwargs: Any) -> Any:
-        last.append(await command(self, *args, **kwargs))
+    async def astray(host: Any, command: Any) -> Any:
+        last.append(await command())
         return last[0]
 
-    Hosted.command = astray
+    around_commands(astray)
 
 
 def _swap_shares(one: str, other: str) -> None:

@@ -19,11 +19,13 @@ from duodaq.ports._mend import Mender
 from duodaq.ports._owner import PortOwner
 from duodaq.ports._queue import LeaseQueue
 from duodaq.storage._stream_file import StreamFile
-from duodaq.testing.coexistence._sabotage import sabotage
+from duodaq.testing.coexistence._sabotage import APART, SHARED, sabotage
 from duodaq.v2._host import DriverHost
 from duodaq.v2._instrument import Instrument
 from duodaq.v2._work import Work, WorkQueue
 from duodaq.v4._resident import Resident
+from duodaq.workers._port_desk import PortDesk
+from duodaq.workers._process import ProcessWorker
 
 _MANY = "test_concurrent_message_throughput"
 _LINE = "test_resource_contention"
@@ -175,7 +177,7 @@ def some_questions_are_answered_from_memory() -> None:
     port.exchange = exchange
 
 
-@sabotage(_LINE, "fair waits")
+@sabotage(_LINE, "fair waits", modes=SHARED)  # over a link nobody asks again before the next has been served
 def v4_goes_first() -> None:
     """Whoever waits from V2 lets forty from V4 go before."""
     queue: Any = LeaseQueue
@@ -192,6 +194,21 @@ def v4_goes_first() -> None:
                     lane[waiting] = None
 
     queue.ask = ask
+
+
+@sabotage(_LINE, "fair waits", modes=APART)
+def the_desk_lets_v2_wait() -> None:
+    """What V2 wants at a port lies on the desk of its worker for a while."""
+    desk: Any = PortDesk
+    original = desk._exchange
+
+    def exchange(self: PortDesk, request: Any) -> None:
+        if request.holder.startswith("v2."):
+            asyncio.get_running_loop().call_later(0.04, original, self, request)
+        else:
+            original(self, request)
+
+    desk._exchange = exchange
 
 
 @sabotage(_LINE, "sleeping holder")
@@ -223,16 +240,26 @@ def the_dead_keep_their_lease() -> None:
             original(self, ticket)
 
     owner.end, owner.abandon = end, lambda self, exchange: None
+    desk: Any = LeaseDesk
+    desk._look_after_owners = lambda self: None
 
 
 # ── shutdown ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@sabotage(_END, "one fate")
+@sabotage(_END, "one fate", modes=("inline", "process"))  # a thread that ends cancels whoever waits in it
 def what_waits_is_forgotten() -> None:
     """Commands that wait at the end are dropped, and nobody tells those who asked."""
     queue: Any = WorkQueue
     queue.end = lambda self, error, moving_only=False: 0
+    worker: Any = ProcessWorker
+    original = worker._release
+
+    async def release(self: ProcessWorker) -> None:
+        self.pending.clear()
+        await original(self)
+
+    worker._release = release
 
 
 @sabotage(_END, "short ones complete")
