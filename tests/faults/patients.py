@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from duodaq.clock import block
 from duodaq.link import BlobRef, Pipe
 from duodaq.v4 import handler
 from duodaq.v4.instruments import Newport1830C
@@ -145,3 +146,23 @@ class PatientActor(Newport1830C):
     @handler(Who)
     async def who(self, message: Who) -> int:
         return os.getpid()
+
+
+class Blocker:
+    """A V2 driver without a device."""
+
+    serial = "none"
+
+    def who(self) -> int:
+        return os.getpid()
+
+    def block(self, seconds: float) -> float:
+        block(seconds)
+        return seconds
+
+    def fail(self, where: str) -> None:
+        raise ZeroDivisionError(f"a mistake in {where}")
+
+    def suffer(self, kind: str) -> None:
+        if kind != "nothing":
+            suffer(kind)

@@ -162,7 +162,7 @@ async def test_a_replacement_that_does_not_start_is_an_instrument_in_error_until
             await asyncio.gather(lab.manager.command("patient", Recover(), 2.0), return_exceptions=True)
             await lab.recovers()
 
-        await lab.endure(strike, 2)
+        await lab.endure(strike)
 
 
 @both

@@ -144,6 +144,24 @@ async def test_a_full_ring_goes_by_value_and_comes_back_with_credits(feed: Feed,
     feed.outbox.credited(feed.credits)
 
 
+async def test_a_camera_ahead_of_the_manager_waits_before_the_ring_is_full(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_outbox, "WINDOW_BYTES", 3_000_000)
+    published: list[Taken] = []
+    feed.inbox = Inbox(feed.hub, DataPublisher(), feed.books, published.append)
+    seen = feed.hub.subscribe("test", policy=Policy.BLOCK)
+    publishing = asyncio.create_task(feed.publish(*(image(number, 1000) for number in range(12))))
+    acknowledged = 0
+    for number in range(12):
+        assert (await seen.get(5.0)).sequence == number
+        await pause(0.005)
+        assert feed.kinds.count("Item") <= acknowledged + 2
+        acknowledged = published[-1].count
+        feed.outbox.taken(acknowledged)
+    await publishing
+
+
 async def test_what_does_not_travel_is_counted_and_the_rest_goes_on(feed: Feed) -> None:
     seen = feed.hub.subscribe("test")
     await feed.publish(scalar(0), scalar(1, metadata={"own": open}), scalar(2))

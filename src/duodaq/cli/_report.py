@@ -37,12 +37,18 @@ def shutdown_table(report: ShutdownReport) -> Table:
 
 def instrument_table(instruments: list[dict[str, Any]]) -> Table:
     """Every instrument of a running lab. A cause may be a long sentence, so it is not in here."""
-    restarts = any(i["restarts"] for i in instruments)
+    restarts = any(i.get("restarts") for i in instruments)
     table = plain_table("Instruments", ("instrument", "runtime", "worker", "state", "since", "port"))
     if restarts:
         table.add_column("restarts", justify="right", no_wrap=True)
     for i in instruments:
-        cells = [escape(i["id"]), i["runtime"].upper(), escape(i["worker"]), _state(i["state"]), _since(i["since_ns"])]
+        cells = [
+            escape(i["id"]),
+            i["runtime"].upper(),
+            escape(i["worker"]),
+            _state(i["state"]),
+            _since(i.get("since_ns", 0)),
+        ]
         cells += [escape(i["port"] or "–"), *([str(i["restarts"])] if restarts else [])]
         table.add_row(*cells)
     return table

@@ -105,6 +105,7 @@ class Instrument:
         self._closing = False
         self._retired = ""
         self._polled_last = False
+        self._was_connected = False
         self._stop_epoch = 0
 
     @property
@@ -153,6 +154,7 @@ class Instrument:
         if self._task is not None or (self._calls is not None and self._calls.thread.busy):
             raise LifecycleError(f"it is {self.status.state} already", instrument=self.definition.id)
         self._closing, self._stop_epoch, self._link = False, self._stop_epoch + 1, Reconnection()
+        self._was_connected = False
         self._calls = DriverCalls(self.definition.id, self.definition.kill_after_s, self.figures, self._hang)
         self._started = asyncio.get_running_loop().create_future()
         self._started.add_done_callback(lambda f: f.cancelled() or f.exception())
@@ -345,10 +347,11 @@ class Instrument:
             return
         self._link.connected()
         self._settings.accept(result.value)
-        if not first:
+        if self._was_connected:
             self._states.count_restart()
         elif self.definition.polls and self.definition.options.get("acquire", True):
             self.polling.begin(self._now_s)
+        self._was_connected = True
         self.polling.forgive()
         self._ready()
         self._tell_started(None)

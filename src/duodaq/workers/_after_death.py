@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from duodaq.model import (
     Command,
-    Execute,
     Fate,
     InstrumentDefinition,
     SetParameter,
@@ -16,6 +15,7 @@ from duodaq.model import (
     StopAcquisition,
 )
 from duodaq.v2 import settings_for_reconnect
+from duodaq.workers._hosting import may_move_if_unknown
 
 
 class AskPolicy(StrEnum):
@@ -35,7 +35,7 @@ def fate_after_death(begun: bool, command: Command, definition: InstrumentDefini
     """
     if begun:
         return Fate.UNKNOWN
-    if isinstance(command, SetParameter | Execute) and not definition.options.get("requeue", False):
+    if may_move_if_unknown(definition, command) and not definition.options.get("requeue", False):
         return Fate.NOT_DONE
     return None
 

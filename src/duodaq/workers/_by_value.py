@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import types
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from typing import Any, cast
 
@@ -14,19 +15,29 @@ import cloudpickle
 import msgspec
 
 
-def dumps(value: Any) -> bytes:
+def dumps(value: Any, look: Callable[[Any], None] | None = None) -> bytes:
     """`value` pickled for another process of this program.
 
     A class or function goes by value if its module cannot be imported by name from ``sys.path``, which workers share: a
     cell of a notebook, a script, a file that was loaded by its path. Raises whatever pickling it raises.
+
+    Args:
+        value: What travels.
+        look: Called with each object in it before that is pickled; raises for what may not be.
     """
     with io.BytesIO() as file:
-        _Pickler(file, protocol=5).dump(value)
+        pickler = _Pickler(file, protocol=5)
+        pickler.look = look
+        pickler.dump(value)
         return file.getvalue()
 
 
 class _Pickler(cloudpickle.Pickler):
+    look: Callable[[Any], None] | None = None
+
     def reducer_override(self, obj: Any, /) -> Any:
+        if self.look is not None:
+            self.look(obj)
         if isinstance(obj, type | types.FunctionType):
             _decide(obj.__module__)
         reduced = super().reducer_override(obj)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from duodaq import v2, v4
-from duodaq.model import Command, GetParameter, InstrumentDefinition, ReadChannel
+from duodaq.model import Command, Execute, GetParameter, InstrumentDefinition, ReadChannel, SetParameter
 
 HUNG_AFTER_S = 1.0
 """A worker whose loop owes the beginning of a call for so long is hung, and so are the instruments in it."""
@@ -19,6 +19,17 @@ def deadline_of(definition: InstrumentDefinition, command: Command, deadline_s: 
     if definition.runtime == "v2":
         return v2.own_deadline_s(definition, command)
     return definition.deadline_s if isinstance(command, GetParameter | ReadChannel) else None
+
+
+def may_move_if_unknown(definition: InstrumentDefinition, command: Command) -> bool:
+    """Whether a command may move or emit; where that is not known here, setting and calling do."""
+    if definition.runtime == "v4" and not _is_known(definition):
+        return isinstance(command, SetParameter | Execute)
+    return moves_as_far_as_known(definition, command)
+
+
+def _is_known(definition: InstrumentDefinition) -> bool:
+    return not isinstance(definition.driver, str) or definition.driver in v4.BUILT_IN
 
 
 def moves_as_far_as_known(definition: InstrumentDefinition | None, command: Command) -> bool:

@@ -111,10 +111,15 @@ class Inbox:
                 batch = self._batch(message)
                 self._take(self._v4_data, batch, _stream_of(batch), batch.num_rows)
 
+    async def empty(self, timeout_s: float) -> None:
+        """Publish what still waits, for up to `timeout_s`."""
+        if self._drain is not None and not self._drain.done():
+            await asyncio.wait({self._drain}, timeout=timeout_s)
+
     async def aclose(self, timeout_s: float) -> None:
         """Publish what still waits, for up to `timeout_s`; drop the rest, in the books."""
+        await self.empty(timeout_s)
         if self._drain is not None:
-            await asyncio.wait({self._drain}, timeout=timeout_s)
             self._drain.cancel()
             await asyncio.gather(self._drain, return_exceptions=True)
         for _, _, stream, weight in self._waiting:

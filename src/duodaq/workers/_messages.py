@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import pickle
+from collections.abc import Callable
 from enum import Enum
 from pathlib import PurePath
 from typing import Any, Final, TypeAlias, cast
@@ -38,6 +39,7 @@ _BY_NAME = frozenset(
 )  # fmt: skip
 _OF_DUODAQ = frozenset({"dataplane", "drivers", "errors", "link", "model", "ports", "schema", "units", "v2", "v4"})
 _VALUES = (msgspec.Struct, Enum, DuodaqError, np.generic, PurePath)
+_PACKAGES = frozenset({module.partition(".")[0] for module, _ in _BY_NAME} | {"duodaq", "pathlib"})
 _LONGEST_RANGE = 10_000_000
 
 Parcel: TypeAlias = Any
@@ -362,8 +364,8 @@ FromWorker: TypeAlias = (
 # ---- values ----------------------------------------------------------------------------------------------------------
 
 
-def parcel(value: Any) -> Parcel:
-    """`value` as it travels: plain ones as they are, others pickled.
+def parcel(value: Any, look: Callable[[Any], None] | None = None) -> Parcel:
+    """`value` as it travels: plain ones as they are, others pickled, once `look` has seen each object in them.
 
     Raises:
         DataError: It cannot be pickled.
@@ -371,7 +373,9 @@ def parcel(value: Any) -> Parcel:
     if type(value) in _PLAIN or (type(value) is int and -(2**63) <= value < 2**63) or _is_text(value):
         return value
     try:
-        return msgspec.msgpack.Ext(_PICKLED, dumps(value))
+        return msgspec.msgpack.Ext(_PICKLED, dumps(value, look))
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(f"{type(value).__name__} does not travel to or from a worker: {error}") from error
 
@@ -382,10 +386,17 @@ def result_parcel(value: Any) -> Parcel:
     Raises:
         DataError: It is, or holds, an object of a driver's own.
     """
-    sent = parcel(value)
+    sent = parcel(value, _look)
     if isinstance(sent, msgspec.msgpack.Ext):
         unpack(sent)
     return sent
+
+
+def _look(part: Any) -> None:
+    """Refuse a part that would be refused at the other end, before any method of its class is asked to pickle it."""
+    where = type(part).__module__
+    if not isinstance(part, type) and where.partition(".")[0] not in _PACKAGES:
+        raise DataError(f"an object of {where}.{type(part).__name__} does not leave its worker; return plain values")
 
 
 def unpack(value: Parcel) -> Any:

@@ -31,6 +31,8 @@ CAPACITY = 64
 WINDOW = 64
 """So many items wait here, and so many at the manager, before producers feel that a lossless reader is slow."""
 WINDOW_BYTES = 16 * 2**20
+"""Likewise in bytes, those in the ring included: who ran ahead until that is full would go on by value, ten times as
+slow, and never catch up."""
 BLOB_BYTES = 64 * 1024
 _RING_LEAST, _RING_MOST, _RING_BLOBS = 16 * 2**20, 256 * 2**20, 6
 _log = get_logger("workers.outbox")
@@ -48,7 +50,7 @@ class Outbox:
         self._ring: RingWriter | None = None
         self._sent = self._taken = 0
         self._bytes: list[tuple[int, int]] = []
-        self._unacknowledged_bytes = 0
+        self._unacknowledged_bytes = self._unsaid = 0
         self._room = asyncio.Event()
         hub: Hub[Any] = self.v2_data if runtime == "v2" else self.v4_data
         self._reader = hub.subscribe("link", capacity=CAPACITY, policy=Policy.BLOCK, max_bytes=WINDOW_BYTES)
@@ -84,18 +86,29 @@ class Outbox:
         ring, self._ring = self._ring, None
         if ring is not None:
             ring.close()
-        return self._taken >= self._sent and not self._reader.occupancy
+        return self._taken >= self._sent and not self._unsaid and not self._reader.occupancy
 
     async def _run(self, say: Callable[[list[Any]], None]) -> None:
         while True:
-            while (room := WINDOW - self._sent + self._taken) <= 0 or self._unacknowledged_bytes > WINDOW_BYTES:
-                self._room.clear()
-                await self._room.wait()
+            room = await self._has_room()
             try:
                 items = await self._reader.get_many(room)
             except StoppedError:
                 return
-            say(items)
+            while items:
+                self._unsaid = len(items)
+                await self._has_room()
+                count = _to_say(items)
+                say(items[:count])
+                del items[:count]
+            self._unsaid = 0
+
+    async def _has_room(self) -> int:
+        """Wait until something may be sent; how many items."""
+        while (room := WINDOW - self._sent + self._taken) <= 0 or self._unacknowledged_bytes > WINDOW_BYTES:
+            self._room.clear()
+            await self._room.wait()
+        return room
 
     def _count(self, items: int, size: int = 0) -> None:
         self._sent += items
@@ -139,13 +152,13 @@ class Outbox:
     def _item(self, one: Measurement) -> tuple[Message, int]:
         name = "pixels" if hasattr(one, "pixels") else "values"
         array: Any = getattr(one, name, None)
-        size = int(getattr(array, "nbytes", 0))
+        size = _size_of(one)
         if size < BLOB_BYTES:
             return Item(result_parcel(one)), size
         blob = self._blob(array)
         if blob is None:
             return Item(result_parcel(one)), size
-        return Item(result_parcel(msgspec.structs.replace(one, **{name: np.empty(0, array.dtype)})), blob), 0
+        return Item(result_parcel(msgspec.structs.replace(one, **{name: np.empty(0, array.dtype)})), blob), size
 
     def _say_batches(self, batches: list[pa.RecordBatch]) -> None:
         for batch in batches:
@@ -153,7 +166,7 @@ class Outbox:
 
     def _batch(self, batch: pa.RecordBatch) -> tuple[Message, int]:
         if batch.nbytes >= BLOB_BYTES and (blob := self._batch_blob(batch)) is not None:
-            return Batch(blob=blob), 0
+            return Batch(blob=blob), blob.length
         sink = pa.BufferOutputStream()
         _write_stream(batch, sink)
         body = sink.getvalue().to_pybytes()
@@ -184,6 +197,20 @@ class Outbox:
     def lost(self) -> None:
         """The link has ended: nobody waits for room any more."""
         self._task.cancel()
+
+
+def _to_say(items: Sequence[Any]) -> int:
+    """How many of `items` are said at once: those up to a large one, after which the room is looked at again."""
+    for count, one in enumerate(items, 1):
+        if _size_of(one) >= BLOB_BYTES:
+            return count
+    return len(items)
+
+
+def _size_of(one: Any) -> int:
+    """The bytes of what makes an item large: its array, or the batch that it is."""
+    array = getattr(one, "pixels", getattr(one, "values", one))
+    return int(getattr(array, "nbytes", 0))
 
 
 def _is_plain(value: Any) -> bool:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from duodaq.clock import monotonic_s
 from duodaq.dataplane import Hub, Subscription
-from duodaq.errors import DataError, DeliveryError, DuodaqError, LifecycleError, ReplyTimeoutError
+from duodaq.errors import DataError, DeliveryError, DuodaqError, LifecycleError, ReplyTimeoutError, StoppedError
 from duodaq.link import Pipe, RingReader, receive_descriptors, send_descriptors
 from duodaq.model import Measurement, ParameterEntry, Parameters, RuntimeName, RuntimeStatus
 from duodaq.ports import Broker
@@ -289,13 +289,17 @@ class ProcessWorker:
         self._desk.heard(request)
 
     def _answered(self, message: Answer) -> None:
-        pending = self.pending.pop(message.number, None)
+        pending = self.pending.get(message.number)
         if pending is None or pending.answer.done():
             return
         if message.error is None:
             pending.answer.set_result(unpack(message.body))
         else:
-            pending.answer.set_exception(error_of(message.error, message.cause))
+            error = error_of(message.error, message.cause)
+            if self.fault and isinstance(error, StoppedError):
+                return  # it is being ended: its death says why, and what becomes of what waits
+            pending.answer.set_exception(error)
+        del self.pending[message.number]
 
     def _put(self, message: Put) -> None:
         try:
@@ -359,9 +363,13 @@ class ProcessWorker:
         code = self.child.exit.result() if self.child.exit.done() else None
         return cause_in_words(code)
 
+    async def leave_the_stage(self) -> None:
+        """After `on_lost`: wait until its process has let go of all it had open, and what had arrived is published."""
+        await asyncio.wait({self.child.gone}, timeout=LAST_S)
+        await self._inbox.empty(LAST_S)
+
     async def bury(self) -> None:
-        """After `on_lost`: publish what had arrived, wait until it is gone, release everything."""
-        await self._inbox.aclose(LAST_S)
+        """After that: release everything. Unmapping a large ring alone takes milliseconds."""
         await self._release()
 
     async def _release(self) -> None:

@@ -110,6 +110,7 @@ class ProcessGroup:
         self._recovery: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._beside: list[asyncio.Task[None]] = []
+        self._burials: set[asyncio.Task[None]] = set()
         self._unsubscribe: Callable[[], None] | None = None
 
     @property
@@ -154,6 +155,8 @@ class ProcessGroup:
         for task in owned:
             task.cancel()
         await asyncio.gather(*owned, return_exceptions=True)
+        if self._burials:
+            await asyncio.wait(self._burials)
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
@@ -254,7 +257,10 @@ class ProcessGroup:
         """All that a death asks for before there may be a replacement."""
         self.cause = await dead.cause_of_death()
         self._settle(dead, self.cause)
-        await dead.bury()
+        await dead.leave_the_stage()
+        burial = asyncio.create_task(dead.bury(), name=f"burial of {self.name}")
+        self._burials.add(burial)
+        burial.add_done_callback(self._burials.discard)
         lost = self.books.close_accounts(self.page.counts())
         _log.error("worker died", worker=self.name, cause=self.cause, measurements_lost=lost)
         for instrument in self.definitions:

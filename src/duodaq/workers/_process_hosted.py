@@ -265,6 +265,8 @@ class ProcessHosted:
             return msgspec.structs.replace(told, state=state.HUNG, message=why)
         if not told.message and (waiting := group.known[definition.id].waiting):
             return msgspec.structs.replace(told, message=f"settings wait for a Recover: {', '.join(waiting)}")
+        if not told.message and group.restarts_s:
+            return msgspec.structs.replace(told, message=f"replaced after: {group.cause}")
         return told
 
     def _untold(

@@ -1,0 +1,277 @@
+"""Workers from their beginning to their end: where drivers come from, who lives beside whom, and what nobody leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from duodaq import sim
+from duodaq.clock import Deadline, block, monotonic_s, pause
+from duodaq.drivers import codec
+from duodaq.dual import DualRuntimeManager
+from duodaq.errors import DeliveryError, DuodaqError, ReplyTimeoutError
+from duodaq.model import Execute, GetParameter, InstrumentDefinition, LabDefinition, PortDefinition, RuntimeDefinition
+from duodaq.ports import Broker
+
+PATIENTS = Path(__file__).with_name("patients.py")
+
+
+@asynccontextmanager
+async def lab(*instruments: InstrumentDefinition) -> AsyncIterator[DualRuntimeManager]:
+    processes = {"v2": RuntimeDefinition("v2", "process"), "v4": RuntimeDefinition("v4", "process")}
+    manager = DualRuntimeManager(LabDefinition("lives", instruments=instruments, **processes))
+    await manager.start()
+    try:
+        yield manager
+    finally:
+        assert (await manager.shutdown(5.0)).clean
+
+
+async def timed(work: Any) -> tuple[Any, float]:
+    begun_s = monotonic_s()
+    (result,) = await asyncio.gather(work, return_exceptions=True)
+    return result, monotonic_s() - begun_s
+
+
+def blocker(name: str, **facts: Any) -> InstrumentDefinition:
+    return InstrumentDefinition(name, "v2", f"{PATIENTS}:Blocker", **facts)
+
+
+async def test_two_instruments_in_one_worker_keep_their_own_deadlines() -> None:
+    async with lab(blocker("quick", deadline_s=0.2), blocker("patient", deadline_s=3.0)) as manager:
+        pids = await asyncio.gather(*(manager.command(name, Execute("who")) for name in ("quick", "patient")))
+        assert pids[0] == pids[1]
+        (error, quick_s), (answer, patient_s) = await asyncio.gather(
+            *(timed(manager.command(name, Execute("block", (0.6,)))) for name in ("quick", "patient"))
+        )
+        assert isinstance(error, ReplyTimeoutError)
+        assert error.instrument == "quick"
+        assert error.command == "block"
+        assert error.fate == "unknown"
+        assert quick_s < 0.2 + 0.1
+        assert answer == 0.6
+        assert patient_s < 0.6 + 0.3
+        assert await manager.command("quick", Execute("who"), 2.0) == pids[0]  # it was no hang: nothing was ended
+
+
+async def test_the_errors_of_two_instruments_in_one_worker_name_each_its_own() -> None:
+    async with lab(blocker("one"), blocker("two")) as manager:
+        errors = await asyncio.gather(
+            *(manager.command(name, Execute("fail", (name,))) for name in ("one", "two") * 20), return_exceptions=True
+        )
+        for name, error in zip(("one", "two") * 20, errors, strict=True):
+            assert isinstance(error, DuodaqError)
+            assert error.instrument == name
+            assert f"a mistake in {name}" in str(error)
+
+
+async def test_others_in_a_worker_that_is_ended_for_one_are_told_why_and_go_on() -> None:
+    hung, well = blocker("hung", deadline_s=0.2, kill_after_s=0.2), blocker("well")
+    async with lab(hung, well) as manager:
+        pid = await manager.command("well", Execute("who"))
+        blocked = asyncio.create_task(timed(manager.command("well", Execute("block", (30.0,)), 30.0)))
+        await pause(0.05)
+        waiting = asyncio.create_task(timed(manager.command("well", GetParameter("serial"), 10.0)))
+        await asyncio.gather(manager.command("hung", Execute("block", (30.0,))), return_exceptions=True)
+        error, _ = await blocked
+        assert isinstance(error, DeliveryError)
+        assert error.instrument == "well"
+        assert error.fate == "unknown"
+        assert "hung hung" in str(error)
+        assert (await waiting)[0] == "none"  # a read that had waited went on
+        assert await manager.command("well", Execute("who"), 5.0) != pid
+
+
+async def test_twenty_workers_started_at_once_come_up_without_a_race() -> None:
+    names = [f"i{n}" for n in range(20)]
+    async with lab(*(blocker(name, worker="own") for name in names)) as manager:
+        pids = await asyncio.gather(*(manager.command(name, Execute("who"), 10.0) for name in names))
+        assert len(set(pids)) == 20
+        assert all(status.state == "ready" and not status.restarts for status in manager.instruments())
+
+
+SCRIPT = """
+import asyncio, os, pathlib
+from dataclasses import dataclass
+from typing import ClassVar
+import msgspec
+from duodaq.dual import DualRuntimeManager
+from duodaq.model import Execute, InstrumentDefinition, LabDefinition, RuntimeDefinition
+from duodaq.v4 import handler
+from duodaq.v4.instruments import InstrumentActor
+
+with open("executed", "a") as file:
+    file.write("once\\n")
+
+UNIT = "V"
+
+class Meter:
+    def __init__(self):
+        self.gain = 2
+    def __reduce__(self):
+        pathlib.Path("pickled").touch()
+        raise TypeError("a driver is never pickled")
+    def level(self, x):
+        return f"{self.gain * x} {UNIT} {os.getpid()}"
+    def whole(self):
+        return self
+
+@dataclass(frozen=True)
+class Level:
+    x: float
+
+class Twice(msgspec.Struct, frozen=True):
+    x: float
+    times: int = 2
+
+class Actor(InstrumentActor):
+    operations: ClassVar = {"level": Level, "twice": Twice}
+    def __reduce__(self):
+        pathlib.Path("pickled").touch()
+        raise TypeError("an actor is never pickled")
+    @handler(Level)
+    async def level(self, message):
+        return f"{2 * message.x} {UNIT} {os.getpid()}"
+    @handler(Twice)
+    async def twice(self, message):
+        return message.times * message.x
+
+async def main():
+    meter = InstrumentDefinition("meter", "v2", Meter, passive=True)
+    actor = InstrumentDefinition("actor", "v4", Actor)
+    processes = dict(v2=RuntimeDefinition("v2", "process"), v4=RuntimeDefinition("v4", "process"))
+    manager = DualRuntimeManager(LabDefinition("script", instruments=(meter, actor), **processes))
+    await manager.start()
+    try:
+        for name in ("meter", "actor"):
+            value, unit, pid = (await manager.command(name, Execute("level", (3.0,)))).split()
+            assert (value, unit) == ("6.0", "V") and int(pid) != os.getpid()
+        assert await manager.command("actor", Execute("twice", (4.0,))) == 8.0
+        os.kill(int(pid), 9)
+        meter_pid = (await manager.command("meter", Execute("level", (3.0,)))).split()[2]
+        os.kill(int(meter_pid), 9)
+        await asyncio.sleep(0.2)
+        for name in ("meter", "actor"):
+            assert (await manager.command(name, Execute("level", (3.0,)))).startswith("6.0 V")
+        try:
+            await manager.command("meter", Execute("whole"))
+        except Exception as error:
+            print("refused:", error)
+    finally:
+        await manager.shutdown()
+    print("well")
+"""
+
+
+def run(*arguments: str, folder: Path) -> str:
+    """What a program in a folder of its own says."""
+    ran = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_classes_of_a_script_work_in_workers_and_the_script_runs_once(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT + "\nasyncio.run(main())\n")  # with no guard: nobody runs it again
+    said = run("script.py", folder=tmp_path)
+    assert "well" in said
+    assert "refused: meter.whole" in said
+    assert (tmp_path / "executed").read_text() == "once\n"
+    assert not (tmp_path / "pickled").exists()
+
+
+NOTEBOOK = """
+import __main__, asyncio, linecache, sys, types
+cells = open("cells").read().split("# cell\\n")
+space = __main__.__dict__
+loop = asyncio.new_event_loop()
+async def kernel():
+    for number, cell in enumerate(cells):
+        exec(compile(cell, f"<cell {number}>", "exec"), space)
+    await space["main"]()
+loop.run_until_complete(kernel())
+loop.close()
+"""
+
+
+def test_classes_of_a_notebook_work_in_workers(tmp_path: Path) -> None:
+    (tmp_path / "cells").write_text(
+        SCRIPT.replace("\nUNIT", "\n# cell\nUNIT").replace("\nasync def main", "\n# cell\nasync def main")
+    )
+    said = run("-c", NOTEBOOK, folder=tmp_path)
+    assert "well" in said
+    assert (tmp_path / "executed").read_text() == "once\n"
+    assert not (tmp_path / "pickled").exists()
+
+
+def test_classes_of_a_module_beside_the_script_work_in_workers(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(SCRIPT)
+    (tmp_path / "script.py").write_text("import mine, asyncio\nasyncio.run(mine.main())\n")
+    assert "well" in run("script.py", folder=tmp_path)
+    assert not (tmp_path / "pickled").exists()
+
+
+MANAGER = """
+import asyncio, sys
+from duodaq.dual import DualRuntimeManager
+from duodaq.model import Execute, InstrumentDefinition, LabDefinition, PollDefinition, PortDefinition, RuntimeDefinition
+port, patients = sys.argv[1:]
+async def main():
+    processes = dict(v2=RuntimeDefinition("v2", "process"), v4=RuntimeDefinition("v4", "process"))
+    polls = (PollDefinition("power", 0.01, "W", call="power"),)
+    ports = (PortDefinition("m", serial={"path": port}, codec="newport1830c"),)
+    steady = InstrumentDefinition("steady", "v2", patients + ":Steady", port="m", polls=polls)
+    hung = InstrumentDefinition("hung", "v2", patients + ":Blocker", worker="own", kill_after_s=60.0)
+    actor = InstrumentDefinition("actor", "v4", "duodaq:Newport1830C", port="m", options={"acquire": True})
+    manager = DualRuntimeManager(LabDefinition("orphans", ports=ports, instruments=(steady, hung, actor), **processes))
+    await manager.start()
+    asyncio.ensure_future(manager.command("hung", Execute("suffer", ("KIND",)), 60.0))
+    await asyncio.sleep(0.7)
+    print("up", flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[sim.SimProcess]:
+    with sim.launch("newport1830c") as launched:
+        yield launched
+
+
+@pytest.mark.parametrize("kind", ["nothing", "C call", "lock-holding call"])
+async def test_no_orphan_keeps_an_instrument_when_the_manager_is_killed(device: sim.SimProcess, kind: str) -> None:
+    program = [sys.executable, "-c", MANAGER.replace("KIND", kind), device.address, str(PATIENTS)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, process_group=0) as manager:  # noqa: ASYNC220  its line is read beside the loop
+        try:
+            assert manager.stdout is not None
+            assert await asyncio.to_thread(manager.stdout.readline) == "up\n"
+            family = psutil.Process(manager.pid).children(recursive=True)
+            assert len(family) >= 4
+        finally:
+            os.kill(manager.pid, 9)
+    limit = Deadline(1.0)
+    while alive := [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]:
+        if limit.passed:
+            described = [f"{one.pid}: {' '.join(one.cmdline())}" for one in alive]
+            for one in alive:
+                one.kill()
+            pytest.fail(f"still there: {described}")
+        block(0.005)
+    broker = Broker()
+    await broker.add(PortDefinition("m", serial={"path": device.address}), codec("newport1830c"))
+    await broker.open("m", 1.0)
+    try:
+        assert float(await broker.port("m").exchange(b"D?\n", holder="test"))
+    finally:
+        await broker.aclose(1.0)
