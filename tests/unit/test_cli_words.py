@@ -25,9 +25,18 @@ def test_a_stop_that_failed_says_why_in_its_own_words(words: str):
     assert said.count(words) == 8
 
 
+def test_a_stop_by_the_watchdog_alone_is_told_once_and_claims_nothing_of_the_manager():
+    wire = {"written_ns": 1}
+    report = {"ended": None, "on_wire_ns": {"stage": 1}, "failures": {"manager": "no answer"}, "no_fail_safe": []}
+    said = printed(_print_stops, {"iso": report | {"watchdog": {"stage": wire}}}, {})
+    assert said.count("stage: stop is on the wire, by the watchdog") == said.count("stage:") == 1
+    assert "waiting commands" not in said
+
+
 @pytest.mark.parametrize("words", WORDS)
 def test_a_status_names_lab_port_and_holder_as_they_are(words: str):
     instrument = {"id": "a", "runtime": "v2", "worker": words, "state": "error", "port": words, "message": words}
+    instrument |= {"since_ns": 1, "restarts": 1}
     port = {"name": words, "state": "open", "holder": words, "queue": 0, "exchanges": 1, "errors": 1}
     status = {"lab": words, "state": "running", "v2": "running", "v4": "running", "latched": False, "recording": words}
     said = printed(_print_status, status | {"instruments": [instrument], "ports": [port | {"last_error": words}]})

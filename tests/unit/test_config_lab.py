@@ -229,6 +229,14 @@ def test_notes_name_workers_and_calls_that_may_take_for_ever(tmp_path: Path) -> 
     assert "i: home may take for ever" in notes
 
 
+def test_notes_say_what_a_driver_is_made_of_and_which_mark_names_no_instrument(tmp_path: Path) -> None:
+    made = '[instruments.rig]\nruntime = "v2"\ndriver = "./d.py:D"\nargs = { a = "@i", b = "@stag" }\n'
+    notes = "\n".join(describe(lab_of(ONE_INSTRUMENT + made, tmp_path)))
+    assert "rig (./d.py:D) in v2, worker process, made of i; " in notes
+    assert 'rig: args.b stays the text "@stag": the lab has no instrument of that name' in notes
+    assert "args.a" not in notes
+
+
 def test_notes_warn_of_a_line_that_two_share_without_codec(tmp_path: Path) -> None:
     second = ONE_INSTRUMENT.replace(ONE_PORT, "").replace("instruments.i", "instruments.j")
     shared = "port p: shared by i and j with neither codec nor idle_ms"

@@ -21,7 +21,8 @@ def stop_all_of(lab: str | None) -> dict[str, Any]:
     """Stop everything that moves or emits in a running lab; the manager's report.
 
     If the manager does not answer within 0.2 s, its watchdog puts the stop bytes on the wire as well; what it wrote
-    comes under ``"watchdog"``. Without an answer of the manager at all that is the whole report.
+    comes under ``"watchdog"``. Without an answer of the manager at all that is the whole report, and ``"ended"``, the
+    number of waiting commands that ended, is None.
 
     Raises:
         LifecycleError: No such lab is running.
@@ -57,7 +58,7 @@ def _by_the_watchdog_alone(lab: str, written: dict[str, Any], why: str) -> dict[
         "on_wire_ns": {port: told["written_ns"] for port, told in ports.items() if "written_ns" in told},
         "failures": {"manager": why, **{port: told["error"] for port, told in ports.items() if "error" in told}},
         "no_fail_safe": [],
-        "ended": 0,
+        "ended": None,
         "t_ns": written["t_ns"],
         "watchdog": ports,
     }

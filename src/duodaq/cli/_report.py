@@ -36,14 +36,11 @@ def shutdown_table(report: ShutdownReport) -> Table:
 
 
 def instrument_table(instruments: list[dict[str, Any]]) -> Table:
-    """Every instrument of a running lab."""
+    """Every instrument of a running lab. A cause may be a long sentence, so it is not in here."""
     restarts = any(i.get("restarts") for i in instruments)
-    causes = any(i["message"] for i in instruments)
     table = plain_table("Instruments", ("instrument", "runtime", "worker", "state", "since", "port"))
     if restarts:
         table.add_column("restarts", justify="right", no_wrap=True)
-    if causes:
-        table.add_column("cause", overflow="fold")
     for i in instruments:
         cells = [
             escape(i["id"]),
@@ -53,7 +50,7 @@ def instrument_table(instruments: list[dict[str, Any]]) -> Table:
             _since(i.get("since_ns", 0)),
         ]
         cells += [escape(i["port"] or "–"), *([str(i["restarts"])] if restarts else [])]
-        table.add_row(*cells, *([escape(i["message"])] if causes else []))
+        table.add_row(*cells)
     return table
 
 

@@ -67,17 +67,23 @@ def _print_status(status: dict[str, Any], out: Console) -> None:
     if status["recording"]:
         out.print(escape(f"recording to {status['recording']}"))
     out.print(instrument_table(status["instruments"]))
+    for one in status["instruments"]:
+        if one["message"]:
+            out.print(escape(f"{one['id']}: {one['message']}"))
     out.print(port_table(status["ports"]))
 
 
 def _print_stops(reports: dict[str, dict[str, Any]], failures: dict[str, str], out: Console) -> None:
     for lab, report in reports.items():
-        out.print(f"[bold red]Stopped {escape(lab)}.[/] {report['ended']} waiting commands ended, not done.")
-        for port in report["on_wire_ns"]:
+        alone = report["ended"] is None
+        waited = "Its watchdog did it alone." if alone else f"{report['ended']} waiting commands ended, not done."
+        out.print(f"[bold red]Stopped {escape(lab)}.[/] {waited}")
+        for port in () if alone else report["on_wire_ns"]:
             out.print(escape(f"  {port}: stop is on the wire"))
         for port, told in report.get("watchdog", {}).items():
             said = "stop is on the wire" if "written_ns" in told else told["error"]
-            out.print(escape(f"  {port}: {said}, by the watchdog: the manager did not answer at once"))
+            late = "" if alone else ": the manager did not answer at once"
+            out.print(escape(f"  {port}: {said}, by the watchdog{late}"))
         for name, why in report["failures"].items():
             out.print(f"  [bold red]{escape(f'{name}: {why}')}[/]")
         for name in report["no_fail_safe"]:

@@ -44,12 +44,24 @@ def _stop_delay(port: PortDefinition) -> str:
 
 def _about_instrument(instrument: InstrumentDefinition, lab: LabDefinition) -> str:
     runtime = lab.v2 if instrument.runtime == "v2" else lab.v4
-    where = f"port {instrument.port}" if instrument.port else "opens its device itself"
+    where = f"port {instrument.port}" if instrument.port else _without_port(instrument, lab)
     actions = ", ".join(f"{cause.value}: {_action(instrument, cause)}" for cause in Cause)
     worker = worker_of(instrument, runtime)
     return (
         f"{instrument.id} ({instrument.driver}) in {instrument.runtime}, worker {worker}, {where}; safe state {actions}"
     )
+
+
+def _without_port(instrument: InstrumentDefinition, lab: LabDefinition) -> str:
+    known = {one.id for one in lab.instruments}
+    parts = [name for name in _named(instrument).values() if name in known]
+    return f"made of {' and '.join(parts)}" if parts else "opens its device itself"
+
+
+def _named(instrument: InstrumentDefinition) -> dict[str, str]:
+    """What its arguments of the form ``"@name"`` name, by argument."""
+    texts = {arg: value for arg, value in instrument.args.items() if isinstance(value, str)}
+    return {arg: value[1:] for arg, value in texts.items() if value.startswith("@")}
 
 
 def _action(instrument: InstrumentDefinition, cause: Cause) -> str:
@@ -85,6 +97,10 @@ def _unreachable(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterat
 
 def _warnings(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterator[str]:
     yield from _unreachable(instrument, lab)
+    known = {one.id for one in lab.instruments}
+    for arg, name in _named(instrument).items():
+        if name not in known:  # no mistake for certain: "@py" names a VISA backend
+            yield f'{instrument.id}: args.{arg} stays the text "@{name}": the lab has no instrument of that name'
     for name, limit in {"calls": instrument.deadline_s, **instrument.method_deadline_s}.items():
         if limit is None:
             yield f"{instrument.id}: {name} may take for ever (deadline never): a hang there is not noticed"

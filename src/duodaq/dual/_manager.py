@@ -387,6 +387,8 @@ class DualRuntimeManager:
     # ---- inside --------------------------------------------------------------------------------------------------
 
     def _register(self, runtime: RuntimeName, instrument: InstrumentDefinition) -> None:
+        if self._state is ManagerState.RUNNING:
+            raise LifecycleError(f"cannot register {instrument.id}: the manager is running; use `add`")
         self._expect(ManagerState.IDLE, f"register {instrument.id}")
         if instrument.runtime != runtime:
             raise LifecycleError(f"{instrument.id} is defined for {instrument.runtime}, not {runtime}")

@@ -225,7 +225,7 @@ class Resident:
         await asyncio.wait((operation.reply,), timeout=_UNWIND_S)
         fate = operation.fate or "unknown"
         if fate not in ("done", "failed"):
-            raise ReplyTimeoutError(f"not done within {limit_s:g} s; it was cancelled", fate=str(fate))
+            raise ReplyTimeoutError(f"it did not end within {limit_s:.3g} s and was cancelled", fate=str(fate))
 
     def _limit_s(self, command: Command, message: Any, deadline_s: float | None) -> float | None:
         if deadline_s is not None:
