@@ -18,8 +18,16 @@ from duodaq import sim
 from duodaq.clock import Deadline, block, monotonic_s, pause
 from duodaq.drivers import codec
 from duodaq.dual import DualRuntimeManager
-from duodaq.errors import DeliveryError, DuodaqError, ReplyTimeoutError
-from duodaq.model import Execute, GetParameter, InstrumentDefinition, LabDefinition, PortDefinition, RuntimeDefinition
+from duodaq.errors import DeliveryError, DuodaqError, LifecycleError, ReplyTimeoutError
+from duodaq.model import (
+    Execute,
+    GetParameter,
+    InstrumentDefinition,
+    LabDefinition,
+    PortDefinition,
+    Recover,
+    RuntimeDefinition,
+)
 from duodaq.ports import Broker
 
 PATIENTS = Path(__file__).with_name("patients.py")
@@ -44,6 +52,28 @@ async def timed(work: Any) -> tuple[Any, float]:
 
 def blocker(name: str, **facts: Any) -> InstrumentDefinition:
     return InstrumentDefinition(name, "v2", f"{PATIENTS}:Blocker", **facts)
+
+
+async def test_a_replacement_that_dies_while_it_starts_is_the_next_death_and_a_person_may_recover_it(
+    tmp_path: Path,
+) -> None:
+    sick = tmp_path / "sick"
+    frail = InstrumentDefinition("frail", "v2", f"{PATIENTS}:Frail", args={"sick": str(sick)})
+    async with lab(frail) as manager:
+        sick.touch()
+        (error,) = await asyncio.gather(manager.command("frail", Execute("die")), return_exceptions=True)
+        assert isinstance(error, DeliveryError)
+        deadline = Deadline(15.0)
+        while manager.instruments()[0].recoverable:
+            assert not deadline.passed, manager.instruments()
+            await pause(0.01)
+        assert manager.instruments()[0].restarts == 5
+        with pytest.raises(LifecycleError, match="has failed"):
+            await manager.command("frail", Execute("who"))
+        sick.unlink()
+        await manager.command("frail", Recover())
+        assert await manager.command("frail", Execute("who")) in {p.pid for p in psutil.process_iter()}
+        assert manager.instruments()[0].state == "ready"
 
 
 async def test_two_instruments_in_one_worker_keep_their_own_deadlines() -> None:

@@ -183,7 +183,7 @@ class ProcessGroup:
             if self._stopping:
                 raise StoppedError(f"runtime {self.runtime} is stopping")
             if self.failed:
-                raise LifecycleError(f"its worker has failed: {self.cause}", left="start the runtime again")
+                raise LifecycleError(f"its worker has failed: {self.cause}", left="mend the cause, then recover() it")
             if limit.passed:
                 raise ReplyTimeoutError(f"its worker was still being replaced: {self.cause}", fate=Fate.NOT_DONE)
             self._news.clear()
@@ -235,6 +235,9 @@ class ProcessGroup:
         self.current = None
         self.since_ns = utc_ns()
         self.cause = fault or "its process died"
+        if self._recovery_runs:  # a replacement that dies while it starts: that recovery goes on
+            self._settle(worker, self.cause)
+            return
         self._recovery = asyncio.create_task(self._recover(worker), name=f"recovery of {self.name}")
 
     async def _recover(self, dead: ProcessWorker | None) -> None:
@@ -289,9 +292,28 @@ class ProcessGroup:
         except DeliveryError:
             if worker.alive:
                 raise
-            self.current = None  # `_lost` has begun another recovery: this one goes on instead
-            return worker
-        return None
+        return None if worker.alive else worker
+
+    async def revive(self) -> None:
+        """A person says that a failed group shall live again: its restarts are counted anew.
+
+        Raises:
+            DuodaqError: It did not start. It has failed again.
+        """
+        if not self.failed or self._recovery_runs:
+            return
+        self.failed = False
+        self.restarts_s.clear()
+        self._recovery = asyncio.create_task(self._begin_again(), name=f"revival of {self.name}")
+        await asyncio.shield(self._recovery)
+
+    async def _begin_again(self) -> None:
+        try:
+            dead = await self._replace(monotonic_s())
+        except DuodaqError as error:
+            self._give_up(f"it did not start again: {error}")
+            raise
+        await self._recover(dead)
 
     def _settle(self, worker: ProcessWorker, cause: str) -> None:
         """Give every request that it had its fate; its reads go on as soon as there is another."""

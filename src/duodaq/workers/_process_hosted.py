@@ -164,6 +164,8 @@ class ProcessHosted:
             raise LifecycleError(f"runtime {self.name} is not running", instrument=instrument)
         known = self.group.known[instrument]
         try:
+            if isinstance(command, Recover) and self.group.failed:
+                return await self.group.revive()
             self._refuse_stranger(instrument)
             if isinstance(command, Recover) and known.waiting:
                 return await self._apply_waiting(definition, known)
