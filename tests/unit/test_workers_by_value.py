@@ -10,12 +10,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cloudpickle
 import numpy as np
 import pytest
 
 import duodaq.ports
+from duodaq.model import Execute, SetParameter
+from duodaq.workers import _by_value
 from duodaq.workers._by_value import can_be_imported, dumps
 
 SOURCE = """
@@ -126,3 +129,31 @@ def test_a_struct_of_a_notebook_keeps_its_fields_in_another_process() -> None:
     assert elsewhere(data, "issubclass(value[1], value[0])") == "True"
     with pytest.raises(subprocess.CalledProcessError):
         elsewhere(data, "value[1](1.0, unit='A')")
+
+
+class Own:
+    """Nothing that a plain pickle may be asked for."""
+
+
+CIRCLE: list[Any] = []
+CIRCLE.append(CIRCLE)
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (("dmm", Execute("measure", (1, "V"), {"range": [0.5, None]}), 5.0), True),
+        (SetParameter("name", b"x"), True),
+        (Execute("measure", (Own,)), False),
+        (Execute("measure", ({"a": {Own: 1}},)), False),
+        ([1] * 65, False),
+        (CIRCLE, False),
+        (np.float64(1), False),
+    ],
+)
+def test_only_what_holds_nothing_of_a_person_is_pickled_plainly(value: Any, plain: bool) -> None:
+    assert _by_value._is_plain(value) is plain
+    if plain:
+        assert pickle.loads(dumps(value)) == value
+    else:
+        assert dumps(value)

@@ -44,6 +44,11 @@ class ActorRef:
         """The figures of its mailbox now."""
         return self._cell.metrics
 
+    @property
+    def restarts(self) -> int:
+        """How often it has been started again; of all its figures the one that is asked for all the time."""
+        return self._cell.restarts
+
     async def ask(self, message: Any, timeout_s: float | None = None) -> Any:
         """Send `message` and wait for the reply.
 

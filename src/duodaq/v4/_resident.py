@@ -84,7 +84,7 @@ class Resident:
     @property
     def status(self) -> InstrumentStatus:
         """What is known of it now; not ready before it takes messages. From any thread."""
-        restarts = self.ref.metrics.restarts if self.ref is not None else 0
+        restarts = self.ref.restarts if self.ref is not None else 0
         early = self._spawning and self._status.state in (InstrumentState.READY, InstrumentState.ACQUIRING)
         state = InstrumentState.CONNECTING if early else self._status.state
         return msgspec.structs.replace(self._status, restarts=restarts, state=state)

@@ -5,14 +5,21 @@ from __future__ import annotations
 import inspect
 import io
 import os
+import pickle
 import sys
 import types
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import cloudpickle
 import msgspec
+
+from duodaq.model import Command
+
+_ATOMS = frozenset({type(None), bool, int, float, str, bytes})
+_COMMANDS: frozenset[type[Any]] = frozenset(get_args(Command))
+_SHORT = 64
 
 
 def dumps(value: Any, look: Callable[[Any], None] | None = None) -> bytes:
@@ -25,11 +32,32 @@ def dumps(value: Any, look: Callable[[Any], None] | None = None) -> bytes:
         value: What travels.
         look: Called with each object in it before that is pickled; raises for what may not be.
     """
+    if look is None and _is_plain(value):
+        return pickle.dumps(value, protocol=5)
     with io.BytesIO() as file:
         pickler = _Pickler(file, protocol=5)
         pickler.look = look
         pickler.dump(value)
         return file.getvalue()
+
+
+def _is_plain(value: Any, depth: int = 4) -> bool:
+    """Whether there is nothing in it that could go by value: plain pickling says the same then, in half the time.
+
+    A command with its arguments is; what is long or deep is not looked through.
+    """
+    kind = cast("type[Any]", type(value))
+    if kind in _ATOMS:
+        return True
+    if not depth:
+        return False
+    if kind in _COMMANDS:
+        parts = [getattr(value, name) for name in kind.__struct_fields__]
+    elif kind in (tuple, list, dict) and len(value) <= _SHORT:
+        parts = [*value, *value.values()] if kind is dict else value
+    else:
+        return False
+    return all(_is_plain(part, depth - 1) for part in parts)
 
 
 class _Pickler(cloudpickle.Pickler):

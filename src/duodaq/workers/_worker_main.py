@@ -141,7 +141,7 @@ class _Worker:
             case Ended() | Granted() | Written() | Heard():
                 ready.broker.lines.heard(message)
             case Ask():
-                self._tasks[message.number] = task = asyncio.ensure_future(self._serve(ready, message))
+                self._tasks[message.number] = task = asyncio.create_task(self._serve(ready, message))
                 task.add_done_callback(lambda _, number=message.number: self._tasks.pop(number, None))
             case Probe():
                 self._pipe.send(Alive(message.number))
