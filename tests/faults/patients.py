@@ -48,6 +48,10 @@ def suffer(kind: str) -> None:
         case "output flood":
             while True:
                 print("so much to say " * 20)  # noqa: T201  it is what this driver suffers from
+        case "forks and exits":
+            if os.fork() == 0:
+                block(5.0)
+            os._exit(3)
         case _:
             speak(kind)
 
