@@ -19,6 +19,15 @@ from duodaq.workers._messages import Batch, Item, parcel
 from duodaq.workers._outbox import Outbox
 
 
+class WordlessError(Exception):
+    """Fails at saying what it is."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError("a mistake in an error")
+
+    __repr__ = __str__
+
+
 def suffer(kind: str) -> None:
     """Do the worst that `kind` names; from most of it nobody returns."""
     libc = ctypes.CDLL(None)
@@ -26,6 +35,8 @@ def suffer(kind: str) -> None:
     match kind:
         case "exception":
             raise ZeroDivisionError("a mistake in a driver")
+        case "exception without words":
+            raise WordlessError
         case "os._exit":
             os._exit(3)
         case "SIGSEGV":
