@@ -181,3 +181,22 @@ class Blocker:
     def suffer(self, kind: str) -> None:
         if kind != "nothing":
             suffer(kind)
+
+
+class Frail:
+    """A driver whose constructor ends its process as often as there are lines in a file; it leaves its pid in another."""
+
+    def __init__(self, deaths: str, pids: str) -> None:
+        with open(pids, "a", encoding="ascii") as file:
+            file.write(f"{os.getpid()}\n")
+        with open(deaths, "r+", encoding="ascii") as file:
+            left = file.read()
+            file.seek(0)
+            file.truncate()
+            file.write(left[1:])
+        if left:
+            block(0.05)
+            os._exit(3)
+
+    def who(self) -> int:
+        return os.getpid()

@@ -45,10 +45,15 @@ class ReadingPublisher:
         sequence = self._sequences.next_of(self._instrument, channel)
         measurement = reading.measurement(self._instrument, channel, sequence, {"late": True} if late else None)
         self._sequences.used(self._instrument, channel)  # first: who has it may be killed before this goes on
-        if await self._offer(measurement):
+        offered = False
+        try:
+            offered = await self._offer(measurement)
+        finally:  # also when this is cancelled: nobody was offered it then
+            if not offered:
+                self._sequences.returned(self._instrument, channel, sequence)
+        if offered:
             self._figures.readings += 1
         else:
-            self._sequences.returned(self._instrument, channel, sequence)
             self._figures.unpublished += 1
         return measurement
 

@@ -232,6 +232,9 @@ class ProcessGroup:
         self.current = None
         self.since_ns = utc_ns()
         self.cause = fault or "its process died"
+        if self._recovery_runs:  # it died while it started: whoever had it made is told, and goes on, alone
+            self._settle(worker, self.cause)
+            return
         self._recovery = asyncio.create_task(self._recover(worker), name=f"recovery of {self.name}")
 
     async def _recover(self, dead: ProcessWorker | None) -> None:
@@ -283,9 +286,7 @@ class ProcessGroup:
         except DeliveryError:
             if worker.alive:
                 raise
-            self.current = None  # `_lost` has begun another recovery: this one goes on instead
-            return worker
-        return None
+        return None if worker.alive else worker
 
     def _settle(self, worker: ProcessWorker, cause: str) -> None:
         """Give every request that it had its fate; its reads go on as soon as there is another."""
