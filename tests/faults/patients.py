@@ -184,7 +184,7 @@ class Blocker:
 
 
 class Frail:
-    """A driver whose constructor ends its process as often as there are lines in a file; it leaves its pid in another."""
+    """A driver whose constructor ends its process once for each letter in a file; its pid goes to another."""
 
     def __init__(self, deaths: str, pids: str) -> None:
         with open(pids, "a", encoding="ascii") as file:

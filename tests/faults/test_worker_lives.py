@@ -117,19 +117,19 @@ def _living_in_group(group: int) -> list[int]:
 
 async def test_replacements_that_die_while_they_start_leave_one_worker(tmp_path: Path) -> None:
     deaths, pids = tmp_path / "deaths", tmp_path / "pids"
-    deaths.write_text("")
+    await asyncio.to_thread(deaths.write_text, "")
     args = {"deaths": str(deaths), "pids": str(pids)}
     frail = InstrumentDefinition("frail", "v2", f"{PATIENTS}:Frail", args=args, passive=True)
     async with lab(frail) as manager:
-        deaths.write_text("xx")
+        await asyncio.to_thread(deaths.write_text, "xx")
         os.kill(await manager.command("frail", Execute("who")), 9)
         limit = Deadline(8.0)
-        while deaths.read_text():
+        while await asyncio.to_thread(deaths.read_text):
             assert not limit.passed
             await pause(0.02)
         last = await manager.command("frail", Execute("who"), 5.0)
         await pause(0.5)
-        begun = [int(line) for line in pids.read_text().split()]
+        begun = [int(line) for line in (await asyncio.to_thread(pids.read_text)).split()]
         assert begun[-1] == last
         assert [pid for pid in begun if psutil.pid_exists(pid)] == [last]
         assert len(begun) == 4
