@@ -19,6 +19,15 @@ from duodaq.workers._messages import Batch, Item, parcel
 from duodaq.workers._outbox import Outbox
 
 
+class WordlessError(Exception):
+    """Fails at saying what it is."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError("a mistake in an error")
+
+    __repr__ = __str__
+
+
 def suffer(kind: str) -> None:
     """Do the worst that `kind` names; from most of it nobody returns."""
     libc = ctypes.CDLL(None)
@@ -26,6 +35,8 @@ def suffer(kind: str) -> None:
     match kind:
         case "exception":
             raise ZeroDivisionError("a mistake in a driver")
+        case "exception without words":
+            raise WordlessError
         case "os._exit":
             os._exit(3)
         case "SIGSEGV":
@@ -48,6 +59,10 @@ def suffer(kind: str) -> None:
         case "output flood":
             while True:
                 print("so much to say " * 20)  # noqa: T201  it is what this driver suffers from
+        case "forks and exits":
+            if os.fork() == 0:
+                block(5.0)
+            os._exit(3)
         case _:
             speak(kind)
 
@@ -180,3 +195,22 @@ class Blocker:
     def suffer(self, kind: str) -> None:
         if kind != "nothing":
             suffer(kind)
+
+
+class Frail:
+    """A driver whose constructor ends its process once for each letter in a file; its pid goes to another."""
+
+    def __init__(self, deaths: str, pids: str) -> None:
+        with open(pids, "a", encoding="ascii") as file:
+            file.write(f"{os.getpid()}\n")
+        with open(deaths, "r+", encoding="ascii") as file:
+            left = file.read()
+            file.seek(0)
+            file.truncate()
+            file.write(left[1:])
+        if left:
+            block(0.05)
+            os._exit(3)
+
+    def who(self) -> int:
+        return os.getpid()

@@ -29,13 +29,16 @@ def names_it(error: Any) -> bool:
 
 
 @both
-async def test_an_exception_costs_its_caller_only(ward: Wards, runtime: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name"), [("exception", "ZeroDivisionError"), ("exception without words", "WordlessError")]
+)
+async def test_an_exception_costs_its_caller_only(ward: Wards, runtime: str, kind: str, name: str) -> None:
     async with ward(runtime) as lab:
 
         async def strike() -> None:
             for _ in range(3):
-                error = await lab.ask("suffer", "exception")
-                assert "ZeroDivisionError" in f"{type(error).__name__} {error}"
+                error = await lab.ask("suffer", kind)
+                assert name in f"{type(error).__name__} {error}"
                 if runtime == "v2":
                     assert names_it(error)
 

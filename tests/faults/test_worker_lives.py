@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -119,6 +120,51 @@ async def test_others_in_a_worker_that_is_ended_for_one_are_told_why_and_go_on()
         assert "hung hung" in str(error)
         assert (await waiting)[0] == "none"  # a read that had waited went on
         assert await manager.command("well", Execute("who"), 5.0) != pid
+
+
+async def test_a_worker_whose_child_holds_its_link_open_is_dead_at_once_and_the_child_ends_with_it() -> None:
+    async with lab(blocker("parent", deadline_s=3.0, passive=True)) as manager:
+        first = await manager.command("parent", Execute("who"))
+        error, took_s = await timed(manager.command("parent", Execute("suffer", ("forks and exits",))))
+        assert isinstance(error, DeliveryError), error
+        assert error.fate == "unknown"
+        assert took_s < 1.0
+        assert await manager.command("parent", Execute("who"), 3.0) != first
+        limit = Deadline(1.0)
+        while orphans := _living_in_group(first):
+            assert not limit.passed, f"left behind: {orphans}"
+            await pause(0.01)
+
+
+def _living_in_group(group: int) -> list[int]:
+    found: list[int] = []
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(pid) == group and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.append(pid)
+    return found
+
+
+async def test_replacements_that_die_while_they_start_leave_one_worker(tmp_path: Path) -> None:
+    deaths, pids = tmp_path / "deaths", tmp_path / "pids"
+    await asyncio.to_thread(deaths.write_text, "")
+    args = {"deaths": str(deaths), "pids": str(pids)}
+    frail = InstrumentDefinition("frail", "v2", f"{PATIENTS}:Frail", args=args, passive=True)
+    async with lab(frail) as manager:
+        await asyncio.to_thread(deaths.write_text, "xx")
+        os.kill(await manager.command("frail", Execute("who")), 9)
+        limit = Deadline(8.0)
+        while await asyncio.to_thread(deaths.read_text):
+            assert not limit.passed
+            await pause(0.02)
+        last = await manager.command("frail", Execute("who"), 5.0)
+        await pause(0.5)
+        begun = [int(line) for line in (await asyncio.to_thread(pids.read_text)).split()]
+        assert begun[-1] == last
+        assert [pid for pid in begun if psutil.pid_exists(pid)] == [last]
+        assert len(begun) == 4
+        (status,) = manager.instruments()
+        assert status.restarts == 3
 
 
 async def test_twenty_workers_started_at_once_come_up_without_a_race() -> None:

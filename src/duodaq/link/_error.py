@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from duodaq import errors
 from duodaq.errors import DeliveryError, DuodaqError
+from duodaq.telemetry import words
 
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
@@ -16,7 +17,7 @@ def error_to_wire(error: BaseException) -> dict[str, Any]:
     """An exception as plain values: its class and bases by name, its facts, its sentence, and where it was raised."""
     if isinstance(error, asyncio.CancelledError):
         error = DeliveryError("cancelled", fate="unknown")
-    wire: dict[str, Any] = {"classes": [one.__name__ for one in type(error).__mro__], "text": str(error)}
+    wire: dict[str, Any] = {"classes": [one.__name__ for one in type(error).__mro__], "text": words(error)}
     if isinstance(error, DuodaqError):
         wire["facts"] = {name: _plain(value) for name, value in error.facts().items()}
     else:

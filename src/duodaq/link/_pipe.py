@@ -150,9 +150,13 @@ class Pipe:
     def _end_soon(self, why: str) -> None:
         """From any thread: what can still be heard is heard, then it is lost."""
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._drain_and_lose, why)
+            self._loop.call_soon_threadsafe(self.end, why)
 
-    def _drain_and_lose(self, why: str) -> None:
+    def end(self, why: str = "") -> None:
+        """Whoever spoke at the other end is gone, though others may hold it open: hear what has come, then it is lost.
+
+        On the loop only. Nothing if it has ended already.
+        """
         for _ in range(_LAST_CHUNKS):  # no more: the other end may be one that says on and on and hears nothing
             if self._closed or not self._readable():
                 break

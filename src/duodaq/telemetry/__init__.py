@@ -2,6 +2,6 @@
 
 from duodaq.telemetry._logs import configure_logging, get_logger
 from duodaq.telemetry._trace import current_trace_id, new_trace_id, tracing
-from duodaq.telemetry._traceback import told
+from duodaq.telemetry._traceback import named, told, words
 
-__all__ = ["configure_logging", "current_trace_id", "get_logger", "new_trace_id", "told", "tracing"]
+__all__ = ["configure_logging", "current_trace_id", "get_logger", "named", "new_trace_id", "told", "tracing", "words"]

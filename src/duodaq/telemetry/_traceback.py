@@ -14,9 +14,23 @@ def told(error: BaseException) -> str:
     That is the innermost line which is neither in duodaq nor in an installed library; if there is none, the innermost
     one in a library; none at all where only duodaq's own code was run.
     """
-    sentence = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    sentence = named(error)
     place = _place(error)
     return f"{sentence}, at {place}" if place else sentence
+
+
+def words(error: BaseException) -> str:
+    """What `error` says of itself; an exception of a driver may fail at that too, and then says so."""
+    try:
+        return str(error)
+    except Exception as fault:  # noqa: BLE001 - whatever a foreign __str__ raises
+        return f"({type(error).__name__} without words: its __str__ raised {type(fault).__name__})"
+
+
+def named(error: BaseException) -> str:
+    """The type of `error` and its words, if it has any."""
+    text = words(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _place(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from duodaq.errors import (
     PortTimeoutError,
     RefusedError,
 )
+from duodaq.telemetry import named, words
 
 _GONE = frozenset(
     {
@@ -37,10 +38,10 @@ def typed_error(error: BaseException, instrument: str, command: str, text: str =
     """
     if isinstance(error, DuodaqError):
         return error.about(instrument=instrument, command=command)
-    text = text or (f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    text = text or named(error)
     typed: DuodaqError
     if isinstance(error, _REFUSALS):
-        typed = RefusedError(f"the driver said no: {text}", text=str(error), instrument=instrument, command=command)
+        typed = RefusedError(f"the driver said no: {text}", text=words(error), instrument=instrument, command=command)
     elif isinstance(error, TimeoutError):
         typed = PortTimeoutError(f"the driver timed out: {text}", instrument=instrument, command=command)
     else:

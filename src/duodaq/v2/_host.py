@@ -16,7 +16,7 @@ from duodaq.model import (
     SetParameter,
     SnapFrame,
 )
-from duodaq.telemetry import get_logger
+from duodaq.telemetry import get_logger, named
 from duodaq.v2._member import Member, find_method, has_member, members_of, read_member, set_member, value_or_member
 from duodaq.v2._reading import Reading
 from duodaq.v2.families import Family, SharedLine, family_of, load_driver
@@ -188,7 +188,7 @@ class DriverHost:
                 with self._calling("close"):
                     self._family.close(driver)
             except Exception as error:  # noqa: BLE001  # a driver that cannot close must not keep its port
-                _LOG.warning("driver failed to close", instrument=self._definition.id, error=repr(error))
+                _LOG.warning("driver failed to close", instrument=self._definition.id, error=named(error))
         self._release()
 
     def revoke(self, reason: str) -> None:

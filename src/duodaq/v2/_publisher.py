@@ -22,8 +22,13 @@ class Sequences:
         return self._next.get((instrument, channel), 0)
 
     def used(self, instrument: str, channel: str) -> None:
-        """It has been published."""
+        """It is being given away, and is nobody else's from now on."""
         self._next[instrument, channel] = self.next_of(instrument, channel) + 1
+
+    def returned(self, instrument: str, channel: str, sequence: int) -> None:
+        """Nobody got it: the next measurement does, unless one after it has been given away meanwhile."""
+        if self.next_of(instrument, channel) == sequence + 1:
+            self._next[instrument, channel] = sequence
 
 
 class ReadingPublisher:
@@ -39,8 +44,14 @@ class ReadingPublisher:
         """Publish `reading`; the measurement. One that cannot be published is counted, and leaves no gap."""
         sequence = self._sequences.next_of(self._instrument, channel)
         measurement = reading.measurement(self._instrument, channel, sequence, {"late": True} if late else None)
-        if await self._offer(measurement):
-            self._sequences.used(self._instrument, channel)
+        self._sequences.used(self._instrument, channel)  # first: who has it may be killed before this goes on
+        offered = False
+        try:
+            offered = await self._offer(measurement)
+        finally:  # also when this is cancelled: nobody was offered it then
+            if not offered:
+                self._sequences.returned(self._instrument, channel, sequence)
+        if offered:
             self._figures.readings += 1
         else:
             self._figures.unpublished += 1

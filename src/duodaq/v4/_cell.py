@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from duodaq.errors import LifecycleError, RestartingError, StoppedError
 from duodaq.model import ComponentReport, Fate, Outcome
-from duodaq.telemetry import get_logger
+from duodaq.telemetry import get_logger, named, words
 from duodaq.v4._actor import Actor
 from duodaq.v4._message import ActorState, Envelope, HandlerSpec, LinkNotice, StopReason
 from duodaq.v4._policy import GiveUp, Restart, RestartPolicy
@@ -170,8 +170,8 @@ class Cell(Work):
             limit_s = max(GRACE_S / 5, min(self.stop_timeout_s, 0.6 * (until_s - self.loop.time())))
             error = await self._run_hook(lambda: actor.on_stop(reason), Actor.on_stop, limit_s, "on_stop", actor)
             if error is not None:
-                _log.error("on_stop failed", actor=self.name, error=repr(error))
-                why = why or str(error)
+                _log.error("on_stop failed", actor=self.name, error=named(error))
+                why = why or words(error)
         return why
 
     async def _wait_for(self, tasks: set[asyncio.Task[Any]], limit_s: float) -> str:
@@ -223,12 +223,12 @@ class Cell(Work):
             self.hook.cancel()
         elif self.state is ActorState.RUNNING:
             if failed:
-                _log.warning("actor crashed", actor=self.name, error=repr(error))
+                _log.warning("actor crashed", actor=self.name, error=named(error))
             self._interrupt(StopReason.CRASHED if failed else StopReason.STOPPED, error if failed else None)
             self.system.own(self.supervisor.recover(self, error, failed=failed), f"{self.name}.recovery")
         elif self.state is ActorState.STOPPING:
-            _log.warning("actor crashed while it stopped", actor=self.name, error=repr(error))
-            self.undone = self.cut(f"its actor crashed: {error!r}") | (self.undone or set())
+            _log.warning("actor crashed while it stopped", actor=self.name, error=named(error))
+            self.undone = self.cut(f"its actor crashed: {named(error)}") | (self.undone or set())
             self.doom()
 
     def retire_cancelled(self) -> asyncio.Task[ComponentReport]:
@@ -259,7 +259,7 @@ class Cell(Work):
         self.state = ActorState.RESTARTING
         self.close()
         self.leaving = self.actor
-        why = f"its actor {reason}" + (f": {error!r}" if error else "")
+        why = f"its actor {reason}" + (f": {named(error)}" if error else "")
         self.undone = self.cut(why) | (self.undone or set())
         if not self.requeue:
             self.end_mail(
@@ -347,7 +347,7 @@ class Cell(Work):
             return
         self.doomed, self.state = True, state
         self.close()
-        why = f"it is {state}" + (f": {error!r}" if error else "")
+        why = f"it is {state}" + (f": {named(error)}" if error else "")
 
         def gone(envelope: Envelope) -> StoppedError:
             return StoppedError(why, fate=Fate.NOT_DONE, **self.facts(envelope))

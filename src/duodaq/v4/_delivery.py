@@ -18,7 +18,7 @@ from duodaq.errors import (
     StoppedError,
 )
 from duodaq.model import Fate
-from duodaq.telemetry import get_logger
+from duodaq.telemetry import get_logger, named, words
 from duodaq.v4._mailbox import Mailbox
 from duodaq.v4._message import ActorState, DeadLetter, Envelope, HandlerSpec, MailboxMetrics
 
@@ -191,11 +191,11 @@ class Delivery:
         fate = Fate(error.fate) if isinstance(error, DeliveryError) else Fate.FAILED
         reply = envelope.reply
         if reply is None:
-            self.bury_letter(envelope, fate, str(error) or repr(error))
+            self.bury_letter(envelope, fate, words(error) or named(error))
         elif reply.done():
             self.note_late(envelope, fate)
         else:
-            reply.set_exception(RuntimeError(repr(error)) if isinstance(error, StopIteration) else error)
+            reply.set_exception(RuntimeError(named(error)) if isinstance(error, StopIteration) else error)
 
     def note_late(self, envelope: Envelope, fate: Fate) -> None:
         """An outcome came after the verdict, which stands."""

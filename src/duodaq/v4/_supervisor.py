@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from duodaq.telemetry import get_logger
+from duodaq.telemetry import get_logger, named
 from duodaq.v4._message import ActorState, StopReason
 from duodaq.v4._policy import GiveUp, Restart, Strategy, affected_by
 
@@ -135,7 +135,7 @@ class Supervisor:
             if member is not cell:
                 member.announce(StopReason.CRASHED, error, final=True)
             member.bury(ActorState.FAILED, error)
-        _log.error("actor gave up", actor=cell.name, why=why, error=repr(error), ended=[m.name for m in ended])
+        _log.error("actor gave up", actor=cell.name, why=why, error=named(error), ended=[m.name for m in ended])
         await self.escalate(Escalation(cell.ref, error, why, tuple(member.name for member in ended)))
 
     async def escalate(self, escalation: Escalation) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from duodaq.errors import LifecycleError, StoppedError
 from duodaq.model import ComponentReport, Outcome
-from duodaq.telemetry import get_logger
+from duodaq.telemetry import get_logger, named
 from duodaq.v4._actor import Actor
 from duodaq.v4._cell import Cell
 from duodaq.v4._message import ActorState, DeadLetter, StopReason
@@ -257,7 +257,7 @@ class ActorSystem:
     def _disown(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a task of the actor system failed", task=task.get_name(), error=repr(error))
+            _log.error("a task of the actor system failed", task=task.get_name(), error=named(error))
 
     def _new_name(self, factory: Callable[..., Actor]) -> str:
         self._spawned += 1

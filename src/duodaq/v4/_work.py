@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from duodaq.errors import DeliveryError, DuodaqError, LifecycleError, MailboxFullError, RestartingError, StoppedError
 from duodaq.model import IN_HAND, Fate
-from duodaq.telemetry import get_logger
+from duodaq.telemetry import get_logger, named
 from duodaq.v4._delivery import Delivery
 from duodaq.v4._message import ActorState, Envelope, Finish
 from duodaq.v4._operation import CURRENT, Operation
@@ -190,7 +190,7 @@ class Work(Delivery):
                 raise asyncio.CancelledError
         elif not isinstance(error, Exception):
             self.failed += 1
-            self.fail(envelope, self.cut_off(envelope, f"its handler raised {error!r}"))
+            self.fail(envelope, self.cut_off(envelope, f"its handler raised {named(error)}"))
             if isinstance(error, KeyboardInterrupt):
                 raise error  # Ctrl-C is the program's, not ours
             self.crash(error)
@@ -317,7 +317,7 @@ async def tamed(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     except (Exception, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
-        raise LifecycleError(f"a driver raised {error!r}") from error
+        raise LifecycleError(f"a driver raised {named(error)}") from error
 
 
 def _current_task() -> asyncio.Task[Any] | None:

@@ -182,6 +182,7 @@ class _Server:
         return True
 
     def _reap(self, kept: _Kept) -> None:
+        _kill_group(kept)
         _, status = os.waitpid(kept.pid, 0)
         _say(kept.status, Ended(os.waitstatus_to_exitcode(status)))
         del self._children[kept.pid]
@@ -200,11 +201,18 @@ class _Server:
         for kept in self._children.values():
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(kept.pidfd, signal.SIGKILL)
+            _kill_group(kept)
         deadline = Deadline(LAST_WAIT_S)
         for kept in self._children.values():
             with selectors.DefaultSelector() as dying:
                 dying.register(kept.pidfd, selectors.EVENT_READ)
                 dying.select(deadline.left_s)
+
+
+def _kill_group(kept: _Kept) -> None:
+    """End what a driver started there: it would keep the device. The number is nobody else's until it is reaped."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(kept.pid, signal.SIGKILL)
 
 
 def _say(status: socket.socket, answer: Answer, *fds: int) -> None:

@@ -24,7 +24,7 @@ CHANNELS = 4096
 _RECORD = 128
 _BEGIN = IN_HAND * 8
 _SIZE = _BEGIN + CHANNELS * _RECORD
-_U64 = struct.Struct("<Q")
+_U64 = struct.Struct("@Q")  # native, thus copied as a whole: "<Q" writes byte by byte, low ones first
 _MOST_NAME = _RECORD - 9
 
 
@@ -109,6 +109,11 @@ class PagedSequences(Sequences):
     def used(self, instrument: str, channel: str) -> None:
         name = f"{instrument}.{channel}"
         self._page.set_next(name, self._page.next_of(name) + 1)
+
+    def returned(self, instrument: str, channel: str, sequence: int) -> None:
+        name = f"{instrument}.{channel}"
+        if self._page.next_of(name) == sequence + 1:
+            self._page.set_next(name, sequence)
 
 
 class PagedNumbers(dict[str, dict[str, int]]):

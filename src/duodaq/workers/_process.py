@@ -142,6 +142,7 @@ class ProcessWorker:
         self._probes = itertools.count(1)
         self._credits: list[int] = []
         self._over = False
+        child.gone.add_done_callback(lambda _: self._pipe.end())  # a process that it forked may hold its link open
         around.worker_began(child.pid, child.pidfd)
 
     @property
