@@ -163,20 +163,6 @@ class PatientActor(Newport1830C):
         return os.getpid()
 
 
-class Frail:
-    """Its process ends in its constructor while the file of its sickness is there."""
-
-    def __init__(self, sick: str) -> None:
-        if os.path.exists(sick):
-            os._exit(3)
-
-    def who(self) -> int:
-        return os.getpid()
-
-    def die(self) -> None:
-        os._exit(3)
-
-
 class Blocker:
     """A V2 driver without a device."""
 
@@ -214,3 +200,17 @@ class Frail:
 
     def who(self) -> int:
         return os.getpid()
+
+
+class Sickly:
+    """Its process ends in its constructor while the file of its sickness is there."""
+
+    def __init__(self, sick: str) -> None:
+        if os.path.exists(sick):
+            os._exit(3)
+
+    def who(self) -> int:
+        return os.getpid()
+
+    def die(self) -> None:
+        os._exit(3)

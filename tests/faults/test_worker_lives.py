@@ -59,7 +59,7 @@ async def test_a_replacement_that_dies_while_it_starts_is_the_next_death_and_a_p
     tmp_path: Path,
 ) -> None:
     sick = tmp_path / "sick"
-    frail = InstrumentDefinition("frail", "v2", f"{PATIENTS}:Frail", args={"sick": str(sick)})
+    frail = InstrumentDefinition("frail", "v2", f"{PATIENTS}:Sickly", args={"sick": str(sick)})
     async with lab(frail) as manager:
         sick.touch()
         (error,) = await asyncio.gather(manager.command("frail", Execute("die")), return_exceptions=True)

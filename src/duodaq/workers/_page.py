@@ -26,6 +26,7 @@ _BEGIN = IN_HAND * 8
 _SIZE = _BEGIN + CHANNELS * _RECORD
 _U64 = struct.Struct("@Q")  # native, thus copied as a whole: "<Q" writes byte by byte, low ones first
 _MOST_NAME = _RECORD - 9
+_MOST_COUNT = 2**53
 
 
 class SharedPage:
@@ -45,8 +46,10 @@ class SharedPage:
         _U64.pack_into(self._memory, number % IN_HAND * 8, number)
 
     def begun(self, number: int) -> bool:
-        """Whether that command has been taken in hand."""
-        return number != 0 and _U64.unpack_from(self._memory, number % IN_HAND * 8)[0] == number
+        """Whether that command has been taken in hand; of one about which the page was written over, yes: who knows."""
+        noted = _U64.unpack_from(self._memory, number % IN_HAND * 8)[0]
+        written_over = noted % IN_HAND != number % IN_HAND and noted != 0
+        return number != 0 and (noted == number or written_over)
 
     def next_of(self, channel: str) -> int:
         """The sequence number that the next measurement of a channel gets."""
@@ -65,8 +68,11 @@ class SharedPage:
         _U64.pack_into(self._memory, place, number)
 
     def counts(self) -> dict[str, int]:
-        """How many measurements of each channel have been made, by ``<instrument>.<channel>``; read afresh."""
-        return {name: count for _, name, count in self._records()}
+        """How many measurements of each channel have been made, by ``<instrument>.<channel>``; read afresh.
+
+        A count that nothing can have reached was written over, and is left out.
+        """
+        return {name: count for _, name, count in self._records() if count < _MOST_COUNT}
 
     def close(self) -> None:
         """Give it back on this side. Idempotent."""
