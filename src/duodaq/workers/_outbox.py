@@ -194,10 +194,6 @@ class Outbox:
             self._send(Ring(ring.size))
         return self._ring if size <= self._ring.size else None
 
-    def lost(self) -> None:
-        """The link has ended: nobody waits for room any more."""
-        self._task.cancel()
-
 
 def _to_say(items: Sequence[Any]) -> int:
     """How many of `items` are said at once: those up to a large one, after which the room is looked at again."""

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from duodaq.model import InstrumentDefinition, ParameterEntry, PortDefinition, RuntimeName
 from duodaq.workers._parts import RuntimeFactory
@@ -12,7 +11,7 @@ class WorkerPlan:
     """What a worker process is to be. It travels by value, classes from a notebook included.
 
     `entries` is the present parameter table; `memory_bytes` how much private memory it may take on top of what it has
-    when it begins; `anchor_ns` the manager's clock; `restarts` how often its instruments were started before.
+    when it begins; `anchor_ns` the manager's clock.
     """
 
     name: str
@@ -26,4 +25,3 @@ class WorkerPlan:
     definitions: tuple[InstrumentDefinition, ...] = ()
     entries: tuple[ParameterEntry, ...] = ()
     memory_bytes: int | None = None
-    options: dict[str, Any] = field(default_factory=dict[str, Any])
