@@ -266,6 +266,7 @@ async def test_what_is_said_in_the_middle_of_saying_comes_behind_it(sockets) -> 
         other.pipe.close()
 
 
+@pytest.mark.alone("compares the times of two copies of 30 MB")
 async def test_a_large_message_takes_time_in_proportion_to_its_size(sockets) -> None:
     one, other = map(End, sockets)
 
