@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from duodaq.clock import Deadline, monotonic_s
+from duodaq.clock import Deadline, Deadlines, monotonic_s
 from duodaq.dataplane import Hub
 from duodaq.errors import (
     ConfigError,
@@ -90,6 +90,7 @@ class Instrument:
         self.definition = definition
         self.queue = WorkQueue()
         self.figures = Figures()
+        self.deadlines = Deadlines()
         self.polling = Polling(definition.polls)
         self._services = services
         self._states = StateKeeper(definition, services.on_change)
@@ -155,7 +156,9 @@ class Instrument:
             raise LifecycleError(f"it is {self.status.state} already", instrument=self.definition.id)
         self._closing, self._stop_epoch, self._link = False, self._stop_epoch + 1, Reconnection()
         self._was_connected = False
-        self._calls = DriverCalls(self.definition.id, self.definition.kill_after_s, self.figures, self._hang)
+        self._calls = DriverCalls(
+            self.definition.id, self.definition.kill_after_s, self.figures, self._hang, self.deadlines
+        )
         self._started = asyncio.get_running_loop().create_future()
         self._started.add_done_callback(lambda f: f.cancelled() or f.exception())
         self._states.change(_S.CONNECTING)

@@ -120,8 +120,8 @@ class Manager:
         instrument = self._get(command.id)
         definition, inner = instrument.definition, command.command
         limit_s = command.deadline_s if command.deadline_s is not None else own_deadline_s(definition, inner)
-        work = Work(command.id, inner, moving=may_move(definition, inner), deadline_s=limit_s)
-        work.reply.add_done_callback(lambda _: instrument.figures.note_fate(work.fate))
+        moving, deadlines, figures = may_move(definition, inner), instrument.deadlines, instrument.figures
+        work = Work(command.id, inner, deadlines, figures, moving=moving, deadline_s=limit_s)
         try:
             if not isinstance(inner, Stop | ShutdownCommand):
                 instrument.queue.register(work)
@@ -232,6 +232,7 @@ class Manager:
         instrument.retire("it is being removed")
         report = await instrument.aclose(timeout_s, "removed")
         self._instruments = {k: v for k, v in self._instruments.items() if v is not instrument}
+        instrument.deadlines.close()
         return report
 
     async def _stop(self, instrument: Instrument, axis: str | None) -> int:
@@ -246,6 +247,8 @@ class Manager:
             *(i.aclose(limit.left_s * 0.95, "V2 is stopping") for i in self._instruments.values()),
             return_exceptions=True,
         )
+        for instrument in self._instruments.values():
+            instrument.deadlines.close()
         return tuple(
             _failed_to_close(name, report) if isinstance(report, BaseException) else report
             for name, report in zip(self._instruments, reports, strict=True)
