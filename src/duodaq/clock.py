@@ -11,7 +11,18 @@ import threading
 import time
 from typing import Protocol
 
-__all__ = ["Deadline", "Deadlines", "Expiring", "adopt_anchor", "anchor_ns", "block", "monotonic_ns", "monotonic_s", "pause", "utc_ns"]
+__all__ = [
+    "Deadline",
+    "Deadlines",
+    "Expiring",
+    "adopt_anchor",
+    "anchor_ns",
+    "block",
+    "monotonic_ns",
+    "monotonic_s",
+    "pause",
+    "utc_ns",
+]
 
 _anchor_ns = time.time_ns() - time.monotonic_ns()
 

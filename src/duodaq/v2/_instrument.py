@@ -81,6 +81,8 @@ class Services:
     sequences: Sequences
     latched: Callable[[], bool]
     on_change: OnChange
+    changed: Callable[[], None]
+    """Called whenever an instrument or a channel has something else to say of itself."""
 
 
 class Instrument:
@@ -93,7 +95,7 @@ class Instrument:
         self.deadlines = Deadlines()
         self.polling = Polling(definition.polls)
         self._services = services
-        self._states = StateKeeper(definition, services.on_change)
+        self._states = StateKeeper(definition, services.on_change, services.changed)
         self._settings = WatchedSettings(definition, services.parameters)
         self._publisher = ReadingPublisher(definition.id, services.hub, services.sequences, self.figures)
         self._link = Reconnection()
@@ -489,7 +491,9 @@ class Instrument:
         else:
             reading: Reading = result.value
             self.polling.succeeded(channel, now_s)
-            channel.kind, channel.unit = reading.kind, reading.unit
+            if (channel.kind, channel.unit) != (reading.kind, reading.unit):
+                channel.kind, channel.unit = reading.kind, reading.unit
+                self._services.changed()
             measurement = await self._publisher.publish(poll.channel, reading, late=result.late)
             self._settings.note_reading(name, measurement)
             self._well()

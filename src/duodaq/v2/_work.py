@@ -31,6 +31,8 @@ class Work:
     """One command with its deadline and its one-shot reply."""
 
     __slots__ = (
+        "_deadlines",
+        "_figures",
         "busy_with",
         "command",
         "context",
@@ -43,8 +45,6 @@ class Work:
         "name",
         "on_end",
         "reply",
-        "_deadlines",
-        "_figures",
     )
 
     def __init__(
