@@ -137,12 +137,8 @@ class Deadlines:
 
     def _ring(self) -> None:
         now_s = asyncio.get_running_loop().time() + _EARLY_S
-        due = sorted((at_s, place) for place, at_s in enumerate(self._at_s.values()) if at_s <= now_s)
-        entries = list(self._at_s)
-        late = [entries[place] for _, place in due]
-        for entry in late:
-            del self._at_s[entry]
-        self._timer = None
-        self._set(min(self._at_s.values(), default=float("inf")))
-        for entry in late:
-            entry.expire()
+        due = [entry for entry, at_s in self._at_s.items() if at_s <= now_s]
+        self._set(min((at_s for at_s in self._at_s.values() if at_s > now_s), default=float("inf")))
+        for entry in sorted(due, key=self._at_s.__getitem__):
+            if self._at_s.pop(entry, None) is not None:  # it may have ended because of one before it
+                entry.expire()
