@@ -290,7 +290,8 @@ class DualRuntimeManager:
             UnsafeStateError: A stop is latched and the command may move or emit. Nothing was begun.
             DuodaqError: What the runtime says; `fate` where the outcome is not known.
         """
-        self._expect(ManagerState.RUNNING, f"{instrument}.{command_name(command)}")
+        if self._state is not ManagerState.RUNNING:
+            self._expect(ManagerState.RUNNING, f"{instrument}.{command_name(command)}")
         return await self._command(instrument, command, deadline_s)
 
     async def _command_across(self, instrument: str, command: Command, deadline_s: float) -> Any:

@@ -18,7 +18,7 @@ from duodaq.clock import monotonic_s
 from duodaq.dataplane import Hub, Subscription
 from duodaq.errors import DataError, DeliveryError, DuodaqError, LifecycleError, ReplyTimeoutError, StoppedError
 from duodaq.link import Pipe, RingReader, receive_descriptors, send_descriptors
-from duodaq.model import Measurement, ParameterEntry, Parameters, RuntimeName, RuntimeStatus
+from duodaq.model import Command, Measurement, ParameterEntry, Parameters, RuntimeName, RuntimeStatus
 from duodaq.ports import Broker
 from duodaq.telemetry import current_trace_id, get_logger
 from duodaq.workers._across import NeighbourDesk, Switchboard
@@ -42,6 +42,7 @@ from duodaq.workers._messages import (
     Make,
     Message,
     NeighbourAsk,
+    Order,
     Probe,
     Put,
     Ring,
@@ -52,6 +53,7 @@ from duodaq.workers._messages import (
     decode_from_worker,
     encode,
     error_of,
+    may_be_ordered,
     parcel,
     unpack,
 )
@@ -61,6 +63,8 @@ from duodaq.workers._plan import WorkerPlan
 from duodaq.workers._port_desk import PortDesk, PortRequest
 
 LAST_S = 0.5
+COMMAND = "command"
+"""The request that most requests are; every other may have begun as soon as it was sent."""
 _QUOTA_SHARE = 0.75
 _log = get_logger("workers")
 
@@ -81,16 +85,23 @@ class Surroundings:
 
 
 class Pending:
-    """An Ask without an answer: what it was, and who waits."""
+    """A request without an answer: what it was, and who waits."""
 
-    __slots__ = ("answer", "body", "number", "op", "trace_id")
+    __slots__ = ("answer", "body", "number", "op", "trace_id", "worker")
 
-    def __init__(self, number: int, op: str, body: Any, trace_id: str | None) -> None:
+    def __init__(self, worker: ProcessWorker, number: int, op: str, body: Any, trace_id: str | None) -> None:
+        self.worker = worker
         self.number = number
         self.op = op
         self.body = body
         self.trace_id = trace_id
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def expire(self) -> None:
+        """It has not been answered in time."""
+        if not self.answer.done():
+            fate = "unknown" if self.worker.page.begun(self.number) else "not done"
+            self.answer.set_exception(ReplyTimeoutError(f"no answer from worker {self.worker.name} in time", fate=fate))
 
 
 class ProcessWorker:
@@ -125,7 +136,7 @@ class ProcessWorker:
         self.page = page
         self.snapshot = Snapshot(RuntimeStatus.STARTING, [], [])
         self.figures: dict[str, Any] = {}
-        self.pending: dict[int, Pending] = {}
+        self.pending: dict[int, Pending] = {}  # by number % IN_HAND, which is their place on the page
         self.fault = ""
         self._runtime: RuntimeName = runtime
         self._around = around
@@ -191,22 +202,49 @@ class ProcessWorker:
             DeliveryError: The worker is gone, or has too many requests open: not done.
             DataError: The body does not travel: not done.
         """
+        pending = self._new_pending(op, body, trace_id)
+        self._send(pending, Ask(pending.number, op, parcel(body), pending.trace_id))
+        return pending
+
+    def order(
+        self, instrument: str, command: Command, deadline_s: float | None, trace_id: str | None = None
+    ) -> Pending:
+        """Send a command; as `ask`."""
+        pending = self._new_pending(COMMAND, (instrument, command, deadline_s), trace_id)
+        message: Ask | Order
+        if may_be_ordered(command):
+            message = Order(pending.number, instrument, command, deadline_s, pending.trace_id)
+        else:
+            message = Ask(pending.number, COMMAND, parcel(pending.body), pending.trace_id)
+        self._send(pending, message)
+        return pending
+
+    def _new_pending(self, op: str, body: Any, trace_id: str | None) -> Pending:
         if self._over:
             raise DeliveryError(f"worker {self.name} is gone", fate="not done")
         if len(self.pending) >= IN_HAND:
             raise DeliveryError(f"worker {self.name} has {IN_HAND} requests open already", fate="not done")
         number = next(ProcessWorker._numbers)
-        while any(number % IN_HAND == other % IN_HAND for other in self.pending) and len(self.pending) < IN_HAND:
+        while number % IN_HAND in self.pending:
             number = next(ProcessWorker._numbers)
-        pending = Pending(number, op, body, trace_id or current_trace_id())
-        self._pipe.send(Ask(number, op, parcel(body), pending.trace_id))
-        self.pending[number] = pending
-        return pending
+        return Pending(self, number, op, body, trace_id or current_trace_id())
+
+    def _send(self, pending: Pending, message: Ask | Order) -> None:
+        self._pipe.send(message)
+        self.pending[pending.number % IN_HAND] = pending
 
     def forget(self, pending: Pending) -> None:
         """Nobody waits for this answer any more."""
-        if self.pending.pop(pending.number, None) is not None and not self._over:
+        if self._settled(pending.number) and not self._over:
             self._tell(Cancel(pending.number))
+
+    def _settled(self, number: int) -> Pending | None:
+        """The request of that number, which is open no more; None if it was not."""
+        pending = self.pending.get(number % IN_HAND)
+        if pending is None or pending.number != number:
+            return None
+        del self.pending[number % IN_HAND]
+        return pending
 
     async def request(self, op: str, body: Any, timeout_s: float) -> Any:
         """Send a request and await its answer.
@@ -290,8 +328,8 @@ class ProcessWorker:
         self._desk.heard(request)
 
     def _answered(self, message: Answer) -> None:
-        pending = self.pending.get(message.number)
-        if pending is None or pending.answer.done():
+        pending = self.pending.get(message.number % IN_HAND)
+        if pending is None or pending.number != message.number or pending.answer.done():
             return
         if message.error is None:
             pending.answer.set_result(unpack(message.body))
@@ -300,7 +338,7 @@ class ProcessWorker:
             if self.fault and isinstance(error, StoppedError):
                 return  # it is being ended: its death says why, and what becomes of what waits
             pending.answer.set_exception(error)
-        del self.pending[message.number]
+        del self.pending[message.number % IN_HAND]
 
     def _put(self, message: Put) -> None:
         try:
@@ -386,7 +424,7 @@ class ProcessWorker:
             self._output.close()
         for pending in self.pending.values():
             if not pending.answer.done():
-                fate = "unknown" if self.page.begun(pending.number) or pending.op != "command" else "not done"
+                fate = "unknown" if self.page.begun(pending.number) or pending.op != COMMAND else "not done"
                 pending.answer.set_exception(DeliveryError(f"worker {self.name} has ended", fate=fate))
                 pending.answer.exception()
         self.pending.clear()
