@@ -26,8 +26,8 @@ def told(error: BaseException) -> str:
 def broke_off(error: BaseException) -> bool:
     """Whether foreign code failed at what it was doing, rather than said `error` itself by a ``raise``.
 
-    Looked at is its innermost line that belongs neither to duodaq nor to the standard library. Where no foreign code was
-    run there is none: no.
+    Looked at is its innermost line that belongs neither to duodaq nor to the standard library; no, if no foreign code
+    was run.
     """
     found: TracebackType | None = None
     seen = error.__traceback__
