@@ -48,7 +48,7 @@ bench: $(VENV)/.has-dev
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 soak: $(VENV)/.has-dev
-	$(BIN)/python -m pytest -q -m soak --timeout=0 $(ARGS)
+	$(BIN)/python -m pytest -q -m soak --timeout=0 -o faulthandler_timeout=0 $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist runs demo-out .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -155,11 +156,13 @@ class DualRuntimeManager:
             v2=self._sides["v2"].status,
             v4=self._sides["v4"].status,
             latched=self.broker.latched,
+            workers=tuple(w for side in self._sides.values() for w in side.workers()),
             instruments=self.instruments(),
             ports=tuple(self.broker.status()),
             ledgers=self.ledgers(),
             commands_in_hand=self._in_hand,
             uptime_s=monotonic_s() - self._began_s if self._began_s else 0.0,
+            pid=os.getpid(),
             cause=self._cause,
         )
 

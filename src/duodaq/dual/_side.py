@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from duodaq.clock import monotonic_s
+from duodaq.dual._health import WorkerStatus
 from duodaq.dual._placement import Group, groups_of, place
 from duodaq.errors import ConfigError, LifecycleError
 from duodaq.model import (
@@ -181,9 +182,20 @@ class Side:
         """The status of every instrument of this side."""
         if self._hosted:
             return tuple(s for h in self._hosted.values() for s in h.instruments())
+        return tuple(self._not_started(d, place(d, self.definition)) for d in self._instruments.values())
+
+    def workers(self) -> tuple[WorkerStatus, ...]:
+        """Every worker of this side that runs, or shall."""
         return tuple(
-            InstrumentStatus(d.id, self.name, InstrumentState.DISCONNECTED, port=d.port)
-            for d in self._instruments.values()
+            WorkerStatus(
+                host.worker.name,
+                self.name,
+                host.worker.kind,
+                host.worker.pid,
+                host.status,
+                tuple(status.id for status in host.instruments()),
+            )
+            for host in self._hosted.values()
         )
 
     def channels(self) -> tuple[ChannelInfo, ...]:
@@ -212,6 +224,10 @@ class Side:
         """Whether the worker of `instrument` is ended and replaced as a whole when the instrument hangs."""
         host = self._hosted.get(place(self._instruments[instrument], self.definition))
         return host is not None and host.worker.kind == "process"
+
+    def _not_started(self, one: InstrumentDefinition, group: Group) -> InstrumentStatus:
+        gone = InstrumentState.DISCONNECTED
+        return InstrumentStatus(one.id, self.name, gone, group.name, port=one.port, mode=group.kind)
 
     def _of(self, instrument: str) -> Host:
         home = self._homes.get(instrument)

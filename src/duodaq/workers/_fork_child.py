@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from duodaq.workers._fork_order import Order
+from duodaq.workers._title import show_as
 
 PACE = 3.0
 """A paced import rests so many times as long as it has worked."""
@@ -93,8 +94,7 @@ def _settle(order: Order, output: Sequence[int]) -> None:
             os.chdir(order.cwd)
     sys.path[:] = [os.fsdecode(place) for place in order.path]
     _reseed()
-    with contextlib.suppress(OSError), open("/proc/self/comm", "wb", buffering=0) as title:
-        title.write(b"duodaq-worker")
+    show_as("spare")
     gc.enable()
 
 

@@ -119,6 +119,11 @@ class ProcessGroup:
         return self.current is None and self._recovery is not None and not self._recovery.done()
 
     @property
+    def pid(self) -> int | None:
+        """The process's id, if there is a process."""
+        return None if self.current is None else self.current.child.pid
+
+    @property
     def blocked_s(self) -> float:
         """For how long the process has owed a sign of progress."""
         return 0.0 if self.current is None else self.current.blocked_s

@@ -253,7 +253,8 @@ class ProcessHosted:
             return self._untold(definition, state.CONNECTING, f"restarting: {group.cause}")
         if told is None:
             return self._untold(definition, state.DISCONNECTED, "")
-        told = msgspec.structs.replace(told, worker=group.name, restarts=told.restarts + len(group.restarts_s))
+        restarts = told.restarts + len(group.restarts_s)
+        told = msgspec.structs.replace(told, worker=group.name, mode="process", pid=group.pid, restarts=restarts)
         if group.blocked_s > HUNG_AFTER_S:
             why = f"worker {group.name} has not answered for {group.blocked_s:.1f} s"
             return msgspec.structs.replace(told, state=state.HUNG, message=why)
@@ -277,6 +278,8 @@ class ProcessHosted:
             group.since_ns,
             definition.port,
             len(group.restarts_s),
+            "process",
+            group.pid,
         )
 
     def channels(self) -> tuple[ChannelInfo, ...]:
@@ -302,6 +305,10 @@ class ProcessEnd:
     @property
     def name(self) -> str:
         return self._group.name
+
+    @property
+    def pid(self) -> int | None:
+        return self._group.pid
 
     @property
     def blocked_s(self) -> float:

@@ -69,6 +69,7 @@ from duodaq.workers._page import PagedNumbers, PagedSequences, SharedPage
 from duodaq.workers._parts import RuntimeParts
 from duodaq.workers._plan import WorkerPlan
 from duodaq.workers._remote_ports import RemoteBroker
+from duodaq.workers._title import show_as
 
 TELL_EVERY_S = 0.02
 FIGURES_EVERY = 25
@@ -171,7 +172,9 @@ class _Worker:
                 raise LifecycleError(f"the manager speaks version {message.version}, this worker {VERSION}")
             page, output = receive_descriptors(self._descriptors, DESCRIPTORS_S)
             _redirect(output)
-            self._ready = _Ready(pickle.loads(message.plan), SharedPage(page), self._pipe.send, self._descriptors)
+            plan = pickle.loads(message.plan)
+            show_as(plan.name)
+            self._ready = _Ready(plan, SharedPage(page), self._pipe.send, self._descriptors)
         except Exception as error:  # noqa: BLE001 - whatever a plan's classes raise when they are made here is told
             told_error = error if isinstance(error, DuodaqError) else LifecycleError(told(error))
             self._pipe.send(Made(error_parts(told_error)[0]))
