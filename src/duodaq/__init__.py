@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from duodaq.dual import DualRuntimeManager
     from duodaq.errors import ConfigError, DuodaqError
     from duodaq.v4 import Actor, ActorSystem, DataPublisher
-    from duodaq.v4.instruments import Esp300, Newport1830C, PvcamActor, ScpiActor
+    from duodaq.v4.instruments import Esp300, MaiTai, Newport1830C, PvcamActor, ScpiActor
 
 __all__ = [
     "Actor",
@@ -27,6 +27,7 @@ __all__ = [
     "DuodaqError",
     "Esp300",
     "Lab",
+    "MaiTai",
     "Newport1830C",
     "PvcamActor",
     "ScpiActor",
@@ -44,6 +45,7 @@ _HOMES = {
     "DuodaqError": "duodaq.errors",
     "Esp300": "duodaq.v4.instruments",
     "Lab": "duodaq.app",
+    "MaiTai": "duodaq.v4.instruments",
     "Newport1830C": "duodaq.v4.instruments",
     "PvcamActor": "duodaq.v4.instruments",
     "ScpiActor": "duodaq.v4.instruments",

@@ -13,6 +13,7 @@ from duodaq.config._words import choose, nearest
 
 BUILT_IN_CODECS: dict[str, str | None] = {
     "Esp300": "esp300",
+    "MaiTai": "maitai",
     "Newport1830C": "newport1830c",
     "PvcamActor": None,
     "ScpiActor": "scpi",

@@ -1,6 +1,14 @@
 """Pure values and promises, shared by both runtimes: nothing here waits, opens or owns anything."""
 
-from duodaq.model._capability import CameraSensor, MotionController, PowerMeter, PowerReading, ScpiEndpoint
+from duodaq.model._capability import (
+    CameraSensor,
+    LaserReading,
+    MotionController,
+    PowerMeter,
+    PowerReading,
+    ScpiEndpoint,
+    TunableLaser,
+)
 from duodaq.model._command import (
     Command,
     DriverMember,
@@ -61,6 +69,7 @@ __all__ = [
     "InstrumentState",
     "InstrumentStatus",
     "LabDefinition",
+    "LaserReading",
     "ManagerState",
     "Measurement",
     "MeasurementSink",
@@ -89,6 +98,7 @@ __all__ = [
     "StartAcquisition",
     "Stop",
     "StopAcquisition",
+    "TunableLaser",
     "Vector",
     "command_name",
     "may_change",

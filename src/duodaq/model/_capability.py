@@ -26,6 +26,29 @@ class PowerMeter(Protocol):
     async def set_wavelength_nm(self, wavelength_nm: float) -> float: ...
 
 
+class LaserReading(msgspec.Struct, frozen=True):
+    """What a laser emits, at `t_ns` (UTC): the `wavelength_nm` where it is, not where it was sent."""
+
+    wavelength_nm: float
+    power_w: float
+    shutter_open: bool
+    t_ns: int
+
+
+class TunableLaser(Protocol):
+    async def read_laser(self) -> LaserReading: ...
+
+    async def read_wavelength_nm(self) -> float: ...
+
+    async def set_wavelength_nm(self, wavelength_nm: float) -> float: ...
+
+    async def read_power_w(self) -> float: ...
+
+    async def read_shutter(self) -> bool: ...
+
+    async def close_shutter(self) -> None: ...
+
+
 class MotionController(Protocol):
     async def move_absolute(self, axis: str, position: float) -> None: ...
 

@@ -430,6 +430,7 @@ class PortOwner:
         if self.state in (PortState.CLOSED, PortState.LOST):
             return
         self.state = PortState.LOST
+        self.end_moving()  # who comes back may be another state of the device: nothing begun before may move it
         self.line_changed(self.name, None)
         self.books.last_error = f"the line was lost{f': {cause}' if cause else ''}"
         _log.warning("port lost", port=self.name, cause=str(cause or "closed at the far end"))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _FACTORIES = {
     "esp300": "duodaq.sim.esp300:make",
+    "maitai": "duodaq.sim.maitai:make",
     "newport1830c": "duodaq.sim.newport1830c:make",
     "scpi-dmm": "duodaq.sim.scpi:make",
     "shutter": "duodaq.sim.shutter:make",
