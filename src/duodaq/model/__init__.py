@@ -42,6 +42,7 @@ from duodaq.model._life import (
 )
 from duodaq.model._measurement import ChannelInfo, Image, Measurement, Scalar, Spectrum, Vector
 from duodaq.model._promise import MeasurementSink, ParameterEntry, Parameters, Runtime
+from duodaq.model._wire import Direction, WireRecord
 
 __all__ = [
     "INSTRUMENT_TRANSITIONS",
@@ -52,6 +53,7 @@ __all__ = [
     "ChannelInfo",
     "Command",
     "ComponentReport",
+    "Direction",
     "DriverMember",
     "Execute",
     "Fate",
@@ -90,6 +92,7 @@ __all__ = [
     "Stop",
     "StopAcquisition",
     "Vector",
+    "WireRecord",
     "command_name",
     "may_change",
     "may_move",

@@ -1,5 +1,6 @@
 """Bytes in, bytes out, one owner at a time: transports, framing, and the broker that shares each port fairly."""
 
+from duodaq.model import WireRecord
 from duodaq.ports._broker import Broker
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
@@ -15,7 +16,7 @@ from duodaq.ports._session import BlockingSession
 from duodaq.ports._status import PortState, PortStatus
 from duodaq.ports._tcp import TcpTransport
 from duodaq.ports._transport import Receiver, Transport
-from duodaq.ports._wirelog import WireLog, WireRecord
+from duodaq.ports._wirelog import WireLog
 
 __all__ = [
     "FROM_CODEC",

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from duodaq import clock
 from duodaq.errors import ConfigError, LifecycleError, PortTimeoutError
-from duodaq.model import ComponentReport, Outcome, PortDefinition
+from duodaq.model import ComponentReport, Outcome, PortDefinition, WireRecord
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._make import make_transport
@@ -32,7 +32,7 @@ from duodaq.ports._session import BlockingSession
 from duodaq.ports._status import PortState, PortStatus
 from duodaq.ports._stop import Latch
 from duodaq.ports._transport import Transport
-from duodaq.ports._wirelog import WireLog, WireRecord
+from duodaq.ports._wirelog import WireLog
 from duodaq.telemetry import current_trace_id, get_logger
 
 _T = TypeVar("_T")
