@@ -25,6 +25,7 @@ from duodaq.model._definition import (
     PortDefinition,
     RuntimeDefinition,
     SafeAction,
+    VirtualDefinition,
 )
 from duodaq.model._fate import IN_HAND, Fate
 from duodaq.model._life import (
@@ -92,6 +93,7 @@ __all__ = [
     "Stop",
     "StopAcquisition",
     "Vector",
+    "VirtualDefinition",
     "WireRecord",
     "command_name",
     "may_change",
