@@ -491,6 +491,7 @@ class DualRuntimeManager:
         return (*reports, *await self.guard.disarm(max(limit_s * 0.2, 0.1)))
 
     async def _settle(self, limit_s: float) -> tuple[ComponentReport, ...]:
+        await self.broker.close_virtual()
         try:
             async with asyncio.timeout(limit_s * 0.98):
                 await self._settled.wait()

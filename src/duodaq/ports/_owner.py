@@ -128,6 +128,7 @@ class PortOwner:
         """The transport is open and its far end is the right one."""
         self.state = PortState.OPEN
         self._broken, self._stray_at_s, self._silent = None, None, False
+        self.books.opened()
         self.line_changed(self.name, self.transport.descriptor)
         owed, self._owed_stop = self._owed_stop, None
         if owed is not None and self._latch.closed:
@@ -361,7 +362,7 @@ class PortOwner:
         if exchange.sent < len(exchange.request):
             self.transport.when_writable(None)
         if error is not None:
-            self.books.failed(error)
+            self.books.failed(error, exchange)
         elif self.codec is not None and reply:
             self._remember(exchange, reply)
         if broken:
@@ -432,7 +433,7 @@ class PortOwner:
         self.state = PortState.LOST
         self.end_moving()  # who comes back may be another state of the device: nothing begun before may move it
         self.line_changed(self.name, None)
-        self.books.last_error = f"the line was lost{f': {cause}' if cause else ''}"
+        self.books.lost(cause)
         _log.warning("port lost", port=self.name, cause=str(cause or "closed at the far end"))
         self._mender = None
         if self._mending is not None:
@@ -450,7 +451,7 @@ class PortOwner:
         if hand is not None:
             if hand.timer is not None:
                 hand.timer.cancel()
-            self.books.failed(error)
+            self.books.failed(error, hand)
             hand.done(b"", error)
         for exchange in in_line:
             exchange.done(b"", error)
@@ -543,6 +544,7 @@ class PortOwner:
     def _mend(self) -> None:
         broken, self._broken, self._stray_at_s = self._broken, None, None
         self.state = PortState.RESYNC
+        self.books.mending()
         self._mender = Mender(self._send_mending, self.codec, broken, self.quiet_s)
         self._mending = self.loop.create_task(self._run_mender(self._mender), name=f"resync {self.name}")
 
@@ -556,8 +558,7 @@ class PortOwner:
             if self._mender is mender:
                 self._mender = None
             self._mending = None
-            self.books.resyncs += 1
-            self.books.late += mender.late
+            self.books.mended(mender.late)
         if self.state is not PortState.RESYNC:
             return
         if mended:

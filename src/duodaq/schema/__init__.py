@@ -23,8 +23,12 @@ from duodaq.schema._stream import (
     stream_of,
     with_origin,
 )
+from duodaq.schema._wire import wire, wire_batch, wire_records
+from duodaq.schema._wirelog_file import WIRE_FILE, WirelogFile, open_wirelog
 
 __all__ = [
+    "WIRE_FILE",
+    "WirelogFile",
     "camera_frame",
     "channel_of",
     "frame_batch",
@@ -35,6 +39,7 @@ __all__ = [
     "instrument_of",
     "measurement_batch",
     "numeric_scalars",
+    "open_wirelog",
     "origin_of",
     "pixels_of",
     "scalar",
@@ -56,5 +61,8 @@ __all__ = [
     "vector",
     "vector_batch",
     "vectors_of",
+    "wire",
+    "wire_batch",
+    "wire_records",
     "with_origin",
 ]
