@@ -256,6 +256,7 @@ async def test_a_watchdog_that_hangs_is_replaced(
     assert (await ask(watchdog))["stage"]["written_ns"]
 
 
+@pytest.mark.alone("a thousand messages must be told within 1 s")
 async def test_telling_more_than_the_socket_takes_never_blocks_and_loses_nothing(
     watchdog: Watchdog, pty: tuple[int, int]
 ) -> None:
