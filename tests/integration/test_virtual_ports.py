@@ -476,7 +476,7 @@ async def test_a_port_with_neither_codec_nor_idle_time_is_refused(bench: Bench) 
 # --- opening and closing
 
 
-async def test_what_stands_where_the_link_should_be_is_left_alone(bench: Bench) -> None:
+async def test_what_stands_where_the_link_belongs_is_left_alone(bench: Bench) -> None:
     bench.link.parent.mkdir(parents=True)
     bench.link.write_text("precious")
     with pytest.raises(PortOpenError, match="there is a file of that name"):
