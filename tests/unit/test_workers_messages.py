@@ -60,6 +60,7 @@ FROM_MANAGER = [
     m.Stopped(1, 7, None),
     m.Known(ENTRY),
     m.Taken(5),
+    m.Taken(5, [1, 2]),
     m.Credit([1, 2]),
     m.NeighbourAnswer(1, 2.5, None, None),
 ]

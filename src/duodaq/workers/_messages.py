@@ -155,9 +155,10 @@ class Known(Message, frozen=True, tag="k"):
 
 
 class Taken(Message, frozen=True, tag="t"):
-    """So many items of the outbox have been published, since the beginning."""
+    """So many items of the outbox have been published, since the beginning; these blobs nobody looks at any more."""
 
     count: int
+    credits: list[int] = []
 
 
 class Credit(Message, frozen=True, tag="r"):

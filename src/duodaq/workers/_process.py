@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,7 @@ from duodaq.workers._messages import (
     Snapshot,
     Stale,
     Stops,
+    Taken,
     decode_from_worker,
     encode,
     error_of,
@@ -146,12 +148,12 @@ class ProcessWorker:
         self._pipe = Pipe(child.link, encode, decode_from_worker, self._heard, self._ended)
         self._desk = PortDesk(around.broker, self._pipe.send, self._own)
         self._neighbours = NeighbourDesk(around.board, neighbours, self._tell)
-        self._inbox = Inbox(around.v2_data, around.v4_data, books, self._tell)
+        self._inbox = Inbox(around.v2_data, around.v4_data, books, self._acknowledge)
         self._output: OutputReader | None = None
         self._made: asyncio.Future[None] = self._loop.create_future()
         self._asked_s: float | None = None
         self._probes = itertools.count(1)
-        self._credits: list[int] = []
+        self._credits: deque[int] = deque()
         self._over = False
         child.gone.add_done_callback(lambda _: self._pipe.end())  # a process that it forked may hold its link open
         around.worker_began(child.pid, child.pidfd)
@@ -374,9 +376,14 @@ class ProcessWorker:
             self._loop.call_soon_threadsafe(self._send_credits)
 
     def _send_credits(self) -> None:
-        numbers, self._credits = self._credits, []
-        if numbers and not self._over:
+        if (numbers := self._take_credits()) and not self._over:
             self._tell(Credit(numbers))
+
+    def _acknowledge(self, count: int) -> None:
+        self._tell(Taken(count, self._take_credits()))
+
+    def _take_credits(self) -> list[int]:
+        return [self._credits.popleft() for _ in range(len(self._credits))]
 
     # ---- its end -------------------------------------------------------------------------------------------------
 

@@ -148,6 +148,7 @@ class _Worker:
             case Probe():
                 self._pipe.send(Alive(message.number))
             case Taken():
+                ready.outbox.credited(message.credits)
                 ready.outbox.taken(message.count)
             case Credit():
                 ready.outbox.credited(message.numbers)
