@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from duodaq.workers._fork_order import Order
+from duodaq.workers._orphans import adopt_orphans
 from duodaq.workers._title import show_as
 
 PACE = 3.0
@@ -77,6 +78,7 @@ def reset_signals() -> None:
 def _settle(order: Order, output: Sequence[int]) -> None:
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
+    adopt_orphans()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, fd in enumerate(output, 1):
         os.dup2(fd, number)
