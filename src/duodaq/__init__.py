@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from duodaq.errors import ConfigError, DuodaqError
     from duodaq.schema import open_wirelog
     from duodaq.v4 import Actor, ActorSystem, DataPublisher
-    from duodaq.v4.instruments import Esp300, MaiTai, Newport1830C, PvcamActor, ScpiActor
+    from duodaq.v4.instruments import Elliptec, Esp300, MaiTai, Newport1830C, PvcamActor, ScpiActor
 
 __all__ = [
     "Actor",
@@ -26,6 +26,7 @@ __all__ = [
     "DataPublisher",
     "DualRuntimeManager",
     "DuodaqError",
+    "Elliptec",
     "Esp300",
     "Lab",
     "MaiTai",
@@ -45,6 +46,7 @@ _HOMES = {
     "DataPublisher": "duodaq.v4",
     "DualRuntimeManager": "duodaq.dual",
     "DuodaqError": "duodaq.errors",
+    "Elliptec": "duodaq.v4.instruments",
     "Esp300": "duodaq.v4.instruments",
     "Lab": "duodaq.app",
     "MaiTai": "duodaq.v4.instruments",

@@ -379,7 +379,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         '"esp300"',
         '"esp30"',
         '3: ports.stage.codec: there is no codec "esp30". Did you mean "esp300"? '
-        "The codecs: esp300, maitai, newport1830c, scpi; without one, leave the key out and set idle_ms",
+        "The codecs: ell14, esp300, maitai, newport1830c, scpi; without one, leave the key out and set idle_ms",
     ),
     "codec that the actor does not speak": (
         '"esp300"',
@@ -512,7 +512,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "duodaq:Esp300",
         "duodaq:Esp301",
         '25: instruments.stage.driver: duodaq has no actor "Esp301". Did you mean "Esp300"? '
-        "Its actors: Esp300, MaiTai, Newport1830C, PvcamActor, ScpiActor",
+        "Its actors: Elliptec, Esp300, MaiTai, Newport1830C, PvcamActor, ScpiActor",
     ),
     "actor in v2": (
         'runtime = "v4"',

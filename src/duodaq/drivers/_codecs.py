@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from duodaq.drivers.ell14 import EllCodec
 from duodaq.drivers.esp300 import EspCodec
 from duodaq.drivers.maitai import MaiTaiCodec
 from duodaq.drivers.newport1830c import Newport1830cCodec
@@ -12,6 +13,7 @@ from duodaq.errors import ConfigError
 from duodaq.ports import PortCodec
 
 CODECS: dict[str, Callable[[], PortCodec]] = {
+    "ell14": EllCodec,
     "esp300": EspCodec,
     "maitai": MaiTaiCodec,
     "newport1830c": Newport1830cCodec,

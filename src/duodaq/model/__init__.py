@@ -1,6 +1,8 @@
 """Pure values and promises, shared by both runtimes: nothing here waits, opens or owns anything."""
 
 from duodaq.model._capability import (
+    AxisReading,
+    AxisState,
     CameraSensor,
     LaserReading,
     MotionController,
@@ -57,6 +59,8 @@ __all__ = [
     "INSTRUMENT_TRANSITIONS",
     "IN_HAND",
     "AxisDefinition",
+    "AxisReading",
+    "AxisState",
     "CameraSensor",
     "Cause",
     "ChannelInfo",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, Protocol
 
 import msgspec
@@ -47,6 +48,27 @@ class TunableLaser(Protocol):
     async def read_shutter(self) -> bool: ...
 
     async def close_shutter(self) -> None: ...
+
+
+class AxisState(StrEnum):
+    """What an axis is doing."""
+
+    IDLE = "idle"
+    MOVING = "moving"
+    HOMING = "homing"
+    LIMIT_SWITCH = "limit switch"
+    FAULTED = "faulted"
+
+
+class AxisReading(msgspec.Struct, frozen=True):
+    """Position in `unit`, velocity in `unit`/s and state of an axis, at `t_ns` (UTC, when the last reply was whole)."""
+
+    axis: str
+    position: float
+    velocity: float
+    state: AxisState
+    unit: str
+    t_ns: int
 
 
 class MotionController(Protocol):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from duodaq.sim.table import Table
 
 _FACTORIES = {
+    "ell14": "duodaq.sim.ell14:make",
     "esp300": "duodaq.sim.esp300:make",
     "maitai": "duodaq.sim.maitai:make",
     "newport1830c": "duodaq.sim.newport1830c:make",

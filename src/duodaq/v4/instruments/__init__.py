@@ -1,6 +1,7 @@
 """Instruments as actors: messages in, typed errors and Arrow out, over hardware-agnostic capabilities."""
 
 from duodaq.v4.instruments._context import SAFE_ACTION, InstrumentContext
+from duodaq.v4.instruments._elliptec import Elliptec
 from duodaq.v4.instruments._esp300 import Esp300
 from duodaq.v4.instruments._instrument import InstrumentActor, Parameter
 from duodaq.v4.instruments._maitai import MaiTai
@@ -41,6 +42,7 @@ from duodaq.v4.instruments._messages import (
     WarmUp,
     Write,
 )
+from duodaq.v4.instruments._motion import MotionActor, MotionDriver
 from duodaq.v4.instruments._newport1830c import Newport1830C
 from duodaq.v4.instruments._pvcam import PvcamActor
 from duodaq.v4.instruments._scpi import ScpiActor, scpi_setting
@@ -53,6 +55,7 @@ __all__ = [
     "ConfigureMotion",
     "ConfigureRoi",
     "Disarm",
+    "Elliptec",
     "EnableAxis",
     "Esp300",
     "GetCapabilities",
@@ -63,6 +66,8 @@ __all__ = [
     "IsStreaming",
     "MaiTai",
     "MakeSafe",
+    "MotionActor",
+    "MotionDriver",
     "MoveAbsolute",
     "MoveRelative",
     "Newport1830C",
