@@ -4,17 +4,26 @@ from duodaq.ports._broker import Broker
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._framing import Block488, FixedLength, Framing, Idle, Lines, Terminated, TerminatedOrBlock
+from duodaq.ports._gate import Gate
+from duodaq.ports._here import PortsHere, announce_ports, lend, lent_sessions, ports_here, withdraw_ports
+from duodaq.ports._lock import LockAction, LockOutcome, LockVerdict
 from duodaq.ports._make import make_transport
 from duodaq.ports._memory import MemoryTransport
+from duodaq.ports._outside import LabPorts
 from duodaq.ports._owner import PortOwner
 from duodaq.ports._port import FROM_CODEC, Lease, Port
+from duodaq.ports._port_desk import PortDesk
 from duodaq.ports._queue import Lane, LeaseQueue, Ticket
+from duodaq.ports._remote import RemoteBroker
 from duodaq.ports._seat import LineOwner, PortSource, Seat
+from duodaq.ports._sentences import Ended, Granted, Heard, LockTold, OfUser, Stopped, ToUser, Written
 from duodaq.ports._serial import SerialTransport
-from duodaq.ports._session import BlockingSession
+from duodaq.ports._session import BlockingSession, ReadEnd
 from duodaq.ports._status import PortState, PortStatus
 from duodaq.ports._tcp import TcpTransport
+from duodaq.ports._told_codec import StatusCodec, status_query_of
 from duodaq.ports._transport import Receiver, Transport
+from duodaq.ports._visa_name import visa_alias, visa_name
 from duodaq.ports._wirelog import WireLog, WireRecord
 
 __all__ = [
@@ -22,31 +31,57 @@ __all__ = [
     "Block488",
     "BlockingSession",
     "Broker",
+    "Ended",
     "Exchange",
     "FixedLength",
     "Framing",
+    "Gate",
+    "Granted",
+    "Heard",
     "Idle",
+    "LabPorts",
     "Lane",
     "Lease",
     "LeaseQueue",
     "LineOwner",
     "Lines",
+    "LockAction",
+    "LockOutcome",
+    "LockTold",
+    "LockVerdict",
     "MemoryTransport",
+    "OfUser",
     "Port",
     "PortCodec",
+    "PortDesk",
     "PortOwner",
     "PortSource",
     "PortState",
     "PortStatus",
+    "PortsHere",
+    "ReadEnd",
     "Receiver",
+    "RemoteBroker",
     "Seat",
     "SerialTransport",
+    "StatusCodec",
+    "Stopped",
     "TcpTransport",
     "Terminated",
     "TerminatedOrBlock",
     "Ticket",
+    "ToUser",
     "Transport",
     "WireLog",
     "WireRecord",
+    "Written",
+    "announce_ports",
+    "lend",
+    "lent_sessions",
     "make_transport",
+    "ports_here",
+    "status_query_of",
+    "visa_alias",
+    "visa_name",
+    "withdraw_ports",
 ]

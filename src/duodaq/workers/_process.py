@@ -19,7 +19,7 @@ from duodaq.dataplane import Hub, Subscription
 from duodaq.errors import DataError, DeliveryError, DuodaqError, LifecycleError, ReplyTimeoutError, StoppedError
 from duodaq.link import Pipe, RingReader, receive_descriptors, send_descriptors
 from duodaq.model import Measurement, ParameterEntry, Parameters, RuntimeName, RuntimeStatus
-from duodaq.ports import Broker
+from duodaq.ports import Broker, OfUser, PortDesk
 from duodaq.telemetry import current_trace_id, get_logger
 from duodaq.workers._across import NeighbourDesk, Switchboard
 from duodaq.workers._by_value import dumps
@@ -58,7 +58,6 @@ from duodaq.workers._messages import (
 from duodaq.workers._output import OutputReader
 from duodaq.workers._page import IN_HAND, SharedPage
 from duodaq.workers._plan import WorkerPlan
-from duodaq.workers._port_desk import PortDesk, PortRequest
 
 LAST_S = 0.5
 _QUOTA_SHARE = 0.75
@@ -133,7 +132,7 @@ class ProcessWorker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._pipe = Pipe(child.link, encode, decode_from_worker, self._heard, self._ended)
-        self._desk = PortDesk(around.broker, self._pipe.send, self._own)
+        self._desk = PortDesk(around.broker, self._pipe.send, self._own, unpack)
         self._neighbours = NeighbourDesk(around.board, neighbours, self._tell)
         self._inbox = Inbox(around.v2_data, around.v4_data, books, self._tell)
         self._output: OutputReader | None = None
@@ -286,7 +285,7 @@ class ProcessWorker:
             case _:
                 self._port_request(message)
 
-    def _port_request(self, request: PortRequest) -> None:
+    def _port_request(self, request: OfUser) -> None:
         self._desk.heard(request)
 
     def _answered(self, message: Answer) -> None:
