@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+from duodaq.errors import LifecycleError, PortOpenError
 from duodaq.link import LAB_PROTOCOL, find_lab
 from duodaq.ports import LabPorts, PortsHere, ports_here
 
@@ -27,14 +28,17 @@ class LabFinder:
         """The lab's ports.
 
         Raises:
-            LifecycleError: No such lab is running, or it does not answer.
+            PortOpenError: No such lab is running, or it does not answer.
         """
         here = ports_here(self._lab)
         if here is not None:
             return here
         with self._turn:
             if self._outside is None or not self._outside.alive:
-                self._outside = LabPorts(find_lab(self._lab), LAB_PROTOCOL)
+                try:
+                    self._outside = LabPorts(find_lab(self._lab), LAB_PROTOCOL)
+                except LifecycleError as error:
+                    raise PortOpenError(error.what, left=error.left) from error
             return self._outside
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterable
@@ -13,7 +14,6 @@ from pyvisa.constants import (
     BufferOperation,
     EventMechanism,
     EventType,
-    InterfaceType,
     Lock,
     StatusCode,
     TriggerProtocol,
@@ -22,12 +22,12 @@ from pyvisa.highlevel import ResourceInfo, VisaLibraryBase
 from pyvisa.typing import VISAEventContext, VISAHandler, VISARMSession, VISASession
 from pyvisa.util import DebugInfo, LibraryPath
 
-from duodaq.errors import DuodaqError, LifecycleError
+from duodaq.errors import DuodaqError, PortOpenError
 from duodaq.model import PortDefinition
 from duodaq.ports import BlockingSession, lent_sessions
 from pyvisa_duodaq._errors import SharedVisaIOError, status_of
 from pyvisa_duodaq._labs import LabFinder, holder_name
-from pyvisa_duodaq._names import find_port, info_of, is_name, names_of
+from pyvisa_duodaq._names import find_port, info_of, is_address, is_name, names_of
 from pyvisa_duodaq._session import VisaSession
 
 _T = TypeVar("_T")
@@ -76,15 +76,17 @@ class DuodaqVisaLibrary(VisaLibraryBase):
         return rname.filter([name for port in known.values() for name in names_of(port)], query)
 
     def parse_resource_extended(self, session: VISARMSession, resource_name: str) -> tuple[ResourceInfo, StatusCode]:
-        """What a name means; a port's own name too."""
-        try:
-            port = self._find(resource_name)
-        except DuodaqError:
-            port = None
-        if port is not None:
-            return info_of(port[0]), StatusCode.success
-        if resource_name.lower().startswith("duodaq"):
-            return ResourceInfo(InterfaceType.unknown, 0, None, None, None), StatusCode.error_resource_not_found
+        """What a name means; a port's own name too.
+
+        Raises:
+            VisaIOError: It can only be the name of a port of a lab, and is none.
+        """
+        found = None if is_address(resource_name) else self._guarded(session, lambda: self._required(resource_name))
+        if found is None:
+            with contextlib.suppress(DuodaqError):  # an address means something without any lab
+                found = self._find(resource_name)
+        if found is not None:
+            return info_of(found[0]), StatusCode.success
         return super().parse_resource_extended(session, resource_name)
 
     def open(
@@ -111,14 +113,17 @@ class DuodaqVisaLibrary(VisaLibraryBase):
         return number, self._done(number, status)
 
     def _made(self, manager: int, name: str) -> VisaSession:
+        port, lent = self._required(name)
+        line = lent or self._labs.ports().session(port.name, holder_name(), impatient=True)
+        return VisaSession(line, info_of(port), manager, lent=lent is not None)
+
+    def _required(self, name: str) -> tuple[PortDefinition, BlockingSession | None]:
         found = self._find(name)
         if found is None:
             known = ", ".join(self._ports()) or "none"
             status = StatusCode.error_resource_not_found if is_name(name) else StatusCode.error_invalid_resource_name
             raise SharedVisaIOError(status, f"{name!r} is no port of the lab; there are: {known}")
-        port, lent = found
-        line = lent or self._labs.ports().session(port.name, holder_name(), impatient=True)
-        return VisaSession(line, info_of(port), manager, lent=lent is not None)
+        return found
 
     def _find(self, name: str) -> tuple[PortDefinition, BlockingSession | None] | None:
         """The port that `name` means, and the session of it that is lent to the driver that asks."""
@@ -133,7 +138,7 @@ class DuodaqVisaLibrary(VisaLibraryBase):
         lent = {session.name: session.definition for session in lent_sessions()}
         try:
             return {**self._labs.ports().definitions(), **lent}
-        except LifecycleError:
+        except PortOpenError:
             if lent:
                 return lent
             raise

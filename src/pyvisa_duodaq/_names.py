@@ -45,7 +45,12 @@ def find_port(ports: Mapping[str, PortDefinition], name: str) -> PortDefinition 
 
 def is_name(name: str) -> bool:
     """Whether `name` can be the name of any resource at all."""
-    return bool(_ALIAS.match(name.strip())) or _parsed(name.strip()) is not None
+    return bool(_ALIAS.match(name.strip())) or is_address(name)
+
+
+def is_address(name: str) -> bool:
+    """Whether `name` is a VISA address, which means something also where no lab knows it."""
+    return _parsed(name.strip()) is not None
 
 
 def info_of(definition: PortDefinition) -> ResourceInfo:

@@ -85,9 +85,9 @@ class PortLock:
 
 
 class LockRequest:
-    """Somebody who wants a lock: `told` is called once with what became of it."""
+    """Somebody who wants a lock: `told` is called once with what became of it; `granted` says whether he got it."""
 
-    __slots__ = ("action", "holder", "key", "seat", "ticket", "timer", "told")
+    __slots__ = ("action", "granted", "holder", "key", "seat", "ticket", "timer", "told")
 
     def __init__(self, seat: Seat, holder: str, action: LockAction, key: str | None, told: Told) -> None:
         self.seat = seat
@@ -95,6 +95,7 @@ class LockRequest:
         self.action = action
         self.key = key
         self.told = told
+        self.granted = False
         self.ticket: Ticket | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -148,7 +149,7 @@ class PortLocks:
         """Nobody waits for `request` any more; a lock that it got is given up."""
         if request in self._waiting:
             self._forget(request)
-        else:
+        elif request.granted:
             self._unlock(request.seat)
 
     def leave(self, seat: Seat) -> None:
@@ -250,6 +251,7 @@ class PortLocks:
                 self._forget(request)
 
     def _tell(self, request: LockRequest, verdict: LockVerdict) -> None:
+        request.granted = verdict is not LockVerdict.WRONG_KEY
         request.told(self._outcome(verdict), None)
 
     def _forget(self, request: LockRequest) -> None:

@@ -10,7 +10,8 @@ The rules that whoever edits this file must keep:
     returns at once, and what went wrong with it is raised by the next read.
 4.  A reply that comes after its reader gave up is thrown away: it must not answer the next question. A reader of whole
     messages may come back for it until the next question is written.
-5.  Where only the broker's side knows whether something is answered (`AsTold`), a write waits until it is written.
+5.  Where only the broker's side knows whether something is answered (`AsTold`), and in an impatient session, a write
+    waits until it is written, and raises what refused it.
 6.  After `revoke` every call raises, also those that are blocked now.
 """
 
@@ -85,7 +86,8 @@ class BlockingSession:
         owner: The port.
         holder: In whose name.
         hold_max_s: How long a driver call keeps its lease; the port's own by default. 0: exchange by exchange.
-        impatient: Refused with PortLockedError while somebody else has locked the port, instead of waiting.
+        impatient: Refused with PortLockedError while somebody else has locked the port, instead of waiting; and every
+            write waits until it is on the wire.
     """
 
     def __init__(
@@ -197,7 +199,7 @@ class BlockingSession:
         owner = self._owner
         framing = owner.codec.expects_reply(whole) if owner.codec is not None else None
         job = self._submit(whole, framing)
-        if isinstance(framing, AsTold):
+        if self._waits_for_writing(framing):
             self._wait_over(job, or_written=True)
             comes_later = not job.over and job.exchange is not None and job.exchange.framing is not None
         else:
@@ -219,7 +221,7 @@ class BlockingSession:
         job.exchange = exchange
         exchange.from_codec = codec is not None
         call, seat, epoch = self._call, self._own_seat(), None
-        if isinstance(framing, AsTold):
+        if self._waits_for_writing(framing):
             exchange.on_written = self._written(job)
         if call is not None:
             self._follow(exchange, call)
@@ -253,6 +255,9 @@ class BlockingSession:
     def _own_seat(self) -> Seat | None:
         """The place from which is spoken outside of a driver call, and, with a lock, within one; None: from none."""
         return self.lock.seat if self._raw_seat is not None or self._impatient or self.lock.times else None
+
+    def _waits_for_writing(self, framing: Framing | None) -> bool:
+        return isinstance(framing, AsTold) or (self._impatient and framing is not None)
 
     def _written(self, job: _Job) -> Callable[[int], None]:
         def written(_: int) -> None:

@@ -50,8 +50,9 @@ class SessionLock:
         request = LockRequest(self.seat, self._holder, action, key, told)
         on_owner_loop(self._owner, self._owner.lock, request, timeout_s)
         try:
-            outcome = self._wait(ended, None if timeout_s is None else timeout_s + _GRACE_S)
-        except BaseException:
+            waits = action in (LockAction.EXCLUSIVE, LockAction.SHARED)
+            outcome = self._wait(ended, None if waits and timeout_s is None else (timeout_s or 0.0) + _GRACE_S)
+        except BaseException:  # nobody waits for it any more; what was refused is not under way
             on_owner_loop(self._owner, self._owner.withdraw_lock, request)
             raise
         self._count(action, outcome.verdict)
