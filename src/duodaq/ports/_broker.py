@@ -24,6 +24,7 @@ from duodaq.errors import ConfigError, LifecycleError, PortError, PortTimeoutErr
 from duodaq.model import ComponentReport, Outcome, PortDefinition, WireRecord
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
+from duodaq.ports._here import announce_ports, withdraw_ports
 from duodaq.ports._make import make_transport
 from duodaq.ports._owner import PortOwner
 from duodaq.ports._port import LEASE_WAIT_S, Lease, Port, on_owner_loop
@@ -46,9 +47,11 @@ class Broker:
 
     Args:
         wire_log_size: How many records each port's wire log keeps.
+        lab: Whose ports; with a name, drivers in this process find them by `ports_here` until the broker is closed.
     """
 
-    def __init__(self, *, wire_log_size: int = 65536) -> None:
+    def __init__(self, *, wire_log_size: int = 65536, lab: str = "") -> None:
+        self.lab = lab
         self._wire_log_size = wire_log_size
         self._owners: dict[str, PortOwner] = {}
         self._virtual: dict[str, VirtualPort] = {}
@@ -74,7 +77,9 @@ class Broker:
         Raises:
             ConfigError: The name is taken, or the definition leads nowhere.
         """
-        self._loop = self._loop or asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            announce_ports(self.lab, self)
         return await self._at_home(lambda: self._add(definition, codec, transport))
 
     async def _add(self, definition: PortDefinition, codec: PortCodec | None, transport: Transport | None) -> Port:
@@ -135,6 +140,7 @@ class Broker:
         """Close every port, all within `timeout_s`. Idempotent; a port that does not close is reported, not raised."""
         if self._loop is None:
             return ()
+        withdraw_ports(self.lab, self)
         return await self._at_home(lambda: self._close_all(timeout_s))
 
     async def _close_all(self, timeout_s: float) -> tuple[ComponentReport, ...]:
@@ -160,9 +166,14 @@ class Broker:
         """The port of that name, for use from any loop."""
         return Port(self._owner(name))
 
-    def session(self, port: str, holder: str, *, hold_max_s: float | None = None) -> BlockingSession:
-        """A session of `holder` for blocking code, usable from any thread but the broker's own."""
-        return BlockingSession(self._owner(port), holder, hold_max_s)
+    def session(
+        self, port: str, holder: str, *, hold_max_s: float | None = None, impatient: bool = False
+    ) -> BlockingSession:
+        """A session of `holder` for blocking code, usable from any thread but the broker's own.
+
+        One that is `impatient` is refused while somebody has locked the port, instead of waiting for it.
+        """
+        return BlockingSession(self._owner(port), holder, hold_max_s, impatient=impatient)
 
     def owner(self, name: str) -> PortOwner:
         """The owner of that port; on the broker's loop only.

@@ -20,7 +20,7 @@ from duodaq.dataplane import Hub, Subscription
 from duodaq.errors import DataError, DeliveryError, DuodaqError, LifecycleError, ReplyTimeoutError, StoppedError
 from duodaq.link import Pipe, RingReader, receive_descriptors, send_descriptors
 from duodaq.model import Command, Measurement, ParameterEntry, Parameters, RuntimeName, RuntimeStatus
-from duodaq.ports import Broker
+from duodaq.ports import Broker, OfUser, PortDesk
 from duodaq.telemetry import current_trace_id, get_logger
 from duodaq.workers._across import NeighbourDesk, Switchboard
 from duodaq.workers._by_value import dumps
@@ -62,7 +62,6 @@ from duodaq.workers._messages import (
 from duodaq.workers._output import OutputReader
 from duodaq.workers._page import IN_HAND, SharedPage
 from duodaq.workers._plan import WorkerPlan
-from duodaq.workers._port_desk import PortDesk, PortRequest
 
 LAST_S = 0.5
 COMMAND = "command"
@@ -146,7 +145,7 @@ class ProcessWorker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._pipe = Pipe(child.link, encode, decode_from_worker, self._heard, self._ended)
-        self._desk = PortDesk(around.broker, self._pipe.send, self._own)
+        self._desk = PortDesk(around.broker, self._pipe.send, self._own, unpack)
         self._neighbours = NeighbourDesk(around.board, neighbours, self._tell)
         self._inbox = Inbox(around.v2_data, around.v4_data, books, self._acknowledge)
         self._output: OutputReader | None = None
@@ -326,7 +325,7 @@ class ProcessWorker:
             case _:
                 self._port_request(message)
 
-    def _port_request(self, request: PortRequest) -> None:
+    def _port_request(self, request: OfUser) -> None:
         self._desk.heard(request)
 
     def _answered(self, message: Answer) -> None:

@@ -388,6 +388,7 @@ class ProcessGroup:
             definitions=tuple(d for d in definitions if d.id not in self.strangers),
             entries=self.around.entries(),
             memory_bytes=self._memory_bytes,
+            lab=broker.lab,
         )
         try:
             worker.make(plan)

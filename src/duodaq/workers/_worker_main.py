@@ -29,6 +29,7 @@ from duodaq.drivers import codec as find_codec
 from duodaq.errors import DataError, DuodaqError, LifecycleError
 from duodaq.link import Pipe, receive_descriptors
 from duodaq.model import IN_HAND, Command, InstrumentDefinition, InstrumentState, Runtime
+from duodaq.ports import Ended, Granted, Heard, LockTold, RemoteBroker, Stopped, Written, announce_ports
 from duodaq.telemetry import get_logger, told, work_for
 from duodaq.workers._across import NeighbourLine, bound
 from duodaq.workers._log_line import LogLine
@@ -40,10 +41,7 @@ from duodaq.workers._messages import (
     Ask,
     Cancel,
     Credit,
-    Ended,
     Figures,
-    Granted,
-    Heard,
     Known,
     Made,
     Make,
@@ -52,10 +50,8 @@ from duodaq.workers._messages import (
     Order,
     Probe,
     Snapshot,
-    Stopped,
     Stops,
     Taken,
-    Written,
     decode_from_manager,
     encode,
     error_of,
@@ -68,7 +64,6 @@ from duodaq.workers._outbox import Outbox
 from duodaq.workers._page import PagedNumbers, PagedSequences, SharedPage
 from duodaq.workers._parts import RuntimeParts
 from duodaq.workers._plan import WorkerPlan
-from duodaq.workers._remote_ports import RemoteBroker
 from duodaq.workers._title import show_as
 
 TELL_EVERY_S = 0.02
@@ -143,7 +138,7 @@ class _Worker:
             case Order() | Ask():
                 self._tasks[message.number] = task = asyncio.create_task(self._serve(ready, message))
                 task.add_done_callback(lambda _, number=message.number: self._tasks.pop(number, None))
-            case Ended() | Granted() | Written() | Heard():
+            case Ended() | Granted() | Written() | Heard() | LockTold():
                 ready.broker.lines.heard(message)
             case Probe():
                 self._pipe.send(Alive(message.number))
@@ -211,7 +206,8 @@ class _Ready:
         if plan.memory_bytes is not None and sys.platform == "linux":
             limit_memory(plan.memory_bytes)
         self.page = page
-        self.broker = RemoteBroker(send, plan.ports, find_codec, plan.epochs, latched=plan.latched)
+        self.broker = RemoteBroker(send, plan.ports, find_codec, plan.epochs, latched=plan.latched, pack=result_parcel)
+        announce_ports(plan.lab, self.broker)
         self.mirror = ParameterMirror(send, plan.entries)
         self.neighbours = NeighbourLine(send)
         self.outbox = Outbox(plan.runtime, send, descriptors)
