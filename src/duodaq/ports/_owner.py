@@ -159,7 +159,7 @@ class PortOwner:
             return
         ticket.epoch = self.epoch if epoch is None else epoch
         try:
-            self.queue.ask(ticket)
+            self.desk.ask(ticket)
         except PortBusyError as error:
             ticket.settle(error.about(port=self.name))
             return
