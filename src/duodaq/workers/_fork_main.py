@@ -59,6 +59,7 @@ PRELOAD = (
     "duodaq.v4.instruments",
     "duodaq.drivers",
     "duodaq.workers._worker_main",
+    "duodaq.workers._rehearsal",
 )
 """What every worker needs."""
 
