@@ -93,17 +93,17 @@ def _settle(order: Order, output: Sequence[int]) -> None:
         with contextlib.suppress(OSError):  # what needs a file from there will name it
             os.chdir(order.cwd)
     sys.path[:] = [os.fsdecode(place) for place in order.path]
-    _reseed()
+    reseed()
     show_as("spare")
     gc.enable()
 
 
-def _reseed() -> None:
+def reseed() -> None:
     """Give numpy's global generator a state of its own; the standard library reseeds its own at every fork."""
     if "numpy.random" in sys.modules:
         import numpy as np
 
-        np.random.seed(np.frombuffer(os.urandom(32), np.uint32))  # without an argument it takes 20 times as long
+        np.random.seed(int.from_bytes(os.urandom(4)))  # without an argument it takes 20 times as long
 
 
 def _preload(order: Order, link: socket.socket) -> None:

@@ -9,6 +9,9 @@ Rules for whoever edits this:
 
 * Nothing is opened, and nothing is left, no thread, task, handler or descriptor; but for the keeper of the lifeline.
 * What is said is made in the fork server, once. The pages that saying it takes are none of a worker's.
+
+The fork server itself goes through the first steps of every worker some times (`births`), so that the code that has
+adapted and the caches that have filled lie in memory that all share: a bare spare then has 0.5 MB less of its own.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from duodaq import clock
 from duodaq.model import GetParameter, InstrumentDefinition, RuntimeName
 from duodaq.v4.instruments import InstrumentActor, Parameter
 from duodaq.workers._by_value import dumps
+from duodaq.workers._fork_child import reseed
 from duodaq.workers._log_line import ROOT
 from duodaq.workers._memory_limit import private_bytes
 from duodaq.workers._messages import VERSION, Ask, Make, Order, encode, parcel
@@ -77,6 +81,21 @@ def _script(runtime: RuntimeName) -> tuple[bytes, ...]:
 _SAID: dict[RuntimeName, tuple[bytes, ...]] = {"v2": _script("v2"), "v4": _script("v4")}
 
 
+def births(count: int = 10) -> None:
+    """In the fork server: begin so many workers as a bare one begins, until it waits, and end them."""
+    for _ in range(count):
+        reseed()
+        manager, link = socket.socketpair()
+        descriptors = socket.socket(socket.AF_UNIX)
+        loop = asyncio.new_event_loop()  # uvloop's would leave a pipe open, in every child
+        try:
+            loop.run_until_complete(_Rehearsing(link, descriptors).begin())
+        finally:
+            loop.close()
+            for end in (manager, link, descriptors):
+                end.close()
+
+
 def v2(rest: Callable[[], None]) -> None:
     """Rehearse the part of a V2 worker."""
     rehearse("v2", rest)
@@ -114,6 +133,14 @@ class _Rehearsing(Worker):
         await super()._serve(ready, ask)
         self.served += 1
         self.serves.set()
+
+    async def begin(self) -> None:
+        """Run as far as a spare does."""
+        running = asyncio.ensure_future(self.run())
+        await clock.pause(0)
+        self._over.set()
+        await running
+        self.close()
 
     async def has_served(self, count: int) -> None:
         """Wait until it has answered so many requests."""
