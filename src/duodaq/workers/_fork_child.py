@@ -43,7 +43,8 @@ def become_worker(order: Order, link: socket.socket, fds: socket.socket, output:
     """
     code = 1
     try:
-        _settle(order, output)
+        settle(order, output)
+        show_as("spare")
         _preload(order, link)
         module, _, function = order.entry.partition(":")
         getattr(importlib.import_module(module), function)(link, fds)
@@ -75,7 +76,8 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _settle(order: Order, output: Sequence[int]) -> None:
+def settle(order: Order, output: Sequence[int]) -> None:
+    """Have the surroundings that the order names, and nothing of the fork server's."""
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     adopt_orphans()
@@ -95,12 +97,11 @@ def _settle(order: Order, output: Sequence[int]) -> None:
         with contextlib.suppress(OSError):  # what needs a file from there will name it
             os.chdir(order.cwd)
     sys.path[:] = [os.fsdecode(place) for place in order.path]
-    reseed()
-    show_as("spare")
+    _reseed()
     gc.enable()
 
 
-def reseed() -> None:
+def _reseed() -> None:
     """Give numpy's global generator a state of its own; the standard library reseeds its own at every fork."""
     if "numpy.random" in sys.modules:
         import numpy as np

@@ -23,19 +23,22 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from duodaq import clock
 from duodaq.model import GetParameter, InstrumentDefinition, RuntimeName
 from duodaq.v4.instruments import InstrumentActor, Parameter
 from duodaq.workers._by_value import dumps
-from duodaq.workers._fork_child import reseed
+from duodaq.workers._fork_child import settle
+from duodaq.workers._fork_order import order_for_here
 from duodaq.workers._log_line import ROOT
 from duodaq.workers._memory_limit import private_bytes
 from duodaq.workers._messages import VERSION, Ask, Make, Order, encode, parcel
 from duodaq.workers._page import SharedPage
 from duodaq.workers._parts import Factories
 from duodaq.workers._plan import WorkerPlan
+from duodaq.workers._title import write_over_command_line
 from duodaq.workers._worker_main import Ready, Worker, keeper, new_loop
 
 READS = 3
@@ -83,8 +86,11 @@ _SAID: dict[RuntimeName, tuple[bytes, ...]] = {"v2": _script("v2"), "v4": _scrip
 
 def births(count: int = 10) -> None:
     """In the fork server: begin so many workers as a bare one begins, until it waits, and end them."""
+    order = order_for_here("")
+    shown = Path("/proc/self/cmdline").read_bytes()
     for _ in range(count):
-        reseed()
+        settle(order, ())
+        write_over_command_line(shown)
         manager, link = socket.socketpair()
         descriptors = socket.socket(socket.AF_UNIX)
         loop = asyncio.new_event_loop()  # uvloop's would leave a pipe open, in every child
@@ -94,6 +100,7 @@ def births(count: int = 10) -> None:
             loop.close()
             for end in (manager, link, descriptors):
                 end.close()
+    gc.disable()  # as a fork server has it
 
 
 def v2(rest: Callable[[], None]) -> None:
