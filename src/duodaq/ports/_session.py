@@ -316,7 +316,9 @@ class BlockingSession:
     @property
     def in_waiting(self) -> int:
         """How many bytes can be read without waiting."""
-        return len(self._buffer)
+        with self._news:
+            self._owner.await_news(self._news, 0.0)  # what has come to this process may not have been looked at yet
+            return len(self._buffer)
 
     def read(self, size: int = 1, timeout_s: float | None = None) -> bytes:
         """`size` bytes; fewer if the reply is shorter, or if `timeout_s` passed in the middle of it.
