@@ -252,6 +252,8 @@ def _(r: Any, _b: Bench) -> Any:
 
 @case("read_stb")
 def _(r: Any, _b: Bench) -> Any:
+    r.write("*CLS")
+    r.write("NO:SUCH:THING")
     return r.read_stb()
 
 

@@ -26,12 +26,16 @@ from duodaq.model import (
     ChannelInfo,
     ComponentReport,
     Execute,
+    GetParameter,
     InstrumentState,
     InstrumentStatus,
     Outcome,
     ParameterEntry,
+    ReadChannel,
     RuntimeStatus,
     Scalar,
+    SetParameter,
+    Stop,
 )
 from duodaq.ports import LockOutcome, LockVerdict, Terminated
 from duodaq.ports import _sentences as said
@@ -44,6 +48,8 @@ SEAT = said.SeatFacts(3, 0.2, None, True, False)
 FROM_MANAGER = [
     m.Make(1, b"plan"),
     m.Ask(2**62, "command", "body", "trace"),
+    m.Order(2**62, "stage", Execute("move", (1.5, "x", None)), 2.0, "trace"),
+    m.Order(1, "stage", SetParameter("level", b"\x00")),
     m.Cancel(1),
     m.Probe(1),
     said.Granted(1),
@@ -57,6 +63,7 @@ FROM_MANAGER = [
     said.LockTold(1, None, ERROR),
     m.Known(ENTRY),
     m.Taken(5),
+    m.Taken(5, [1, 2]),
     m.Credit([1, 2]),
     m.NeighbourAnswer(1, 2.5, None, None),
 ]
@@ -129,6 +136,21 @@ def test_a_value_comes_out_of_its_parcel_as_it_went_in(value: Any) -> None:
     told = m.unpack_trusted(m.decode_from_manager(m.encode(m.Ask(1, "command", m.parcel(value)))).body)
     assert type(told) is type(value)
     assert told == value
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_a_command_that_is_ordered_arrives_as_it_was_given(value: Any) -> None:
+    for command in (SetParameter("level", value), Execute("move", (1, value)), Execute("move", (value,), {"a": value})):
+        if m.may_be_ordered(command):
+            came = m.decode_from_manager(m.encode(m.Order(1, "stage", command))).command
+            assert repr(came) == repr(command)  # says more than equality: 1 is no True, a tuple no list
+
+
+def test_most_commands_are_ordered() -> None:
+    ordered = [Execute("move", (1.5, -3, True, None, "µm", b"\xff")), SetParameter("level", 2), GetParameter("level")]
+    assert all(map(m.may_be_ordered, [*ordered, ReadChannel("voltage")]))
+    kinds = [Execute("move", kwargs={"to": 1}), Execute("move", ((1, 2),)), SetParameter("level", 2**63), Stop()]
+    assert not any(map(m.may_be_ordered, kinds))
 
 
 @pytest.mark.parametrize(

@@ -20,20 +20,21 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 from duodaq import clock
-from duodaq.errors import ConfigError, LifecycleError, PortTimeoutError
-from duodaq.model import ComponentReport, Outcome, PortDefinition
+from duodaq.errors import ConfigError, LifecycleError, PortError, PortTimeoutError
+from duodaq.model import ComponentReport, Outcome, PortDefinition, WireRecord
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._here import announce_ports, withdraw_ports
 from duodaq.ports._make import make_transport
 from duodaq.ports._owner import PortOwner
-from duodaq.ports._port import LEASE_WAIT_S, Lease, Port
+from duodaq.ports._port import LEASE_WAIT_S, Lease, Port, on_owner_loop
 from duodaq.ports._queue import Lane, Ticket
 from duodaq.ports._session import BlockingSession
 from duodaq.ports._status import PortState, PortStatus
 from duodaq.ports._stop import Latch
 from duodaq.ports._transport import Transport
-from duodaq.ports._wirelog import WireLog, WireRecord
+from duodaq.ports._virtual import VirtualPort
+from duodaq.ports._wirelog import WireLog
 from duodaq.telemetry import current_trace_id, get_logger
 
 _T = TypeVar("_T")
@@ -53,6 +54,7 @@ class Broker:
         self.lab = lab
         self._wire_log_size = wire_log_size
         self._owners: dict[str, PortOwner] = {}
+        self._virtual: dict[str, VirtualPort] = {}
         self._latch = Latch()
         self._listeners: tuple[Callable[[str, int], None], ...] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -86,22 +88,53 @@ class Broker:
         line = transport if transport is not None else make_transport(definition)
         owner = PortOwner(definition, codec, line, self._latch, WireLog(self._wire_log_size), self._tell_stop)
         owner.line_changed = self._line_changed
+        if definition.virtual is not None:
+            self._virtual[definition.name] = VirtualPort(owner, definition.virtual)
         self._owners[definition.name] = owner
         return Port(owner)
 
     async def open(self, name: str, timeout_s: float = 5.0) -> None:
-        """Open a port. An open port stays as it is.
+        """Open a port, and its virtual one if it has one. An open port stays as it is.
 
         Raises:
             PortOpenError, PortBusyError: It cannot be opened; nothing is held.
         """
-        await self._at_home(lambda: self._owner(name).open(timeout_s))
+        await self._at_home(lambda: self._open(name, timeout_s))
+
+    async def _open(self, name: str, timeout_s: float) -> None:
+        await self._owner(name).open(timeout_s)
+        try:
+            if name in self._virtual:
+                self._virtual[name].open()
+        except PortError:
+            await self._owner(name).aclose(0.5)
+            raise
 
     async def remove(self, name: str, timeout_s: float = 1.0) -> ComponentReport:
         """Close a port and forget it."""
         report = await self._at_home(lambda: self._close(self._owner(name), timeout_s))
         del self._owners[name]
+        self._virtual.pop(name, None)
         return report
+
+    def virtual(self, name: str) -> VirtualPort:
+        """The virtual port of that port.
+
+        Raises:
+            ConfigError: It has none.
+        """
+        if name not in self._virtual:
+            raise ConfigError(f"port '{name}' has no virtual port", remedy="Give it one: virtual = { tcp = 5030 }")
+        return self._virtual[name]
+
+    async def close_virtual(self) -> None:
+        """Hang up on all programs outside, and let none in: before the safe state, so that none undoes it."""
+        if self._loop is not None:
+            await self._at_home(self._hang_up)
+
+    async def _hang_up(self) -> None:
+        for virtual in self._virtual.values():
+            virtual.close()
 
     async def aclose(self, timeout_s: float = 2.0) -> tuple[ComponentReport, ...]:
         """Close every port, all within `timeout_s`. Idempotent; a port that does not close is reported, not raised."""
@@ -116,6 +149,8 @@ class Broker:
 
     async def _close(self, owner: PortOwner, timeout_s: float) -> ComponentReport:
         begun_s, outcome, why = clock.monotonic_s(), Outcome.CLEAN, ""
+        if owner.name in self._virtual:
+            self._virtual[owner.name].close()
         held = owner.queue.held
         if held is not None:
             outcome, why = Outcome.FORCED, f"held by {held.holder}"
@@ -190,6 +225,8 @@ class Broker:
         return unsubscribe
 
     def _tell_stop(self, port: str, epoch: int) -> None:
+        if port in self._virtual:
+            on_owner_loop(self._owner(port), self._virtual[port].sweep, epoch - 1)
         for listener in self._listeners:
             listener(port, epoch)
 

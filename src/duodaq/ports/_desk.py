@@ -110,6 +110,15 @@ class LeaseDesk:
         if self.queue.held is not None or len(self.queue):
             self._watch = self._loop.call_later(_WATCH_S, self._look_after_owners)
 
+    def fail(self, tickets: list[Ticket], error: Exception) -> None:
+        """End `tickets`, which held or waited, by `error`."""
+        for ticket in tickets:
+            waiting = ticket.granted_s is None
+            self.stop_clocks(ticket)
+            ticket.void = error
+            if waiting:
+                ticket.settle(error)
+
     def close(self) -> None:
         if self._watch is not None:
             self._watch.cancel()

@@ -5,8 +5,8 @@ The rules that whoever edits this file must keep:
 1.  Everything here runs on the broker's loop and nothing here awaits, except the two tasks that the owner itself owns:
     the mender and the reconnector. Callers on other loops or threads come in through `call_soon_threadsafe`.
 2.  At most one exchange is in hand. An exchange ends once, through `_finish`, whatever ends it.
-3.  What is heard belongs to the exchange in hand, else to the mender, else to the sink of a holder without codec, else
-    to nobody: then it is logged, counted and thrown away, and the line counts as dirty.
+3.  What is heard belongs to the exchange in hand, else to one set aside (`Deferred`), else to the mender, else to the
+    sink of a holder without codec, else to nobody: then it is logged, counted, thrown away, and the line is dirty.
 4.  An exchange that did not end with its whole reply leaves the line broken. No lease is granted and no exchange begun
     until the mender has made questions and answers match again; so a late reply never answers somebody else's question.
 5.  Bytes that stop go first. A break-in is written at once: the exchange in hand ends unknown, and the line is broken.
@@ -43,6 +43,7 @@ from duodaq.model import PortDefinition
 from duodaq.ports._books import PortBooks
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._copies import DestructiveCopies
+from duodaq.ports._deferred import Deferred
 from duodaq.ports._desk import LeaseDesk
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._framing import Idle
@@ -88,6 +89,7 @@ class PortOwner(Seating):
         self.queue = self.desk.queue
         self.books = PortBooks(self.name, log)
         self.copies = DestructiveCopies()
+        self._deferred = Deferred(self.name, codec, self.books, self.loop)
         self._hand: Exchange | None = None
         self._next: deque[Exchange] = deque()
         self._urgent: deque[Exchange] = deque()
@@ -127,6 +129,7 @@ class PortOwner(Seating):
         """The transport is open and its far end is the right one."""
         self.state = PortState.OPEN
         self._broken, self._stray_at_s, self._silent = None, None, False
+        self.books.opened()
         self.line_changed(self.name, self.transport.descriptor)
         owed, self._owed_stop = self._owed_stop, None
         if owed is not None and self._latch.closed:
@@ -226,6 +229,8 @@ class PortOwner(Seating):
             self._finish(exchange, error=self._cut("cancelled in the middle of it"), broken=True)
         elif exchange in self._next:
             self._next.remove(exchange)
+        elif self._deferred.drop(exchange):
+            return
         if exchange.ticket.once:
             self.end(exchange.ticket)
 
@@ -251,8 +256,8 @@ class PortOwner(Seating):
         exchange.timer = self.loop.call_later(exchange.timeout_s, self._timed_out, exchange)
         self._write_on(exchange)
 
-    def _end_unsent(self, exchange: Exchange, refusal: Exception) -> None:
-        exchange.done(b"", refusal)
+    def _end_unsent(self, exchange: Exchange, refusal: Exception | None, reply: bytes = b"") -> None:
+        exchange.done(reply, refusal)
         if exchange.ticket.once:
             self._end_if_idle(exchange.ticket)
 
@@ -281,6 +286,16 @@ class PortOwner(Seating):
             exchange.on_written(clock.utc_ns())
         if exchange.framing is None:
             self._finish(exchange)
+        elif self._deferred.is_for(exchange):
+            self._set_aside(exchange)
+
+    def _set_aside(self, exchange: Exchange) -> None:
+        """Free the port; the reply comes later, between other people's."""
+        self._hand = None
+        self._deferred.keep(exchange)
+        if exchange.ticket.once:
+            self._end_if_idle(exchange.ticket)
+        self._pump()
 
     def _timed_out(self, exchange: Exchange) -> None:
         exchange.timer = None
@@ -294,25 +309,14 @@ class PortOwner(Seating):
         error = PortTimeoutError(f"{what} within {exchange.timeout_s:g} s", port=self.name)
         self._finish(exchange, error=error, broken=True)
 
-    def _remember(self, exchange: Exchange, reply: bytes) -> None:
-        """Keep a reply that tells who answers, or one that nobody can read again."""
-        if exchange.request == self._identity_query:
-            self.identity_reply = reply
-        elif exchange.destructive:
-            self.copies.keep(exchange.request, exchange.ticket.holder, reply)
-
     def _copied(self, exchange: Exchange) -> bool:
         """Answer a destructive query with what another holder has read already; whether there was such a reply."""
         exchange.destructive = self.codec is not None and self.codec.destructive(exchange.request)
-        if not exchange.destructive:
-            return False
-        reply = self.copies.take(exchange.request, exchange.ticket.holder)
+        reply = self.copies.take(exchange.request, exchange.ticket.holder) if exchange.destructive else None
         if reply is None:
             return False
         self.books.copies += 1
-        exchange.done(reply, None)
-        if exchange.ticket.once:
-            self._end_if_idle(exchange.ticket)
+        self._end_unsent(exchange, None, reply)
         return True
 
     def _take_back(self, exchange: Exchange) -> None:
@@ -327,15 +331,15 @@ class PortOwner(Seating):
         if exchange is not self._hand:
             return
         self._hand = None
-        if exchange.timer is not None:
-            exchange.timer.cancel()
-            exchange.timer = None
+        exchange.stop_clock()
         if exchange.sent < len(exchange.request):
             self.transport.when_writable(None)
         if error is not None:
-            self.books.failed(error)
-        elif self.codec is not None and reply:
-            self._remember(exchange, reply)
+            self.books.failed(error, exchange)
+        elif reply and exchange.request == self._identity_query:
+            self.identity_reply = reply
+        elif reply and exchange.destructive:  # nobody can read it again
+            self.copies.keep(exchange.request, exchange.ticket.holder, reply)
         if broken:
             self._broken = exchange
         exchange.done(reply, error)
@@ -357,6 +361,9 @@ class PortOwner(Seating):
     def data_received(self, data: bytes) -> None:
         exchange = self._hand
         self._silent = False
+        data = self._deferred.sift(data, exchange)
+        if not data:
+            return
         if self._mender is not None:
             self.books.heard_between(data, "")
             self._mender.feed(data)
@@ -380,8 +387,7 @@ class PortOwner(Seating):
                 self._stray(framing.rest)
             self._finish(exchange, reply)
         elif isinstance(framing, Idle):
-            if exchange.timer is not None:
-                exchange.timer.cancel()
+            exchange.stop_clock()
             exchange.timer = self.loop.call_later(framing.idle_ms / 1000, self._timed_out, exchange)
 
     def _heard_between(self, data: bytes) -> None:
@@ -402,8 +408,9 @@ class PortOwner(Seating):
         if self.state in (PortState.CLOSED, PortState.LOST):
             return
         self.state = PortState.LOST
+        self.end_moving()  # who comes back may be another state of the device: nothing begun before may move it
         self.line_changed(self.name, None)
-        self.books.last_error = f"the line was lost{f': {cause}' if cause else ''}"
+        self.books.lost(cause)
         _log.warning("port lost", port=self.name, cause=str(cause or "closed at the far end"))
         self._mender = None
         if self._mending is not None:
@@ -420,18 +427,13 @@ class PortOwner(Seating):
         tickets = self.queue.clear()
         self.locks.lost(error)
         if hand is not None:
-            if hand.timer is not None:
-                hand.timer.cancel()
-            self.books.failed(error)
+            hand.stop_clock()
+            self.books.failed(error, hand)
             hand.done(b"", error)
         for exchange in in_line:
             exchange.done(b"", error)
-        for ticket in tickets:
-            waiting = ticket.granted_s is None
-            self.desk.stop_clocks(ticket)
-            ticket.void = error
-            if waiting:
-                ticket.settle(error)
+        self._deferred.fail(error)
+        self.desk.fail(tickets, error)
 
     def _not_open(self) -> Exception:
         if self.state is PortState.LOST:
@@ -515,6 +517,7 @@ class PortOwner(Seating):
     def _mend(self) -> None:
         broken, self._broken, self._stray_at_s = self._broken, None, None
         self.state = PortState.RESYNC
+        self.books.mending()
         self._mender = Mender(self._send_mending, self.codec, broken, self.quiet_s)
         self._mending = self.loop.create_task(self._run_mender(self._mender), name=f"resync {self.name}")
 
@@ -528,8 +531,7 @@ class PortOwner(Seating):
             if self._mender is mender:
                 self._mender = None
             self._mending = None
-            self.books.resyncs += 1
-            self.books.late += mender.late
+            self.books.mended(mender.late)
         if self.state is not PortState.RESYNC:
             return
         if mended:

@@ -20,7 +20,18 @@ import numpy as np
 
 from duodaq.errors import DataError, DuodaqError
 from duodaq.link import BlobRef, Message, error_from_wire, error_to_wire
-from duodaq.model import ChannelInfo, InstrumentStatus, ParameterEntry, RuntimeStatus, Scalar
+from duodaq.model import (
+    ChannelInfo,
+    Command,
+    Execute,
+    GetParameter,
+    InstrumentStatus,
+    ParameterEntry,
+    ReadChannel,
+    RuntimeStatus,
+    Scalar,
+    SetParameter,
+)
 from duodaq.ports import OfUser, Stopped, ToUser
 from duodaq.workers._by_value import dumps
 
@@ -68,6 +79,16 @@ class Ask(Message, frozen=True, tag="a"):
     trace_id: str | None = None
 
 
+class Order(Message, frozen=True, tag="o"):
+    """As an Ask for a command, in which there is nothing but plain values: a pickle costs more than all the rest."""
+
+    number: int
+    instrument: str
+    command: Command
+    deadline_s: float | None = None
+    trace_id: str | None = None
+
+
 class Cancel(Message, frozen=True, tag="c"):
     """Nobody waits for that answer any more."""
 
@@ -94,9 +115,10 @@ class Known(Message, frozen=True, tag="k"):
 
 
 class Taken(Message, frozen=True, tag="t"):
-    """So many items of the outbox have been published, since the beginning."""
+    """So many items of the outbox have been published, since the beginning; these blobs nobody looks at any more."""
 
     count: int
+    credits: list[int] = msgspec.field(default_factory=list[int])
 
 
 class Credit(Message, frozen=True, tag="r"):
@@ -213,7 +235,7 @@ class Log(Message, frozen=True, tag="l"):
 
 
 FromManager: TypeAlias = (
-    Make | Ask | Cancel | Probe | ToUser | Stops | Stopped | Known | Taken | Credit | NeighbourAnswer
+    Make | Order | Ask | Cancel | Probe | ToUser | Stops | Stopped | Known | Taken | Credit | NeighbourAnswer
 )
 FromWorker: TypeAlias = (
     Made | Answer | Alive | Snapshot | Figures | OfUser | Put | Stale | Rows | Item | Batch | Ring | Log | NeighbourAsk
@@ -229,7 +251,7 @@ def parcel(value: Any, look: Callable[[Any], None] | None = None) -> Parcel:
     Raises:
         DataError: It cannot be pickled.
     """
-    if type(value) in _PLAIN or (type(value) is int and -(2**63) <= value < 2**63) or _is_text(value):
+    if _is_bare(value):
         return value
     try:
         return msgspec.msgpack.Ext(_PICKLED, dumps(value, look))
@@ -237,6 +259,31 @@ def parcel(value: Any, look: Callable[[Any], None] | None = None) -> Parcel:
         raise
     except Exception as error:
         raise DataError(f"{type(value).__name__} does not travel to or from a worker: {error}") from error
+
+
+def _is_bare(value: Any) -> bool:
+    kind = cast("type[Any]", type(value))
+    return kind in _PLAIN or (kind is int and -(2**63) <= value < 2**63) or _is_text(value)
+
+
+def may_be_ordered(command: Command) -> bool:
+    """Whether a command comes out of an Order as what it was: the kinds that are called often, with plain values."""
+    match command:
+        case Execute():
+            return (
+                not command.kwargs
+                and type(command.args) is tuple
+                and _is_text(command.name)
+                and all(map(_is_bare, command.args))
+            )
+        case SetParameter():
+            return _is_text(command.name) and _is_bare(command.value)
+        case GetParameter():
+            return _is_text(command.name)
+        case ReadChannel():
+            return _is_text(command.channel)
+        case _:
+            return False
 
 
 def result_parcel(value: Any) -> Parcel:
