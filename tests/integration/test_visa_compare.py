@@ -25,7 +25,8 @@ from pyvisa.constants import BufferOperation, EventMechanism, EventType, Resourc
 
 pytestmark = pytest.mark.serial
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "visa.md"
-IDN = "HEWLETT-PACKARD,34401A,0,11-5-2"
+IDN = "who it is"
+"""Stands in what is compared for the meter's own answer."""
 
 
 class Bench:
@@ -34,8 +35,10 @@ class Bench:
     def __init__(self, kind: str) -> None:
         tcp = kind == "SOCKET"
         self.kind = kind
-        self.meters = [sim.launch("scpi-dmm", model="34401A", tcp=tcp, seed=5) for _ in range(2)]  # it has one line
-        address, other = (meter.address for meter in self.meters)
+        self.meters = [sim.launch("scpi-dmm", model="34465A" if tcp else "34401A", tcp=tcp, seed=5)]
+        if not tcp:  # a serial line has one client: the same simulator once more
+            self.meters.append(sim.launch("scpi-dmm", model="34401A", seed=5))
+        address, other = self.meters[0].address, self.meters[-1].address
         self.lab = VisaLab("outside")
         where: dict[str, Any] = {"tcp": address} if tcp else {"serial": {"path": address, "baud": 9600}}
         self.lab.add(PortDefinition("dmm", codec="scpi", options={"quiet_s": 0.02}, **where), drivers.codec("scpi"))
@@ -46,6 +49,7 @@ class Bench:
         self.managers = {"duodaq": pyvisa.ResourceManager(self.lab.address), "py": pyvisa.ResourceManager("@py")}
         self.names = {"duodaq": here, "py": there}
         self.managers["duodaq"].list_resources()
+        self.identity = self.lab.exchange(b"*IDN?\n", port="dmm").decode().strip()
 
     def fault(self, **fields: Any) -> None:
         for meter in self.meters:
@@ -57,7 +61,7 @@ class Bench:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return _plain(outcome_of(lambda: case(resource, self)))
+                return _plain(outcome_of(lambda: case(resource, self)), self.identity)
         finally:
             self.fault()
             resource.close()
@@ -80,9 +84,11 @@ def outcome_of(work: Callable[[], Any]) -> Any:
         return type(error).__name__
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, identity: str) -> Any:
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(one, identity) for one in value]
+    if isinstance(value, str):
+        return value.replace(identity, IDN)
     if isinstance(value, bytearray):
         return bytes(value)
     return value.name if isinstance(value, StatusCode) else value
