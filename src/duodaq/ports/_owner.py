@@ -160,7 +160,7 @@ class PortOwner(Seating):
             return
         ticket.epoch = self.epoch if epoch is None else epoch
         try:
-            self.queue.ask(ticket)
+            self.desk.ask(ticket)
         except PortBusyError as error:
             ticket.settle(error.about(port=self.name))
             return

@@ -118,7 +118,7 @@ class Taken(Message, frozen=True, tag="t"):
     """So many items of the outbox have been published, since the beginning; these blobs nobody looks at any more."""
 
     count: int
-    credits: list[int] = msgspec.field(default_factory=list[int])
+    credits: list[int] = []  # noqa: RUF012 - msgspec gives each an empty list of its own
 
 
 class Credit(Message, frozen=True, tag="r"):
