@@ -21,7 +21,7 @@ from duodaq.testing._visa_lab import VisaLab
 pyvisa = pytest.importorskip("pyvisa")
 pytest.importorskip("pyvisa_py")
 from pyvisa import constants  # noqa: E402 - it is an extra
-from pyvisa.constants import BufferOperation, EventMechanism, EventType, ResourceAttribute, StatusCode  # noqa: E402
+from pyvisa.constants import BufferOperation, EventMechanism, EventType, ResourceAttribute, StatusCode  # noqa: E402 - it is an extra
 
 pytestmark = pytest.mark.serial
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "visa.md"

@@ -127,9 +127,8 @@ exec(script)
 for turn in range(30):
     assert dmm.id.startswith("HEWLETT-PACKARD"), turn
     assert abs(dmm.reading) < 10
-    dmm.sample_count = turn + 1
-    assert dmm.sample_count == turn + 1
-    dmm.sample_count = 1
+    dmm.displayed_text = f"TURN {turn}"
+    assert dmm.displayed_text == f"TURN {turn}"
 print("all of them")
 """
 

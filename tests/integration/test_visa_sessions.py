@@ -19,7 +19,7 @@ from duodaq.testing._visa_lab import BlockCodec, VisaLab
 
 pyvisa = pytest.importorskip("pyvisa")
 from pyvisa import constants  # noqa: E402 - it is an extra
-from pyvisa.constants import ResourceAttribute, StatusCode  # noqa: E402
+from pyvisa.constants import ResourceAttribute, StatusCode  # noqa: E402 - it is an extra
 
 PAYLOAD = b"one\ntwo;#3,\x00\xff"
 
