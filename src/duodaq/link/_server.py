@@ -161,6 +161,7 @@ class LinkServer:
             client.connection.send("refused", error_to_wire(refusal))
             client.connection.close()
             return
+        client.connection.send("talking", topic)
         client.talk = maker(client.say)
 
     def _begin(self, client: _Client, number: int, op: str, params: dict[str, Any], trace_id: str | None) -> None:

@@ -60,8 +60,7 @@ class BlockingTalk:
         try:
             self._end.connect(str(path))
             self._end.setblocking(False)
-            self._write(encode(("hello", version)))
-            self._write(encode(("talk", topic)))
+            self._write(encode(("hello", version)) + encode(("talk", topic)))
             self._await_welcome(path)
         except OSError as error:
             self._end.close()
@@ -158,7 +157,7 @@ class BlockingTalk:
         kind, *rest = message
         if kind == "said":
             self._heard(rest[0])
-        elif kind == "hello":
+        elif kind == "talking":
             self._welcome = True
         elif kind == "refused":
             raise error_from_wire(rest[0])

@@ -19,10 +19,11 @@ from duodaq.ports._port_desk import PortDesk
 from duodaq.ports._programs import command_of, has_open, programs_holding
 from duodaq.ports._queue import Lane, LeaseQueue, Ticket
 from duodaq.ports._remote import RemoteBroker
+from duodaq.ports._reply_buffer import ReadEnd
 from duodaq.ports._seat import LineOwner, PortSource, Seat
 from duodaq.ports._sentences import Ended, Granted, Heard, LockTold, OfUser, Stopped, ToUser, Written
 from duodaq.ports._serial import SerialTransport
-from duodaq.ports._session import BlockingSession, ReadEnd
+from duodaq.ports._session import BlockingSession
 from duodaq.ports._status import PortState, PortStatus
 from duodaq.ports._tcp import TcpTransport
 from duodaq.ports._told_codec import StatusCodec, status_query_of

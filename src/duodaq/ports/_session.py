@@ -18,10 +18,8 @@ The rules that whoever edits this file must keep:
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from enum import StrEnum
 
 from duodaq.clock import Deadline
 from duodaq.errors import LifecycleError, PortTimeoutError, StoppedError, UnsafeStateError
@@ -31,6 +29,7 @@ from duodaq.ports._exchange import Exchange
 from duodaq.ports._framing import Framing
 from duodaq.ports._port import LEASE_WAIT_S, on_owner_loop, running_loop
 from duodaq.ports._queue import Lane, Ticket
+from duodaq.ports._reply_buffer import ReadEnd, ReplyBuffer
 from duodaq.ports._seat import LineOwner, Seat
 from duodaq.ports._session_lock import SessionLock
 from duodaq.ports._told_codec import AsTold
@@ -38,14 +37,6 @@ from duodaq.telemetry import current_trace_id
 
 _GRACE_S = 5.0
 _UNTERMINATED_LIMIT = 65536
-
-
-class ReadEnd(StrEnum):
-    """Why a read of a message ended: the message did, its terminating character came, or so much was asked for."""
-
-    MESSAGE = "message"
-    TERMINATOR = "terminator"
-    COUNT = "count"
 
 
 class _Job:
@@ -99,7 +90,7 @@ class BlockingSession:
         self.wait_s = LEASE_WAIT_S
         self._owner = owner
         self._news = threading.Condition()
-        self._buffer = bytearray()
+        self._buffer = ReplyBuffer()
         self._unterminated = b""
         self._pending: _Job | None = None
         self._call: _Call | None = None
@@ -108,8 +99,6 @@ class BlockingSession:
         self._impatient = impatient
         seat = self._raw_seat or Seat(alone=True, impatient=impatient)
         self.lock = SessionLock(owner, holder, seat, self._news, self._check)
-        self._came = self._taken = 0
-        self._ends: deque[int] = deque()
         self._behind = False
         self._ended: Exception | None = None
 
@@ -276,8 +265,8 @@ class BlockingSession:
                 elif job.aside:
                     job.reply = reply
                 elif reply:
-                    self._take_in(reply)
-                    self._ends.append(self._came)
+                    self._buffer.take_in(reply)
+                    self._buffer.end_message()
                 self._news.notify_all()
 
         return done
@@ -296,27 +285,17 @@ class BlockingSession:
 
     def _hear(self, data: bytes) -> None:
         with self._news:
-            self._take_in(data)
+            self._buffer.take_in(data)
             self._news.notify_all()
-
-    def _take_in(self, data: bytes) -> None:
-        self._buffer += data
-        self._came += len(data)
-
-    def _take_out(self, count: int) -> bytes:
-        data = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        self._taken += len(data)
-        while self._ends and self._ends[0] <= self._taken:
-            self._ends.popleft()
-        return data
 
     # --- reading
 
     @property
     def in_waiting(self) -> int:
         """How many bytes can be read without waiting."""
-        return len(self._buffer)
+        with self._news:
+            self._owner.await_news(self._news, 0.0)  # what has come to this process may not have been looked at yet
+            return len(self._buffer)
 
     def read(self, size: int = 1, timeout_s: float | None = None) -> bytes:
         """`size` bytes; fewer if the reply is shorter, or if `timeout_s` passed in the middle of it.
@@ -344,8 +323,8 @@ class BlockingSession:
         try:
             with self._news:
                 self._await_bytes(enough, deadline)
-                taken = enough(self._buffer) or min(len(self._buffer), most or len(self._buffer))
-                data = self._take_out(taken)
+                taken = enough(self._buffer.held) or min(len(self._buffer), most or len(self._buffer))
+                data = self._buffer.take_out(taken)
         finally:
             self._mark_reading(False)
         if data:
@@ -374,25 +353,16 @@ class BlockingSession:
         self._mark_reading(True)
         try:
             with self._news:
-                self._await_message(lambda: self._message_end(size, terminator, ends)[0], deadline, ends)
-                taken, why = self._message_end(size, terminator, ends)
+                self._await_message(lambda: self._buffer.message_end(size, terminator, ends)[0], deadline, ends)
+                taken, why = self._buffer.message_end(size, terminator, ends)
                 if taken:
-                    return self._take_out(taken), why
+                    return self._buffer.take_out(taken), why
         finally:
             self._mark_reading(False)
         self._behind = self._owner.codec is not None
         if self._owner.codec is None:
             on_owner_loop(self._owner, self._owner.suspect)
         raise PortTimeoutError("no whole message in time", port=self.name)
-
-    def _message_end(self, size: int, terminator: bytes, ends: bool) -> tuple[int, ReadEnd]:
-        end = self._ends[0] - self._taken if ends and self._ends else size + 1
-        found = self._buffer.find(terminator, 0, min(size, end)) if terminator else -1
-        if found >= 0:
-            return found + 1, ReadEnd.TERMINATOR
-        if end <= size:
-            return end, ReadEnd.MESSAGE
-        return (size if len(self._buffer) >= size else 0), ReadEnd.COUNT
 
     def _await_message(self, end: Callable[[], int], deadline: Deadline, ends: bool) -> None:
         """Wait, under the condition, until there is a message, or the time is over."""
@@ -405,16 +375,16 @@ class BlockingSession:
             if deadline.passed:
                 return
             if idle_s is not None and self._buffer:
-                if came != self._came:
-                    came, silence = self._came, Deadline(idle_s)
+                if came != self._buffer.came:
+                    came, silence = self._buffer.came, Deadline(idle_s)
                 elif silence.passed:
-                    self._ends.append(self._came)
+                    self._buffer.end_message()
                     continue
             self._await_news(min(deadline.left_s, silence.left_s))
 
     def _await_bytes(self, enough: Callable[[bytearray], int], deadline: Deadline) -> None:
         """Wait, under the condition, until there is enough, or no more can come, or the time is over."""
-        while not enough(self._buffer):
+        while not enough(self._buffer.held):
             if self._has_ended():
                 continue
             if self._pending is None and self._owner.codec is not None and self._buffer:
@@ -451,7 +421,7 @@ class BlockingSession:
     def reset_input_buffer(self) -> None:
         """Throw away what was not read, and the reply under way if there is one."""
         with self._news:
-            self._take_out(len(self._buffer))
+            self._buffer.clear()
             if self._pending is not None:
                 self._pending.discard = True
 

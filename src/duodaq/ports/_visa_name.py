@@ -9,10 +9,14 @@ def visa_alias(port: str) -> str:
 
 
 def visa_name(definition: PortDefinition) -> str | None:
-    """The VISA resource name of a port's address; None for one that is told by what is plugged in, not by where."""
+    """The VISA resource name of a port's address.
+
+    None for a line that is told by what is plugged in, not by where, and for an IPv6 host, whose colons VISA's grammar
+    takes for its own.
+    """
     if definition.tcp is not None:
         host, _, port = definition.tcp.rpartition(":")
-        return f"TCPIP0::{host.strip('[]')}::{port}::SOCKET"
+        return None if ":" in host else f"TCPIP0::{host}::{port}::SOCKET"
     path = (definition.serial or {}).get("path")
     if path is None:
         return None

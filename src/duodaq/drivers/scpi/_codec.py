@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import IntFlag
+from functools import lru_cache
 from typing import NamedTuple
 
 from duodaq.drivers.scpi._grammar import header, is_query, messages
@@ -22,6 +23,7 @@ __all__ = [
     "text",
 ]
 
+_SHORT = 80
 _NUMBER = re.compile(r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$")
 _ERROR = re.compile(r'^([+-]?\d+)\s*(?:,\s*"?(.*?)"?)?$', re.DOTALL)
 _ON = re.compile(rb"\s(?:1|ON|[1-9]\d*)\b")
@@ -77,7 +79,7 @@ class ScpiCodec:
 
     def expects_reply(self, written: bytes) -> Framing | None:
         """One reply for each program message with a query in it, however many: they come joined by ``;``."""
-        count = sum(any(is_query(unit) for unit in units) for units in messages(written))
+        count = _facts(written).replies
         if count == 0:
             return None
         return _reply() if count == 1 else Replies(_reply, count)
@@ -88,7 +90,7 @@ class ScpiCodec:
 
     def moves(self, written: bytes) -> bool:
         """Whether it switches an output, a shutter or a laser on (``OUTP ON``, ``SHUT 1``)."""
-        return any(_emits(unit) for units in messages(written) for unit in units)
+        return _facts(written).emits
 
     def stop_bytes(self, axis: str | None = None) -> bytes | None:
         """None: SCPI has no stop that every instrument knows; a lab file gives the instrument's own."""
@@ -108,7 +110,33 @@ class ScpiCodec:
 
     def destructive(self, written: bytes) -> bool:
         """Whether reading it clears what it reads: error queue, ``*ESR?``, event registers."""
-        return any(_DESTRUCTIVE.match(header(unit)) for units in messages(written) for unit in units)
+        return _facts(written).destructive
+
+
+class _Facts(NamedTuple):
+    """What a broker must know of a command."""
+
+    replies: int
+    emits: bool
+    destructive: bool
+
+
+def _facts(written: bytes) -> _Facts:
+    """Of a short command they are remembered: drivers say the same few over and over."""
+    return _remembered_facts(written) if len(written) <= _SHORT else _found_facts(written)
+
+
+def _found_facts(written: bytes) -> _Facts:
+    found = messages(written)
+    units = [unit for message in found for unit in message]
+    return _Facts(
+        replies=sum(any(is_query(unit) for unit in message) for message in found),
+        emits=any(_emits(unit) for unit in units),
+        destructive=any(_DESTRUCTIVE.match(header(unit)) for unit in units),
+    )
+
+
+_remembered_facts = lru_cache(maxsize=1024)(_found_facts)
 
 
 def text(reply: bytes) -> str:
