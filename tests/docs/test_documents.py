@@ -97,6 +97,7 @@ SIMULATORS: dict[str, dict[str, Any]] = {
     "192.168.1.20:5025": {"name": "scpi-dmm", "tcp": True},
     "/dev/ttyUSB1": {"name": "shutter"},
     "/dev/ttyUSB2": {"name": "maitai", "model": "MaiTai HP/warm"},
+    "/dev/ttyUSB4": {"name": "ell14"},
 }
 
 

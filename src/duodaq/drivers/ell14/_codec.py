@@ -69,7 +69,7 @@ class EllCodec:
         address, letters, data = commands[-1]
         if letters == b"ca":
             address = data  # it answers from there
-        return EllFraming(address, tuple({*_REPLIES.get(letters, ()), b"GS"}))
+        return EllFraming(address, (*_REPLIES.get(letters, ()), b"GS"), ok_is_one=letters not in _MOVES)
 
     def defers(self, written: bytes) -> bool:
         """Whether the reply comes when a motion or a search has ended."""

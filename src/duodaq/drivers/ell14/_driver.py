@@ -181,7 +181,11 @@ class ElliptecDriver:
         if mode not in (None, 0, 1):
             raise OutOfRangeError(f"there is no direction {mode}; 0 or 1", left="nothing was sent")
         async with self._motion(axle, "home") as stops:
-            await self._travel(axle, b"ho%d" % (mode or 0), self._home_timeout_s, stops, _searching(progress))
+            seen = await self._travel(axle, b"ho%d" % (mode or 0), self._home_timeout_s, stops, _searching(progress))
+            if seen is not None:
+                raise _refused(axle, seen)
+            if stops != self._epoch and abs(await self.read_position(axis)) > self._tolerance:
+                raise StoppedError("ended by a stop", fate="failed", left=f"axis {axis} is not at home")
 
     async def stop(self, axis: str | None = None) -> None:
         """Stop one axis, or all of this driver's, before everybody else's commands.  Wire: ``0st``"""
@@ -274,11 +278,10 @@ class ElliptecDriver:
         position = await self.read_position(axle.definition.name)
         if abs(position - target) <= self._tolerance:
             return
-        if seen is not None:
+        if stops == self._epoch and seen is not None:
             raise _refused(axle, seen)
-        raise StoppedError(
-            f"ended short of {target:g} deg: somebody else stopped it", fate="failed", left=_standing(axle, position)
-        )
+        why = "ended by a stop" if stops != self._epoch else f"ended short of {target:g} deg: somebody else stopped it"
+        raise StoppedError(why, fate="failed", left=_standing(axle, position))
 
     async def _travel(
         self, axle: Rotator, command: bytes, limit_s: float, stops: int, report: Callable[[float], None] | None
@@ -294,9 +297,6 @@ class ElliptecDriver:
             reply.cancel()
             await asyncio.wait((reply,))
         status = None if reply.cancelled() else _outcome(axle, reply)
-        if stops != self._epoch:
-            position = await self.read_position(axle.definition.name)
-            raise StoppedError("ended by a stop", fate="failed", left=_standing(axle, position))
         if status is EllStatus.BUSY:  # perhaps the late answer to somebody's GS: where it ends up will tell
             status, seen = None, EllStatus.BUSY
             await self._come_to_rest(axle, limit_s)
