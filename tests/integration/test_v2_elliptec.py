@@ -67,10 +67,11 @@ async def test_three_devices_on_one_line_turn_at_once(mode: Mode) -> None:
         assert (report["interleavings"], report["misframed"]) == (0, 0)
 
 
-async def test_it_shares_the_line_with_our_own_actor_and_no_reply_is_crossed() -> None:
+@pytest.mark.parametrize("mode", [IN_PROCESS, Mode("processes", "process", "process")], ids=str)
+async def test_it_shares_the_line_with_our_own_actor_and_no_reply_is_crossed(mode: Mode) -> None:
     axis = AxisDefinition("half", 2, "deg", (0.0, 360.0))
     ours = InstrumentDefinition("ours", "v4", "duodaq:Elliptec", port="line", axes=(axis,), args={"poll_s": 0.05})
-    async with Bench(IN_PROCESS) as bench:
+    async with Bench(mode) as bench:
         rotators = await bench.simulator("ell14", faults=["jitter=1-10"])
         manager = bench.manager(
             [device(0), device(1), ours], [bench.serial_port("line", rotators, "ell14", timeout_s=2.0)]
