@@ -11,7 +11,7 @@ import pytest
 
 from duodaq import sim
 from duodaq.dual import DualRuntimeManager
-from duodaq.errors import ConfigError
+from duodaq.errors import ConfigError, StoppedError
 from duodaq.model import (
     AxisDefinition,
     Execute,
@@ -104,6 +104,28 @@ async def test_its_stop_bytes_stop_it_beside_a_driver_that_waits() -> None:
         assert await until(lambda: not table.state().moving[TABLE_AXIS], 1)
         assert table.state().positions[TABLE_AXIS] < 340
         await asyncio.gather(moving, return_exceptions=True)
+
+
+async def test_stopping_an_instrument_leaves_the_others_on_the_line_alone() -> None:
+    axis = AxisDefinition("half", 2, "deg", (0.0, 360.0))
+    ours = InstrumentDefinition("ours", "v4", "duodaq:Elliptec", port="line", axes=(axis,), args={"poll_s": 0.05})
+    async with Bench(IN_PROCESS) as bench:
+        rotators = await bench.simulator("ell14")
+        port = bench.serial_port("line", rotators, "ell14", timeout_s=2.0)
+        manager = bench.manager([device(0), ours], [port])
+        await manager.start()
+        table = await bench.table()
+        await manager.command("ours", Execute("configure", ("half",), {"velocity": 25.0}))
+        others = asyncio.ensure_future(move(manager, 0, 350.0))
+        mine = asyncio.ensure_future(manager.command("ours", Execute("move", ("half", 350.0))))
+        axes = (TABLE_AXIS, TABLE_AXIS + 2)
+        assert await until(lambda: all(table.state().moving.get(number, False) for number in axes), 5, 0.002)
+        await manager.stop("ours")
+        with pytest.raises(StoppedError):
+            await mine
+        await others
+        assert table.state().positions[TABLE_AXIS] == pytest.approx(350, abs=0.01)
+        assert table.state().positions[TABLE_AXIS + 2] < 340
 
 
 async def test_a_port_in_its_arguments_and_one_in_its_stanza_is_a_mistake() -> None:

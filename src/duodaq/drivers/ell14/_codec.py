@@ -56,6 +56,8 @@ class EllCodec:
     """Elliptec devices for the broker, any number of them on the line."""
 
     name = "ell14"
+    addressed = True
+    """An axis's number is a device's address: stopping an instrument stops its own devices."""
     write_terminator = b""
     abort_bytes = b""
     longest_reply_s = 2.5
