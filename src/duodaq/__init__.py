@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from duodaq.config import load_lab
     from duodaq.dual import DualRuntimeManager
     from duodaq.errors import ConfigError, DuodaqError
+    from duodaq.schema import open_wirelog
     from duodaq.v4 import Actor, ActorSystem, DataPublisher
     from duodaq.v4.instruments import Elliptec, Esp300, MaiTai, Newport1830C, PvcamActor, ScpiActor
 
@@ -35,6 +36,7 @@ __all__ = [
     "connect",
     "load_lab",
     "open",
+    "open_wirelog",
 ]
 
 _HOMES = {
@@ -54,6 +56,7 @@ _HOMES = {
     "connect": "duodaq.app",
     "load_lab": "duodaq.config",
     "open": "duodaq.app:open_lab",
+    "open_wirelog": "duodaq.schema",
 }
 
 

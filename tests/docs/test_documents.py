@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -103,6 +104,11 @@ SIMULATORS: dict[str, dict[str, Any]] = {
 }
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
 @pytest.fixture
 def bench() -> Iterator[Bench]:
     with ExitStack() as stack:
@@ -111,6 +117,8 @@ def bench() -> Iterator[Bench]:
 
 @documents_with("python")
 def test_programs_in_a_document_run(document: Document, tmp_path: Path, bench: Bench) -> None:
+    virtual = str(free_port())  # for the documents' 5030, so that two runs on one machine can be
+    document = Document(document.path, document.text.replace("5030", virtual))
     document.write_files(tmp_path)
     bench.connect(tmp_path)
     programs = [body for body in document.blocks("python") if not FILE_NAME.match(body)]
@@ -166,7 +174,8 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def test_reference_names_every_key_of_a_lab_file() -> None:
     text = (ROOT / "docs" / "reference" / "lab-file.md").read_text(encoding="utf-8")
-    tables = [("lab",), ("runtimes", "v2"), ("ports", "p"), ("ports", "p", "serial"), ("instruments", "i")]
+    tables = [("lab",), ("runtimes", "v2"), ("ports", "p"), ("ports", "p", "serial"), ("ports", "p", "virtual")]
+    tables += [("instruments", "i")]
     inner = [("instruments", "i", name, "x") for name in ("poll", "axes")] + [("instruments", "i", "safe")]
     keys = {key for table in (*tables, *inner) for key in known_keys(table)}
     keys |= {key for options in OPTIONS.values() for key in options.model_fields}

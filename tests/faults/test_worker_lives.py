@@ -51,6 +51,11 @@ async def timed(work: Any) -> tuple[Any, float]:
     return result, monotonic_s() - begun_s
 
 
+def shown_in_ps(pid: int) -> tuple[str, str]:
+    words, short = (Path(f"/proc/{pid}/{file}").read_text().rstrip("\0\n") for file in ("cmdline", "comm"))
+    return words, short
+
+
 def blocker(name: str, **facts: Any) -> InstrumentDefinition:
     return InstrumentDefinition(name, "v2", f"{PATIENTS}:Blocker", **facts)
 
@@ -77,6 +82,29 @@ async def test_a_replacement_that_dies_while_it_starts_is_the_next_death_and_a_p
         assert manager.instruments()[0].state == "ready"
 
 
+async def test_workers_are_told_apart_by_their_names_and_the_status_names_their_processes() -> None:
+    async with lab(blocker("one"), blocker("two", worker="own"), blocker("inside", worker="thread")) as manager:
+        seen = {status.id: status for status in manager.instruments()}
+        for name, worker, short in (("one", "v2-process", "duodaq:v2-proce"), ("two", "v2.two", "duodaq:v2.two")):
+            pid = await manager.command(name, Execute("who"))
+            assert (seen[name].pid, seen[name].worker, seen[name].mode) == (pid, worker, "process")
+            assert shown_in_ps(pid) == (f"duodaq:{worker}", short)
+        assert (seen["inside"].pid, seen["inside"].mode) == (os.getpid(), "thread")
+        assert {(w.name, w.mode, w.pid, w.instruments) for w in manager.health().workers} == {
+            ("v2-process", "process", seen["one"].pid, ("one",)),
+            ("v2.two", "process", seen["two"].pid, ("two",)),
+            ("v2-thread", "thread", os.getpid(), ("inside",)),
+            ("v4-process", "process", manager._sides["v4"].workers()[0].pid, ()),
+        }
+        os.kill(seen["one"].pid, 9)
+        deadline = Deadline(5.0)
+        while (now := manager.instruments()[0]).pid in (None, seen["one"].pid) or now.state != "ready":
+            assert not deadline.passed, now
+            await pause(0.01)
+        assert now.pid == await manager.command("one", Execute("who"))
+
+
+@pytest.mark.alone("0.1 s are left to a deadline of 0.2 s")
 async def test_two_instruments_in_one_worker_keep_their_own_deadlines() -> None:
     async with lab(blocker("quick", deadline_s=0.2), blocker("patient", deadline_s=3.0)) as manager:
         pids = await asyncio.gather(*(manager.command(name, Execute("who")) for name in ("quick", "patient")))
@@ -325,6 +353,7 @@ def device() -> Iterator[sim.SimProcess]:
         yield launched
 
 
+@pytest.mark.alone("nobody may be left 1 s after the death")
 @pytest.mark.parametrize("kind", ["nothing", "C call", "lock-holding call"])
 async def test_no_orphan_keeps_an_instrument_when_the_manager_is_killed(device: sim.SimProcess, kind: str) -> None:
     program = [sys.executable, "-c", MANAGER.replace("KIND", kind), device.address, str(PATIENTS)]

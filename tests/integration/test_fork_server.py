@@ -206,7 +206,7 @@ async def test_worker_is_like_an_interpreter_started_for_it(
     wanted = {name: value for name, value in os.environ.items() if name not in forced}
     assert {name: value for name, value in about["environ"].items() if name not in forced} == wanted
     assert about["stdin"] == "/dev/null"
-    assert about["comm"] == "duodaq-worker"
+    assert about["comm"] == "duodaq:spare"
     assert (about["interrupt"], about["child"], about["pipe"], about["masked"]) == (True, True, True, 0)
     assert (about["blocking"], about["collects"], about["threads"]) == (True, True, 1)
 

@@ -90,6 +90,7 @@ def is_running(process: psutil.Process) -> bool:
         return False
 
 
+@pytest.mark.alone("everything must be safe 0.5 s after the death, and gone after 1 s")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killing_the_demo_leaves_nothing_open_and_nobody_behind(
     start_program: Callable[..., Any], tmp_path: Path, seed: int
@@ -121,7 +122,7 @@ def test_a_stop_all_goes_past_a_manager_that_sleeps(
     finally:
         os.kill(host.pid, signal.SIGCONT)
     stopper.end()
-    said = json.loads(stopper.said)
+    said = json.loads(stopper.said[stopper.said.index("{") :])
     assert set(said["watchdog"]) == {"stage", "shutter"}
     assert all("written_ns" in told for told in said["watchdog"].values())
     assert mover.end() != 0
@@ -129,3 +130,32 @@ def test_a_stop_all_goes_past_a_manager_that_sleeps(
         assert client.status()["latched"]
     host.interrupt()
     assert host.end() == 0
+
+
+def test_a_manager_that_sleeps_is_named_at_once_and_keeps_no_other_lab_waiting(
+    simulated_lab: Any, start_program: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "dial.py").write_text("class Dial:\n    def turn(self):\n        return 1\n")
+    (tmp_path / "z.toml").write_text(
+        '[lab]\nname = "z"\n[instruments.dial]\nruntime = "v2"\ndriver = "./dial.py:Dial"\n'
+    )
+    sleeper = start_program("-m", "duodaq.cli", "run", simulated_lab.file)
+    awake = start_program("-m", "duodaq.cli", "run", tmp_path / "z.toml")
+    for host in (sleeper, awake):
+        host.wait_for("Attach with")
+    os.kill(sleeper.pid, signal.SIGSTOP)
+    begun_ns, stopper = clock.utc_ns(), start_program("-m", "duodaq.cli", "stop-all", "--json")
+    try:
+        stopper.wait_for(f"{simulated_lab.name} does not answer; its watchdog has put the stop on the wire of ")
+        with duodaq.connect("z") as client:
+            simulated_lab.until(lambda: client.status()["latched"], 2.0)
+    finally:
+        os.kill(sleeper.pid, signal.SIGCONT)
+    assert stopper.end() == 0
+    said = json.loads(stopper.said[stopper.said.index("{") :])
+    assert set(said) == {simulated_lab.name, "z"}
+    for told in said[simulated_lab.name]["watchdog"].values():
+        assert told["written_ns"] > begun_ns
+    for host in (sleeper, awake):
+        host.interrupt()
+        assert host.end() == 0

@@ -117,15 +117,16 @@ def test_a_child_ends_with_its_parent_even_when_that_is_killed():
         "thread.start()\n"
         "thread.join()\n"
         "assert children[1].report()['commands'] == 0\n"
-        "print(*(child.pid for child in children), flush=True)\n"
+        "print(*(f'{child.pid}:{child.address}' for child in children), flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
         out, _ = parent.communicate(timeout=STARTED_S)
     assert parent.returncode == -signal.SIGKILL
-    pids = [int(pid) for pid in out.split()]
+    pids, addresses = zip(*(child.split(":") for child in out.split()), strict=True)
     assert len(pids) == 2
-    assert all(gone(pid) for pid in pids)
+    assert all(gone(int(pid)) for pid in pids)
+    assert [folder for folder in (Path(address).parent for address in addresses) if folder.exists()] == []
 
 
 def test_ctrl_c_at_the_terminal_does_not_reach_the_instruments():
@@ -149,6 +150,15 @@ def test_stop_may_be_called_twice_and_leaves_no_folder():
     assert process.stop() == 0
     assert not process.alive
     assert not folder.exists()
+
+
+def test_a_simulator_that_was_killed_leaves_no_folder():
+    with launch_table(1) as table, launch("esp300", table=table) as process:
+        folders = [Path(child.address).parent for child in (table, process)]
+        assert all(folder.is_dir() for folder in folders)
+        process.kill()
+        table.kill()
+        assert [folder for folder in folders if folder.exists()] == []
 
 
 def test_a_launch_that_fails_says_so_and_leaves_nothing(capfd: pytest.CaptureFixture[str]):

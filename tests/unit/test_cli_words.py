@@ -36,7 +36,7 @@ def test_a_stop_by_the_watchdog_alone_is_told_once_and_claims_nothing_of_the_man
 @pytest.mark.parametrize("words", WORDS)
 def test_a_status_names_lab_port_and_holder_as_they_are(words: str):
     instrument = {"id": "a", "runtime": "v2", "worker": words, "state": "error", "port": words, "message": words}
-    instrument |= {"since_ns": 1, "restarts": 1}
+    instrument |= {"since_ns": 1, "restarts": 1, "mode": "process", "pid": 812}
     port = {"name": words, "state": "open", "holder": words, "queue": 0, "exchanges": 1, "errors": 1}
     status = {"lab": words, "state": "running", "v2": "running", "v4": "running", "latched": False, "recording": words}
     said = printed(_print_status, status | {"instruments": [instrument], "ports": [port | {"last_error": words}]})

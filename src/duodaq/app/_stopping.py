@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from duodaq.app._client import connect
-from duodaq.app._rendezvous import find_lab, watchdog_path
 from duodaq.errors import DeliveryError, DuodaqError
+from duodaq.link import find_lab, watchdog_path
 from duodaq.watchdog import ask_watchdog_to_stop_all
 
 ANSWER_S = 0.2
@@ -17,12 +18,17 @@ ANSWER_S = 0.2
 MANAGER_S = 15.0
 
 
-def stop_all_of(lab: str | None) -> dict[str, Any]:
+def stop_all_of(lab: str | None, tell: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Stop everything that moves or emits in a running lab; the manager's report.
 
     If the manager does not answer within 0.2 s, its watchdog puts the stop bytes on the wire as well; what it wrote
     comes under ``"watchdog"``. Without an answer of the manager at all that is the whole report, and ``"ended"``, the
     number of waiting commands that ended, is None.
+
+    Args:
+        lab: Which one; the only one that runs if None.
+        tell: Told in a sentence, as soon as that has happened, that the manager does not answer and what its watchdog
+            did.
 
     Raises:
         LifecycleError: No such lab is running.
@@ -34,6 +40,8 @@ def stop_all_of(lab: str | None) -> dict[str, Any]:
         return asked.result(ANSWER_S)
     except concurrent.futures.TimeoutError:
         written = _ask_watchdog(watchdog_path(socket))
+    if tell is not None:
+        tell(_said_meanwhile(socket.stem, written))
     try:
         return {**asked.result(MANAGER_S), "watchdog": written["ports"]}
     except (concurrent.futures.TimeoutError, DuodaqError) as error:
@@ -47,6 +55,17 @@ def _ask_watchdog(path: Path) -> dict[str, Any]:
         return ask_watchdog_to_stop_all(path)
     except DuodaqError as error:
         return {"t_ns": 0, "ports": {}, "error": str(error)}
+
+
+def _said_meanwhile(lab: str, written: dict[str, Any]) -> str:
+    reached = [port for port, told in written["ports"].items() if "written_ns" in told]
+    did = (
+        f"its watchdog has put the stop on the wire of {', '.join(reached)}"
+        if reached
+        else "its watchdog reached no port"
+    )
+    why = f" ({written['error']})" if "error" in written else ""
+    return f"{lab} does not answer; {did}{why}. Waiting for {lab} itself, for {MANAGER_S:g} s at most …"
 
 
 def _by_the_watchdog_alone(lab: str, written: dict[str, Any], why: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def shutdown_table(report: ShutdownReport) -> Table:
 def instrument_table(instruments: list[dict[str, Any]]) -> Table:
     """Every instrument of a running lab. A cause may be a long sentence, so it is not in here."""
     restarts = any(i.get("restarts") for i in instruments)
-    table = plain_table("Instruments", ("instrument", "runtime", "worker", "state", "since", "port"))
+    table = plain_table("Instruments", ("instrument", "runtime", "worker", "mode", "pid", "state", "since", "port"))
     if restarts:
         table.add_column("restarts", justify="right", no_wrap=True)
     for i in instruments:
@@ -46,6 +46,8 @@ def instrument_table(instruments: list[dict[str, Any]]) -> Table:
             escape(i["id"]),
             i["runtime"].upper(),
             escape(i["worker"]),
+            i["mode"],
+            str(i["pid"] or "–"),
             _state(i["state"]),
             _since(i.get("since_ns", 0)),
         ]

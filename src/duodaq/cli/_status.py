@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import getpass
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from rich.console import Console
@@ -26,7 +27,11 @@ def show_status(lab: str | None, out: Console, *, as_json: bool) -> None:
 
 
 def order_stop_all(lab: str | None, out: Console, *, reset: bool, as_json: bool) -> int:
-    """Stop all, in every running lab if none is named, or lift the latch of one; the exit code."""
+    """Stop all, in every running lab if none is named, or lift the latch of one; the exit code.
+
+    Labs are stopped at the same time, for one that does not answer keeps no other waiting; that it does not is said at
+    once, on stderr.
+    """
     if reset:
         with connect(lab) as client:
             was_latched = client.status()["latched"]
@@ -35,12 +40,14 @@ def order_stop_all(lab: str | None, out: Console, *, reset: bool, as_json: bool)
         return 0
     reports: dict[str, dict[str, Any]] = {}
     failures: dict[str, str] = {}
-    meant = _meant(lab)
-    for name in meant:
+    meant, aside = _meant(lab), Console(stderr=True, highlight=False, soft_wrap=True)
+    with ThreadPoolExecutor(len(meant)) as pool:
+        asked = {name: pool.submit(stop_all_of, name, lambda said: aside.print(escape(said))) for name in meant}
+    for name, answer in asked.items():
         try:
-            report = stop_all_of(name)
+            report = answer.result()
             reports[report.pop("lab")] = report
-        except DuodaqError as error:  # one lab that does not answer keeps no other from being stopped
+        except DuodaqError as error:
             if len(meant) == 1:
                 raise
             failures[name or "lab"] = str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from keyword import iskeyword
 
@@ -12,9 +13,10 @@ from duodaq.config._complaints import Said, complaints
 from duodaq.config._driver_lookup import BUILT_IN_CODECS, DriverMissingError, built_in, find_driver
 from duodaq.config._options import CLASSIC_KEYS, OPTIONS
 from duodaq.config._tables import LabFile
+from duodaq.config._where import worker_of
 from duodaq.config._words import choose
 from duodaq.drivers import CODECS, codec
-from duodaq.model import InstrumentDefinition, LabDefinition, PortDefinition
+from duodaq.model import InstrumentDefinition, LabDefinition, PortDefinition, RuntimeDefinition
 
 
 def check_lab(lab: LabDefinition) -> Iterator[Said]:
@@ -22,19 +24,24 @@ def check_lab(lab: LabDefinition) -> Iterator[Said]:
     for port in lab.ports:
         yield from _codec_exists(port)
     yield from _one_line_one_port(lab)
+    yield from _virtual_ports_fit(lab)
     for instrument in lab.instruments:
         yield from _name_is_usable(instrument)
         yield from _name_is_free(instrument)
         yield from _driver_exists(instrument, lab)
         yield from _axes_differ(instrument)
+        yield from _asks_others_only(instrument)
         wrong_port = [*_port_fits(instrument, lab), *_opens_no_shared_device(instrument, lab)]
         yield from wrong_port or _can_be_stopped(
             instrument, lab
         )  # a wrong port has no right stop: one problem, said once
 
 
-def check_tables(tables: LabFile) -> Iterator[Said]:
-    """What does not go together inside a stanza: options and keys that its runtime does not know."""
+def check_tables(tables: LabFile, lab: LabDefinition) -> Iterator[Said]:
+    """What does not go together inside a stanza: options and keys that its runtime does not know, or never looks at."""
+    for table, runtime in ((tables.runtimes.v2, lab.v2), (tables.runtimes.v4, lab.v4)):
+        if "memory" in table.model_fields_set:
+            yield from _memory_is_limited(runtime, lab)
     for name, table in tables.instruments.items():
         at = ("instruments", name)
         options = OPTIONS[table.runtime]
@@ -45,6 +52,16 @@ def check_tables(tables: LabFile) -> Iterator[Said]:
         for key in sorted(table.model_fields_set & set(CLASSIC_KEYS)):
             if table.runtime == "v4":
                 yield (*at, key), "belongs to instruments in v2", f"Leave it out: {CLASSIC_KEYS[key]}"
+
+
+def _memory_is_limited(runtime: RuntimeDefinition, lab: LabDefinition) -> Iterator[Said]:
+    workers = [runtime.worker, *(worker_of(one, runtime) for one in lab.instruments if one.runtime == runtime.name)]
+    if not {"process", "own"}.intersection(workers):
+        yield (
+            ("runtimes", runtime.name, "memory"),
+            f'limits nothing: no instrument of {runtime.name} lives in a worker process (worker = "{runtime.worker}")',
+            f'Leave it out, or write worker = "process" in [runtimes.{runtime.name}] or in an instrument of it',
+        )
 
 
 def port_of(instrument: InstrumentDefinition, lab: LabDefinition) -> PortDefinition | None:
@@ -76,6 +93,24 @@ def _one_line_one_port(lab: LabDefinition) -> Iterator[Said]:
                 f"is the same line as ports.{owner} ({address_of(port)})",
                 f'Keep one of the two, and let both instruments say port = "{owner}"',
             )
+
+
+def _virtual_ports_fit(lab: LabDefinition) -> Iterator[Said]:
+    taken = {address_of(port): f"ports.{port.name} itself" for port in lab.ports}
+    for port in lab.ports:
+        virtual, at = port.virtual, ("ports", port.name, "virtual")
+        if virtual is None:
+            continue
+        if port.codec is None and port.idle_ms is None:
+            remedy = "Name the codec, or write idle_ms = 20: the silence, in milliseconds, that ends an exchange"
+            yield at, "needs to know where an exchange ends, and this port has neither codec nor idle_ms", remedy
+        if virtual.pty is not None and sys.platform != "linux":
+            yield (*at, "pty"), "needs Linux, which tells who opens and closes a pty", "Write tcp = 5030 instead"
+        for key, place in (("pty", virtual.pty), ("tcp", virtual.tcp)):
+            if place is not None and place in taken:
+                yield (*at, key), f"{place} is taken by {taken[place]}", "Choose a place of its own"
+            elif place is not None:
+                taken[place] = f"ports.{port.name}.virtual"
 
 
 INSTRUMENT_NAMES_TAKEN = frozenset(
@@ -185,6 +220,13 @@ def _axes_differ(instrument: InstrumentDefinition) -> Iterator[Said]:
         if owner != axis.name:
             path = ("instruments", instrument.id, "axes", axis.name, "number")
             yield path, f"axis {axis.number} is already {owner}", "Each axis has a number of its own"
+
+
+def _asks_others_only(instrument: InstrumentDefinition) -> Iterator[Said]:
+    for name, value in instrument.args.items():
+        if value == f"@{instrument.id}":
+            what = f'"{value}" is this instrument itself, and it would wait for its own answer'
+            yield ("instruments", instrument.id, "args", name), what, "Name another instrument of the lab"
 
 
 def _can_be_stopped(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterator[Said]:

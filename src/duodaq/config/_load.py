@@ -43,7 +43,7 @@ def load_lab(path: str | Path) -> LabDefinition:
     except ValidationError as error:
         raise _together(file, positions, complaints(error)) from None
     lab = build(tables, file)
-    problems = [*check_tables(tables), *check_lab(lab)]
+    problems = [*check_tables(tables, lab), *check_lab(lab)]
     if problems:
         raise _together(file, positions, problems)
     return lab

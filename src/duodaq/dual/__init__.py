@@ -1,6 +1,6 @@
 """DualRuntimeManager: starts, watches, connects and stops both runtimes over one set of ports."""
 
-from duodaq.dual._health import Health, StateChange
+from duodaq.dual._health import Health, StateChange, WorkerStatus
 from duodaq.dual._manager import DualRuntimeManager
 from duodaq.dual._placement import Group, place
 from duodaq.dual._safety import StopReport
@@ -17,6 +17,7 @@ __all__ = [
     "StateChange",
     "Step",
     "StopReport",
+    "WorkerStatus",
     "allowance_s",
     "place",
     "plan_shutdown",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -84,7 +85,7 @@ class DualRuntimeManager:
         self.v2_data: Hub[Measurement] = DataDistributor()
         self.v4_data = DataPublisher()
         self.parameters = ParameterTable()
-        self.broker = Broker()
+        self.broker = Broker(lab=self.lab.name)
         self.bridge = Bridge(self.v2_data, self.v4_data)
         self._changes: Hub[StateChange] = Hub("state changes", key=lambda change: change.subject)
         self._state = ManagerState.IDLE
@@ -155,11 +156,13 @@ class DualRuntimeManager:
             v2=self._sides["v2"].status,
             v4=self._sides["v4"].status,
             latched=self.broker.latched,
+            workers=tuple(w for side in self._sides.values() for w in side.workers()),
             instruments=self.instruments(),
             ports=tuple(self.broker.status()),
             ledgers=self.ledgers(),
             commands_in_hand=self._in_hand,
             uptime_s=monotonic_s() - self._began_s if self._began_s else 0.0,
+            pid=os.getpid(),
             cause=self._cause,
         )
 
@@ -290,7 +293,8 @@ class DualRuntimeManager:
             UnsafeStateError: A stop is latched and the command may move or emit. Nothing was begun.
             DuodaqError: What the runtime says; `fate` where the outcome is not known.
         """
-        self._expect(ManagerState.RUNNING, f"{instrument}.{command_name(command)}")
+        if self._state is not ManagerState.RUNNING:
+            self._expect(ManagerState.RUNNING, f"{instrument}.{command_name(command)}")
         return await self._command(instrument, command, deadline_s)
 
     async def _command_across(self, instrument: str, command: Command, deadline_s: float) -> Any:
@@ -487,6 +491,7 @@ class DualRuntimeManager:
         return (*reports, *await self.guard.disarm(max(limit_s * 0.2, 0.1)))
 
     async def _settle(self, limit_s: float) -> tuple[ComponentReport, ...]:
+        await self.broker.close_virtual()
         try:
             async with asyncio.timeout(limit_s * 0.98):
                 await self._settled.wait()

@@ -35,6 +35,7 @@ from duodaq.model._definition import (
     PortDefinition,
     RuntimeDefinition,
     SafeAction,
+    VirtualDefinition,
 )
 from duodaq.model._fate import IN_HAND, Fate
 from duodaq.model._life import (
@@ -52,6 +53,7 @@ from duodaq.model._life import (
 )
 from duodaq.model._measurement import ChannelInfo, Image, Measurement, Scalar, Spectrum, Vector
 from duodaq.model._promise import MeasurementSink, ParameterEntry, Parameters, Runtime
+from duodaq.model._wire import Direction, WireRecord
 
 __all__ = [
     "INSTRUMENT_TRANSITIONS",
@@ -64,6 +66,7 @@ __all__ = [
     "ChannelInfo",
     "Command",
     "ComponentReport",
+    "Direction",
     "DriverMember",
     "Execute",
     "Fate",
@@ -104,6 +107,8 @@ __all__ = [
     "StopAcquisition",
     "TunableLaser",
     "Vector",
+    "VirtualDefinition",
+    "WireRecord",
     "command_name",
     "may_change",
     "may_move",

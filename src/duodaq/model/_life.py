@@ -36,7 +36,11 @@ def may_change(old: InstrumentState, new: InstrumentState) -> bool:
 
 
 class InstrumentStatus(msgspec.Struct, frozen=True):
-    """What is known of one instrument now. `since_ns` is UTC; `message` is the cause of the present state."""
+    """What is known of one instrument now. `since_ns` is UTC; `message` is the cause of the present state.
+
+    `mode` is how its worker runs ("inline", "thread" or "process"); `pid` is the process that it is in, None while
+    there is none.
+    """
 
     id: str
     runtime: RuntimeName
@@ -47,6 +51,8 @@ class InstrumentStatus(msgspec.Struct, frozen=True):
     since_ns: int = 0
     port: str | None = None
     restarts: int = 0
+    mode: str = "inline"
+    pid: int | None = None
 
 
 class ManagerState(StrEnum):

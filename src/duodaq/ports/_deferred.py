@@ -105,7 +105,7 @@ class Deferred:
     def _end(self, exchange: Exchange, reply: bytes, error: BaseException | None) -> None:
         if self.drop(exchange):
             if error is not None:
-                self._books.failed(error)
+                self._books.failed(error, exchange)
             exchange.done(reply, error)
 
 

@@ -1,6 +1,7 @@
 """Starts simulators and the optical table as child processes that end when this process does.
 
 Each child holds the other end of its stdin: when this process dies, however it dies, that ends, and so does the child.
+The folder of its address is made and removed by the child itself; here it is removed only after one that was killed.
 (PR_SET_PDEATHSIG would fire when the *thread* that launched a child ends.) Children are in a session of their own, so
 that Ctrl-C at the terminal stops the lab first and not the instruments under it.
 """
@@ -13,7 +14,6 @@ import select
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +31,8 @@ _ANSWER_S = 10.0
 class _Child:
     """One child process with a control line. Safe from any thread; every wait has a deadline."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str], *, own_folder: bool) -> None:
+        self._own_folder = own_folder
         self._process = subprocess.Popen(
             [sys.executable, "-m", *arguments, "--control"],
             stdin=subprocess.PIPE,
@@ -41,13 +42,14 @@ class _Child:
         )
         self._lock = threading.Lock()
         self._rest = b""
+        self.instrument = self.address = ""
         try:
             ready = self._read_line(_START_S)
         except BaseException:
             self.stop()
             raise
-        self.instrument: str = ready["instrument"]
-        self.address: str = ready["address"]
+        self.instrument = str(ready["instrument"])
+        self.address = str(ready["address"])
 
     @property
     def pid(self) -> int:
@@ -71,6 +73,8 @@ class _Child:
             self._process.kill()
             code = self._process.wait()
         self._process.stdout.close()
+        if self._own_folder and self.address:
+            shutil.rmtree(Path(self.address).parent, ignore_errors=True)
         return code
 
     def kill(self) -> None:
@@ -114,10 +118,6 @@ class _Child:
 class SimProcess(_Child):
     """One simulated instrument in a process of its own. On a pty its address is a symlink that survives `replug`."""
 
-    def __init__(self, arguments: Sequence[str], folder: str | None) -> None:
-        self._folder = folder
-        super().__init__(arguments)
-
     def report(self) -> dict[str, Any]:
         """What the instrument counted: exchanges, interleavings, produced by channel, and so on."""
         return self._ask("report")
@@ -138,13 +138,6 @@ class SimProcess(_Child):
     def power_cycle(self) -> None:
         """Switch the instrument off and on."""
         self._ask("power_cycle")
-
-    def stop(self, timeout_s: float = 5.0) -> int:
-        """End the simulator and remove its link."""
-        code = super().stop(timeout_s)
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        return code
 
     def __enter__(self) -> SimProcess:
         return self
@@ -211,24 +204,22 @@ def launch(
         PortTimeoutError: It was not ready in time, and has been stopped.
     """
     arguments = ["duodaq.sim", name, "--seed", str(seed)]
-    folder: str | None = None
     if tcp is not False:
         arguments += ["--tcp", str(0 if tcp is True else tcp)]
     else:
-        if link is None:
-            folder = tempfile.mkdtemp(prefix="duodaq-sim-")
-            link = Path(folder) / name
-        arguments += ["--pty", "--link", str(link)]
+        arguments += ["--pty", "--link", str(link)] if link is not None else ["--pty", "--own-folder"]
     if table is not None:
         arguments += ["--table", table if isinstance(table, str) else table.address]
     for option, value in (("--model", model), ("--label", label)):
         arguments += [option, value] if value else []
     for fault in faults:
         arguments += ["--fault", fault]
-    return SimProcess(arguments if paced else [*arguments, "--unpaced"], folder)
+    return SimProcess(arguments if paced else [*arguments, "--unpaced"], own_folder="--own-folder" in arguments)
 
 
 def launch_table(seed: int = 0, *, socket: str | Path | None = None, shutter_open: bool = False) -> TableProcess:
     """Start the optical table as a child process and wait until it is ready."""
     arguments = ["duodaq.sim.table", "--seed", str(seed), "--shutter", "open" if shutter_open else "closed"]
-    return TableProcess([*arguments, "--socket", str(socket)] if socket else arguments)
+    if socket:
+        return TableProcess([*arguments, "--socket", str(socket)], own_folder=False)
+    return TableProcess(arguments, own_folder=True)

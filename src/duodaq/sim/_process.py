@@ -9,7 +9,9 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from duodaq.errors import PortLostError
@@ -157,7 +159,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--pty", action="store_true", help="on a pseudo-terminal (the default)")
     where.add_argument("--tcp", type=int, metavar="PORT", help="on a TCP port of this machine; 0 takes a free one")
-    parser.add_argument("--link", metavar="PATH", help="symlink that always names the present pseudo-terminal")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--link", metavar="PATH", help="symlink that always names the present pseudo-terminal")
+    place.add_argument("--own-folder", action="store_true", help="the same, in a folder that lives as long as it does")
     parser.add_argument("--model", help="which model, where there are several")
     parser.add_argument("--table", metavar="SOCKET", help="the optical table's address")
     parser.add_argument("--seed", type=int, default=0)
@@ -167,18 +171,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--control", action="store_true", help="requests on stdin, answers on stdout")
     given = parser.parse_args(argv)
     try:
-        return run_simulator(
-            given.name,
-            model=given.model,
-            endpoint="pty" if given.tcp is None else "tcp",
-            link=given.link,
-            tcp_port=given.tcp or 0,
-            table=given.table,
-            seed=given.seed,
-            faults=given.fault,
-            paced=not given.unpaced,
-            label=given.label,
-            control=given.control,
-        )
+        with _folder(given.own_folder) as folder:
+            return _run_given(given, given.link if folder is None else str(Path(folder) / given.name))
     except (ValueError, OSError) as exc:
         parser.exit(2, f"{parser.prog}: {exc}\n")
+
+
+def _folder(wanted: bool) -> contextlib.AbstractContextManager[str | None]:
+    if not wanted:
+        return contextlib.nullcontext()
+    return tempfile.TemporaryDirectory(prefix="duodaq-sim-", ignore_cleanup_errors=True)
+
+
+def _run_given(given: argparse.Namespace, link: str | None) -> int:
+    return run_simulator(
+        given.name,
+        model=given.model,
+        endpoint="pty" if given.tcp is None else "tcp",
+        link=link,
+        tcp_port=given.tcp or 0,
+        table=given.table,
+        seed=given.seed,
+        faults=given.fault,
+        paced=not given.unpaced,
+        label=given.label,
+        control=given.control,
+    )

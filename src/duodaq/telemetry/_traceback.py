@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import dis
 import sysconfig
 import traceback
 from pathlib import Path
+from types import TracebackType
 
 _OURS = f"{Path(__file__).parents[1]}/"
-_LIBRARIES = tuple({f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_STANDARD = tuple({f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib")})
+_INSTALLED = tuple({f"{sysconfig.get_path(name)}/" for name in ("purelib", "platlib")})  # may lie within the other
+_LIBRARIES = (*_STANDARD, *_INSTALLED)
 
 
 def told(error: BaseException) -> str:
@@ -17,6 +21,21 @@ def told(error: BaseException) -> str:
     sentence = named(error)
     place = _place(error)
     return f"{sentence}, at {place}" if place else sentence
+
+
+def broke_off(error: BaseException) -> bool:
+    """Whether foreign code failed at what it was doing, rather than said `error` itself by a ``raise``.
+
+    Looked at is its innermost line that belongs neither to duodaq nor to the standard library; no, if no foreign code
+    was run.
+    """
+    found: TracebackType | None = None
+    seen = error.__traceback__
+    while seen is not None:
+        if _is_foreign(seen.tb_frame.f_code.co_filename):
+            found = seen
+        seen = seen.tb_next
+    return found is not None and found.tb_frame.f_code.co_code[found.tb_lasti] != dis.opmap["RAISE_VARARGS"]
 
 
 def words(error: BaseException) -> str:
@@ -37,3 +56,9 @@ def _place(error: BaseException) -> str:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((_OURS, "<"))]
     own = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)]
     return next((f"{frame.filename}:{frame.lineno}" for frame in reversed(own or frames)), "")
+
+
+def _is_foreign(file: str) -> bool:
+    if file.startswith((_OURS, "<")):
+        return False
+    return not file.startswith(_STANDARD) or file.startswith(_INSTALLED)

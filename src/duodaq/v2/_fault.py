@@ -13,7 +13,7 @@ from duodaq.errors import (
     PortTimeoutError,
     RefusedError,
 )
-from duodaq.telemetry import named, words
+from duodaq.telemetry import broke_off, named, told, words
 
 _GONE = frozenset(
     {
@@ -27,6 +27,8 @@ _GONE = frozenset(
         errno.ENOTCONN,
     }
 )
+_MISTAKES = (AttributeError, TypeError, NameError)
+"""What a mistake in a program is in Python, unless somebody raises it to say no."""
 _REFUSALS = (ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
 
 
@@ -34,13 +36,16 @@ def typed_error(error: BaseException, instrument: str, command: str, text: str =
     """`error` as the caller gets it: typed, naming instrument and command, with the original as its cause.
 
     A value, type or name that the driver's own checks refuse becomes a RefusedError (a ValueError); everything else an
-    InstrumentError that carries the driver's own class and words, or `text` instead of those.
+    InstrumentError that carries the driver's own class and words, or `text` instead of those. A mistake in the driver's
+    program is none of its checks: that says in which line it is.
     """
     if isinstance(error, DuodaqError):
         return error.about(instrument=instrument, command=command)
     text = text or named(error)
     typed: DuodaqError
-    if isinstance(error, _REFUSALS):
+    if isinstance(error, _MISTAKES) and broke_off(error):
+        typed = InstrumentError(f"the driver's own code failed: {told(error)}", instrument=instrument, command=command)
+    elif isinstance(error, _REFUSALS):
         typed = RefusedError(f"the driver said no: {text}", text=words(error), instrument=instrument, command=command)
     elif isinstance(error, TimeoutError):
         typed = PortTimeoutError(f"the driver timed out: {text}", instrument=instrument, command=command)

@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from duodaq.workers._fork_order import Order
+from duodaq.workers._orphans import adopt_orphans
+from duodaq.workers._title import show_as
 
 PACE = 3.0
 """A paced import rests so many times as long as it has worked."""
@@ -76,6 +78,7 @@ def reset_signals() -> None:
 def _settle(order: Order, output: Sequence[int]) -> None:
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
+    adopt_orphans()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, fd in enumerate(output, 1):
         os.dup2(fd, number)
@@ -93,8 +96,7 @@ def _settle(order: Order, output: Sequence[int]) -> None:
             os.chdir(order.cwd)
     sys.path[:] = [os.fsdecode(place) for place in order.path]
     _reseed()
-    with contextlib.suppress(OSError), open("/proc/self/comm", "wb", buffering=0) as title:
-        title.write(b"duodaq-worker")
+    show_as("spare")
     gc.enable()
 
 

@@ -42,6 +42,7 @@ from duodaq.workers._fork_order import (
     encode,
     receive,
 )
+from duodaq.workers._orphans import Orphans, adopt_orphans
 
 PRELOAD = (
     "numpy",
@@ -99,6 +100,7 @@ class _Server:
         self._children: dict[int, _Kept] = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, self._take_request)
+        self._orphans = Orphans(self._children, self._selector)
         self._ended = False
 
     def serve(self) -> None:
@@ -116,6 +118,7 @@ class _Server:
         for kept in self._children.values():
             kept.status.close()
             os.close(kept.pidfd)
+        self._orphans.close()
 
     def _take_request(self) -> None:
         try:
@@ -191,6 +194,7 @@ class _Server:
             self._selector.unregister(kept.status)
         kept.status.close()
         os.close(kept.pidfd)
+        self._orphans.end()
 
     def _unwanted(self, kept: _Kept) -> None:
         if self._children.get(kept.pid) is kept:  # else it was reaped a moment ago
@@ -207,6 +211,9 @@ class _Server:
             with selectors.DefaultSelector() as dying:
                 dying.register(kept.pidfd, selectors.EVENT_READ)
                 dying.select(deadline.left_s)
+        self._selector.close()
+        with selectors.DefaultSelector() as selector:
+            Orphans(frozenset[int](), selector).end_all(deadline)
 
 
 def _kill_group(kept: _Kept) -> None:
@@ -247,6 +254,7 @@ def main() -> None:
     except BaseException as exc:  # noqa: BLE001 - whoever asks is told, whatever it was
         traceback.print_exc()
         broken = f"it could not load what workers need: {type(exc).__name__}: {exc}"
+    adopt_orphans()
     reset_signals()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     importlib.invalidate_caches()  # folders may have changed in the moment in which they were listed

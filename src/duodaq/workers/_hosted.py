@@ -132,12 +132,16 @@ class Hosted:
 
     def instruments(self) -> tuple[InstrumentStatus, ...]:
         """Every instrument's status; Hung while the worker owes an answer."""
+        worker = self.worker
         if self._runtime is None:
             return tuple(
-                InstrumentStatus(d.id, self._name, InstrumentState.DISCONNECTED, self.worker.name, port=d.port)
+                InstrumentStatus(
+                    d.id, self._name, InstrumentState.DISCONNECTED, worker.name, port=d.port, mode=worker.kind
+                )
                 for d in self._definitions.values()
             )
-        seen = tuple(msgspec.structs.replace(s, worker=self.worker.name) for s in self._runtime.instruments())
+        where: dict[str, Any] = {"worker": worker.name, "mode": worker.kind, "pid": worker.pid}
+        seen = tuple(msgspec.structs.replace(s, **where) for s in self._runtime.instruments())
         if self.worker.blocked_s <= HUNG_AFTER_S:
             return seen
         why = f"worker {self.worker.name} has not answered for {self.worker.blocked_s:.1f} s"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ class InlineWorker:
     def __init__(self, name: str) -> None:
         self.name = name
         self.alive = False
+        self.pid = os.getpid()
 
     async def start(self, timeout_s: float) -> None:
         """Take calls from now on."""

@@ -30,6 +30,11 @@ class Worker(Protocol):
     def kind(self) -> str: ...
 
     @property
+    def pid(self) -> int | None:
+        """The process that it is in."""
+        ...
+
+    @property
     def alive(self) -> bool:
         """Whether it takes calls."""
         ...
@@ -111,6 +116,11 @@ class HostWorker(Protocol):
 
     @property
     def kind(self) -> str: ...
+
+    @property
+    def pid(self) -> int | None:
+        """The process that it is in; None while there is none."""
+        ...
 
     @property
     def blocked_s(self) -> float: ...

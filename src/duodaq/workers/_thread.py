@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -31,6 +32,7 @@ class ThreadWorker:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._ended: asyncio.Event | None = None
