@@ -91,6 +91,16 @@ async def test_it_shares_the_line_with_our_own_actor_and_no_reply_is_crossed(mod
         assert manager.broker.status()[0].resyncs == 0
 
 
+async def test_a_motion_that_takes_longer_than_the_port_s_timeout_is_waited_for() -> None:
+    async with Bench(Mode("thread", "thread", "thread")) as bench:
+        rotators = await bench.simulator("ell14")
+        manager = bench.manager([device(0)], [bench.serial_port("line", rotators, "ell14", timeout_s=0.5)])
+        await manager.start()
+        await manager.broker.port("line").exchange(b"0sv32", holder="test")
+        await move(manager, 0, 300.0)
+        assert (await bench.table()).state().positions[TABLE_AXIS] == pytest.approx(300, abs=0.01)
+
+
 async def test_its_stop_bytes_stop_it_beside_a_driver_that_waits() -> None:
     async with Bench(IN_PROCESS) as bench:
         rotators = await bench.simulator("ell14")

@@ -272,26 +272,26 @@ class HangingLaser(MaiTai):
 
 
 async def test_the_pump_runs_on_while_the_actor_lives_and_stops_when_it_hangs(laser, table) -> None:
-    args = {**QUICK, "watchdog_s": 1.0}
+    args = {**QUICK, "watchdog_s": 2.0}
     HangingLaser.let_go = asyncio.Event()
     definition = replace(LASER, driver=HangingLaser, args=args, options={"acquire": {"rate_hz": 20.0}})
     async with lab_at(laser.address, definition) as lab:
         await lab.do("warm_up")
         await lab.do("switch_on")
-        await pause(1.5)
+        await pause(2.5)
         assert table.state().laser_on
         hanging = asyncio.ensure_future(lab.do("hang"))
-        assert await until(lambda: not table.state().laser_on, 4)
+        assert await until(lambda: not table.state().laser_on, 8)
         assert laser.report()["watchdog_fired"] == 1
         HangingLaser.let_go.set()
         await hanging
 
 
 async def test_a_laser_that_is_given_back_in_order_keeps_its_pump(laser, table) -> None:
-    async with lab_at(laser.address, replace(LASER, args={**QUICK, "watchdog_s": 1.0})) as lab:
+    async with lab_at(laser.address, replace(LASER, args={**QUICK, "watchdog_s": 2.0})) as lab:
         await lab.do("warm_up")
         await lab.do("switch_on")
-    await pause(1.3)
+    await pause(2.3)
     assert table.state().laser_on
 
 

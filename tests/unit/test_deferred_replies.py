@@ -33,6 +33,7 @@ def rotators(line: bytes) -> bytes | Answer | None:
 class Bench:
     def __init__(self) -> None:
         self.broker = Broker()
+        self.codec = EllCodec()
         self.line = ScriptedTransport(rotators, terminator=b"\r\n")
 
     async def exchange(self, request: bytes, timeout_s: float | None = None, holder: str = "a") -> bytes:
@@ -56,7 +57,7 @@ class Bench:
 async def bench() -> AsyncIterator[Bench]:
     bench = Bench()
     port = PortDefinition("p", timeout_s=0.1, options={"quiet_s": 0.01})
-    await bench.broker.add(port, EllCodec(), bench.line)
+    await bench.broker.add(port, bench.codec, bench.line)
     await bench.broker.open("p")
     yield bench
     await bench.broker.aclose()
@@ -109,11 +110,17 @@ async def test_a_refusal_ends_it_as_well(bench: Bench) -> None:
 
 async def test_a_late_reply_that_never_comes_is_a_timeout_and_the_port_is_as_good_as_ever(bench: Bench) -> None:
     bench.line.script = lambda line: rotators(line) if b"ma" not in line else None
-    move = await bench.begun(timeout_s=0.05)
+    bench.codec.latest_reply_s = 0.05
+    move = await bench.begun(timeout_s=0.01)
     with pytest.raises(PortTimeoutError, match="the port was free meanwhile"):
         await move
     assert await bench.exchange(b"1gs\r\n") == b"1GS00\r\n"
     assert bench.status.resyncs == 0
+
+
+async def test_who_asked_for_less_time_than_a_motion_may_take_gets_that(bench: Bench) -> None:
+    move = await bench.begun(timeout_s=0.01)
+    assert await move == END
 
 
 async def test_a_late_reply_of_a_cancelled_motion_is_nobody_s(bench: Bench) -> None:

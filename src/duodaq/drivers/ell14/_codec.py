@@ -62,6 +62,8 @@ class EllCodec:
     abort_bytes = b""
     longest_reply_s = 2.5
     """A half-written command is answered when the device has given it up, after 2 s; everything else at once."""
+    latest_reply_s: float = 20.0
+    """A search for home at the lowest velocity; nothing that moves takes longer."""
 
     def expects_reply(self, written: bytes) -> Framing | None:
         """One frame of the address that the last command goes to. A stop's answer is waited for by nobody."""
