@@ -63,6 +63,14 @@ def test_a_digitised_sine_is_a_sine_that_begins_at_the_trigger(bench: Bench):
     assert times_s[0] == pytest.approx(-1e-3)
 
 
+def test_an_offset_moves_the_picture_and_not_the_voltage(bench: Bench):
+    bench.tell("CHAN1:SCAL 0.2;OFFS 0.3", "DIG CHAN1")
+    before = bench.block()
+    assert bench.volts()[1] == pytest.approx(0.5 * np.sin(2 * np.pi * 1000 * bench.volts()[0]), abs=0.02)
+    bench.tell("CHAN1:OFFS -0.3")
+    assert np.mean(list(bench.block())) > np.mean(list(before)) + 50
+
+
 def test_the_trigger_s_slope_and_level_are_met(bench: Bench):
     bench.tell("CHAN1:SCAL 0.2", "TIM:SCAL 1E-4", "TRIG:EDGE:SLOPe NEG", "TRIG:LEV 0.25", "DIG CHAN1")
     times_s, volts = bench.volts()
