@@ -4,8 +4,6 @@
 """
 
 from pyvisa_duodaq._errors import SharedVisaIOError
-from pyvisa_duodaq._library import DuodaqVisaLibrary
-
-WRAPPER_CLASS = DuodaqVisaLibrary
+from pyvisa_duodaq._library import WRAPPER_CLASS, DuodaqVisaLibrary
 
 __all__ = ["WRAPPER_CLASS", "DuodaqVisaLibrary", "SharedVisaIOError"]

@@ -305,3 +305,7 @@ class DuodaqVisaLibrary(VisaLibraryBase):
     def _note(self, session: int, status: StatusCode) -> None:
         self._last_status = status
         self._last_status_in_session[VISASession(session)] = status
+
+
+WRAPPER_CLASS = DuodaqVisaLibrary
+"""The name by which PyVISA asks a backend for its class."""

@@ -64,7 +64,7 @@ def _place_port(
 def check_arguments(driver: Callable[..., Any], definition: InstrumentDefinition, arguments: dict[str, Any]) -> None:
     """Raise ConfigError unless the class takes `arguments`; a TypeError from within it is something else."""
     try:
-        signature = inspect.signature(driver)
+        signature = signature_of(driver)
     except (TypeError, ValueError):
         return  # a class of C code that does not tell
     try:
@@ -77,9 +77,21 @@ def check_arguments(driver: Callable[..., Any], definition: InstrumentDefinition
         ) from error
 
 
+def signature_of(driver: Callable[..., Any]) -> inspect.Signature:
+    """The arguments of a driver's class.
+
+    Of a class that takes none because it has no constructor, `inspect` parses the text of that of `object`, with a look
+    at every module there is: 2 ms in a worker that has just been forked.
+    """
+    if isinstance(driver, type) and type(driver).__call__ is type.__call__:  # noqa: SIM102 - one line says too much
+        if (driver.__new__, driver.__init__) == (object.__new__, object.__init__):
+            return inspect.Signature()
+    return inspect.signature(driver)
+
+
 def _parameters(driver: Callable[..., Any]) -> tuple[str, ...]:
     try:
-        return tuple(inspect.signature(driver).parameters)
+        return tuple(signature_of(driver).parameters)
     except (TypeError, ValueError):
         return ()
 
