@@ -200,7 +200,7 @@ async def test_a_stop_ends_an_opening_that_is_under_way(laser, table) -> None:
         await lab.runtime.command("laser", Stop())
         with pytest.raises(StoppedError, match="open_shutter"):
             await opening
-        assert not table.state().shutter_open
+        assert await until(lambda: not table.state().shutter_open, 1)  # on the wire is not yet obeyed
 
 
 async def test_under_a_latched_stop_closing_is_allowed_and_nothing_else(laser, table) -> None:
