@@ -98,6 +98,9 @@ SIMULATORS: dict[str, dict[str, Any]] = {
     "192.168.1.20:5025": {"name": "scpi-dmm", "tcp": True},
     "/dev/ttyUSB1": {"name": "shutter"},
     "/dev/ttyUSB2": {"name": "maitai", "model": "MaiTai HP/warm"},
+    "/dev/ttyUSB4": {"name": "ell14"},
+    "192.168.1.30:5025": {"name": "scpi-psu", "tcp": True},
+    "192.168.1.31:5025": {"name": "scpi-scope", "tcp": True},
 }
 
 

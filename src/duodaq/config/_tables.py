@@ -290,7 +290,7 @@ class PollTable(Table):
 
 
 class AxisTable(Table):
-    number: Annotated[int, Field(ge=1)]
+    number: Annotated[int, Field(ge=0)]
     unit: str = "mm"
     limits: Annotated[tuple[float, float] | None, BeforeValidator(lambda value: _limits(value))] = None
 
