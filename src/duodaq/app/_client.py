@@ -10,7 +10,7 @@ from duodaq.app._channel import Channel, LocalChannel, RemoteChannel
 from duodaq.app._handles import AxisHandle, InstrumentHandle, is_number
 from duodaq.app._lab import Lab
 from duodaq.app._opening import LABS_HERE
-from duodaq.app._rendezvous import find_lab
+from duodaq.app._rendezvous import find_lab, lab_of
 from duodaq.errors import LifecycleError
 from duodaq.telemetry import configure_logging
 
@@ -150,7 +150,7 @@ def connect(lab: str | None = None) -> LabClient:
     try:
         channel = RemoteChannel(socket)
     except OSError as error:
-        raise LifecycleError(f"lab {socket.stem} does not answer: {error}") from error
+        raise LifecycleError(f"lab {lab_of(socket)} does not answer: {error}") from error
     return _client(channel)
 
 
