@@ -1,9 +1,10 @@
 # Everything here runs in its own virtual environment, .venv, made by the first target that needs it.
 #   make demo    the whole thing with no hardware            make bench   ratios against a baseline of the same run
-#   make test    the tests                                   make soak    the long counts
+#   make test    the tests, WORKERS=2 at once                make soak    the long counts
 #   make check   style, types, import contracts              make clean   forget what can be made again
 
-PYTHON ?= python3
+PYTHON  ?= python3
+WORKERS ?= 2
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -22,9 +23,20 @@ demo: $(VENV)/.has-demo
 
 # Hundreds of small programs are started; numpy's threads would spin in each for a tenth of a second and do nothing.
 test soak: export OPENBLAS_NUM_THREADS = 1
+# ... and what they load is compiled once, wherever an environment says otherwise.
+test soak: export PYTHONDONTWRITEBYTECODE =
 
+# Most of the tests wait much of their time, and run side by side. Those marked `alone` follow one by one, whatever
+# became of the others, except after Ctrl-C (2). Tests chosen in ARGS run one by one: what `-s` lets them print is seen.
 test: $(VENV)/.has-dev
+ifeq ($(strip $(ARGS)),)
+	failed=0; \
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not soak and not alone" || failed=$$?; \
+	test $$failed = 2 || $(BIN)/python -m pytest -q -m "alone and not soak" || failed=$$?; \
+	exit $$failed
+else
 	$(BIN)/python -m pytest -q -m "not soak" $(ARGS)
+endif
 
 check: $(VENV)/.has-dev
 	$(BIN)/ruff format --check .

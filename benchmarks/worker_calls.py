@@ -6,6 +6,9 @@ is; for those in multiples both processes are held on one core, where a wake-up 
 baseline is a blocking ping-pong over an AF_UNIX socket, on that core and in the same turn, of as many bytes as cross
 for one call; multiprocessing's Pipe, with the same question and answer as objects, stands beside it as the peer.
 
+The floor is what the least of such calls costs here and now: two loops, one frame, and for V2 a thread
+(`_call_floor.py`). Beside it stands the blocking ping-pong with both ends free to run where they like.
+
 The manager's loop is asyncio's, as in a lab; the rows with uvloop are printed beside, where it is installed.
 """
 
@@ -26,6 +29,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
+from _call_floor import floor_us
 from _harness import Goal, LoopFactory, loops, parser, report
 
 from duodaq.dual import DualRuntimeManager
@@ -35,6 +39,7 @@ from duodaq.v4 import handler
 from duodaq.v4.instruments import InstrumentActor
 
 KINDS = ("inline", "thread", "process")
+FLOORS = {"v4": "task", "v2": "thread"}
 GOAL_US = 150
 GOAL_TIMES = {"v4": 25, "v2": 40}
 
@@ -265,11 +270,18 @@ def turn(rounds: int, sizes: dict[str, tuple[int, int]], took: dict[str, list[fl
         with pinned(core):
             for runtime, us in on(factory, calls_us("process", rounds, core)).items():
                 took[f"{runtime} pinned {loop}"].append(us)
+        for runtime, kind in FLOORS.items():
+            took[f"{runtime} floor {loop}"].append(on(factory, floor_us(kind, rounds, None)))
+            with pinned(core):
+                held = on(factory, floor_us(kind, rounds, lambda pid: pin(pid, core)))
+            took[f"{runtime} floor pinned {loop}"].append(held)
     with pinned(core):
         for runtime, (sent, heard) in sizes.items():
             took[f"{runtime} ping-pong"].append(ping_pong_us(rounds, core, sent, heard))
         took["pipe pinned"].append(pipe_us(rounds, core))
     took["pipe"].append(pipe_us(rounds, None))
+    for runtime, (sent, heard) in sizes.items():
+        took[f"{runtime} ping-pong free"].append(ping_pong_us(rounds, None, sent, heard))
 
 
 def on(factory: LoopFactory, work: Any) -> Any:
@@ -287,7 +299,7 @@ def main() -> None:
         kind, *numbers = asked.peer
         be_peer(kind, *map(int, numbers))
         return
-    rounds, turns = (100, 1) if asked.quick else (5000, 5)
+    rounds, turns = (100, 1) if asked.quick else (2000, 5)
     sizes = asyncio.run(crossed_bytes())
     took: dict[str, list[float]] = defaultdict(list)
     for _ in range(turns):
@@ -296,6 +308,9 @@ def main() -> None:
     for runtime, (sent, heard) in sizes.items():
         print(f"one {runtime} call: {sent} bytes there, {heard} back")
     report([goal for runtime in ("v4", "v2") for goal in _goals(runtime, us)] + _peers(us), quick=asked.quick)
+
+
+_BESIDES = {"v4": "", "v2": ", a thread and back"}
 
 
 def _goals(runtime: str, us: dict[str, float]) -> list[Goal]:
@@ -308,6 +323,9 @@ def _goals(runtime: str, us: dict[str, float]) -> list[Goal]:
             "≤",
             GOAL_TIMES[runtime],
         ),
+        Goal(f"{name} floor: two loops, one frame{_BESIDES[runtime]}", us[f"{runtime} floor asyncio"], unit="µs"),
+        Goal(f"{name} floor on one core", us[f"{runtime} floor pinned asyncio"], unit="µs"),
+        Goal(f"{name} ping-pong of the same sizes, free", us[f"{runtime} ping-pong free"], unit="µs"),
         Goal(f"{name} ping-pong of the same sizes on that core", baseline, unit="µs"),
         Goal(f"{name} isolated call on that core", us[f"{runtime} pinned asyncio"], unit="µs"),
         Goal(f"{name} the same call inline", us[f"{runtime} inline asyncio"], unit="µs"),
@@ -317,6 +335,7 @@ def _goals(runtime: str, us: dict[str, float]) -> list[Goal]:
         goals += [
             Goal(f"{name} isolated call, p50, the manager on uvloop", us[f"{runtime} process uvloop"], unit="µs"),
             Goal(f"{name} the same, all on one core / ping-pong", us[f"{runtime} pinned uvloop"] / baseline),
+            Goal(f"{name} floor, the manager on uvloop", us[f"{runtime} floor uvloop"], unit="µs"),
         ]
     return goals
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import shutil
@@ -15,23 +16,39 @@ from duodaq.testing import LeakWatch
 
 faulthandler.enable()
 
+with contextlib.suppress(ImportError):  # those of one extra alone need no hypothesis
+    from hypothesis import HealthCheck, settings
+
+    # A busy machine is no counter-example.
+    settings.register_profile("duodaq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("duodaq")
+
 FAILED = pytest.StashKey[bool]()
 MUST_RUN = frozenset(filter(None, os.environ.get("DUODAQ_MUST_RUN", "").split(",")))
 """Marks of tests that may not skip themselves, as ``serial,browser``: where all that they need is installed (CI)."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.add_cleanup(_own_run_directory())
+    config.add_cleanup(_own_run_directory(getattr(config, "workerinput", {}).get("workerid", "")))
     for name, what in {
         "leaks_thread": "the test leaves a daemon thread behind on purpose (a driver that hangs for ever)",
         "leaks_fd": "the test leaves a descriptor behind on purpose (held by a driver that hangs for ever)",
+        "alone": "the test judges times or takes the machine for itself: `make test` runs no other beside it",
     }.items():
         config.addinivalue_line("markers", f"{name}(reason): {what}; the reason is required")
 
 
-def _own_run_directory() -> Callable[[], None]:
-    """Keep the labs of the tests apart from those that this user runs, and theirs from these."""
-    before, own = os.environ.get("XDG_RUNTIME_DIR"), tempfile.mkdtemp(prefix="duodaq-tests-")
+def _own_run_directory(worker: str) -> Callable[[], None]:
+    """Keep the labs of the tests apart from those that this user runs, and theirs from these.
+
+    A worker of pytest-xdist has one in that of its master, which removes it even if the worker has crashed.
+    """
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    if worker:
+        own = os.path.join(str(before), worker)
+        os.mkdir(own, 0o700)
+    else:
+        own = tempfile.mkdtemp(prefix="duodaq-tests-")
     os.environ["XDG_RUNTIME_DIR"] = own
 
     def put_back() -> None:
@@ -41,6 +58,12 @@ def _own_run_directory() -> Callable[[], None]:
             os.environ["XDG_RUNTIME_DIR"] = before
 
     return put_back
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    bare = [item.nodeid for item in items for mark in item.iter_markers("alone") if not _reason(mark)]
+    if bare:
+        raise pytest.UsageError("@pytest.mark.alone needs a reason in words: " + ", ".join(bare))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -82,6 +105,10 @@ def _has_reason(item: pytest.Item, name: str) -> bool:
     mark = item.get_closest_marker(name)
     if mark is None:
         return False
-    if not (mark.args and isinstance(mark.args[0], str) and mark.args[0].strip()):
+    if not _reason(mark):
         pytest.fail(f"@pytest.mark.{name} needs a reason in words", pytrace=False)
     return True
+
+
+def _reason(mark: pytest.Mark) -> str:
+    return mark.args[0].strip() if mark.args and isinstance(mark.args[0], str) else ""

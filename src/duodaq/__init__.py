@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from duodaq.config import load_lab
     from duodaq.dual import DualRuntimeManager
     from duodaq.errors import ConfigError, DuodaqError
+    from duodaq.schema import open_wirelog
     from duodaq.v4 import Actor, ActorSystem, DataPublisher
-    from duodaq.v4.instruments import Esp300, Newport1830C, PvcamActor, ScpiActor
+    from duodaq.v4.instruments import Elliptec, Esp300, MaiTai, Newport1830C, PvcamActor, ScpiActor
 
 __all__ = [
     "Actor",
@@ -25,14 +26,17 @@ __all__ = [
     "DataPublisher",
     "DualRuntimeManager",
     "DuodaqError",
+    "Elliptec",
     "Esp300",
     "Lab",
+    "MaiTai",
     "Newport1830C",
     "PvcamActor",
     "ScpiActor",
     "connect",
     "load_lab",
     "open",
+    "open_wirelog",
 ]
 
 _HOMES = {
@@ -42,14 +46,17 @@ _HOMES = {
     "DataPublisher": "duodaq.v4",
     "DualRuntimeManager": "duodaq.dual",
     "DuodaqError": "duodaq.errors",
+    "Elliptec": "duodaq.v4.instruments",
     "Esp300": "duodaq.v4.instruments",
     "Lab": "duodaq.app",
+    "MaiTai": "duodaq.v4.instruments",
     "Newport1830C": "duodaq.v4.instruments",
     "PvcamActor": "duodaq.v4.instruments",
     "ScpiActor": "duodaq.v4.instruments",
     "connect": "duodaq.app",
     "load_lab": "duodaq.config",
     "open": "duodaq.app:open_lab",
+    "open_wirelog": "duodaq.schema",
 }
 
 

@@ -9,8 +9,20 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from typing import Protocol
 
-__all__ = ["Deadline", "adopt_anchor", "anchor_ns", "block", "monotonic_ns", "monotonic_s", "pause", "utc_ns"]
+__all__ = [
+    "Deadline",
+    "Deadlines",
+    "Expiring",
+    "adopt_anchor",
+    "anchor_ns",
+    "block",
+    "monotonic_ns",
+    "monotonic_s",
+    "pause",
+    "utc_ns",
+]
 
 _anchor_ns = time.time_ns() - time.monotonic_ns()
 
@@ -75,3 +87,58 @@ class Deadline:
     def passed(self) -> bool:
         """Whether the moment is behind us."""
         return time.monotonic() >= self.at_s
+
+
+class Expiring(Protocol):
+    """What has a deadline."""
+
+    def expire(self) -> None: ...
+
+
+_EARLY_S = 0.0005
+"""uvloop's timers count whole milliseconds, and may come half of one too early."""
+
+
+class Deadlines:
+    """The deadlines of a few hundred things at most, nearly all of which end before: together they need one timer.
+
+    It stands at the earliest of them, and stays where it is when that one is discarded: to add and to discard is a
+    dictionary's business. Belongs to one loop, that of the first `add`.
+    """
+
+    __slots__ = ("_at_s", "_rings_s", "_timer")
+
+    def __init__(self) -> None:
+        self._at_s: dict[Expiring, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings_s = float("inf")
+
+    def add(self, entry: Expiring, at_s: float) -> None:
+        """Let `entry` expire at `at_s` on the loop's clock, unless it is discarded before; ``inf`` is never."""
+        self._at_s[entry] = at_s
+        if at_s < self._rings_s:
+            self._set(at_s)
+
+    def discard(self, entry: Expiring) -> None:
+        """It has ended. Nothing if it is not here."""
+        self._at_s.pop(entry, None)
+
+    def close(self) -> None:
+        """Nothing expires any more."""
+        self._at_s.clear()
+        self._set(float("inf"))
+
+    def _set(self, at_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._rings_s = at_s
+        endless = at_s == float("inf")
+        self._timer = None if endless else asyncio.get_running_loop().call_at(at_s, self._ring)
+
+    def _ring(self) -> None:
+        now_s = asyncio.get_running_loop().time() + _EARLY_S
+        due = [entry for entry, at_s in self._at_s.items() if at_s <= now_s]
+        self._set(min((at_s for at_s in self._at_s.values() if at_s > now_s), default=float("inf")))
+        for entry in sorted(due, key=self._at_s.__getitem__):
+            if self._at_s.pop(entry, None) is not None:  # it may have ended because of one before it
+                entry.expire()

@@ -7,13 +7,17 @@ from typing import Any, get_type_hints
 
 import pytest
 
+from duodaq.drivers.ell14 import ElliptecDriver
 from duodaq.drivers.esp300 import Esp300Driver
+from duodaq.drivers.maitai import MaiTaiDriver
 from duodaq.drivers.newport1830c import Newport1830CDriver
 from duodaq.drivers.scpi import ScpiDriver
-from duodaq.model import MotionController, PowerMeter, ScpiEndpoint
+from duodaq.model import MotionController, PowerMeter, ScpiEndpoint, TunableLaser
 
 KEEPERS: list[tuple[type, Any]] = [
+    (ElliptecDriver, MotionController),
     (Esp300Driver, MotionController),
+    (MaiTaiDriver, TunableLaser),
     (Newport1830CDriver, PowerMeter),
     (ScpiDriver, ScpiEndpoint),
 ]

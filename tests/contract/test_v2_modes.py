@@ -25,7 +25,9 @@ from duodaq.model import (
     Runtime,
     RuntimeStatus,
     SetParameter,
+    StartAcquisition,
     Stop,
+    StopAcquisition,
 )
 from duodaq.ports import Broker
 from duodaq.testing._scripted_port import ScriptedTransport
@@ -174,6 +176,17 @@ async def test_a_command_is_done_when_it_is_answered(bench: Bench) -> None:
     assert await bench.v2.command("chopper", Execute("get_rate")) == 12.5
     assert bench.lines == [b"RATE?"]
     assert bench.v2.status is RuntimeStatus.RUNNING
+
+
+async def test_what_a_command_changed_is_known_with_its_answer(bench: Bench) -> None:
+    await bench.start(
+        bench.chopper(polls=(PollDefinition("rate", 60.0, "Hz", call="get_rate"),), options={"acquire": False})
+    )
+    for _ in range(5):
+        await bench.v2.command("chopper", StartAcquisition())
+        assert state(bench) is InstrumentState.ACQUIRING
+        await bench.v2.command("chopper", StopAcquisition())
+        assert state(bench) is InstrumentState.READY
 
 
 async def test_readings_reach_a_subscriber_on_the_managers_loop(bench: Bench) -> None:

@@ -6,12 +6,15 @@ import ast
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -22,7 +25,7 @@ from duodaq.cli._app import app
 from duodaq.config import load_lab
 from duodaq.config._complaints import known_keys
 from duodaq.config._options import OPTIONS
-from duodaq.sim import SimProcess, launch
+from duodaq.sim import launch
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -70,33 +73,49 @@ def test_lab_file_in_a_document_is_right(document: Document, tmp_path: Path) -> 
 
 @dataclass
 class Bench:
-    """Simulators at the addresses that the documents name."""
+    """Simulators at the addresses that the documents name, started when a document names them."""
 
-    addresses: dict[str, str]
+    stack: ExitStack
+    addresses: dict[str, str] = field(default_factory=dict[str, str])
 
     def connect(self, folder: Path) -> None:
         for file in folder.glob("*.toml"):
             text = file.read_text(encoding="utf-8")
-            for written, real in self.addresses.items():
-                text = text.replace(f'"{written}"', f'"{real}"')
+            for written, options in SIMULATORS.items():
+                if f'"{written}"' in text:
+                    text = text.replace(f'"{written}"', f'"{self.at(written, options)}"')
             file.write_text(text, encoding="utf-8")
+
+    def at(self, written: str, options: dict[str, Any]) -> str:
+        if written not in self.addresses:
+            self.addresses[written] = self.stack.enter_context(launch(**options)).address
+        return self.addresses[written]
+
+
+SIMULATORS: dict[str, dict[str, Any]] = {
+    "/dev/ttyUSB0": {"name": "esp300"},
+    "run/stage": {"name": "esp300"},
+    "192.168.1.20:5025": {"name": "scpi-dmm", "tcp": True},
+    "/dev/ttyUSB1": {"name": "shutter"},
+    "/dev/ttyUSB2": {"name": "maitai", "model": "MaiTai HP/warm"},
+}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
 
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    started: list[SimProcess] = []
-    try:
-        for name, tcp in (("esp300", False), ("scpi-dmm", True), ("shutter", False)):
-            started.append(launch(name, tcp=tcp))
-        stage, dmm, shutter = (process.address for process in started)
-        yield Bench({"/dev/ttyUSB0": stage, "run/stage": stage, "192.168.1.20:5025": dmm, "/dev/ttyUSB1": shutter})
-    finally:
-        for process in started:
-            process.stop()
+    with ExitStack() as stack:
+        yield Bench(stack)
 
 
 @documents_with("python")
 def test_programs_in_a_document_run(document: Document, tmp_path: Path, bench: Bench) -> None:
+    virtual = str(free_port())  # for the documents' 5030, so that two runs on one machine can be
+    document = Document(document.path, document.text.replace("5030", virtual))
     document.write_files(tmp_path)
     bench.connect(tmp_path)
     programs = [body for body in document.blocks("python") if not FILE_NAME.match(body)]
@@ -152,7 +171,8 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def test_reference_names_every_key_of_a_lab_file() -> None:
     text = (ROOT / "docs" / "reference" / "lab-file.md").read_text(encoding="utf-8")
-    tables = [("lab",), ("runtimes", "v2"), ("ports", "p"), ("ports", "p", "serial"), ("instruments", "i")]
+    tables = [("lab",), ("runtimes", "v2"), ("ports", "p"), ("ports", "p", "serial"), ("ports", "p", "virtual")]
+    tables += [("instruments", "i")]
     inner = [("instruments", "i", name, "x") for name in ("poll", "axes")] + [("instruments", "i", "safe")]
     keys = {key for table in (*tables, *inner) for key in known_keys(table)}
     keys |= {key for options in OPTIONS.values() for key in options.model_fields}

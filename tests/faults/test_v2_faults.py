@@ -118,6 +118,7 @@ def status_of(runtime: V2Runtime, name: str = "sleeper") -> Any:
     return next(status for status in runtime.instruments() if status.id == name)
 
 
+@pytest.mark.alone("0.1 s are left to a budget for stopping")
 async def test_three_drivers_that_never_return_cost_no_more_than_the_budget_and_are_named() -> None:
     names = ("a", "b", "c")
     async with hosted(*(sleeper(name) for name in names), sleeper("good")) as runtime:
@@ -134,6 +135,7 @@ async def test_three_drivers_that_never_return_cost_no_more_than_the_budget_and_
             assert error.fate == "unknown"
 
 
+@pytest.mark.alone("0.1 s are left to a budget for stopping")
 async def test_a_driver_blocked_on_its_shared_port_is_freed_by_revocation_and_ends_forced() -> None:
     async with hosted(sleeper(port="line")) as runtime:
         asking = asyncio.create_task(runtime.command("sleeper", Execute("ask"), 60.0))
@@ -173,6 +175,7 @@ async def test_a_start_does_not_wait_longer_than_it_may() -> None:
         assert status_of(runtime).state is InstrumentState.CONNECTING
 
 
+@pytest.mark.alone("0.1 s are left to a budget for stopping")
 @pytest.mark.parametrize(("where", "outcome"), [("close", Outcome.LEAKED), ("raise", Outcome.CLEAN)])
 async def test_a_driver_that_does_not_close_holds_up_nobody(where: str, outcome: Outcome) -> None:
     async with hosted(sleeper(args={"sleeps_in": where})) as runtime:

@@ -12,6 +12,10 @@ from duodaq.clock import Deadline, monotonic_s, pause
 from duodaq.errors import DeliveryError, DuodaqError, ReplyTimeoutError
 from duodaq.model import Recover
 
+pytestmark = pytest.mark.alone(
+    "compares how quickly two others answer in peace and beside a fault, at the 99th percentile"
+)
+
 both = pytest.mark.parametrize("runtime", ["v2", "v4"])
 Wards = Callable[..., Any]
 DEADLINE_S = 0.4

@@ -104,6 +104,7 @@ async def test_workers_are_told_apart_by_their_names_and_the_status_names_their_
         assert now.pid == await manager.command("one", Execute("who"))
 
 
+@pytest.mark.alone("0.1 s are left to a deadline of 0.2 s")
 async def test_two_instruments_in_one_worker_keep_their_own_deadlines() -> None:
     async with lab(blocker("quick", deadline_s=0.2), blocker("patient", deadline_s=3.0)) as manager:
         pids = await asyncio.gather(*(manager.command(name, Execute("who")) for name in ("quick", "patient")))
@@ -352,6 +353,7 @@ def device() -> Iterator[sim.SimProcess]:
         yield launched
 
 
+@pytest.mark.alone("nobody may be left 1 s after the death")
 @pytest.mark.parametrize("kind", ["nothing", "C call", "lock-holding call"])
 async def test_no_orphan_keeps_an_instrument_when_the_manager_is_killed(device: sim.SimProcess, kind: str) -> None:
     program = [sys.executable, "-c", MANAGER.replace("KIND", kind), device.address, str(PATIENTS)]

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -103,6 +104,36 @@ async def test_a_camera_frame_reaches_v2_without_a_copy_and_with_its_number():
     assert (image.instrument, image.channel, image.sequence, image.t_ns) == ("cam", "frames", 5, T)
     assert image.metadata is not None
     assert image.metadata["frame_number"] == 105
+
+
+async def test_pictures_cross_only_while_somebody_is_subscribed_on_the_other_side():
+    picture = Image("eye", "picture", "counts", T, 0, np.zeros((3, 4)), "v2")
+    async with Lab() as lab:
+        lab.on_v2.close()
+        lab.on_v4.close()
+        for number in range(3):
+            lab.v4.publish(frame(number))
+            lab.v2.publish(msgspec.structs.replace(picture, sequence=number))
+        late_v2, late_v4 = lab.v2.subscribe("late"), lab.v4.subscribe("late")
+        lab.v4.publish(frame(3))
+        lab.v2.publish(msgspec.structs.replace(picture, sequence=3))
+        assert {(await late_v2.get(5)).sequence for _ in range(2)} == {3}
+        assert {(await late_v4.get(5)).column("sequence").to_pylist()[0] for _ in range(2)} == {3}
+        assert not late_v2.occupancy
+        for hub, other, stream in ((lab.v4, lab.v2, "cam.frames"), (lab.v2, lab.v4, "eye.picture")):
+            row = hub.ledger().row(stream, "bridge")
+            assert (row.produced, row.skipped, row.offered) == (4, 3, 1)
+            assert other.ledger().produced_of(stream) == 1
+
+
+async def test_what_is_no_picture_crosses_whether_somebody_is_subscribed_or_not():
+    async with Lab() as lab:
+        lab.on_v2.close()
+        lab.on_v4.close()
+        lab.v4.publish(schema.scalar_batch([scalar(1, origin="v4")]))
+        lab.v2.publish(scalar(1, channel="current"))
+    assert lab.v2.ledger().produced_of("dmm.voltage") == 1
+    assert lab.v4.ledger().produced_of("dmm.current") == 1
 
 
 async def test_an_image_reaches_v4_without_a_copy():

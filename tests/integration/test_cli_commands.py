@@ -86,7 +86,9 @@ def test_a_bare_stop_all_stops_every_running_lab(
 
 
 def test_a_client_is_told_by_name_which_lab_is_gone(tmp_path: Path, start_program: Callable[..., Any]) -> None:
-    (tmp_path / "dial.py").write_text("import time\nclass Dial:\n    def wait(self):\n        time.sleep(60)\n")
+    (tmp_path / "dial.py").write_text(
+        "import threading\nclass Dial:\n    def wait(self):\n        threading.Event().wait(60)\n"
+    )
     file, name = tmp_path / "lab.toml", f"gone soon {os.getpid()}"
     file.write_text(f'[lab]\nname = "{name}"\n[instruments.dial]\nruntime = "v2"\ndriver = "./dial.py:Dial"\n')
     host = start_program("-m", "duodaq.cli", "run", file)

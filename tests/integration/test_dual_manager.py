@@ -204,6 +204,7 @@ async def test_all_who_shut_down_get_the_one_report(bench: Bench) -> None:
     assert first.to_dict()["clean"] is True
 
 
+@pytest.mark.alone("0.1 s are left to a budget for stopping")
 async def test_a_shutdown_during_the_start_ends_it(bench: Bench) -> None:
     meter_sim = await bench.simulator("newport1830c")
     slow = bench.own_actor("slow", SlowActor)
@@ -229,6 +230,7 @@ async def test_a_cancelled_start_leaves_nothing_running(bench: Bench) -> None:
     assert manager.state is ManagerState.STOPPED
 
 
+@pytest.mark.alone("0.1 s are left to a budget for stopping")
 async def test_a_shutdown_with_three_drivers_that_never_return_keeps_its_budget_and_names_them(bench: Bench) -> None:
     in_v4 = bench.mode.v4 == "thread"
     third = bench.own_actor("third", HangingActor) if in_v4 else bench.own_class("third", NeverReturns)
@@ -267,6 +269,7 @@ async def test_new_work_is_refused_while_work_in_hand_completes(bench: Bench) ->
 # ── stop ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.alone("a stop must be on the wire within 50 ms")
 async def test_stop_is_on_the_wire_within_50_ms_while_v4_homes(bench: Bench) -> None:
     manager, stage_sim = await shared_stage(bench)
     await manager.command("stage", Execute("move", ("x", 20.0)))
@@ -284,6 +287,7 @@ async def test_stop_is_on_the_wire_within_50_ms_while_v4_homes(bench: Bench) -> 
     assert await stands(bench, 1)
 
 
+@pytest.mark.alone("a stop must be on the wire within 50 ms")
 async def test_stop_is_on_the_wire_within_50_ms_beside_a_driver_inside_wait_for_stop(bench: Bench) -> None:
     manager, stage_sim = await shared_stage(bench)
     await manager.command("esp", SetParameter("y.position", 20.0))
@@ -300,6 +304,7 @@ async def test_stop_is_on_the_wire_within_50_ms_beside_a_driver_inside_wait_for_
     assert await stands(bench, 2)
 
 
+@pytest.mark.alone("a stop must be on the wire within 50 ms")
 async def test_after_stop_all_no_queued_move_runs_and_moves_are_refused_until_reset(bench: Bench) -> None:
     manager, stage_sim = await shared_stage(bench)
     moves = [asyncio.ensure_future(outcome(manager.command("stage", Execute("move", ("x", 20.0)))))]

@@ -384,6 +384,7 @@ class Counter:
         return 1.0
 
 
+@pytest.mark.alone("0.2 s are left to the 2 s of a hurried stop")
 async def test_a_hurried_shutdown_is_quick_in_whichever_step_it_is_and_names_who_hung(lab: Bench) -> None:
     manager = lab.manager([own_class(lab, "hung", Shutter), own_class(lab, "good", Shutter)])
     await manager.start()
@@ -502,6 +503,7 @@ class Busy(Mover):
                 continue
 
 
+@pytest.mark.alone("0.1 s are left to a budget for stopping")
 async def test_a_shutdown_hurries_a_removal_under_way_and_names_only_who_does_not_end(lab: Bench) -> None:
     manager = lab.manager([own_actor(lab, "busy", Busy), own_actor(lab, "good", Mover)])
     await manager.start()

@@ -90,6 +90,7 @@ def is_running(process: psutil.Process) -> bool:
         return False
 
 
+@pytest.mark.alone("everything must be safe 0.5 s after the death, and gone after 1 s")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killing_the_demo_leaves_nothing_open_and_nobody_behind(
     start_program: Callable[..., Any], tmp_path: Path, seed: int

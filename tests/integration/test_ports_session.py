@@ -459,14 +459,15 @@ async def test_stop_works_from_another_loop(broker: Broker, device: PtyDevice) -
     await until(lambda: device.lines == [b"ST"])
 
 
-async def test_two_clients_share_twenty_thousand_exchanges_without_one_crossed_reply(
-    broker: Broker, device: PtyDevice
+@pytest.mark.parametrize("each", [2_000, pytest.param(10_000, marks=pytest.mark.soak)])
+async def test_two_clients_share_thousands_of_exchanges_without_one_crossed_reply(
+    broker: Broker, device: PtyDevice, each: int
 ) -> None:
     session, port = broker.session("p", "driver"), broker.port("p")
 
     def drive() -> int:
         wrong = 0
-        for number in range(10_000):
+        for number in range(each):
             with session.call():
                 session.write(b"D%d?\n" % number)
                 wrong += session.read_until(b"\n") != b"D%d=ok\n" % number
@@ -474,9 +475,9 @@ async def test_two_clients_share_twenty_thousand_exchanges_without_one_crossed_r
 
     async def ask() -> int:
         wrong = 0
-        for number in range(10_000):
+        for number in range(each):
             wrong += await port.exchange(b"A%d?\n" % number, holder="async") != b"A%d=ok\n" % number
         return wrong
 
     assert await asyncio.gather(in_thread(drive), ask()) == [0, 0]
-    assert len(device.lines) == 20_000
+    assert len(device.lines) == 2 * each

@@ -27,7 +27,11 @@ from duodaq.testing.coexistence import MODES, Bench, Mode, outcome
 pytest.importorskip("serial", reason="the serial extra is not installed")
 pytest.importorskip("pymeasure", reason="the demo extra is not installed")
 
-pytestmark = [pytest.mark.serial, pytest.mark.filterwarnings("ignore:It is not known whether:FutureWarning")]
+pytestmark = [
+    pytest.mark.serial,
+    pytest.mark.filterwarnings("ignore:It is not known whether:FutureWarning"),
+    pytest.mark.alone("compares waits at the 99th percentile with the machine's own, and prints its figures"),
+]
 
 X_MM, Y_MM = 1.25, 3.5
 CLIENTS = 2

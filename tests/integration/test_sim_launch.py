@@ -174,4 +174,4 @@ def test_counts_stand_under_the_label_that_was_given():
 
 
 def test_the_names_are_those_the_command_line_knows():
-    assert set(NAMES) == {"esp300", "newport1830c", "scpi-dmm", "shutter"}
+    assert set(NAMES) == {"ell14", "esp300", "maitai", "newport1830c", "scpi-dmm", "shutter"}

@@ -156,6 +156,7 @@ async def test_an_axis_moves_by_its_dotted_name() -> None:
             assert process.report()["interleavings"] == 0
 
 
+@pytest.mark.alone("a stop must be on the wire within 50 ms")
 async def test_stop_is_on_the_wire_at_once_beside_a_driver_that_waits_for_the_end_of_a_move() -> None:
     with sim.launch("esp300", paced=True) as process:
         async with bench(stage_port(process), stage()) as made:

@@ -66,6 +66,7 @@ async def take(rows, count: int) -> list[pa.RecordBatch]:
     return [await rows.get(timeout_s=5) for _ in range(count)]
 
 
+@pytest.mark.alone("a reader kept waiting for 16 frames of a few ms loses some")
 async def test_a_stream_delivers_frames_with_the_cameras_own_numbers(seam) -> None:
     async with lab() as (runtime, publisher):
         rows = publisher.subscribe("test", capacity=4096)
@@ -99,6 +100,7 @@ async def test_pixels_reach_arrow_without_a_copy(seam) -> None:
         assert isinstance(batch.schema.field("pixels").type, pa.FixedShapeTensorType)
 
 
+@pytest.mark.alone("a reader kept waiting for 16 frames of a few ms loses some")
 async def test_a_frame_the_camera_lost_is_counted_as_a_gap(seam) -> None:
     pvcam.configure(lose_frames=frozenset({3, 4, 7}))
     async with lab() as (runtime, publisher):

@@ -191,6 +191,7 @@ def stage(path: str, **more: Any) -> dict[str, Any]:
 # --- the manager is killed
 
 
+@pytest.mark.alone("measures from the death to the last byte of the crash action")
 def test_kill_9_ends_blocked_workers_and_puts_the_crash_actions_on_the_wire_in_order(
     manage: Callable[..., Manager], pty: Pty, tcp: Tcp
 ) -> None:
@@ -210,6 +211,7 @@ def test_kill_9_ends_blocked_workers_and_puts_the_crash_actions_on_the_wire_in_o
     assert [line["port"] for line in manager.logged("crash actions written")] == ["stage"]
 
 
+@pytest.mark.alone("measures from the death to the last byte of the crash action")
 def test_a_port_that_takes_nothing_keeps_no_other_waiting(manage: Callable[..., Manager], pty: Pty, tcp: Tcp) -> None:
     blocked = {"tcp": tcp.address, "terminator": "\n", "crash": ["OUTP OFF\n"], "full": True}
     manager = manage(ports={"blocked": blocked, "stage": stage(pty.path)})
@@ -245,6 +247,7 @@ def test_a_child_that_the_manager_forked_does_not_hide_its_end(manage: Callable[
     hear(pty, until=lambda: pty.heard.endswith(b"MF\r"))
 
 
+@pytest.mark.alone("measures from the death to the last byte of the crash action")
 def test_a_line_that_was_not_open_is_opened(manage: Callable[..., Manager], pty: Pty, tcp: Tcp) -> None:
     supply = {"tcp": tcp.address, "terminator": "\n", "crash": ["OUTP OFF\n"], "closed": True}
     manager = manage(ports={"stage": stage(pty.path, closed=True), "supply": supply})
@@ -332,6 +335,7 @@ def read_position(path: str) -> float:
 # --- the manager lives
 
 
+@pytest.mark.alone("a stop-all must be answered within 0.4 s")
 def test_the_stop_all_of_a_sleeping_manager_goes_through_the_watchdog(
     manage: Callable[..., Manager], pty: Pty, tcp: Tcp
 ) -> None:
@@ -356,6 +360,7 @@ def test_the_stop_all_of_a_sleeping_manager_goes_through_the_watchdog(
     assert not manager.ended(manager.watchdog, 0.0)
 
 
+@pytest.mark.alone("measures from the death to the last byte of the crash action")
 def test_a_manager_that_dies_during_a_stop_all_still_gets_its_crash_actions(
     manage: Callable[..., Manager], pty: Pty, tcp: Tcp
 ) -> None:
@@ -439,6 +444,7 @@ def test_without_a_watchdog_the_question_says_so(folder: Path) -> None:
 # --- the watchdog itself is killed
 
 
+@pytest.mark.alone("measures from the death to the last byte of the crash action")
 def test_a_watchdog_that_was_killed_is_started_again_and_knows_everything(
     manage: Callable[..., Manager], pty: Pty
 ) -> None:
@@ -458,6 +464,7 @@ def test_a_watchdog_that_was_killed_is_started_again_and_knows_everything(
     assert manager.ended(manager.workers[0], 0.0)
 
 
+@pytest.mark.alone("measures from the death to the last byte of the crash action")
 def test_median_time_from_death_to_last_byte(manage: Callable[..., Manager], pty: Pty) -> None:
     took_ms: list[float] = []
     for _ in range(int(os.environ.get("DUODAQ_WATCHDOG_KILLS", "3"))):

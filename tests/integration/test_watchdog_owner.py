@@ -109,6 +109,7 @@ async def test_a_disarmed_watchdog_ends_and_does_nothing(
     assert (await watchdog.disarm()).clean
 
 
+@pytest.mark.alone("0.1 s are left to a limit of 0.2 s")
 async def test_a_watchdog_that_does_not_end_is_killed_within_the_limit(
     watchdog: Watchdog, pty: tuple[int, int]
 ) -> None:
@@ -255,6 +256,7 @@ async def test_a_watchdog_that_hangs_is_replaced(
     assert (await ask(watchdog))["stage"]["written_ns"]
 
 
+@pytest.mark.alone("a thousand messages must be told within 1 s")
 async def test_telling_more_than_the_socket_takes_never_blocks_and_loses_nothing(
     watchdog: Watchdog, pty: tuple[int, int]
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -138,3 +140,46 @@ def test_marked_test_may_not_skip_itself_where_all_is_installed(
     result = lab_of_tests.runpytest_subprocess("-p", "no:cacheprovider", "--continue-on-collection-errors")
     result.assert_outcomes(failed=1, errors=1, skipped=1)
     result.stdout.fnmatch_lines(["*serial test skipped itself: *no port*"])
+
+
+SIDE_BY_SIDE = """
+import os, pytest
+
+@pytest.mark.parametrize("number", range(4))
+def test_lab_of_its_own(number, worker_id):
+    assert os.environ["XDG_RUNTIME_DIR"].endswith("/" + worker_id)
+    print("runs in", os.environ["XDG_RUNTIME_DIR"])
+    assert number
+
+def test_leaks():
+    os.pipe()
+
+@pytest.mark.serial
+def test_skips():
+    pytest.skip("no port")
+
+def test_crashes():
+    os._exit(1)
+"""
+
+
+def test_side_by_side_every_worker_has_a_run_directory_of_its_own_and_the_same_checks(
+    lab_of_tests: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("xdist")
+    monkeypatch.setenv("DUODAQ_MUST_RUN", "serial,browser")
+    lab_of_tests.makepyfile(SIDE_BY_SIDE)
+    result = lab_of_tests.runpytest_subprocess("-p", "no:cacheprovider", "-n", "2", "--dist", "worksteal")
+    result.assert_outcomes(passed=4, failed=3, errors=1)
+    result.stdout.fnmatch_lines_random(
+        ["*2 descriptors on pipe:* still open*", "*serial test skipped itself: *no port*", "*crashed while running*"]
+    )
+    (where,) = [line.split()[-1] for line in result.outlines if line.startswith("runs in")]
+    assert not Path(where).parent.exists()
+
+
+def test_a_test_that_must_run_alone_says_why(lab_of_tests: pytest.Pytester) -> None:
+    lab_of_tests.makepyfile("import pytest\n@pytest.mark.alone\ndef test_a():\n    pass\n")
+    result = lab_of_tests.runpytest_subprocess("-p", "no:cacheprovider")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*alone needs a reason in words: *::test_a"])

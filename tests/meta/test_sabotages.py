@@ -1,7 +1,8 @@
 """Each sabotage is caught at the assertion marked for its feature, and no imitation of a runtime passes any test.
 
-Everything runs in processes of its own, two at a time: a sabotage cannot be taken back. What runs every time is a
-choice, in which each test meets each mode; the whole matrix is one of the long counts.
+Everything runs in processes of its own, two at a time: a sabotage cannot be taken back. Where tests run side by side,
+each worker runs what it needs, one at a time. What runs every time is a choice, in which each test meets each mode; the
+whole matrix is one of the long counts.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -107,8 +109,10 @@ def verdict(arguments: tuple[str, ...]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def verdicts(request: pytest.FixtureRequest) -> dict[tuple[str, ...], dict[str, Any]]:
-    """Every verdict that the chosen tests need."""
+def verdict_on(request: pytest.FixtureRequest) -> Callable[[tuple[str, ...]], dict[str, Any]]:
+    """Every verdict that the chosen tests need; with pytest-xdist, one when it is asked for."""
+    if hasattr(request.config, "workerinput"):
+        return verdict
     wanted: dict[tuple[str, ...], None] = {}
     for item in request.session.items:
         given = item.callspec.params if item.path == request.path and hasattr(item, "callspec") else {}
@@ -117,7 +121,7 @@ def verdicts(request: pytest.FixtureRequest) -> dict[tuple[str, ...], dict[str, 
         elif "runtime" in given:
             wanted[imitation_of(given["name"], given["runtime"], given["mode"])] = None
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return dict(zip(wanted, pool.map(verdict, wanted), strict=True))
+        return dict(zip(wanted, pool.map(verdict, wanted), strict=True)).__getitem__
 
 
 def bites(seen: dict[str, Any], sabotage: str) -> None:
@@ -132,27 +136,27 @@ def fails(seen: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("sabotage", "mode"), CHOSEN)
-def test_a_sabotage_is_caught_at_its_feature(sabotage: str, mode: str, verdicts: Any) -> None:
-    bites(verdicts[arguments_of(sabotage, mode)], sabotage)
+def test_a_sabotage_is_caught_at_its_feature(sabotage: str, mode: str, verdict_on: Any) -> None:
+    bites(verdict_on(arguments_of(sabotage, mode)), sabotage)
 
 
 @pytest.mark.parametrize(("name", "runtime", "mode"), IMITATIONS)
-def test_an_imitation_of_a_runtime_fails_at_a_feature(name: str, runtime: str, mode: str, verdicts: Any) -> None:
-    fails(verdicts[imitation_of(name, runtime, mode)])
+def test_an_imitation_of_a_runtime_fails_at_a_feature(name: str, runtime: str, mode: str, verdict_on: Any) -> None:
+    fails(verdict_on(imitation_of(name, runtime, mode)))
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("sabotage", "mode"), MATRIX)
 def test_every_sabotage_is_caught_in_every_mode_that_it_is_declared_for(
-    sabotage: str, mode: str, verdicts: Any
+    sabotage: str, mode: str, verdict_on: Any
 ) -> None:
-    bites(verdicts[arguments_of(sabotage, mode)], sabotage)
+    bites(verdict_on(arguments_of(sabotage, mode)), sabotage)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("name", "runtime", "mode"), ALL_IMITATIONS)
-def test_every_imitation_fails_at_a_feature_in_every_mode(name: str, runtime: str, mode: str, verdicts: Any) -> None:
-    fails(verdicts[imitation_of(name, runtime, mode)])
+def test_every_imitation_fails_at_a_feature_in_every_mode(name: str, runtime: str, mode: str, verdict_on: Any) -> None:
+    fails(verdict_on(imitation_of(name, runtime, mode)))
 
 
 @pytest.mark.parametrize("where", EVERY_MODE)

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duodaq import clock
+from duodaq.clock import Deadlines
 from duodaq.errors import StoppedError
 from duodaq.model import Execute, Fate
+from duodaq.v2._figures import Figures
 from duodaq.v2._work import Work, WorkQueue
 
 CAPACITY = 3
@@ -37,7 +39,7 @@ class Machine:
         self.senders: list[asyncio.Task[None]] = []
 
     async def send(self, moving: bool) -> None:
-        work = Work("x", Execute(str(len(self.sent))), moving=moving, deadline_s=None)
+        work = Work("x", Execute(str(len(self.sent))), Deadlines(), Figures(), moving=moving, deadline_s=None)
         self.sent.append(work)
 
         async def sender() -> None:

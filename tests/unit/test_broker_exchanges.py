@@ -363,7 +363,8 @@ async def test_everything_on_the_wire_is_recorded_with_holder_and_exchange(bench
     await port.exchange(b"A?\n", holder="a")
     leave()
     await port.exchange(b"B?\n", holder="b")
-    facts = [(r.direction, r.data, r.holder, r.exchange) for r in bench.broker.log("p")]
+    opened, *facts = [(r.direction, r.data, r.holder, r.exchange) for r in bench.broker.log("p")]
+    assert opened == ("!", b"open", "broker", 0)
     assert facts == [(">", b"A?\n", "a", 1), ("<", b"A=ok\n", "a", 1), (">", b"B?\n", "b", 2), ("<", b"B=ok\n", "b", 2)]
     assert heard == [b"A?\n", b"A=ok\n"]
 

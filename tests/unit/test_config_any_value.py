@@ -13,7 +13,7 @@ KEYS = {
     "lab": ["name", "recording", "shutdown"],
     "runtimes.v2": ["worker"],
     "ports.p": ["serial", "serial.path", "serial.usb", "serial.stopbits", "tcp", "visa", "virtual", "codec", "timeout"],
-    "ports.q": ["idle_ms", "hold_max"],
+    "ports.q": ["idle_ms", "hold_max", "virtual.pty", "virtual.tcp", "virtual.clients", "virtual.stall"],
     "instruments.a": ["runtime", "driver", "port", "args", "settings", "deadline", "deadline.default", "kill_after"],
     "instruments.b": ["poll", "poll.x", "poll.x.read", "poll.x.call", "poll.x.args", "poll.x.every", "axes", "axes.x"],
     "instruments.c": ["axes.x.number", "axes.x.limits", "safe", "safe.crash", "safe.crash.args", "safe.crash.bytes"],

@@ -91,6 +91,13 @@ PORT_USES = {
     "timeout": 'tcp = "a:1"\ntimeout = "9 s"',
     "idle_ms": 'tcp = "a:1"\nidle_ms = 20',
     "hold_max": 'tcp = "a:1"\nhold_max = "1 s"',
+    "virtual": 'tcp = "a:1"\nidle_ms = 20\nvirtual = { tcp = 5030 }',
+}
+VIRTUAL_USES = {
+    "pty": "pty = 'run/x'",
+    "tcp": "tcp = '127.0.0.1:5031'",
+    "clients": "tcp = 5030, clients = 2",
+    "stall": "tcp = 5030, stall = '1 s'",
 }
 SERIAL_USES = {
     "path": "path = '/dev/y'",
@@ -125,10 +132,15 @@ INSTRUMENT_USES = {
 def _texts() -> dict[str, tuple[str, str]]:
     """Each key of a lab file: a file without it, and one with it."""
     plain_serial = "[ports.p]\nserial = { path = '/dev/x' }\n"
+    plain_virtual = f"{ONE_PORT}codec = 'scpi'\nvirtual = {{ tcp = 5030 }}\n"
     return {
         **{f"{table}.{key}": ("", text) for (table, key), (text, _) in USES.items()},
         **{f"port.{key}": (ONE_PORT, f"[ports.p]\n{text}\n") for key, text in PORT_USES.items()},
         **{f"serial.{key}": (plain_serial, f"[ports.p]\nserial = {{ {text} }}\n") for key, text in SERIAL_USES.items()},
+        **{
+            f"virtual.{key}": (plain_virtual, plain_virtual.replace("tcp = 5030", text))
+            for key, text in VIRTUAL_USES.items()
+        },
         **{
             f"instrument.{key}": (ONE_INSTRUMENT, f"{ONE_INSTRUMENT}{text}\n")
             for key, text in INSTRUMENT_USES.items()
@@ -148,7 +160,8 @@ def test_key_changes_the_lab(key: str, tmp_path: Path) -> None:
     [
         (("lab",), {key for table, key in USES if table == "lab"}),
         (("runtimes",), {key for table, key in USES if table == "runtimes"}),
-        (("ports", "p"), {*PORT_USES, "virtual"}),  # virtual is known in order to be refused with a reason
+        (("ports", "p"), set(PORT_USES)),
+        (("ports", "p", "virtual"), set(VIRTUAL_USES)),
         (("ports", "p", "serial"), set(SERIAL_USES)),
         (("instruments", "i"), set(INSTRUMENT_USES)),
     ],
@@ -195,6 +208,34 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert lab.recording_dir == tmp_path / "data"
     assert lab.ports[0].serial is not None
     assert lab.ports[0].serial["path"] == str(tmp_path / "run" / "stage")
+
+
+@pytest.mark.parametrize(
+    ("written", "pty", "tcp"),
+    [
+        ('{ pty = "run/x" }', "run/x", None),
+        ("{ tcp = 5030 }", None, "127.0.0.1:5030"),
+        ('{ pty = "/tmp/x", tcp = "0.0.0.0:5030" }', "/tmp/x", "0.0.0.0:5030"),
+    ],
+)
+def test_virtual_port_is_written_in_these_ways(written: str, pty: str | None, tcp: str | None, tmp_path: Path) -> None:
+    virtual = lab_of(f"{ONE_PORT}idle_ms = 20\nvirtual = {written}\n", tmp_path).ports[0].virtual
+    assert virtual is not None
+    assert (virtual.pty, virtual.tcp) == (str(tmp_path / pty) if pty else None, tcp)
+
+
+def test_notes_say_where_programs_outside_come_in_and_what_that_means(tmp_path: Path) -> None:
+    text = f'{ONE_PORT}idle_ms = 20\nvirtual = {{ pty = "run/x", tcp = "0.0.0.0:5030", clients = 3 }}\n'
+    notes = "\n".join(describe(lab_of(text, tmp_path)))
+    place = "programs outside duodaq use it at run/x, a device for one at a time; and at tcp 0.0.0.0:5030, up to 3"
+    assert place in notes
+    assert "whoever reaches 0.0.0.0:5030 over the network" in notes
+    assert "while a stop-all is latched programs outside are refused" in notes
+    assert "it is opened all the same" not in notes
+    safe = text.replace("0.0.0.0", "127.0.0.1").replace("idle_ms = 20", "codec = 'scpi'")
+    quiet = "\n".join(describe(lab_of(safe, tmp_path)))
+    assert "over the network" not in quiet
+    assert "are refused" not in quiet
 
 
 def test_notes_say_what_delays_a_stop_and_what_nothing_makes_safe(tmp_path: Path) -> None:

@@ -339,17 +339,47 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         f'6: ports.dmm.visa: "TCPIP::dmm.lab::INSTR" {NO_VISA}; if the instrument has a raw socket '
         '(SCPI often 5025), write tcp = "dmm.lab:5025"',
     ),
-    "virtual port": (
+    "virtual port where nobody knows the end of an exchange": (
+        'codec = "scpi"',
+        'virtual = { pty = "run/dmm" }',
+        "7: ports.dmm.virtual: needs to know where an exchange ends, and this port has neither codec nor idle_ms. "
+        "Name the codec, or write idle_ms = 20: the silence, in milliseconds, that ends an exchange",
+    ),
+    "virtual port without a way in": (
         VISA,
-        f'{VISA}\nvirtual = {{ pty = "run/dmm" }}',
-        "7: ports.dmm.virtual: virtual ports are not in this version; leave the key out, and let the other program "
-        "use the instrument through duodaq.connect()",
+        f"{VISA}\nvirtual = {{ clients = 3 }}",
+        '7: ports.dmm.virtual: needs pty = "run/stage" (a device that programs open), tcp = 5030, or both',
+    ),
+    "virtual tcp port that is none": (
+        VISA,
+        f"{VISA}\nvirtual = {{ tcp = 70000 }}",
+        "7: ports.dmm.virtual.tcp: must be a TCP port between 1 and 65535, not 70000",
+    ),
+    "virtual tcp port without a host": (
+        VISA,
+        f'{VISA}\nvirtual = {{ tcp = "5030" }}',
+        '7: ports.dmm.virtual.tcp: "5030" is not "host:port", such as "192.168.1.20:5025"',
+    ),
+    "virtual pty without a name": (
+        VISA,
+        f'{VISA}\nvirtual = {{ pty = "" }}',
+        '7: ports.dmm.virtual.pty: must name the device that programs open, such as pty = "run/stage"',
+    ),
+    "unknown key of a virtual port": (
+        VISA,
+        f'{VISA}\nvirtual = {{ pyt = "run/dmm" }}',
+        '7: ports.dmm.virtual.pyt: unknown key. Did you mean "pty"? The keys here: clients, pty, stall, tcp',
+    ),
+    "virtual port where the port itself is": (
+        VISA,
+        f"{VISA}\nvirtual = {{ tcp = 5025 }}",
+        "7: ports.dmm.virtual.tcp: 127.0.0.1:5025 is taken by ports.dmm itself. Choose a place of its own",
     ),
     "unknown codec": (
         '"esp300"',
         '"esp30"',
         '3: ports.stage.codec: there is no codec "esp30". Did you mean "esp300"? '
-        "The codecs: esp300, newport1830c, scpi; without one, leave the key out and set idle_ms",
+        "The codecs: ell14, esp300, maitai, newport1830c, scpi; without one, leave the key out and set idle_ms",
     ),
     "codec that the actor does not speak": (
         '"esp300"',
@@ -482,7 +512,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "duodaq:Esp300",
         "duodaq:Esp301",
         '25: instruments.stage.driver: duodaq has no actor "Esp301". Did you mean "Esp300"? '
-        "Its actors: Esp300, Newport1830C, PvcamActor, ScpiActor",
+        "Its actors: Elliptec, Esp300, MaiTai, Newport1830C, PvcamActor, ScpiActor",
     ),
     "actor in v2": (
         'runtime = "v4"',

@@ -9,9 +9,9 @@ import pytest
 
 from duodaq.clock import pause
 from duodaq.drivers import codec
-from duodaq.drivers.esp300 import AxisState, Esp300Driver
+from duodaq.drivers.esp300 import Esp300Driver
 from duodaq.errors import LifecycleError, RefusedError, ReplyTimeoutError, StoppedError
-from duodaq.model import AxisDefinition, PortDefinition
+from duodaq.model import AxisDefinition, AxisState, PortDefinition
 from duodaq.ports import Broker
 from duodaq.testing import virtual_time
 from duodaq.testing._scripted_port import Answer, ScriptedTransport

@@ -37,6 +37,7 @@ def test_a_quick_step_leaves_its_time_to_the_next() -> None:
     assert allowance_s(first, 10.0) == pytest.approx(first.allowed_s)
 
 
+@pytest.mark.alone("0.1 s are left to a budget for stopping")
 async def test_steps_that_ignore_cancellation_are_cut_off_and_the_next_ones_still_run() -> None:
     ran: list[str] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import gc
 import mmap
 import os
@@ -24,6 +25,7 @@ import pytest
 from duodaq import clock, schema
 from duodaq.errors import DataError, LifecycleError
 from duodaq.link import BlobRef, RingReader, RingWriter
+from duodaq.link._ring_memory import HUGE
 from duodaq.testing._leaks import open_files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memfd is Linux's")
@@ -324,6 +326,64 @@ def test_places_are_taken_from_the_bottom_so_that_few_pages_are_made(ring: Ring)
         ring.writer.release(ring.send(bytes(100_000)).number)
     assert os.stat(ring.writer.fd).st_blocks * 512 <= 102_400
     assert {ring.send(bytes(64)).offset for _ in range(3)} == {0, 64, 128}
+
+
+def huge_bytes() -> dict[str, int]:
+    """How much of the rings mapped here lies on huge pages, by the mapping's rights."""
+    found: dict[str, int] = {}
+    rights, name = "", ""
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            rights, name = words[1], line
+        elif words[0] == "ShmemPmdMapped:" and "duodaq-ring" in name:
+            found[rights] = found.get(rights, 0) + int(words[1]) * 1024
+    return found
+
+
+def collapses() -> bool:
+    """Whether this kernel makes huge pages when it is asked: Linux 6.1 and later, if they are compiled in."""
+    with mmap.mmap(-1, 2 * HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.write(bytes(2 * HUGE))
+        with contextlib.suppress(OSError):
+            memory.madvise(25)
+            return True
+    return False
+
+
+@pytest.mark.skipif(not collapses(), reason="this kernel makes no huge pages when it is asked")
+def test_large_blobs_lie_on_huge_pages_on_both_sides_and_what_lay_there_stays() -> None:
+    before = huge_bytes()
+    ring = Ring(5 * HUGE + 3 * mmap.PAGESIZE, 5 * HUGE)
+    small = ring.reader.view(ring.send())
+    assert sum(huge_bytes().values()) == sum(before.values())
+    large = np.arange(HUGE, dtype=np.uint16)
+    views = [ring.reader.view(ring.send(large)) for _ in range(2)]
+    np.testing.assert_array_equal(small, PIXELS)
+    for view in views:
+        np.testing.assert_array_equal(view, large)
+    made = {rights: count - before.get(rights, 0) for rights, count in huge_bytes().items()}
+    assert made == {"r--s": 5 * HUGE, "rw-s": 5 * HUGE}
+    ring.close()
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOMEM])
+def test_blobs_travel_where_no_huge_page_is_to_be_had(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    asked: list[int] = []
+
+    class Refusing(mmap.mmap):
+        def madvise(self, option: int, start: int = 0, length: int = 0) -> None:
+            asked.append(option)
+            raise OSError(number, "no")
+
+    monkeypatch.setattr("duodaq.link._ring_memory.mmap.mmap", Refusing)
+    ring = Ring(8 * HUGE, 8 * HUGE)
+    large = np.arange(HUGE, dtype=np.uint16)
+    views = [ring.reader.view(ring.send(large)) for _ in range(3)]
+    for view in views:
+        np.testing.assert_array_equal(view, large)
+    assert len(asked) == (1 if number == errno.EINVAL else 3)
+    ring.close()
 
 
 def test_view_costs_no_memory_of_its_own() -> None:

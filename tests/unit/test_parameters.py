@@ -129,6 +129,7 @@ async def test_a_slow_watcher_misses_steps_but_never_the_last(table):
     assert [(entry.value, entry.version) for entry in entries] == [(999, 1000)]
 
 
+@pytest.mark.alone("a change must be seen within 50 ms")
 async def test_a_change_from_another_thread_is_seen_within_50_ms(table):
     watcher = table.watch("page")
     delays: list[float] = []

@@ -226,3 +226,56 @@ def test_every_schema_is_written_and_read_by_plain_pyarrow():
         table = pa.ipc.open_stream(sink.getvalue()).read_all()
         assert table.num_rows == batch.num_rows
         assert table.schema.metadata == batch.schema.metadata
+
+
+FACTS = {"instrument": "cam", "channel": "frames"}
+
+
+def test_frames_one_after_another_keep_each_its_own_numbers_settings_and_memory():
+    stacks = [np.full((3, 4), number, np.uint16) for number in range(3)]
+    settings = [{"roi": [1, 2, 4, 3], "exposure_s": 0.5}, {"binning": [2, 2]}, {"unit": "e-", "pixel_format": "Mono12"}]
+    made = [
+        schema.frame_batch(stacks[i], t_ns=T + i, sequence=i, frame_number=10 + i, **FACTS, **settings[i])
+        for i in range(3)
+    ]
+    images = [schema.frames_of(batch)[0] for batch in made]
+    for i, image in enumerate(images):
+        assert (image.t_ns, image.sequence) == (T + i, i)
+        assert np.shares_memory(image.pixels, stacks[i])
+        assert image.metadata is not None
+        assert image.metadata["frame_number"] == 10 + i
+    assert [image.unit for image in images] == ["counts", "counts", "e-"]
+    assert [image.metadata["roi"]["x"] for image in images if image.metadata] == [1, 0, 0]
+    assert [image.metadata["binning"]["y"] for image in images if image.metadata] == [1, 2, 1]
+    assert [image.metadata["exposure_s"] for image in images if image.metadata] == [0.5, None, None]
+    assert [image.metadata["pixel_format"] for image in images if image.metadata] == ["uint16", "uint16", "Mono12"]
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, lambda number: [int(number)]])
+def test_a_frame_s_numbers_may_be_of_python_or_numpy_or_in_a_list(kind):
+    batch = schema.frame_batch(np.zeros((3, 4)), t_ns=kind(T), sequence=kind(2**63 - 1), frame_number=kind(5), **FACTS)
+    image = schema.frames_of(batch)[0]
+    assert image.metadata is not None
+    assert (image.t_ns, image.sequence, image.metadata["frame_number"]) == (T, 2**63 - 1, 5)
+    batch.validate(full=True)
+
+
+def test_a_number_that_is_none_of_a_frame_s_is_refused():
+    with pytest.raises(OverflowError):
+        schema.frame_batch(np.zeros((3, 4)), t_ns=T, sequence=-1, frame_number=0, **FACTS)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float64])
+def test_the_bytes_of_a_picture_are_those_of_its_pixels_and_of_a_slice_its_own(dtype):
+    numbers = {name: range(4) for name in ("t_ns", "sequence", "frame_number")}
+    stack = np.zeros((4, 300, 200), dtype)
+    batch = schema.frame_batch(stack, **numbers, **FACTS)
+    assert schema.bytes_of(batch) == stack.nbytes
+    assert schema.bytes_of(batch.slice(1, 2)) == stack.nbytes // 2
+    assert 0 < schema.bytes_of(schema.scalar_batch(scalars())) == schema.scalar_batch(scalars()).nbytes
+
+
+def test_the_bytes_of_what_only_claims_to_be_a_picture_are_counted_all_the_same():
+    for columns in ({"x": [1, 2]}, {"pixels": [1.5, 2.5]}):
+        batch = pa.record_batch(columns).replace_schema_metadata({b"duodaq.schema": b"camera_frame/1"})
+        assert schema.bytes_of(batch) == batch.nbytes

@@ -59,5 +59,5 @@ def test_interleaving_is_noticed(table: LocalTable):
 
 
 def test_a_simulator_that_does_not_exist_is_refused_with_what_there_is(table: LocalTable):
-    with pytest.raises(ValueError, match="esp300, newport1830c"):
+    with pytest.raises(ValueError, match="ell14, esp300, maitai, newport1830c"):
         make_simulator("laser-cannon", table=table)

@@ -3,6 +3,9 @@
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -81,6 +84,22 @@ def test_a_trace_id_follows_everything_logged_inside(stream):
     inside, outside = (json.loads(line) for line in stream.getvalue().splitlines())
     assert inside["trace_id"] == outer == inner
     assert "trace_id" not in outside
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="children are made by fork")
+def test_two_children_of_one_parent_draw_different_trace_ids():
+    program = (
+        "import os\n"
+        "from duodaq.telemetry import new_trace_id\n"
+        "for _ in range(2):\n"
+        "    if not (child := os.fork()):\n"
+        "        print(new_trace_id(), flush=True)\n"
+        "        os._exit(0)\n"
+        "    os.waitpid(child, 0)\n"
+    )
+    lines = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    assert len(set(lines)) == 2
+    assert all(len(line) == 32 and int(line, 16) >= 0 for line in lines)
 
 
 def test_a_trace_id_that_came_with_a_request_wins():

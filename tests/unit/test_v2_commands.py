@@ -403,6 +403,7 @@ async def test_shutdown_lets_short_calls_complete_and_ends_what_waits_as_not_don
         assert await runtime.stop(3.0) == await stopping
 
 
+@pytest.mark.alone("0.1 s are left to a budget for stopping")
 async def test_a_call_never_returned_from_is_told_unknown_at_shutdown_and_reported_leaked() -> None:
     gates = [threading.Event() for _ in range(5)]
     lamps = [InstrumentDefinition(f"lamp{n}", "v2", Lamp, args={"gate": gate}) for n, gate in enumerate(gates)]

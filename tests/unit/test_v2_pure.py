@@ -319,7 +319,7 @@ def test_the_unit_is_taken_from_the_docstring(doc: str, unit: str) -> None:
 
 def test_a_state_changes_only_as_the_table_allows_and_is_told_once() -> None:
     told: list[InstrumentStatus] = []
-    keeper = StateKeeper(stanza(), told.append)
+    keeper = StateKeeper(stanza(), told.append, lambda: None)
     with pytest.raises(LifecycleError):
         keeper.change(InstrumentState.READY)
     keeper.change(InstrumentState.CONNECTING)

@@ -15,27 +15,29 @@ from duodaq.clock import Deadline, pause
 from duodaq.dataplane import Policy
 from duodaq.errors import DataError
 from duodaq.link import BlobRef, RingReader, receive_descriptors
-from duodaq.model import Image, Scalar, Vector
+from duodaq.model import Image, RuntimeName, Scalar, Vector
+from duodaq.schema import frame_batch, pixels_of
 from duodaq.v2 import DataDistributor
 from duodaq.v4 import DataPublisher
 from duodaq.workers import _outbox
 from duodaq.workers._inbox import FeedBooks, Inbox
-from duodaq.workers._messages import Batch, Item, Ring, Rows, Taken, decode_from_worker, encode
+from duodaq.workers._messages import Batch, Item, Ring, Rows, decode_from_worker, encode
 from duodaq.workers._outbox import Outbox
 
 
 class Feed:
     """An outbox and an inbox with the wire between them, each message delivered by the loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: RuntimeName = "v2") -> None:
         self.here, self.there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.hub = DataDistributor()
+        self.batches = DataPublisher()
         self.books = FeedBooks("worker", self.hub.name)
         self.kinds: list[str] = []
         self.credits: list[int] = []
         self.ring: RingReader | None = None
-        self.outbox = Outbox("v2", self._send, self.there)
-        self.inbox = Inbox(self.hub, DataPublisher(), self.books, self._acknowledge)
+        self.outbox = Outbox(runtime, self._send, self.there)
+        self.inbox = Inbox(self.hub, self.batches, self.books, self._acknowledge)
 
     def _send(self, message: Any) -> None:
         asyncio.get_running_loop().call_soon(self._hear, encode(message))
@@ -51,8 +53,8 @@ class Feed:
         else:
             self.inbox.heard(message)
 
-    def _acknowledge(self, taken: Taken) -> None:
-        self.outbox.taken(taken.count)
+    def _acknowledge(self, count: int) -> None:
+        self.outbox.taken(count)
 
     async def publish(self, *items: Any) -> None:
         for item in items:
@@ -148,7 +150,7 @@ async def test_a_camera_ahead_of_the_manager_waits_before_the_ring_is_full(
     feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_outbox, "WINDOW_BYTES", 3_000_000)
-    published: list[Taken] = []
+    published: list[int] = []
     feed.inbox = Inbox(feed.hub, DataPublisher(), feed.books, published.append)
     seen = feed.hub.subscribe("test", policy=Policy.BLOCK)
     publishing = asyncio.create_task(feed.publish(*(image(number, 1000) for number in range(12))))
@@ -157,9 +159,37 @@ async def test_a_camera_ahead_of_the_manager_waits_before_the_ring_is_full(
         assert (await seen.get(5.0)).sequence == number
         await pause(0.005)
         assert feed.kinds.count("Item") <= acknowledged + 2
-        acknowledged = published[-1].count
+        acknowledged = published[-1]
         feed.outbox.taken(acknowledged)
     await publishing
+
+
+def frames(number: int, unit: str = "counts", side: int = 300) -> Any:
+    pixels = np.full((side, side), number, np.uint16)
+    facts = {"instrument": "cam", "channel": "frames", "t_ns": number, "sequence": number, "frame_number": number}
+    return frame_batch(pixels, unit=unit, **facts)
+
+
+async def test_batches_of_one_size_are_measured_once_and_those_that_prove_longer_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured: list[int] = []
+    plain = _outbox._stream_size
+    monkeypatch.setattr(_outbox, "_stream_size", lambda batch: measured.append(1) or plain(batch))
+    feed = Feed("v4")
+    seen = feed.batches.subscribe("test", policy=Policy.BLOCK)
+    counts = [(0, 1), (1, 1), (2, 1), (3, 2), (4, 2), (5, 2), (6, 3)]
+    for number, times in counts:
+        sent = frames(number, "counts" if number < 3 else "c" * 5000, 300 if number < 6 else 200)
+        await feed.outbox.v4_data.publish_wait(sent, 10.0)
+        came = await seen.get(5.0)
+        assert came.equals(sent)
+        assert came.schema.equals(sent.schema, check_metadata=True)
+        assert not pixels_of(came).flags.writeable
+        assert len(measured) == times
+    assert feed.ring is not None
+    assert feed.ring.copies == 0
+    assert await feed.aclose()
 
 
 async def test_what_does_not_travel_is_counted_and_the_rest_goes_on(feed: Feed) -> None:

@@ -26,34 +26,44 @@ from duodaq.model import (
     ChannelInfo,
     ComponentReport,
     Execute,
+    GetParameter,
     InstrumentState,
     InstrumentStatus,
     Outcome,
     ParameterEntry,
+    ReadChannel,
     RuntimeStatus,
     Scalar,
+    SetParameter,
+    Stop,
 )
-from duodaq.ports import Terminated
+from duodaq.ports import LockOutcome, LockVerdict, Terminated
+from duodaq.ports import _sentences as said
 from duodaq.workers import _messages as m
 
 ERROR = {"classes": ["RefusedError"], "text": "no", "facts": {"code": 7}}
 ENTRY = ParameterEntry("stage", "x.position", 1.5, "mm", 7, 3, "v4")
 STATUS = InstrumentStatus("stage", "v4", InstrumentState.READY, port="p")
-SEAT = m.SeatFacts(3, 0.2, None, True, False)
+SEAT = said.SeatFacts(3, 0.2, None, True, False)
 FROM_MANAGER = [
     m.Make(1, b"plan"),
     m.Ask(2**62, "command", "body", "trace"),
+    m.Order(2**62, "stage", Execute("move", (1.5, "x", None)), 2.0, "trace"),
+    m.Order(1, "stage", SetParameter("level", b"\x00")),
     m.Cancel(1),
     m.Probe(1),
-    m.Granted(1),
-    m.Granted(1, ERROR),
-    m.Ended(1, b"reply\n", ERROR),
-    m.Written(1, 2**62),
-    m.Heard(1, b"\x00\xff"),
+    said.Granted(1),
+    said.Granted(1, ERROR),
+    said.Ended(1, b"reply\n", ERROR),
+    said.Written(1, 2**62),
+    said.Heard(1, b"\x00\xff"),
     m.Stops("p", 4),
-    m.Stopped(1, 7, None),
+    said.Stopped(1, 7, None),
+    said.LockTold(1, LockOutcome(LockVerdict.DONE, "key", "shared", "visa:a.py[1]")),
+    said.LockTold(1, None, ERROR),
     m.Known(ENTRY),
     m.Taken(5),
+    m.Taken(5, [1, 2]),
     m.Credit([1, 2]),
     m.NeighbourAnswer(1, 2.5, None, None),
 ]
@@ -64,14 +74,16 @@ FROM_WORKER = [
     m.Alive(1),
     m.Snapshot(RuntimeStatus.RUNNING, [STATUS], [ChannelInfo("stage", "x", "mm")]),
     m.Figures(None),
-    m.TicketAsk(1, "p", "me", 2, None, 5),
-    m.TicketEnd(1),
-    m.Exchanged(1, "p", b"A?\n", True, 1.0, False, True, 4, None, seat=SEAT, holder="me"),
-    m.SeatEnd(1, True),
-    m.Reading(1, False),
-    m.Abandoned(1),
-    m.Suspect("p", True),
-    m.StopPort(1, "p", None, "stop", True),
+    said.TicketAsk(1, "p", "me", 2, None, 5),
+    said.TicketEnd(1),
+    said.Exchanged(1, "p", b"A?\n", True, 1.0, False, True, 4, None, seat=SEAT, holder="me"),
+    said.SeatEnd(1, True),
+    said.Reading(1, False),
+    said.Abandoned(1),
+    said.Suspect("p", True),
+    said.StopPort(1, "p", None, "stop", True),
+    said.LockAsk(1, "p", SEAT, "me", "shared", "key", 2.0),
+    said.LockWithdrawn(1),
     m.Put("stage", "x", 1, "mm"),
     m.Stale("stage"),
     m.Rows([Scalar("dmm", "voltage", "V", 1, 0, -0.0, "v2", {"range": 10})]),
@@ -124,6 +136,21 @@ def test_a_value_comes_out_of_its_parcel_as_it_went_in(value: Any) -> None:
     told = m.unpack_trusted(m.decode_from_manager(m.encode(m.Ask(1, "command", m.parcel(value)))).body)
     assert type(told) is type(value)
     assert told == value
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_a_command_that_is_ordered_arrives_as_it_was_given(value: Any) -> None:
+    for command in (SetParameter("level", value), Execute("move", (1, value)), Execute("move", (value,), {"a": value})):
+        if m.may_be_ordered(command):
+            came = m.decode_from_manager(m.encode(m.Order(1, "stage", command))).command
+            assert repr(came) == repr(command)  # says more than equality: 1 is no True, a tuple no list
+
+
+def test_most_commands_are_ordered() -> None:
+    ordered = [Execute("move", (1.5, -3, True, None, "µm", b"\xff")), SetParameter("level", 2), GetParameter("level")]
+    assert all(map(m.may_be_ordered, [*ordered, ReadChannel("voltage")]))
+    kinds = [Execute("move", kwargs={"to": 1}), Execute("move", ((1, 2),)), SetParameter("level", 2**63), Stop()]
+    assert not any(map(m.may_be_ordered, kinds))
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,9 @@ from typing import Any, Protocol, Self
 
 from duodaq.app._lab import Lab
 from duodaq.app._loop_thread import LoopThread
-from duodaq.app._rendezvous import lab_of
-from duodaq.app._service import PROTOCOL_VERSION, LabService
+from duodaq.app._service import LabService
 from duodaq.errors import DeliveryError, DuodaqError, LifecycleError
-from duodaq.link import LinkClient
+from duodaq.link import LAB_PROTOCOL, LinkClient, lab_of
 from duodaq.model import ShutdownReport
 
 ANSWER_S = 10.0
@@ -122,7 +121,7 @@ class RemoteChannel(_Threaded):
         self._lab = lab_of(socket)
         super().__init__(f"duodaq-{self._lab}")
         try:
-            self._client = self._thread.run(LinkClient.open(socket, version=PROTOCOL_VERSION), 5.0)
+            self._client = self._thread.run(LinkClient.open(socket, version=LAB_PROTOCOL), 5.0)
         except BaseException:
             self._thread.close()
             raise

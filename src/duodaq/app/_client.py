@@ -10,8 +10,8 @@ from duodaq.app._channel import Channel, LocalChannel, RemoteChannel
 from duodaq.app._handles import AxisHandle, InstrumentHandle, is_number
 from duodaq.app._lab import Lab
 from duodaq.app._opening import LABS_HERE
-from duodaq.app._rendezvous import find_lab, lab_of
 from duodaq.errors import LifecycleError
+from duodaq.link import find_lab, lab_of
 from duodaq.telemetry import configure_logging
 
 if TYPE_CHECKING:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 from weakref import WeakSet
 
 from duodaq.config import line_of
 from duodaq.errors import PortBusyError, PortError, PortOpenError
 from duodaq.model import LabDefinition
-from duodaq.ports import PortState, PortStatus
+from duodaq.ports import PortState, PortStatus, has_open, programs_holding
 
 LABS_HERE: WeakSet[Any] = WeakSet()
 """The private labs that this program opened and that may still run."""
@@ -25,12 +24,12 @@ def explain(error: PortError, lab: LabDefinition, ports: Iterable[PortStatus]) -
     line = line_of(lab.file, "ports", found.name) if lab.file is not None else None
     place = ":".join(str(part) for part in (lab.file, line) if part is not None)
     where = ": ".join(part for part in (place, f"ports.{found.name}") if part)
-    if isinstance(error, PortBusyError) and _has_open(Path(f"/proc/{os.getpid()}"), os.path.realpath(found.address)):
+    if isinstance(error, PortBusyError) and has_open(os.getpid(), os.path.realpath(found.address)):
         return _open_here(f"{where}: {found.address}", found.address)
     what = f"{where}: {found.address}: {error.what}"
     if isinstance(error, PortOpenError):
         return PortOpenError(what, left=error.left)
-    holder = ", ".join(programs_holding(found.address))
+    holder = ", ".join(f"process {pid} ({name})" for pid, name in programs_holding(found.address))
     return PortBusyError(f"{what}: {holder}" if holder else what, holder=holder or None, left=error.left)
 
 
@@ -44,27 +43,3 @@ def _open_here(where: str, address: str) -> PortBusyError:
 
 def _has(ports: Iterable[PortStatus], address: str) -> bool:
     return any(port.address == address and port.state is not PortState.CLOSED for port in ports)
-
-
-def programs_holding(device: str) -> Iterator[str]:
-    """Programs that have `device` open, each as ``process 812 (minicom)``: those that this user may look at."""
-    target = os.path.realpath(device)
-    for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
-        if int(process.name) != os.getpid() and _has_open(process, target):
-            yield f"process {process.name} ({_name_of(process)})"
-
-
-def _has_open(process: Path, target: str) -> bool:
-    try:
-        return any(os.readlink(link) == target for link in (process / "fd").iterdir())
-    except OSError:  # another user's, or gone meanwhile
-        return False
-
-
-def _name_of(process: Path) -> str:
-    try:
-        words = (process / "cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return "unknown"
-    program, *arguments = [word.decode(errors="replace") for word in words[:4]]
-    return " ".join([Path(program).name, *arguments]).strip() or "unknown"

@@ -28,7 +28,6 @@ from duodaq.model import (
     Vector,
 )
 
-PROTOCOL_VERSION = 1
 MEASURED = frozenset({"scalar", "vector", "spectrum", "image"})
 """Kinds of channel of which one measurement can be taken; the others are streams of rows: stage/1, scpi_event/1."""
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from duodaq.app._client import connect
-from duodaq.app._rendezvous import find_lab, lab_of, watchdog_path
 from duodaq.errors import DeliveryError, DuodaqError
+from duodaq.link import find_lab, lab_of, watchdog_path
 from duodaq.watchdog import ask_watchdog_to_stop_all
 
 ANSWER_S = 0.2

@@ -2,7 +2,8 @@
 
 Every item carries the runtime that produced it (`origin`), and a direction takes only what the other runtime did not
 produce, so nothing is echoed. The queues between are the two hubs' own subscriptions: bounded, with a stated policy,
-and in the hubs' ledgers; what the bridge itself drops is in its own.
+and in the hubs' ledgers; what the bridge itself drops is in its own. Pictures, which keep much memory and take long,
+cross only while somebody is subscribed on the other side; else they are in the hub's ledger as skipped by the bridge.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from duodaq.bridge._lane import Failed, Lane, Translated, attempt
 from duodaq.bridge._translate import NO_V2_FORM, groups_of, measurements_of
 from duodaq.dataplane import Hub, Ledger, Policy
 from duodaq.errors import LifecycleError, SchemaMismatchError
-from duodaq.model import ComponentReport, Measurement, Outcome
-from duodaq.schema import measurement_batch, origin_of, schema_name, stream_id, stream_of
+from duodaq.model import ComponentReport, Image, Measurement, Outcome
+from duodaq.schema import has_pixels, measurement_batch, origin_of, schema_name, stream_id, stream_of
 
 _MOST_BATCHES = 64
 _MOST_GROUPS = 4
@@ -78,9 +79,9 @@ class Bridge:
         """
         if self._to_v4 is not None:
             raise LifecycleError("the bridge was started before; make another one")
-        of_v2 = self._v2_hub.subscribe(self.name, accepts=_not_of_v4, **self._queue)
+        of_v2 = self._v2_hub.subscribe(self.name, accepts=self._takes_of_v2, **self._queue)
         try:
-            of_v4 = self._v4_hub.subscribe(self.name, accepts=_for_v2, **self._queue)
+            of_v4 = self._v4_hub.subscribe(self.name, accepts=self._takes_of_v4, **self._queue)
         except BaseException:
             of_v2.close()
             raise
@@ -105,6 +106,13 @@ class Bridge:
         """The bridge's own books by direction, ``"v2→v4"`` in rows and ``"v4→v2"`` in measurements."""
         lanes = {"v2→v4": self._to_v4, "v4→v2": self._to_v2}
         return {direction: lane.books.ledger() for direction, lane in lanes.items() if lane is not None}
+
+    def _takes_of_v2(self, measurement: Measurement) -> bool:
+        picture = measurement.__class__ is Image
+        return _not_of_v4(measurement) and (not picture or self._v4_hub.attended(without=self.name))
+
+    def _takes_of_v4(self, batch: pa.RecordBatch) -> bool:
+        return _for_v2(batch) and (not has_pixels(batch) or self._v2_hub.attended(without=self.name))
 
     async def _stop(self, drain_s: float) -> ComponentReport:
         began_s = clock.monotonic_s()

@@ -101,7 +101,8 @@ def sim(
 ) -> None:
     """Serve a simulated instrument that speaks its real protocol, until Ctrl-C.
 
-    Names: esp300, newport1830c, scpi-dmm (models 34401A, 34465A), shutter. Prints one line of JSON when ready.
+    Names: ell14, esp300, maitai, newport1830c, scpi-dmm (models 34401A, 34465A), shutter. Prints one line of JSON
+    when ready.
     """
     from duodaq.cli._sim import serve_simulator
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from duodaq.config._tables import InstrumentTable, LabFile, PortTable, RuntimeTable, SerialTable
+from duodaq.config._tables import InstrumentTable, LabFile, PortTable, RuntimeTable, SerialTable, VirtualTable
 from duodaq.model import (
     AxisDefinition,
     InstrumentDefinition,
@@ -14,6 +14,7 @@ from duodaq.model import (
     PortDefinition,
     RuntimeDefinition,
     RuntimeName,
+    VirtualDefinition,
 )
 
 
@@ -47,7 +48,13 @@ def _port(name: str, table: PortTable, directory: Path) -> PortDefinition:
         timeout_s=table.timeout,
         idle_ms=table.idle_ms,
         hold_max_s=table.hold_max,
+        virtual=_virtual(table.virtual, directory) if table.virtual is not None else None,
     )
+
+
+def _virtual(table: VirtualTable, directory: Path) -> VirtualDefinition:
+    pty = str(directory / table.pty) if table.pty is not None else None
+    return VirtualDefinition(pty, table.tcp, table.clients, table.stall)
 
 
 def _serial(table: SerialTable, directory: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from keyword import iskeyword
 
@@ -23,6 +24,7 @@ def check_lab(lab: LabDefinition) -> Iterator[Said]:
     for port in lab.ports:
         yield from _codec_exists(port)
     yield from _one_line_one_port(lab)
+    yield from _virtual_ports_fit(lab)
     for instrument in lab.instruments:
         yield from _name_is_usable(instrument)
         yield from _name_is_free(instrument)
@@ -91,6 +93,24 @@ def _one_line_one_port(lab: LabDefinition) -> Iterator[Said]:
                 f"is the same line as ports.{owner} ({address_of(port)})",
                 f'Keep one of the two, and let both instruments say port = "{owner}"',
             )
+
+
+def _virtual_ports_fit(lab: LabDefinition) -> Iterator[Said]:
+    taken = {address_of(port): f"ports.{port.name} itself" for port in lab.ports}
+    for port in lab.ports:
+        virtual, at = port.virtual, ("ports", port.name, "virtual")
+        if virtual is None:
+            continue
+        if port.codec is None and port.idle_ms is None:
+            remedy = "Name the codec, or write idle_ms = 20: the silence, in milliseconds, that ends an exchange"
+            yield at, "needs to know where an exchange ends, and this port has neither codec nor idle_ms", remedy
+        if virtual.pty is not None and sys.platform != "linux":
+            yield (*at, "pty"), "needs Linux, which tells who opens and closes a pty", "Write tcp = 5030 instead"
+        for key, place in (("pty", virtual.pty), ("tcp", virtual.tcp)):
+            if place is not None and place in taken:
+                yield (*at, key), f"{place} is taken by {taken[place]}", "Choose a place of its own"
+            elif place is not None:
+                taken[place] = f"ports.{port.name}.virtual"
 
 
 INSTRUMENT_NAMES_TAKEN = frozenset(

@@ -12,7 +12,9 @@ from pathlib import Path
 from duodaq.config._words import choose, nearest
 
 BUILT_IN_CODECS: dict[str, str | None] = {
+    "Elliptec": "ell14",
     "Esp300": "esp300",
+    "MaiTai": "maitai",
     "Newport1830C": "newport1830c",
     "PvcamActor": None,
     "ScpiActor": "scpi",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from duodaq.config._checks import address_of, is_stoppable
 from duodaq.config._driver_lookup import built_in
@@ -15,6 +16,7 @@ def describe(lab: LabDefinition) -> list[str]:
     """Sentences about `lab`: its ports, how long each can delay a stop, its instruments, what has no fail-safe."""
     return [
         *(_about_port(port, lab) for port in lab.ports),
+        *(note for port in lab.ports for note in _about_virtual(port, lab)),
         *(_about_instrument(instrument, lab) for instrument in lab.instruments),
         *(note for instrument in lab.instruments for note in _warnings(instrument, lab)),
         *(note for port in lab.ports for note in _port_warnings(port, lab)),
@@ -24,6 +26,34 @@ def describe(lab: LabDefinition) -> list[str]:
 def _about_port(port: PortDefinition, lab: LabDefinition) -> str:
     users = ", ".join(_users(port, lab)) or "nobody"
     return f"port {port.name} ({address_of(port)}, {port.codec or 'no codec'}), used by {users}: {_stop_delay(port)}"
+
+
+def _about_virtual(port: PortDefinition, lab: LabDefinition) -> Iterator[str]:
+    virtual = port.virtual
+    if virtual is None:
+        return
+    places: list[str] = []
+    if virtual.pty is not None:
+        places.append(f"{_shown(virtual.pty, lab)}, a device for one at a time")
+    if virtual.tcp is not None:
+        places.append(f"tcp {virtual.tcp}, up to {virtual.clients} at once")
+    yield f"port {port.name}: programs outside duodaq use it at {'; and at '.join(places)}"
+    if virtual.tcp is not None and not _is_local(virtual.tcp):
+        yield f"port {port.name}: whoever reaches {virtual.tcp} over the network may use it; 127.0.0.1 keeps it here"
+    if port.codec is None:
+        yield (
+            f"port {port.name}: no codec knows what moves, so while a stop-all is latched programs outside are refused "
+            f"whatever they write; an answer that begins later than idle_ms ({port.idle_ms:g} ms) reaches nobody"
+        )
+
+
+def _shown(path: str, lab: LabDefinition) -> str:
+    return str(Path(path).relative_to(lab.directory)) if Path(path).is_relative_to(lab.directory) else path
+
+
+def _is_local(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _users(port: PortDefinition, lab: LabDefinition) -> list[str]:
@@ -108,7 +138,7 @@ def _warnings(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterator[
 
 def _port_warnings(port: PortDefinition, lab: LabDefinition) -> Iterator[str]:
     users = _users(port, lab)
-    if not users:
+    if not users and port.virtual is None:
         yield f"port {port.name}: no instrument uses it; it is opened all the same"
     if len(users) > 1 and port.codec is None and port.idle_ms is None:
         yield (

@@ -197,11 +197,40 @@ def _stopbits(value: float) -> float:
     return value
 
 
+class VirtualTable(Table):
+    pty: Annotated[str | None, AfterValidator(lambda value: _link(value))] = None
+    tcp: Annotated[str | None, BeforeValidator(lambda value: _listen(value))] = None
+    clients: Annotated[int, Field(ge=1, le=256)] = 32
+    stall: Positive = 10.0
+
+    @model_validator(mode="after")
+    def _some_way_in(self) -> VirtualTable:
+        if self.pty is None and self.tcp is None:
+            raise ValueError('needs pty = "run/stage" (a device that programs open), tcp = 5030, or both')
+        return self
+
+
+def _link(value: str | None) -> str | None:
+    if value is not None and not value.strip("/"):
+        raise ValueError('must name the device that programs open, such as pty = "run/stage"')
+    return value
+
+
+def _listen(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 0 < value < 65536:
+            raise ValueError(f"must be a TCP port between 1 and 65535, not {value}")
+        return f"127.0.0.1:{value}"
+    if not isinstance(value, str):
+        raise ValueError(f'must be a TCP port, 5030, or "host:port", not {kind(value)}')
+    return _tcp(value)
+
+
 class PortTable(Table):
     serial: SerialTable | None = None
     tcp: Annotated[str | None, BeforeValidator(lambda value: _tcp(value))] = None
     visa: Annotated[str | None, PlainValidator(lambda value: _visa_as_tcp(value))] = None
-    virtual: Annotated[None, PlainValidator(lambda value: _no_virtual(value))] = None
+    virtual: VirtualTable | None = None
     codec: str | None = None
     timeout: Positive = 2.0
     idle_ms: Annotated[float, Field(gt=0)] | None = None
@@ -241,13 +270,6 @@ def _visa_as_tcp(value: Any) -> str:
         raise ValueError(f'{reason}; if the instrument has a raw socket (SCPI often 5025), write tcp = "{host}:5025"')
     raise ValueError(
         f"{reason}; use a serial or LAN connection of the instrument, or a driver that opens the resource itself"
-    )
-
-
-def _no_virtual(value: Any) -> None:
-    raise ValueError(
-        "virtual ports are not in this version; leave the key out, and let the other program use the instrument "
-        "through duodaq.connect()"
     )
 
 

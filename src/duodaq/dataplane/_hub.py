@@ -213,6 +213,10 @@ class Hub(Generic[T]):
         with self._lock:
             return tuple(subscription for _, subscription in self._members.values())
 
+    def attended(self, *, without: str) -> bool:
+        """Whether anybody but `without` is subscribed now. Takes no lock: a filter of another hub may ask."""
+        return any(slot.name != without for slot, _ in self._takers)
+
     def figures(self) -> tuple[Figures, ...]:
         """How every present subscription is doing, all of one moment."""
         now_s = self._now_s()

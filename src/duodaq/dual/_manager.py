@@ -85,7 +85,7 @@ class DualRuntimeManager:
         self.v2_data: Hub[Measurement] = DataDistributor()
         self.v4_data = DataPublisher()
         self.parameters = ParameterTable()
-        self.broker = Broker()
+        self.broker = Broker(lab=self.lab.name)
         self.bridge = Bridge(self.v2_data, self.v4_data)
         self._changes: Hub[StateChange] = Hub("state changes", key=lambda change: change.subject)
         self._state = ManagerState.IDLE
@@ -293,7 +293,8 @@ class DualRuntimeManager:
             UnsafeStateError: A stop is latched and the command may move or emit. Nothing was begun.
             DuodaqError: What the runtime says; `fate` where the outcome is not known.
         """
-        self._expect(ManagerState.RUNNING, f"{instrument}.{command_name(command)}")
+        if self._state is not ManagerState.RUNNING:
+            self._expect(ManagerState.RUNNING, f"{instrument}.{command_name(command)}")
         return await self._command(instrument, command, deadline_s)
 
     async def _command_across(self, instrument: str, command: Command, deadline_s: float) -> Any:
@@ -490,6 +491,7 @@ class DualRuntimeManager:
         return (*reports, *await self.guard.disarm(max(limit_s * 0.2, 0.1)))
 
     async def _settle(self, limit_s: float) -> tuple[ComponentReport, ...]:
+        await self.broker.close_virtual()
         try:
             async with asyncio.timeout(limit_s * 0.98):
                 await self._settled.wait()

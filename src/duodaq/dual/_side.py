@@ -46,6 +46,7 @@ class Side:
         self._introduced = introduced
         self._instruments: dict[str, InstrumentDefinition] = {}
         self._hosted: dict[Group, Host] = {}
+        self._homes: dict[str, Host] = {}
         self._failed = ""
 
     def register(self, instrument: InstrumentDefinition) -> None:
@@ -99,8 +100,9 @@ class Side:
         self._failed = ""
         for group in groups_of(self._instruments.values(), self.definition):
             self._hosted[group] = self._make_host(group)
+        self._homes = {i.id: self._hosted[place(i, self.definition)] for i in self._instruments.values()}
         for instrument in self._instruments.values():
-            await self._hosted[place(instrument, self.definition)].add(self._introduced(instrument))
+            await self._homes[instrument.id].add(self._introduced(instrument))
         results = await asyncio.gather(*(h.start(timeout_s) for h in self._hosted.values()), return_exceptions=True)
         failures = [r for r in results if isinstance(r, BaseException)]
         if failures:
@@ -113,7 +115,7 @@ class Side:
 
         Cancellation: the same at once; the reports are returned all the same, for somebody must learn who is left.
         """
-        hosted, self._hosted = self._hosted, {}
+        hosted, self._hosted, self._homes = self._hosted, {}, {}
         if not hosted:
             return ()
         begun_s = monotonic_s()
@@ -136,15 +138,18 @@ class Side:
             return
         group = place(instrument, self.definition)
         try:
-            host = self._hosted.get(group)
-            if host is None:
-                host = self._hosted[group] = self._make_host(group)
+            first = group not in self._hosted
+            if first:
+                self._hosted[group] = self._make_host(group)
+            host = self._homes[instrument.id] = self._hosted[group]
+            if first:
                 await host.start(10.0)
             await host.add(self._introduced(instrument))
             if self._hosted.get(group) is not host:
                 raise LifecycleError(f"{self.name} was stopped while it was being added", instrument=instrument.id)
         except BaseException:
             self._instruments.pop(instrument.id, None)
+            self._homes.pop(instrument.id, None)
             raise
 
     async def remove(self, instrument: str) -> ComponentReport:
@@ -154,6 +159,7 @@ class Side:
             await hosted.remove(instrument) if hosted else ComponentReport(f"{self.name}.{instrument}", Outcome.CLEAN)
         )
         self._instruments.pop(instrument, None)  # two may remove it at once
+        self._homes.pop(instrument, None)
         return report
 
     async def restart(self, instrument: str) -> None:
@@ -224,12 +230,12 @@ class Side:
         return InstrumentStatus(one.id, self.name, gone, group.name, port=one.port, mode=group.kind)
 
     def _of(self, instrument: str) -> Host:
+        home = self._homes.get(instrument)
+        if home is not None:
+            return home
         if instrument not in self._instruments:
             raise LifecycleError(f"no instrument {instrument!r} in {self.name}", instrument=instrument)
-        hosted = self._hosted.get(place(self._instruments[instrument], self.definition))
-        if hosted is None:
-            raise LifecycleError(f"runtime {self.name} is not running", instrument=instrument)
-        return hosted
+        raise LifecycleError(f"runtime {self.name} is not running", instrument=instrument)
 
     def _collect(
         self, task: asyncio.Future[tuple[ComponentReport, ...]], group: Group, host: Host, took_s: float

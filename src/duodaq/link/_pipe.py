@@ -25,6 +25,8 @@ BACKLOG_LIMIT = 256 * 1024 * 1024
 _LENGTH = struct.Struct("<I")
 _CHUNK = 256 * 1024
 _LAST_CHUNKS = 64
+_SMALL = 4096
+"""To copy so little costs less than a view of it."""
 
 
 class Pipe:
@@ -43,7 +45,7 @@ class Pipe:
         self,
         end: socket.socket,
         encode: Callable[[Any], bytes],
-        decode: Callable[[memoryview], Any],
+        decode: Callable[[bytes | memoryview], Any],
         heard: Callable[[Any], None],
         lost: Callable[[str], None],
         *,
@@ -188,19 +190,25 @@ class Pipe:
             self._held.clear()
         begin = 0
         try:
-            with memoryview(data) as whole:
-                while (end := self._message_end(whole, begin)) is not None:
-                    message = self._decode(whole[begin + _LENGTH.size : end])
-                    begin = end
-                    self._heard(message)
-                    if self._closed:
-                        return
+            while (end := self._message_end(data, begin)) is not None:
+                message = self._decode_part(data, begin + _LENGTH.size, end)
+                begin = end
+                self._heard(message)
+                if self._closed:
+                    return
         except Exception as error:  # noqa: BLE001 - whatever it is, this stream is read no further
             self._lose(f"what came makes no sense: {type(error).__name__}: {error}")
             return
-        self._held += data[begin:]
+        if begin < len(data):
+            self._held += data[begin:]
 
-    def _message_end(self, whole: memoryview, begin: int) -> int | None:
+    def _decode_part(self, data: bytes, begin: int, end: int) -> Any:
+        if end - begin < _SMALL:
+            return self._decode(data[begin:end])
+        with memoryview(data) as whole:
+            return self._decode(whole[begin:end])
+
+    def _message_end(self, whole: bytes, begin: int) -> int | None:
         if len(whole) - begin < _LENGTH.size:
             self._wanted = _LENGTH.size
             return None

@@ -153,6 +153,7 @@ class RingWriter:
             self._number += 1
             number = self._number
             self._in_flight[number] = (offset, length)
+        self._memory.prepare(offset, length)
         return number, offset, memoryview(_place(buffer, offset, length))
 
     def release(self, number: int) -> None:

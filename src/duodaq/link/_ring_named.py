@@ -52,6 +52,9 @@ class NamedMemory:
             raise LifecycleError("the ring is closed")
         return memory if self._ours else memory.toreadonly()
 
+    def prepare(self, offset: int, length: int) -> None:
+        """Nothing: the system decides what pages there are."""
+
     def close(self) -> None:
         shared, self._shared = self._shared, None
         if shared is None:

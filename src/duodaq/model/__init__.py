@@ -1,6 +1,16 @@
 """Pure values and promises, shared by both runtimes: nothing here waits, opens or owns anything."""
 
-from duodaq.model._capability import CameraSensor, MotionController, PowerMeter, PowerReading, ScpiEndpoint
+from duodaq.model._capability import (
+    AxisReading,
+    AxisState,
+    CameraSensor,
+    LaserReading,
+    MotionController,
+    PowerMeter,
+    PowerReading,
+    ScpiEndpoint,
+    TunableLaser,
+)
 from duodaq.model._command import (
     Command,
     DriverMember,
@@ -25,6 +35,7 @@ from duodaq.model._definition import (
     PortDefinition,
     RuntimeDefinition,
     SafeAction,
+    VirtualDefinition,
 )
 from duodaq.model._fate import IN_HAND, Fate
 from duodaq.model._life import (
@@ -42,16 +53,20 @@ from duodaq.model._life import (
 )
 from duodaq.model._measurement import ChannelInfo, Image, Measurement, Scalar, Spectrum, Vector
 from duodaq.model._promise import MeasurementSink, ParameterEntry, Parameters, Runtime
+from duodaq.model._wire import Direction, WireRecord
 
 __all__ = [
     "INSTRUMENT_TRANSITIONS",
     "IN_HAND",
     "AxisDefinition",
+    "AxisReading",
+    "AxisState",
     "CameraSensor",
     "Cause",
     "ChannelInfo",
     "Command",
     "ComponentReport",
+    "Direction",
     "DriverMember",
     "Execute",
     "Fate",
@@ -61,6 +76,7 @@ __all__ = [
     "InstrumentState",
     "InstrumentStatus",
     "LabDefinition",
+    "LaserReading",
     "ManagerState",
     "Measurement",
     "MeasurementSink",
@@ -89,7 +105,10 @@ __all__ = [
     "StartAcquisition",
     "Stop",
     "StopAcquisition",
+    "TunableLaser",
     "Vector",
+    "VirtualDefinition",
+    "WireRecord",
     "command_name",
     "may_change",
     "may_move",

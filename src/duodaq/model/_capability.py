@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, Protocol
 
 import msgspec
@@ -24,6 +25,50 @@ class PowerMeter(Protocol):
     async def read_wavelength_nm(self) -> float: ...
 
     async def set_wavelength_nm(self, wavelength_nm: float) -> float: ...
+
+
+class LaserReading(msgspec.Struct, frozen=True):
+    """What a laser emits, at `t_ns` (UTC): the `wavelength_nm` where it is, not where it was sent."""
+
+    wavelength_nm: float
+    power_w: float
+    shutter_open: bool
+    t_ns: int
+
+
+class TunableLaser(Protocol):
+    async def read_laser(self) -> LaserReading: ...
+
+    async def read_wavelength_nm(self) -> float: ...
+
+    async def set_wavelength_nm(self, wavelength_nm: float) -> float: ...
+
+    async def read_power_w(self) -> float: ...
+
+    async def read_shutter(self) -> bool: ...
+
+    async def close_shutter(self) -> None: ...
+
+
+class AxisState(StrEnum):
+    """What an axis is doing."""
+
+    IDLE = "idle"
+    MOVING = "moving"
+    HOMING = "homing"
+    LIMIT_SWITCH = "limit switch"
+    FAULTED = "faulted"
+
+
+class AxisReading(msgspec.Struct, frozen=True):
+    """Position in `unit`, velocity in `unit`/s and state of an axis, at `t_ns` (UTC, when the last reply was whole)."""
+
+    axis: str
+    position: float
+    velocity: float
+    state: AxisState
+    unit: str
+    t_ns: int
 
 
 class MotionController(Protocol):

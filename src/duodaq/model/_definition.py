@@ -11,6 +11,19 @@ from duodaq.model._life import Cause, RuntimeName
 
 
 @dataclass(frozen=True, slots=True)
+class VirtualDefinition:
+    """Where programs that know nothing of duodaq use a port: `pty`, the path of a link to a device that one of them
+    opens at a time; `tcp`, ``"host:port"`` for up to `clients` at once. One that stops in the middle of something is
+    cut off after `stall_s`.
+    """
+
+    pty: str | None = None
+    tcp: str | None = None
+    clients: int = 32
+    stall_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class PortDefinition:
     """One line to instruments. Exactly one of `serial`, `tcp` is set.
 
@@ -25,6 +38,7 @@ class PortDefinition:
     timeout_s: float = 2.0
     idle_ms: float | None = None
     hold_max_s: float = 0.2
+    virtual: VirtualDefinition | None = None
     options: dict[str, Any] = field(default_factory=dict[str, Any])
 
 

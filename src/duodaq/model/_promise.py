@@ -44,8 +44,8 @@ class Parameters(Protocol):
 class Runtime(Protocol):
     """One instrument runtime, as its manager sees it.
 
-    All coroutines run on the loop of the worker that hosts the runtime; `status`, `instruments`, `channels` and
-    `metrics` may be read from any thread.
+    All coroutines run on the loop of the worker that hosts the runtime; `status`, `changes`, `instruments`, `channels`
+    and `metrics` may be read from any thread.
     """
 
     @property
@@ -53,6 +53,11 @@ class Runtime(Protocol):
 
     @property
     def status(self) -> RuntimeStatus: ...
+
+    @property
+    def changes(self) -> int:
+        """Rises whenever `status`, `instruments` or `channels` have something else to say; sometimes without that."""
+        ...
 
     async def start(self, timeout_s: float) -> None:
         """Start every instrument that was added. One that fails degrades the runtime; a `required` one fails it."""

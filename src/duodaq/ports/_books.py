@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from typing import Literal
-
 from duodaq import clock
+from duodaq.model import Direction, WireRecord
 from duodaq.ports._exchange import Exchange
-from duodaq.ports._wirelog import WireLog, WireRecord
+from duodaq.ports._wirelog import WireLog
 
 
 class PortBooks:
@@ -27,9 +26,26 @@ class PortBooks:
         self.exchanges += 1
         return self.exchanges
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, error: BaseException, exchange: Exchange) -> None:
         self.errors += 1
         self.last_error = str(error)
+        self._note(self.last_error, exchange.ticket.holder, exchange.number, exchange.trace_id)
+
+    def opened(self) -> None:
+        self._note("open")
+
+    def lost(self, cause: Exception | None) -> None:
+        self.last_error = f"the line was lost{f': {cause}' if cause else ''}"
+        self._note(f"lost{f': {cause}' if cause else ''}")
+
+    def mending(self) -> None:
+        self._note("resynchronising")
+
+    def mended(self, late: int) -> None:
+        """A resynchronising has ended, in which `late` replies came that belonged to nobody."""
+        self.resyncs += 1
+        self.late += late
+        self._note("resynchronised")
 
     def written(self, data: bytes, exchange: Exchange) -> None:
         self._record(">", data, exchange.ticket.holder, exchange.number, exchange.trace_id)
@@ -44,7 +60,10 @@ class PortBooks:
         """Record bytes that belong to no exchange; `holder` is who gets them, empty for nobody."""
         self._record("<", data, holder, 0, None)
 
-    def _record(
-        self, direction: Literal[">", "<"], data: bytes, holder: str, exchange: int, trace_id: str | None
-    ) -> None:
-        self.log.add(WireRecord(clock.utc_ns(), self.name, direction, data, holder, exchange, trace_id))
+    def _note(self, what: str, holder: str = "broker", exchange: int = 0, trace_id: str | None = None) -> None:
+        self._record("!", what.encode(), holder, exchange, trace_id)
+
+    def _record(self, direction: Direction, data: bytes, holder: str, exchange: int, trace_id: str | None) -> None:
+        log = self.log
+        log.count += 1
+        log.add(WireRecord(clock.utc_ns(), self.name, direction, data, holder, exchange, trace_id, log.count))

@@ -20,19 +20,21 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 from duodaq import clock
-from duodaq.errors import ConfigError, LifecycleError, PortTimeoutError
-from duodaq.model import ComponentReport, Outcome, PortDefinition
+from duodaq.errors import ConfigError, LifecycleError, PortError, PortTimeoutError
+from duodaq.model import ComponentReport, Outcome, PortDefinition, WireRecord
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
+from duodaq.ports._here import announce_ports, withdraw_ports
 from duodaq.ports._make import make_transport
 from duodaq.ports._owner import PortOwner
-from duodaq.ports._port import LEASE_WAIT_S, Lease, Port
+from duodaq.ports._port import LEASE_WAIT_S, Lease, Port, on_owner_loop
 from duodaq.ports._queue import Lane, Ticket
 from duodaq.ports._session import BlockingSession
 from duodaq.ports._status import PortState, PortStatus
 from duodaq.ports._stop import Latch
 from duodaq.ports._transport import Transport
-from duodaq.ports._wirelog import WireLog, WireRecord
+from duodaq.ports._virtual import VirtualPort
+from duodaq.ports._wirelog import WireLog
 from duodaq.telemetry import current_trace_id, get_logger
 
 _T = TypeVar("_T")
@@ -45,11 +47,14 @@ class Broker:
 
     Args:
         wire_log_size: How many records each port's wire log keeps.
+        lab: Whose ports; with a name, drivers in this process find them by `ports_here` until the broker is closed.
     """
 
-    def __init__(self, *, wire_log_size: int = 65536) -> None:
+    def __init__(self, *, wire_log_size: int = 65536, lab: str = "") -> None:
+        self.lab = lab
         self._wire_log_size = wire_log_size
         self._owners: dict[str, PortOwner] = {}
+        self._virtual: dict[str, VirtualPort] = {}
         self._latch = Latch()
         self._listeners: tuple[Callable[[str, int], None], ...] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -72,7 +77,9 @@ class Broker:
         Raises:
             ConfigError: The name is taken, or the definition leads nowhere.
         """
-        self._loop = self._loop or asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            announce_ports(self.lab, self)
         return await self._at_home(lambda: self._add(definition, codec, transport))
 
     async def _add(self, definition: PortDefinition, codec: PortCodec | None, transport: Transport | None) -> Port:
@@ -81,27 +88,59 @@ class Broker:
         line = transport if transport is not None else make_transport(definition)
         owner = PortOwner(definition, codec, line, self._latch, WireLog(self._wire_log_size), self._tell_stop)
         owner.line_changed = self._line_changed
+        if definition.virtual is not None:
+            self._virtual[definition.name] = VirtualPort(owner, definition.virtual)
         self._owners[definition.name] = owner
         return Port(owner)
 
     async def open(self, name: str, timeout_s: float = 5.0) -> None:
-        """Open a port. An open port stays as it is.
+        """Open a port, and its virtual one if it has one. An open port stays as it is.
 
         Raises:
             PortOpenError, PortBusyError: It cannot be opened; nothing is held.
         """
-        await self._at_home(lambda: self._owner(name).open(timeout_s))
+        await self._at_home(lambda: self._open(name, timeout_s))
+
+    async def _open(self, name: str, timeout_s: float) -> None:
+        await self._owner(name).open(timeout_s)
+        try:
+            if name in self._virtual:
+                self._virtual[name].open()
+        except PortError:
+            await self._owner(name).aclose(0.5)
+            raise
 
     async def remove(self, name: str, timeout_s: float = 1.0) -> ComponentReport:
         """Close a port and forget it."""
         report = await self._at_home(lambda: self._close(self._owner(name), timeout_s))
         del self._owners[name]
+        self._virtual.pop(name, None)
         return report
+
+    def virtual(self, name: str) -> VirtualPort:
+        """The virtual port of that port.
+
+        Raises:
+            ConfigError: It has none.
+        """
+        if name not in self._virtual:
+            raise ConfigError(f"port '{name}' has no virtual port", remedy="Give it one: virtual = { tcp = 5030 }")
+        return self._virtual[name]
+
+    async def close_virtual(self) -> None:
+        """Hang up on all programs outside, and let none in: before the safe state, so that none undoes it."""
+        if self._loop is not None:
+            await self._at_home(self._hang_up)
+
+    async def _hang_up(self) -> None:
+        for virtual in self._virtual.values():
+            virtual.close()
 
     async def aclose(self, timeout_s: float = 2.0) -> tuple[ComponentReport, ...]:
         """Close every port, all within `timeout_s`. Idempotent; a port that does not close is reported, not raised."""
         if self._loop is None:
             return ()
+        withdraw_ports(self.lab, self)
         return await self._at_home(lambda: self._close_all(timeout_s))
 
     async def _close_all(self, timeout_s: float) -> tuple[ComponentReport, ...]:
@@ -110,6 +149,8 @@ class Broker:
 
     async def _close(self, owner: PortOwner, timeout_s: float) -> ComponentReport:
         begun_s, outcome, why = clock.monotonic_s(), Outcome.CLEAN, ""
+        if owner.name in self._virtual:
+            self._virtual[owner.name].close()
         held = owner.queue.held
         if held is not None:
             outcome, why = Outcome.FORCED, f"held by {held.holder}"
@@ -125,9 +166,14 @@ class Broker:
         """The port of that name, for use from any loop."""
         return Port(self._owner(name))
 
-    def session(self, port: str, holder: str, *, hold_max_s: float | None = None) -> BlockingSession:
-        """A session of `holder` for blocking code, usable from any thread but the broker's own."""
-        return BlockingSession(self._owner(port), holder, hold_max_s)
+    def session(
+        self, port: str, holder: str, *, hold_max_s: float | None = None, impatient: bool = False
+    ) -> BlockingSession:
+        """A session of `holder` for blocking code, usable from any thread but the broker's own.
+
+        One that is `impatient` is refused while somebody has locked the port, instead of waiting for it.
+        """
+        return BlockingSession(self._owner(port), holder, hold_max_s, impatient=impatient)
 
     def owner(self, name: str) -> PortOwner:
         """The owner of that port; on the broker's loop only.
@@ -179,6 +225,8 @@ class Broker:
         return unsubscribe
 
     def _tell_stop(self, port: str, epoch: int) -> None:
+        if port in self._virtual:
+            on_owner_loop(self._owner(port), self._virtual[port].sweep, epoch - 1)
         for listener in self._listeners:
             listener(port, epoch)
 

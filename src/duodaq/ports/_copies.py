@@ -40,6 +40,10 @@ class DestructiveCopies:
                 return reply
         return None
 
+    def forget(self, holder: str) -> None:
+        """`holder` is gone for good: what it has seen is not remembered."""
+        self._seen = {key: seen for key, seen in self._seen.items() if key[1] != holder}
+
     def keep(self, query: bytes, holder: str, reply: bytes) -> None:
         """Remember what `holder` read, for the others."""
         if not is_news(reply):

@@ -66,6 +66,12 @@ class Exchange:
         """Whether some of the request has left, and some has not."""
         return 0 < self.sent < len(self.request)
 
+    def stop_clock(self) -> None:
+        """End its time-out."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
     def once_more(self) -> Exchange:
         """The same exchange again, for which nobody waits any more."""
         return Exchange(self.ticket, self.request, self.framing, self.timeout_s, _unheard, self.trace_id)

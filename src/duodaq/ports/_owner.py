@@ -5,8 +5,8 @@ The rules that whoever edits this file must keep:
 1.  Everything here runs on the broker's loop and nothing here awaits, except the two tasks that the owner itself owns:
     the mender and the reconnector. Callers on other loops or threads come in through `call_soon_threadsafe`.
 2.  At most one exchange is in hand. An exchange ends once, through `_finish`, whatever ends it.
-3.  What is heard belongs to the exchange in hand, else to the mender, else to the sink of a holder without codec, else
-    to nobody: then it is logged, counted and thrown away, and the line counts as dirty.
+3.  What is heard belongs to the exchange in hand, else to one set aside (`Deferred`), else to the mender, else to the
+    sink of a holder without codec, else to nobody: then it is logged, counted, thrown away, and the line is dirty.
 4.  An exchange that did not end with its whole reply leaves the line broken. No lease is granted and no exchange begun
     until the mender has made questions and answers match again; so a late reply never answers somebody else's question.
 5.  Bytes that stop go first. A break-in is written at once: the exchange in hand ends unknown, and the line is broken.
@@ -43,13 +43,14 @@ from duodaq.model import PortDefinition
 from duodaq.ports._books import PortBooks
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._copies import DestructiveCopies
+from duodaq.ports._deferred import Deferred
 from duodaq.ports._desk import LeaseDesk
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._framing import Idle
 from duodaq.ports._mend import Mender
 from duodaq.ports._queue import Lane, Ticket
 from duodaq.ports._reconnect import Reconnector
-from duodaq.ports._seat import Seat
+from duodaq.ports._seating import Seating
 from duodaq.ports._status import PortState, PortStatus, status_of
 from duodaq.ports._stop import Latch, moving_refusal
 from duodaq.ports._transport import Transport
@@ -61,7 +62,7 @@ _QUIET_S = 0.05
 _NEXT_LIMIT = 64
 
 
-class PortOwner:
+class PortOwner(Seating):
     """Owns one transport: its queue, the exchange in hand, its mending, its reconnecting and its log."""
 
     def __init__(
@@ -74,7 +75,7 @@ class PortOwner:
         on_stop: Callable[[str, int], None] | None = None,
     ) -> None:
         self.line_changed: Callable[[str, int | None], None] = lambda _name, _descriptor: None
-        self.name = definition.name
+        super().__init__(definition.name, asyncio.get_running_loop())
         self.definition = definition
         self.codec = codec
         self.transport = transport
@@ -84,11 +85,11 @@ class PortOwner:
         self.quiet_s = float(definition.options.get("quiet_s", (definition.idle_ms or 0) / 1000 or _QUIET_S))
         self._latch = latch
         self._on_stop = on_stop
-        self.loop = asyncio.get_running_loop()
         self.desk = LeaseDesk(self.name, self.loop, self.end, self.let_go)
         self.queue = self.desk.queue
         self.books = PortBooks(self.name, log)
         self.copies = DestructiveCopies()
+        self._deferred = Deferred(self.name, codec, self.books, self.loop)
         self._hand: Exchange | None = None
         self._next: deque[Exchange] = deque()
         self._urgent: deque[Exchange] = deque()
@@ -128,6 +129,7 @@ class PortOwner:
         """The transport is open and its far end is the right one."""
         self.state = PortState.OPEN
         self._broken, self._stray_at_s, self._silent = None, None, False
+        self.books.opened()
         self.line_changed(self.name, self.transport.descriptor)
         owed, self._owed_stop = self._owed_stop, None
         if owed is not None and self._latch.closed:
@@ -158,7 +160,7 @@ class PortOwner:
             return
         ticket.epoch = self.epoch if epoch is None else epoch
         try:
-            self.queue.ask(ticket)
+            self.desk.ask(ticket)
         except PortBusyError as error:
             ticket.settle(error.about(port=self.name))
             return
@@ -188,9 +190,9 @@ class PortOwner:
     def submit(self, exchange: Exchange, timeout_s: float | None, epoch: int | None = None) -> None:
         """Queue for the port, make this one exchange, and give the port back."""
         exchange.ticket.once = True
-        self._lead(exchange, timeout_s, epoch)
+        self.lead(exchange, timeout_s, epoch)
 
-    def _lead(self, exchange: Exchange, timeout_s: float | None, epoch: int | None) -> None:
+    def lead(self, exchange: Exchange, timeout_s: float | None, epoch: int | None) -> None:
         """Ask for the lease of an exchange's ticket, and begin the exchange when it is granted."""
 
         def settle(refusal: Exception | None) -> None:
@@ -217,33 +219,6 @@ class PortOwner:
         """Run `action` on the broker's loop, soon; from any thread."""
         self.loop.call_soon_threadsafe(action, *args)
 
-    def seated(self, exchange: Exchange, seat: Seat, timeout_s: float | None, epoch: int | None = None) -> None:
-        """Make an exchange from `seat`: under the lease it holds; else alone, or under a new lease of it."""
-        held = seat.ticket
-        if held is not None and self.queue.held is held:
-            exchange.ticket = held
-            self.begin(exchange)
-        elif held is not None and not seat.renews:
-            self.submit(exchange, timeout_s, epoch)
-        else:
-            seat.take(exchange)
-            self._lead(exchange, timeout_s, epoch)
-
-    def leave(self, seat: Seat) -> None:
-        """Give the lease of `seat` back as soon as the exchange it has in hand has ended."""
-        if seat.ticket is not None:
-            self.let_go(seat.ticket)
-
-    def vacate(self, seat: Seat) -> None:
-        """Give the lease of `seat` back now, and cut what it has in hand."""
-        if seat.ticket is not None:
-            self.end(seat.ticket)
-
-    def mark_reading(self, seat: Seat, reading: bool) -> None:
-        """Whether the user of `seat` waits for bytes. From any thread."""
-        if seat.ticket is not None:
-            seat.ticket.reading = reading
-
     def note_late(self) -> None:
         """A reply came after its reader had given up."""
         self.books.late += 1
@@ -254,6 +229,8 @@ class PortOwner:
             self._finish(exchange, error=self._cut("cancelled in the middle of it"), broken=True)
         elif exchange in self._next:
             self._next.remove(exchange)
+        elif self._deferred.drop(exchange):
+            return
         if exchange.ticket.once:
             self.end(exchange.ticket)
 
@@ -279,8 +256,8 @@ class PortOwner:
         exchange.timer = self.loop.call_later(exchange.timeout_s, self._timed_out, exchange)
         self._write_on(exchange)
 
-    def _end_unsent(self, exchange: Exchange, refusal: Exception) -> None:
-        exchange.done(b"", refusal)
+    def _end_unsent(self, exchange: Exchange, refusal: Exception | None, reply: bytes = b"") -> None:
+        exchange.done(reply, refusal)
         if exchange.ticket.once:
             self._end_if_idle(exchange.ticket)
 
@@ -309,6 +286,16 @@ class PortOwner:
             exchange.on_written(clock.utc_ns())
         if exchange.framing is None:
             self._finish(exchange)
+        elif self._deferred.is_for(exchange):
+            self._set_aside(exchange)
+
+    def _set_aside(self, exchange: Exchange) -> None:
+        """Free the port; the reply comes later, between other people's."""
+        self._hand = None
+        self._deferred.keep(exchange)
+        if exchange.ticket.once:
+            self._end_if_idle(exchange.ticket)
+        self._pump()
 
     def _timed_out(self, exchange: Exchange) -> None:
         exchange.timer = None
@@ -322,25 +309,14 @@ class PortOwner:
         error = PortTimeoutError(f"{what} within {exchange.timeout_s:g} s", port=self.name)
         self._finish(exchange, error=error, broken=True)
 
-    def _remember(self, exchange: Exchange, reply: bytes) -> None:
-        """Keep a reply that tells who answers, or one that nobody can read again."""
-        if exchange.request == self._identity_query:
-            self.identity_reply = reply
-        elif exchange.destructive:
-            self.copies.keep(exchange.request, exchange.ticket.holder, reply)
-
     def _copied(self, exchange: Exchange) -> bool:
         """Answer a destructive query with what another holder has read already; whether there was such a reply."""
         exchange.destructive = self.codec is not None and self.codec.destructive(exchange.request)
-        if not exchange.destructive:
-            return False
-        reply = self.copies.take(exchange.request, exchange.ticket.holder)
+        reply = self.copies.take(exchange.request, exchange.ticket.holder) if exchange.destructive else None
         if reply is None:
             return False
         self.books.copies += 1
-        exchange.done(reply, None)
-        if exchange.ticket.once:
-            self._end_if_idle(exchange.ticket)
+        self._end_unsent(exchange, None, reply)
         return True
 
     def _take_back(self, exchange: Exchange) -> None:
@@ -355,15 +331,15 @@ class PortOwner:
         if exchange is not self._hand:
             return
         self._hand = None
-        if exchange.timer is not None:
-            exchange.timer.cancel()
-            exchange.timer = None
+        exchange.stop_clock()
         if exchange.sent < len(exchange.request):
             self.transport.when_writable(None)
         if error is not None:
-            self.books.failed(error)
-        elif self.codec is not None and reply:
-            self._remember(exchange, reply)
+            self.books.failed(error, exchange)
+        elif reply and exchange.request == self._identity_query:
+            self.identity_reply = reply
+        elif reply and exchange.destructive:  # nobody can read it again
+            self.copies.keep(exchange.request, exchange.ticket.holder, reply)
         if broken:
             self._broken = exchange
         exchange.done(reply, error)
@@ -385,6 +361,9 @@ class PortOwner:
     def data_received(self, data: bytes) -> None:
         exchange = self._hand
         self._silent = False
+        data = self._deferred.sift(data, exchange)
+        if not data:
+            return
         if self._mender is not None:
             self.books.heard_between(data, "")
             self._mender.feed(data)
@@ -408,8 +387,7 @@ class PortOwner:
                 self._stray(framing.rest)
             self._finish(exchange, reply)
         elif isinstance(framing, Idle):
-            if exchange.timer is not None:
-                exchange.timer.cancel()
+            exchange.stop_clock()
             exchange.timer = self.loop.call_later(framing.idle_ms / 1000, self._timed_out, exchange)
 
     def _heard_between(self, data: bytes) -> None:
@@ -430,8 +408,9 @@ class PortOwner:
         if self.state in (PortState.CLOSED, PortState.LOST):
             return
         self.state = PortState.LOST
+        self.end_moving()  # who comes back may be another state of the device: nothing begun before may move it
         self.line_changed(self.name, None)
-        self.books.last_error = f"the line was lost{f': {cause}' if cause else ''}"
+        self.books.lost(cause)
         _log.warning("port lost", port=self.name, cause=str(cause or "closed at the far end"))
         self._mender = None
         if self._mending is not None:
@@ -446,19 +425,15 @@ class PortOwner:
         self._urgent.clear()
         self._next.clear()
         tickets = self.queue.clear()
+        self.locks.lost(error)
         if hand is not None:
-            if hand.timer is not None:
-                hand.timer.cancel()
-            self.books.failed(error)
+            hand.stop_clock()
+            self.books.failed(error, hand)
             hand.done(b"", error)
         for exchange in in_line:
             exchange.done(b"", error)
-        for ticket in tickets:
-            waiting = ticket.granted_s is None
-            self.desk.stop_clocks(ticket)
-            ticket.void = error
-            if waiting:
-                ticket.settle(error)
+        self._deferred.fail(error)
+        self.desk.fail(tickets, error)
 
     def _not_open(self) -> Exception:
         if self.state is PortState.LOST:
@@ -542,6 +517,7 @@ class PortOwner:
     def _mend(self) -> None:
         broken, self._broken, self._stray_at_s = self._broken, None, None
         self.state = PortState.RESYNC
+        self.books.mending()
         self._mender = Mender(self._send_mending, self.codec, broken, self.quiet_s)
         self._mending = self.loop.create_task(self._run_mender(self._mender), name=f"resync {self.name}")
 
@@ -555,8 +531,7 @@ class PortOwner:
             if self._mender is mender:
                 self._mender = None
             self._mending = None
-            self.books.resyncs += 1
-            self.books.late += mender.late
+            self.books.mended(mender.late)
         if self.state is not PortState.RESYNC:
             return
         if mended:

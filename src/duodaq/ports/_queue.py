@@ -26,6 +26,7 @@ class Ticket:
 
     __slots__ = (
         "alive",
+        "asked_s",
         "epoch",
         "granted_s",
         "hold_max_s",
@@ -53,6 +54,7 @@ class Ticket:
         self.settle = settle
         self.alive = alive
         self.epoch = 0
+        self.asked_s = 0.0
         self.granted_s: float | None = None
         self.hold_max_s: float | None = None
         self.once = False

@@ -1,7 +1,7 @@
 """Arrow schemas, versioned, with builders to and from measurements. Frames are never copied on the way."""
 
 from duodaq.schema._events import numeric_scalars, scpi_event_batch, stage_batch, stage_scalars
-from duodaq.schema._frames import frame_batch, frames_of, pixels_of, tensor_column
+from duodaq.schema._frames import bytes_of, frame_batch, frames_of, has_pixels, pixels_of, tensor_column
 from duodaq.schema._rows import (
     image_batch,
     images_of,
@@ -23,18 +23,25 @@ from duodaq.schema._stream import (
     stream_of,
     with_origin,
 )
+from duodaq.schema._wire import wire, wire_batch, wire_records
+from duodaq.schema._wirelog_file import WIRE_FILE, WirelogFile, open_wirelog
 
 __all__ = [
+    "WIRE_FILE",
+    "WirelogFile",
+    "bytes_of",
     "camera_frame",
     "channel_of",
     "frame_batch",
     "frames_of",
+    "has_pixels",
     "image",
     "image_batch",
     "images_of",
     "instrument_of",
     "measurement_batch",
     "numeric_scalars",
+    "open_wirelog",
     "origin_of",
     "pixels_of",
     "scalar",
@@ -56,5 +63,8 @@ __all__ = [
     "vector",
     "vector_batch",
     "vectors_of",
+    "wire",
+    "wire_batch",
+    "wire_records",
     "with_origin",
 ]

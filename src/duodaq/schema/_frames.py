@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import struct
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +15,15 @@ import pyarrow as pa
 
 from duodaq.errors import SchemaMismatchError
 from duodaq.model import Image
-from duodaq.schema._arrays import floats, numbers, structs
+from duodaq.schema._arrays import floats, structs
 from duodaq.schema._columns import column_of, constant_column, names_of, sequence_column, time_column, times_of
 from duodaq.schema._schemas import camera_frame, tensor
-from duodaq.schema._stream import channel_of, described_schema, instrument_of, origin_of
+from duodaq.schema._stream import channel_of, instrument_of, origin_of, schema_name, stream_id, with_origin
 
 _UNIT_KEY = b"duodaq.unit"
+_HEAD = struct.Struct("=qQQ")
+_TIME, _NUMBER = pa.timestamp("ns"), pa.uint64()
+_OF_PIXELS = frozenset({"camera_frame/1", "image/1"})
 
 
 def tensor_column(pixels: npt.NDArray[Any]) -> Any:
@@ -25,18 +32,46 @@ def tensor_column(pixels: npt.NDArray[Any]) -> Any:
     The column shares the array's memory if that is C-contiguous (else it is copied once): whoever hands it over does
     not write to it any more.
     """
-    stack = pixels[np.newaxis] if pixels.ndim == 2 else pixels
-    if stack.ndim != 3:
-        raise SchemaMismatchError(f"pixels have shape {pixels.shape}; (n, height, width) is needed")
-    height, width = (int(n) for n in stack.shape[1:])
-    flat = numbers(np.ascontiguousarray(stack).reshape(-1))
-    storage = pa.FixedSizeListArray.from_arrays(flat, height * width)
-    return pa.ExtensionArray.from_storage(tensor((height, width), stack.dtype), storage)
+    _, height, width = _size_of(pixels.shape)
+    return _tensors(pixels, tensor((height, width), pixels.dtype), pa.from_numpy_dtype(pixels.dtype))
+
+
+def _size_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    if len(shape) not in (2, 3):
+        raise SchemaMismatchError(f"pixels have shape {shape}; (n, height, width) is needed")
+    count, height, width = shape if len(shape) == 3 else (1, *shape)
+    return count, height, width
+
+
+def _tensors(pixels: npt.NDArray[Any], kind: Any, number: Any) -> Any:
+    whole = pixels if pixels.flags.c_contiguous else np.ascontiguousarray(pixels)
+    flat = pa.Array.from_buffers(number, whole.size, [None, pa.py_buffer(whole)])
+    storage = pa.FixedSizeListArray.from_arrays(flat, math.prod(whole.shape[-2:]))
+    return pa.ExtensionArray.from_storage(kind, storage)
 
 
 def pixels_of(batch: pa.RecordBatch) -> npt.NDArray[Any]:
     """The pixels of a batch, of shape (n, height, width): a read-only view of its memory."""
     return column_of(batch, "pixels").to_numpy_ndarray()
+
+
+def has_pixels(batch: pa.RecordBatch) -> bool:
+    """Whether a batch says of itself that its rows are pictures."""
+    return schema_name(batch.schema) in _OF_PIXELS
+
+
+def bytes_of(batch: pa.RecordBatch) -> int:
+    """The bytes of memory that a batch keeps; of pictures those of their pixels, which are nearly all.
+
+    (`nbytes` looks at every buffer of every column, which for a frame takes ten times as long.)
+    """
+    if has_pixels(batch):
+        schema = batch.schema
+        i = schema.get_field_index("pixels")
+        kind = schema.field(i).type if i >= 0 else None
+        if isinstance(kind, pa.FixedShapeTensorType):
+            return batch.num_rows * kind.storage_type.list_size * kind.value_type.bit_width // 8
+    return batch.nbytes
 
 
 def frame_batch(
@@ -70,22 +105,69 @@ def frame_batch(
         unit: What a pixel's value counts.
         origin: The runtime that produced the frames.
     """
-    column = tensor_column(pixels)
-    count = len(column)
-    height, width = (int(n) for n in pixels.shape[-2:])
-    x, y, roi_width, roi_height = roi or (0, 0, width, height)
-    schema = _with_unit(camera_frame((height, width), pixels.dtype), unit)
+    form = _form(
+        pixels.shape,
+        pixels.dtype,
+        (instrument, channel, unit, origin),
+        (pixel_format, roi and (*roi,), (*binning,), exposure_s),
+    )
     columns = [
+        *_heads(form.frames, t_ns, sequence, frame_number),
+        *form.settings,
+        _tensors(pixels, form.pixels, form.number),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=form.schema)
+
+
+class _Form(NamedTuple):
+    """What stays the same from frame to frame."""
+
+    frames: int
+    schema: pa.Schema
+    settings: tuple[Any, ...]
+    pixels: Any
+    number: Any
+
+
+@lru_cache(maxsize=64)
+def _form(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    stream: tuple[str, str, str, str],
+    settings: tuple[str, tuple[int, ...] | None, tuple[int, ...], float | None],
+) -> _Form:
+    """Remembered, because making it takes ten times as long as the rest of a batch."""
+    count, height, width = _size_of(shape)
+    instrument, channel, unit, origin = stream
+    pixel_format, roi, (across, down), exposure_s = settings
+    x, y, roi_width, roi_height = roi or (0, 0, width, height)
+    schema = _with_unit(camera_frame((height, width), dtype), unit)
+    columns = (
+        constant_column(pixel_format or dtype.name, count),
+        structs(schema.field("roi").type, **_times(count, x=x, y=y, width=roi_width, height=roi_height)),
+        structs(schema.field("binning").type, **_times(count, x=across, y=down)),
+        floats([exposure_s] * count),
+    )
+    described = with_origin(schema, origin, instrument, stream_id(instrument, channel))
+    return _Form(count, described, columns, schema.field("pixels").type, pa.from_numpy_dtype(dtype))
+
+
+def _heads(
+    count: int, t_ns: int | Sequence[int], sequence: int | Sequence[int], frame_number: int | Sequence[int]
+) -> tuple[Any, Any, Any]:
+    if count == 1 and type(t_ns) is type(sequence) is type(frame_number) is int:
+        with contextlib.suppress(struct.error):  # out of range: numpy says it better
+            three = pa.py_buffer(_HEAD.pack(t_ns, sequence, frame_number))
+            return _head(_TIME, three, 0), _head(_NUMBER, three, 1), _head(_NUMBER, three, 2)
+    return (
         time_column(_each(t_ns, count)),
         sequence_column(_each(sequence, count)),
         sequence_column(_each(frame_number, count)),
-        constant_column(pixel_format or pixels.dtype.name, count),
-        structs(schema.field("roi").type, **_times(count, x=x, y=y, width=roi_width, height=roi_height)),
-        structs(schema.field("binning").type, **_times(count, x=binning[0], y=binning[1])),
-        floats([exposure_s] * count),
-        column,
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=described_schema(schema, origin, instrument, channel))
+    )
+
+
+def _head(kind: Any, three: Any, place: int) -> Any:
+    return pa.Array.from_buffers(kind, 1, [None, three], offset=place)
 
 
 def frames_of(batch: pa.RecordBatch) -> list[Image]:

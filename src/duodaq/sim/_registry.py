@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from duodaq.sim.table import Table
 
 _FACTORIES = {
+    "ell14": "duodaq.sim.ell14:make",
     "esp300": "duodaq.sim.esp300:make",
+    "maitai": "duodaq.sim.maitai:make",
     "newport1830c": "duodaq.sim.newport1830c:make",
     "scpi-dmm": "duodaq.sim.scpi:make",
     "shutter": "duodaq.sim.shutter:make",

@@ -1,7 +1,7 @@
 """Structured logs and the trace id that follows one action from the click to the wire."""
 
 from duodaq.telemetry._logs import configure_logging, get_logger
-from duodaq.telemetry._trace import current_trace_id, new_trace_id, tracing
+from duodaq.telemetry._trace import current_trace_id, new_trace_id, tracing, work_for
 from duodaq.telemetry._traceback import broke_off, named, told, words
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "told",
     "tracing",
     "words",
+    "work_for",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
+from duodaq.clock import Deadlines
 from duodaq.telemetry import get_logger
 from duodaq.v2._figures import Figures
 from duodaq.v2._thread import DriverThread, Returned
@@ -22,6 +23,27 @@ class CallResult:
         self.late, self.hung = late, hung
 
 
+class _Call:
+    """A call under its deadlines: first its own, then that of whoever waits for its return."""
+
+    __slots__ = ("calls", "future", "hung", "late", "name", "on_overdue")
+
+    def __init__(
+        self, calls: DriverCalls, name: str, future: asyncio.Future[Returned], on_overdue: Callable[[], None] | None
+    ) -> None:
+        self.calls, self.name, self.future, self.on_overdue = calls, name, future, on_overdue
+        self.late = self.hung = False
+
+    def expire(self) -> None:
+        """One of the two has passed."""
+        if self.future.done():
+            return
+        try:
+            self.calls.note_overdue(self)
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the call
+            self.future.set_exception(error)
+
+
 class DriverCalls:
     """Runs the calls of one driver in its thread, each under its deadline.
 
@@ -30,7 +52,14 @@ class DriverCalls:
     thread returns, because nothing else can be done in that thread before.
     """
 
-    def __init__(self, instrument: str, kill_after_s: float, figures: Figures, on_hang: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        instrument: str,
+        kill_after_s: float,
+        figures: Figures,
+        on_hang: Callable[[str], None],
+        deadlines: Deadlines,
+    ) -> None:
         self.thread = DriverThread(f"v2-{instrument}")
         self.in_hand = ""
         self._begun_s = 0.0
@@ -38,13 +67,15 @@ class DriverCalls:
         self._kill_after_s = kill_after_s
         self._figures = figures
         self._on_hang = on_hang
+        self._deadlines = deadlines
+        self._time = asyncio.get_running_loop().time
 
     @property
     def busy_with(self) -> str:
         """What the driver is in and for how long, as half a sentence; empty if it is in nothing."""
         if not self.in_hand:
             return ""
-        return f"the driver has been in {self.in_hand} for {asyncio.get_running_loop().time() - self._begun_s:.1f} s"
+        return f"the driver has been in {self.in_hand} for {self._time() - self._begun_s:.1f} s"
 
     async def run(
         self,
@@ -63,38 +94,35 @@ class DriverCalls:
             on_overdue: Told once when the deadline has passed.
             context: The context variables of whoever asked.
         """
-        loop = asyncio.get_running_loop()
-        begun_s = self._begun_s = loop.time()
+        begun_s = self._begun_s = self._time()
         self.in_hand = name
         future = self.thread.submit(call, context)
+        here = _Call(self, name, future, on_overdue)
+        if deadline_at is not None:
+            self._deadlines.add(here, deadline_at)
         try:
-            late = deadline_at is not None and not await _within(future, deadline_at - begun_s)
-            hung = late and await self._overdue(name, future, on_overdue)
             returned = await future
         finally:
+            self._deadlines.discard(here)
             self.in_hand = ""
-        took_s = loop.time() - begun_s
+        took_s = self._time() - begun_s
         self._figures.note_call(took_s)
-        if late:
+        if here.late:
             self._figures.late += 1
-            _LOG.warning("late reply", instrument=self._instrument, command=name, took_s=round(took_s, 3), hung=hung,
-                         error=repr(returned.error) if returned.error else None)  # fmt: skip
-        return CallResult(returned, late=late, hung=hung)
+            _LOG.warning("late reply", instrument=self._instrument, command=name, took_s=round(took_s, 3),
+                         hung=here.hung, error=repr(returned.error) if returned.error else None)  # fmt: skip
+        return CallResult(returned, late=here.late, hung=here.hung)
 
-    async def _overdue(
-        self, name: str, future: asyncio.Future[Returned], on_overdue: Callable[[], None] | None
-    ) -> bool:
+    def note_overdue(self, call: _Call) -> None:
+        """Its deadline has passed; or, for the second time, it has been waited for long enough."""
+        if call.late:
+            call.hung = True
+            self._figures.hangs += 1
+            self._on_hang(call.name)
+            return
+        call.late = True
         self._figures.overdue += 1
-        _LOG.warning("overdue", instrument=self._instrument, command=name)
-        if on_overdue is not None:
-            on_overdue()
-        if await _within(future, self._kill_after_s):
-            return False
-        self._figures.hangs += 1
-        self._on_hang(name)
-        return True
-
-
-async def _within(future: asyncio.Future[Returned], timeout_s: float) -> bool:
-    done, _ = await asyncio.wait({future}, timeout=max(0.0, timeout_s))
-    return bool(done)
+        self._deadlines.add(call, self._time() + self._kill_after_s)
+        _LOG.warning("overdue", instrument=self._instrument, command=call.name)
+        if call.on_overdue is not None:
+            call.on_overdue()

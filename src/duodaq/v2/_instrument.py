@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from duodaq.clock import Deadline, monotonic_s
+from duodaq.clock import Deadline, Deadlines, monotonic_s
 from duodaq.dataplane import Hub
 from duodaq.errors import (
     ConfigError,
@@ -81,6 +81,8 @@ class Services:
     sequences: Sequences
     latched: Callable[[], bool]
     on_change: OnChange
+    changed: Callable[[], None]
+    """Called whenever an instrument or a channel has something else to say of itself."""
 
 
 class Instrument:
@@ -90,9 +92,10 @@ class Instrument:
         self.definition = definition
         self.queue = WorkQueue()
         self.figures = Figures()
+        self.deadlines = Deadlines()
         self.polling = Polling(definition.polls)
         self._services = services
-        self._states = StateKeeper(definition, services.on_change)
+        self._states = StateKeeper(definition, services.on_change, services.changed)
         self._settings = WatchedSettings(definition, services.parameters)
         self._publisher = ReadingPublisher(definition.id, services.hub, services.sequences, self.figures)
         self._link = Reconnection()
@@ -155,7 +158,9 @@ class Instrument:
             raise LifecycleError(f"it is {self.status.state} already", instrument=self.definition.id)
         self._closing, self._stop_epoch, self._link = False, self._stop_epoch + 1, Reconnection()
         self._was_connected = False
-        self._calls = DriverCalls(self.definition.id, self.definition.kill_after_s, self.figures, self._hang)
+        self._calls = DriverCalls(
+            self.definition.id, self.definition.kill_after_s, self.figures, self._hang, self.deadlines
+        )
         self._started = asyncio.get_running_loop().create_future()
         self._started.add_done_callback(lambda f: f.cancelled() or f.exception())
         self._states.change(_S.CONNECTING)
@@ -486,7 +491,9 @@ class Instrument:
         else:
             reading: Reading = result.value
             self.polling.succeeded(channel, now_s)
-            channel.kind, channel.unit = reading.kind, reading.unit
+            if (channel.kind, channel.unit) != (reading.kind, reading.unit):
+                channel.kind, channel.unit = reading.kind, reading.unit
+                self._services.changed()
             measurement = await self._publisher.publish(poll.channel, reading, late=result.late)
             self._settings.note_reading(name, measurement)
             self._well()

@@ -120,14 +120,19 @@ class Manager:
         instrument = self._get(command.id)
         definition, inner = instrument.definition, command.command
         limit_s = command.deadline_s if command.deadline_s is not None else own_deadline_s(definition, inner)
-        work = Work(command.id, inner, moving=may_move(definition, inner), deadline_s=limit_s)
-        work.reply.add_done_callback(lambda _: instrument.figures.note_fate(work.fate))
+        moving, deadlines, figures = may_move(definition, inner), instrument.deadlines, instrument.figures
+        work = Work(command.id, inner, deadlines, figures, moving=moving, deadline_s=limit_s)
         try:
             if not isinstance(inner, Stop | ShutdownCommand):
                 instrument.queue.register(work)
-                await instrument.queue.reserve(work)
+                if not instrument.queue.reserve_nowait(work):
+                    await instrument.queue.reserve(work)
             if not work.ended:
-                await self._post(_Envelope(command, work.reply, work, instrument))
+                envelope = _Envelope(command, work.reply, work, instrument)
+                if self._queue.empty():
+                    self._handle_one(envelope)
+                else:
+                    await self._post(envelope)
             return await work.reply
         finally:
             work.reply.cancel()
@@ -147,14 +152,16 @@ class Manager:
     async def _run(self) -> None:
         try:
             while True:
-                envelope = await self._queue.get()
-                self.handled += 1
-                try:
-                    self._handle(envelope)
-                except Exception as error:  # noqa: BLE001  # no command may end the manager; its caller gets the error
-                    _answer(envelope.reply, error=typed_error(error, "", type(envelope.command).__name__))
+                self._handle_one(await self._queue.get())
         finally:
             await self._abandon()
+
+    def _handle_one(self, envelope: _Envelope) -> None:
+        self.handled += 1
+        try:
+            self._handle(envelope)
+        except Exception as error:  # noqa: BLE001  # no command may end the manager; its caller gets the error
+            _answer(envelope.reply, error=typed_error(error, "", type(envelope.command).__name__))
 
     def _handle(self, envelope: _Envelope) -> None:
         command, reply = envelope.command, envelope.reply
@@ -227,11 +234,14 @@ class Manager:
         if definition.id in self._instruments:
             raise LifecycleError("V2 has an instrument of that id already", instrument=definition.id)
         self._instruments = {**self._instruments, definition.id: Instrument(definition, self._services)}
+        self._services.changed()
 
     async def _remove(self, instrument: Instrument, timeout_s: float) -> ComponentReport:
         instrument.retire("it is being removed")
         report = await instrument.aclose(timeout_s, "removed")
         self._instruments = {k: v for k, v in self._instruments.items() if v is not instrument}
+        self._services.changed()
+        instrument.deadlines.close()
         return report
 
     async def _stop(self, instrument: Instrument, axis: str | None) -> int:
@@ -246,6 +256,8 @@ class Manager:
             *(i.aclose(limit.left_s * 0.95, "V2 is stopping") for i in self._instruments.values()),
             return_exceptions=True,
         )
+        for instrument in self._instruments.values():
+            instrument.deadlines.close()
         return tuple(
             _failed_to_close(name, report) if isinstance(report, BaseException) else report
             for name, report in zip(self._instruments, reports, strict=True)

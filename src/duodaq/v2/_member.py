@@ -133,12 +133,22 @@ def _owner(driver: Any, name: str) -> tuple[Any, str]:
 
 
 def _require(driver: Any, owner: Any, part: str, name: str) -> None:
+    if _is_plainly_there(owner, part):
+        return
     known = dir(owner)
     if part in known or hasattr(_class_of(owner), "__getattr__"):
         return
     close = difflib.get_close_matches(part, [k for k in known if not k.startswith("_")], n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise RefusedError(f"{type(driver).__name__} has no {name!r}{hint}", command=name)
+
+
+def _is_plainly_there(owner: Any, part: str) -> bool:
+    """Whether `dir` would name it, for the most frequent reason: making the whole list takes longer than many calls."""
+    kind = cast("type[Any]", type(owner))
+    if kind.__dir__ is not object.__dir__ or _class_of(owner) is not kind:
+        return False
+    return any(part in vars(base) for base in kind.__mro__) or part in getattr(owner, "__dict__", ())
 
 
 def _members(owner: Any, prefix: str, depth: int) -> list[Member]:

@@ -39,8 +39,8 @@ _UNWELL = frozenset({InstrumentState.ERROR, InstrumentState.HUNG, InstrumentStat
 class V2Runtime:
     """The classic runtime: unmodified blocking drivers, each in a thread of its own, behind one manager task.
 
-    It lives on the loop on which it is started; the broker may live on another. `status`, `instruments`, `channels`,
-    `metrics`, `members` and `moves` may be asked from any thread.
+    It lives on the loop on which it is started; the broker may live on another. `status`, `changes`, `instruments`,
+    `channels`, `metrics`, `members` and `moves` may be asked from any thread.
 
     Args:
         broker: Owner of the shared ports.
@@ -72,12 +72,14 @@ class V2Runtime:
             sequences=sequences or Sequences(),
             latched=lambda: broker.latched,
             on_change=on_change or _log_change,
+            changed=self._note_change,
         )
         self._stops = StopWriter(broker)
         self._recorder = recorder
         self._definitions: dict[str, InstrumentDefinition] = {}
         self._manager: Manager | None = None
         self._status = RuntimeStatus.STOPPED
+        self._changes = 0
         self._reports: tuple[ComponentReport, ...] = ()
         self._stopping: asyncio.Task[tuple[ComponentReport, ...]] | None = None
 
@@ -94,6 +96,11 @@ class V2Runtime:
         unwell = any(status.state in _UNWELL for status in self.instruments())
         return RuntimeStatus.DEGRADED if unwell else RuntimeStatus.RUNNING
 
+    @property
+    def changes(self) -> int:
+        """Rises with each change of the status, an instrument or a channel."""
+        return self._changes
+
     async def start(self, timeout_s: float) -> None:
         """Start the manager task and every instrument that starts by itself, all at once.
 
@@ -106,8 +113,9 @@ class V2Runtime:
         """
         if self._manager is not None:
             raise LifecycleError("V2 is running already")
-        self._status, limit = RuntimeStatus.STARTING, Deadline(timeout_s)
+        limit = Deadline(timeout_s)
         self._manager = manager = Manager(self._services, self._stops, self._recorder)
+        self._enter(RuntimeStatus.STARTING)
         manager.start()
         for definition in self._definitions.values():
             await manager.submit(v2.AddInstrument(definition))
@@ -117,9 +125,9 @@ class V2Runtime:
         fatal = next((error for name, error in failures.items() if self._is_fatal(name, error)), None)
         if fatal is not None:
             await self.stop(max(limit.left_s, 1.0))
-            self._status = RuntimeStatus.FAILED
+            self._enter(RuntimeStatus.FAILED)
             raise fatal
-        self._status = RuntimeStatus.RUNNING
+        self._enter(RuntimeStatus.RUNNING)
 
     async def stop(self, timeout_s: float) -> tuple[ComponentReport, ...]:
         """Stop everything within `timeout_s`, with any number of hung drivers; how each instrument ended.
@@ -163,6 +171,7 @@ class V2Runtime:
                     await self._manager.submit(v2.RemoveInstrument(definition.id))
                     raise
         self._definitions[definition.id] = definition
+        self._note_change()
 
     async def remove(self, instrument: str) -> ComponentReport:
         """Stop an instrument and forget it. The numbers of its channels go on if it comes back."""
@@ -172,6 +181,7 @@ class V2Runtime:
         elif instrument not in self._definitions:
             raise LifecycleError(f"V2 has no instrument {instrument!r}", instrument=instrument)
         self._definitions.pop(instrument, None)
+        self._note_change()
         return report
 
     async def restart(self, instrument: str) -> None:
@@ -265,8 +275,15 @@ class V2Runtime:
         why = ", ".join(r.component for r in reports if r.outcome is not Outcome.CLEAN)
         self._reports = (*reports, ComponentReport("v2", worst, why, monotonic_s() - begun_s))
         self._manager, self._stopping = None, None
-        self._status = RuntimeStatus.FAILED if before is RuntimeStatus.FAILED else RuntimeStatus.STOPPED
+        self._enter(RuntimeStatus.FAILED if before is RuntimeStatus.FAILED else RuntimeStatus.STOPPED)
         return self._reports
+
+    def _enter(self, status: RuntimeStatus) -> None:
+        self._status = status
+        self._note_change()
+
+    def _note_change(self) -> None:
+        self._changes += 1
 
 
 def _look_at(task: asyncio.Future[Any]) -> None:

@@ -14,11 +14,12 @@ OnChange = Callable[[InstrumentStatus], None]
 class StateKeeper:
     """The state of one instrument: changes only as the life-cycle table allows, and tells who wants to know.
 
-    `status` is replaced whole at each change, so that any thread may read it.
+    `status` is replaced whole at each change, so that any thread may read it; `replaced` is called after that.
     """
 
-    def __init__(self, definition: InstrumentDefinition, on_change: OnChange) -> None:
+    def __init__(self, definition: InstrumentDefinition, on_change: OnChange, replaced: Callable[[], None]) -> None:
         self._on_change = on_change
+        self._replaced = replaced
         self.status = InstrumentStatus(
             definition.id, "v2", InstrumentState.DISCONNECTED, since_ns=clock.utc_ns(), port=definition.port
         )
@@ -41,9 +42,11 @@ class StateKeeper:
         self.status = msgspec.structs.replace(
             self.status, state=new, message=message, recoverable=recoverable, since_ns=since
         )
+        self._replaced()
         if new is not old:
             self._on_change(self.status)
 
     def count_restart(self) -> None:
         """One more time that the driver has been connected anew."""
         self.status = msgspec.structs.replace(self.status, restarts=self.status.restarts + 1)
+        self._replaced()

@@ -3,13 +3,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import queue
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from duodaq import clock
+from duodaq.v2._bell import new_bell
 
 SWITCH_INTERVAL_S = 0.0005
 """With the interpreter's own 5 ms, a driver that returns with a lease in its hand waits that long for a busy loop."""
@@ -35,7 +36,8 @@ class DriverThread:
         self.name = name
         if sys.getswitchinterval() > SWITCH_INTERVAL_S:
             sys.setswitchinterval(SWITCH_INTERVAL_S)
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs: deque[Callable[[], None] | None] = deque()
+        self._bell = new_bell()
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -63,14 +65,14 @@ class DriverThread:
         self._busy = True
         future: asyncio.Future[Returned] = self._loop.create_future()
         run = (context or contextvars.copy_context()).run
-        self._jobs.put(lambda: self._carry_out(run, call, future))
+        self._give(lambda: self._carry_out(run, call, future))
         return future
 
     def close(self) -> None:
         """Let the thread end after the call in it; never waits."""
         if not self._closed:
             self._closed = True
-            self._jobs.put(None)
+            self._give(None)
 
     async def ended(self, timeout_s: float | None) -> bool:
         """Wait until the thread has ended, `timeout_s` at most (None: as long as that takes); whether it has."""
@@ -78,6 +80,10 @@ class DriverThread:
         if self._ended.done():
             self._thread.join(1.0)  # it is in its last instruction
         return not self._thread.is_alive()
+
+    def _give(self, job: Callable[[], None] | None) -> None:
+        self._jobs.append(job)
+        self._bell.ring()
 
     def _carry_out(
         self, run: Callable[[Callable[[], Any]], Any], call: Callable[[], Any], future: asyncio.Future[Returned]
@@ -91,11 +97,17 @@ class DriverThread:
 
     def _run(self) -> None:
         try:
-            while (job := self._jobs.get()) is not None:
+            while (job := self._next_job()) is not None:
                 job()
                 del job  # kept while idle, it would keep the driver's last result alive
         finally:
+            self._bell.close()
             self._tell(self._ended, None)
+
+    def _next_job(self) -> Callable[[], None] | None:
+        while not self._jobs:
+            self._bell.wait()
+        return self._jobs.popleft()
 
     def _tell(self, future: asyncio.Future[Any], result: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more

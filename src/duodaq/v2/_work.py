@@ -17,9 +17,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from duodaq.clock import Deadlines
 from duodaq.errors import DeliveryError, DuodaqError, MailboxFullError, ReplyTimeoutError
 from duodaq.model import IN_HAND, Command, Fate, command_name
 from duodaq.telemetry import get_logger
+from duodaq.v2._figures import Figures
 
 CAPACITY = 32
 _LOG = get_logger("v2.work")
@@ -28,7 +30,33 @@ _LOG = get_logger("v2.work")
 class Work:
     """One command with its deadline and its one-shot reply."""
 
-    def __init__(self, instrument: str, command: Command, *, moving: bool, deadline_s: float | None) -> None:
+    __slots__ = (
+        "_deadlines",
+        "_figures",
+        "busy_with",
+        "command",
+        "context",
+        "deadline_at",
+        "deadline_s",
+        "has_place",
+        "in_hand",
+        "instrument",
+        "moving",
+        "name",
+        "on_end",
+        "reply",
+    )
+
+    def __init__(
+        self,
+        instrument: str,
+        command: Command,
+        deadlines: Deadlines,
+        figures: Figures,
+        *,
+        moving: bool,
+        deadline_s: float | None,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.instrument = instrument
         self.command = command
@@ -42,7 +70,10 @@ class Work:
         self.on_end: Callable[[Work], None] | None = None
         self.busy_with: Callable[[], str] | None = None
         self.deadline_at = None if deadline_s is None else loop.time() + deadline_s
-        self._timer = None if self.deadline_at is None else loop.call_at(self.deadline_at, self.expire)
+        self._deadlines = deadlines
+        self._figures = figures
+        if self.deadline_at is not None:
+            deadlines.add(self, self.deadline_at)
         self.reply.add_done_callback(self._ended)
 
     @property
@@ -53,14 +84,14 @@ class Work:
     @property
     def fate(self) -> Fate:
         """What has become of it, once it has ended."""
-        error = None if self.reply.cancelled() else self.reply.exception()
+        if self.reply.cancelled():
+            return Fate.UNKNOWN if self.in_hand else Fate.NOT_DONE
+        error = self.reply.exception()
+        if error is None:
+            return Fate.DONE
         if isinstance(error, DeliveryError):
             return Fate(error.fate)
-        if error is None and not self.reply.cancelled():
-            return Fate.DONE
-        if error is not None:
-            return Fate.FAILED if self.in_hand else Fate.NOT_DONE
-        return Fate.UNKNOWN if self.in_hand else Fate.NOT_DONE
+        return Fate.FAILED if self.in_hand else Fate.NOT_DONE
 
     def take(self) -> bool:
         """Take it in hand; False if it has ended already."""
@@ -104,10 +135,10 @@ class Work:
             _LOG.info("an outcome came after the verdict", instrument=self.instrument, command=self.name, late=outcome)
 
     def _ended(self, reply: asyncio.Future[Any]) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._deadlines.discard(self)
         if not reply.cancelled():
             reply.exception()  # its caller may be gone; that is no "exception was never retrieved"
+        self._figures.note_fate(self.fate)
         if self.on_end is not None:
             self.on_end(self)
 

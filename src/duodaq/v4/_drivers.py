@@ -12,12 +12,14 @@ from typing import Any
 
 from duodaq.errors import ConfigError, DuodaqError
 from duodaq.model import Command, Execute, InstrumentDefinition, SetParameter
-from duodaq.v4.instruments import Esp300, InstrumentActor, Newport1830C, PvcamActor, ScpiActor
+from duodaq.v4.instruments import Elliptec, Esp300, InstrumentActor, MaiTai, Newport1830C, PvcamActor, ScpiActor
 
 ActorKind = type[InstrumentActor]
 
 BUILT_IN: dict[str, ActorKind] = {
+    "duodaq:Elliptec": Elliptec,
     "duodaq:Esp300": Esp300,
+    "duodaq:MaiTai": MaiTai,
     "duodaq:Newport1830C": Newport1830C,
     "duodaq:PvcamActor": PvcamActor,
     "duodaq:ScpiActor": ScpiActor,

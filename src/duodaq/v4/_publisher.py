@@ -9,7 +9,7 @@ import pyarrow as pa
 from duodaq.dataplane import Hub, Policy, Subscription
 from duodaq.dataplane._hub import SyncOverflow
 from duodaq.errors import SchemaMismatchError
-from duodaq.schema import stream_of
+from duodaq.schema import bytes_of, stream_of
 
 Accepts = Callable[[pa.RecordBatch], bool]
 
@@ -18,7 +18,7 @@ class DataPublisher(Hub[pa.RecordBatch]):
     """A hub of Arrow batches, counted in rows; the stream of a batch is named in its schema's metadata."""
 
     def __init__(self, name: str = "v4") -> None:
-        super().__init__(name, stream_of, lambda batch: batch.num_rows, size_of=lambda batch: batch.nbytes)
+        super().__init__(name, stream_of, lambda batch: batch.num_rows, size_of=bytes_of)
 
     def publish(self, item: pa.RecordBatch | str, batch: pa.RecordBatch | None = None) -> None:
         """Publish a batch, or ``(stream, batch)`` to have its stream checked. Never waits; safe from any thread.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,6 +57,7 @@ class Resident:
         parameters: Parameters,
         publisher: DataPublisher,
         numbers: dict[str, int],
+        changed: Callable[[], None],
     ) -> None:
         self.turn = asyncio.Lock()
         self.definition = definition
@@ -65,6 +66,7 @@ class Resident:
         self._broker = broker
         self._parameters = parameters
         self._publisher = publisher
+        self._changed = changed
         self._memory: dict[str, Any] = {"sequences": numbers}
         acquire = definition.options.get("acquire")
         if acquire:
@@ -107,6 +109,7 @@ class Resident:
         """
         limit_s = min(timeout_s, float(self.definition.options.get("start_timeout_s", _START_S)))
         self._spawning = True
+        self._changed()
         try:
             self.ref = await system.spawn(
                 self._make,
@@ -124,6 +127,7 @@ class Resident:
             raise LifecycleError(f"it did not start: {why}", instrument=self.definition.id, command="start") from error
         finally:
             self._spawning = False
+            self._changed()
 
     def report(self, state: InstrumentState, message: str, *, recoverable: bool = True) -> None:
         """Take note of its state."""
@@ -137,6 +141,7 @@ class Resident:
             recoverable=recoverable,
             since_ns=self._status.since_ns if old is state else utc_ns(),
         )
+        self._changed()
 
     async def deliver(self, command: Command, deadline_s: float | None) -> Any:
         """Carry out a command by its message; its error names instrument, command and port."""
@@ -191,6 +196,7 @@ class Resident:
         )
         actor = self.kind(context)
         self._channels = actor.channel_infos()
+        self._changed()
         return actor
 
     async def _break_in(self, data: bytes, ends_moving: bool) -> int:

@@ -62,6 +62,7 @@ class V4Runtime:
         self._residents: dict[str, Resident] = {}
         self._system: ActorSystem | None = None
         self._status = RuntimeStatus.STOPPED
+        self._changes = 0
 
     @property
     def name(self) -> RuntimeName:
@@ -74,6 +75,11 @@ class V4Runtime:
             return RuntimeStatus.DEGRADED
         return self._status
 
+    @property
+    def changes(self) -> int:
+        """Rises with each change of the status, an instrument or a channel; with a restart when its actor is made."""
+        return self._changes
+
     async def start(self, timeout_s: float) -> None:
         """Start every instrument that was added, all at once.
 
@@ -84,7 +90,7 @@ class V4Runtime:
         if self._system is not None:
             raise LifecycleError("the runtime is running already", left="it goes on")
         self._system = ActorSystem("v4")
-        self._status = RuntimeStatus.STARTING
+        self._enter(RuntimeStatus.STARTING)
         try:
             failures = await self._start_all(Deadline(timeout_s))
         except BaseException:
@@ -93,9 +99,9 @@ class V4Runtime:
         fatal = [error for resident, error in failures if resident.definition.required]
         if fatal:
             await self.stop(min(timeout_s, 5.0))
-            self._status = RuntimeStatus.FAILED
+            self._enter(RuntimeStatus.FAILED)
             raise fatal[0]
-        self._status = RuntimeStatus.RUNNING
+        self._enter(RuntimeStatus.RUNNING)
 
     async def stop(self, timeout_s: float) -> tuple[ComponentReport, ...]:
         """Stop everything within `timeout_s`; a report for each instrument. Idempotent."""
@@ -109,7 +115,7 @@ class V4Runtime:
         seen = {report.component for report in reports}
         idle = [r for r in self._residents if f"v4.{r}" not in seen]
         self._settle(reports)
-        self._status = RuntimeStatus.STOPPED
+        self._enter(RuntimeStatus.STOPPED)
         return (*reports, *(ComponentReport(f"v4.{instrument}", Outcome.CLEAN) for instrument in idle))
 
     async def add(self, definition: InstrumentDefinition) -> None:
@@ -127,8 +133,11 @@ class V4Runtime:
             )
         kind = actor_kind(definition, self._actors)
         numbers = self._numbers.setdefault(definition.id, {})
-        resident = Resident(definition, kind, self._broker, self._parameters, self._publisher, numbers)
+        resident = Resident(
+            definition, kind, self._broker, self._parameters, self._publisher, numbers, self._note_change
+        )
         self._residents = {**self._residents, definition.id: resident}
+        self._note_change()
         if self._system is not None and definition.autostart:
             async with resident.turn:
                 await resident.start(self._system, _START_S)
@@ -140,6 +149,7 @@ class V4Runtime:
             self._check_known(resident)
             report = await self._end(resident)
             self._residents = {key: value for key, value in self._residents.items() if key != instrument}
+            self._note_change()
         return report
 
     async def restart(self, instrument: str) -> None:
@@ -222,6 +232,7 @@ class V4Runtime:
 
     async def _end(self, resident: Resident) -> ComponentReport:
         ref, resident.ref = resident.ref, None
+        self._note_change()
         if ref is None:
             return ComponentReport(f"v4.{resident.definition.id}", Outcome.CLEAN)
         resident.report(InstrumentState.SHUTTING_DOWN, "")
@@ -252,6 +263,13 @@ class V4Runtime:
     def _check_known(self, resident: Resident) -> None:
         if self._residents.get(resident.definition.id) is not resident:
             raise LifecycleError("it has been removed meanwhile", instrument=resident.definition.id)
+
+    def _enter(self, status: RuntimeStatus) -> None:
+        self._status = status
+        self._note_change()
+
+    def _note_change(self) -> None:
+        self._changes += 1
 
     def _running(self) -> ActorSystem:
         if self._system is None:

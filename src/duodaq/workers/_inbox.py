@@ -22,7 +22,7 @@ from duodaq.link import RingReader
 from duodaq.model import Image, Measurement, Scalar, Spectrum, Vector
 from duodaq.schema import stream_of
 from duodaq.telemetry import get_logger
-from duodaq.workers._messages import Batch, Item, Rows, Taken, unpack
+from duodaq.workers._messages import Batch, Item, Rows, unpack
 
 PATIENCE_S = 5.0
 CLOSED = "destination closed"
@@ -70,7 +70,7 @@ class Inbox:
         v2_data: Where measurements go.
         v4_data: Where batches go.
         books: The books of the worker's group.
-        acknowledge: Sends a Taken.
+        acknowledge: Tells the worker that so many items have been published, since the beginning.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Inbox:
         v2_data: Hub[Measurement],
         v4_data: Hub[pa.RecordBatch],
         books: FeedBooks,
-        acknowledge: Callable[[Taken], None],
+        acknowledge: Callable[[int], None],
     ) -> None:
         self._v2_data = v2_data
         self._v4_data = v4_data
@@ -170,7 +170,7 @@ class Inbox:
 
     def _tell(self) -> None:
         self._telling = False
-        self._acknowledge(Taken(self._done))
+        self._acknowledge(self._done)
 
     def _measurement(self, message: Item) -> Measurement:
         one = unpack(message.body)

@@ -9,6 +9,7 @@ is made when the first one comes; without room there they go by value.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -35,6 +36,7 @@ WINDOW_BYTES = 16 * 2**20
 slow, and never catch up."""
 BLOB_BYTES = 64 * 1024
 _RING_LEAST, _RING_MOST, _RING_BLOBS = 16 * 2**20, 256 * 2**20, 6
+_AS_IT_IS = pa.ipc.IpcWriteOptions()  # given, because pyarrow else looks for each stream into the environment
 _log = get_logger("workers.outbox")
 
 
@@ -51,6 +53,7 @@ class Outbox:
         self._sent = self._taken = 0
         self._bytes: list[tuple[int, int]] = []
         self._unacknowledged_bytes = self._unsaid = 0
+        self._measured = (0, 0)
         self._room = asyncio.Event()
         hub: Hub[Any] = self.v2_data if runtime == "v2" else self.v4_data
         self._reader = hub.subscribe("link", capacity=CAPACITY, policy=Policy.BLOCK, max_bytes=WINDOW_BYTES)
@@ -165,20 +168,28 @@ class Outbox:
             self._say_one(lambda batch=batch: self._batch(batch), "batch")
 
     def _batch(self, batch: pa.RecordBatch) -> tuple[Message, int]:
-        if batch.nbytes >= BLOB_BYTES and (blob := self._batch_blob(batch)) is not None:
+        size = _size_of(batch)
+        if size >= BLOB_BYTES and (blob := self._batch_blob(batch, size)) is not None:
             return Batch(blob=blob), blob.length
         sink = pa.BufferOutputStream()
         _write_stream(batch, sink)
         body = sink.getvalue().to_pybytes()
         return Batch(body), len(body)
 
-    def _batch_blob(self, batch: pa.RecordBatch) -> BlobRef | None:
-        """The batch as an Arrow stream in the ring, written there with one copy."""
-        measure = pa.MockOutputStream()
-        _write_stream(batch, measure)
-        size = int(measure.size())
-        ring = self._ring_for(size)
-        return None if ring is None else ring.fill(size, lambda room: _fill(batch, room))
+    def _batch_blob(self, batch: pa.RecordBatch, size: int) -> BlobRef | None:
+        """The batch as an Arrow stream in the ring, written there with one copy.
+
+        How long the stream will be is measured, which takes as long as writing all but the pixels, or taken to be as
+        for the batch before, if that kept as much memory: it may be shorter, and is measured when it proves longer.
+        """
+        like, needed = self._measured
+        if like == size and (ring := self._ring_for(needed)) is not None:
+            with contextlib.suppress(pa.ArrowException, OSError):
+                return ring.fill(needed, lambda room: _fill(batch, room))
+        needed = _stream_size(batch)
+        self._measured = size, needed
+        ring = self._ring_for(needed)
+        return None if ring is None else ring.fill(needed, lambda room: _fill(batch, room))
 
     def _blob(self, array: np.ndarray[Any, Any]) -> BlobRef | None:
         ring = self._ring_for(array.nbytes)
@@ -197,6 +208,8 @@ class Outbox:
 
 def _to_say(items: Sequence[Any]) -> int:
     """How many of `items` are said at once: those up to a large one, after which the room is looked at again."""
+    if len(items) == 1:
+        return 1
     for count, one in enumerate(items, 1):
         if _size_of(one) >= BLOB_BYTES:
             return count
@@ -204,7 +217,9 @@ def _to_say(items: Sequence[Any]) -> int:
 
 
 def _size_of(one: Any) -> int:
-    """The bytes of what makes an item large: its array, or the batch that it is."""
+    """The bytes of what makes an item large: its array, or the buffers of the batch that it is."""
+    if isinstance(one, pa.RecordBatch):
+        return one.get_total_buffer_size()
     array = getattr(one, "pixels", getattr(one, "values", one))
     return int(getattr(array, "nbytes", 0))
 
@@ -221,8 +236,14 @@ def _is_plain(value: Any) -> bool:
 
 def _write_stream(batch: pa.RecordBatch, sink: Any) -> None:
     """All of a batch: its schema, its dictionaries and its rows."""
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
+    with pa.ipc.new_stream(sink, batch.schema, options=_AS_IT_IS) as writer:
         writer.write_batch(batch)
+
+
+def _stream_size(batch: pa.RecordBatch) -> int:
+    measure = pa.MockOutputStream()
+    _write_stream(batch, measure)
+    return int(measure.size())
 
 
 def _fill(batch: pa.RecordBatch, room: memoryview) -> None:

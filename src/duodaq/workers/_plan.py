@@ -25,3 +25,4 @@ class WorkerPlan:
     definitions: tuple[InstrumentDefinition, ...] = ()
     entries: tuple[ParameterEntry, ...] = ()
     memory_bytes: int | None = None
+    lab: str = ""

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,8 @@ from duodaq.clock import monotonic_s
 from duodaq.dataplane import Hub, Subscription
 from duodaq.errors import DataError, DeliveryError, DuodaqError, LifecycleError, ReplyTimeoutError, StoppedError
 from duodaq.link import Pipe, RingReader, receive_descriptors, send_descriptors
-from duodaq.model import Measurement, ParameterEntry, Parameters, RuntimeName, RuntimeStatus
-from duodaq.ports import Broker
+from duodaq.model import Command, Measurement, ParameterEntry, Parameters, RuntimeName, RuntimeStatus
+from duodaq.ports import Broker, OfUser, PortDesk
 from duodaq.telemetry import current_trace_id, get_logger
 from duodaq.workers._across import NeighbourDesk, Switchboard
 from duodaq.workers._by_value import dumps
@@ -42,6 +43,7 @@ from duodaq.workers._messages import (
     Make,
     Message,
     NeighbourAsk,
+    Order,
     Probe,
     Put,
     Ring,
@@ -49,18 +51,21 @@ from duodaq.workers._messages import (
     Snapshot,
     Stale,
     Stops,
+    Taken,
     decode_from_worker,
     encode,
     error_of,
+    may_be_ordered,
     parcel,
     unpack,
 )
 from duodaq.workers._output import OutputReader
 from duodaq.workers._page import IN_HAND, SharedPage
 from duodaq.workers._plan import WorkerPlan
-from duodaq.workers._port_desk import PortDesk, PortRequest
 
 LAST_S = 0.5
+COMMAND = "command"
+"""The request that most requests are; every other may have begun as soon as it was sent."""
 _QUOTA_SHARE = 0.75
 _log = get_logger("workers")
 
@@ -81,16 +86,23 @@ class Surroundings:
 
 
 class Pending:
-    """An Ask without an answer: what it was, and who waits."""
+    """A request without an answer: what it was, and who waits."""
 
-    __slots__ = ("answer", "body", "number", "op", "trace_id")
+    __slots__ = ("answer", "body", "number", "op", "trace_id", "worker")
 
-    def __init__(self, number: int, op: str, body: Any, trace_id: str | None) -> None:
+    def __init__(self, worker: ProcessWorker, number: int, op: str, body: Any, trace_id: str | None) -> None:
+        self.worker = worker
         self.number = number
         self.op = op
         self.body = body
         self.trace_id = trace_id
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def expire(self) -> None:
+        """It has not been answered in time."""
+        if not self.answer.done():
+            fate = "unknown" if self.worker.page.begun(self.number) else "not done"
+            self.answer.set_exception(ReplyTimeoutError(f"no answer from worker {self.worker.name} in time", fate=fate))
 
 
 class ProcessWorker:
@@ -125,7 +137,7 @@ class ProcessWorker:
         self.page = page
         self.snapshot = Snapshot(RuntimeStatus.STARTING, [], [])
         self.figures: dict[str, Any] = {}
-        self.pending: dict[int, Pending] = {}
+        self.pending: dict[int, Pending] = {}  # by number % IN_HAND, which is their place on the page
         self.fault = ""
         self._runtime: RuntimeName = runtime
         self._around = around
@@ -133,14 +145,14 @@ class ProcessWorker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._pipe = Pipe(child.link, encode, decode_from_worker, self._heard, self._ended)
-        self._desk = PortDesk(around.broker, self._pipe.send, self._own)
+        self._desk = PortDesk(around.broker, self._pipe.send, self._own, unpack)
         self._neighbours = NeighbourDesk(around.board, neighbours, self._tell)
-        self._inbox = Inbox(around.v2_data, around.v4_data, books, self._tell)
+        self._inbox = Inbox(around.v2_data, around.v4_data, books, self._acknowledge)
         self._output: OutputReader | None = None
         self._made: asyncio.Future[None] = self._loop.create_future()
         self._asked_s: float | None = None
         self._probes = itertools.count(1)
-        self._credits: list[int] = []
+        self._credits: deque[int] = deque()
         self._over = False
         child.gone.add_done_callback(lambda _: self._pipe.end())  # a process that it forked may hold its link open
         around.worker_began(child.pid, child.pidfd)
@@ -191,22 +203,49 @@ class ProcessWorker:
             DeliveryError: The worker is gone, or has too many requests open: not done.
             DataError: The body does not travel: not done.
         """
+        pending = self._new_pending(op, body, trace_id)
+        self._send(pending, Ask(pending.number, op, parcel(body), pending.trace_id))
+        return pending
+
+    def order(
+        self, instrument: str, command: Command, deadline_s: float | None, trace_id: str | None = None
+    ) -> Pending:
+        """Send a command; as `ask`."""
+        pending = self._new_pending(COMMAND, (instrument, command, deadline_s), trace_id)
+        message: Ask | Order
+        if may_be_ordered(command):
+            message = Order(pending.number, instrument, command, deadline_s, pending.trace_id)
+        else:
+            message = Ask(pending.number, COMMAND, parcel(pending.body), pending.trace_id)
+        self._send(pending, message)
+        return pending
+
+    def _new_pending(self, op: str, body: Any, trace_id: str | None) -> Pending:
         if self._over:
             raise DeliveryError(f"worker {self.name} is gone", fate="not done")
         if len(self.pending) >= IN_HAND:
             raise DeliveryError(f"worker {self.name} has {IN_HAND} requests open already", fate="not done")
         number = next(ProcessWorker._numbers)
-        while any(number % IN_HAND == other % IN_HAND for other in self.pending) and len(self.pending) < IN_HAND:
+        while number % IN_HAND in self.pending:
             number = next(ProcessWorker._numbers)
-        pending = Pending(number, op, body, trace_id or current_trace_id())
-        self._pipe.send(Ask(number, op, parcel(body), pending.trace_id))
-        self.pending[number] = pending
-        return pending
+        return Pending(self, number, op, body, trace_id or current_trace_id())
+
+    def _send(self, pending: Pending, message: Ask | Order) -> None:
+        self._pipe.send(message)
+        self.pending[pending.number % IN_HAND] = pending
 
     def forget(self, pending: Pending) -> None:
         """Nobody waits for this answer any more."""
-        if self.pending.pop(pending.number, None) is not None and not self._over:
+        if self._settled(pending.number) and not self._over:
             self._tell(Cancel(pending.number))
+
+    def _settled(self, number: int) -> Pending | None:
+        """The request of that number, which is open no more; None if it was not."""
+        pending = self.pending.get(number % IN_HAND)
+        if pending is None or pending.number != number:
+            return None
+        del self.pending[number % IN_HAND]
+        return pending
 
     async def request(self, op: str, body: Any, timeout_s: float) -> Any:
         """Send a request and await its answer.
@@ -286,12 +325,12 @@ class ProcessWorker:
             case _:
                 self._port_request(message)
 
-    def _port_request(self, request: PortRequest) -> None:
+    def _port_request(self, request: OfUser) -> None:
         self._desk.heard(request)
 
     def _answered(self, message: Answer) -> None:
-        pending = self.pending.get(message.number)
-        if pending is None or pending.answer.done():
+        pending = self.pending.get(message.number % IN_HAND)
+        if pending is None or pending.number != message.number or pending.answer.done():
             return
         if message.error is None:
             pending.answer.set_result(unpack(message.body))
@@ -300,7 +339,7 @@ class ProcessWorker:
             if self.fault and isinstance(error, StoppedError):
                 return  # it is being ended: its death says why, and what becomes of what waits
             pending.answer.set_exception(error)
-        del self.pending[message.number]
+        del self.pending[message.number % IN_HAND]
 
     def _put(self, message: Put) -> None:
         try:
@@ -336,9 +375,14 @@ class ProcessWorker:
             self._loop.call_soon_threadsafe(self._send_credits)
 
     def _send_credits(self) -> None:
-        numbers, self._credits = self._credits, []
-        if numbers and not self._over:
+        if (numbers := self._take_credits()) and not self._over:
             self._tell(Credit(numbers))
+
+    def _acknowledge(self, count: int) -> None:
+        self._tell(Taken(count, self._take_credits()))
+
+    def _take_credits(self) -> list[int]:
+        return [self._credits.popleft() for _ in range(len(self._credits))]
 
     # ---- its end -------------------------------------------------------------------------------------------------
 
@@ -386,7 +430,7 @@ class ProcessWorker:
             self._output.close()
         for pending in self.pending.values():
             if not pending.answer.done():
-                fate = "unknown" if self.page.begun(pending.number) or pending.op != "command" else "not done"
+                fate = "unknown" if self.page.begun(pending.number) or pending.op != COMMAND else "not done"
                 pending.answer.set_exception(DeliveryError(f"worker {self.name} has ended", fate=fate))
                 pending.answer.exception()
         self.pending.clear()

@@ -38,7 +38,7 @@ from duodaq.workers._nursery import Nursery
 from duodaq.workers._page import SharedPage
 from duodaq.workers._parts import RuntimeFactory
 from duodaq.workers._plan import WorkerPlan
-from duodaq.workers._process import ProcessWorker, Surroundings
+from duodaq.workers._process import COMMAND, ProcessWorker, Surroundings
 
 TERM_S = 0.3
 SEEN_S = 0.06
@@ -326,7 +326,7 @@ class ProcessGroup:
             if pending.answer.done():
                 continue
             begun = self.page.begun(pending.number)
-            if pending.op == "command":
+            if pending.op == COMMAND:
                 pending.answer.set_exception(WorkerDiedError(begun, cause))
             else:
                 pending.answer.set_exception(DeliveryError(f"its worker died: {cause}", fate="unknown"))
@@ -341,7 +341,7 @@ class ProcessGroup:
                 continue
             call = Execute(action.call or "", action.args)
             try:
-                await worker.request("command", (definition.id, call, CRASH_ACTIONS_S), 2 * CRASH_ACTIONS_S)
+                await worker.request(COMMAND, (definition.id, call, CRASH_ACTIONS_S), 2 * CRASH_ACTIONS_S)
             except DuodaqError as error:
                 _log.error("safe state failed", instrument=definition.id, cause=self.cause, error=str(error))
 
@@ -388,6 +388,7 @@ class ProcessGroup:
             definitions=tuple(d for d in definitions if d.id not in self.strangers),
             entries=self.around.entries(),
             memory_bytes=self._memory_bytes,
+            lab=broker.lab,
         )
         try:
             worker.make(plan)

@@ -5,13 +5,12 @@ from typing import Any
 
 import msgspec
 
-from duodaq.clock import Deadline, monotonic_s
+from duodaq.clock import Deadline, Deadlines, monotonic_s
 from duodaq.errors import (
     DeliveryError,
     DuodaqError,
     LifecycleError,
     MailboxFullError,
-    ReplyTimeoutError,
     RestartingError,
 )
 from duodaq.model import (
@@ -53,6 +52,7 @@ class ProcessHosted:
     def __init__(self, group: ProcessGroup) -> None:
         self.group = group
         self._window = asyncio.Semaphore(WINDOW)
+        self._deadlines = Deadlines()
         self._channels: tuple[ChannelInfo, ...] = ()
 
     @property
@@ -97,6 +97,7 @@ class ProcessHosted:
                     ComponentReport(f"{self.name}.{i}", Outcome.FORCED, why) for i in self.group.definitions
                 )
         outcome, why = await self.group.end(max(deadline.left_s, 0.02))
+        self._deadlines.close()
         return (*reports, ComponentReport(f"worker.{self.group.name}", outcome, why))
 
     async def _stop(self, worker: ProcessWorker, timeout_s: float) -> tuple[ComponentReport, ...]:
@@ -202,9 +203,9 @@ class ProcessHosted:
         while True:
             worker = self.group.current or await self._replacement(definition, command, limit)
             left_s = None if deadline_s is None else max(0.0, deadline_s - (monotonic_s() - begun_s))
-            pending = worker.ask("command", (definition.id, command, left_s), trace_id)
+            pending = worker.order(definition.id, command, left_s, trace_id)
             try:
-                return await self._answer(worker, pending, limit)
+                return await self._answer(pending, limit)
             except WorkerDiedError as death:
                 fate = fate_after_death(death.begun, command, definition)
                 if fate is Fate.UNKNOWN:
@@ -219,21 +220,12 @@ class ProcessHosted:
             raise RestartingError(f"its worker is being replaced: {self.group.cause}", fate=Fate.NOT_DONE)
         return await self.group.available(limit)
 
-    async def _answer(self, worker: ProcessWorker, pending: Pending, limit: Deadline) -> Any:
-        answer, left_s = pending.answer, limit.left_s
-        if left_s == float("inf"):
-            return await answer
-        timer = asyncio.get_running_loop().call_later(left_s + MARGIN_S, self._overdue, worker, pending)
+    async def _answer(self, pending: Pending, limit: Deadline) -> Any:
+        self._deadlines.add(pending, asyncio.get_running_loop().time() + limit.left_s + MARGIN_S)
         try:
-            return await answer
+            return await pending.answer
         finally:
-            timer.cancel()
-
-    def _overdue(self, worker: ProcessWorker, pending: Pending) -> None:
-        if not pending.answer.done():
-            fate = Fate.UNKNOWN if worker.page.begun(pending.number) else Fate.NOT_DONE
-            error = ReplyTimeoutError(f"no answer from worker {self.group.name} in time", fate=fate)
-            pending.answer.set_exception(error)
+            self._deadlines.discard(pending)
 
     def _refuse_stranger(self, instrument: str) -> None:
         if instrument in self.group.strangers:

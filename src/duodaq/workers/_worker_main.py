@@ -29,7 +29,8 @@ from duodaq.drivers import codec as find_codec
 from duodaq.errors import DataError, DuodaqError, LifecycleError
 from duodaq.link import Pipe, receive_descriptors
 from duodaq.model import IN_HAND, Command, InstrumentDefinition, InstrumentState, Runtime
-from duodaq.telemetry import get_logger, told, tracing
+from duodaq.ports import Ended, Granted, Heard, LockTold, RemoteBroker, Stopped, Written, announce_ports
+from duodaq.telemetry import get_logger, told, work_for
 from duodaq.workers._across import NeighbourLine, bound
 from duodaq.workers._log_line import LogLine
 from duodaq.workers._memory_limit import limit_memory
@@ -40,21 +41,17 @@ from duodaq.workers._messages import (
     Ask,
     Cancel,
     Credit,
-    Ended,
     Figures,
-    Granted,
-    Heard,
     Known,
     Made,
     Make,
     Message,
     NeighbourAnswer,
+    Order,
     Probe,
     Snapshot,
-    Stopped,
     Stops,
     Taken,
-    Written,
     decode_from_manager,
     encode,
     error_of,
@@ -67,7 +64,6 @@ from duodaq.workers._outbox import Outbox
 from duodaq.workers._page import PagedNumbers, PagedSequences, SharedPage
 from duodaq.workers._parts import RuntimeParts
 from duodaq.workers._plan import WorkerPlan
-from duodaq.workers._remote_ports import RemoteBroker
 from duodaq.workers._title import show_as
 
 TELL_EVERY_S = 0.02
@@ -139,14 +135,15 @@ class _Worker:
         if ready is None:
             raise DataError(f"a {type(message).__name__} came before it was told what to be")
         match message:
-            case Ended() | Granted() | Written() | Heard():
-                ready.broker.lines.heard(message)
-            case Ask():
+            case Order() | Ask():
                 self._tasks[message.number] = task = asyncio.create_task(self._serve(ready, message))
                 task.add_done_callback(lambda _, number=message.number: self._tasks.pop(number, None))
+            case Ended() | Granted() | Written() | Heard() | LockTold():
+                ready.broker.lines.heard(message)
             case Probe():
                 self._pipe.send(Alive(message.number))
             case Taken():
+                ready.outbox.credited(message.credits)
                 ready.outbox.taken(message.count)
             case Credit():
                 ready.outbox.credited(message.numbers)
@@ -181,14 +178,17 @@ class _Worker:
         self._pipe.send(Made())
         self._ready.tell()
 
-    async def _serve(self, ready: _Ready, ask: Ask) -> None:
+    async def _serve(self, ready: _Ready, ask: Order | Ask) -> None:
+        work_for(ask.trace_id)
         try:
-            with tracing(ask.trace_id):
+            if isinstance(ask, Order):
+                result = await ready.command(ask.number, ask.instrument, ask.command, ask.deadline_s)
+            else:
                 result = await ready.carry_out(ask.number, ask.op, unpack_trusted(ask.body))
             answer = Answer(ask.number, result_parcel(result))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is the manager who has to know
             answer = Answer(ask.number, None, *error_parts(error))
-        ready.push()
+        ready.push_changes()
         try:
             self._pipe.send(answer)
         except DataError as error:  # e.g. it is too long: whoever waits has to know
@@ -206,7 +206,8 @@ class _Ready:
         if plan.memory_bytes is not None and sys.platform == "linux":
             limit_memory(plan.memory_bytes)
         self.page = page
-        self.broker = RemoteBroker(send, plan.ports, find_codec, plan.epochs, latched=plan.latched)
+        self.broker = RemoteBroker(send, plan.ports, find_codec, plan.epochs, latched=plan.latched, pack=result_parcel)
+        announce_ports(plan.lab, self.broker)
         self.mirror = ParameterMirror(send, plan.entries)
         self.neighbours = NeighbourLine(send)
         self.outbox = Outbox(plan.runtime, send, descriptors)
@@ -223,6 +224,7 @@ class _Ready:
         self._definitions = plan.definitions
         self._send = send
         self._said: Any = None
+        self._seen = -1
         self._starting = asyncio.Event()
         self._ticks = 0
         self._ops: dict[str, Callable[[Any], Awaitable[Any]]] = {
@@ -237,7 +239,7 @@ class _Ready:
     async def carry_out(self, number: int, op: str, body: Any) -> Any:
         """Do what an Ask asks for."""
         if op == "command":
-            return await self._command(number, *body)
+            return await self.command(number, *body)
         operation = self._ops.get(op)
         if operation is None:
             raise DataError(f"nothing is called {op!r} here")
@@ -251,8 +253,14 @@ class _Ready:
         self._ticks += 1
         asyncio.get_running_loop().call_later(TELL_EVERY_S, self.tell)
 
+    def push_changes(self) -> None:
+        """Tell how things are, if something may have changed: to look at all of it costs more than most commands."""
+        if self.runtime.changes != self._seen:
+            self.push()
+
     def push(self) -> None:
         """Tell how things are, if that has changed."""
+        self._seen = self.runtime.changes
         now = (self.runtime.status, self.runtime.instruments(), self.runtime.channels())
         if now != self._said:
             self._said = now
@@ -277,7 +285,8 @@ class _Ready:
     async def _end_moving(self, reason: str) -> int:
         return self.runtime.end_moving(reason)
 
-    async def _command(self, number: int, instrument: str, command: Command, deadline_s: float | None) -> Any:
+    async def command(self, number: int, instrument: str, command: Command, deadline_s: float | None) -> Any:
+        """Carry out one command of the runtime, as soon as its instrument has had its start."""
         IN_HAND.set(_Once(self.page, number))
         while not self._starting.is_set() and self._is_starting(instrument):
             await clock.pause(NOT_YET_S)

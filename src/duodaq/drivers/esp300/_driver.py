@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any
 
 from duodaq.clock import pause, utc_ns
-from duodaq.drivers.esp300._axis import Axis, AxisReading
+from duodaq.drivers.esp300._axis import Axis
 from duodaq.drivers.esp300._codec import EspError, number, parse_error, parse_flag, parse_number
 from duodaq.errors import (
     DeliveryError,
@@ -31,7 +31,7 @@ from duodaq.errors import (
     ReplyTimeoutError,
     StoppedError,
 )
-from duodaq.model import AxisDefinition
+from duodaq.model import AxisDefinition, AxisReading
 from duodaq.ports import Lease, Port
 
 __all__ = ["BreakIn", "Esp300Driver", "Progress"]

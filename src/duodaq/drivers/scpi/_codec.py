@@ -102,6 +102,10 @@ class ScpiCodec:
         """Maker, model, serial number, firmware."""
         return self.probe()
 
+    def status_query(self) -> bytes:
+        """``*STB?``, which reads the status byte and leaves it as it is."""
+        return b"*STB?\n"
+
     def destructive(self, written: bytes) -> bool:
         """Whether reading it clears what it reads: error queue, ``*ESR?``, event registers."""
         return any(_DESTRUCTIVE.match(header(unit)) for units in messages(written) for unit in units)

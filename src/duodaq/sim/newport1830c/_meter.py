@@ -18,7 +18,7 @@ from duodaq.sim.table import Table
 MODELS = ("1830-C", "1830-C/U2=dBm")
 """Sources differ in which of U2 and U3 is dBm: the second model has them the other way round."""
 
-LASER_NM = 800
+_POWER_UP_NM = 800
 _DETECTOR_NM = (400, 1100)
 _RANGES_W = tuple(2e-8 * 10**step for step in range(8))
 _SATURATION_W = 0.3
@@ -43,7 +43,7 @@ _LIMITS = {
     "Z": (0, 1),
     "W": _DETECTOR_NM,
 }
-_POWER_UP = {"U": 1, "R": 0, "F": 3, "A": 0, "B": 1, "G": 1, "K": 1, "L": 0, "E": 0, "Z": 0, "W": LASER_NM}
+_POWER_UP = {"U": 1, "R": 0, "F": 3, "A": 0, "B": 1, "G": 1, "K": 1, "L": 0, "E": 0, "Z": 0, "W": _POWER_UP_NM}
 
 
 class Status(IntFlag):
@@ -183,7 +183,7 @@ class Newport1830CSimulator:
 
     def _measure_w(self) -> float:
         light_w = self._table.power_w(_SAMPLES[self._set["F"]])
-        return light_w * LASER_NM / self._set["W"] - self._zero_w
+        return light_w * self._table.wavelength_nm() / self._set["W"] - self._zero_w
 
     def _notice(self, now_s: float) -> None:
         """It measures unasked: what the first reading after a clear says of the light is in the status by now."""

@@ -46,6 +46,14 @@ class TableClient:
         """Switch the laser; `power_w` stays as it is if not given."""
         self._call("set_laser", on, power_w)
 
+    def set_wavelength(self, wavelength_nm: float) -> None:
+        """Tune the laser."""
+        self._call("set_wavelength", wavelength_nm)
+
+    def wavelength_nm(self) -> float:
+        """What the laser emits, or would."""
+        return self._call("wavelength_nm")
+
     def set_shutter(self, is_open: bool) -> None:
         """Open or close the shutter."""
         self._call("set_shutter", is_open)

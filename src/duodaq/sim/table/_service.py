@@ -30,6 +30,8 @@ class TableService:
             "state": table.state,
             "truth": table.truth,
             "set_laser": table.set_laser,
+            "set_wavelength": table.set_wavelength,
+            "wavelength_nm": table.wavelength_nm,
             "set_shutter": table.set_shutter,
             "set_motion": self._set_motion,
             "motion": self._motion,

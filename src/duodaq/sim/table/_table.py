@@ -14,6 +14,8 @@ from duodaq.sim.table._motion import Profile, rest
 from duodaq.sim.table._optics import Beam, draw_beam, edge_pixel, picture, transmitted
 
 KNIFE_AXIS = 1
+LASER_NM = 800.0
+"""What the table's laser emits until something tunes it."""
 _RESPONSIVITY_V_PER_W = 1000.0
 _COUNTS_PER_S = 2.5e5
 """Camera counts per second at the centre of the beam, per mW."""
@@ -39,6 +41,7 @@ class TableState(NamedTuple):
     positions: dict[int, float]
     velocities: dict[int, float]
     moving: dict[int, bool]
+    wavelength_nm: float = LASER_NM
 
 
 class Scene(NamedTuple):
@@ -59,6 +62,10 @@ class Table(Protocol):
     def truth(self) -> Truth: ...
 
     def set_laser(self, on: bool, power_w: float | None = None) -> None: ...
+
+    def set_wavelength(self, wavelength_nm: float) -> None: ...
+
+    def wavelength_nm(self) -> float: ...
 
     def set_shutter(self, is_open: bool) -> None: ...
 
@@ -115,6 +122,7 @@ class LocalTable:
         self.seed = seed
         self._beam: Beam = draw_beam(seed)
         self._laser_on = True
+        self._wavelength_nm = LASER_NM
         self._power_w = self._beam.power_w
         self._shutter_open = shutter_open
         self._axes: dict[int, Profile] = {axis: rest(0.0) for axis in (1, 2, 3)}
@@ -135,6 +143,7 @@ class LocalTable:
                 positions={axis: where[0] for axis, where in at.items()},
                 velocities={axis: where[1] for axis, where in at.items()},
                 moving={axis: profile.moving(now_s) for axis, profile in self._axes.items()},
+                wavelength_nm=self._wavelength_nm,
             )
 
     def truth(self) -> Truth:
@@ -149,6 +158,16 @@ class LocalTable:
         with self._lock:
             self._laser_on = on
             self._power_w = self._power_w if power_w is None else power_w
+
+    def set_wavelength(self, wavelength_nm: float) -> None:
+        """Tune the laser."""
+        with self._lock:
+            self._wavelength_nm = wavelength_nm
+
+    def wavelength_nm(self) -> float:
+        """What the laser emits, or would."""
+        with self._lock:
+            return self._wavelength_nm
 
     def set_shutter(self, is_open: bool) -> None:
         """Open or close the shutter."""

@@ -97,7 +97,7 @@ async def _pump(manager: DualRuntimeManager, instrument: str, channel: str) -> l
 
 async def _check_back_pressure(devices: Devices, v2_heard: Heard, v4_heard: Heard) -> None:
     """As long as the end points take nothing the devices are soon asked nothing; then both are let go."""
-    limit, counts, since_s = Deadline(1.5), devices.counts(), monotonic_s()
+    limit, counts, since_s = Deadline(10.0), devices.counts(), monotonic_s()
     while not limit.passed and monotonic_s() - since_s < 0.25:
         await pause(0.02)
         now = devices.counts()

@@ -48,6 +48,10 @@ class FlagAndQueue:
     def status(self) -> RuntimeStatus:
         return self._status
 
+    @property
+    def changes(self) -> int:
+        return len(self._queue)
+
     async def start(self, timeout_s: float) -> None:
         self._status = RuntimeStatus.RUNNING
 

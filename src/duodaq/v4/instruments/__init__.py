@@ -1,23 +1,31 @@
 """Instruments as actors: messages in, typed errors and Arrow out, over hardware-agnostic capabilities."""
 
 from duodaq.v4.instruments._context import SAFE_ACTION, InstrumentContext
+from duodaq.v4.instruments._elliptec import Elliptec
 from duodaq.v4.instruments._esp300 import Esp300
 from duodaq.v4.instruments._instrument import InstrumentActor, Parameter
+from duodaq.v4.instruments._maitai import MaiTai
 from duodaq.v4.instruments._messages import (
+    Arm,
     ClearErrors,
+    CloseShutter,
     ConfigureMotion,
     ConfigureRoi,
+    Disarm,
     EnableAxis,
     GetCapabilities,
     Home,
     Identify,
     IsStreaming,
+    MakeSafe,
     MoveAbsolute,
     MoveRelative,
+    OpenShutter,
     Query,
     QueryWithTimeout,
     ReadAxisState,
     ReadError,
+    ReadLaser,
     ReadPosition,
     ReadPower,
     Reset,
@@ -28,18 +36,26 @@ from duodaq.v4.instruments._messages import (
     SetWavelength,
     StartStream,
     StopStream,
+    SwitchOff,
+    SwitchOn,
     Transact,
+    WarmUp,
     Write,
 )
+from duodaq.v4.instruments._motion import MotionActor, MotionDriver
 from duodaq.v4.instruments._newport1830c import Newport1830C
 from duodaq.v4.instruments._pvcam import PvcamActor
 from duodaq.v4.instruments._scpi import ScpiActor, scpi_setting
 
 __all__ = [
     "SAFE_ACTION",
+    "Arm",
     "ClearErrors",
+    "CloseShutter",
     "ConfigureMotion",
     "ConfigureRoi",
+    "Disarm",
+    "Elliptec",
     "EnableAxis",
     "Esp300",
     "GetCapabilities",
@@ -48,15 +64,21 @@ __all__ = [
     "InstrumentActor",
     "InstrumentContext",
     "IsStreaming",
+    "MaiTai",
+    "MakeSafe",
+    "MotionActor",
+    "MotionDriver",
     "MoveAbsolute",
     "MoveRelative",
     "Newport1830C",
+    "OpenShutter",
     "Parameter",
     "PvcamActor",
     "Query",
     "QueryWithTimeout",
     "ReadAxisState",
     "ReadError",
+    "ReadLaser",
     "ReadPosition",
     "ReadPower",
     "Reset",
@@ -68,7 +90,10 @@ __all__ = [
     "SetWavelength",
     "StartStream",
     "StopStream",
+    "SwitchOff",
+    "SwitchOn",
     "Transact",
+    "WarmUp",
     "Write",
     "scpi_setting",
 ]

@@ -1,142 +1,36 @@
-"""The ESP300 as an actor: named axes, motions as operations, a stream of positions."""
+"""The ESP300 as an actor."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import msgspec
-
-from duodaq.drivers.esp300 import AxisReading, Esp300Driver
-from duodaq.errors import ConfigError, OutOfRangeError
-from duodaq.model import ChannelInfo, InstrumentState, Measurement, Scalar, SetParameter, StartAcquisition, Stop
-from duodaq.schema import stage_batch
+from duodaq.drivers.esp300 import Esp300Driver
 from duodaq.v4._message import handler
-from duodaq.v4.instruments._context import InstrumentContext
-from duodaq.v4.instruments._instrument import InstrumentActor, Parameter
-from duodaq.v4.instruments._messages import (
-    ConfigureMotion,
-    EnableAxis,
-    Home,
-    MoveAbsolute,
-    MoveRelative,
-    ReadAxisState,
-    ReadPosition,
-)
+from duodaq.v4.instruments._instrument import Parameter
+from duodaq.v4.instruments._messages import EnableAxis
+from duodaq.v4.instruments._motion import MotionActor
 
 __all__ = ["Esp300"]
 
-_DEFAULT_RATE_HZ = 10.0
 
+class Esp300(MotionActor[Esp300Driver]):
+    """Moves the axes of a lab file (``axes.x = { number = 1, unit = "mm", limits = [0, 25] }``)."""
 
-class Esp300(InstrumentActor):
-    """Moves the axes of a lab file (``axes.x = { number = 1, unit = "mm", limits = [0, 25] }``).
+    operations: ClassVar[Mapping[str, type]] = {**MotionActor.operations, "enable": EnableAxis}
 
-    While acquiring, each axis has a stream of its name (``stage.x``) with position, velocity and state; V2 sees its
-    numbers as channels ``x.position`` and ``x.velocity``. What is looked at goes into the parameter table too.
-    """
-
-    operations: ClassVar[Mapping[str, type]] = {
-        "move": MoveAbsolute,
-        "move_absolute": MoveAbsolute,
-        "move_relative": MoveRelative,
-        "home": Home,
-        "read_position": ReadPosition,
-        "read_axis_state": ReadAxisState,
-        "configure": ConfigureMotion,
-        "enable": EnableAxis,
-    }
-
-    def __init__(self, context: InstrumentContext) -> None:
-        super().__init__(context)
-        if not self.definition.axes:
-            raise ConfigError(
-                "a motion controller needs axes",
-                key=f"instruments.{self.definition.id}.axes",
-                remedy='Give each a line such as axes.x = { number = 1, unit = "mm", limits = [0, 25] }',
-            )
-        options = dict(self.definition.args)
-        self._rate_hz = float(options.pop("rate_hz", _DEFAULT_RATE_HZ))
-        try:
-            self.driver = Esp300Driver(self.port, context.holder, self.definition.axes, context.break_in, **options)
-        except TypeError as error:
-            raise ConfigError(str(error), key=f"instruments.{self.definition.id}.args") from error
-        self._known = {name: made for axis in self.definition.axes for name, made in _parameters(axis.name, axis.unit)}
-
-    @classmethod
-    def may_move(cls, message: Any) -> bool:
-        """Whether it moves: besides the motions, setting a position."""
-        if isinstance(message, SetParameter):
-            return message.name.endswith(".position")
-        return super().may_move(message)
+    def make_driver(self, options: dict[str, Any]) -> Esp300Driver:
+        """The ESP300's own."""
+        return Esp300Driver(self.port, self.context.holder, self.definition.axes, self.context.break_in, **options)
 
     def known_parameters(self) -> Mapping[str, Parameter]:
         """For each axis: position, target limits, velocity, enabled, moving, state."""
-        return self._known
-
-    def channel_infos(self) -> tuple[ChannelInfo, ...]:
-        """For each axis its stream, and the channels ``x.position`` and ``x.velocity`` that are made of it."""
-        own = self.definition.id
-        infos: list[ChannelInfo] = []
-        for axis in self.definition.axes:
-            infos.append(ChannelInfo(own, axis.name, axis.unit, "stage", "v4"))
-            infos.append(ChannelInfo(own, f"{axis.name}.position", axis.unit, "scalar", "v4"))
-            infos.append(ChannelInfo(own, f"{axis.name}.velocity", f"{axis.unit}/s", "scalar", "v4"))
-        return (*infos, *super().channel_infos())
+        return {**super().known_parameters(), **{f"{axis}.enabled": _enabled(axis) for axis in self.driver.axes}}
 
     async def connect(self) -> None:
         """Learn the axes' units, and apply the stored motion settings; nothing moves."""
-        await self.driver.open()
+        await super().connect()
         self.note("firmware", self.driver.firmware)
-        for settings in self._stored().values():
-            await self._apply(settings)
-        for axis in self.definition.axes:
-            await self._look(axis.name)
-
-    @handler(MoveAbsolute, moves=True, operation=True)
-    async def move_absolute(self, message: MoveAbsolute) -> None:
-        """Move an axis to a position; done when it stands there."""
-        self.driver.axis(message.axis).check(message.position)
-        await self._moving(message.axis, self.driver.move_absolute(message.axis, message.position, self.progress))
-
-    @handler(MoveRelative, moves=True, operation=True)
-    async def move_relative(self, message: MoveRelative) -> float:
-        """Move an axis by a distance; the reply is where it then stands."""
-        await self._moving(message.axis, self.driver.move_relative(message.axis, message.distance, self.progress))
-        return await self.driver.read_position(message.axis)
-
-    @handler(Home, moves=True, operation=True)
-    async def home(self, message: Home) -> None:
-        """Search an axis's home position."""
-        await self._moving(message.axis, self.driver.home(message.axis, message.mode, self.progress))
-
-    @handler(Stop, urgent=True)
-    async def handle_stop(self, message: Stop) -> None:
-        """Stop one axis or all at once, beside whatever else is in hand."""
-        self.end_waiting(message.axis)
-        await self.driver.stop(message.axis)
-
-    @handler(ReadPosition, idempotent=True)
-    async def read_position(self, message: ReadPosition) -> float:
-        """Where an axis is."""
-        position = await self.driver.read_position(message.axis)
-        self.note(f"{message.axis}.position", position, self.driver.axis(message.axis).unit)
-        return position
-
-    @handler(ReadAxisState, idempotent=True)
-    async def read_axis_state(self, message: ReadAxisState) -> AxisReading:
-        """Position, velocity and state of an axis."""
-        return await self._look(message.axis)
-
-    @handler(ConfigureMotion, moves=False)
-    async def configure(self, message: ConfigureMotion) -> float:
-        """Set how an axis moves; the reply is its velocity. Stored, and applied again after a restart."""
-        velocity = await self._apply(message)
-        old = self._stored().get(message.axis, ConfigureMotion(message.axis))
-        new = {key: value for key, value in msgspec.structs.asdict(message).items() if value is not None}
-        self._stored()[message.axis] = msgspec.structs.replace(old, **new)
-        return velocity
 
     @handler(EnableAxis, moves=True)
     async def enable(self, message: EnableAxis) -> bool:
@@ -145,106 +39,9 @@ class Esp300(InstrumentActor):
         self.note(f"{message.axis}.enabled", on)
         return on
 
-    @handler(StartAcquisition)
-    async def start_acquisition(self, message: StartAcquisition) -> None:
-        """Begin the streams; the option ``rate_hz`` is how often each axis is read."""
-        options = dict(message.options)
-        rate_hz = float(options.pop("rate_hz", self._rate_hz))
-        if not 0 < rate_hz <= 1000:
-            raise OutOfRangeError(f"{rate_hz} readings a second are not possible", left="nothing was started")
-        await super().start_acquisition(StartAcquisition(options))
-        for axis in self.definition.axes:
-            self.keep_running(f"{axis.name} position", 1 / rate_hz, partial(self._sample, axis.name))
-        self.context.report(InstrumentState.ACQUIRING, "")
 
-    async def _moving(self, axis: str, motion: Any) -> Any:
-        self.note(f"{axis}.moving", True)
-        try:
-            return await motion
-        finally:
-            self.note(f"{axis}.moving", False)
-            await self._look_again(axis)
+def _enabled(axis: str) -> Parameter:
+    async def read(actor: Esp300) -> bool:
+        return await actor.driver.read_enabled(axis)
 
-    async def _look_again(self, axis: str) -> None:
-        try:
-            await self._look(axis)
-        except Exception:  # noqa: BLE001 - the motion's own outcome matters more than a look at where it ended
-            self.context.parameters.mark_stale("v4", self.definition.id)
-
-    async def _look(self, axis: str) -> AxisReading:
-        reading = await self.driver.read_axis(axis)
-        self.note(f"{axis}.position", reading.position, reading.unit)
-        self.note(f"{axis}.moving", reading.state in ("moving", "homing"))
-        self.note(f"{axis}.state", str(reading.state))
-        return reading
-
-    async def measure(self, channel: str) -> Measurement:
-        """One look at an axis: ``x`` and ``x.position`` give its position, ``x.velocity`` its velocity."""
-        axis, _, what = channel.partition(".")
-        if axis not in self.driver.axes or what not in ("", "position", "velocity"):
-            return await super().measure(channel)
-        reading, sequence = await self._sample(axis)
-        value, unit = (
-            (reading.velocity, f"{reading.unit}/s") if what == "velocity" else (reading.position, reading.unit)
-        )
-        return Scalar(self.definition.id, channel, unit, reading.t_ns, sequence, value, "v4")
-
-    async def _sample(self, axis: str) -> tuple[AxisReading, int]:
-        reading = await self._look(axis)
-        sequence = self.streams.sequence(axis)
-        batch = stage_batch(
-            instrument=self.definition.id,
-            channel=axis,
-            t_ns=[reading.t_ns],
-            sequence=[sequence],
-            axis=[axis],
-            position=[reading.position],
-            velocity=[reading.velocity],
-            state=[str(reading.state)],
-            unit=[reading.unit],
-        )
-        await self.streams.deliver(axis, batch)
-        return reading, sequence
-
-    def _stored(self) -> dict[str, ConfigureMotion]:
-        return self.context.memory.setdefault("motion", {})
-
-    async def _apply(self, wanted: ConfigureMotion) -> float:
-        axle = self.driver.axis(wanted.axis)
-        velocity = await self.driver.configure(wanted.axis, wanted.velocity, wanted.acceleration, wanted.deceleration)
-        if wanted.limits is not None:
-            axle.narrow(wanted.limits)
-        self.note(f"{wanted.axis}.velocity", velocity, f"{axle.unit}/s")
-        self.note(f"{wanted.axis}.limits", axle.limits, axle.unit)
-        return velocity
-
-
-def _parameters(axis: str, unit: str) -> list[tuple[str, Parameter]]:
-    def read(method: Callable[[Esp300Driver, str], Awaitable[Any]]) -> Callable[[Esp300], Awaitable[Any]]:
-        return lambda actor: method(actor.driver, axis)
-
-    async def move(actor: Esp300, position: float) -> float:
-        await actor.move_absolute(MoveAbsolute(axis, position))
-        return await actor.driver.read_position(axis)
-
-    async def set_velocity(actor: Esp300, velocity: float) -> float:
-        return await actor.configure(ConfigureMotion(axis, velocity=velocity))
-
-    async def set_limits(actor: Esp300, limits: tuple[float, float]) -> Any:
-        await actor.configure(ConfigureMotion(axis, limits=(float(limits[0]), float(limits[1]))))
-        return actor.driver.axis(axis).limits
-
-    async def limits(actor: Esp300) -> Any:
-        return actor.driver.axis(axis).limits
-
-    async def state(actor: Esp300) -> str:
-        return str((await actor.driver.read_axis(axis)).state)
-
-    return [
-        (f"{axis}.position", Parameter(read(Esp300Driver.read_position), move, unit, emits=True)),
-        (f"{axis}.velocity", Parameter(read(Esp300Driver.read_velocity_setting), set_velocity, f"{unit}/s")),
-        (f"{axis}.limits", Parameter(limits, set_limits, unit)),
-        (f"{axis}.enabled", Parameter(read(Esp300Driver.read_enabled))),
-        (f"{axis}.moving", Parameter(read(Esp300Driver.read_moving))),
-        (f"{axis}.state", Parameter(state)),
-    ]
+    return Parameter(read)

@@ -104,7 +104,7 @@ class ReadPower(msgspec.Struct, frozen=True):
 
 
 class SetWavelength(msgspec.Struct, frozen=True):
-    """Set the wavelength the meter corrects for; the reply is what it accepted."""
+    """Set the wavelength that a meter corrects for or that a laser emits; the reply is what it accepted."""
 
     wavelength_nm: float
 
@@ -113,6 +113,46 @@ class SetUnit(msgspec.Struct, frozen=True):
     """Set the unit of readings, W, dB, dBm or REL; the reply is what it accepted."""
 
     unit: str
+
+
+class Arm(msgspec.Struct, frozen=True):
+    """Permit the shutter to be opened. A stop, a safe state, a restart or the loss of the line takes that back."""
+
+
+class Disarm(msgspec.Struct, frozen=True):
+    """Permit it no more, and close the shutter."""
+
+
+class OpenShutter(msgspec.Struct, frozen=True):
+    """Open the shutter, if it is permitted; done when it has been read back."""
+
+
+class CloseShutter(msgspec.Struct, frozen=True):
+    """Close the shutter; done when it has been read back."""
+
+
+class MakeSafe(msgspec.Struct, frozen=True):
+    """Disarm, and close the shutter; done when that has been read back."""
+
+
+class WarmUp(msgspec.Struct, frozen=True):
+    """Warm up, and wait until it is warm."""
+
+
+class SwitchOn(msgspec.Struct, frozen=True):
+    """Make light behind the shutter, and wait until that is steady."""
+
+
+class SwitchOff(msgspec.Struct, frozen=True):
+    """Make no light any more; what is warm stays warm."""
+
+
+class ReadLaser(msgspec.Struct, frozen=True):
+    """Read what the laser does; the reply is a LaserReading."""
+
+
+class FeedWatchdog(msgspec.Struct, frozen=True):
+    """What an actor tells itself, so that a device hears from it only while its mailbox is served."""
 
 
 class StartStream(msgspec.Struct, frozen=True):

@@ -68,12 +68,11 @@ def hung_drivers_keep_their_handles() -> None:
 def nobody_calls_it_hung() -> None:
     """An instrument whose call does not return is never given up."""
 
-    async def overdue(self: DriverCalls, name: str, future: Any, on_overdue: Any) -> bool:
-        if on_overdue is not None:
-            on_overdue()
-        return False
+    def note_overdue(self: DriverCalls, call: Any) -> None:
+        if call.on_overdue is not None:
+            call.on_overdue()
 
-    DriverCalls._overdue = overdue
+    DriverCalls.note_overdue = note_overdue
 
 
 @sabotage(_IN_V2, "caller is freed")

@@ -12,8 +12,8 @@ from urllib.parse import quote, unquote
 from duodaq import clock
 from duodaq.errors import LifecycleError
 
-__all__ = ["LabLock", "find_lab", "running_labs", "socket_path"]
-
+LAB_PROTOCOL = 1
+"""The version of what is said over a control socket."""
 
 LOCK_TRIES = 5
 LOCK_PAUSE_S = 0.05

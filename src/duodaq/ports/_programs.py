@@ -1,0 +1,70 @@
+"""Which programs of this machine have a device open, as far as this user may look."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+_INTERPRETERS = ("python", "perl", "ruby", "node", "bash", "sh")
+
+
+def programs_holding(device: str) -> Iterator[tuple[int, str]]:
+    """Process id and name of each other program that has `device` open."""
+    target = os.path.realpath(device)
+    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdecimal()):
+        if pid != os.getpid() and has_open(pid, target):
+            yield pid, _short(command_of(pid))
+
+
+def has_open(pid: int, target: str) -> bool:
+    """Whether that process has the file `target` open."""
+    folder = f"/proc/{pid}/fd"
+    try:
+        return any(os.readlink(f"{folder}/{descriptor}") == target for descriptor in os.listdir(folder))
+    except OSError:  # another user's, or gone meanwhile
+        return False
+
+
+def command_of(pid: int) -> list[str]:
+    """The program of a process and its arguments; empty if it cannot be known."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+    return [word.decode(errors="replace") for word in words if word]
+
+
+def strangers(pids: Iterable[int]) -> bool:
+    """Whether there are several processes among `pids` of which none made the other."""
+    known = set(pids)
+    return sum(not (known & set(_ancestors(pid))) for pid in known) > 1
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    while pid > 1:
+        try:
+            text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        except OSError:
+            return
+        pid = int(text.rpartition(")")[2].split()[1])
+        yield pid
+
+
+def _short(command: list[str]) -> str:
+    """A program by the name that a person knows it by: the script or module rather than its interpreter."""
+    if not command:
+        return "unknown"
+    program = Path(command[0]).name
+    return (program.startswith(_INTERPRETERS) and _script(command[1:])) or program
+
+
+def _script(arguments: list[str]) -> str:
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if word == "-m":
+            return following
+        if word == "-c":
+            return ""
+        if not word.startswith("-"):
+            return Path(word).name
+    return ""
