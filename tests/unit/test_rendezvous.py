@@ -103,3 +103,17 @@ async def test_another_version_of_the_protocol_is_refused_in_a_sentence() -> Non
     finally:
         await server.aclose()
         lock.release()
+
+
+def test_labs_of_alike_names_have_sockets_of_their_own() -> None:
+    names = ["a b", "a_b", "a/b", "a%20b", "µ-lab", "a.b"]
+    locks = [LabLock(name) for name in names]
+    try:
+        assert len({lock.socket for lock in locks}) == len(names)
+        for lock in locks:
+            lock.socket.touch()
+        assert running_labs() == sorted(names)
+        assert [find_lab(name) for name in names] == [lock.socket for lock in locks]
+    finally:
+        for lock in locks:
+            lock.release()

@@ -10,8 +10,8 @@ from typing import Any, Protocol, Self
 from duodaq.app._lab import Lab
 from duodaq.app._loop_thread import LoopThread
 from duodaq.app._service import LabService
-from duodaq.errors import DuodaqError, LifecycleError
-from duodaq.link import LAB_PROTOCOL, LinkClient
+from duodaq.errors import DeliveryError, DuodaqError, LifecycleError
+from duodaq.link import LAB_PROTOCOL, LinkClient, lab_of
 from duodaq.model import ShutdownReport
 
 ANSWER_S = 10.0
@@ -118,7 +118,8 @@ class RemoteChannel(_Threaded):
     """A lab that runs elsewhere on this machine, over its control socket."""
 
     def __init__(self, socket: Path) -> None:
-        super().__init__(f"duodaq-{socket.stem}")
+        self._lab = lab_of(socket)
+        super().__init__(f"duodaq-{self._lab}")
         try:
             self._client = self._thread.run(LinkClient.open(socket, version=LAB_PROTOCOL), 5.0)
         except BaseException:
@@ -132,7 +133,13 @@ class RemoteChannel(_Threaded):
         self.close()
 
     async def _ask(self, op: str, params: dict[str, Any]) -> Any:
-        return await self._client.request(op, params, timeout_s=None if op in _UNHURRIED else ANSWER_S)
+        try:
+            return await self._client.request(op, params, timeout_s=None if op in _UNHURRIED else ANSWER_S)
+        except DeliveryError as error:
+            if self._client.connected:
+                raise
+            what = f"lab {self._lab} is gone: its program has ended or was killed"
+            raise DeliveryError(what, fate=error.fate, instrument=params.get("instrument"), command=op) from None
 
     def close(self) -> Any:
         """Leave; the lab goes on. Idempotent."""

@@ -11,7 +11,7 @@ from duodaq.app._handles import AxisHandle, InstrumentHandle, is_number
 from duodaq.app._lab import Lab
 from duodaq.app._opening import LABS_HERE
 from duodaq.errors import LifecycleError
-from duodaq.link import find_lab
+from duodaq.link import find_lab, lab_of
 from duodaq.telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def connect(lab: str | None = None) -> LabClient:
     try:
         channel = RemoteChannel(socket)
     except OSError as error:
-        raise LifecycleError(f"lab {socket.stem} does not answer: {error}") from error
+        raise LifecycleError(f"lab {lab_of(socket)} does not answer: {error}") from error
     return _client(channel)
 
 

@@ -10,7 +10,15 @@ from duodaq.link._error import error_from_wire, error_to_wire
 from duodaq.link._frame import FrameDecoder, encode
 from duodaq.link._message import Message
 from duodaq.link._pipe import Pipe
-from duodaq.link._rendezvous import LAB_PROTOCOL, LabLock, find_lab, running_labs, socket_path, watchdog_path
+from duodaq.link._rendezvous import (
+    LAB_PROTOCOL,
+    LabLock,
+    find_lab,
+    lab_of,
+    running_labs,
+    socket_path,
+    watchdog_path,
+)
 from duodaq.link._ring import BlobRef, RingReader, RingWriter
 from duodaq.link._server import LinkServer, Talk
 from duodaq.link._talk import BlockingTalk
@@ -33,6 +41,7 @@ __all__ = [
     "error_from_wire",
     "error_to_wire",
     "find_lab",
+    "lab_of",
     "receive_descriptors",
     "running_labs",
     "send_descriptors",

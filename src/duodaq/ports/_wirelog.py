@@ -9,13 +9,18 @@ from duodaq.telemetry import get_logger
 _log = get_logger("ports.wirelog")
 
 
-class WireLog:
-    """The last `limit` records of one port, and at most `max_bytes` of their data; what was pushed out is counted.
+RECORD_BYTES = 350
+"""What a record takes beside its data: its fields, of which holder and trace id are texts of its own. Measured."""
 
-    `count` is how many there have been: the sequence number of the newest.
+
+class WireLog:
+    """The last `limit` records of one port, as far as `max_bytes` of memory hold them; what was pushed out is counted.
+
+    A short exchange takes fifty times the memory of its bytes, so it is the memory that is bounded. `count` is how many
+    there have been: the sequence number of the newest.
     """
 
-    def __init__(self, limit: int = 65536, max_bytes: int = 16 * 1024 * 1024) -> None:
+    def __init__(self, limit: int = 65536, max_bytes: int = 8 * 1024 * 1024) -> None:
         self.limit = limit
         self.max_bytes = max_bytes
         self.count = 0
@@ -27,9 +32,9 @@ class WireLog:
     def add(self, record: WireRecord) -> None:
         records = self._records
         records.append(record)
-        self._bytes += len(record.data)
+        self._bytes += len(record.data) + RECORD_BYTES
         while len(records) > self.limit or (self._bytes > self.max_bytes and len(records) > 1):
-            self._bytes -= len(records.popleft().data)
+            self._bytes -= len(records.popleft().data) + RECORD_BYTES
             self.pushed_out += 1
         for listener in self._listeners:
             self._tell(listener, record)
