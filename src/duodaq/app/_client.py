@@ -75,14 +75,28 @@ class LabClient:
         """Lift the latch of a stop-all; `who` is logged."""
         self._channel.request("reset_stop", {"who": who})
 
-    def start_recording(self, directory: str | Path | None = None) -> Path:
-        """Record every channel from now on; the directory of the recording."""
+    def start_recording(self, directory: str | Path | None = None, *, wire: bool | None = None) -> Path:
+        """Record every channel from now on; the directory of the recording.
+
+        Args:
+            directory: Where to; a new one in the lab's folder for recordings by default.
+            wire: Whether all that passes the ports goes with it; by default what the lab file says.
+        """
         target = None if directory is None else str(Path(directory).absolute())
-        return Path(self._channel.request("record_start", {"directory": target}))
+        return Path(self._channel.request("record_start", {"directory": target, "wire": wire}))
 
     def stop_recording(self) -> dict[str, Any]:
         """Finish the recording: its directory, and how many rows each file holds."""
         return self._channel.request("record_stop", {})
+
+    def record_wire(self, path: str | Path | None = None) -> Path:
+        """Record all that passes the ports from now on into one file, with or without a recording; that file."""
+        target = None if path is None else str(Path(path).absolute())
+        return Path(self._channel.request("wire_start", {"path": target}))
+
+    def stop_wire(self) -> dict[str, Any]:
+        """End the file that `record_wire` began: how many records it holds, and how many were lost."""
+        return self._channel.request("wire_stop", {})
 
     def scan(
         self,

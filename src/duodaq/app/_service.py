@@ -112,7 +112,7 @@ class LabService:
         await self._lab.manager.restart_instrument(params["instrument"])
 
     async def _op_record_start(self, params: dict[str, Any]) -> Any:
-        return str(await self._lab.start_recording(params.get("directory")))
+        return str(await self._lab.start_recording(params.get("directory"), wire=params.get("wire")))
 
     async def _op_record_stop(self, params: dict[str, Any]) -> Any:
         summary = await self._lab.stop_recording()
@@ -122,6 +122,12 @@ class LabService:
             "complete": summary.complete,
             "lost": dict(summary.lost),
         }
+
+    async def _op_wire_start(self, params: dict[str, Any]) -> Any:
+        return str(await self._lab.record_wire(params.get("path")))
+
+    async def _op_wire_stop(self, params: dict[str, Any]) -> Any:
+        return msgspec.to_builtins(await self._lab.stop_wire())
 
     async def _op_shutdown(self, params: dict[str, Any]) -> Any:
         if self._on_shutdown is None:
