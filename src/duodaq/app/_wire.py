@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ class WireRecording:
     def __init__(self, broker: Broker, path: Path, lab: str) -> None:
         self.path = path
         self.summary: WireSummary | None = None
-        self._broker = broker
-        self._recorder = WireRecorder(path, _facts(broker), lab)
-        self._leave: list[Callable[[], None]] = []
+        sources = {port: broker.log_source(port) for port in broker.names()}
+        self._recorder = WireRecorder(path, sources, _facts(broker), lab)
 
     async def start(self) -> None:
         """Begin.
@@ -26,12 +24,9 @@ class WireRecording:
             StorageError: The file cannot be made, or is there already. Nothing is recorded.
         """
         await self._recorder.start()
-        self._leave = [self._broker.subscribe_log(port, self._recorder.add) for port in self._broker.names()]
 
     async def close(self, timeout_s: float) -> ComponentReport:
         """End it; `summary` says what it came to. May be called again."""
-        for leave in self._leave:
-            leave()
         if self.summary is None:
             self.summary = await self._recorder.stop(timeout_s)
         name = f"wire log {self.path}"

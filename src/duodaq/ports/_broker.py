@@ -340,6 +340,10 @@ class Broker:
         """The last records of a port's wire log, oldest first. From any thread."""
         return self._owner(port).books.log.records()
 
+    def log_source(self, port: str) -> Callable[[int], list[WireRecord]]:
+        """What gives a port's kept records behind a number, from any thread: see `WireLog.after`."""
+        return self._owner(port).books.log.after
+
     def subscribe_log(self, port: str, listener: Callable[[WireRecord], None]) -> Callable[[], None]:
         """Call `listener` with every record from now on, on the broker's loop; call the result to end that."""
         return self._owner(port).books.log.subscribe(listener)

@@ -1,16 +1,16 @@
 """Writes the wire log of a lab's ports into one file while it goes on.
 
-Records come in on the broker's loop, where nothing may take long: `add` only appends. A thread takes what has come
-every `FLUSH_S`, makes one batch of it and hands that to the kernel whole. So a `kill -9` costs what came since the last
-batch, and a disk that is too slow costs records, which are counted and leave a gap in their numbers, but no time on the
-wire.
+The ports keep the last of their records in memory, numbered. A thread takes what is new there every `FLUSH_S`, makes
+one batch of it and hands that to the kernel whole. So recording costs the wire nothing but the thread's own work, and a
+`kill -9` costs what came since the last batch; a disk that stands still for longer than the ports' memory lasts costs
+records, which are counted, and leave a gap in the numbers.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from duodaq.storage._stream_file import WholeFile, storage_error
 from duodaq.telemetry import get_logger
 
 FLUSH_S = 0.05
+Source = Callable[[int], list[WireRecord]]
+"""What gives the records of one port behind a number, as far as they are kept; from any thread."""
+
 _log = get_logger("storage")
 
 
@@ -44,45 +47,42 @@ class WireSummary(msgspec.Struct, frozen=True):
 
 
 class WireRecorder:
-    """Writes what `add` is given to `path`, as an Arrow IPC stream of schema ``wire/1``.
+    """Writes what ports record from its start on to `path`, as an Arrow IPC stream of schema ``wire/1``.
 
     Args:
         path: The file; must not exist.
+        sources: Where the records of each port are, by name.
         ports: What each port is, by name, as plain values; goes into the schema's metadata.
         lab: The lab's name.
-        max_records: How many records may wait for the disk.
-        max_bytes: The most data they may hold.
     """
 
     def __init__(
         self,
         path: str | Path,
-        ports: Mapping[str, Mapping[str, Any]],
+        sources: Mapping[str, Source],
+        ports: Mapping[str, Mapping[str, Any]] | None = None,
         lab: str = "",
-        *,
-        max_records: int = 500_000,
-        max_bytes: int = 64 * 2**20,
     ) -> None:
         self.path = Path(path)
         self._schema = wire(ports, lab)
-        self._max_records = max_records
-        self._max_bytes = max_bytes
-        self._waiting: list[WireRecord] = []
-        self._waiting_bytes = 0
+        self._sources = dict(sources)
+        self._taken: dict[str, int] = {}
         self._lost: dict[str, int] = {}
         self._written = 0
         self._error: StorageError | None = None
         self._opened = threading.Event()
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
 
     async def start(self, timeout_s: float = 5.0) -> None:
-        """Make the file; from now on `add` may be called.
+        """Make the file; what the ports record from now on goes into it.
 
         Raises:
             StorageError: It cannot be made, or is there already. Nothing is recorded.
         """
+        for port, source in self._sources.items():
+            kept = source(0)
+            self._taken[port] = kept[-1].sequence if kept else 0
         self._thread = threading.Thread(target=self._run, name="wire recorder", daemon=True)
         self._thread.start()
         deadline = clock.Deadline(timeout_s)
@@ -94,18 +94,8 @@ class WireRecorder:
         if self._error is not None:
             raise self._error
 
-    def add(self, record: WireRecord) -> None:
-        """Take one record; from any thread, and never waiting."""
-        with self._lock:
-            full = len(self._waiting) >= self._max_records or self._waiting_bytes > self._max_bytes
-            if full or self._error is not None or self._ending.is_set():
-                self._lose(record.port, 1)
-                return
-            self._waiting.append(record)
-            self._waiting_bytes += len(record.data)
-
     async def stop(self, timeout_s: float = 5.0) -> WireSummary:
-        """Write what waits and end the file. May be called again.
+        """Write what is new and end the file. May be called again.
 
         Raises:
             LifecycleError: It was never started.
@@ -118,9 +108,10 @@ class WireRecorder:
             await clock.pause(0.002)
         if self._thread.is_alive():
             self._fail(StorageError(f"the disk did not take the wire log within {timeout_s:g} s"))
-        with self._lock:
-            error = None if self._error is None else str(self._error)
-            return WireSummary(str(self.path), self._written, dict(self._lost), error)
+        elif self._error is not None:
+            self._take()  # counted as lost
+        error = None if self._error is None else str(self._error)
+        return WireSummary(str(self.path), self._written, dict(self._lost), error)
 
     # --- in the thread
 
@@ -141,42 +132,51 @@ class WireRecorder:
             writer: Any = ipc.new_stream(file, self._schema)
             writer.write_batch(wire_batch([], self._schema))  # before the first batch Arrow writes nothing at all
             self._opened.set()
-            while not self._ending.is_set():
-                clock.block(FLUSH_S, self._ending)
+            ending = False
+            while not ending:
+                ending = clock.block(FLUSH_S, self._ending)
                 whole = os.fstat(file.fileno()).st_size
-                self._write_waiting(writer)
+                self._write_new(writer)
             whole = os.fstat(file.fileno()).st_size
-            self._write_waiting(writer)
             writer.close()
         except (OSError, pa.ArrowException) as error:
-            left = "what was written before can be read"
-            self._fail(storage_error(error, f"could not write {self.path}", left))
+            self._fail(storage_error(error, f"could not write {self.path}", "what was written before can be read"))
             os.truncate(self.path, whole)
             self._opened.set()
 
-    def _write_waiting(self, writer: Any) -> None:
-        with self._lock:
-            records, self._waiting, self._waiting_bytes = self._waiting, [], 0
+    def _write_new(self, writer: Any) -> None:
+        records = self._take()
         if not records:
             return
         try:
             writer.write_batch(wire_batch(records, self._schema))
         except BaseException:
-            with self._lock:
-                for record in records:
-                    self._lose(record.port, 1)
+            for record in records:
+                self._lose(record.port, 1)
             raise
         self._written += len(records)
 
-    def _fail(self, error: StorageError) -> None:
-        with self._lock:
+    def _take(self) -> list[WireRecord]:
+        """What is new at all ports, in the order of time; what is no longer kept there is lost."""
+        found: list[WireRecord] = []
+        for port, source in self._sources.items():
+            new = source(self._taken[port])
+            if not new:
+                continue
+            if missing := new[0].sequence - self._taken[port] - 1:
+                self._lose(port, missing)
+            self._taken[port] = new[-1].sequence
             if self._error is not None:
-                return
+                self._lose(port, len(new))
+            found += new
+        if len(self._sources) > 1:
+            found.sort(key=lambda record: record.t_ns)
+        return found
+
+    def _fail(self, error: StorageError) -> None:
+        if self._error is None:
             self._error = error
-            for record in self._waiting:
-                self._lose(record.port, 1)
-            self._waiting.clear()
-        _log.error("recording of the wire is incomplete", path=str(self.path), error=str(error))
+            _log.error("recording of the wire is incomplete", path=str(self.path), error=str(error))
 
     def _lose(self, port: str, count: int) -> None:
         if not self._lost:
