@@ -3,7 +3,7 @@ from __future__ import annotations
 from duodaq.clock import utc_ns
 from duodaq.model import Direction, WireRecord
 from duodaq.ports._exchange import Exchange
-from duodaq.ports._wirelog import WireLog
+from duodaq.ports._wirelog import LARGE, WireLog
 
 
 class PortBooks:
@@ -48,12 +48,24 @@ class PortBooks:
         self._note("resynchronised")
 
     def written(self, data: bytes, exchange: Exchange) -> None:
-        log, holder, number = self.log, exchange.ticket.holder, exchange.number
-        log.add(WireRecord(utc_ns(), self.name, ">", data, holder, number, exchange.trace_id, log.count + 1))
+        log = self.log
+        number = log.count = log.count + 1
+        record = WireRecord(
+            utc_ns(), self.name, ">", data, exchange.ticket.holder, exchange.number, exchange.trace_id, number
+        )
+        log.append(record)
+        if number >= log.attention or len(data) > LARGE:
+            log.attend(record)
 
     def heard(self, data: bytes, exchange: Exchange) -> None:
-        log, holder, number = self.log, exchange.ticket.holder, exchange.number
-        log.add(WireRecord(utc_ns(), self.name, "<", data, holder, number, exchange.trace_id, log.count + 1))
+        log = self.log
+        number = log.count = log.count + 1
+        record = WireRecord(
+            utc_ns(), self.name, "<", data, exchange.ticket.holder, exchange.number, exchange.trace_id, number
+        )
+        log.append(record)
+        if number >= log.attention or len(data) > LARGE:
+            log.attend(record)
 
     def written_by_broker(self, data: bytes) -> None:
         self._record(">", data, "broker", 0, None)

@@ -8,7 +8,8 @@ from duodaq.telemetry import get_logger
 
 _log = get_logger("ports.wirelog")
 _SEGMENT = 512
-_SEGMENT_BYTES = 256 * 1024
+LARGE = 4096
+"""Data of more bytes closes its segment, so that the open one never holds much more than this times its records."""
 
 
 class WireLog:
@@ -17,6 +18,9 @@ class WireLog:
     They are kept in segments, of which only the newest grows: so a record costs one append, old ones are let go by the
     segment, and readers in other threads take whole segments without a lock. `count` is how many records there have
     been: the sequence number of the newest.
+
+    Who records very often does by hand what `add` does, as PortBooks: `count` goes up, `append` takes the record, and
+    `attend` is called if the number has come to `attention`, or if the data is `LARGE`.
     """
 
     def __init__(self, limit: int = 65536, max_bytes: int = 16 * 1024 * 1024) -> None:
@@ -25,33 +29,41 @@ class WireLog:
         self.count = 0
         self.pushed_out = 0
         self._open: list[WireRecord] = []
-        self._open_bytes = 0
+        self.append = self._open.append
         self._closed: deque[tuple[list[WireRecord], int]] = deque()
         self._closed_bytes = 0
         self._segment = max(1, min(_SEGMENT, limit // 8))
-        self._segment_bytes = max(1, min(_SEGMENT_BYTES, max_bytes // 8))
+        self.attention = self._segment
         self._listeners: tuple[Callable[[WireRecord], None], ...] = ()
 
     def add(self, record: WireRecord) -> None:
         """Keep `record`, which bears the number `count` + 1."""
-        segment = self._open
-        segment.append(record)
         self.count += 1
-        self._open_bytes += len(record.data)
-        if len(segment) >= self._segment or self._open_bytes >= self._segment_bytes:
+        self.append(record)
+        if self.count >= self.attention or len(record.data) > LARGE:
+            self.attend(record)
+
+    def attend(self, record: WireRecord) -> None:
+        """After a record has been appended: close the segment if that is full, and tell the listeners."""
+        if len(self._open) >= self._segment or len(record.data) > LARGE:
             self._roll()
-        if self._listeners:
-            for listener in self._listeners:
-                self._tell(listener, record)
+        for listener in self._listeners:
+            self._tell(listener, record)
 
     def _roll(self) -> None:
-        self._closed.append((self._open, self._open_bytes))
-        self._closed_bytes += self._open_bytes
-        self._open, self._open_bytes = [], 0
+        size = sum(len(record.data) for record in self._open)
+        self._closed.append((self._open, size))
+        self._closed_bytes += size
+        self._open = []
+        self.append = self._open.append
+        self._set_attention()
         while self._too_much():
             records, size = self._closed.popleft()
             self._closed_bytes -= size
             self.pushed_out += len(records)
+
+    def _set_attention(self) -> None:
+        self.attention = 0 if self._listeners else self.count - len(self._open) + self._segment
 
     def _too_much(self) -> bool:
         return self.count - self.pushed_out > self.limit or (
@@ -90,7 +102,9 @@ class WireLog:
     def subscribe(self, listener: Callable[[WireRecord], None]) -> Callable[[], None]:
         """Call `listener` with each record, on the broker's loop, until the returned function is called."""
         self._listeners = (*self._listeners, listener)
+        self._set_attention()
         return lambda: self._leave(listener)
 
     def _leave(self, listener: Callable[[WireRecord], None]) -> None:
         self._listeners = tuple(one for one in self._listeners if one is not listener)
+        self._set_attention()
