@@ -12,6 +12,7 @@ from duodaq.app._lab import Lab
 from duodaq.app._opening import LABS_HERE
 from duodaq.errors import LifecycleError
 from duodaq.link import find_lab
+from duodaq.model import WireRecord
 from duodaq.telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -66,6 +67,24 @@ class LabClient:
     def parameters(self) -> list[dict[str, Any]]:
         """The parameter table: every entry with value, unit, time, version, owner, and whether it is stale."""
         return self._channel.request("parameters", {})
+
+    def ports(self) -> list[dict[str, Any]]:
+        """Every port at this moment: who holds it and who waits, its counts, and the programs outside that use it."""
+        return self._channel.request("ports", {})
+
+    def wire_tail(self, port: str, after: int | None = None, limit: int = 1000) -> dict[str, Any]:
+        """What a port recorded last, as far as it is kept.
+
+        Args:
+            port: Which.
+            after: Behind which record, by its number; a negative one: the last so many; None: only what is to come.
+            limit: How many at most.
+
+        Returns:
+            `records`, a list of WireRecord; `after`, the number behind which they are; and `codec`, the port's.
+        """
+        found = self._channel.request("wire_tail", {"port": port, "after": after, "limit": limit})
+        return {**found, "records": [WireRecord(**facts) for facts in found["records"]]}
 
     def stop_all(self) -> dict[str, Any]:
         """Stop everything that moves or emits, at once, and latch until `reset_stop`."""

@@ -116,7 +116,7 @@ def _virtual_ports_fit(lab: LabDefinition) -> Iterator[Said]:
 INSTRUMENT_NAMES_TAKEN = frozenset(
     {
         *("close", "parameters", "record_wire", "reset_stop", "scan", "start_recording", "status", "stop_all"),
-        *("stop_recording", "stop_wire"),
+        *("ports", "stop_recording", "stop_wire", "wire_tail"),
     }
 )
 AXIS_NAMES_TAKEN = frozenset(
