@@ -38,7 +38,19 @@ class TcpLine:
         self.readline = self._file.readline
 
 
-KINDS = {"pty": open_pty, "tcp": TcpLine}
+class VisaLine:
+    """A port of a lab, as a PyVISA program opens it: `where` is ``lab@duodaq port``."""
+
+    def __init__(self, where: str) -> None:
+        import pyvisa
+
+        lab, port = where.split(" ")
+        resource: Any = pyvisa.ResourceManager(lab).open_resource(port, read_termination="", timeout=30_000)
+        self.write = resource.write_raw
+        self.readline = resource.read_raw
+
+
+KINDS = {"pty": open_pty, "tcp": TcpLine, "visa": VisaLine}
 """How a program of each kind opens its line; one for each way in."""
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import statistics
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,13 +21,17 @@ import pytest
 
 from duodaq import clock
 from duodaq.dual import DualRuntimeManager
+from duodaq.errors import LifecycleError
+from duodaq.link import LAB_PROTOCOL, LabLock, LinkServer
 from duodaq.model import Execute, InstrumentDefinition, PortDefinition, VirtualDefinition, WireRecord
+from duodaq.ports import Gate
 from duodaq.ports._owner import PortOwner
 from duodaq.testing.coexistence import Bench, Mode
 from duodaq.v4 import handler
 from duodaq.v4.instruments import InstrumentActor
 
 pytest.importorskip("serial", reason="the serial extra is not installed")
+pytest.importorskip("pyvisa", reason="the visa extra is not installed")
 pytestmark = [
     pytest.mark.serial,
     pytest.mark.skipif(sys.platform != "linux", reason="virtual ptys are for Linux"),
@@ -48,7 +53,7 @@ class Outside:
     sessions: tuple[int, ...]
 
 
-OUTSIDE = (Outside("pty", (1,)), Outside("tcp", (5, 4, 4)))
+OUTSIDE = (Outside("pty", (1,)), Outside("tcp", (4, 4, 3)), Outside("visa", (1, 1)))
 CLIENTS = OURS + sum(sum(one.sessions) for one in OUTSIDE)
 
 
@@ -156,6 +161,24 @@ async def said(process: asyncio.subprocess.Process) -> dict[str, Any]:
     return json.loads(out.splitlines()[-1])
 
 
+@asynccontextmanager
+async def served(manager: DualRuntimeManager) -> AsyncIterator[str]:
+    """Let PyVISA programs find the ports, as a lab does that runs; the lab's name."""
+    name = f"wire{os.getpid()}"
+    lock = LabLock(name)
+    server = LinkServer(lock.socket, _nothing_else, version=LAB_PROTOCOL, talks={"ports": Gate(manager.broker).talk})
+    await server.start()
+    try:
+        yield name
+    finally:
+        await server.aclose()
+        lock.release()
+
+
+async def _nothing_else(op: str, params: dict[str, Any]) -> Any:
+    raise LifecycleError(f"no operation {op!r} here")
+
+
 async def outside(kind: str, where: str, name: str, count: int, sessions: int) -> dict[str, Any]:
     async with program("outside_client.py", kind, where, name, count, sessions) as process:
         return await said(process)
@@ -197,14 +220,16 @@ async def share(folder: Path, count: int, every_s: float, figures: Figures) -> t
     async with (
         program("echo_device.py", device_at, *JITTER_MS) as device,
         Bench(Mode("default", "process", "inline")) as bench,
+        AsyncExitStack() as stack,
     ):
         assert device.stdout is not None
         assert await device.stdout.readline() == b"ready\n"
         manager = bench.manager([asker, actor], [port])
         await manager.start()
+        lab = await stack.enter_async_context(served(manager))
         manager.broker.subscribe_log("echo", figures.note)
         tcp = manager.broker.virtual("echo").addresses[1]
-        places = {"pty": link, "tcp": tcp}
+        places = {"pty": link, "tcp": tcp, "visa": f"{lab}@duodaq echo"}
         dying = asyncio.ensure_future(victims(tcp, every_s))
         work = [runtime(manager, "classic", each), runtime(manager, "actor", each)]
         for one in OUTSIDE:

@@ -114,7 +114,10 @@ def _virtual_ports_fit(lab: LabDefinition) -> Iterator[Said]:
 
 
 INSTRUMENT_NAMES_TAKEN = frozenset(
-    {"close", "parameters", "reset_stop", "scan", "start_recording", "status", "stop_all", "stop_recording"}
+    {
+        *("close", "parameters", "record_wire", "reset_stop", "scan", "start_recording", "status", "stop_all"),
+        *("ports", "stop_recording", "stop_wire", "wire_tail"),
+    }
 )
 AXIS_NAMES_TAKEN = frozenset(
     {

@@ -145,6 +145,7 @@ class Table(BaseModel):
 class LabTable(Table):
     name: str | None = None
     recording: str | None = None
+    record_wire: bool = False
     shutdown: Positive = 10.0
 
 

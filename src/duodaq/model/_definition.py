@@ -129,5 +129,6 @@ class LabDefinition:
     directory: Path = Path()
     file: Path | None = None
     recording_dir: Path | None = None
+    record_wire: bool = False
     shutdown_s: float = 10.0
     options: dict[str, Any] = field(default_factory=dict[str, Any])

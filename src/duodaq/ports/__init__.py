@@ -2,7 +2,7 @@
 
 from duodaq.model import WireRecord
 from duodaq.ports._broker import Broker
-from duodaq.ports._codec import PortCodec
+from duodaq.ports._codec import Explains, PortCodec, meaning, meaning_of_reply
 from duodaq.ports._commands import CommandEnds, CommandStream
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._framing import Block488, FixedLength, Framing, Idle, Lines, Terminated, TerminatedOrBlock
@@ -41,6 +41,7 @@ __all__ = [
     "CommandStream",
     "Ended",
     "Exchange",
+    "Explains",
     "FixedLength",
     "Framing",
     "Gate",
@@ -91,6 +92,8 @@ __all__ = [
     "lend",
     "lent_sessions",
     "make_transport",
+    "meaning",
+    "meaning_of_reply",
     "ports_here",
     "programs_holding",
     "status_query_of",

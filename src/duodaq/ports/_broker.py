@@ -19,6 +19,8 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mappi
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
+import msgspec
+
 from duodaq import clock
 from duodaq.errors import ConfigError, LifecycleError, PortError, PortTimeoutError
 from duodaq.model import ComponentReport, Outcome, PortDefinition, WireRecord
@@ -334,11 +336,21 @@ class Broker:
 
     def status(self) -> tuple[PortStatus, ...]:
         """What is known of every port now. From any thread."""
-        return tuple(owner.status() for owner in tuple(self._owners.values()))
+        return tuple(self._status(owner) for owner in tuple(self._owners.values()))
+
+    def _status(self, owner: PortOwner) -> PortStatus:
+        status, virtual = owner.status(), self._virtual.get(owner.name)
+        if virtual is None:
+            return status
+        return msgspec.structs.replace(status, virtual=virtual.addresses, clients=virtual.guests())
 
     def log(self, port: str) -> tuple[WireRecord, ...]:
         """The last records of a port's wire log, oldest first. From any thread."""
         return self._owner(port).books.log.records()
+
+    def log_source(self, port: str) -> Callable[[int], list[WireRecord]]:
+        """What gives a port's kept records behind a number, from any thread: see `WireLog.after`."""
+        return self._owner(port).books.log.after
 
     def subscribe_log(self, port: str, listener: Callable[[WireRecord], None]) -> Callable[[], None]:
         """Call `listener` with every record from now on, on the broker's loop; call the result to end that."""

@@ -85,6 +85,10 @@ class LeaseQueue:
         """Those who wait, in the order in which they will be served."""
         return [ticket for lane in self._lanes for ticket in lane]
 
+    def holders_waiting(self) -> tuple[str, ...]:
+        """Their names, in that order. From any thread."""
+        return tuple(ticket.holder for lane in self._lanes for ticket in lane.copy())
+
     def ask(self, ticket: Ticket) -> None:
         """Put `ticket` at the end of its lane.
 

@@ -7,7 +7,7 @@ from enum import IntFlag
 from functools import lru_cache
 from typing import NamedTuple
 
-from duodaq.drivers.scpi._grammar import header, is_query, messages
+from duodaq.drivers.scpi._grammar import header, is_query, message_end, messages
 from duodaq.drivers.scpi._replies import Replies
 from duodaq.errors import ReplyFormatError
 from duodaq.ports import Framing, TerminatedOrBlock
@@ -31,6 +31,31 @@ _EMITS = re.compile(rb"^(?:SOUR\w*\d*:)?(?:OUTP(?:UT)?\d*|SHUT(?:TER)?|LAS(?:ER)
 _DESTRUCTIVE = re.compile(
     rb"^(?:\*ESR|SYST(?:EM)?:ERR(?:OR)?(?::NEXT|:ALL|:CODE\S*)?|STAT(?:US)?:(?:OPER|QUES)\w*(?::EVEN(?:T)?)?)\?$"
 )
+
+
+_WORDS = [
+    (re.compile(known), said)
+    for known, said in (
+        (rb"\*IDN\?", "who is it?"),
+        (rb"\*RST", "reset"),
+        (rb"\*CLS", "clear the status"),
+        (rb"\*OPC\?", "is all done?"),
+        (rb"\*OPC$", "tell when all is done"),
+        (rb"\*ESR\?", "event status?"),
+        (rb"\*STB\?", "status byte?"),
+        (rb"\*ES[ER]", "enable events"),
+        (rb"\*SRE", "enable service requests"),
+        (rb"\*TRG", "trigger"),
+        (rb"\*WAI", "wait until all is done"),
+        (rb"SYST(EM)?:ERR", "error queue?"),
+        (rb"READ\?", "measure and read"),
+        (rb"FETC(H)?\?", "read what was measured"),
+        (rb"MEAS(URE)?:", "set up, measure and read"),
+        (rb"CONF(IGURE)?:", "set up"),
+        (rb"INIT(IATE)?$", "begin to measure"),
+        (rb"OUTP(UT)?\d*(:STAT(E)?)?$", "output"),
+    )
+]
 
 
 class EventStatus(IntFlag):
@@ -111,6 +136,26 @@ class ScpiCodec:
     def destructive(self, written: bytes) -> bool:
         """Whether reading it clears what it reads: error queue, ``*ESR?``, event registers."""
         return _facts(written).destructive
+
+    def command_end(self, held: bytes) -> int:
+        """Up to the LF (or CR) that ends the message: not one inside a block. See `CommandEnds`."""
+        return message_end(held)
+
+    def explain(self, written: bytes) -> str:
+        """Each unit in words, where its header is one of those that every instrument knows."""
+        units = [unit for found in messages(written) for unit in found]
+        words = [next((said for known, said in _WORDS if known.match(header(unit))), "") for unit in units]
+        return "; ".join(words) if all(words) else ""
+
+    def explain_reply(self, written: bytes, reply: bytes) -> str:
+        """The size of a block, overload, not a number; a plain reply speaks for itself."""
+        if reply[:1] == b"#" and reply[1:2].isdigit():
+            return f"a block of {len(reply):,} bytes"
+        try:
+            value = parse_number(reply.decode("ascii", "replace").strip())
+        except ReplyFormatError:
+            return ""
+        return "overload" if abs(value) == float("inf") else "not a number" if value != value else ""
 
 
 class _Facts(NamedTuple):
