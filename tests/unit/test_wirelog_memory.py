@@ -14,7 +14,14 @@ def test_a_wire_log_of_many_short_exchanges_keeps_to_its_memory_too() -> None:
     try:
         for number in range(20_000):  # as the broker makes them: nothing of one record is shared with the next
             record = WireRecord(
-                10**18 + number, "p", "<", b"TB?%d" % number, f"v2.dmm {number}", number, f"{number:032x}"
+                10**18 + number,
+                "p",
+                "<",
+                b"TB?%d" % number,
+                f"v2.dmm {number}",
+                number,
+                f"{number:032x}",
+                log.count + 1,
             )
             log.add(record)
         held, _ = tracemalloc.get_traced_memory()
