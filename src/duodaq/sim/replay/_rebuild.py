@@ -8,6 +8,7 @@ request where not. What came while nothing was owed belongs to no command and is
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,8 @@ class Command:
         index: Its place among all commands of the recording, over all ports.
         key: Its bytes, without what ends a line.
         t_ns: When the line had taken it.
-        traced: Whether it was written for an action, not by a poll.
+        traced: Whether it was written for an action, not by a poll: polls have no trace id, or one that goes on
+            while other actions of that holder begin and end.
         reply: What the device answered: pieces, each with the seconds since the command.
         unasked: What the device said by itself before the next command, likewise.
         broken: No whole reply came, or nobody waited for it.
@@ -62,6 +64,7 @@ class _Wire:
     """One port while its records are read."""
 
     lines: bool
+    polls: set[str]
     rest: bytes = b""
     exchanges: dict[int, _Exchange] = field(default_factory=dict[int, _Exchange])
     asked_by: dict[str, _Exchange] = field(default_factory=dict[str, _Exchange])
@@ -73,7 +76,7 @@ class _Wire:
 def rebuild(records: Iterable[WireRecord]) -> tuple[list[Command], dict[str, bool]]:
     """The commands of a recording in the order in which they were written, and which ports speak in lines."""
     ordered = sorted(records, key=lambda record: record.t_ns)
-    wires = {port: _Wire(lines) for port, lines in _ports(ordered).items()}
+    wires = {port: _Wire(lines, _polls(ordered, port)) for port, lines in _ports(ordered).items()}
     commands: list[Command] = []
     for record in ordered:
         wire = wires[record.port]
@@ -108,6 +111,23 @@ def _ports(records: Sequence[WireRecord]) -> dict[str, bool]:
     return {port: ends[True] >= _LINES_AT_LEAST * ends.total() for port, ends in found.items()}
 
 
+def _polls(records: Sequence[WireRecord], port: str) -> set[str]:
+    """The trace ids on `port` that went on while others of the same holder began."""
+    spans: dict[tuple[str, str], tuple[int, int]] = {}
+    for record in records:
+        if record.port == port and record.direction == ">" and record.trace_id is not None:
+            whose = (record.holder, record.trace_id)
+            spans[whose] = (spans.get(whose, (record.t_ns, 0))[0], record.t_ns)
+    begun: dict[str, list[int]] = {}
+    for (holder, _), (first_ns, _) in spans.items():
+        begun.setdefault(holder, []).append(first_ns)  # in rising order, as the records are
+    return {
+        trace
+        for (holder, trace), (first_ns, last_ns) in spans.items()
+        if bisect_left(begun[holder], last_ns) > bisect_right(begun[holder], first_ns)
+    }
+
+
 def _written(wire: _Wire, record: WireRecord, commands: list[Command]) -> None:
     exchange = wire.exchanges.get(record.exchange) if record.exchange else None
     more = exchange is not None and exchange is wire.last
@@ -125,8 +145,9 @@ def _written(wire: _Wire, record: WireRecord, commands: list[Command]) -> None:
         keys = [record.data]
     else:
         keys, wire.rest = cut_lines(wire.rest + record.data)
+    traced = record.trace_id is not None and record.trace_id not in wire.polls
     for key in keys:
-        wire.command = Command(len(commands), record.port, key, record.t_ns, record.trace_id is not None)
+        wire.command = Command(len(commands), record.port, key, record.t_ns, traced)
         commands.append(wire.command)
         exchange.commands.append(wire.command)
 
