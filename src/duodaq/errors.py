@@ -6,6 +6,7 @@
     ├── ConfigError          a person: file, line, key, remedy
     ├── PortError            the cable
     │   ├── PortBusyError    (TimeoutError)      somebody else holds it: holder, held_s
+    │   │   └── PortLockedError                  for as long as he likes
     │   ├── PortOpenError    (OSError)
     │   ├── PortTimeoutError (TimeoutError)      no whole reply in time; the line has been resynchronised
     │   └── PortLostError    (ConnectionError)
@@ -117,6 +118,10 @@ class PortBusyError(PortError, TimeoutError):
         super().__init__(what, **facts)
         self.holder = holder
         self.held_s = held_s
+
+
+class PortLockedError(PortBusyError):
+    """Somebody has locked the port, and this user does not wait for him to unlock it. Nothing was written."""
 
 
 class PortOpenError(PortError, OSError):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.core import TyperGroup as Group
 from typer.main import get_command
 
 import duodaq
@@ -31,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+COMMANDS = {name: command for name, command in get_command(app).commands.items() if not command.hidden}
 FILE_NAME = re.compile(r"# (\S+\.(?:toml|py))\n")
 
 
@@ -98,6 +100,9 @@ SIMULATORS: dict[str, dict[str, Any]] = {
     "192.168.1.20:5025": {"name": "scpi-dmm", "tcp": True},
     "/dev/ttyUSB1": {"name": "shutter"},
     "/dev/ttyUSB2": {"name": "maitai", "model": "MaiTai HP/warm"},
+    "/dev/ttyUSB4": {"name": "ell14"},
+    "192.168.1.30:5025": {"name": "scpi-psu", "tcp": True},
+    "192.168.1.31:5025": {"name": "scpi-scope", "tcp": True},
 }
 
 
@@ -134,7 +139,15 @@ def test_commands_in_a_document_exist(document: Document) -> None:
         if (program, name) in {(".", ".venv/bin/activate"), ("pip", "install")}:
             continue
         assert program == "duodaq"
-        said = help_of(name)
+        command = [
+            name,
+            *(
+                options[:1]
+                if isinstance(COMMANDS.get(name), Group) and options and options[0] in COMMANDS[name].commands
+                else []
+            ),
+        ]
+        said = help_of(*command)
         assert [o for o in options if o.startswith("--") and o not in said] == []
 
 
@@ -181,11 +194,13 @@ def test_reference_names_every_key_of_a_lab_file() -> None:
 
 def test_reference_names_every_command_and_option() -> None:
     text = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
-    commands = {name: command for name, command in get_command(app).commands.items() if not command.hidden}
-    missing = [name for name in commands if f"## `duodaq {name}" not in text]
-    for name, command in commands.items():
+    missing = [name for name in COMMANDS if f"## `duodaq {name}" not in text]
+    for name, command in COMMANDS.items():
         section = text.partition(f"## `duodaq {name}")[2].partition("\n## ")[0]
-        options = [option for param in command.params for option in param.opts if option.startswith("--")]
+        inner = command.commands if isinstance(command, Group) else {}
+        missing += [f"{name} {one}" for one in inner if f"`duodaq {name} {one}" not in section]
+        params = [*command.params, *(param for one in inner.values() for param in one.params)]
+        options = [option for param in params for option in param.opts if option.startswith("--")]
         missing += [f"{name} {option}" for option in options if f"`{option}" not in section and option != "--help"]
     assert missing == []
 

@@ -145,7 +145,10 @@ def test_a_socket_that_nobody_serves_is_named_with_its_line(
     [
         (["status"], "no lab"),
         (["stop-all", "--lab", "nobody"], "no lab"),
-        (["sim", "nonsense"], "There are: ell14, esp300, maitai, newport1830c, scpi-dmm, shutter."),
+        (
+            ["sim", "nonsense"],
+            "There are: ell14, esp300, maitai, newport1830c, scpi-dmm, scpi-psu, scpi-scope, shutter.",
+        ),
         (["sim", "esp300", "--tcp", "0", "--pty"], "--tcp excludes --pty"),
         (["sim", "scpi-dmm", "--model", "3458A"], "34401A"),
         (["sim", "esp300", "--tcp", "99999"], "--tcp"),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import duodaq
-from duodaq.errors import UnsafeStateError
+from duodaq.errors import DeliveryError, UnsafeStateError
 
 pytest.importorskip("pymeasure")
 pytestmark = pytest.mark.serial
@@ -83,6 +83,25 @@ def test_a_bare_stop_all_stops_every_running_lab(
     for host in hosts:
         host.interrupt()
         assert host.end() == 0
+
+
+def test_a_client_is_told_by_name_which_lab_is_gone(tmp_path: Path, start_program: Callable[..., Any]) -> None:
+    (tmp_path / "dial.py").write_text(
+        "import threading\nclass Dial:\n    def wait(self):\n        threading.Event().wait(60)\n"
+    )
+    file, name = tmp_path / "lab.toml", f"gone soon {os.getpid()}"
+    file.write_text(f'[lab]\nname = "{name}"\n[instruments.dial]\nruntime = "v2"\ndriver = "./dial.py:Dial"\n')
+    host = start_program("-m", "duodaq.cli", "run", file)
+    host.wait_for("Attach with")
+    with duodaq.connect(name) as lab:
+        waits = lab.dial.call_soon("wait")
+        host.interrupt(signal.SIGKILL)
+        with pytest.raises(DeliveryError, match=f"lab {name} is gone") as caught:
+            waits.result(10.0)
+        assert (caught.value.fate, caught.value.instrument) == ("unknown", "dial")
+        with pytest.raises(DeliveryError, match=f"lab {name} is gone") as caught:
+            lab.status()
+        assert caught.value.fate == "not done"
 
 
 def test_two_labs_of_one_name_are_refused_and_a_killed_one_is_no_obstacle(

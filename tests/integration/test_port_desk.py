@@ -21,11 +21,11 @@ from duodaq.errors import (
     UnsafeStateError,
 )
 from duodaq.model import PortDefinition
-from duodaq.ports import Broker, Terminated
+from duodaq.ports import Broker, PortDesk, Terminated
+from duodaq.ports import _sentences as m
+from duodaq.ports._port_desk import MOST
 from duodaq.testing._linked_broker import LinkedBroker
 from duodaq.testing._scripted_port import Answer, ScriptedCodec, ScriptedTransport
-from duodaq.workers import _messages as m
-from duodaq.workers._port_desk import MOST, PortDesk
 
 
 def device(line: bytes) -> bytes | Answer | None:

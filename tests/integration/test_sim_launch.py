@@ -174,4 +174,5 @@ def test_counts_stand_under_the_label_that_was_given():
 
 
 def test_the_names_are_those_the_command_line_knows():
-    assert set(NAMES) == {"ell14", "esp300", "maitai", "newport1830c", "scpi-dmm", "shutter"}
+    known = "ell14 esp300 maitai newport1830c scpi-dmm scpi-psu scpi-scope shutter"
+    assert sorted(NAMES) == known.split()

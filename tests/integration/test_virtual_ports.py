@@ -252,6 +252,17 @@ async def test_a_stop_ends_the_moves_that_a_program_had_written_before_it(bench:
     assert [line for line in bench.line.lines if line.startswith(b"MV")] == [b"MV4"]
 
 
+async def test_a_move_that_was_half_written_before_a_stop_is_not_sent_when_it_is_whole(bench: Bench) -> None:
+    await bench.open()
+    async with await Client.connect(bench) as client:
+        client.write(b"A?\nMV1")
+        assert await client.line() == b"A=ok\n"
+        await bench.broker.stop("p")
+        client.write(b"0\nMV2\nB?\n")
+        assert await client.line() == b"B=ok\n"
+    assert [line for line in bench.line.lines if line.startswith(b"MV")] == [b"MV2"]
+
+
 async def test_without_a_codec_all_that_a_program_writes_counts_as_moving(bench: Bench) -> None:
     await bench.open(codec=False, idle_ms=20)
     async with await Client.connect(bench) as client:

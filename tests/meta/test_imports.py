@@ -26,7 +26,15 @@ def test_import_contracts_are_kept() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-SMALL = ["duodaq", "duodaq.model", "duodaq.ports", "duodaq.link", "duodaq.drivers", "duodaq.watchdog.owner"]
+SMALL = [
+    "duodaq",
+    "duodaq.model",
+    "duodaq.ports",
+    "duodaq.link",
+    "duodaq.drivers",
+    "duodaq.watchdog.owner",
+    "pyvisa_duodaq",
+]
 
 
 @pytest.mark.parametrize("module", SMALL)
@@ -35,6 +43,15 @@ def test_small_import_loads_nothing_heavy(module: str) -> None:
     result = run(sys.executable, "-c", code)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout) == []
+
+
+def test_the_visa_backend_loads_the_link_and_the_ports_alone() -> None:
+    pytest.importorskip("pyvisa")
+    code = "import sys, json, pyvisa_duodaq; print(json.dumps([m for m in sys.modules if m.startswith('duodaq.')]))"
+    result = run(sys.executable, "-c", code)
+    assert result.returncode == 0, result.stderr
+    parts = {name.split(".")[1] for name in json.loads(result.stdout)}
+    assert parts <= {"clock", "errors", "link", "model", "ports", "telemetry", "units"}
 
 
 def test_the_watchdog_loads_the_standard_library_alone_and_no_event_loop() -> None:

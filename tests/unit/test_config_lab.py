@@ -79,6 +79,7 @@ def test_manuals_lab_file_becomes_its_definitions(tmp_path: Path) -> None:
 USES: dict[tuple[str, ...], tuple[str, str]] = {
     ("lab", "name"): ("[lab]\nname = 'x'\n", "lab"),
     ("lab", "recording"): ("[lab]\nrecording = 'data'\n", "lab"),
+    ("lab", "record_wire"): ("[lab]\nrecord_wire = true\n", "lab"),
     ("lab", "shutdown"): ("[lab]\nshutdown = '3 s'\n", "lab"),
     ("runtimes", "v2"): ("[runtimes.v2]\nworker = 'thread'\n", "lab"),
     ("runtimes", "v4"): ("[runtimes.v4]\nworker = 'thread'\n", "lab"),

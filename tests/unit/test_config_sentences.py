@@ -228,7 +228,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "axis number zero": (
         "number = 1",
         "number = 0",
-        "27: instruments.stage.axes.x.number: must be greater than or equal to 1",
+        "27: instruments.stage.axes.x.number: axes are counted from 1. Write 1 for the first",
     ),
     "axis number twice": (
         "axes.x =",

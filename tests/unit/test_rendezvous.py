@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from duodaq.app._rendezvous import LabLock, find_lab, running_labs, socket_path
 from duodaq.errors import LifecycleError
 from duodaq.link import LinkClient, LinkServer
+from duodaq.link._rendezvous import LabLock, find_lab, running_labs, socket_path
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def test_looking_for_labs_never_keeps_one_from_starting() -> None:
 
 
 def test_a_lock_goes_with_its_process_and_what_it_left_is_no_obstacle() -> None:
-    program = "from duodaq.app._rendezvous import LabLock; LabLock('optics').socket.touch(); import os; os._exit(9)"
+    program = "from duodaq.link._rendezvous import LabLock; LabLock('optics').socket.touch(); import os; os._exit(9)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 9
     assert socket_path("optics").exists()
     assert running_labs() == []
@@ -103,3 +103,17 @@ async def test_another_version_of_the_protocol_is_refused_in_a_sentence() -> Non
     finally:
         await server.aclose()
         lock.release()
+
+
+def test_labs_of_alike_names_have_sockets_of_their_own() -> None:
+    names = ["a b", "a_b", "a/b", "a%20b", "µ-lab", "a.b"]
+    locks = [LabLock(name) for name in names]
+    try:
+        assert len({lock.socket for lock in locks}) == len(names)
+        for lock in locks:
+            lock.socket.touch()
+        assert running_labs() == sorted(names)
+        assert [find_lab(name) for name in names] == [lock.socket for lock in locks]
+    finally:
+        for lock in locks:
+            lock.release()

@@ -37,13 +37,14 @@ from duodaq.model import (
     SetParameter,
     Stop,
 )
-from duodaq.ports import Terminated
+from duodaq.ports import LockOutcome, LockVerdict, Terminated
+from duodaq.ports import _sentences as said
 from duodaq.workers import _messages as m
 
 ERROR = {"classes": ["RefusedError"], "text": "no", "facts": {"code": 7}}
 ENTRY = ParameterEntry("stage", "x.position", 1.5, "mm", 7, 3, "v4")
 STATUS = InstrumentStatus("stage", "v4", InstrumentState.READY, port="p")
-SEAT = m.SeatFacts(3, 0.2, None, True, False)
+SEAT = said.SeatFacts(3, 0.2, None, True, False)
 FROM_MANAGER = [
     m.Make(1, b"plan"),
     m.Ask(2**62, "command", "body", "trace"),
@@ -51,13 +52,15 @@ FROM_MANAGER = [
     m.Order(1, "stage", SetParameter("level", b"\x00")),
     m.Cancel(1),
     m.Probe(1),
-    m.Granted(1),
-    m.Granted(1, ERROR),
-    m.Ended(1, b"reply\n", ERROR),
-    m.Written(1, 2**62),
-    m.Heard(1, b"\x00\xff"),
+    said.Granted(1),
+    said.Granted(1, ERROR),
+    said.Ended(1, b"reply\n", ERROR),
+    said.Written(1, 2**62),
+    said.Heard(1, b"\x00\xff"),
     m.Stops("p", 4),
-    m.Stopped(1, 7, None),
+    said.Stopped(1, 7, None),
+    said.LockTold(1, LockOutcome(LockVerdict.DONE, "key", "shared", "visa:a.py[1]")),
+    said.LockTold(1, None, ERROR),
     m.Known(ENTRY),
     m.Taken(5),
     m.Taken(5, [1, 2]),
@@ -71,14 +74,16 @@ FROM_WORKER = [
     m.Alive(1),
     m.Snapshot(RuntimeStatus.RUNNING, [STATUS], [ChannelInfo("stage", "x", "mm")]),
     m.Figures(None),
-    m.TicketAsk(1, "p", "me", 2, None, 5),
-    m.TicketEnd(1),
-    m.Exchanged(1, "p", b"A?\n", True, 1.0, False, True, 4, None, seat=SEAT, holder="me"),
-    m.SeatEnd(1, True),
-    m.Reading(1, False),
-    m.Abandoned(1),
-    m.Suspect("p", True),
-    m.StopPort(1, "p", None, "stop", True),
+    said.TicketAsk(1, "p", "me", 2, None, 5),
+    said.TicketEnd(1),
+    said.Exchanged(1, "p", b"A?\n", True, 1.0, False, True, 4, None, seat=SEAT, holder="me"),
+    said.SeatEnd(1, True),
+    said.Reading(1, False),
+    said.Abandoned(1),
+    said.Suspect("p", True),
+    said.StopPort(1, "p", None, "stop", True),
+    said.LockAsk(1, "p", SEAT, "me", "shared", "key", 2.0),
+    said.LockWithdrawn(1),
     m.Put("stage", "x", 1, "mm"),
     m.Stale("stage"),
     m.Rows([Scalar("dmm", "voltage", "V", 1, 0, -0.0, "v2", {"range": 10})]),

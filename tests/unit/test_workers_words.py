@@ -17,8 +17,8 @@ from duodaq.ports import Broker
 from duodaq.testing._scripted_port import ScriptedCodec, ScriptedTransport
 from duodaq.workers import _output
 from duodaq.workers._identity import impostors, learn_identities
-from duodaq.workers._log_line import MOST_PER_S, LogLine, log_here
-from duodaq.workers._messages import Log, Put, Stale, decode_from_worker, encode, parcel
+from duodaq.workers._log_line import LONGEST_TEXT, MOST_PER_S, LogLine, log_here
+from duodaq.workers._messages import Log, Put, Stale, decode_from_worker, encode, parcel, unpack
 from duodaq.workers._mirror import ParameterMirror
 from duodaq.workers._output import LONGEST_LINE, MOST_LINES_PER_S, OutputReader
 
@@ -195,3 +195,13 @@ async def test_to_another_device_nothing_is_written(answer: bytes | None, why: s
     answers[b"ID?"] = b"ACME 1\n"
     assert await impostors(broker, meters) == {}  # the first one is still the right one
     await broker.aclose()
+
+
+def test_a_line_without_end_is_cut_and_says_by_how_much() -> None:
+    sent: list[Any] = []
+    handler = LogLine(sent.append)
+    long = "x" * (LONGEST_TEXT + 50_000_000)
+    for said in (long, {"event": "read", "reply": long}):
+        handler.emit(logging.makeLogRecord({"name": "duodaq.x", "levelno": logging.INFO, "msg": said}))
+    assert all(len(encode(line)) < LONGEST_TEXT + 1000 for line in sent)
+    assert all("(50000000 characters cut)" in str(unpack(line.event)) for line in sent)

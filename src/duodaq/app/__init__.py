@@ -5,8 +5,8 @@ from duodaq.app._handles import AxisHandle, DriverProxy, InstrumentHandle
 from duodaq.app._host import LabHost
 from duodaq.app._lab import Lab
 from duodaq.app._reading import Reading
-from duodaq.app._rendezvous import find_lab, running_labs
 from duodaq.app._stopping import stop_all_of
+from duodaq.link import find_lab, running_labs
 
 __all__ = [
     "AxisHandle",

@@ -9,15 +9,15 @@ from typing import Any, Protocol, Self
 
 from duodaq.app._lab import Lab
 from duodaq.app._loop_thread import LoopThread
-from duodaq.app._service import PROTOCOL_VERSION, LabService
-from duodaq.errors import DuodaqError, LifecycleError
-from duodaq.link import LinkClient
+from duodaq.app._service import LabService
+from duodaq.errors import DeliveryError, DuodaqError, LifecycleError
+from duodaq.link import LAB_PROTOCOL, LinkClient, lab_of
 from duodaq.model import ShutdownReport
 
 ANSWER_S = 10.0
 """How long a lab may take to answer what needs no instrument. Everything else has its deadline at the lab."""
 
-_UNHURRIED = frozenset({"command", "read", "restart", "record_start", "record_stop"})
+_UNHURRIED = frozenset({"command", "read", "restart", "record_start", "record_stop", "wire_start", "wire_stop"})
 
 Convert = Callable[[Any], Any]
 
@@ -118,9 +118,10 @@ class RemoteChannel(_Threaded):
     """A lab that runs elsewhere on this machine, over its control socket."""
 
     def __init__(self, socket: Path) -> None:
-        super().__init__(f"duodaq-{socket.stem}")
+        self._lab = lab_of(socket)
+        super().__init__(f"duodaq-{self._lab}")
         try:
-            self._client = self._thread.run(LinkClient.open(socket, version=PROTOCOL_VERSION), 5.0)
+            self._client = self._thread.run(LinkClient.open(socket, version=LAB_PROTOCOL), 5.0)
         except BaseException:
             self._thread.close()
             raise
@@ -132,7 +133,13 @@ class RemoteChannel(_Threaded):
         self.close()
 
     async def _ask(self, op: str, params: dict[str, Any]) -> Any:
-        return await self._client.request(op, params, timeout_s=None if op in _UNHURRIED else ANSWER_S)
+        try:
+            return await self._client.request(op, params, timeout_s=None if op in _UNHURRIED else ANSWER_S)
+        except DeliveryError as error:
+            if self._client.connected:
+                raise
+            what = f"lab {self._lab} is gone: its program has ended or was killed"
+            raise DeliveryError(what, fate=error.fate, instrument=params.get("instrument"), command=op) from None
 
     def close(self) -> Any:
         """Leave; the lab goes on. Idempotent."""

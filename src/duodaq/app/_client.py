@@ -10,8 +10,9 @@ from duodaq.app._channel import Channel, LocalChannel, RemoteChannel
 from duodaq.app._handles import AxisHandle, InstrumentHandle, is_number
 from duodaq.app._lab import Lab
 from duodaq.app._opening import LABS_HERE
-from duodaq.app._rendezvous import find_lab
 from duodaq.errors import LifecycleError
+from duodaq.link import find_lab, lab_of
+from duodaq.model import WireRecord
 from duodaq.telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -67,6 +68,24 @@ class LabClient:
         """The parameter table: every entry with value, unit, time, version, owner, and whether it is stale."""
         return self._channel.request("parameters", {})
 
+    def ports(self) -> list[dict[str, Any]]:
+        """Every port at this moment: who holds it and who waits, its counts, and the programs outside that use it."""
+        return self._channel.request("ports", {})
+
+    def wire_tail(self, port: str, after: int | None = None, limit: int = 1000) -> dict[str, Any]:
+        """What a port recorded last, as far as it is kept.
+
+        Args:
+            port: Which.
+            after: Behind which record, by its number; a negative one: the last so many; None: only what is to come.
+            limit: How many at most.
+
+        Returns:
+            `records`, a list of WireRecord; `after`, the number behind which they are; and `codec`, the port's.
+        """
+        found = self._channel.request("wire_tail", {"port": port, "after": after, "limit": limit})
+        return {**found, "records": [WireRecord(**facts) for facts in found["records"]]}
+
     def stop_all(self) -> dict[str, Any]:
         """Stop everything that moves or emits, at once, and latch until `reset_stop`."""
         return self._channel.request("stop_all", {})
@@ -75,14 +94,28 @@ class LabClient:
         """Lift the latch of a stop-all; `who` is logged."""
         self._channel.request("reset_stop", {"who": who})
 
-    def start_recording(self, directory: str | Path | None = None) -> Path:
-        """Record every channel from now on; the directory of the recording."""
+    def start_recording(self, directory: str | Path | None = None, *, wire: bool | None = None) -> Path:
+        """Record every channel from now on; the directory of the recording.
+
+        Args:
+            directory: Where to; a new one in the lab's folder for recordings by default.
+            wire: Whether all that passes the ports goes with it; by default what the lab file says.
+        """
         target = None if directory is None else str(Path(directory).absolute())
-        return Path(self._channel.request("record_start", {"directory": target}))
+        return Path(self._channel.request("record_start", {"directory": target, "wire": wire}))
 
     def stop_recording(self) -> dict[str, Any]:
         """Finish the recording: its directory, and how many rows each file holds."""
         return self._channel.request("record_stop", {})
+
+    def record_wire(self, path: str | Path | None = None) -> Path:
+        """Record all that passes the ports from now on into one file, with or without a recording; that file."""
+        target = None if path is None else str(Path(path).absolute())
+        return Path(self._channel.request("wire_start", {"path": target}))
+
+    def stop_wire(self) -> dict[str, Any]:
+        """End the file that `record_wire` began: how many records it holds, and how many were lost."""
+        return self._channel.request("wire_stop", {})
 
     def scan(
         self,
@@ -150,7 +183,7 @@ def connect(lab: str | None = None) -> LabClient:
     try:
         channel = RemoteChannel(socket)
     except OSError as error:
-        raise LifecycleError(f"lab {socket.stem} does not answer: {error}") from error
+        raise LifecycleError(f"lab {lab_of(socket)} does not answer: {error}") from error
     return _client(channel)
 
 

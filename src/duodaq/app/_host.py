@@ -8,10 +8,10 @@ import signal
 from collections.abc import Awaitable, Callable, Generator
 
 from duodaq.app._lab import Lab
-from duodaq.app._rendezvous import LabLock, watchdog_path
-from duodaq.app._service import PROTOCOL_VERSION, LabService
-from duodaq.link import LinkServer
+from duodaq.app._service import LabService
+from duodaq.link import LAB_PROTOCOL, LabLock, LinkServer, watchdog_path
 from duodaq.model import ShutdownReport
+from duodaq.ports import Gate
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -64,7 +64,8 @@ class LabHost:
             if not starting.done():
                 return await self.lab.shutdown()
             await starting
-            server = LinkServer(lock.socket, service.handle, version=PROTOCOL_VERSION)
+            talks = {"ports": Gate(self.lab.manager.broker).talk}
+            server = LinkServer(lock.socket, service.handle, version=LAB_PROTOCOL, talks=talks)
             await server.start()
             try:
                 if ready is not None:

@@ -8,15 +8,18 @@ from typing import Any
 
 from duodaq.app._opening import explain
 from duodaq.app._reading import Reading, reading_of
+from duodaq.app._wire import WireRecording
 from duodaq.clock import Deadline, pause
 from duodaq.config import load_lab
 from duodaq.dual import DualRuntimeManager, Health, StopReport
 from duodaq.errors import LifecycleError, PortError
 from duodaq.model import Command, ComponentReport, LabDefinition, Outcome, ReadChannel, ShutdownReport
 from duodaq.ports import Transport
-from duodaq.storage import Recorder, RecordingSummary
+from duodaq.schema import WIRE_FILE
+from duodaq.storage import Recorder, RecordingSummary, WireSummary
 
 CATCH_UP_S = 0.5
+_ALONE, _WITH_RECORDING = "wire log", "wire log of the recording"
 
 
 class _Recording:
@@ -50,6 +53,7 @@ class Lab:
         self.definition = definition
         self.manager = DualRuntimeManager(definition, transports=transports)
         self._recording: _Recording | None = None
+        self._wires: dict[str, WireRecording] = {}
         self.recordings: list[RecordingSummary] = []
 
     @classmethod
@@ -112,8 +116,12 @@ class Lab:
         """The whole lab at this moment."""
         return self.manager.health()
 
-    async def start_recording(self, directory: str | Path | None = None) -> Path:
+    async def start_recording(self, directory: str | Path | None = None, *, wire: bool | None = None) -> Path:
         """Record every channel of both runtimes from now on, into a new directory.
+
+        Args:
+            directory: Where to; a new one in the lab's own folder for recordings by default.
+            wire: Whether the wire log goes with it, as `wire.arrows`; by default what the lab file says.
 
         Raises:
             LifecycleError: A recording is under way.
@@ -127,6 +135,8 @@ class Lab:
         await recording.recorder.start()
         self._recording = recording
         self.manager.attach("recording", recording)
+        if self.definition.record_wire if wire is None else wire:
+            await self._start_wire(_WITH_RECORDING, target / WIRE_FILE)
         return target
 
     async def stop_recording(self) -> RecordingSummary:
@@ -139,10 +149,50 @@ class Lab:
         if recording is None:
             raise LifecycleError("no recording is under way")
         self.manager.detach("recording")
+        if _WITH_RECORDING in self._wires:
+            await self._stop_wire(_WITH_RECORDING)
         await self._let_bridge_catch_up()
         await recording.close(30.0)
         self._note_recording()
         return self.recordings[-1]
+
+    async def record_wire(self, path: str | Path | None = None) -> Path:
+        """Record all that passes the ports from now on into one file, beside a recording or without one.
+
+        Args:
+            path: The file, which must not exist; by default `wire.arrows` in a new directory for recordings.
+
+        Raises:
+            LifecycleError: This is under way already.
+            StorageError: The file cannot be made. Nothing is recorded.
+        """
+        if _ALONE in self._wires:
+            raise LifecycleError(f"the wire is being recorded, to {self._wires[_ALONE].path}")
+        return await self._start_wire(_ALONE, Path(path) if path is not None else self._new_directory() / WIRE_FILE)
+
+    async def stop_wire(self) -> WireSummary:
+        """End the file that `record_wire` began, and say what it came to.
+
+        Raises:
+            LifecycleError: There is none.
+        """
+        if _ALONE not in self._wires:
+            raise LifecycleError("the wire is not being recorded")
+        return await self._stop_wire(_ALONE)
+
+    async def _start_wire(self, name: str, path: Path) -> Path:
+        wire = WireRecording(self.manager.broker, path, self.definition.name)
+        await wire.start()
+        self._wires[name] = wire
+        self.manager.attach(name, wire)
+        return path
+
+    async def _stop_wire(self, name: str) -> WireSummary:
+        wire = self._wires.pop(name)
+        self.manager.detach(name)
+        await wire.close(30.0)
+        assert wire.summary is not None
+        return wire.summary
 
     async def _let_bridge_catch_up(self) -> None:
         """Wait until what V2 has measured so far is on the other side, where it is recorded."""

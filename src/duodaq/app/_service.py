@@ -28,7 +28,6 @@ from duodaq.model import (
     Vector,
 )
 
-PROTOCOL_VERSION = 1
 MEASURED = frozenset({"scalar", "vector", "spectrum", "image"})
 """Kinds of channel of which one measurement can be taken; the others are streams of rows: stage/1, scpi_event/1."""
 
@@ -113,7 +112,7 @@ class LabService:
         await self._lab.manager.restart_instrument(params["instrument"])
 
     async def _op_record_start(self, params: dict[str, Any]) -> Any:
-        return str(await self._lab.start_recording(params.get("directory")))
+        return str(await self._lab.start_recording(params.get("directory"), wire=params.get("wire")))
 
     async def _op_record_stop(self, params: dict[str, Any]) -> Any:
         summary = await self._lab.stop_recording()
@@ -123,6 +122,26 @@ class LabService:
             "complete": summary.complete,
             "lost": dict(summary.lost),
         }
+
+    async def _op_ports(self, params: dict[str, Any]) -> Any:
+        return msgspec.to_builtins(self._lab.manager.broker.status(), enc_hook=str)
+
+    async def _op_wire_tail(self, params: dict[str, Any]) -> Any:
+        """What a port recorded behind number `after`; a negative one: the last so many; none: only what is to come."""
+        port, broker = params["port"], self._lab.manager.broker
+        source, definition = broker.log_source(port), broker.definitions()[port]
+        after = params.get("after")
+        if after is None or after < 0:
+            kept = source(0)
+            after = max(0, (kept[-1].sequence if kept else 0) + (after or 0))
+        records = source(after)[: params.get("limit", 1000)]
+        return {"codec": definition.codec, "after": after, "records": [msgspec.structs.asdict(r) for r in records]}
+
+    async def _op_wire_start(self, params: dict[str, Any]) -> Any:
+        return str(await self._lab.record_wire(params.get("path")))
+
+    async def _op_wire_stop(self, params: dict[str, Any]) -> Any:
+        return msgspec.to_builtins(await self._lab.stop_wire())
 
     async def _op_shutdown(self, params: dict[str, Any]) -> Any:
         if self._on_shutdown is None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from duodaq.app._client import connect
-from duodaq.app._rendezvous import find_lab, watchdog_path
 from duodaq.errors import DeliveryError, DuodaqError
+from duodaq.link import find_lab, lab_of, watchdog_path
 from duodaq.watchdog import ask_watchdog_to_stop_all
 
 ANSWER_S = 0.2
@@ -41,12 +41,12 @@ def stop_all_of(lab: str | None, tell: Callable[[str], None] | None = None) -> d
     except concurrent.futures.TimeoutError:
         written = _ask_watchdog(watchdog_path(socket))
     if tell is not None:
-        tell(_said_meanwhile(socket.stem, written))
+        tell(_said_meanwhile(lab_of(socket), written))
     try:
         return {**asked.result(MANAGER_S), "watchdog": written["ports"]}
     except (concurrent.futures.TimeoutError, DuodaqError) as error:
         silent = f"the manager did not answer within {MANAGER_S:g} s" if isinstance(error, TimeoutError) else str(error)
-        return _by_the_watchdog_alone(socket.stem, written, silent)
+        return _by_the_watchdog_alone(lab_of(socket), written, silent)
 
 
 def _ask_watchdog(path: Path) -> dict[str, Any]:

@@ -87,6 +87,52 @@ def stop_all(
     raise typer.Exit(order_stop_all(lab, out, reset=reset, as_json=as_json))
 
 
+ports = typer.Typer(invoke_without_command=True)
+app.add_typer(ports, name="ports")
+
+
+@ports.callback()
+def show_ports(
+    context: typer.Context,
+    lab: LabName = None,
+    once: Annotated[bool, typer.Option("--once", help="Show them once, and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one line of JSON each second.")] = False,
+) -> None:
+    """Show the ports of a running lab live: who holds them, who waits, how busy they are, what went wrong last."""
+    if context.invoked_subcommand is None:
+        from duodaq.cli._ports import show_ports
+
+        show_ports(lab, out, once=once, as_json=as_json)
+
+
+@ports.command()
+def tail(
+    port: Annotated[str, typer.Argument(metavar="PORT", help="Which port, by its name in the lab file.")],
+    lab: LabName = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="WIRELOG", help="Show a recorded wire log instead of a live line.")
+    ] = None,
+    last: Annotated[int, typer.Option("--last", metavar="N", min=0, help="Begin with the last N records.")] = 20,
+    once: Annotated[bool, typer.Option("--once", help="Show what there is, and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one line of JSON for each record.")] = False,
+) -> None:
+    """Show what passes a port, as a protocol analyser does, until Ctrl-C: who says what to whom, and what it means."""
+    from duodaq.cli._tail import tail_port
+
+    tail_port(port, lab, file, out, last=last, once=once, as_json=as_json)
+
+
+@ports.command()
+def record(
+    file: Annotated[Path, typer.Argument(metavar="WIRELOG", help="The file, which must not exist.")],
+    lab: LabName = None,
+) -> None:
+    """Record all that passes the ports of a running lab into a file, until Ctrl-C."""
+    from duodaq.cli._ports import record_wire
+
+    record_wire(lab, file, out)
+
+
 @app.command()
 def sim(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Which instrument; see the list below.")],
@@ -101,8 +147,8 @@ def sim(
 ) -> None:
     """Serve a simulated instrument that speaks its real protocol, until Ctrl-C.
 
-    Names: ell14, esp300, maitai, newport1830c, scpi-dmm (models 34401A, 34465A), shutter. Prints one line of JSON
-    when ready.
+    Names: ell14, esp300, maitai, newport1830c, scpi-dmm (models 34401A, 34465A), scpi-psu (models E36312A, E3631A),
+    scpi-scope, shutter. Prints one line of JSON when ready.
     """
     from duodaq.cli._sim import serve_simulator
 

@@ -48,7 +48,7 @@ def instrument_table(instruments: list[dict[str, Any]]) -> Table:
             escape(i["worker"]),
             i["mode"],
             str(i["pid"] or "–"),
-            _state(i["state"]),
+            port_state(i["state"]),
             _since(i.get("since_ns", 0)),
         ]
         cells += [escape(i["port"] or "–"), *([str(i["restarts"])] if restarts else [])]
@@ -72,12 +72,13 @@ def port_table(ports: list[dict[str, Any]]) -> Table:
     if errors:
         table.add_column("last error", overflow="fold")
     for p in ports:
-        cells = [escape(p["name"]), _state(p["state"]), escape(p["holder"] or "–")]
+        cells = [escape(p["name"]), port_state(p["state"]), escape(p["holder"] or "–")]
         cells += [str(p[name]) for name in ("queue", "exchanges", "errors")]
         table.add_row(*cells, *([escape(p["last_error"] or "")] if errors else []))
     return table
 
 
-def _state(state: str) -> str:
+def port_state(state: str) -> str:
+    """A state in its colour."""
     style = _STATES.get(state)
     return f"[{style}]{state}[/]" if style else state

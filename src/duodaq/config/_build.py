@@ -31,6 +31,7 @@ def build(tables: LabFile, file: Path) -> LabDefinition:
         directory=directory,
         file=file.resolve(),
         recording_dir=directory / lab.recording if lab.recording is not None else None,
+        record_wire=lab.record_wire,
         shutdown_s=lab.shutdown,
     )
 

@@ -114,7 +114,10 @@ def _virtual_ports_fit(lab: LabDefinition) -> Iterator[Said]:
 
 
 INSTRUMENT_NAMES_TAKEN = frozenset(
-    {"close", "parameters", "reset_stop", "scan", "start_recording", "status", "stop_all", "stop_recording"}
+    {
+        *("close", "parameters", "record_wire", "reset_stop", "scan", "start_recording", "status", "stop_all"),
+        *("ports", "stop_recording", "stop_wire", "wire_tail"),
+    }
 )
 AXIS_NAMES_TAKEN = frozenset(
     {
@@ -206,10 +209,17 @@ def _opens_no_shared_device(instrument: InstrumentDefinition, lab: LabDefinition
             )
 
 
+_AXES_FROM_ZERO = frozenset({"Elliptec", None})
+"""The built-in actors that count axes from 0, and every driver of somebody else's."""
+
+
 def _axes_differ(instrument: InstrumentDefinition) -> Iterator[Said]:
     owners: dict[int, str] = {}
     for axis in instrument.axes:
         owner = owners.setdefault(axis.number, axis.name)
+        if axis.number == 0 and built_in(str(instrument.driver)) not in _AXES_FROM_ZERO:
+            path = ("instruments", instrument.id, "axes", axis.name, "number")
+            yield path, "axes are counted from 1", "Write 1 for the first"
         if owner != axis.name:
             path = ("instruments", instrument.id, "axes", axis.name, "number")
             yield path, f"axis {axis.number} is already {owner}", "Each axis has a number of its own"

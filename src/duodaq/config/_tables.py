@@ -145,6 +145,7 @@ class Table(BaseModel):
 class LabTable(Table):
     name: str | None = None
     recording: str | None = None
+    record_wire: bool = False
     shutdown: Positive = 10.0
 
 
@@ -290,7 +291,7 @@ class PollTable(Table):
 
 
 class AxisTable(Table):
-    number: Annotated[int, Field(ge=1)]
+    number: Annotated[int, Field(ge=0)]
     unit: str = "mm"
     limits: Annotated[tuple[float, float] | None, BeforeValidator(lambda value: _limits(value))] = None
 

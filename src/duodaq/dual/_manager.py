@@ -85,7 +85,7 @@ class DualRuntimeManager:
         self.v2_data: Hub[Measurement] = DataDistributor()
         self.v4_data = DataPublisher()
         self.parameters = ParameterTable()
-        self.broker = Broker()
+        self.broker = Broker(lab=self.lab.name)
         self.bridge = Bridge(self.v2_data, self.v4_data)
         self._changes: Hub[StateChange] = Hub("state changes", key=lambda change: change.subject)
         self._state = ManagerState.IDLE

@@ -35,14 +35,21 @@ class StopReport(msgspec.Struct, frozen=True):
 
 
 def stop_bytes(instrument: InstrumentDefinition, broker: Broker, axis: str | None = None) -> bytes | None:
-    """The bytes that stop `instrument`, or one axis of it: its own, else its codec's; None if there are none."""
+    """The bytes that stop `instrument`, or one axis of it: its own, else its codec's; None if there are none.
+
+    On a line with several devices (a codec that is `addressed`) they stop those that the instrument's axes name.
+    """
     if instrument.port is None:
         return None
     if instrument.stop is not None:
         return instrument.stop
     codec = broker.port(instrument.port).codec
+    if codec is None:
+        return None
     numbers = {a.name: str(a.number) for a in instrument.axes}
-    return None if codec is None else codec.stop_bytes(None if axis is None else numbers.get(axis, axis))
+    if axis is None and numbers and getattr(codec, "addressed", False):
+        return b"".join(codec.stop_bytes(number) or b"" for number in numbers.values())
+    return codec.stop_bytes(None if axis is None else numbers.get(axis, axis))
 
 
 def needs_telling(instrument: InstrumentDefinition, broker: Broker) -> bool:

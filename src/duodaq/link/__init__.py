@@ -8,22 +8,43 @@ from duodaq.link._client import LinkClient, LinkEvents
 from duodaq.link._descriptors import receive_descriptors, send_descriptors
 from duodaq.link._error import error_from_wire, error_to_wire
 from duodaq.link._frame import FrameDecoder, encode
+from duodaq.link._message import Message
 from duodaq.link._pipe import Pipe
+from duodaq.link._rendezvous import (
+    LAB_PROTOCOL,
+    LabLock,
+    find_lab,
+    lab_of,
+    running_labs,
+    socket_path,
+    watchdog_path,
+)
 from duodaq.link._ring import BlobRef, RingReader, RingWriter
-from duodaq.link._server import LinkServer
+from duodaq.link._server import LinkServer, Talk
+from duodaq.link._talk import BlockingTalk
 
 __all__ = [
+    "LAB_PROTOCOL",
     "BlobRef",
+    "BlockingTalk",
     "FrameDecoder",
+    "LabLock",
     "LinkClient",
     "LinkEvents",
     "LinkServer",
+    "Message",
     "Pipe",
     "RingReader",
     "RingWriter",
+    "Talk",
     "encode",
     "error_from_wire",
     "error_to_wire",
+    "find_lab",
+    "lab_of",
     "receive_descriptors",
+    "running_labs",
     "send_descriptors",
+    "socket_path",
+    "watchdog_path",
 ]

@@ -102,6 +102,11 @@ class LinkClient:
             raise
         return client
 
+    @property
+    def connected(self) -> bool:
+        """Whether the server is still there, as far as is known."""
+        return self._connection is not None
+
     async def request(self, op: str, params: dict[str, Any] | None = None, timeout_s: float | None = 5.0) -> Any:
         """Ask for `op` and return its result, or raise the error that it ended with, as the same class.
 

@@ -6,9 +6,9 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from duodaq.errors import ConfigError, DeliveryError, LifecycleError, MailboxFullError
 from duodaq.link._connection import Connection
@@ -20,6 +20,23 @@ _log = get_logger("link")
 _EVENT_BACKLOG = 4 * 1024 * 1024
 
 
+class Talk(Protocol):
+    """The server's end of a talk with one client, which goes on until either of them leaves."""
+
+    def heard(self, sentence: bytes) -> None:
+        """Take a sentence of the client's. Raises DataError if it makes no sense: the client is then disconnected."""
+        ...
+
+    def close(self) -> None:
+        """The client is gone."""
+        ...
+
+
+Said = Callable[[bytes], None]
+TalkMaker = Callable[[Said], Talk]
+_UNREAD_LIMIT = 64 * 1024 * 1024
+
+
 class _Client:
     """One connected program: whether it said hello, what it waits for, what it listens to."""
 
@@ -29,6 +46,13 @@ class _Client:
         self.requests: dict[int, asyncio.Task[None]] = {}
         self.topics: set[str] = set()
         self.missed: dict[str, int] = {}
+        self.talk: Talk | None = None
+
+    def say(self, sentence: bytes) -> None:
+        """Say a sentence of the talk; a client that reads none of them is disconnected."""
+        if self.connection.unsent > _UNREAD_LIMIT:
+            self.connection.close()
+        self.connection.send("said", sentence)
 
 
 class LinkServer:
@@ -41,9 +65,18 @@ class LinkServer:
         handler: Awaited with (op, params); its result or exception is what the client gets.
         version: A client that speaks another version is refused with a sentence.
         outstanding: How many requests of one client may be open at once.
+        talks: What a client may talk about, besides: topic → what makes this end of a talk.
     """
 
-    def __init__(self, path: str | Path, handler: Handler, version: int = 1, outstanding: int = 64) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        handler: Handler,
+        version: int = 1,
+        outstanding: int = 64,
+        talks: Mapping[str, TalkMaker] | None = None,
+    ) -> None:
+        self._talks = dict(talks or {})
         self.path = Path(path)
         self.version = version
         self.outstanding = outstanding
@@ -82,6 +115,8 @@ class LinkServer:
         if client is not None:
             for task in client.requests.values():
                 task.cancel()
+            if client.talk is not None:
+                client.talk.close()
 
     def _heard(self, connection: Connection, message: Any) -> None:
         client = self._clients.get(connection)
@@ -92,8 +127,12 @@ class LinkServer:
             self._greet(client, *rest)
         elif not client.welcome:
             connection.close()
+        elif kind == "say" and client.talk is not None:
+            client.talk.heard(rest[0])
         elif kind == "request":
             self._begin(client, *rest)
+        elif kind == "talk":
+            self._talk(client, *rest)
         elif kind == "cancel":
             if (task := client.requests.get(rest[0])) is not None:
                 task.cancel()
@@ -114,6 +153,16 @@ class LinkServer:
             return
         client.welcome = True
         client.connection.send("hello", self.version, os.getpid())
+
+    def _talk(self, client: _Client, topic: str) -> None:
+        maker = self._talks.get(topic)
+        if maker is None or client.talk is not None:
+            refusal = LifecycleError(f"there is nothing to be said about {topic!r} here")
+            client.connection.send("refused", error_to_wire(refusal))
+            client.connection.close()
+            return
+        client.connection.send("talking", topic)
+        client.talk = maker(client.say)
 
     def _begin(self, client: _Client, number: int, op: str, params: dict[str, Any], trace_id: str | None) -> None:
         if len(client.requests) >= self.outstanding:

@@ -28,7 +28,7 @@ class PortDefinition:
     """One line to instruments. Exactly one of `serial`, `tcp` is set.
 
     `serial`: path (or usb = "vid:pid:serial"), baud, bytesize, parity, stopbits, rtscts, xonxoff.
-    `tcp`: ``"host:port"``. `codec` names the protocol spoken on it ("esp300", "scpi", "newport1830c"), or None.
+    `tcp`: ``"host:port"``. `codec` names the protocol spoken on it ("esp300", "scpi", "maitai" …), or None.
     """
 
     name: str
@@ -129,5 +129,6 @@ class LabDefinition:
     directory: Path = Path()
     file: Path | None = None
     recording_dir: Path | None = None
+    record_wire: bool = False
     shutdown_s: float = 10.0
     options: dict[str, Any] = field(default_factory=dict[str, Any])

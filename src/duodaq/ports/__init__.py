@@ -2,24 +2,34 @@
 
 from duodaq.model import WireRecord
 from duodaq.ports._broker import Broker
-from duodaq.ports._codec import PortCodec
+from duodaq.ports._codec import Explains, PortCodec, meaning, meaning_of_reply
 from duodaq.ports._commands import CommandEnds, CommandStream
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._framing import Block488, FixedLength, Framing, Idle, Lines, Terminated, TerminatedOrBlock
+from duodaq.ports._gate import Gate
 from duodaq.ports._guest import GuestStatus
+from duodaq.ports._here import PortsHere, announce_ports, lend, lent_sessions, ports_here, withdraw_ports
+from duodaq.ports._lock import LockAction, LockOutcome, LockVerdict
 from duodaq.ports._make import make_transport
 from duodaq.ports._memory import MemoryTransport
+from duodaq.ports._outside import LabPorts
 from duodaq.ports._owner import PortOwner
 from duodaq.ports._port import FROM_CODEC, Lease, Port
+from duodaq.ports._port_desk import PortDesk
 from duodaq.ports._programs import command_of, has_open, programs_holding
 from duodaq.ports._queue import Lane, LeaseQueue, Ticket
+from duodaq.ports._remote import RemoteBroker
+from duodaq.ports._reply_buffer import ReadEnd
 from duodaq.ports._seat import LineOwner, PortSource, Seat
+from duodaq.ports._sentences import Ended, Granted, Heard, LockTold, OfUser, Stopped, ToUser, Written
 from duodaq.ports._serial import SerialTransport
 from duodaq.ports._session import BlockingSession
 from duodaq.ports._status import PortState, PortStatus
 from duodaq.ports._tcp import TcpTransport
+from duodaq.ports._told_codec import StatusCodec, status_query_of
 from duodaq.ports._transport import Receiver, Transport
 from duodaq.ports._virtual import VirtualPort
+from duodaq.ports._visa_name import visa_alias, visa_name
 from duodaq.ports._wirelog import WireLog
 
 __all__ = [
@@ -29,36 +39,65 @@ __all__ = [
     "Broker",
     "CommandEnds",
     "CommandStream",
+    "Ended",
     "Exchange",
+    "Explains",
     "FixedLength",
     "Framing",
+    "Gate",
+    "Granted",
     "GuestStatus",
+    "Heard",
     "Idle",
+    "LabPorts",
     "Lane",
     "Lease",
     "LeaseQueue",
     "LineOwner",
     "Lines",
+    "LockAction",
+    "LockOutcome",
+    "LockTold",
+    "LockVerdict",
     "MemoryTransport",
+    "OfUser",
     "Port",
     "PortCodec",
+    "PortDesk",
     "PortOwner",
     "PortSource",
     "PortState",
     "PortStatus",
+    "PortsHere",
+    "ReadEnd",
     "Receiver",
+    "RemoteBroker",
     "Seat",
     "SerialTransport",
+    "StatusCodec",
+    "Stopped",
     "TcpTransport",
     "Terminated",
     "TerminatedOrBlock",
     "Ticket",
+    "ToUser",
     "Transport",
     "VirtualPort",
     "WireLog",
     "WireRecord",
+    "Written",
+    "announce_ports",
     "command_of",
     "has_open",
+    "lend",
+    "lent_sessions",
     "make_transport",
+    "meaning",
+    "meaning_of_reply",
+    "ports_here",
     "programs_holding",
+    "status_query_of",
+    "visa_alias",
+    "visa_name",
+    "withdraw_ports",
 ]

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from duodaq import clock
+from duodaq.clock import utc_ns
 from duodaq.model import Direction, WireRecord
 from duodaq.ports._exchange import Exchange
-from duodaq.ports._wirelog import WireLog
+from duodaq.ports._wirelog import LARGE, WireLog
 
 
 class PortBooks:
@@ -48,10 +48,24 @@ class PortBooks:
         self._note("resynchronised")
 
     def written(self, data: bytes, exchange: Exchange) -> None:
-        self._record(">", data, exchange.ticket.holder, exchange.number, exchange.trace_id)
+        log = self.log
+        number = log.count = log.count + 1
+        record = WireRecord(
+            utc_ns(), self.name, ">", data, exchange.ticket.holder, exchange.number, exchange.trace_id, number
+        )
+        log.append(record)
+        if number >= log.attention or len(data) > LARGE:
+            log.attend(record)
 
     def heard(self, data: bytes, exchange: Exchange) -> None:
-        self._record("<", data, exchange.ticket.holder, exchange.number, exchange.trace_id)
+        log = self.log
+        number = log.count = log.count + 1
+        record = WireRecord(
+            utc_ns(), self.name, "<", data, exchange.ticket.holder, exchange.number, exchange.trace_id, number
+        )
+        log.append(record)
+        if number >= log.attention or len(data) > LARGE:
+            log.attend(record)
 
     def written_by_broker(self, data: bytes) -> None:
         self._record(">", data, "broker", 0, None)
@@ -65,5 +79,4 @@ class PortBooks:
 
     def _record(self, direction: Direction, data: bytes, holder: str, exchange: int, trace_id: str | None) -> None:
         log = self.log
-        log.count += 1
-        log.add(WireRecord(clock.utc_ns(), self.name, direction, data, holder, exchange, trace_id, log.count))
+        log.add(WireRecord(utc_ns(), self.name, direction, data, holder, exchange, trace_id, log.count + 1))

@@ -19,11 +19,14 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mappi
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
+import msgspec
+
 from duodaq import clock
 from duodaq.errors import ConfigError, LifecycleError, PortError, PortTimeoutError
 from duodaq.model import ComponentReport, Outcome, PortDefinition, WireRecord
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
+from duodaq.ports._here import announce_ports, withdraw_ports
 from duodaq.ports._make import make_transport
 from duodaq.ports._owner import PortOwner
 from duodaq.ports._port import LEASE_WAIT_S, Lease, Port, on_owner_loop
@@ -46,9 +49,11 @@ class Broker:
 
     Args:
         wire_log_size: How many records each port's wire log keeps.
+        lab: Whose ports; with a name, drivers in this process find them by `ports_here` until the broker is closed.
     """
 
-    def __init__(self, *, wire_log_size: int = 65536) -> None:
+    def __init__(self, *, wire_log_size: int = 65536, lab: str = "") -> None:
+        self.lab = lab
         self._wire_log_size = wire_log_size
         self._owners: dict[str, PortOwner] = {}
         self._virtual: dict[str, VirtualPort] = {}
@@ -74,7 +79,9 @@ class Broker:
         Raises:
             ConfigError: The name is taken, or the definition leads nowhere.
         """
-        self._loop = self._loop or asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            announce_ports(self.lab, self)
         return await self._at_home(lambda: self._add(definition, codec, transport))
 
     async def _add(self, definition: PortDefinition, codec: PortCodec | None, transport: Transport | None) -> Port:
@@ -135,6 +142,7 @@ class Broker:
         """Close every port, all within `timeout_s`. Idempotent; a port that does not close is reported, not raised."""
         if self._loop is None:
             return ()
+        withdraw_ports(self.lab, self)
         return await self._at_home(lambda: self._close_all(timeout_s))
 
     async def _close_all(self, timeout_s: float) -> tuple[ComponentReport, ...]:
@@ -160,9 +168,14 @@ class Broker:
         """The port of that name, for use from any loop."""
         return Port(self._owner(name))
 
-    def session(self, port: str, holder: str, *, hold_max_s: float | None = None) -> BlockingSession:
-        """A session of `holder` for blocking code, usable from any thread but the broker's own."""
-        return BlockingSession(self._owner(port), holder, hold_max_s)
+    def session(
+        self, port: str, holder: str, *, hold_max_s: float | None = None, impatient: bool = False
+    ) -> BlockingSession:
+        """A session of `holder` for blocking code, usable from any thread but the broker's own.
+
+        One that is `impatient` is refused while somebody has locked the port, instead of waiting for it.
+        """
+        return BlockingSession(self._owner(port), holder, hold_max_s, impatient=impatient)
 
     def owner(self, name: str) -> PortOwner:
         """The owner of that port; on the broker's loop only.
@@ -323,11 +336,21 @@ class Broker:
 
     def status(self) -> tuple[PortStatus, ...]:
         """What is known of every port now. From any thread."""
-        return tuple(owner.status() for owner in tuple(self._owners.values()))
+        return tuple(self._status(owner) for owner in tuple(self._owners.values()))
+
+    def _status(self, owner: PortOwner) -> PortStatus:
+        status, virtual = owner.status(), self._virtual.get(owner.name)
+        if virtual is None:
+            return status
+        return msgspec.structs.replace(status, virtual=virtual.addresses, clients=virtual.guests())
 
     def log(self, port: str) -> tuple[WireRecord, ...]:
         """The last records of a port's wire log, oldest first. From any thread."""
         return self._owner(port).books.log.records()
+
+    def log_source(self, port: str) -> Callable[[int], list[WireRecord]]:
+        """What gives a port's kept records behind a number, from any thread: see `WireLog.after`."""
+        return self._owner(port).books.log.after
 
     def subscribe_log(self, port: str, listener: Callable[[WireRecord], None]) -> Callable[[], None]:
         """Call `listener` with every record from now on, on the broker's loop; call the result to end that."""

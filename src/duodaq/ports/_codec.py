@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from duodaq.ports._framing import Framing
 
@@ -56,3 +56,35 @@ class PortCodec(Protocol):
     def identity(self) -> tuple[bytes, Framing] | None:
         """The query whose answer tells this very device from others."""
         ...
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """What a codec may add to PortCodec: what bytes mean, in a few words, for whoever looks at the line."""
+
+    def explain(self, written: bytes, /) -> str:
+        """What `written` asks or orders; empty if it is not known."""
+        ...
+
+    def explain_reply(self, written: bytes, reply: bytes, /) -> str:
+        """What `reply` says, as the answer to `written`; empty if it is not known."""
+        ...
+
+
+def meaning(codec: PortCodec, written: bytes) -> str:
+    """What `written` means, in a few words, as far as `codec` can tell."""
+    said = codec.explain(written) if isinstance(codec, Explains) else ""
+    question = codec.expects_reply(written) is not None
+    found = [said or ("question" if question else "command" if written.strip() else "")]
+    if codec.is_break_in(written):
+        found.append("breaks in")
+    if codec.moves(written):
+        found.append("moves or emits")
+    if codec.destructive(written):
+        found.append("reading takes it away")
+    return ", ".join(part for part in found if part)
+
+
+def meaning_of_reply(codec: PortCodec, written: bytes, reply: bytes) -> str:
+    """What `reply` says, as the answer to `written`, as far as `codec` can tell."""
+    return codec.explain_reply(written, reply) if isinstance(codec, Explains) else ""

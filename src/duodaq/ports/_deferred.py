@@ -22,6 +22,11 @@ from duodaq.ports._framing import Framing
 class DeferringCodec(Protocol):
     """A codec of a line on which some replies come later; their framings are `FrameFraming`."""
 
+    @property
+    def latest_reply_s(self) -> float:
+        """After how long, at most, such a reply is there; whoever asked for less waits for that."""
+        ...
+
     def defers(self, written: bytes, /) -> bool:
         """Whether the reply to `written` comes later, and the port is free until then."""
         ...
@@ -57,9 +62,10 @@ class Deferred:
         return self._codec is not None and isinstance(framing, FrameFraming) and self._codec.defers(exchange.request)
 
     def keep(self, exchange: Exchange) -> None:
-        """Set `exchange` aside; its time runs from now."""
+        """Set `exchange` aside; its time runs from now, and is at least what the codec says."""
         exchange.stop_clock()
-        exchange.timer = self._loop.call_later(exchange.timeout_s, self._timed_out, exchange)
+        limit_s = max(exchange.timeout_s, self._codec.latest_reply_s if self._codec is not None else 0.0)
+        exchange.timer = self._loop.call_later(limit_s, self._timed_out, exchange, limit_s)
         self._waiting.append(exchange)
 
     def drop(self, exchange: Exchange) -> bool:
@@ -96,16 +102,14 @@ class Deferred:
                 left.append(frame)
         return b"".join(left)
 
-    def _timed_out(self, exchange: Exchange) -> None:
-        error = PortTimeoutError(
-            f"no reply within {exchange.timeout_s:g} s", port=self._name, left="the port was free meanwhile"
-        )
+    def _timed_out(self, exchange: Exchange, limit_s: float) -> None:
+        error = PortTimeoutError(f"no reply within {limit_s:g} s", port=self._name, left="the port was free meanwhile")
         self._end(exchange, b"", error)
 
     def _end(self, exchange: Exchange, reply: bytes, error: BaseException | None) -> None:
         if self.drop(exchange):
             if error is not None:
-                self._books.failed(error)
+                self._books.failed(error, exchange)
             exchange.done(reply, error)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 from duodaq.errors import PortBusyError
@@ -9,6 +10,8 @@ from duodaq.telemetry import get_logger
 
 _log = get_logger("ports")
 _WATCH_S = 0.2
+_WAITS = 1024
+"""How many of the last waits for a port are remembered."""
 
 
 class LeaseDesk:
@@ -29,11 +32,21 @@ class LeaseDesk:
         let_go: Callable[[Ticket], None],
     ) -> None:
         self.queue = LeaseQueue()
+        self.waits_s: deque[float] = deque(maxlen=_WAITS)
         self._name = name
         self._loop = loop
         self._end = end
         self._let_go = let_go
         self._watch: asyncio.TimerHandle | None = None
+
+    def ask(self, ticket: Ticket) -> None:
+        """Put `ticket` into the queue.
+
+        Raises:
+            PortBusyError: It is full. Nothing was queued.
+        """
+        ticket.asked_s = self._loop.time()
+        self.queue.ask(ticket)
 
     def expire_after(self, ticket: Ticket, timeout_s: float) -> None:
         """Withdraw `ticket` if it still waits after `timeout_s`."""
@@ -68,7 +81,8 @@ class LeaseDesk:
         if ticket is None:
             return None
         self.stop_clocks(ticket)
-        ticket.granted_s = self._loop.time()
+        ticket.granted_s = now_s = self._loop.time()
+        self.waits_s.append(now_s - ticket.asked_s)
         if ticket.hold_max_s is not None:
             ticket.timer = self._loop.call_later(ticket.hold_max_s, self._overheld, ticket)
         if self._watch is None:

@@ -7,6 +7,7 @@ never looks inside the payload of a block, and it gives up, with ReplyFormatErro
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Protocol
 
 from duodaq.errors import ReplyFormatError
@@ -123,8 +124,7 @@ class TerminatedOrBlock(_Collected):
     def __init__(self, terminator: bytes = b"\n", max_bytes: int = MAX_REPLY) -> None:
         super().__init__(max_bytes)
         self.terminator = terminator
-        self._text = re.compile(re.escape(terminator) + rb'|[;,](?=#)|"')
-        self._quoted = re.compile(re.escape(terminator) + rb'|"')
+        self._text, self._quoted = _patterns(terminator)
         self._at: int = 0
         self._unit_start = True
         self._in_quotes = False
@@ -132,6 +132,13 @@ class TerminatedOrBlock(_Collected):
     def reset(self) -> None:
         super().reset()
         self._at, self._unit_start, self._in_quotes = 0, True, False
+
+    def feed(self, data: bytes) -> bytes | None:
+        whole = not self._held and data.find(self.terminator) == len(data) - len(self.terminator) >= 0
+        if whole and b"#" not in data and b'"' not in data:
+            self.rest = b""
+            return data  # one whole reply in one piece, with neither block nor string: the most frequent case
+        return super().feed(data)
 
     def _end(self) -> int | None:
         while True:
@@ -160,6 +167,13 @@ class TerminatedOrBlock(_Collected):
             return False
         self._at = end
         return True
+
+
+@lru_cache(maxsize=16)
+def _patterns(terminator: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    """What ends or interrupts the text of a message, and what ends a string in it."""
+    end = re.escape(terminator)
+    return re.compile(end + rb'|[;,](?=#)|"'), re.compile(end + rb'|"')
 
 
 class Block488(_Collected):

@@ -50,7 +50,7 @@ from duodaq.ports._framing import Idle
 from duodaq.ports._mend import Mender
 from duodaq.ports._queue import Lane, Ticket
 from duodaq.ports._reconnect import Reconnector
-from duodaq.ports._seat import Seat
+from duodaq.ports._seating import Seating
 from duodaq.ports._status import PortState, PortStatus, status_of
 from duodaq.ports._stop import Latch, moving_refusal
 from duodaq.ports._transport import Transport
@@ -62,7 +62,7 @@ _QUIET_S = 0.05
 _NEXT_LIMIT = 64
 
 
-class PortOwner:
+class PortOwner(Seating):
     """Owns one transport: its queue, the exchange in hand, its mending, its reconnecting and its log."""
 
     def __init__(
@@ -75,7 +75,7 @@ class PortOwner:
         on_stop: Callable[[str, int], None] | None = None,
     ) -> None:
         self.line_changed: Callable[[str, int | None], None] = lambda _name, _descriptor: None
-        self.name = definition.name
+        super().__init__(definition.name, asyncio.get_running_loop())
         self.definition = definition
         self.codec = codec
         self.transport = transport
@@ -85,7 +85,6 @@ class PortOwner:
         self.quiet_s = float(definition.options.get("quiet_s", (definition.idle_ms or 0) / 1000 or _QUIET_S))
         self._latch = latch
         self._on_stop = on_stop
-        self.loop = asyncio.get_running_loop()
         self.desk = LeaseDesk(self.name, self.loop, self.end, self.let_go)
         self.queue = self.desk.queue
         self.books = PortBooks(self.name, log)
@@ -161,7 +160,7 @@ class PortOwner:
             return
         ticket.epoch = self.epoch if epoch is None else epoch
         try:
-            self.queue.ask(ticket)
+            self.desk.ask(ticket)
         except PortBusyError as error:
             ticket.settle(error.about(port=self.name))
             return
@@ -191,9 +190,9 @@ class PortOwner:
     def submit(self, exchange: Exchange, timeout_s: float | None, epoch: int | None = None) -> None:
         """Queue for the port, make this one exchange, and give the port back."""
         exchange.ticket.once = True
-        self._lead(exchange, timeout_s, epoch)
+        self.lead(exchange, timeout_s, epoch)
 
-    def _lead(self, exchange: Exchange, timeout_s: float | None, epoch: int | None) -> None:
+    def lead(self, exchange: Exchange, timeout_s: float | None, epoch: int | None) -> None:
         """Ask for the lease of an exchange's ticket, and begin the exchange when it is granted."""
 
         def settle(refusal: Exception | None) -> None:
@@ -219,33 +218,6 @@ class PortOwner:
     def hand_over(self, action: Callable[..., Any], *args: Any) -> None:
         """Run `action` on the broker's loop, soon; from any thread."""
         self.loop.call_soon_threadsafe(action, *args)
-
-    def seated(self, exchange: Exchange, seat: Seat, timeout_s: float | None, epoch: int | None = None) -> None:
-        """Make an exchange from `seat`: under the lease it holds; else alone, or under a new lease of it."""
-        held = seat.ticket
-        if held is not None and self.queue.held is held:
-            exchange.ticket = held
-            self.begin(exchange)
-        elif held is not None and not seat.renews:
-            self.submit(exchange, timeout_s, epoch)
-        else:
-            seat.take(exchange)
-            self._lead(exchange, timeout_s, epoch)
-
-    def leave(self, seat: Seat) -> None:
-        """Give the lease of `seat` back as soon as the exchange it has in hand has ended."""
-        if seat.ticket is not None:
-            self.let_go(seat.ticket)
-
-    def vacate(self, seat: Seat) -> None:
-        """Give the lease of `seat` back now, and cut what it has in hand."""
-        if seat.ticket is not None:
-            self.end(seat.ticket)
-
-    def mark_reading(self, seat: Seat, reading: bool) -> None:
-        """Whether the user of `seat` waits for bytes. From any thread."""
-        if seat.ticket is not None:
-            seat.ticket.reading = reading
 
     def note_late(self) -> None:
         """A reply came after its reader had given up."""
@@ -453,6 +425,7 @@ class PortOwner:
         self._urgent.clear()
         self._next.clear()
         tickets = self.queue.clear()
+        self.locks.lost(error)
         if hand is not None:
             hand.stop_clock()
             self.books.failed(error, hand)

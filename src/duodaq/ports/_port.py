@@ -39,7 +39,8 @@ class Lease:
     def held_s(self) -> float:
         """For how many seconds the lease has been held."""
         granted_s = self._ticket.granted_s
-        return 0.0 if granted_s is None else self._port.owner.loop.time() - granted_s
+        loop = self._port.owner.loop
+        return 0.0 if granted_s is None or loop is None else loop.time() - granted_s
 
     async def exchange(self, request: bytes, reply: Reply = FROM_CODEC, timeout_s: float | None = None) -> bytes:
         """Write `request` and return its whole reply, terminator included; ``b""`` where none belongs to it.

@@ -26,6 +26,7 @@ class Ticket:
 
     __slots__ = (
         "alive",
+        "asked_s",
         "epoch",
         "granted_s",
         "hold_max_s",
@@ -53,6 +54,7 @@ class Ticket:
         self.settle = settle
         self.alive = alive
         self.epoch = 0
+        self.asked_s = 0.0
         self.granted_s: float | None = None
         self.hold_max_s: float | None = None
         self.once = False
@@ -82,6 +84,10 @@ class LeaseQueue:
     def waiting(self) -> list[Ticket]:
         """Those who wait, in the order in which they will be served."""
         return [ticket for lane in self._lanes for ticket in lane]
+
+    def holders_waiting(self) -> tuple[str, ...]:
+        """Their names, in that order. From any thread."""
+        return tuple(ticket.holder for lane in self._lanes for ticket in lane.copy())
 
     def ask(self, ticket: Ticket) -> None:
         """Put `ticket` at the end of its lane.

@@ -8,6 +8,7 @@ may live in another thread or in another process.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +18,7 @@ from duodaq.ports._exchange import Exchange
 from duodaq.ports._queue import Ticket
 
 if TYPE_CHECKING:
+    from duodaq.ports._lock import LockRequest, PortLock
     from duodaq.ports._port import Port
     from duodaq.ports._session import BlockingSession
 
@@ -25,10 +27,12 @@ class Seat:
     """A place from which exchanges are made: under the lease it holds, or one after the other when that is over.
 
     `hold_max_s`, `idle_s` and `sink` go to each lease that it takes; one that `renews` takes a new lease when the old
-    one is over. `number` is for an owner that knows its seats from afar.
+    one is over; one that is `alone` holds none beyond an exchange, unless it has a `lock`. One that is `impatient` is
+    refused while somebody else has locked the port, instead of waiting. `number` is for an owner that knows its seats
+    from afar.
     """
 
-    __slots__ = ("hold_max_s", "idle_s", "number", "renews", "sink", "ticket")
+    __slots__ = ("alone", "hold_max_s", "idle_s", "impatient", "lock", "number", "renews", "sink", "ticket")
 
     def __init__(
         self,
@@ -37,12 +41,17 @@ class Seat:
         idle_s: float | None = None,
         sink: Callable[[bytes], None] | None = None,
         renews: bool = False,
+        alone: bool = False,
+        impatient: bool = False,
     ) -> None:
         self.ticket: Ticket | None = None
+        self.lock: PortLock | None = None
         self.hold_max_s = hold_max_s
         self.idle_s = idle_s
         self.sink = sink
         self.renews = renews
+        self.alone = alone
+        self.impatient = impatient
         self.number = 0
 
     def take(self, exchange: Exchange) -> None:
@@ -64,8 +73,8 @@ class LineOwner(Protocol):
     def codec(self) -> PortCodec | None: ...
 
     @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop that a blocking user must not be on."""
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop that a blocking user must not be on, if there is one."""
         ...
 
     @property
@@ -94,11 +103,23 @@ class LineOwner(Protocol):
         ...
 
     def vacate(self, seat: Seat) -> None:
-        """Give the lease of `seat` back now; what it has in hand is cut."""
+        """Give the lease and the locks of `seat` back now; what it has in hand is cut."""
         ...
 
     def mark_reading(self, seat: Seat, reading: bool) -> None:
         """Whether the user of `seat` waits for bytes: then silence does not end its lease. From any thread."""
+        ...
+
+    def lock(self, request: LockRequest, timeout_s: float | None) -> None:
+        """Lock the port for a seat, unlock it, or look how it is locked; see `PortLocks`."""
+        ...
+
+    def withdraw_lock(self, request: LockRequest) -> None:
+        """Nobody waits for that lock any more."""
+        ...
+
+    def await_news(self, news: threading.Condition, timeout_s: float | None) -> None:
+        """Wait, within `news`, until it is notified or may have been, or `timeout_s` has passed. From any thread."""
         ...
 
     def abandon(self, exchange: Exchange) -> None: ...
@@ -118,7 +139,9 @@ class PortSource(Protocol):
 
     def port(self, name: str) -> Port: ...
 
-    def session(self, port: str, holder: str) -> BlockingSession: ...
+    def definitions(self) -> dict[str, PortDefinition]: ...
+
+    def session(self, port: str, holder: str, *, impatient: bool = False) -> BlockingSession: ...
 
     async def stop(
         self, port: str, data: bytes | None = None, holder: str = "stop", *, ends_moving: bool = True

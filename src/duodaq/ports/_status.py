@@ -6,6 +6,7 @@ import msgspec
 
 from duodaq.ports._books import PortBooks
 from duodaq.ports._desk import LeaseDesk
+from duodaq.ports._guest import GuestStatus
 
 
 class PortState(StrEnum):
@@ -17,7 +18,11 @@ class PortState(StrEnum):
 
 
 class PortStatus(msgspec.Struct, frozen=True):
-    """What is known of one port now: its holder and since how long, who waits, and its counts since it was added."""
+    """What is known of one port now: its holder and since how long, who waits, and its counts since it was added.
+
+    `wait_median_s` and `wait_p99_s` are of its last leases, up to 1024; `virtual` says where programs outside find it,
+    `clients` which of them are there.
+    """
 
     name: str
     state: PortState
@@ -33,11 +38,17 @@ class PortStatus(msgspec.Struct, frozen=True):
     stray_bytes: int = 0
     copies: int = 0
     last_error: str = ""
+    waiting: tuple[str, ...] = ()
+    wait_median_s: float = 0.0
+    wait_p99_s: float = 0.0
+    virtual: tuple[str, ...] = ()
+    clients: tuple[GuestStatus, ...] = ()
 
 
 def status_of(name: str, state: PortState, address: str, desk: LeaseDesk, books: PortBooks) -> PortStatus:
     """The status of the port with this desk and these books. From any thread."""
     held = desk.queue.held
+    waits_s = sorted(desk.waits_s.copy())
     return PortStatus(
         name=name,
         state=state,
@@ -53,4 +64,11 @@ def status_of(name: str, state: PortState, address: str, desk: LeaseDesk, books:
         stray_bytes=books.stray_bytes,
         copies=books.copies,
         last_error=books.last_error,
+        waiting=desk.queue.holders_waiting(),
+        wait_median_s=_quantile(waits_s, 0.5),
+        wait_p99_s=_quantile(waits_s, 0.99),
     )
+
+
+def _quantile(rising: list[float], part: float) -> float:
+    return rising[min(len(rising) - 1, int(part * len(rising)))] if rising else 0.0

@@ -16,6 +16,8 @@ _FACTORIES = {
     "maitai": "duodaq.sim.maitai:make",
     "newport1830c": "duodaq.sim.newport1830c:make",
     "scpi-dmm": "duodaq.sim.scpi:make",
+    "scpi-psu": "duodaq.sim.scpi:make_supply",
+    "scpi-scope": "duodaq.sim.scpi:make_scope",
     "shutter": "duodaq.sim.shutter:make",
 }
 

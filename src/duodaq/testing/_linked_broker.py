@@ -8,10 +8,16 @@ from typing import Any
 
 from duodaq.drivers import codec as find_codec
 from duodaq.link import Pipe
-from duodaq.ports import BlockingSession, Broker, Port
-from duodaq.workers._messages import Stops, decode_from_manager, decode_from_worker, encode, error_of
-from duodaq.workers._port_desk import PortDesk
-from duodaq.workers._remote_ports import RemoteBroker
+from duodaq.ports import BlockingSession, Broker, Port, PortDesk, RemoteBroker
+from duodaq.workers._messages import (
+    Stops,
+    decode_from_manager,
+    decode_from_worker,
+    encode,
+    error_of,
+    result_parcel,
+    unpack,
+)
 
 
 class LinkedBroker:
@@ -27,7 +33,7 @@ class LinkedBroker:
         near, self._far_end = socket.socketpair()
         self._owned: set[asyncio.Task[None]] = set()
         self.pipe = Pipe(near, encode, decode_from_worker, self._heard, self._ended)
-        self.desk = PortDesk(broker, self.pipe.send, self._own)
+        self.desk = PortDesk(broker, self.pipe.send, self._own, unpack)
         self.far_loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.far_loop.run_forever, name="far end")
         self._unsubscribe: Callable[[], None] | None = None
@@ -51,7 +57,12 @@ class LinkedBroker:
             return find_codec(name) if found is None else found
 
         self.remote = RemoteBroker(
-            self.far_pipe.send, broker.definitions(), codec_of, broker.epochs(), latched=broker.latched
+            self.far_pipe.send,
+            broker.definitions(),
+            codec_of,
+            broker.epochs(),
+            latched=broker.latched,
+            pack=result_parcel,
         )
         self.far_pipe.open()
 

@@ -94,11 +94,11 @@ class ScriptedTransport:
     def say(self, data: bytes, after_s: float = 0.0) -> None:
         """Have the device say `data`, asked or not."""
         loop = asyncio.get_running_loop()
-        loop.call_later(after_s, self._deliver, data, self._receiver)
+        loop.call_later(after_s, self._deliver, data, self.opened)
 
-    def _deliver(self, data: bytes, receiver: Receiver | None) -> None:
-        if receiver is not None and receiver is self._receiver:
-            receiver.data_received(data)
+    def _deliver(self, data: bytes, opened: int) -> None:
+        if self._receiver is not None and opened == self.opened:  # what was said into a lost line is lost
+            self._receiver.data_received(data)
 
     def when_writable(self, callback: Callable[[], None] | None) -> None:
         self._writable = callback

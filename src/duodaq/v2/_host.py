@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 from duodaq import clock
@@ -16,6 +16,7 @@ from duodaq.model import (
     SetParameter,
     SnapFrame,
 )
+from duodaq.ports import lend
 from duodaq.telemetry import get_logger, named
 from duodaq.v2._member import Member, find_method, has_member, members_of, read_member, set_member, value_or_member
 from duodaq.v2._reading import Reading
@@ -202,10 +203,18 @@ class DriverHost:
             raise LifecycleError(self._revoked or "it is not connected", instrument=self._definition.id)
         return self._driver
 
-    def _calling(self, name: str, *, moving: bool = False) -> contextlib.AbstractContextManager[Any]:
-        if self._line is None or (self._revoked and name == "close"):
-            return contextlib.nullcontext()
-        return self._line.session.call(hold_max_s=self._hold_max_s(name), moving=moving)
+    @contextlib.contextmanager
+    def _calling(self, name: str, *, moving: bool = False) -> Generator[None]:
+        """One driver call: under a lease of its own, and with the instrument's session for VISA drivers to find."""
+        line = self._line
+        if line is None:
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(lend(line.session))
+            if not (self._revoked and name == "close"):
+                stack.enter_context(line.session.call(hold_max_s=self._hold_max_s(name), moving=moving))
+            yield
 
     def _hold_max_s(self, name: str) -> float | None:
         limits = self._definition.options.get("hold_max_s")

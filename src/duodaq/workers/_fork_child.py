@@ -43,7 +43,8 @@ def become_worker(order: Order, link: socket.socket, fds: socket.socket, output:
     """
     code = 1
     try:
-        _settle(order, output)
+        settle(order, output)
+        show_as("spare")
         _preload(order, link)
         module, _, function = order.entry.partition(":")
         getattr(importlib.import_module(module), function)(link, fds)
@@ -75,7 +76,8 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _settle(order: Order, output: Sequence[int]) -> None:
+def settle(order: Order, output: Sequence[int]) -> None:
+    """Have the surroundings that the order names, and nothing of the fork server's."""
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     adopt_orphans()
@@ -96,7 +98,6 @@ def _settle(order: Order, output: Sequence[int]) -> None:
             os.chdir(order.cwd)
     sys.path[:] = [os.fsdecode(place) for place in order.path]
     _reseed()
-    show_as("spare")
     gc.enable()
 
 
@@ -105,25 +106,32 @@ def _reseed() -> None:
     if "numpy.random" in sys.modules:
         import numpy as np
 
-        np.random.seed(np.frombuffer(os.urandom(32), np.uint32))  # without an argument it takes 20 times as long
+        np.random.seed(int.from_bytes(os.urandom(4)))  # without an argument it takes 20 times as long
 
 
 def _preload(order: Order, link: socket.socket) -> None:
-    """Import what the order names. What fails here fails again, and is reported, when it is really needed."""
+    """Import, and call, what the order names. What fails here fails again, and is reported, when it is needed."""
     pacer = _Pacer(link)
     if order.paced:
         sys.meta_path.insert(0, pacer)  # pyright: ignore[reportArgumentType]  # a finder needs no more than find_spec
     try:
         for name in order.preload:
+            module, _, function = name.partition(":")
             with contextlib.suppress(BaseException):
-                importlib.import_module(name)
+                loaded = importlib.import_module(module)
+                if function:
+                    getattr(loaded, function)(pacer.rest if order.paced else _go_on)
     finally:
         if order.paced:
             sys.meta_path.remove(pacer)  # pyright: ignore[reportArgumentType]  # as above
 
 
+def _go_on() -> None:
+    """Rest not at all."""
+
+
 class _Pacer:
-    """A finder that finds nothing, and rests before each import until the first message is there.
+    """A finder that finds nothing, and rests, before each import too, until the first message is there.
 
     An import for later must not take the processor from instruments that run now. A niceness could not be taken back
     without privileges, and a niced thread would leave behind what modules set for their own thread or context.
@@ -134,6 +142,10 @@ class _Pacer:
         self._used_s = time.process_time()
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        self.rest()
+
+    def rest(self) -> None:
+        """Rest for what has been worked since the last time."""
         used_s = time.process_time() - self._used_s
         if used_s > 0.001:
             select.select([self._link], [], [], min(PACE * used_s, LONGEST_REST_S))

@@ -42,6 +42,7 @@ from duodaq.workers._fork_order import (
     encode,
     receive,
 )
+from duodaq.workers._huge_pages import collapse_heap
 from duodaq.workers._orphans import Orphans, adopt_orphans
 
 PRELOAD = (
@@ -63,6 +64,8 @@ PRELOAD = (
 )
 """What every worker needs."""
 
+REHEARSAL = "duodaq.workers._rehearsal"
+
 PRELOAD_IF_THERE = ("uvloop",)
 
 LAST_WAIT_S = 2.0
@@ -81,6 +84,7 @@ def preload(control: socket.socket) -> None:
         if importlib.util.find_spec(name) is not None:
             importlib.import_module(name)
     inspect.signature(object)  # of a class without __init__; compiles what takes each worker 10 ms otherwise
+    importlib.import_module(REHEARSAL).births()
     call_named(os.environ.get(PRELOAD_VARIABLE, ""))
 
 
@@ -258,6 +262,7 @@ def main() -> None:
     reset_signals()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     importlib.invalidate_caches()  # folders may have changed in the moment in which they were listed
+    collapse_heap()
     gc.freeze()
     _Server(control, broken).serve()
 

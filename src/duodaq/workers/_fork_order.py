@@ -36,7 +36,11 @@ keeps them, for the libraries that it loads itself, unless the program sets them
 
 
 class Order(msgspec.Struct, tag=True, frozen=True):
-    """A child wanted: what it shall run, and how its surroundings differ from the server's own."""
+    """A child wanted: what it shall run, and how its surroundings differ from the server's own.
+
+    What it shall do before is in `preload`: modules to import, and functions to call as ``"module:function"``,
+    each with what it shall call where it may rest.
+    """
 
     entry: str
     preload: tuple[str, ...] = ()
@@ -88,7 +92,7 @@ def order_for_here(
 
     Args:
         entry: ``"module:function"``, called with (link, fds).
-        preload: Modules to import before.
+        preload: Modules to import before, and functions to call, as ``"module:function"``.
         paced: Import them at a quarter of the speed until the first message comes.
         known: The environment that the server has; only differences are sent. None: it has this process's own.
     """

@@ -40,7 +40,7 @@ class LogLine(logging.Handler):
             self._left_out += 1
             return
         said: Any = record.msg
-        event: dict[str, Any] = _plain(said) if isinstance(said, dict) else {"event": record.getMessage()}
+        event: dict[str, Any] = _plain(said) if isinstance(said, dict) else {"event": _cut(record.getMessage())}
         if self._left_out:
             event["lines_left_out"], self._left_out = self._left_out, 0
         try:
@@ -68,9 +68,17 @@ def log_here(line: Log, worker: str) -> None:
 
 
 _METHODS = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
+LONGEST_TEXT = 10_000
+"""So many characters of one text of a line are carried; a longer one ends with how many were cut."""
 _KEPT = (bool, int, float, str, type(None))
 
 
 def _plain(event: Any) -> dict[str, Any]:
     facts = cast("dict[Any, Any]", event)
-    return {str(k): v if isinstance(v, _KEPT) else str(v) for k, v in facts.items()}
+    return {_cut(str(k)): _cut(v if isinstance(v, _KEPT) else str(v)) for k, v in facts.items()}
+
+
+def _cut(value: Any) -> Any:
+    if not isinstance(value, str) or len(value) <= LONGEST_TEXT:
+        return value
+    return f"{value[:LONGEST_TEXT]} … ({len(value) - LONGEST_TEXT} characters cut)"

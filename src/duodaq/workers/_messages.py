@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from duodaq.errors import DataError, DuodaqError
-from duodaq.link import BlobRef, error_from_wire, error_to_wire
+from duodaq.link import BlobRef, Message, error_from_wire, error_to_wire
 from duodaq.model import (
     ChannelInfo,
     Command,
@@ -32,9 +32,10 @@ from duodaq.model import (
     Scalar,
     SetParameter,
 )
+from duodaq.ports import OfUser, Stopped, ToUser
 from duodaq.workers._by_value import dumps
 
-VERSION: Final = 1
+VERSION: Final = 2
 _PLAIN = frozenset({type(None), bool, float, bytes})
 _NUMPY_CORE = "numpy.core" if np.__version__.startswith("1.") else "numpy._core"
 _BY_NAME = frozenset(
@@ -59,15 +60,11 @@ Parcel: TypeAlias = Any
 _PICKLED = 1
 
 
-class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One sentence. Subclasses carry their tag first."""
-
-
 # ---- the manager says ------------------------------------------------------------------------------------------------
 
 
 class Make(Message, frozen=True, tag="m"):
-    """The first message: what to be. `plan` is a pickled WorkerPlan. Two descriptors come with it on the other line."""
+    """The first message: what to be. `plan` is a pickled WorkerPlan. Three descriptors come beside it."""
 
     version: int
     plan: bytes
@@ -104,48 +101,11 @@ class Probe(Message, frozen=True, tag="p"):
     number: int
 
 
-class Granted(Message, frozen=True, tag="g"):
-    """The lease of a ticket is there; or, with an error, will not be."""
-
-    ticket: int
-    error: dict[str, Any] | None = None
-
-
-class Ended(Message, frozen=True, tag="e"):
-    """An exchange has ended."""
-
-    exchange: int
-    reply: bytes
-    error: dict[str, Any] | None = None
-
-
-class Written(Message, frozen=True, tag="w"):
-    """All of an exchange's request has been handed to the line."""
-
-    exchange: int
-    t_ns: int
-
-
-class Heard(Message, frozen=True, tag="h"):
-    """Bytes for a seat between its exchanges."""
-
-    seat: int
-    data: bytes
-
-
 class Stops(Message, frozen=True, tag="s"):
     """The stop epoch of a port has risen; or, with an empty name, the latch has been closed (1) or opened (0)."""
 
     port: str
     epoch: int
-
-
-class Stopped(Message, frozen=True, tag="x"):
-    """The stop bytes of a StopPort are on the wire since `t_ns`; or, with an error, are not."""
-
-    number: int
-    t_ns: int
-    error: dict[str, Any] | None = None
 
 
 class Known(Message, frozen=True, tag="k"):
@@ -158,7 +118,7 @@ class Taken(Message, frozen=True, tag="t"):
     """So many items of the outbox have been published, since the beginning; these blobs nobody looks at any more."""
 
     count: int
-    credits: list[int] = []
+    credits: list[int] = []  # noqa: RUF012 - msgspec gives each an empty list of its own
 
 
 class Credit(Message, frozen=True, tag="r"):
@@ -212,93 +172,6 @@ class Figures(Message, frozen=True, tag="F"):
     """The runtime's metrics."""
 
     figures: Parcel
-
-
-class TicketAsk(Message, frozen=True, tag="T"):
-    """Queue for a port."""
-
-    ticket: int
-    port: str
-    holder: str
-    lane: int
-    timeout_s: float | None
-    epoch: int | None
-
-
-class TicketEnd(Message, frozen=True, tag="E"):
-    """Give a lease back, or withdraw from the queue."""
-
-    ticket: int
-
-
-class Exchanged(Message, frozen=True, tag="X"):
-    """Make an exchange: under the lease of `ticket` if that is not 0, else from `seat` if there is one, else alone.
-
-    `framing` is True where the port's codec says what is answered.
-    """
-
-    exchange: int
-    port: str
-    request: bytes
-    framing: Parcel
-    timeout_s: float
-    tells_written: bool
-    moving: bool
-    epoch: int | None
-    trace_id: str | None
-    ticket: int = 0
-    seat: SeatFacts | None = None
-    holder: str = ""
-    lane: int = 2
-    wait_s: float | None = None
-    wait_epoch: int | None = None
-
-
-class SeatFacts(Message, frozen=True):
-    """A seat as the owner of the port must know it."""
-
-    number: int
-    hold_max_s: float | None
-    idle_s: float | None
-    hears: bool
-    renews: bool
-
-
-class SeatEnd(Message, frozen=True, tag="L"):
-    """Leave a seat when the exchange in hand has ended, or (`now`) vacate it at once."""
-
-    seat: int
-    now: bool
-
-
-class Reading(Message, frozen=True, tag="R"):
-    """Whether the user of a seat waits for bytes."""
-
-    seat: int
-    reading: bool
-
-
-class Abandoned(Message, frozen=True, tag="B"):
-    """Nobody waits for an exchange any more."""
-
-    exchange: int
-
-
-class Suspect(Message, frozen=True, tag="Q"):
-    """Something may still come on this port that nobody waits for; or (`late`) came after its reader had given up."""
-
-    port: str
-    late: bool = False
-
-
-class StopPort(Message, frozen=True, tag="!"):
-    """Put stop bytes on a port before everything else."""
-
-    number: int
-    port: str
-    data: bytes | None
-    holder: str
-    ends_moving: bool
 
 
 class NeighbourAsk(Message, frozen=True, tag="Y"):
@@ -362,25 +235,10 @@ class Log(Message, frozen=True, tag="l"):
 
 
 FromManager: TypeAlias = (
-    Make
-    | Order
-    | Ask
-    | Cancel
-    | Probe
-    | Granted
-    | Ended
-    | Written
-    | Heard
-    | Stops
-    | Stopped
-    | Known
-    | Taken
-    | Credit
-    | NeighbourAnswer
+    Make | Order | Ask | Cancel | Probe | ToUser | Stops | Stopped | Known | Taken | Credit | NeighbourAnswer
 )
 FromWorker: TypeAlias = (
-    Made | Answer | Alive | Snapshot | Figures | TicketAsk | TicketEnd | Exchanged | SeatEnd | Reading | Abandoned
-    | Suspect | StopPort | Put | Stale | Rows | Item | Batch | Ring | Log | NeighbourAsk
+    Made | Answer | Alive | Snapshot | Figures | OfUser | Put | Stale | Rows | Item | Batch | Ring | Log | NeighbourAsk
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from duodaq.workers._spares import Spares
 from duodaq.workers._starter import Starter, shared_starter
 
 ENTRY = "duodaq.workers._worker_main:run"
+REHEARSAL = "duodaq.workers._rehearsal"
 
 
 class Nursery:
@@ -34,7 +35,9 @@ class Nursery:
 
     async def take(self, key: str, definitions: Iterable[InstrumentDefinition], timeout_s: float) -> Child:
         """A process that waits for its first message: one that has loaded these drivers, if there is one."""
-        return await self._spares.take(key, modules_of(definitions), timeout_s=timeout_s)
+        wanted = tuple(definitions)
+        rehearsals = dict.fromkeys(f"{REHEARSAL}:{definition.runtime}" for definition in wanted)
+        return await self._spares.take(key, modules_of(wanted), tuple(rehearsals), timeout_s=timeout_s)
 
     def drop(self, key: str) -> None:
         """Keep no spare for this worker any more."""

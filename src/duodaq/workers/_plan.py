@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from duodaq.model import InstrumentDefinition, ParameterEntry, PortDefinition, RuntimeName
+from duodaq.model import ParameterEntry, PortDefinition, RuntimeName
 from duodaq.workers._parts import RuntimeFactory
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlan:
-    """What a worker process is to be. It travels by value, classes from a notebook included.
+    """What a worker process is to be. Which instruments are in it comes with the word to start them.
 
     `entries` is the present parameter table; `memory_bytes` how much private memory it may take on top of what it has
     when it begins; `anchor_ns` the manager's clock.
@@ -22,6 +22,6 @@ class WorkerPlan:
     latched: bool
     anchor_ns: int
     log_level: int
-    definitions: tuple[InstrumentDefinition, ...] = ()
     entries: tuple[ParameterEntry, ...] = ()
     memory_bytes: int | None = None
+    lab: str = ""

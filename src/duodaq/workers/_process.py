@@ -20,12 +20,13 @@ from duodaq.dataplane import Hub, Subscription
 from duodaq.errors import DataError, DeliveryError, DuodaqError, LifecycleError, ReplyTimeoutError, StoppedError
 from duodaq.link import Pipe, RingReader, receive_descriptors, send_descriptors
 from duodaq.model import Command, Measurement, ParameterEntry, Parameters, RuntimeName, RuntimeStatus
-from duodaq.ports import Broker
+from duodaq.ports import Broker, OfUser, PortDesk
 from duodaq.telemetry import current_trace_id, get_logger
 from duodaq.workers._across import NeighbourDesk, Switchboard
 from duodaq.workers._by_value import dumps
 from duodaq.workers._child import Child
 from duodaq.workers._inbox import FeedBooks, Inbox
+from duodaq.workers._lifeline import Lifeline
 from duodaq.workers._log_line import log_here
 from duodaq.workers._messages import (
     VERSION,
@@ -62,7 +63,6 @@ from duodaq.workers._messages import (
 from duodaq.workers._output import OutputReader
 from duodaq.workers._page import IN_HAND, SharedPage
 from duodaq.workers._plan import WorkerPlan
-from duodaq.workers._port_desk import PortDesk, PortRequest
 
 LAST_S = 0.5
 COMMAND = "command"
@@ -146,10 +146,11 @@ class ProcessWorker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._pipe = Pipe(child.link, encode, decode_from_worker, self._heard, self._ended)
-        self._desk = PortDesk(around.broker, self._pipe.send, self._own)
+        self._desk = PortDesk(around.broker, self._pipe.send, self._own, unpack)
         self._neighbours = NeighbourDesk(around.board, neighbours, self._tell)
         self._inbox = Inbox(around.v2_data, around.v4_data, books, self._acknowledge)
         self._output: OutputReader | None = None
+        self._lifeline = Lifeline(self._pipe.end)
         self._made: asyncio.Future[None] = self._loop.create_future()
         self._asked_s: float | None = None
         self._probes = itertools.count(1)
@@ -175,7 +176,7 @@ class ProcessWorker:
         self._pipe.open()
         try:
             body = dumps(plan)
-            if not send_descriptors(self.child.fds, [self.page.fd, write]):
+            if not send_descriptors(self.child.fds, [self.page.fd, write, self._lifeline.far]):
                 raise LifecycleError(f"worker {self.name} ended before it was told what to be")
             self._pipe.send(Make(VERSION, body))
         except DuodaqError:
@@ -184,6 +185,7 @@ class ProcessWorker:
             raise DataError(f"what {self.name} is to be cannot be sent to a process: {error}") from error
         finally:
             os.close(write)
+            self._lifeline.let_go()
 
     async def made(self, timeout_s: float) -> None:
         """Wait until the process is what it was told to be.
@@ -287,6 +289,7 @@ class ProcessWorker:
     async def aclose(self, timeout_s: float) -> bool:
         """End it: hang up, let it leave, kill it if it does not; whether it left by itself. `on_lost` is not called."""
         self._over = True
+        self._lifeline.close()
         self._pipe.close()
         self._desk.close()
         left = False
@@ -326,7 +329,7 @@ class ProcessWorker:
             case _:
                 self._port_request(message)
 
-    def _port_request(self, request: PortRequest) -> None:
+    def _port_request(self, request: OfUser) -> None:
         self._desk.heard(request)
 
     def _answered(self, message: Answer) -> None:
@@ -392,6 +395,7 @@ class ProcessWorker:
         if self._over:
             return
         self._over = True
+        self._lifeline.close()
         if why:
             self.fault = self.fault or f"its link ended: {why}"
         self.child.kill()
@@ -405,13 +409,18 @@ class ProcessWorker:
         """Why it died, in words; asked after `on_lost`."""
         if self.fault:
             return self.fault
+        await self.has_gone()
         await asyncio.wait({self.child.exit}, timeout=patience_s)
         code = self.child.exit.result() if self.child.exit.done() else None
         return cause_in_words(code)
 
-    async def leave_the_stage(self) -> None:
-        """After `on_lost`: wait until its process has let go of all it had open, and what had arrived is published."""
+    async def has_gone(self) -> None:
+        """After `on_lost`: wait until none of its threads runs any more, and it has let go of all it had open."""
         await asyncio.wait({self.child.gone}, timeout=LAST_S)
+
+    async def leave_the_stage(self) -> None:
+        """After `on_lost`: wait until its process has gone, and what had arrived is published."""
+        await self.has_gone()
         await self._inbox.empty(LAST_S)
 
     async def bury(self) -> None:
@@ -420,6 +429,7 @@ class ProcessWorker:
 
     async def _release(self) -> None:
         self._over = True
+        self._lifeline.close()
         self._pipe.close()
         for task in tuple(self._tasks):
             task.cancel()

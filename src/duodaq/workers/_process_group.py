@@ -2,8 +2,10 @@
 
 Rules for whoever edits this:
 
-* Whoever waits is told. When the process dies, each request that it had gets its fate (`_settle`) before anything else.
-* The crash actions come before the replacement; the identity of a device before anything is written to it.
+* Whoever waits is told. When the process has gone, each request that it had gets its fate (`_settle`) before anything
+  else; not when its death is known, which is earlier: until then one of its threads may begin what waits.
+* The replacement is made while the dead one is still being taken down, and starts no instrument before that is over.
+  The crash actions come before its start; the identity of a device before anything is written to it.
 * A process that hangs is ended as a whole: first asked (TERM), then not (KILL). Those who live in it are told why.
 * Restarts are counted in a window; beyond its limit the group is failed, and nothing starts it but a person.
 * `end` ends everything, a recovery under way included, and leaves no process.
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from duodaq import clock
@@ -107,6 +109,8 @@ class ProcessGroup:
         self._stopping = False
         self._news = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
+        self._making: asyncio.Task[ProcessWorker] | None = None
+        self._made: ProcessWorker | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._beside: list[asyncio.Task[None]] = []
@@ -160,6 +164,7 @@ class ProcessGroup:
         for task in owned:
             task.cancel()
         await asyncio.gather(*owned, return_exceptions=True)
+        await self._discard_made()
         if self._burials:
             await asyncio.wait(self._burials)
         if self._unsubscribe is not None:
@@ -219,7 +224,7 @@ class ProcessGroup:
         worker.give_up(cause)
 
     def _tell_stop(self, port: str, epoch: int) -> None:
-        if (worker := self.current) is not None:
+        for worker in filter(None, (self.current, self._made)):
             worker.tell_stop(port, epoch)
 
     async def _pass_entries_on(self) -> None:
@@ -227,8 +232,9 @@ class ProcessGroup:
         changes = self.around.watch(f"worker {self.name}")
         try:
             async for entry in changes:
-                if entry.instrument not in self.definitions and self.current is not None:
-                    self.current.tell_entry(entry)
+                for worker in filter(None, (self.current, self._made)):
+                    if entry.instrument not in self.definitions:
+                        worker.tell_entry(entry)
         finally:
             changes.close()
 
@@ -241,19 +247,24 @@ class ProcessGroup:
         self.since_ns = utc_ns()
         self.cause = fault or "its process died"
         if self._recovery_runs:  # a replacement that dies while it starts: that recovery goes on
-            self._settle(worker, self.cause)
+            self._beside_recovery(self._settle_once_gone(worker), f"last words of {self.name}")
             return
         self._recovery = asyncio.create_task(self._recover(worker), name=f"recovery of {self.name}")
 
     async def _recover(self, dead: ProcessWorker | None) -> None:
         while dead is not None:
             noticed_s = monotonic_s()
+            if not isinstance(RESTARTS.decide(self.restarts_s, noticed_s), GiveUp):
+                self._begin_making()
             await self._mourn(dead)
+            self._beside_recovery(dead.bury(), f"burial of {self.name}")
             decision = RESTARTS.decide(self.restarts_s, monotonic_s())
             if isinstance(decision, GiveUp):
+                await self._discard_made()
                 self._give_up(decision.why)
                 return
-            await clock.pause(decision.delay_s)
+            if decision.delay_s:
+                await clock.pause(decision.delay_s)
             self.restarts_s.append(monotonic_s())
             try:
                 dead = await self._replace(noticed_s)
@@ -262,13 +273,10 @@ class ProcessGroup:
                 return
 
     async def _mourn(self, dead: ProcessWorker) -> None:
-        """All that a death asks for before there may be a replacement."""
+        """All that a death asks for before a replacement may start its instruments."""
         self.cause = await dead.cause_of_death()
-        self._settle(dead, self.cause)
+        await self._settle_once_gone(dead)
         await dead.leave_the_stage()
-        burial = asyncio.create_task(dead.bury(), name=f"burial of {self.name}")
-        self._burials.add(burial)
-        burial.add_done_callback(self._burials.discard)
         lost = self.books.close_accounts(self.page.counts())
         _log.error("worker died", worker=self.name, cause=self.cause, measurements_lost=lost)
         for instrument in self.definitions:
@@ -282,13 +290,21 @@ class ProcessGroup:
 
     async def _replace(self, noticed_s: float) -> ProcessWorker | None:
         """Have a replacement made and started; itself, if it died of that."""
-        worker = await self._make(self._given_again(), Deadline(MAKE_S), identities=True)
+        self._begin_making()
+        making, self._making = self._making, None
+        assert making is not None
+        worker = await making
+        self.strangers = await impostors(self.around.broker, tuple(self.definitions.values()))
+        definitions = tuple(d for d in self._given_again() if d.id not in self.strangers)
+        self._made = None
+        if not worker.alive:
+            return worker
         self.current = worker
         self._news.set()
-        took_ms = round((monotonic_s() - noticed_s) * 1e3, 2)
-        _log.warning("worker replaced", worker=self.name, cause=self.cause, took_ms=took_ms)
         try:
-            await worker.request("start", MAKE_S, MAKE_S)
+            await worker.request("start", (MAKE_S, definitions), MAKE_S)
+            took_ms = round((monotonic_s() - noticed_s) * 1e3, 2)
+            _log.warning("worker replaced", worker=self.name, cause=self.cause, took_ms=took_ms)
             await self._call_crash_actions(worker)
         except (ConfigError, LifecycleError):
             self.current = None
@@ -298,6 +314,27 @@ class ProcessGroup:
             if worker.alive:
                 raise
         return None if worker.alive else worker
+
+    def _begin_making(self) -> None:
+        """Have the next process made what it is to be, unless that has begun: all but its instruments."""
+        if self._making is None:
+            self._making = asyncio.create_task(self._make(Deadline(MAKE_S)), name=f"making of {self.name}")
+
+    async def _discard_made(self) -> None:
+        """End a process that was made in vain."""
+        making, self._making = self._making, None
+        if making is not None:
+            making.cancel()
+            await asyncio.gather(making, return_exceptions=True)
+        worker, self._made = self._made, None
+        if worker is not None:
+            await worker.aclose(TERM_S)
+
+    def _beside_recovery(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Do what a death leaves to do, without the recovery waiting for it."""
+        task = asyncio.create_task(work, name=name)
+        self._burials.add(task)
+        task.add_done_callback(self._burials.discard)
 
     async def revive(self) -> None:
         """A person says that a failed group shall live again: its restarts are counted anew.
@@ -319,6 +356,10 @@ class ProcessGroup:
             self._give_up(f"it did not start again: {error}")
             raise
         await self._recover(dead)
+
+    async def _settle_once_gone(self, worker: ProcessWorker) -> None:
+        await worker.has_gone()
+        self._settle(worker, self.cause)
 
     def _settle(self, worker: ProcessWorker, cause: str) -> None:
         """Give every request that it had its fate; its reads go on as soon as there is another."""
@@ -342,7 +383,7 @@ class ProcessGroup:
             call = Execute(action.call or "", action.args)
             try:
                 await worker.request(COMMAND, (definition.id, call, CRASH_ACTIONS_S), 2 * CRASH_ACTIONS_S)
-            except DuodaqError as error:
+            except (DuodaqError, WorkerDiedError) as error:
                 _log.error("safe state failed", instrument=definition.id, cause=self.cause, error=str(error))
 
     def _give_up(self, why: str) -> None:
@@ -367,12 +408,10 @@ class ProcessGroup:
         definition = self.definitions.get(instrument)
         return frozenset() if definition is None else neighbours_of(definition)
 
-    async def _make(
-        self, definitions: tuple[InstrumentDefinition, ...], deadline: Deadline, *, identities: bool = False
-    ) -> ProcessWorker:
+    async def _make(self, deadline: Deadline) -> ProcessWorker:
+        """A process that has been told what to be, and waits for the word to start; `_made` until it gets that."""
         broker = self.around.broker
-        self.strangers = await impostors(broker, definitions) if identities else {}
-        child = await self._nursery.take(self.name, definitions, deadline.left_s)
+        child = await self._nursery.take(self.name, self.definitions.values(), deadline.left_s)
         worker = ProcessWorker(
             self.name, self.runtime, child, self.around, self.page, self.books, self._lost, self._given_to
         )
@@ -385,32 +424,35 @@ class ProcessGroup:
             latched=broker.latched,
             anchor_ns=clock.anchor_ns(),
             log_level=logging.getLogger("duodaq").getEffectiveLevel(),
-            definitions=tuple(d for d in definitions if d.id not in self.strangers),
             entries=self.around.entries(),
             memory_bytes=self._memory_bytes,
+            lab=broker.lab,
         )
         try:
             worker.make(plan)
         except BaseException:
             await worker.aclose(0.1)
             raise
+        self._made = worker
         return worker
 
     async def _start_first(self, deadline: Deadline) -> None:
         await self._nursery.start(deadline.left_s)
-        worker = await self._make(tuple(self.definitions.values()), deadline)
+        self.strangers = {}
+        worker = await self._make(deadline)
         try:
             await worker.made(deadline.left_s)
-            self.current = worker
-            await worker.request("start", deadline.left_s, deadline.left_s + SEEN_S)
+            self.current, self._made = worker, None
+            start = (deadline.left_s, tuple(self.definitions.values()))
+            await worker.request("start", start, deadline.left_s + SEEN_S)
         except DeliveryError as error:
             if worker is self.current or not self._recovery_runs:
-                self.current = None
+                self.current = self._made = None
                 await worker.aclose(0.2)
                 raise
             _log.error("worker died while it started", worker=self.name, error=str(error))
         except BaseException:
-            self.current = None
+            self.current = self._made = None
             await worker.aclose(0.2)
             raise
 

@@ -1,7 +1,8 @@
 """Spares: workers that are there before anybody needs them.
 
 A spare is a child whose entry point runs and waits for its first message; nothing more tells it from a worker. One is
-bare, and there is one for each stanza that has been named, which has imported that stanza's modules and opened nothing.
+bare, and there is one for each stanza that has been named, which has imported that stanza's modules, has rehearsed, and
+has opened nothing.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class _Place:
     """Where one spare stands, or is going to: `due_s` is when the next is made, if there is none."""
 
     preload: tuple[str, ...]
+    rehearsals: tuple[str, ...]
     due_s: float
     spare: Child | None = None
     since_s: float = 0.0
@@ -72,16 +74,19 @@ class Spares:
         for key, preload in (stanzas or {}).items():
             self._keep(key, tuple(preload))
 
-    async def take(self, key: str | None = None, preload: Sequence[str] = (), *, timeout_s: float) -> Child:
+    async def take(
+        self, key: str | None = None, preload: Sequence[str] = (), rehearsals: Sequence[str] = (), *, timeout_s: float
+    ) -> Child:
         """A worker at once: the stanza's own spare, else the bare one, else a new one. The caller owns it.
 
-        The stanza is remembered, and has a spare of its own from then on until it is dropped.
+        The stanza is remembered, and has a spare of its own from then on until it is dropped: one that has called all
+        of `rehearsals`, which a new one does not.
 
         Raises:
             LifecycleError: There was no spare, and none could be made.
         """
         if self._refilling is not None and key is not None:
-            self._keep(key, tuple(preload))
+            self._keep(key, tuple(preload), tuple(rehearsals))
         for wanted in dict.fromkeys((key, None)):
             place = self._places.get(wanted)
             if place is not None and place.spare is not None and not place.spare.exited:
@@ -109,12 +114,12 @@ class Spares:
         self._places.clear()
         await asyncio.gather(*(spare.aclose() for spare in spares))
 
-    def _keep(self, key: str | None, preload: tuple[str, ...]) -> None:
+    def _keep(self, key: str | None, preload: tuple[str, ...], rehearsals: tuple[str, ...] = ()) -> None:
         place = self._places.get(key)
         if place is None or place.preload != preload:
             if place is not None and place.spare is not None:
                 place.spare.close()
-            self._places[key] = _Place(preload, self._now_s() + REFILL_AFTER_S)
+            self._places[key] = _Place(preload, rehearsals, self._now_s() + REFILL_AFTER_S)
             self._changed.set()
 
     def _now_s(self) -> float:
@@ -150,7 +155,10 @@ class Spares:
     async def _make(self, key: str | None, place: _Place) -> None:
         try:
             spare = await self._starter.spawn(
-                entry=self._entry, preload=place.preload, paced=True, timeout_s=START_LIMIT_S
+                entry=self._entry,
+                preload=(*place.preload, *place.rehearsals),
+                paced=True,
+                timeout_s=START_LIMIT_S,
             )
         except LifecycleError as exc:
             self.last_error = exc

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import functools
 import os
 import pickle
 import signal
@@ -29,8 +30,10 @@ from duodaq.drivers import codec as find_codec
 from duodaq.errors import DataError, DuodaqError, LifecycleError
 from duodaq.link import Pipe, receive_descriptors
 from duodaq.model import IN_HAND, Command, InstrumentDefinition, InstrumentState, Runtime
+from duodaq.ports import Ended, Granted, Heard, LockTold, RemoteBroker, Stopped, Written, announce_ports
 from duodaq.telemetry import get_logger, told, work_for
 from duodaq.workers._across import NeighbourLine, bound
+from duodaq.workers._lifeline import Keeper
 from duodaq.workers._log_line import LogLine
 from duodaq.workers._memory_limit import limit_memory
 from duodaq.workers._messages import (
@@ -40,10 +43,7 @@ from duodaq.workers._messages import (
     Ask,
     Cancel,
     Credit,
-    Ended,
     Figures,
-    Granted,
-    Heard,
     Known,
     Made,
     Make,
@@ -52,10 +52,8 @@ from duodaq.workers._messages import (
     Order,
     Probe,
     Snapshot,
-    Stopped,
     Stops,
     Taken,
-    Written,
     decode_from_manager,
     encode,
     error_of,
@@ -68,7 +66,6 @@ from duodaq.workers._outbox import Outbox
 from duodaq.workers._page import PagedNumbers, PagedSequences, SharedPage
 from duodaq.workers._parts import RuntimeParts
 from duodaq.workers._plan import WorkerPlan
-from duodaq.workers._remote_ports import RemoteBroker
 from duodaq.workers._title import show_as
 
 TELL_EVERY_S = 0.02
@@ -83,11 +80,17 @@ _log = get_logger("workers.main")
 def run(link: socket.socket, descriptors: socket.socket) -> None:
     """Be a worker at the end of `link` until the other end closes it; descriptors come by `descriptors`."""
     faulthandler.enable()
-    loop = _new_loop()
+    loop = new_loop()
     try:
-        loop.run_until_complete(_Worker(link, descriptors).run())
+        loop.run_until_complete(Worker(link, descriptors).run())
     finally:
         leave(0)
+
+
+@functools.cache
+def keeper() -> Keeper:
+    """The thread of this process that tells of its end."""
+    return Keeper()
 
 
 def leave(code: int) -> None:
@@ -100,16 +103,23 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-class _Worker:
+class Worker:
+    """A worker at the end of `link`, from its first message on; descriptors come by `descriptors`."""
+
     def __init__(self, link: socket.socket, descriptors: socket.socket) -> None:
         self._descriptors = descriptors
         self._pipe = Pipe(link, encode, decode_from_manager, self._heard, self._lost)
         self._over = asyncio.Event()
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._ready: _Ready | None = None
+        self._ready: Ready | None = None
+
+    def open(self) -> None:
+        """Hear what the manager says, on the running loop."""
+        self._pipe.open()
 
     async def run(self) -> None:
-        self._pipe.open()
+        """Until the end of this process."""
+        self.open()
         loop = asyncio.get_running_loop()
         if hasattr(loop, "add_signal_handler"):
             loop.add_signal_handler(signal.SIGTERM, self._terminate)
@@ -143,7 +153,7 @@ class _Worker:
             case Order() | Ask():
                 self._tasks[message.number] = task = asyncio.create_task(self._serve(ready, message))
                 task.add_done_callback(lambda _, number=message.number: self._tasks.pop(number, None))
-            case Ended() | Granted() | Written() | Heard():
+            case Ended() | Granted() | Written() | Heard() | LockTold():
                 ready.broker.lines.heard(message)
             case Probe():
                 self._pipe.send(Alive(message.number))
@@ -171,11 +181,10 @@ class _Worker:
         try:
             if message.version != VERSION:
                 raise LifecycleError(f"the manager speaks version {message.version}, this worker {VERSION}")
-            page, output = receive_descriptors(self._descriptors, DESCRIPTORS_S)
-            _redirect(output)
+            page = self._settle()
             plan = pickle.loads(message.plan)
             show_as(plan.name)
-            self._ready = _Ready(plan, SharedPage(page), self._pipe.send, self._descriptors)
+            self._ready = Ready(plan, page, self._pipe.send, self._descriptors)
         except Exception as error:  # noqa: BLE001 - whatever a plan's classes raise when they are made here is told
             told_error = error if isinstance(error, DuodaqError) else LifecycleError(told(error))
             self._pipe.send(Made(error_parts(told_error)[0]))
@@ -183,7 +192,14 @@ class _Worker:
         self._pipe.send(Made())
         self._ready.tell()
 
-    async def _serve(self, ready: _Ready, ask: Order | Ask) -> None:
+    def _settle(self) -> SharedPage:
+        """Take what comes beside the first message, and use it."""
+        page, output, lifeline = receive_descriptors(self._descriptors, DESCRIPTORS_S)
+        _redirect(output)
+        keeper().hold(lifeline)
+        return SharedPage(page)
+
+    async def _serve(self, ready: Ready, ask: Order | Ask) -> None:
         work_for(ask.trace_id)
         try:
             if isinstance(ask, Order):
@@ -200,7 +216,7 @@ class _Worker:
             self._pipe.send(Answer(ask.number, None, *error_parts(error)))
 
 
-class _Ready:
+class Ready:
     """A worker that knows what it is: its runtime, and the ends of all that the runtime was given."""
 
     def __init__(
@@ -211,7 +227,8 @@ class _Ready:
         if plan.memory_bytes is not None and sys.platform == "linux":
             limit_memory(plan.memory_bytes)
         self.page = page
-        self.broker = RemoteBroker(send, plan.ports, find_codec, plan.epochs, latched=plan.latched)
+        self.broker = RemoteBroker(send, plan.ports, find_codec, plan.epochs, latched=plan.latched, pack=result_parcel)
+        announce_ports(plan.lab, self.broker)
         self.mirror = ParameterMirror(send, plan.entries)
         self.neighbours = NeighbourLine(send)
         self.outbox = Outbox(plan.runtime, send, descriptors)
@@ -225,7 +242,6 @@ class _Ready:
                 PagedNumbers(page),
             )
         )
-        self._definitions = plan.definitions
         self._send = send
         self._said: Any = None
         self._seen = -1
@@ -270,9 +286,10 @@ class _Ready:
             self._said = now
             self._send(Snapshot(now[0], list(now[1]), list(now[2])))
 
-    async def _start(self, timeout_s: float) -> None:
+    async def _start(self, body: tuple[float, tuple[InstrumentDefinition, ...]]) -> None:
+        timeout_s, definitions = body
         try:
-            for definition in self._definitions:
+            for definition in definitions:
                 await self._add(definition)
             await self.runtime.start(timeout_s)
         finally:
@@ -335,7 +352,8 @@ def _redirect(output: int) -> None:
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - as above
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
+def new_loop() -> asyncio.AbstractEventLoop:
+    """The loop of a worker, set as this thread's."""
     try:
         import uvloop
     except ImportError:

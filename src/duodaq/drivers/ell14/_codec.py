@@ -56,10 +56,14 @@ class EllCodec:
     """Elliptec devices for the broker, any number of them on the line."""
 
     name = "ell14"
+    addressed = True
+    """An axis's number is a device's address: stopping an instrument stops its own devices."""
     write_terminator = b""
     abort_bytes = b""
     longest_reply_s = 2.5
     """A half-written command is answered when the device has given it up, after 2 s; everything else at once."""
+    latest_reply_s: float = 20.0
+    """A search for home at the lowest velocity; nothing that moves takes longer."""
 
     def expects_reply(self, written: bytes) -> Framing | None:
         """One frame of the address that the last command goes to. A stop's answer is waited for by nobody."""
@@ -69,7 +73,7 @@ class EllCodec:
         address, letters, data = commands[-1]
         if letters == b"ca":
             address = data  # it answers from there
-        return EllFraming(address, tuple({*_REPLIES.get(letters, ()), b"GS"}))
+        return EllFraming(address, (*_REPLIES.get(letters, ()), b"GS"), ok_is_one=letters not in _MOVES)
 
     def defers(self, written: bytes) -> bool:
         """Whether the reply comes when a motion or a search has ended."""

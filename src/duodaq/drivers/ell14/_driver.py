@@ -5,7 +5,8 @@ Rules that whoever edits this must keep:
 * A motion is an exchange that the broker sets aside: never make one under a lease, which would keep the line from
   everybody until the motion ends.
 * Its reply may be lost, or be taken by somebody who asked the same address at that moment. So a motion is looked after
-  by GS, and where it ended is compared with where it should.
+  by GS, and where it ended is compared with where it should. By GS alone: the answer to GP looks like the motion's end,
+  and whoever takes one for the other has the right number, but does not wait for the second.
 * Pulses per revolution come from IN. Limits are checked before a byte of a command is written.
 * A motion that ends by an exception other than a refusal stops its axis first.
 """
@@ -181,7 +182,11 @@ class ElliptecDriver:
         if mode not in (None, 0, 1):
             raise OutOfRangeError(f"there is no direction {mode}; 0 or 1", left="nothing was sent")
         async with self._motion(axle, "home") as stops:
-            await self._travel(axle, b"ho%d" % (mode or 0), self._home_timeout_s, stops, _searching(progress))
+            seen = await self._travel(axle, b"ho%d" % (mode or 0), self._home_timeout_s, stops, _searching(progress))
+            if seen is not None:
+                raise _refused(axle, seen)
+            if stops != self._epoch and abs(await self.read_position(axis)) > self._tolerance:
+                raise StoppedError("ended by a stop", fate="failed", left=f"axis {axis} is not at home")
 
     async def stop(self, axis: str | None = None) -> None:
         """Stop one axis, or all of this driver's, before everybody else's commands.  Wire: ``0st``"""
@@ -267,18 +272,17 @@ class ElliptecDriver:
             await asyncio.shield(asyncio.ensure_future(self._break_in(stop_bytes_of(axle.address), False)))
 
     async def _turn(self, axle: Rotator, start: float, target: float, stops: int, progress: Progress | None) -> None:
-        slowest = _FULL_SPEED_DEG_PER_S * await self.read_velocity_setting(axle.definition.name) / 100
-        limit_s = _MARGIN_S + 2 * abs(target - start) / max(slowest, 1.0)
-        report = _reporter(progress, start, target)
-        seen = await self._travel(axle, b"ma" + axle.to_pulses(target), limit_s, stops, report)
+        speed = _FULL_SPEED_DEG_PER_S * await self.read_velocity_setting(axle.definition.name) / 100
+        expected_s = abs(target - start) / max(speed, 1.0)
+        report = _reporter(progress, expected_s, target)
+        seen = await self._travel(axle, b"ma" + axle.to_pulses(target), _MARGIN_S + 2 * expected_s, stops, report)
         position = await self.read_position(axle.definition.name)
         if abs(position - target) <= self._tolerance:
             return
-        if seen is not None:
+        if stops == self._epoch and seen is not None:
             raise _refused(axle, seen)
-        raise StoppedError(
-            f"ended short of {target:g} deg: somebody else stopped it", fate="failed", left=_standing(axle, position)
-        )
+        why = "ended by a stop" if stops != self._epoch else f"ended short of {target:g} deg: somebody else stopped it"
+        raise StoppedError(why, fate="failed", left=_standing(axle, position))
 
     async def _travel(
         self, axle: Rotator, command: bytes, limit_s: float, stops: int, report: Callable[[float], None] | None
@@ -289,14 +293,11 @@ class ElliptecDriver:
         sent = self._port.exchange(axle.address + command, holder=self._holder, timeout_s=limit_s)
         reply = asyncio.ensure_future(sent)
         try:
-            seen = await self._look_after(axle, reply, report)
+            seen = await self._look_after(axle, reply, limit_s, report)
         finally:
             reply.cancel()
             await asyncio.wait((reply,))
         status = None if reply.cancelled() else _outcome(axle, reply)
-        if stops != self._epoch:
-            position = await self.read_position(axle.definition.name)
-            raise StoppedError("ended by a stop", fate="failed", left=_standing(axle, position))
         if status is EllStatus.BUSY:  # perhaps the late answer to somebody's GS: where it ends up will tell
             status, seen = None, EllStatus.BUSY
             await self._come_to_rest(axle, limit_s)
@@ -306,19 +307,22 @@ class ElliptecDriver:
         return seen
 
     async def _look_after(
-        self, axle: Rotator, reply: asyncio.Future[bytes], report: Callable[[float], None] | None
+        self, axle: Rotator, reply: asyncio.Future[bytes], limit_s: float, report: Callable[[float], None] | None
     ) -> EllStatus | None:
         """Wait for the end of a motion: its reply, or twice in a row a rotator that does not turn."""
+        loop = asyncio.get_running_loop()
         seen: EllStatus | None = None
-        still = 0
+        began_s, still = loop.time(), 0
         while still < 2 and not (await asyncio.wait((reply,), timeout=self._poll_s))[0]:
             with contextlib.suppress(ReplyFormatError, PortTimeoutError, DeliveryError):
                 status = await self._status(axle)
                 still = 0 if status is EllStatus.BUSY else still + 1
                 if status not in (EllStatus.BUSY, EllStatus.OK):
                     seen = status
-                if report is not None:
-                    report(await self.read_position(axle.definition.name))
+            if loop.time() - began_s > limit_s:
+                raise ReplyTimeoutError(f"axis {axle.definition.name} still turns after {limit_s:.1f} s", fate="failed")
+            if report is not None:
+                report(loop.time() - began_s)
         return seen
 
     async def _come_to_rest(self, axle: Rotator, limit_s: float) -> None:
@@ -390,12 +394,11 @@ def _standing(axle: Rotator, position: float) -> str:
     return f"axis {axle.definition.name} stands at {position:.2f} deg"
 
 
-def _reporter(progress: Progress | None, start: float, target: float) -> Callable[[float], None] | None:
+def _reporter(progress: Progress | None, expected_s: float, target: float) -> Callable[[float], None] | None:
     if progress is None:
         return None
-    whole = abs(target - start) or 1.0
-    return lambda position: progress(min(1.0, abs(position - start) / whole), f"at {position:.2f} deg")
+    return lambda elapsed_s: progress(min(0.99, elapsed_s / max(expected_s, 1e-3)), f"turning to {target:.2f} deg")
 
 
 def _searching(progress: Progress | None) -> Callable[[float], None] | None:
-    return None if progress is None else lambda position: progress(0.0, f"searching home, at {position:.2f} deg")
+    return None if progress is None else lambda elapsed_s: progress(0.0, f"searching home for {elapsed_s:.1f} s")

@@ -99,11 +99,15 @@ class EllFraming:
     """The reply of one address: one frame of these `letters`. Other addresses' frames and button moves are passed by.
 
     Raises ReplyFormatError on a damaged frame, unless its address tells that it was somebody else's.
+
+    Args:
+        ok_is_one: Whether GS00 is a reply. To a motion it is none: it belongs to a stop, and the motion ends by PO.
     """
 
-    def __init__(self, address: bytes, letters: tuple[bytes, ...]) -> None:
+    def __init__(self, address: bytes, letters: tuple[bytes, ...], *, ok_is_one: bool = True) -> None:
         self.address = address
         self.letters = letters
+        self._ok_is_one = ok_is_one
         self.rest = b""
         self._held = b""
         self._passed: list[bytes] = []
@@ -116,7 +120,9 @@ class EllFraming:
     def takes(self, frame: bytes) -> bool:
         """Whether `frame` is the reply."""
         known = parse_frame(frame)
-        return known is not None and known.address == self.address and known.letters in self.letters
+        if known is None or known.address != self.address or known.letters not in self.letters:
+            return False
+        return self._ok_is_one or (known.letters, known.data) != (b"GS", b"00")
 
     def feed(self, data: bytes) -> bytes | None:
         """Take `data`; the reply once it is there. What was passed by, and what came behind it, is in `rest`."""

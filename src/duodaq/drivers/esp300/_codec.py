@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from duodaq.drivers.esp300._grammar import commands
+from duodaq.drivers.esp300._grammar import Command, commands
 from duodaq.errors import ConfigError, ReplyFormatError
 from duodaq.ports import Framing, Lines
 
@@ -95,6 +95,60 @@ class EspCodec:
     def destructive(self, written: bytes) -> bool:
         """Whether it takes entries out of the error queue (TE, TB)."""
         return any(command.destructive for command in commands(written))
+
+    def explain(self, written: bytes) -> str:
+        """Each command in words: ``axis 1: move to 10; axis 1: position?``."""
+        return "; ".join(_in_words(command) for command in commands(written))
+
+    def explain_reply(self, written: bytes, reply: bytes) -> str:
+        """Each answer under the name of its question: ``axis 1: position = 5.32``."""
+        asked = [command for command in commands(written) if command.is_query]
+        answers = reply.decode("ascii", "replace").splitlines()
+        return "; ".join(f"{_subject(c)} = {answer.strip()}" for c, answer in zip(asked, answers, strict=False))
+
+
+_WORDS = {
+    b"PA": "move to",
+    b"PR": "move by",
+    b"MV": "move on",
+    b"OR": "home",
+    b"ST": "stop",
+    b"AB": "abort",
+    b"TP": "position",
+    b"DP": "wanted position",
+    b"TV": "velocity",
+    b"MD": "motion done",
+    b"MO": "motor on",
+    b"MF": "motor off",
+    b"VA": "speed",
+    b"AC": "acceleration",
+    b"AG": "deceleration",
+    b"SN": "unit",
+    b"PH": "hardware",
+    b"SL": "lower limit",
+    b"SR": "upper limit",
+    b"DH": "define position",
+    b"TS": "state",
+    b"TX": "program state",
+    b"TE": "error number",
+    b"TB": "error",
+    b"VE": "firmware",
+    b"ID": "stage",
+    b"WS": "wait for the stop",
+    b"RS": "reset",
+}
+
+
+def _subject(command: Command) -> str:
+    name = _WORDS.get(command.mnemonic) or command.mnemonic.decode("ascii", "replace")
+    return name if command.axis is None else f"axis {command.axis}: {name}"
+
+
+def _in_words(command: Command) -> str:
+    if command.is_query:
+        return f"{_subject(command)}?"
+    value = command.value.decode("ascii", "replace")
+    return f"{_subject(command)} {value}" if value else _subject(command)
 
 
 def number(value: float) -> str:

@@ -65,6 +65,7 @@ class MaiTaiDriver:
         poll_s: How often something that takes its time is looked after; 1 s is what the laser is used to.
         timeout_s: For a reply; below 2 s good replies would be given up.
         shutter_lag_s: For how long SHUT? may tell the old state after a change.
+        shutter_timeout_s: How long at most a change of the shutter is waited for.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class MaiTaiDriver:
         poll_s: float = 0.5,
         timeout_s: float = _REPLY_S,
         shutter_lag_s: float = 1.2,
+        shutter_timeout_s: float = _SHUTTER_S,
     ) -> None:
         self.identity = ""
         self.limits_nm = (0.0, 0.0)
@@ -85,6 +87,7 @@ class MaiTaiDriver:
         self._poll_s = poll_s
         self._timeout_s = timeout_s
         self._shutter_lag_s = shutter_lag_s
+        self._shutter_timeout_s = shutter_timeout_s
 
     async def open(self) -> None:
         """Read who it is and how far it tunes, and empty its error queue. Nothing of it changes.
@@ -214,7 +217,7 @@ class MaiTaiDriver:
             return True if is_open is wanted and (changed or asked_s >= settled_s) else None
 
         still = "closed" if wanted else "open"
-        await self._until(stands, _SHUTTER_S, f"the shutter still says that it is {still}")
+        await self._until(stands, self._shutter_timeout_s, f"the shutter still says that it is {still}")
 
     async def read_percent_warm(self) -> int:
         """How warm it is, 0 to 100.  Wire: ``READ:PCTW?\\n`` → ``050%``"""

@@ -72,6 +72,44 @@ class Newport1830cCodec:
         """Never: the status byte stays until ``C``."""
         return False
 
+    def explain(self, written: bytes) -> str:
+        """What it asks or sets: ``reading?``, ``wavelength 633``."""
+        line = written.strip()
+        name = _WORDS.get(line[:1].upper(), "")
+        value = line[1:].decode("ascii", "replace")
+        return f"{name}?" if name and value == "?" else f"{name} {value}".strip() if name else ""
+
+    def explain_reply(self, written: bytes, reply: bytes) -> str:
+        """The unit, or the flags of the status byte; a plain number speaks for itself."""
+        try:
+            if written[:2].upper() == b"U?":
+                return UNIT_CODES.get(parse_integer(reply), "")
+            if written[:2].upper() == b"Q?":
+                return ", ".join(str(flag.name).lower().replace("_", " ") for flag in parse_status(reply))
+        except ReplyFormatError:
+            return ""
+        return ""
+
+
+_WORDS = {
+    b"D": "reading",
+    b"W": "wavelength",
+    b"U": "unit",
+    b"R": "range",
+    b"F": "filter",
+    b"A": "attenuator",
+    b"Q": "status",
+    b"Z": "zero",
+    b"S": "store the reference",
+    b"O": "calibrate",
+    b"C": "clear the status",
+    b"G": "hold or go",
+    b"B": "beeper",
+    b"E": "echo",
+    b"K": "backlight",
+    b"L": "lockout",
+}
+
 
 def parse_reading(reply: bytes) -> float:
     """The number in the reply to ``D?``: ``+.75E-9``, ``5E-9``, ``-12.3``.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from enum import IntFlag
+from functools import lru_cache
 from typing import NamedTuple
 
-from duodaq.drivers.scpi._grammar import header, is_query, messages
+from duodaq.drivers.scpi._grammar import header, is_query, message_end, messages
 from duodaq.drivers.scpi._replies import Replies
 from duodaq.errors import ReplyFormatError
 from duodaq.ports import Framing, TerminatedOrBlock
@@ -22,6 +23,7 @@ __all__ = [
     "text",
 ]
 
+_SHORT = 80
 _NUMBER = re.compile(r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$")
 _ERROR = re.compile(r'^([+-]?\d+)\s*(?:,\s*"?(.*?)"?)?$', re.DOTALL)
 _ON = re.compile(rb"\s(?:1|ON|[1-9]\d*)\b")
@@ -29,6 +31,31 @@ _EMITS = re.compile(rb"^(?:SOUR\w*\d*:)?(?:OUTP(?:UT)?\d*|SHUT(?:TER)?|LAS(?:ER)
 _DESTRUCTIVE = re.compile(
     rb"^(?:\*ESR|SYST(?:EM)?:ERR(?:OR)?(?::NEXT|:ALL|:CODE\S*)?|STAT(?:US)?:(?:OPER|QUES)\w*(?::EVEN(?:T)?)?)\?$"
 )
+
+
+_WORDS = [
+    (re.compile(known), said)
+    for known, said in (
+        (rb"\*IDN\?", "who is it?"),
+        (rb"\*RST", "reset"),
+        (rb"\*CLS", "clear the status"),
+        (rb"\*OPC\?", "is all done?"),
+        (rb"\*OPC$", "tell when all is done"),
+        (rb"\*ESR\?", "event status?"),
+        (rb"\*STB\?", "status byte?"),
+        (rb"\*ES[ER]", "enable events"),
+        (rb"\*SRE", "enable service requests"),
+        (rb"\*TRG", "trigger"),
+        (rb"\*WAI", "wait until all is done"),
+        (rb"SYST(EM)?:ERR", "error queue?"),
+        (rb"READ\?", "measure and read"),
+        (rb"FETC(H)?\?", "read what was measured"),
+        (rb"MEAS(URE)?:", "set up, measure and read"),
+        (rb"CONF(IGURE)?:", "set up"),
+        (rb"INIT(IATE)?$", "begin to measure"),
+        (rb"OUTP(UT)?\d*(:STAT(E)?)?$", "output"),
+    )
+]
 
 
 class EventStatus(IntFlag):
@@ -77,7 +104,7 @@ class ScpiCodec:
 
     def expects_reply(self, written: bytes) -> Framing | None:
         """One reply for each program message with a query in it, however many: they come joined by ``;``."""
-        count = sum(any(is_query(unit) for unit in units) for units in messages(written))
+        count = _facts(written).replies
         if count == 0:
             return None
         return _reply() if count == 1 else Replies(_reply, count)
@@ -88,7 +115,7 @@ class ScpiCodec:
 
     def moves(self, written: bytes) -> bool:
         """Whether it switches an output, a shutter or a laser on (``OUTP ON``, ``SHUT 1``)."""
-        return any(_emits(unit) for units in messages(written) for unit in units)
+        return _facts(written).emits
 
     def stop_bytes(self, axis: str | None = None) -> bytes | None:
         """None: SCPI has no stop that every instrument knows; a lab file gives the instrument's own."""
@@ -102,9 +129,59 @@ class ScpiCodec:
         """Maker, model, serial number, firmware."""
         return self.probe()
 
+    def status_query(self) -> bytes:
+        """``*STB?``, which reads the status byte and leaves it as it is."""
+        return b"*STB?\n"
+
     def destructive(self, written: bytes) -> bool:
         """Whether reading it clears what it reads: error queue, ``*ESR?``, event registers."""
-        return any(_DESTRUCTIVE.match(header(unit)) for units in messages(written) for unit in units)
+        return _facts(written).destructive
+
+    def command_end(self, held: bytes) -> int:
+        """Up to the LF (or CR) that ends the message: not one inside a block. See `CommandEnds`."""
+        return message_end(held)
+
+    def explain(self, written: bytes) -> str:
+        """Each unit in words, where its header is one of those that every instrument knows."""
+        units = [unit for found in messages(written) for unit in found]
+        words = [next((said for known, said in _WORDS if known.match(header(unit))), "") for unit in units]
+        return "; ".join(words) if all(words) else ""
+
+    def explain_reply(self, written: bytes, reply: bytes) -> str:
+        """The size of a block, overload, not a number; a plain reply speaks for itself."""
+        if reply[:1] == b"#" and reply[1:2].isdigit():
+            return f"a block of {len(reply):,} bytes"
+        try:
+            value = parse_number(reply.decode("ascii", "replace").strip())
+        except ReplyFormatError:
+            return ""
+        return "overload" if abs(value) == float("inf") else "not a number" if value != value else ""
+
+
+class _Facts(NamedTuple):
+    """What a broker must know of a command."""
+
+    replies: int
+    emits: bool
+    destructive: bool
+
+
+def _facts(written: bytes) -> _Facts:
+    """Of a short command they are remembered: drivers say the same few over and over."""
+    return _remembered_facts(written) if len(written) <= _SHORT else _found_facts(written)
+
+
+def _found_facts(written: bytes) -> _Facts:
+    found = messages(written)
+    units = [unit for message in found for unit in message]
+    return _Facts(
+        replies=sum(any(is_query(unit) for unit in message) for message in found),
+        emits=any(_emits(unit) for unit in units),
+        destructive=any(_DESTRUCTIVE.match(header(unit)) for unit in units),
+    )
+
+
+_remembered_facts = lru_cache(maxsize=1024)(_found_facts)
 
 
 def text(reply: bytes) -> str:

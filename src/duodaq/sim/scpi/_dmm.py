@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 from duodaq.sim.scpi._argument import Args
+from duodaq.sim.scpi._block import definite_block
 from duodaq.sim.scpi._engine import ScpiSimulator
 from duodaq.sim.scpi._fault import ScpiFault
 from duodaq.sim.scpi._grammar import Unit
@@ -172,9 +173,9 @@ class Multimeter(ScpiSimulator):
         self.tally.produced["reading"] += len(values)
         if self._ascii:
             text = ",".join(nr3(value) for value in values).encode()
-            return _block(text) if block else text
+            return definite_block(text) if block else text
         order = "<" if self._swapped else ">"
-        return _block(struct.pack(f"{order}{len(values)}{'d' if self._width == 64 else 'f'}", *values))
+        return definite_block(struct.pack(f"{order}{len(values)}{'d' if self._width == 64 else 'f'}", *values))
 
     def _remove(self, count: int, *, block: bool) -> bytes:
         memory = self._trigger_system.memory
@@ -410,8 +411,3 @@ class Multimeter(ScpiSimulator):
         if len(self._trigger_system.memory) < count and not self._is_busy():
             raise ScpiFault(-230)
         return len(self._trigger_system.memory) >= count
-
-
-def _block(payload: bytes) -> bytes:
-    size = str(len(payload)).encode()
-    return b"#" + str(len(size)).encode() + size + payload

@@ -8,11 +8,15 @@ from typing import Any
 
 from duodaq.errors import ConfigError
 from duodaq.model import InstrumentDefinition
+from duodaq.ports import visa_alias
 from duodaq.v2.families._line import SharedLine
 from duodaq.v2.families._serial import SharedSerial
 
 PORT_PARAMETERS = ("port", "serial", "connection", "adapter", "ser")
 PLACEHOLDER = "{port}"
+VISA_PLACEHOLDER = "{visa}"
+"""An argument that is to be the VISA name of the port, for a class that opens its resource itself by ``@duodaq``."""
+
 _CLOSERS = ("close", "disconnect")
 
 
@@ -28,7 +32,9 @@ class PlainFamily:
     def construct(self, driver: Callable[..., Any], definition: InstrumentDefinition, line: SharedLine | None) -> Any:
         """Call the class with the stanza's arguments, the port's serial object among them."""
         arguments = dict(definition.args)
-        if line is not None:
+        if line is not None and (addresses := visa_arguments(definition, line)):
+            arguments.update(addresses)
+        elif line is not None:
             serial = SharedSerial(line, definition.options.get("timeout_s"))
             arguments.update(_place_port(driver, definition, serial))
         check_arguments(driver, definition, arguments)
@@ -41,6 +47,12 @@ class PlainFamily:
             if callable(method):
                 method()
                 return
+
+
+def visa_arguments(definition: InstrumentDefinition, line: SharedLine) -> dict[str, str]:
+    """The arguments that are to be the VISA name of the port, with that name."""
+    names = [name for name, value in definition.args.items() if value == VISA_PLACEHOLDER]
+    return dict.fromkeys(names, visa_alias(line.name))
 
 
 def _place_port(
@@ -56,7 +68,8 @@ def _place_port(
     raise ConfigError(
         f"{_name(driver)} takes no {', '.join(PORT_PARAMETERS[:-1])} or {PORT_PARAMETERS[-1]}",
         key=f"instruments.{definition.id}.port",
-        remedy=f'Say which argument is to get the port: args = {{ name = "{PLACEHOLDER}" }}; '
+        remedy=f'Say which argument is to get the port: args = {{ name = "{PLACEHOLDER}" }}, or, by VISA, '
+        f'"{VISA_PLACEHOLDER}"; '
         "or drop `port` if the class opens its device itself.",
     )
 
@@ -64,7 +77,7 @@ def _place_port(
 def check_arguments(driver: Callable[..., Any], definition: InstrumentDefinition, arguments: dict[str, Any]) -> None:
     """Raise ConfigError unless the class takes `arguments`; a TypeError from within it is something else."""
     try:
-        signature = inspect.signature(driver)
+        signature = signature_of(driver)
     except (TypeError, ValueError):
         return  # a class of C code that does not tell
     try:
@@ -77,9 +90,21 @@ def check_arguments(driver: Callable[..., Any], definition: InstrumentDefinition
         ) from error
 
 
+def signature_of(driver: Callable[..., Any]) -> inspect.Signature:
+    """The arguments of a driver's class.
+
+    Of a class that takes none because it has no constructor, `inspect` parses the text of that of `object`, with a look
+    at every module there is: 2 ms in a worker that has just been forked.
+    """
+    if isinstance(driver, type) and type(driver).__call__ is type.__call__:  # noqa: SIM102 - one line says too much
+        if (driver.__new__, driver.__init__) == (object.__new__, object.__init__):
+            return inspect.Signature()
+    return inspect.signature(driver)
+
+
 def _parameters(driver: Callable[..., Any]) -> tuple[str, ...]:
     try:
-        return tuple(inspect.signature(driver).parameters)
+        return tuple(signature_of(driver).parameters)
     except (TypeError, ValueError):
         return ()
 

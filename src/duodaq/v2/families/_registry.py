@@ -3,11 +3,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from duodaq.v2.families._elliptec import ElliptecFamily
 from duodaq.v2.families._family import Family
 from duodaq.v2.families._plain import PlainFamily
 from duodaq.v2.families._pymeasure import PyMeasureFamily
 
-FAMILIES: tuple[Family, ...] = (PyMeasureFamily(), PlainFamily())
+FAMILIES: tuple[Family, ...] = (PyMeasureFamily(), ElliptecFamily(), PlainFamily())
 """In the order in which they are asked."""
 
 

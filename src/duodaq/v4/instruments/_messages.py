@@ -70,6 +70,13 @@ class QueryWithTimeout(msgspec.Struct, frozen=True):
     timeout_s: float
 
 
+class QueryBlock(msgspec.Struct, frozen=True):
+    """The payload of the binary block that a SCPI query replies, which may take up to `timeout_s`."""
+
+    command: str
+    timeout_s: float | None = None
+
+
 class Write(msgspec.Struct, frozen=True):
     """Write a SCPI command that has no reply."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -265,15 +265,21 @@ class MotionActor(InstrumentActor, Generic[D]):
 def axis_parameters(axis: str, unit: str, velocity_unit: str) -> list[tuple[str, Parameter]]:
     """Position, velocity, limits, motion and state of an axis, as parameters."""
 
-    def read(method: Callable[[MotionDriver, str], Awaitable[Any]]) -> Callable[[MotionActor[Any]], Awaitable[Any]]:
-        return lambda actor: method(actor.driver, axis)
-
-    async def move(actor: MotionActor[Any], position: float) -> float:
-        await actor.move_absolute(MoveAbsolute(axis, position))
+    async def position(actor: MotionActor[Any]) -> float:
         return await actor.driver.read_position(axis)
 
-    async def set_velocity(actor: MotionActor[Any], velocity: float) -> float:
-        return await actor.configure(ConfigureMotion(axis, velocity=velocity))
+    async def velocity(actor: MotionActor[Any]) -> float:
+        return await actor.driver.read_velocity_setting(axis)
+
+    async def moving(actor: MotionActor[Any]) -> bool:
+        return await actor.driver.read_moving(axis)
+
+    async def move(actor: MotionActor[Any], target: float) -> float:
+        await actor.move_absolute(MoveAbsolute(axis, target))
+        return await actor.driver.read_position(axis)
+
+    async def set_velocity(actor: MotionActor[Any], wanted: float) -> float:
+        return await actor.configure(ConfigureMotion(axis, velocity=wanted))
 
     async def set_limits(actor: MotionActor[Any], limits: tuple[float, float]) -> Any:
         await actor.configure(ConfigureMotion(axis, limits=(float(limits[0]), float(limits[1]))))
@@ -286,9 +292,9 @@ def axis_parameters(axis: str, unit: str, velocity_unit: str) -> list[tuple[str,
         return str((await actor.driver.read_axis(axis)).state)
 
     return [
-        (f"{axis}.position", Parameter(read(MotionDriver.read_position), move, unit, emits=True)),
-        (f"{axis}.velocity", Parameter(read(MotionDriver.read_velocity_setting), set_velocity, velocity_unit)),
+        (f"{axis}.position", Parameter(position, move, unit, emits=True)),
+        (f"{axis}.velocity", Parameter(velocity, set_velocity, velocity_unit)),
         (f"{axis}.limits", Parameter(limits, set_limits, unit)),
-        (f"{axis}.moving", Parameter(read(MotionDriver.read_moving))),
+        (f"{axis}.moving", Parameter(moving)),
         (f"{axis}.state", Parameter(state)),
     ]

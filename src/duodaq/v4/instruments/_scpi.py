@@ -16,6 +16,7 @@ from duodaq.v4.instruments._messages import (
     ClearErrors,
     Identify,
     Query,
+    QueryBlock,
     QueryWithTimeout,
     ReadError,
     Reset,
@@ -63,6 +64,7 @@ class ScpiActor(InstrumentActor):
     operations: ClassVar[Mapping[str, type]] = {
         "query": Query,
         "query_with_timeout": QueryWithTimeout,
+        "query_block": QueryBlock,
         "write": Write,
         "transact": Transact,
         "read_error": ReadError,
@@ -95,6 +97,11 @@ class ScpiActor(InstrumentActor):
     async def query_with_timeout(self, message: QueryWithTimeout) -> str:
         """The reply to a query that may take long; the mailbox goes on meanwhile."""
         return await self._recorded(message.command, self.driver.query(message.command, message.timeout_s))
+
+    @handler(QueryBlock, idempotent=True, operation=True)
+    async def query_block(self, message: QueryBlock) -> bytes:
+        """The payload of a binary block, exact to the byte; the mailbox goes on meanwhile."""
+        return await self._recorded(message.command, self.driver.query_block(message.command, message.timeout_s))
 
     @handler(Write, moves=_emits)
     async def write(self, message: Write) -> None:

@@ -13,7 +13,7 @@ from duodaq.dataplane._slot import Slot
 from duodaq.drivers.esp300 import Esp300Driver
 from duodaq.dual import DualRuntimeManager
 from duodaq.model import ManagerState
-from duodaq.ports import Port
+from duodaq.ports import Port, PortDesk
 from duodaq.ports._desk import LeaseDesk
 from duodaq.ports._mend import Mender
 from duodaq.ports._owner import PortOwner
@@ -24,7 +24,6 @@ from duodaq.v2._host import DriverHost
 from duodaq.v2._instrument import Instrument
 from duodaq.v2._work import Work, WorkQueue
 from duodaq.v4._resident import Resident
-from duodaq.workers._port_desk import PortDesk
 from duodaq.workers._process import ProcessWorker
 
 _MANY = "test_concurrent_message_throughput"

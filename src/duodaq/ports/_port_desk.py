@@ -1,7 +1,8 @@
-"""What one worker process has under way at the broker, on the manager's side.
+"""What one other process has under way at the broker, on the broker's side: a worker, or a program outside.
 
 Everything asked here is asked of the port's owner as if by somebody in this process; how it ends is sent back. When the
-worker dies, `close` gives back every lease and cuts every exchange that it had: the owner then resynchronises the line.
+other process dies, `close` gives back every lease and lock and cuts every exchange that it had: the owner then
+resynchronises the line.
 """
 
 from __future__ import annotations
@@ -11,15 +12,24 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from duodaq.errors import ConfigError, DataError, DuodaqError
-from duodaq.link import error_to_wire
-from duodaq.ports import Broker, Exchange, Framing, Lane, PortOwner, Seat, Ticket
-from duodaq.workers._messages import (
+from duodaq.link import Message, error_to_wire
+from duodaq.ports._broker import Broker
+from duodaq.ports._exchange import Exchange
+from duodaq.ports._framing import Framing
+from duodaq.ports._lock import LockAction, LockOutcome, LockRequest
+from duodaq.ports._owner import PortOwner
+from duodaq.ports._queue import Lane, Ticket
+from duodaq.ports._seat import Seat
+from duodaq.ports._sentences import (
     Abandoned,
     Ended,
     Exchanged,
     Granted,
     Heard,
-    Message,
+    LockAsk,
+    LockTold,
+    LockWithdrawn,
+    OfUser,
     Reading,
     SeatEnd,
     SeatFacts,
@@ -29,40 +39,54 @@ from duodaq.workers._messages import (
     TicketAsk,
     TicketEnd,
     Written,
-    unpack,
 )
 
-PortRequest = TicketAsk | TicketEnd | Exchanged | SeatEnd | Reading | Abandoned | Suspect | StopPort
 MOST = 1024
-"""So many tickets, seats or exchanges of one worker may be open at once: one that has more is faulty."""
+"""So many tickets, seats or exchanges of one process may be open at once: one that has more is faulty."""
+
+FramingOf = Callable[[Any], Framing | None]
+Told = Callable[[Message], None]
 
 
 class PortDesk:
-    """Carries out a worker's requests at the broker. On the broker's loop, which is the manager's."""
+    """Carries out another process's requests at the broker. On the broker's loop, which is the manager's.
+
+    Args:
+        broker: The lab's.
+        send: Sends a sentence to the other process.
+        own: Owns the coroutine of a stop. None: that process may not stop anything, nor pass a latched stop.
+        framing_of: The framing that a sentence holds; none but the codec's by default.
+    """
 
     def __init__(
-        self, broker: Broker, send: Callable[[Message], None], own: Callable[[Coroutine[Any, Any, None]], Any]
-    ):
+        self,
+        broker: Broker,
+        send: Told,
+        own: Callable[[Coroutine[Any, Any, None]], Any] | None = None,
+        framing_of: FramingOf | None = None,
+    ) -> None:
         self._broker = broker
         self._send = send
         self._own = own
+        self._framing_of = framing_of or _only_the_codecs
         self._tickets: dict[int, tuple[PortOwner, Ticket]] = {}
         self._seats: dict[int, tuple[PortOwner, Seat]] = {}
         self._exchanges: dict[int, tuple[PortOwner, Exchange]] = {}
+        self._locks: dict[int, tuple[PortOwner, LockRequest]] = {}
         self._closed = False
 
     @property
     def idle(self) -> bool:
-        """Whether this worker has nothing at any port."""
-        return not (self._tickets or self._seats or self._exchanges)
+        """Whether that process has nothing at any port."""
+        return not (self._tickets or self._seats or self._exchanges or self._locks)
 
-    def heard(self, request: PortRequest) -> None:
+    def heard(self, request: OfUser) -> None:
         """Carry out one request.
 
         Raises:
             DataError: It makes no sense: no such port, or far too much at once.
         """
-        if len(self._tickets) + len(self._seats) + len(self._exchanges) > MOST:
+        if len(self._tickets) + len(self._seats) + len(self._exchanges) + len(self._locks) > MOST:
             raise DataError(f"more than {MOST} leases and exchanges at once")
         match request:
             case Exchanged():
@@ -88,17 +112,27 @@ class PortDesk:
                 else:
                     owner.suspect()
             case StopPort():
+                if self._own is None:
+                    raise DataError("a stop from a program that may not stop anything")
                 self._own(self._stop(request))
+            case LockAsk():
+                self._lock(request)
+            case LockWithdrawn():
+                if (wanted := self._locks.pop(request.number, None)) is not None:
+                    wanted[0].withdraw_lock(wanted[1])
 
     def close(self) -> None:
-        """The worker is gone: give back and cut all that it had."""
+        """That process is gone: give back and cut all that it had."""
         self._closed = True
+        for owner, wanted in list(self._locks.values()):
+            owner.withdraw_lock(wanted)
         for owner, exchange in list(self._exchanges.values()):
             owner.abandon(exchange)
         for owner, seat in list(self._seats.values()):
             owner.vacate(seat)
         for owner, ticket in list(self._tickets.values()):
             owner.end(ticket)
+        self._locks.clear()
         self._exchanges.clear()
         self._seats.clear()
         self._tickets.clear()
@@ -119,7 +153,7 @@ class PortDesk:
                 self._tickets.pop(number, None)
             self._tell(Granted(number, None if refusal is None else error_to_wire(refusal)))
 
-        ticket = Ticket(request.holder, Lane(request.lane), settle, self._alive)
+        ticket = Ticket(request.holder, self._lane(request.lane), settle, self._alive)
         self._tickets[number] = (owner, ticket)
         owner.ask(ticket, request.timeout_s, request.epoch)
 
@@ -132,12 +166,15 @@ class PortDesk:
             self._exchanges.pop(number, None)
             self._tell(Ended(number, bytes(reply), None if error is None else error_to_wire(error)))
 
-        ticket = Ticket(request.holder, Lane(request.lane), _unasked, self._alive)
         framing = self._framing(owner, request)
+        lane = self._lane(request.lane)
+        if lane is Lane.NORMAL and owner.codec is not None and owner.codec.is_break_in(request.request):
+            lane = Lane.STOP
+        ticket = Ticket(request.holder, lane, _unasked, self._alive)
         exchange = Exchange(ticket, request.request, framing, request.timeout_s, done, request.trace_id)
         exchange.moving, exchange.epoch = request.moving, request.epoch
         if request.tells_written:
-            exchange.on_written = lambda t_ns: self._tell(Written(number, t_ns))
+            exchange.on_written = lambda t_ns: self._tell(Written(number, t_ns, framing is not None))
         self._exchanges[number] = (owner, exchange)
         if request.ticket:
             self._begin(owner, exchange, request.ticket)
@@ -153,11 +190,13 @@ class PortDesk:
         exchange.ticket = known[1]
         owner.begin(exchange)
 
-    @staticmethod
-    def _framing(owner: PortOwner, request: Exchanged) -> Framing | None:
-        framing = unpack(request.framing)
-        if framing is True:
+    def _lane(self, lane: int) -> Lane:
+        return Lane(lane) if self._own is not None else max(Lane(lane), Lane.STOP)
+
+    def _framing(self, owner: PortOwner, request: Exchanged) -> Framing | None:
+        if request.framing is True:
             return owner.codec.expects_reply(request.request) if owner.codec is not None else None
+        framing = self._framing_of(request.framing)
         if framing is not None and not hasattr(framing, "feed"):
             raise DataError("an exchange whose framing is none")
         return framing
@@ -171,7 +210,16 @@ class PortDesk:
                 self._tell(Heard(number, data))
 
             sink = hear if facts.hears else None
-            known = self._seats[number] = (owner, Seat(hold_max_s=facts.hold_max_s, sink=sink, renews=facts.renews))
+            made = Seat(
+                hold_max_s=facts.hold_max_s,
+                sink=sink,
+                renews=facts.renews,
+                alone=facts.alone,
+                impatient=facts.impatient,
+            )
+            known = self._seats[number] = (owner, made)
+        if known[0] is not owner:
+            raise DataError(f"seat {facts.number} is none at {owner.name}")
         known[1].idle_s = facts.idle_s
         return known[1]
 
@@ -180,12 +228,26 @@ class PortDesk:
         if known is None:
             return
         owner, seat = known
-        if request.now or not seat.renews:
+        if request.now or not (seat.renews or seat.alone):
             del self._seats[request.seat]
         if request.now:
             owner.vacate(seat)
         else:
             owner.leave(seat)
+
+    def _lock(self, ask: LockAsk) -> None:
+        owner, number = self._owner(ask.port), ask.number
+        if number in self._locks:
+            raise DataError(f"request {number} for a lock is used twice")
+
+        def told(outcome: LockOutcome | None, error: BaseException | None) -> None:
+            self._locks.pop(number, None)
+            self._tell(LockTold(number, outcome, None if error is None else error_to_wire(error)))
+
+        seat = self._seat(owner, ask.seat)
+        wanted = LockRequest(seat, ask.holder, LockAction(ask.what), ask.key, told)
+        self._locks[number] = (owner, wanted)
+        owner.lock(wanted, ask.timeout_s)
 
     async def _stop(self, request: StopPort) -> None:
         try:
@@ -200,8 +262,14 @@ class PortDesk:
 
     def _tell(self, message: Message) -> None:
         if not self._closed:
-            with contextlib.suppress(DuodaqError):  # the worker has just died; that is noticed elsewhere
+            with contextlib.suppress(DuodaqError):  # it has just died; that is noticed elsewhere
                 self._send(message)
+
+
+def _only_the_codecs(framing: Any) -> Framing | None:
+    if framing is not None:
+        raise DataError("only what the port's codec says is answered")
+    return None
 
 
 def _unasked(refusal: Exception | None) -> None:

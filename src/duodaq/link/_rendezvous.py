@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import stat
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from duodaq import clock
 from duodaq.errors import LifecycleError
 
-__all__ = ["LabLock", "find_lab", "running_labs", "socket_path"]
-
+LAB_PROTOCOL = 1
+"""The version of what is said over a control socket."""
 
 LOCK_TRIES = 5
 LOCK_PAUSE_S = 0.05
@@ -33,8 +33,13 @@ def _directory() -> Path:
 
 
 def socket_path(lab: str) -> Path:
-    """The control socket of the lab named `lab`."""
-    return _directory() / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', lab)}.sock"
+    """The control socket of the lab named `lab`: of each name another one, so ``a b`` is spelled ``a%20b``."""
+    return _directory() / f"{quote(lab, safe='')}.sock"
+
+
+def lab_of(socket: Path) -> str:
+    """The name of the lab with that control socket."""
+    return unquote(socket.stem)
 
 
 def watchdog_path(socket: Path) -> Path:
@@ -71,7 +76,7 @@ class LabLock:
 
 def running_labs() -> list[str]:
     """Names of this user's running labs."""
-    return sorted(path.stem for path in _directory().glob("*.sock") if _locked(path.with_suffix(".lock")))
+    return sorted(lab_of(path) for path in _directory().glob("*.sock") if _locked(path.with_suffix(".lock")))
 
 
 def find_lab(lab: str | None = None) -> Path:
@@ -85,7 +90,7 @@ def find_lab(lab: str | None = None) -> Path:
         return Path(lab)
     if lab is None and len(running) == 1:
         return socket_path(running[0])
-    if lab is not None and socket_path(lab).stem in running:
+    if lab is not None and lab in running:
         return socket_path(lab)
     if not running:
         raise LifecycleError("no lab is running", left="start one with: duodaq run LAB.toml")

@@ -1,11 +1,11 @@
-"""The ports of a lab in a worker process: the same leases, sessions and exchanges, carried out where the broker is.
+"""The ports of a lab in another process: the same leases, sessions and exchanges, carried out where the broker is.
 
 Rules for whoever edits this:
 
 * Nothing is decided here. Who holds, who waits and what may move is known at the broker alone; what is kept here is
   only whom to tell.
 * A driver's thread sends its request by itself and is woken when the reply is heard: a loop has no part in the way out.
-* When the link ends this process ends, so nothing is tidied up here; the broker gives everything back by itself. Only
+* When the link ends the broker gives everything back by itself, and a worker ends, so nothing is tidied up here. Only
   the death of a single thread or loop is seen here alone.
 """
 
@@ -13,19 +13,28 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from duodaq.errors import ConfigError
+from duodaq.link import Message, error_from_wire
 from duodaq.model import PortDefinition
-from duodaq.ports import BlockingSession, Exchange, Port, PortCodec, Seat, Ticket
-from duodaq.workers._messages import (
+from duodaq.ports._codec import PortCodec
+from duodaq.ports._exchange import Exchange
+from duodaq.ports._lock import LockRequest
+from duodaq.ports._port import Port
+from duodaq.ports._queue import Ticket
+from duodaq.ports._seat import Seat
+from duodaq.ports._sentences import (
     Abandoned,
     Ended,
     Exchanged,
     Granted,
     Heard,
-    Message,
+    LockAsk,
+    LockTold,
+    LockWithdrawn,
     Reading,
     SeatEnd,
     SeatFacts,
@@ -33,24 +42,36 @@ from duodaq.workers._messages import (
     Suspect,
     TicketAsk,
     TicketEnd,
+    ToUser,
     Written,
-    error_of,
-    result_parcel,
 )
+from duodaq.ports._session import BlockingSession
 
 Send = Callable[[Message], None]
+PackFraming = Callable[[Any], Any]
 _WATCH_S = 0.2
 
 
 class RemoteOwner:
-    """A port whose owner is in the manager's process: keeps the promise of LineOwner. All of it from any thread."""
+    """A port whose owner is in another process: keeps the promise of LineOwner. All of it from any thread.
 
-    def __init__(self, definition: PortDefinition, codec: PortCodec | None, epoch: int, lines: RemoteLines) -> None:
+    Args:
+        loop: The loop on which this process hears how things end, if it has one for that.
+    """
+
+    def __init__(
+        self,
+        definition: PortDefinition,
+        codec: PortCodec | None,
+        epoch: int,
+        lines: RemoteLines,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         self.name = definition.name
         self.definition = definition
         self.codec = codec
         self.epoch = epoch
-        self.loop = asyncio.get_running_loop()
+        self.loop = loop
         self._lines = lines
 
     def hand_over(self, action: Callable[..., Any], *args: Any) -> None:
@@ -75,11 +96,28 @@ class RemoteOwner:
 
     def seated(self, exchange: Exchange, seat: Seat, timeout_s: float | None, epoch: int | None = None) -> None:
         ticket = exchange.ticket
-        number = self._lines.seat_number(seat)
         seat.ticket = ticket
-        facts = SeatFacts(number, seat.hold_max_s, seat.idle_s, seat.sink is not None, seat.renews)
+        facts = self._facts(seat)
         lane = int(ticket.lane)
         self._send(exchange, seat=facts, holder=ticket.holder, lane=lane, wait_s=timeout_s, wait_epoch=epoch)
+
+    def _facts(self, seat: Seat) -> SeatFacts:
+        number = self._lines.seat_number(seat)
+        hears = seat.sink is not None
+        return SeatFacts(number, seat.hold_max_s, seat.idle_s, hears, seat.renews, seat.alone, seat.impatient)
+
+    def lock(self, request: LockRequest, timeout_s: float | None) -> None:
+        number, facts = self._lines.keep_lock(request), self._facts(request.seat)
+        self._lines.send(LockAsk(number, self.name, facts, request.holder, request.action, request.key, timeout_s))
+
+    def withdraw_lock(self, request: LockRequest) -> None:
+        number = self._lines.forget_lock(request)
+        if number:
+            self._lines.send(LockWithdrawn(number))
+
+    def await_news(self, news: threading.Condition, timeout_s: float | None) -> None:
+        """Wait, within `news`, until it is notified or may have been."""
+        self._lines.await_news(news, timeout_s)
 
     def leave(self, seat: Seat) -> None:
         self._end_seat(seat, now=False)
@@ -105,11 +143,11 @@ class RemoteOwner:
     def _end_seat(self, seat: Seat, *, now: bool) -> None:
         if seat.number:
             self._lines.send(SeatEnd(seat.number, now))
-            if now or not seat.renews:
+            if now or not (seat.renews or seat.alone):
                 self._lines.forget_seat(seat)
 
     def _send(self, exchange: Exchange, **where: Any) -> None:
-        framing = True if exchange.from_codec and exchange.framing is not None else result_parcel(exchange.framing)
+        framing = True if exchange.from_codec and exchange.framing is not None else self._lines.pack(exchange.framing)
         self._lines.send(
             Exchanged(
                 exchange=self._lines.keep(exchange),
@@ -127,20 +165,34 @@ class RemoteOwner:
 
 
 class RemoteLines:
-    """All that this process has under way at the broker, by number; on its loop it hears how each ended."""
+    """All that this process has under way at the broker, by number, until it hears how each ended.
 
-    def __init__(self, send: Send) -> None:
+    Args:
+        send: Sends a sentence to the broker's side, from any thread.
+        pack: A framing, as it travels.
+        loop: The loop on which is heard, if it is one; it then looks after dead threads too.
+    """
+
+    def __init__(self, send: Send, pack: PackFraming, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.send = send
+        self.pack = pack
+        self._loop = loop
         self._numbers = itertools.count(1)
         self._tickets: dict[Ticket, int] = {}
         self._waiting: dict[int, Ticket] = {}
         self._exchanges: dict[int, Exchange] = {}
         self._seats: dict[int, Seat] = {}
-        self._watch = asyncio.get_running_loop().call_later(_WATCH_S, self._look_after_owners)
+        self._locks: dict[int, LockRequest] = {}
+        self._watch = None if loop is None else loop.call_later(_WATCH_S, self._look_after_owners)
 
     def close(self) -> None:
         """Watch over nothing any more."""
-        self._watch.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+
+    def await_news(self, news: threading.Condition, timeout_s: float | None) -> None:
+        """Wait, within `news`, until it is notified."""
+        news.wait(timeout_s)
 
     def _look_after_owners(self) -> None:
         """Give back what dead threads and loops of this process hold: the broker cannot see that they are dead."""
@@ -151,7 +203,8 @@ class RemoteLines:
             if seat.ticket is not None and _is_dead(seat.ticket):
                 self.forget_seat(seat)
                 self.send(SeatEnd(number, True))
-        self._watch = asyncio.get_running_loop().call_later(_WATCH_S, self._look_after_owners)
+        if self._loop is not None:
+            self._watch = self._loop.call_later(_WATCH_S, self._look_after_owners)
 
     def number_of(self, ticket: Ticket) -> int:
         """The number of a ticket, which it gets when it first asks."""
@@ -189,34 +242,56 @@ class RemoteLines:
         """The number that an exchange has while its end is not known; 0 otherwise."""
         return exchange.number if self._exchanges.pop(exchange.number, None) is not None else 0
 
-    def heard(self, message: Granted | Ended | Written | Heard) -> None:
+    def keep_lock(self, request: LockRequest) -> int:
+        """The number under which will be told what became of a lock."""
+        number = next(self._numbers)
+        self._locks[number] = request
+        return number
+
+    def forget_lock(self, request: LockRequest) -> int:
+        """The number of a lock of which nothing has been told yet; 0 otherwise."""
+        number = next((number for number, known in self._locks.items() if known is request), 0)
+        self._locks.pop(number, None)
+        return number
+
+    def heard(self, message: ToUser) -> None:
         """Tell whoever waits for it."""
         match message:
             case Ended():
                 exchange = self._exchanges.pop(message.exchange, None)
                 if exchange is not None:
-                    exchange.done(message.reply, None if message.error is None else error_of(message.error))
+                    exchange.done(message.reply, _error(message.error))
             case Granted():
                 self._granted(message)
             case Written():
                 exchange = self._exchanges.get(message.exchange)
                 if exchange is not None and exchange.on_written is not None:
+                    if not message.answered:
+                        exchange.framing = None
                     exchange.on_written(message.t_ns)
             case Heard():
                 seat = self._seats.get(message.seat)
                 if seat is not None and seat.sink is not None:
                     seat.sink(message.data)
+            case LockTold():
+                request = self._locks.pop(message.number, None)
+                if request is not None:
+                    request.told(message.outcome, _error(message.error))
 
     def _granted(self, message: Granted) -> None:
         ticket = self._waiting.pop(message.ticket, None)
         if ticket is None:
             return
         if message.error is None:
-            ticket.granted_s = asyncio.get_running_loop().time()
+            ticket.granted_s = asyncio.get_running_loop().time() if self._loop is not None else None
             ticket.settle(None)
         else:
             self._tickets.pop(ticket, None)
-            ticket.settle(error_of(message.error))
+            ticket.settle(error_from_wire(message.error))
+
+
+def _error(error: dict[str, Any] | None) -> Exception | None:
+    return None if error is None else error_from_wire(error)
 
 
 def _is_dead(ticket: Ticket) -> bool:
@@ -224,7 +299,7 @@ def _is_dead(ticket: Ticket) -> bool:
 
 
 class RemoteBroker:
-    """The lab's ports as a worker's runtime sees them: keeps the promise of PortSource."""
+    """The lab's ports as a worker's runtime sees them: keeps the promise of PortSource. Made on the loop that hears."""
 
     def __init__(
         self,
@@ -234,11 +309,13 @@ class RemoteBroker:
         epochs: Mapping[str, int],
         *,
         latched: bool,
+        pack: PackFraming,
     ) -> None:
-        self.lines = RemoteLines(send)
+        loop = asyncio.get_running_loop()
+        self.lines = RemoteLines(send, pack, loop)
         self.latched = latched
         self._owners = {
-            name: RemoteOwner(p, codecs(p.codec) if p.codec else None, epochs.get(name, 0), self.lines)
+            name: RemoteOwner(p, codecs(p.codec) if p.codec else None, epochs.get(name, 0), self.lines, loop)
             for name, p in ports.items()
         }
         self._stops = itertools.count(1)
@@ -248,9 +325,13 @@ class RemoteBroker:
         """The port of that name."""
         return Port(self._owner(name))
 
-    def session(self, port: str, holder: str) -> BlockingSession:
+    def definitions(self) -> dict[str, PortDefinition]:
+        """The definition of every port, by name. From any thread."""
+        return {name: owner.definition for name, owner in self._owners.items()}
+
+    def session(self, port: str, holder: str, *, impatient: bool = False) -> BlockingSession:
         """A session of `holder` for blocking code, usable from any thread but that of this process's loop."""
-        return BlockingSession(self._owner(port), holder)
+        return BlockingSession(self._owner(port), holder, impatient=impatient)
 
     def close(self) -> None:
         """Watch over nothing any more; for a process that outlives its link."""

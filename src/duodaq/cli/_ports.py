@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from duodaq.app import LabClient, connect
+from duodaq.cli._report import plain_table, port_state
+from duodaq.clock import block, monotonic_s
+
+_EVERY_S = 1.0
+_SAMPLE_S = 0.5
+
+Ports = list[dict[str, Any]]
+
+
+def show_ports(lab: str | None, out: Console, *, once: bool, as_json: bool) -> None:
+    """Show every port of a running lab, anew each second until Ctrl-C; once, if that is wished or nobody looks."""
+    with connect(lab) as client:
+        try:
+            if once or not (as_json or out.is_terminal):
+                _print(_sampled(client, _SAMPLE_S), out, as_json=as_json)
+            elif as_json:
+                while True:
+                    _print(_sampled(client, _EVERY_S), out, as_json=True)
+            else:
+                _watch(client, out)
+        except KeyboardInterrupt:
+            return
+
+
+def record_wire(lab: str | None, file: Path, out: Console) -> None:
+    """Record the wire of a running lab into a file until Ctrl-C (or SIGTERM).
+
+    Raises:
+        StorageError: The file cannot be made.
+        LifecycleError: It is being recorded already, or no lab runs.
+    """
+    with connect(lab) as client:
+        path = client.record_wire(file)
+        out.print(escape(f"Recording the wire of {client.name} to {path} until Ctrl-C."))
+        ended = threading.Event()
+
+        def end(number: int, frame: object) -> None:
+            ended.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, end)
+        while not block(_EVERY_S, ended):
+            pass
+        summary = client.stop_wire()
+        out.print(escape(f"{summary['records']:,} records in {summary['path']}."))
+        if summary["error"] or summary["lost"]:
+            missing = summary["error"] or f"lost: {summary['lost']}"
+            out.print(f"[bold red]{escape(f'It is incomplete: {missing}')}[/]")
+
+
+def _watch(client: LabClient, out: Console) -> None:
+    with Live(console=out, auto_refresh=False, screen=False) as live:
+        live.update(Group(*_page(_sampled(client, _SAMPLE_S))), refresh=True)
+        while True:
+            live.update(Group(*_page(_sampled(client, _EVERY_S))), refresh=True)
+
+
+def _sampled(client: LabClient, over_s: float) -> Ports:
+    """Every port now, with how many exchanges a second it made in the last `over_s` seconds."""
+    before, begun_s = {p["name"]: p["exchanges"] for p in client.ports()}, monotonic_s()
+    block(over_s)
+    ports, took_s = client.ports(), monotonic_s() - begun_s
+    return [{**p, "exchanges_per_s": (p["exchanges"] - before.get(p["name"], 0)) / took_s} for p in ports]
+
+
+def _print(ports: Ports, out: Console, *, as_json: bool) -> None:
+    if as_json:
+        out.out(json.dumps(ports, ensure_ascii=False), highlight=False)
+        return
+    for part in _page(ports):
+        out.print(part)
+
+
+def _page(ports: Ports) -> list[Table | Text]:
+    page: list[Table | Text] = [_table(ports)]
+    clients = [(p["name"], client) for p in ports for client in p["clients"]]
+    if clients:
+        table = plain_table("Programs outside", ("port", "program"), ("exchanges", "waiting"))
+        for port, client in clients:
+            table.add_row(escape(port), escape(client["name"]), str(client["exchanges"]), str(client["waiting"]))
+        page.append(table)
+    page += [Text(f"{p['name']}: last error: {p['last_error']}", style="yellow") for p in ports if p["last_error"]]
+    page += [
+        Text(f"{p['name']}: programs outside find it at {' and '.join(p['virtual'])}") for p in ports if p["virtual"]
+    ]
+    return page
+
+
+def _table(ports: Ports) -> Table:
+    numbers = ("waiting", "wait", "p99", "ex/s", "exchanges", "errors", "mended")
+    table = plain_table("Ports", ("port", "state", "holder"), numbers)
+    for p in ports:
+        holder = f"{p['holder']} for {_time(p['held_s'])}" if p["holder"] else "–"
+        if p["waiting"]:
+            holder += f"\nthen {', '.join(p['waiting'][:3])}" + (" …" if len(p["waiting"]) > 3 else "")
+        table.add_row(
+            escape(p["name"]),
+            port_state(p["state"]),
+            escape(holder),
+            str(p["queue"]),
+            _time(p["wait_median_s"]),
+            _time(p["wait_p99_s"]),
+            f"{p['exchanges_per_s']:,.0f}",
+            str(p["exchanges"]),
+            str(p["errors"]),
+            str(p["resyncs"]),
+        )
+    return table
+
+
+def _time(seconds: float) -> str:
+    if not seconds:
+        return "0"
+    return (
+        f"{seconds * 1e6:.0f} µs"
+        if seconds < 1e-3
+        else f"{seconds * 1e3:.0f} ms"
+        if seconds < 1
+        else f"{seconds:.1f} s"
+    )

@@ -1,0 +1,200 @@
+"""A spare goes through what it will have to do, once, with an instrument that has no device.
+
+What a forked process touches first costs it a page fault and the copy of a page: a reference is counted in each object
+that is merely looked at, and they lie all over the memory. A worker's way from its first message to its first answer
+touches 900 pages (V4) or 1,000 (V2), which takes most of 3 to 4 ms. So a spare that stands ready for one worker goes
+that way beforehand, and pays with 3 MB of its own memory. The bare spare does not.
+
+Rules for whoever edits this:
+
+* Nothing is opened, and nothing is left, no thread, task, handler or descriptor; but for the keeper of the lifeline.
+* What is said is made in the fork server, once. The pages that saying it takes are none of a worker's.
+
+The fork server itself goes through the first steps of every worker some times (`births`), so that the code that has
+adapted and the caches that have filled lie in memory that all share: a bare spare then has 0.5 MB less of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import socket
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from duodaq import clock
+from duodaq.model import GetParameter, InstrumentDefinition, RuntimeName
+from duodaq.v4.instruments import InstrumentActor, Parameter
+from duodaq.workers._by_value import dumps
+from duodaq.workers._fork_child import settle
+from duodaq.workers._fork_order import order_for_here
+from duodaq.workers._log_line import ROOT
+from duodaq.workers._memory_limit import private_bytes
+from duodaq.workers._messages import VERSION, Ask, Make, Order, encode, parcel
+from duodaq.workers._page import SharedPage
+from duodaq.workers._parts import Factories
+from duodaq.workers._plan import WorkerPlan
+from duodaq.workers._title import write_over_command_line
+from duodaq.workers._worker_main import Ready, Worker, keeper, new_loop
+
+READS = 3
+LIMIT_S = 5.0
+_ALL = 1 << 20
+_LENGTH = struct.Struct("<I")
+_START, _READ, _STOP = 1, 2, 100
+
+
+def _read_number(actor: Any) -> Any:
+    return actor.read_number()
+
+
+class _Actor(InstrumentActor):
+    parameters: ClassVar = {"number": Parameter(_read_number)}
+
+    async def read_number(self) -> int:
+        return 1
+
+
+class _Driver:
+    number = 1
+
+
+_Actor.__module__ = _Driver.__module__ = "__main__"  # so that they travel by value, as those of a notebook do
+
+
+def _script(runtime: RuntimeName) -> tuple[bytes, ...]:
+    """What the manager says to a worker of that runtime, as bytes for the link."""
+    factories, driver = Factories(), {"v2": _Driver, "v4": _Actor}[runtime]
+    factory = factories.v2 if runtime == "v2" else factories.v4
+    plan = WorkerPlan("spare", runtime, factory, {}, {}, False, clock.anchor_ns(), logging.INFO)
+    definition = InstrumentDefinition("rehearsal", runtime, driver, passive=runtime == "v2")
+    messages = [
+        Make(VERSION, dumps(plan)),
+        Ask(_START, "start", parcel((LIMIT_S, (definition,))), None),
+        *(Order(_READ + number, definition.id, GetParameter("number"), LIMIT_S) for number in range(READS)),
+        Ask(_STOP, "stop", parcel(LIMIT_S), None),
+    ]
+    return tuple(_LENGTH.pack(len(body)) + body for body in map(encode, messages))
+
+
+_SAID: dict[RuntimeName, tuple[bytes, ...]] = {"v2": _script("v2"), "v4": _script("v4")}
+
+
+def births(count: int = 10) -> None:
+    """In the fork server: begin so many workers as a bare one begins, until it waits, and end them."""
+    order = order_for_here("")
+    shown = Path("/proc/self/cmdline").read_bytes()
+    for _ in range(count):
+        settle(order, ())
+        write_over_command_line(shown)
+        manager, link = socket.socketpair()
+        descriptors = socket.socket(socket.AF_UNIX)
+        loop = asyncio.new_event_loop()  # uvloop's would leave a pipe open, in every child
+        try:
+            loop.run_until_complete(_Rehearsing(link, descriptors).begin())
+        finally:
+            loop.close()
+            for end in (manager, link, descriptors):
+                end.close()
+    gc.disable()  # as a fork server has it
+
+
+def v2(rest: Callable[[], None]) -> None:
+    """Rehearse the part of a V2 worker."""
+    rehearse("v2", rest)
+
+
+def v4(rest: Callable[[], None]) -> None:
+    """Rehearse the part of a V4 worker."""
+    rehearse("v4", rest)
+
+
+class _Rehearsing(Worker):
+    """A worker of which nothing is left but what it has touched."""
+
+    def __init__(self, link: socket.socket, descriptors: socket.socket) -> None:
+        super().__init__(link, descriptors)
+        self.served = 0
+        self.serves = asyncio.Event()
+
+    def close(self) -> None:
+        """End it from this side."""
+        self._pipe.close()
+        if self._ready is not None:
+            self._ready.page.close()
+
+    def _settle(self) -> SharedPage:
+        keeper()
+        if sys.platform == "linux":
+            private_bytes()
+        return SharedPage()
+
+    def _lost(self, why: str) -> None:
+        raise AssertionError(f"a rehearsal that was cut short: {why}")
+
+    async def _serve(self, ready: Ready, ask: Order | Ask) -> None:
+        await super()._serve(ready, ask)
+        self.served += 1
+        self.serves.set()
+
+    async def begin(self) -> None:
+        """Run as far as a spare does."""
+        running = asyncio.ensure_future(self.run())
+        await clock.pause(0)
+        self._over.set()
+        await running
+        self.close()
+
+    async def has_served(self, count: int) -> None:
+        """Wait until it has answered so many requests."""
+        while self.served < count:
+            self.serves.clear()
+            await self.serves.wait()
+
+
+def rehearse(runtime: RuntimeName, rest: Callable[[], None]) -> bytes:
+    """Rehearse the part of a worker of that runtime; what it answered, as bytes from the link.
+
+    Args:
+        runtime: Whose part.
+        rest: Called between the steps, to let others have the processor; blocks as long as it likes.
+    """
+    logger = logging.getLogger(ROOT)
+    before = logger.handlers[:], logger.level, logger.propagate
+    manager, link = socket.socketpair()
+    descriptors = socket.socket(socket.AF_UNIX)
+    loop = new_loop()
+    try:
+        return loop.run_until_complete(_play(_SAID[runtime], rest, manager, link, descriptors))
+    finally:
+        loop.close()
+        asyncio.set_event_loop(None)
+        for end in (manager, link, descriptors):
+            end.close()
+        logger.handlers[:], logger.propagate = before[0], before[2]
+        logger.setLevel(before[1])
+        gc.collect()  # what the fork server made is frozen, and is not looked at
+
+
+async def _play(
+    said: Sequence[bytes],
+    rest: Callable[[], None],
+    manager: socket.socket,
+    link: socket.socket,
+    descriptors: socket.socket,
+) -> bytes:
+    worker = _Rehearsing(link, descriptors)
+    worker.open()
+    try:
+        for requests, frame in enumerate(said):  # the first is none
+            manager.sendall(frame)
+            await asyncio.wait_for(worker.has_served(requests), LIMIT_S)
+            await clock.pause(0)  # after a Make it is told how things are
+            rest()
+        return manager.recv(_ALL)
+    finally:
+        worker.close()
