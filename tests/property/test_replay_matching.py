@@ -131,3 +131,22 @@ def test_who_waits_for_a_change_comes_to_it_and_stays_there(extra: int, busy: in
     matcher.write("stage", b"1TS?")
     asked = [("stage", b"1MD?")] * (busy + 1 + extra)
     assert answers(matcher, *asked) == [b"0\n"] * busy + [b"1\n"] * (1 + extra)
+
+
+def test_settings_made_in_another_order_come_to_the_same_state() -> None:
+    said = [Said("a", b"A 1\n"), Said("b", b"B 1\n"), Said("c", b"V?\n", b"11\n")]
+    said += [Said("a", b"A 2\n"), Said("b", b"B 2\n"), Said("c", b"V?\n", b"22\n")]
+    matcher = Matcher(commands(said))
+    assert answers(matcher, ("b", b"B 2"), ("a", b"A 2"), ("c", b"V?"))[-1] == b"22\n"
+
+
+@given(st.lists(st.integers(1, 3), min_size=3, max_size=3), st.lists(st.integers(1, 3), min_size=3, max_size=3))
+def test_a_step_that_is_told_again_and_again_is_a_place_of_its_own(asked: list[int], again: list[int]) -> None:
+    """Relative moves: nothing that was set tells the places apart."""
+    said: list[Said] = []
+    for place, count in enumerate(asked):
+        said += [Said("stage", b"1PR0.1\n"), *[Said("stage", b"1TP?\n", b"%d\n" % place)] * count]
+    matcher = Matcher(commands(said))
+    for place, count in enumerate(again):
+        assert answers(matcher, ("stage", b"1PR0.1"))
+        assert answers(matcher, *[("stage", b"1TP?")] * count) == [b"%d\n" % place] * count

@@ -99,7 +99,7 @@ BROKEN = (
     record(5, "!", b"resynchronising", 0, "broker"),
     record(6, "<", b"late\n", 0, ""),
     record(7, ">", b"Z?\n", 0, "broker"),
-    record(8, "<", b"z\n", 0, ""),
+    record(8, "<", b"later\nz\n", 0, ""),
     record(9, "!", b"resynchronised", 0, "broker"),
     record(10, ">", b"B?\n", 3),
     record(11, "<", b"b\n", 3),
