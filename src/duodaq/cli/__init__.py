@@ -1,4 +1,4 @@
-"""The command line: ``duodaq demo | run | check | status | stop-all | sim``."""
+"""The command line: ``duodaq demo | run | check | status | stop-all | sim | replay``."""
 
 from duodaq.cli._app import main
 

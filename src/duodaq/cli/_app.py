@@ -155,6 +155,39 @@ def sim(
     raise typer.Exit(serve_simulator(name, pty=pty, tcp=tcp, link=link, model=model, seed=seed, table=table))
 
 
+@app.command()
+def replay(
+    wirelog: Annotated[Path, typer.Argument(metavar="WIRELOG", help="The wire log, or the folder of its recording.")],
+    port: Annotated[
+        list[str] | None, typer.Option("--port", metavar="NAME", help="Only this port; may be given more than once.")
+    ] = None,
+    pty: Annotated[bool, typer.Option("--pty", help="Serve on pseudo terminals.")] = False,
+    link: Annotated[
+        Path | None, typer.Option("--link", metavar="PATH", help="A stable name; for several ports, a folder of them.")
+    ] = None,
+    tcp: Annotated[
+        int | None, typer.Option("--tcp", metavar="PORT", min=0, max=65535, help="Serve on TCP; 0 for any free port.")
+    ] = None,
+    speed: Annotated[str, typer.Option("--speed", help="1 keeps the recorded times; 10, or max.")] = "1",
+    unknown: Annotated[
+        str, typer.Option("--unknown", metavar="POLICY", help="silent, error=TEXT, nearest or stop.")
+    ] = "silent",
+    at_end: Annotated[str, typer.Option("--at-end", metavar="POLICY", help="repeat or cycle.")] = "repeat",
+    in_order: Annotated[bool, typer.Option("--in-order", help="Polls' readings in their order, too.")] = False,
+    fault: Annotated[
+        list[str] | None, typer.Option("--fault", metavar="FAULT", help="jitter, drop=0.05, stall …")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the faults.")] = 0,
+) -> None:
+    """Serve a recorded instrument, until Ctrl-C: replies by content and state. Prints one line of JSON when ready."""
+    from duodaq.cli._replay import Asked, serve_replay
+
+    asked = Asked(
+        wirelog, tuple(port or ()), pty, link, tcp, speed, unknown, at_end, in_order, tuple(fault or ()), seed
+    )
+    raise typer.Exit(serve_replay(asked))
+
+
 def main() -> None:
     """The entry point: one clear sentence for whatever goes wrong, and the exit code that goes with it."""
     try:

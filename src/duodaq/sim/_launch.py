@@ -28,8 +28,8 @@ _START_S = 60.0
 _ANSWER_S = 10.0
 
 
-class _Child:
-    """One child process with a control line. Safe from any thread; every wait has a deadline."""
+class ChildProcess:
+    """A child process with a control line. Safe from any thread; every wait has a deadline."""
 
     def __init__(self, arguments: Sequence[str], *, own_folder: bool) -> None:
         self._own_folder = own_folder
@@ -50,6 +50,7 @@ class _Child:
             raise
         self.instrument = str(ready["instrument"])
         self.address = str(ready["address"])
+        self.addresses: dict[str, str] = ready.get("addresses", {})
 
     @property
     def pid(self) -> int:
@@ -115,7 +116,7 @@ class _Child:
         return json.loads(line)
 
 
-class SimProcess(_Child):
+class SimProcess(ChildProcess):
     """One simulated instrument in a process of its own. On a pty its address is a symlink that survives `replug`."""
 
     def report(self) -> dict[str, Any]:
@@ -143,7 +144,7 @@ class SimProcess(_Child):
         return self
 
 
-class TableProcess(_Child):
+class TableProcess(ChildProcess):
     """The optical table in a process of its own."""
 
     def client(self) -> TableClient:

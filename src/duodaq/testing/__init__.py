@@ -1,6 +1,16 @@
 """The test kit: leak checks, scripted ports, virtual time, contract suites. Nothing that ships imports it."""
 
+from duodaq.sim.replay import ReplayProcess
+from duodaq.sim.replay import launch_replay as replayed
 from duodaq.testing._leaks import LeakWatch
 from duodaq.testing._virtual_time import VirtualTimeError, VirtualTimeLoop, run_virtual, virtual_time
 
-__all__ = ["LeakWatch", "VirtualTimeError", "VirtualTimeLoop", "run_virtual", "virtual_time"]
+__all__ = [
+    "LeakWatch",
+    "ReplayProcess",
+    "VirtualTimeError",
+    "VirtualTimeLoop",
+    "replayed",
+    "run_virtual",
+    "virtual_time",
+]
