@@ -40,6 +40,7 @@ class Sufferer:
         self._trouble = trouble
         self._of_blocked = blocked or trouble
         self._lost = 0
+        self._starts = 0
 
     def v2_faults(self) -> tuple[Fault, ...]:
         """What this mode promises of V2."""
@@ -160,6 +161,7 @@ class Sufferer:
         await self._recovers()
 
     async def _blocked_actor(self) -> None:
+        self._starts = self._trouble.starts
         self._of_blocked.inside.close()
         self._of_blocked.freed.close()
         began_s = monotonic_s()
@@ -171,6 +173,8 @@ class Sufferer:
     async def _freed_actor(self) -> None:
         self._of_blocked.freed.open()
         await self._recovers("blocked")
+        starts = self._trouble.starts
+        proves("others go on", starts == self._starts, "an actor elsewhere was not started anew", starts=starts)
 
     async def _recovers(self, instrument: str = "fragile") -> None:
         began_s, heard, answer = monotonic_s(), await self._heard(), None
