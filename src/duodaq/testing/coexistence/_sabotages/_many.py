@@ -176,21 +176,17 @@ def some_questions_are_answered_from_memory() -> None:
     port.exchange = exchange
 
 
-@sabotage(_LINE, "fair waits", modes=SHARED)  # over a link nobody asks again before the next has been served
+@sabotage(_LINE, "fair waits", modes=SHARED)  # a process asks at the desk of its worker: see below
 def v4_goes_first() -> None:
-    """Whoever waits from V2 lets forty from V4 go before."""
+    """Whoever asks from V2 comes into the queue only after a while, and V4 at once."""
     queue: Any = LeaseQueue
     original = queue.ask
-    patience: dict[Any, int] = {}
 
     def ask(self: Any, ticket: Any) -> None:
-        original(self, ticket)
-        for lane in self._lanes:
-            for waiting in [t for t in lane if t.holder.startswith("v2.")]:
-                patience[waiting] = patience.get(waiting, 40) - 1
-                if patience[waiting] > 0:
-                    del lane[waiting]
-                    lane[waiting] = None
+        if ticket.holder.startswith("v2."):
+            asyncio.get_running_loop().call_later(0.04, original, self, ticket)
+        else:
+            original(self, ticket)
 
     queue.ask = ask
 
@@ -217,10 +213,19 @@ def nobody_holds_too_long() -> None:
     desk._overheld = lambda self, ticket: None
 
 
-@sabotage(_LINE, "no late reply")
+@sabotage(_LINE, "no late reply", modes=SHARED)
 def a_broken_line_is_used_at_once() -> None:
     """After a cut exchange nothing is waited for."""
+    _use_broken_lines_at_once()
 
+
+@sabotage(_LINE, "no interleaving", modes=APART)  # the device sees the impatience of who comes after a dead process
+def a_dead_process_leaves_a_line_that_is_used_at_once() -> None:
+    """After an exchange that was cut by the death of a process nothing is waited for."""
+    _use_broken_lines_at_once()
+
+
+def _use_broken_lines_at_once() -> None:
     async def run(self: Mender, probing: bool = True) -> bool:
         return True
 
