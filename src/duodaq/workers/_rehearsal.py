@@ -37,7 +37,7 @@ from duodaq.workers._memory_limit import private_bytes
 from duodaq.workers._messages import VERSION, Ask, Make, Order, encode, parcel
 from duodaq.workers._page import SharedPage
 from duodaq.workers._parts import Factories
-from duodaq.workers._plan import WorkerPlan
+from duodaq.workers._plan import WorkerPlan, without_drivers
 from duodaq.workers._title import write_over_command_line
 from duodaq.workers._worker_main import Ready, Worker, keeper, new_loop
 
@@ -45,6 +45,7 @@ READS = 3
 LIMIT_S = 5.0
 _ALL = 1 << 20
 _LENGTH = struct.Struct("<I")
+_ID = "rehearsal"
 _START, _READ, _STOP = 1, 2, 100
 
 
@@ -70,11 +71,11 @@ def _script(runtime: RuntimeName) -> tuple[bytes, ...]:
     """What the manager says to a worker of that runtime, as bytes for the link."""
     factories, driver = Factories(), {"v2": _Driver, "v4": _Actor}[runtime]
     factory = factories.v2 if runtime == "v2" else factories.v4
-    plan = WorkerPlan("spare", runtime, factory, {}, {}, False, clock.anchor_ns(), logging.INFO)
-    definition = InstrumentDefinition("rehearsal", runtime, driver, passive=runtime == "v2")
+    plan = WorkerPlan("spare", runtime, factory, {}, {}, False, clock.anchor_ns(), logging.INFO, drivers={_ID: driver})
+    definition = InstrumentDefinition(_ID, runtime, driver, passive=runtime == "v2")
     messages = [
         Make(VERSION, dumps(plan)),
-        Ask(_START, "start", parcel((LIMIT_S, (definition,))), None),
+        Ask(_START, "start", parcel((LIMIT_S, without_drivers([definition], plan.drivers))), None),
         *(Order(_READ + number, definition.id, GetParameter("number"), LIMIT_S) for number in range(READS)),
         Ask(_STOP, "stop", parcel(LIMIT_S), None),
     ]

@@ -17,6 +17,7 @@ import faulthandler
 import functools
 import os
 import pickle
+import select
 import signal
 import socket
 import sys
@@ -65,7 +66,7 @@ from duodaq.workers._mirror import ParameterMirror
 from duodaq.workers._outbox import Outbox
 from duodaq.workers._page import PagedNumbers, PagedSequences, SharedPage
 from duodaq.workers._parts import RuntimeParts
-from duodaq.workers._plan import WorkerPlan
+from duodaq.workers._plan import WorkerPlan, with_drivers
 from duodaq.workers._title import show_as
 
 TELL_EVERY_S = 0.02
@@ -80,11 +81,19 @@ _log = get_logger("workers.main")
 def run(link: socket.socket, descriptors: socket.socket) -> None:
     """Be a worker at the end of `link` until the other end closes it; descriptors come by `descriptors`."""
     faulthandler.enable()
+    _await_word(link)
     loop = new_loop()
     try:
         loop.run_until_complete(Worker(link, descriptors).run())
     finally:
         leave(0)
+
+
+def _await_word(link: socket.socket) -> None:
+    """Wait until somebody speaks or hangs up: a spare has no loop, of which uvloop's alone takes 0.25 MB."""
+    word = select.poll()
+    word.register(link, select.POLLIN)
+    word.poll()
 
 
 @functools.cache
@@ -242,6 +251,7 @@ class Ready:
                 PagedNumbers(page),
             )
         )
+        self._drivers = plan.drivers
         self._send = send
         self._said: Any = None
         self._seen = -1
@@ -289,7 +299,7 @@ class Ready:
     async def _start(self, body: tuple[float, tuple[InstrumentDefinition, ...]]) -> None:
         timeout_s, definitions = body
         try:
-            for definition in definitions:
+            for definition in with_drivers(definitions, self._drivers):
                 await self._add(definition)
             await self.runtime.start(timeout_s)
         finally:
