@@ -23,6 +23,7 @@ from duodaq.model import (
     RuntimeDefinition,
     SafeAction,
 )
+from duodaq.workers import _process
 from duodaq.workers._child import Child
 from duodaq.workers._fork_server import shared_fork_server
 from duodaq.workers._lifeline import Lifeline
@@ -175,8 +176,10 @@ async def test_commands_get_their_fate_when_the_process_has_gone_and_the_replace
     while not any(map(group.page.begun, worker.pending)):
         await pause(0.005)
     monkeypatch.setattr(Child, "kill", lambda child: None if child is worker.child else kill(child))
+    monkeypatch.setattr(_process, "LAST_S", LIMIT_S)  # it is waited for no longer, in a lab
+    os.kill(worker.child.pid, signal.SIGSTOP)  # it would leave when its link ends
     worker._pipe.end()  # as the lifeline does
-    limit = Deadline(0.4)  # a process that is known to end and has not gone is waited for so long and 0.1 s
+    limit = Deadline(LIMIT_S)
     while group._made is None and not limit.passed:
         await pause(0.005)
     assert group._made is not None

@@ -255,7 +255,7 @@ class Ready:
         self._send = send
         self._said: Any = None
         self._seen = -1
-        self._starting = asyncio.Event()
+        self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ticks = 0
         self._ops: dict[str, Callable[[Any], Awaitable[Any]]] = {
             "start": self._start,
@@ -303,7 +303,8 @@ class Ready:
                 await self._add(definition)
             await self.runtime.start(timeout_s)
         finally:
-            self._starting.set()
+            if not self._started.done():
+                self._started.set_result(None)
 
     async def _stop(self, timeout_s: float) -> Any:
         reports = await self.runtime.stop(timeout_s * 0.9)
@@ -319,8 +320,8 @@ class Ready:
     async def command(self, number: int, instrument: str, command: Command, deadline_s: float | None) -> Any:
         """Carry out one command of the runtime, as soon as its instrument has had its start."""
         IN_HAND.set(_Once(self.page, number))
-        while not self._starting.is_set() and self._is_starting(instrument):
-            await clock.pause(NOT_YET_S)
+        while not self._started.done() and self._is_starting(instrument):
+            await asyncio.wait({self._started}, timeout=NOT_YET_S)
         return await self.runtime.command(instrument, command, deadline_s)
 
     def _is_starting(self, instrument: str) -> bool:
