@@ -32,7 +32,7 @@ def dumps(value: Any, look: Callable[[Any], None] | None = None) -> bytes:
         value: What travels.
         look: Called with each object in it before that is pickled; raises for what may not be.
     """
-    if look is None and _is_plain(value):
+    if look is None and is_plain(value):
         return pickle.dumps(value, protocol=5)
     with io.BytesIO() as file:
         pickler = _Pickler(file, protocol=5)
@@ -41,7 +41,7 @@ def dumps(value: Any, look: Callable[[Any], None] | None = None) -> bytes:
         return file.getvalue()
 
 
-def _is_plain(value: Any, depth: int = 4) -> bool:
+def is_plain(value: Any, depth: int = 4) -> bool:
     """Whether there is nothing in it that could go by value: plain pickling says the same then, in half the time.
 
     A command with its arguments is; what is long or deep is not looked through.
@@ -57,7 +57,7 @@ def _is_plain(value: Any, depth: int = 4) -> bool:
         parts = [*value, *value.values()] if kind is dict else value
     else:
         return False
-    return all(_is_plain(part, depth - 1) for part in parts)
+    return all(is_plain(part, depth - 1) for part in parts)
 
 
 class _Pickler(cloudpickle.Pickler):

@@ -43,8 +43,7 @@ def become_worker(order: Order, link: socket.socket, fds: socket.socket, output:
     """
     code = 1
     try:
-        settle(order, output)
-        show_as("spare")
+        _settle(order, output)
         _preload(order, link)
         module, _, function = order.entry.partition(":")
         getattr(importlib.import_module(module), function)(link, fds)
@@ -76,8 +75,7 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def settle(order: Order, output: Sequence[int]) -> None:
-    """Have the surroundings that the order names, and nothing of the fork server's."""
+def _settle(order: Order, output: Sequence[int]) -> None:
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     adopt_orphans()
@@ -98,6 +96,7 @@ def settle(order: Order, output: Sequence[int]) -> None:
             os.chdir(order.cwd)
     sys.path[:] = [os.fsdecode(place) for place in order.path]
     _reseed()
+    show_as("spare")
     gc.enable()
 
 
@@ -106,7 +105,7 @@ def _reseed() -> None:
     if "numpy.random" in sys.modules:
         import numpy as np
 
-        np.random.seed(int.from_bytes(os.urandom(4)))  # without an argument it takes 20 times as long
+        np.random.seed(np.frombuffer(os.urandom(32), np.uint32))  # without an argument it takes 20 times as long
 
 
 def _preload(order: Order, link: socket.socket) -> None:

@@ -61,10 +61,9 @@ PRELOAD = (
     "duodaq.v4.instruments",
     "duodaq.drivers",
     "duodaq.workers._worker_main",
+    "duodaq.workers._rehearsal",
 )
 """What every worker needs."""
-
-REHEARSAL = "duodaq.workers._rehearsal"
 
 PRELOAD_IF_THERE = ("uvloop",)
 
@@ -84,7 +83,6 @@ def preload(control: socket.socket) -> None:
         if importlib.util.find_spec(name) is not None:
             importlib.import_module(name)
     inspect.signature(object)  # of a class without __init__; compiles what takes each worker 10 ms otherwise
-    importlib.import_module(REHEARSAL).births()
     call_named(os.environ.get(PRELOAD_VARIABLE, ""))
 
 

@@ -62,7 +62,7 @@ from duodaq.workers._messages import (
 )
 from duodaq.workers._output import OutputReader
 from duodaq.workers._page import IN_HAND, SharedPage
-from duodaq.workers._plan import WorkerPlan
+from duodaq.workers._plan import Drivers, WorkerPlan
 
 LAST_S = 0.5
 COMMAND = "command"
@@ -140,6 +140,7 @@ class ProcessWorker:
         self.figures: dict[str, Any] = {}
         self.pending: dict[int, Pending] = {}  # by number % IN_HAND, which is their place on the page
         self.fault = ""
+        self.drivers: Drivers = {}
         self._runtime: RuntimeName = runtime
         self._around = around
         self._on_lost = on_lost
@@ -174,6 +175,7 @@ class ProcessWorker:
         read, write = os.pipe()
         self._output = OutputReader(read, self.name)
         self._pipe.open()
+        self.drivers = plan.drivers
         try:
             body = dumps(plan)
             if not send_descriptors(self.child.fds, [self.page.fd, write, self._lifeline.far]):

@@ -39,7 +39,7 @@ from duodaq.workers._inbox import FeedBooks
 from duodaq.workers._nursery import Nursery
 from duodaq.workers._page import SharedPage
 from duodaq.workers._parts import RuntimeFactory
-from duodaq.workers._plan import WorkerPlan
+from duodaq.workers._plan import WorkerPlan, drivers_ahead, without_drivers
 from duodaq.workers._process import COMMAND, ProcessWorker, Surroundings
 
 TERM_S = 0.3
@@ -302,7 +302,7 @@ class ProcessGroup:
         self.current = worker
         self._news.set()
         try:
-            await worker.request("start", (MAKE_S, definitions), MAKE_S)
+            await worker.request("start", (MAKE_S, without_drivers(definitions, worker.drivers)), MAKE_S)
             took_ms = round((monotonic_s() - noticed_s) * 1e3, 2)
             _log.warning("worker replaced", worker=self.name, cause=self.cause, took_ms=took_ms)
             await self._call_crash_actions(worker)
@@ -427,6 +427,7 @@ class ProcessGroup:
             entries=self.around.entries(),
             memory_bytes=self._memory_bytes,
             lab=broker.lab,
+            drivers=drivers_ahead(self.definitions.values()),
         )
         try:
             worker.make(plan)
@@ -443,7 +444,7 @@ class ProcessGroup:
         try:
             await worker.made(deadline.left_s)
             self.current, self._made = worker, None
-            start = (deadline.left_s, tuple(self.definitions.values()))
+            start = (deadline.left_s, without_drivers(self.definitions.values(), worker.drivers))
             await worker.request("start", start, deadline.left_s + SEEN_S)
         except DeliveryError as error:
             if worker is self.current or not self._recovery_runs:

@@ -3,15 +3,12 @@
 What a forked process touches first costs it a page fault and the copy of a page: a reference is counted in each object
 that is merely looked at, and they lie all over the memory. A worker's way from its first message to its first answer
 touches 900 pages (V4) or 1,000 (V2), which takes most of 3 to 4 ms. So a spare that stands ready for one worker goes
-that way beforehand, and pays with 3 MB of its own memory. The bare spare does not.
+that way beforehand, and pays with 5 MB of its own memory, which a worker that runs has anyway. The bare spare does not.
 
 Rules for whoever edits this:
 
 * Nothing is opened, and nothing is left, no thread, task, handler or descriptor; but for the keeper of the lifeline.
 * What is said is made in the fork server, once. The pages that saying it takes are none of a worker's.
-
-The fork server itself goes through the first steps of every worker some times (`births`), so that the code that has
-adapted and the caches that have filled lie in memory that all share: a bare spare then has 0.5 MB less of its own.
 """
 
 from __future__ import annotations
@@ -23,28 +20,25 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 from duodaq import clock
 from duodaq.model import GetParameter, InstrumentDefinition, RuntimeName
 from duodaq.v4.instruments import InstrumentActor, Parameter
 from duodaq.workers._by_value import dumps
-from duodaq.workers._fork_child import settle
-from duodaq.workers._fork_order import order_for_here
 from duodaq.workers._log_line import ROOT
 from duodaq.workers._memory_limit import private_bytes
 from duodaq.workers._messages import VERSION, Ask, Make, Order, encode, parcel
 from duodaq.workers._page import SharedPage
 from duodaq.workers._parts import Factories
-from duodaq.workers._plan import WorkerPlan
-from duodaq.workers._title import write_over_command_line
+from duodaq.workers._plan import WorkerPlan, without_drivers
 from duodaq.workers._worker_main import Ready, Worker, keeper, new_loop
 
 READS = 3
 LIMIT_S = 5.0
 _ALL = 1 << 20
 _LENGTH = struct.Struct("<I")
+_ID = "rehearsal"
 _START, _READ, _STOP = 1, 2, 100
 
 
@@ -70,11 +64,11 @@ def _script(runtime: RuntimeName) -> tuple[bytes, ...]:
     """What the manager says to a worker of that runtime, as bytes for the link."""
     factories, driver = Factories(), {"v2": _Driver, "v4": _Actor}[runtime]
     factory = factories.v2 if runtime == "v2" else factories.v4
-    plan = WorkerPlan("spare", runtime, factory, {}, {}, False, clock.anchor_ns(), logging.INFO)
-    definition = InstrumentDefinition("rehearsal", runtime, driver, passive=runtime == "v2")
+    plan = WorkerPlan("spare", runtime, factory, {}, {}, False, clock.anchor_ns(), logging.INFO, drivers={_ID: driver})
+    definition = InstrumentDefinition(_ID, runtime, driver, passive=runtime == "v2")
     messages = [
         Make(VERSION, dumps(plan)),
-        Ask(_START, "start", parcel((LIMIT_S, (definition,))), None),
+        Ask(_START, "start", parcel((LIMIT_S, without_drivers([definition], plan.drivers))), None),
         *(Order(_READ + number, definition.id, GetParameter("number"), LIMIT_S) for number in range(READS)),
         Ask(_STOP, "stop", parcel(LIMIT_S), None),
     ]
@@ -82,25 +76,6 @@ def _script(runtime: RuntimeName) -> tuple[bytes, ...]:
 
 
 _SAID: dict[RuntimeName, tuple[bytes, ...]] = {"v2": _script("v2"), "v4": _script("v4")}
-
-
-def births(count: int = 10) -> None:
-    """In the fork server: begin so many workers as a bare one begins, until it waits, and end them."""
-    order = order_for_here("")
-    shown = Path("/proc/self/cmdline").read_bytes()
-    for _ in range(count):
-        settle(order, ())
-        write_over_command_line(shown)
-        manager, link = socket.socketpair()
-        descriptors = socket.socket(socket.AF_UNIX)
-        loop = asyncio.new_event_loop()  # uvloop's would leave a pipe open, in every child
-        try:
-            loop.run_until_complete(_Rehearsing(link, descriptors).begin())
-        finally:
-            loop.close()
-            for end in (manager, link, descriptors):
-                end.close()
-    gc.disable()  # as a fork server has it
 
 
 def v2(rest: Callable[[], None]) -> None:
@@ -140,14 +115,6 @@ class _Rehearsing(Worker):
         await super()._serve(ready, ask)
         self.served += 1
         self.serves.set()
-
-    async def begin(self) -> None:
-        """Run as far as a spare does."""
-        running = asyncio.ensure_future(self.run())
-        await clock.pause(0)
-        self._over.set()
-        await running
-        self.close()
 
     async def has_served(self, count: int) -> None:
         """Wait until it has answered so many requests."""

@@ -20,10 +20,10 @@ def show_as(name: str) -> None:
     with contextlib.suppress(OSError), open("/proc/self/comm", "wb", buffering=0) as comm:
         comm.write(short.encode()[:_LONGEST_COMM])
     with contextlib.suppress(OSError, ValueError, IndexError):
-        write_over_command_line(title.encode())
+        _write_over_command_line(title.encode())
 
 
-def write_over_command_line(title: bytes) -> None:
+def _write_over_command_line(title: bytes) -> None:
     """The kernel shows what stands in this process's memory where its arguments were put at the start."""
     with open("/proc/self/stat", "rb") as stat:
         fields = stat.read().rpartition(b")")[2].split()  # the name before may hold anything

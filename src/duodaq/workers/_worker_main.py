@@ -17,6 +17,7 @@ import faulthandler
 import functools
 import os
 import pickle
+import select
 import signal
 import socket
 import sys
@@ -65,7 +66,7 @@ from duodaq.workers._mirror import ParameterMirror
 from duodaq.workers._outbox import Outbox
 from duodaq.workers._page import PagedNumbers, PagedSequences, SharedPage
 from duodaq.workers._parts import RuntimeParts
-from duodaq.workers._plan import WorkerPlan
+from duodaq.workers._plan import WorkerPlan, with_drivers
 from duodaq.workers._title import show_as
 
 TELL_EVERY_S = 0.02
@@ -80,11 +81,19 @@ _log = get_logger("workers.main")
 def run(link: socket.socket, descriptors: socket.socket) -> None:
     """Be a worker at the end of `link` until the other end closes it; descriptors come by `descriptors`."""
     faulthandler.enable()
+    _await_word(link)
     loop = new_loop()
     try:
         loop.run_until_complete(Worker(link, descriptors).run())
     finally:
         leave(0)
+
+
+def _await_word(link: socket.socket) -> None:
+    """Wait until somebody speaks or hangs up: a spare has no loop, of which uvloop's alone takes 0.25 MB."""
+    word = select.poll()
+    word.register(link, select.POLLIN)
+    word.poll()
 
 
 @functools.cache
@@ -242,10 +251,11 @@ class Ready:
                 PagedNumbers(page),
             )
         )
+        self._drivers = plan.drivers
         self._send = send
         self._said: Any = None
         self._seen = -1
-        self._starting = asyncio.Event()
+        self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ticks = 0
         self._ops: dict[str, Callable[[Any], Awaitable[Any]]] = {
             "start": self._start,
@@ -289,11 +299,12 @@ class Ready:
     async def _start(self, body: tuple[float, tuple[InstrumentDefinition, ...]]) -> None:
         timeout_s, definitions = body
         try:
-            for definition in definitions:
+            for definition in with_drivers(definitions, self._drivers):
                 await self._add(definition)
             await self.runtime.start(timeout_s)
         finally:
-            self._starting.set()
+            if not self._started.done():
+                self._started.set_result(None)
 
     async def _stop(self, timeout_s: float) -> Any:
         reports = await self.runtime.stop(timeout_s * 0.9)
@@ -309,8 +320,8 @@ class Ready:
     async def command(self, number: int, instrument: str, command: Command, deadline_s: float | None) -> Any:
         """Carry out one command of the runtime, as soon as its instrument has had its start."""
         IN_HAND.set(_Once(self.page, number))
-        while not self._starting.is_set() and self._is_starting(instrument):
-            await clock.pause(NOT_YET_S)
+        while not self._started.done() and self._is_starting(instrument):
+            await asyncio.wait({self._started}, timeout=NOT_YET_S)
         return await self.runtime.command(instrument, command, deadline_s)
 
     def _is_starting(self, instrument: str) -> bool:
