@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from duodaq.config._driver_lookup import BUILT_IN_CODECS
 from duodaq.config._options import OPTIONS
 from duodaq.drivers import CODECS
 from duodaq.model import RuntimeName
+from duodaq.workers._after_death import Remembered
 
 
 @pytest.mark.parametrize(("runtime", "package"), [("v2", "v2"), ("v4", "v4")])
 def test_options_known_here_are_those_that_the_runtime_reads(runtime: RuntimeName, package: str) -> None:
-    source = Path(duodaq.__file__).parent / package
-    text = "\n".join(path.read_text(encoding="utf-8") for path in source.rglob("*.py"))
+    sources = [*(Path(duodaq.__file__).parent / package).rglob("*.py"), Path(inspect.getfile(Remembered))]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     read = set(re.findall(r"definition\.options\.get\(\s*\"(\w+)\"", text))
     table = re.search(r"_POLICY_KEYS = \{(.*?)\}", text)
     read |= set(re.findall(r"\"(\w+)\":", table[1])) if table else set()

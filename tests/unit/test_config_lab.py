@@ -204,6 +204,18 @@ def test_deadline_is_written_in_these_ways(
     assert (instrument.deadline_s, instrument.method_deadline_s) == (default, methods)
 
 
+@pytest.mark.parametrize("runtime", ["v2", "v4"])
+@pytest.mark.parametrize("policy", ["passive", "reapply", "withhold", "ask"])
+def test_policy_of_a_replacement_is_an_option_of_either_runtime(runtime: str, policy: str, tmp_path: Path) -> None:
+    driver = {"v2": "pymeasure.instruments.hp:HP34401A", "v4": "duodaq:ScpiActor"}[runtime]
+    (tmp_path / "lab.toml").write_text(
+        f'[ports.dmm]\ntcp = "127.0.0.1:5025"\ncodec = "scpi"\n\n[instruments.dmm]\nruntime = "{runtime}"\n'
+        f'driver = "{driver}"\nport = "dmm"\noptions = {{ on_reconnect = "{policy}", requeue = true }}\n'
+    )
+    (dmm,) = load_lab(tmp_path / "lab.toml").instruments
+    assert (dmm.options["on_reconnect"], dmm.options["requeue"]) == (policy, True)
+
+
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     lab = lab_of('[lab]\nrecording = "data"\n[ports.p]\nserial = { path = "run/stage" }\n', tmp_path)
     assert lab.recording_dir == tmp_path / "data"

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from duodaq.model import (
+    Cause,
     Command,
     Execute,
     Fate,
     GetParameter,
     InstrumentDefinition,
+    SafeAction,
     SetParameter,
     StartAcquisition,
     StopAcquisition,
@@ -66,6 +68,45 @@ def test_the_settings_of_a_replacement(policy, latched, given, withheld, waiting
     replaced, left_out = definition_for_replacement(definition, known, latched=latched)
     assert (replaced.settings, sorted(left_out), known.waiting) == (given, withheld, waiting)
     assert definition.settings == {"nplc": 1}
+
+
+@pytest.mark.parametrize(
+    ("policy", "kind", "given", "waiting"),
+    [
+        ("passive", "bytes", {"nplc": 1}, {"output": True}),
+        ("passive", "call", {"nplc": 1}, {"output": True}),
+        ("passive", "hold", {"nplc": 1, "output": True}, {}),
+        ("reapply", "bytes", {"nplc": 1, "output": True}, {}),
+    ],
+)
+def test_what_a_crash_action_made_safe_is_not_undone_unless_the_stanza_asks_for_it(
+    policy, kind, given, waiting
+) -> None:
+    definition = stanza(
+        settings={"nplc": 1, "output": True},
+        passive=frozenset({"nplc"}),
+        safe={Cause.CRASH: SafeAction(kind, call="off", data=b"OUTP OFF\n")},
+        options={"on_reconnect": policy},
+    )
+    known = Remembered()
+    replaced, _ = definition_for_replacement(definition, known, latched=False)
+    assert (replaced.settings, known.waiting) == (given, waiting)
+
+
+@pytest.mark.parametrize("policy", ["passive", "reapply"])
+def test_what_was_asked_last_without_an_answer_is_not_undone(policy: str) -> None:
+    known = Remembered()
+    known.note(SetParameter("output", True))
+    known.doubt(SetParameter("output", False))
+    known.doubt(SetParameter("nplc", 10))
+    definition = stanza(
+        settings={"nplc": 1, "output": True}, passive=frozenset({"nplc"}), options={"on_reconnect": policy}
+    )
+    replaced, withheld = definition_for_replacement(definition, known, latched=False)
+    assert (replaced.settings, withheld) == ({"nplc": 1}, ["output"])
+    known.note(SetParameter("output", True))
+    replaced, withheld = definition_for_replacement(definition, known, latched=False)
+    assert (replaced.settings, withheld) == ({"nplc": 1, "output": True}, [])
 
 
 def test_what_was_asked_last_is_remembered() -> None:

@@ -37,7 +37,7 @@ from duodaq.model import (
     SetParameter,
     Stop,
 )
-from duodaq.ports import LockOutcome, LockVerdict, Terminated
+from duodaq.ports import Block488, FixedLength, Lines, LockOutcome, LockVerdict, Terminated, TerminatedOrBlock
 from duodaq.ports import _sentences as said
 from duodaq.workers import _messages as m
 
@@ -85,6 +85,7 @@ FROM_WORKER = [
     said.LockAsk(1, "p", SEAT, "me", "shared", "key", 2.0),
     said.LockWithdrawn(1),
     m.Put("stage", "x", 1, "mm"),
+    m.Kept("stage", "x.velocity", 2.0),
     m.Stale("stage"),
     m.Rows([Scalar("dmm", "voltage", "V", 1, 0, -0.0, "v2", {"range": 10})]),
     m.Item(1, BlobRef(1, 64, 24, "<f8", (3,))),
@@ -176,9 +177,13 @@ def test_an_array_comes_out_of_its_parcel_as_it_went_in(array: np.ndarray) -> No
 
 
 def test_a_framing_comes_out_of_its_parcel() -> None:
-    framing = m.unpack(m.parcel(Terminated(b";")))
-    assert isinstance(framing, Terminated)
-    assert framing.feed(b"a;") == b"a;"
+    for made in (Terminated(b";"), TerminatedOrBlock(b";"), Lines(1, b";"), FixedLength(2), Block488()):
+        framing = m.unpack(m.result_parcel(made))
+        assert type(framing) is type(made)
+        text = b"#11a\n" if isinstance(made, Block488) else b"a;"
+        assert framing.feed(text) == text
+    message = m.unpack(m.result_parcel(TerminatedOrBlock()))
+    assert message.feed(b"1,#11\n\n") == b"1,#11\n\n"
 
 
 class OfADriver:

@@ -20,13 +20,17 @@ def _hold(value: Any) -> Any:
     return cast("Any", value)
 
 
+OnReconnect = Literal["passive", "reapply", "withhold", "ask"]
+
+
 class ClassicOptions(Table):
     """Of an instrument in V2."""
 
     acquire: bool | None = None
     axis_unit: str | None = None
     hold_max_s: Annotated[Any, BeforeValidator(_hold)] = None
-    on_reconnect: Literal["passive", "reapply", "withhold"] | None = None
+    on_reconnect: OnReconnect | None = None
+    requeue: bool | None = None
     snap: str | None = None
     snap_unit: str | None = None
     timeout_s: Annotated[float, Field(gt=0)] | None = None
@@ -36,6 +40,7 @@ class ActorOptions(Table):
     """Of an instrument in V4."""
 
     acquire: bool | None = None
+    on_reconnect: OnReconnect | None = None
     requeue: bool | None = None
     restart: Literal["permanent", "transient", "never"] | None = None
     restart_limit: Annotated[int, Field(ge=0)] | None = None

@@ -53,9 +53,14 @@ def stop_bytes(instrument: InstrumentDefinition, broker: Broker, axis: str | Non
 
 
 def needs_telling(instrument: InstrumentDefinition, broker: Broker) -> bool:
-    """Whether a stop-all goes to `instrument` through its driver."""
+    """Whether a stop-all goes to `instrument` through its driver: what it calls, and what no bytes can stop.
+
+    An actor stops by itself what it has begun, a camera its stream. A V2 driver without bytes has no stop to be told.
+    """
     action = instrument.safe.get(Cause.STOP_ALL)
-    return action is not None and (action.kind == "call" or stop_bytes(instrument, broker) is None)
+    if action is not None and action.kind == "call":
+        return True
+    return stop_bytes(instrument, broker) is None and (action is not None or instrument.runtime == "v4")
 
 
 def has_fail_safe(instrument: InstrumentDefinition, broker: Broker) -> bool:
@@ -69,6 +74,8 @@ def has_fail_safe(instrument: InstrumentDefinition, broker: Broker) -> bool:
 async def make_safe(side: Side, instrument: InstrumentDefinition, broker: Broker, cause: Cause, limit_s: float) -> str:
     """Carry out the safe action of `instrument` for `cause`; what was done, in a word. Raises what went wrong."""
     action = instrument.safe.get(cause)
+    if action is None and cause is Cause.STOP_ALL:
+        action = SafeAction("stop")
     if action is None or action.kind == "hold":
         return "hold"
     if action.kind == "call":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 from duodaq.errors import ReplyFormatError
 
@@ -128,6 +128,14 @@ class TerminatedOrBlock(_Collected):
         self._at: int = 0
         self._unit_start = True
         self._in_quotes = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels: patterns are made again where it arrives."""
+        return {name: value for name, value in vars(self).items() if name not in ("_text", "_quoted")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._text, self._quoted = _patterns(self.terminator)
 
     def reset(self) -> None:
         super().reset()

@@ -336,8 +336,8 @@ class PortOwner(Seating):
             self.transport.when_writable(None)
         if error is not None:
             self.books.failed(error, exchange)
-        elif reply and exchange.request == self._identity_query:
-            self.identity_reply = reply
+        elif reply and exchange.request == self._identity_query and self.identity_reply is None:
+            self.identity_reply = reply  # the first: whoever asks another device later makes it no known one
         elif reply and exchange.destructive:  # nobody can read it again
             self.copies.keep(exchange.request, exchange.ticket.holder, reply)
         if broken:

@@ -19,6 +19,7 @@ from duodaq.v4._ref import ActorRef
 from duodaq.v4._runtime import V4Runtime
 from duodaq.v4._supervisor import Escalation, Supervisor
 from duodaq.v4._system import ActorSystem, Registry
+from duodaq.v4.instruments import Keep
 
 __all__ = [
     "BUILT_IN",
@@ -32,6 +33,7 @@ __all__ = [
     "Escalation",
     "Finish",
     "GiveUp",
+    "Keep",
     "LinkNotice",
     "MailboxMetrics",
     "Operation",

@@ -24,6 +24,7 @@ from duodaq.model import (
     ReadChannel,
     SetParameter,
     StartAcquisition,
+    Stop,
     StopAcquisition,
     command_name,
     may_change,
@@ -38,7 +39,7 @@ from duodaq.v4._publisher import DataPublisher
 from duodaq.v4._ref import ActorRef
 from duodaq.v4._supervisor import Escalation, Supervisor
 from duodaq.v4._system import ActorSystem
-from duodaq.v4.instruments import SAFE_ACTION, InstrumentActor, InstrumentContext
+from duodaq.v4.instruments import SAFE_ACTION, InstrumentActor, InstrumentContext, Keep
 
 _log = get_logger("v4.runtime")
 _START_S = 10.0
@@ -58,6 +59,7 @@ class Resident:
         publisher: DataPublisher,
         numbers: dict[str, int],
         changed: Callable[[], None],
+        keep: Keep | None = None,
     ) -> None:
         self.turn = asyncio.Lock()
         self.definition = definition
@@ -67,6 +69,7 @@ class Resident:
         self._parameters = parameters
         self._publisher = publisher
         self._changed = changed
+        self._keep = keep
         self._memory: dict[str, Any] = {"sequences": numbers}
         acquire = definition.options.get("acquire")
         if acquire:
@@ -193,6 +196,7 @@ class Resident:
             break_in=self._break_in,
             latched=lambda: self._broker.latched,
             memory=self._memory,
+            keep=self._keep,
         )
         actor = self.kind(context)
         self._channels = actor.channel_infos()
@@ -258,6 +262,8 @@ class Resident:
             self._memory["acquiring"] = command.options
         elif isinstance(command, StopAcquisition):
             self._memory.pop("acquiring", None)
+        elif isinstance(command, Stop) and self.moves(StartAcquisition()):
+            self._memory.pop("acquiring", None)  # what was stopped does not begin again by itself
         if self._lost_port and isinstance(command, GetParameter | SetParameter | Execute | ReadChannel):
             self._lost_port = False
             acquiring = "acquiring" in self._memory

@@ -28,6 +28,7 @@ from duodaq.v4._drivers import BUILT_IN, ActorKind, actor_kind
 from duodaq.v4._publisher import DataPublisher
 from duodaq.v4._resident import Resident
 from duodaq.v4._system import ActorSystem
+from duodaq.v4.instruments import Keep
 
 _log = get_logger("v4.runtime")
 _UNWELL = frozenset({InstrumentState.ERROR, InstrumentState.HUNG})
@@ -43,6 +44,7 @@ class V4Runtime:
         publisher: Where Arrow batches go.
         actors: What the driver names ``duodaq:…`` mean, if not the built-in actors.
         numbers: The next sequence number of each channel, by instrument. Given to the next runtime too, they go on.
+        keep: Told of each setting that has been accepted and neither moves nor emits: instrument, name and value.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class V4Runtime:
         *,
         actors: Mapping[str, ActorKind] = BUILT_IN,
         numbers: dict[str, dict[str, int]] | None = None,
+        keep: Keep | None = None,
     ) -> None:
         self._broker = broker
         self._parameters = parameters
         self._publisher = publisher
         self._actors = actors
+        self._keep = keep
         self._numbers: dict[str, dict[str, int]] = {} if numbers is None else numbers
         self._residents: dict[str, Resident] = {}
         self._system: ActorSystem | None = None
@@ -134,7 +138,7 @@ class V4Runtime:
         kind = actor_kind(definition, self._actors)
         numbers = self._numbers.setdefault(definition.id, {})
         resident = Resident(
-            definition, kind, self._broker, self._parameters, self._publisher, numbers, self._note_change
+            definition, kind, self._broker, self._parameters, self._publisher, numbers, self._note_change, self._keep
         )
         self._residents = {**self._residents, definition.id: resident}
         self._note_change()

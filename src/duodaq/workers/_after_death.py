@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from duodaq.model import (
+    Cause,
     Command,
     Fate,
     InstrumentDefinition,
@@ -15,7 +16,7 @@ from duodaq.model import (
     StopAcquisition,
 )
 from duodaq.v2 import settings_for_reconnect
-from duodaq.workers._hosting import may_move_if_unknown
+from duodaq.workers._hosting import may_move_if_unknown, moves_as_far_as_known
 
 
 class AskPolicy(StrEnum):
@@ -50,21 +51,35 @@ class Remembered:
     """What an instrument was asked for so far, as its next driver has to know it.
 
     `acquiring` is what StartAcquisition was last given, False after StopAcquisition, None before either. `waiting` are
-    settings that wait for somebody's Recover.
+    settings that wait for somebody's Recover; `doubtful` those of which nobody knows what they are now.
     """
 
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
     acquiring: dict[str, Any] | Literal[False] | None = None
     waiting: dict[str, Any] = field(default_factory=dict[str, Any])
+    doubtful: set[str] = field(default_factory=set[str])
 
     def note(self, command: Command) -> None:
         """A command has been done."""
         if isinstance(command, SetParameter):
             self.settings[command.name] = command.value
+            self.doubtful.discard(command.name)
+            self.waiting.pop(command.name, None)
         elif isinstance(command, StartAcquisition):
             self.acquiring = dict(command.options)
         elif isinstance(command, StopAcquisition):
             self.acquiring = False
+
+    def doubt(self, command: Command) -> None:
+        """A command may have been done, or not."""
+        if isinstance(command, SetParameter):
+            self.doubtful.add(command.name)
+
+
+def has_crash_action(definition: InstrumentDefinition) -> bool:
+    """Whether something is done to make it safe when its worker dies."""
+    action = definition.safe.get(Cause.CRASH)
+    return action is not None and action.kind != "hold"
 
 
 def definition_for_replacement(
@@ -74,7 +89,9 @@ def definition_for_replacement(
 
     Applied are the stanza's settings and those set since, by the policy of its option ``on_reconnect``: "passive" (the
     default) withholds what was set since and may move or emit; "reapply" withholds nothing, "withhold" everything;
-    "ask" too, until somebody says Recover. While a stop is latched nothing that may move or emit is applied.
+    "ask" too, until somebody says Recover. While a stop is latched nothing that may move or emit is applied. After a
+    crash action the default withholds that too, until somebody says Recover: what was made safe stays so. What was
+    asked last without an answer is applied by no policy if it may move or emit: it may be in force already.
     """
     wanted = {**definition.settings, **known.settings}
     policy = AskPolicy(definition.options.get("on_reconnect", AskPolicy.PASSIVE))
@@ -84,7 +101,13 @@ def definition_for_replacement(
     elif definition.runtime == "v4":  # an actor knows itself which of its settings emit, and leaves those out
         again, withheld = wanted, list[str]()
     else:
-        again, withheld = settings_for_reconnect(definition, known.settings, latched=latched)
+        made_safe = policy is AskPolicy.PASSIVE and has_crash_action(definition)
+        again, withheld = settings_for_reconnect(definition, known.settings, latched=latched or made_safe)
+        for name in known.doubtful & again.keys():
+            if moves_as_far_as_known(definition, SetParameter(name, again[name])):
+                del again[name]
+                withheld.append(name)
+        known.waiting = {n: wanted[n] for n in withheld if n in definition.settings} if made_safe else {}
     options = dict(definition.options)
     if known.acquiring is not None:
         options["acquire"] = False if known.acquiring is False else known.acquiring or True

@@ -45,7 +45,6 @@ async def _strangeness(broker: Broker, owner: PortOwner) -> str:
         return f"the device does not say who it is: {error}; nothing was written to it"
     if reply == known:
         return ""
-    owner.identity_reply = known
     return f"another device answers: {reply!r}, not {known!r}; nothing was written to it"
 
 

@@ -194,6 +194,14 @@ class Put(Message, frozen=True, tag="U"):
     unit: str
 
 
+class Kept(Message, frozen=True, tag="K"):
+    """A setting of an instrument's is now this, and its next driver is to have it too."""
+
+    instrument: str
+    name: str
+    value: Parcel
+
+
 class Stale(Message, frozen=True, tag="O"):
     """Nobody keeps an instrument's entries up to date any more."""
 
@@ -238,7 +246,8 @@ FromManager: TypeAlias = (
     Make | Order | Ask | Cancel | Probe | ToUser | Stops | Stopped | Known | Taken | Credit | NeighbourAnswer
 )
 FromWorker: TypeAlias = (
-    Made | Answer | Alive | Snapshot | Figures | OfUser | Put | Stale | Rows | Item | Batch | Ring | Log | NeighbourAsk
+    Made | Answer | Alive | Snapshot | Figures | OfUser | Put | Kept | Stale | Rows | Item | Batch | Ring | Log
+    | NeighbourAsk
 )  # fmt: skip
 
 

@@ -7,14 +7,15 @@ from duodaq.dataplane import Hub
 from duodaq.model import Measurement, Parameters, Runtime
 from duodaq.ports import PortSource
 from duodaq.v2 import Sequences, V2Runtime
-from duodaq.v4 import DataPublisher, V4Runtime
+from duodaq.v4 import DataPublisher, Keep, V4Runtime
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeParts:
     """What a runtime is given: the ports, the parameter table, and the hub of either side.
 
-    The sequence numbers outlive a runtime, so that a restarted one counts on.
+    The sequence numbers outlive a runtime, so that a restarted one counts on; `v4_keep` is told
+    which settings its next process has to know.
     """
 
     broker: PortSource
@@ -23,6 +24,7 @@ class RuntimeParts:
     v4_data: DataPublisher
     v2_numbers: Sequences = field(default_factory=Sequences)
     v4_numbers: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
+    v4_keep: Keep | None = None
 
 
 RuntimeFactory = Callable[[RuntimeParts], Runtime]
@@ -33,7 +35,7 @@ def _make_v2(parts: RuntimeParts) -> Runtime:
 
 
 def _make_v4(parts: RuntimeParts) -> Runtime:
-    return V4Runtime(parts.broker, parts.parameters, parts.v4_data, numbers=parts.v4_numbers)
+    return V4Runtime(parts.broker, parts.parameters, parts.v4_data, numbers=parts.v4_numbers, keep=parts.v4_keep)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from duodaq.workers._messages import (
     Credit,
     Figures,
     Item,
+    Kept,
     Known,
     Log,
     Made,
@@ -118,6 +119,7 @@ class ProcessWorker:
         books: The feed books of its group.
         on_lost: Called once, when it is dead or has been given up: with the cause, in words.
         neighbours: Which others one of its instruments may ask.
+        keep: Told of each setting that a replacement has to know: instrument, name and value.
     """
 
     _numbers = itertools.count(1)  # never used twice in this program: the page remembers them across replacements
@@ -132,6 +134,7 @@ class ProcessWorker:
         books: FeedBooks,
         on_lost: Callable[[ProcessWorker, str], None],
         neighbours: Callable[[str], frozenset[str]],
+        keep: Callable[[str, str, Any], None],
     ) -> None:
         self.name = name
         self.child = child
@@ -144,6 +147,7 @@ class ProcessWorker:
         self._runtime: RuntimeName = runtime
         self._around = around
         self._on_lost = on_lost
+        self._keep = keep
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._pipe = Pipe(child.link, encode, decode_from_worker, self._heard, self._ended)
@@ -316,6 +320,8 @@ class ProcessWorker:
                 self._asked_s = None
             case Put():
                 self._put(message)
+            case Kept():
+                self._keep(message.instrument, message.name, unpack(message.value))
             case Stale():
                 self._around.parameters.mark_stale(self._runtime, message.instrument)
             case Log():

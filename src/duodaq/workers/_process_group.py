@@ -155,6 +155,26 @@ class ProcessGroup:
             asyncio.create_task(learn_identities(self.around.broker, tuple(self.definitions.values()))),
         ]
 
+    def learn(self, definition: InstrumentDefinition) -> None:
+        """Ask who answers at the port of an instrument that was added, so that another one is known for that later."""
+        self._beside_recovery(learn_identities(self.around.broker, (definition,)), f"identity of {definition.id}")
+
+    async def readmit(self, definition: InstrumentDefinition) -> None:
+        """A person says that the right device is there again: it is asked once more, and started if it is.
+
+        Raises:
+            LifecycleError: Another one still answers, or none. Nothing was written to it.
+            DuodaqError: It did not start.
+        """
+        strange = await impostors(self.around.broker, (definition,))
+        if strange:
+            self.strangers |= strange
+            raise LifecycleError(strange[definition.id], left="put the right device back, then recover() it")
+        worker = await self.available(Deadline(MAKE_S))
+        if self.strangers.pop(definition.id, None) is not None:
+            (given,) = (d for d in self._given_again() if d.id == definition.id)
+            await worker.request("add", given, MAKE_S)
+
     async def end(self, timeout_s: float = 0.5) -> tuple[Outcome, str]:
         """End the process and all that is under way for it, within `timeout_s`; how it ended. Idempotent."""
         self.stop_taking()
@@ -404,6 +424,10 @@ class ProcessGroup:
             given.append(replaced)
         return tuple(given)
 
+    def _keep(self, instrument: str, name: str, value: Any) -> None:
+        if (known := self.known.get(instrument)) is not None:
+            known.settings[name] = value
+
     def _given_to(self, instrument: str) -> frozenset[str]:
         definition = self.definitions.get(instrument)
         return frozenset() if definition is None else neighbours_of(definition)
@@ -413,7 +437,7 @@ class ProcessGroup:
         broker = self.around.broker
         child = await self._nursery.take(self.name, self.definitions.values(), deadline.left_s)
         worker = ProcessWorker(
-            self.name, self.runtime, child, self.around, self.page, self.books, self._lost, self._given_to
+            self.name, self.runtime, child, self.around, self.page, self.books, self._lost, self._given_to, self._keep
         )
         plan = WorkerPlan(
             name=self.name,

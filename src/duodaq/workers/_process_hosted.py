@@ -9,6 +9,7 @@ from duodaq.clock import Deadline, Deadlines, monotonic_s
 from duodaq.errors import (
     DeliveryError,
     DuodaqError,
+    InstrumentError,
     LifecycleError,
     MailboxFullError,
     RestartingError,
@@ -26,6 +27,8 @@ from duodaq.model import (
     RuntimeName,
     RuntimeStatus,
     SetParameter,
+    StartAcquisition,
+    Stop,
     command_name,
 )
 from duodaq.telemetry import current_trace_id, get_logger
@@ -122,6 +125,7 @@ class ProcessHosted:
             if group.current is not None:  # one runtime keeps what did not start, the other forgets it
                 await self._forget_quietly(group.current, definition.id)
             raise
+        group.learn(definition)
 
     @staticmethod
     async def _forget_quietly(worker: ProcessWorker, instrument: str) -> None:
@@ -167,20 +171,26 @@ class ProcessHosted:
         try:
             if isinstance(command, Recover) and self.group.failed:
                 return await self.group.revive()
+            if isinstance(command, Recover) and instrument in self.group.strangers:
+                return await self.group.readmit(definition)
             self._refuse_stranger(instrument)
             if isinstance(command, Recover) and known.waiting:
                 return await self._apply_waiting(definition, known)
             result = await self._in_turn(definition, command, deadline_s)
         except DuodaqError as error:
+            if not isinstance(error, InstrumentError) and getattr(error, "fate", None) != Fate.NOT_DONE:
+                known.doubt(command)
             raise error.about(instrument=instrument, command=command_name(command)) from error.__cause__
         known.note(command)
+        if isinstance(command, Stop) and self.moves(instrument, StartAcquisition()):
+            known.acquiring = False  # what was stopped does not begin again by itself
         return result
 
     async def _apply_waiting(self, definition: InstrumentDefinition, known: Remembered) -> None:
         """Somebody has said yes to the settings that were withheld."""
         for name in list(known.waiting):
             await self._in_turn(definition, SetParameter(name, known.waiting[name]), None)
-            known.settings[name] = known.waiting.pop(name)
+            known.note(SetParameter(name, known.waiting[name]))
 
     async def _in_turn(self, definition: InstrumentDefinition, command: Command, deadline_s: float | None) -> Any:
         limit = Deadline(deadline_of(definition, command, deadline_s))

@@ -45,6 +45,7 @@ from duodaq.workers._messages import (
     Cancel,
     Credit,
     Figures,
+    Kept,
     Known,
     Made,
     Make,
@@ -231,6 +232,7 @@ class Ready:
     def __init__(
         self, plan: WorkerPlan, page: SharedPage, send: Callable[[Message], None], descriptors: socket.socket
     ) -> None:
+        self._send = send
         clock.adopt_anchor(plan.anchor_ns)
         LogLine.install(send, plan.log_level)
         if plan.memory_bytes is not None and sys.platform == "linux":
@@ -249,10 +251,10 @@ class Ready:
                 self.outbox.v4_data,
                 PagedSequences(page),
                 PagedNumbers(page),
+                self._keep,
             )
         )
         self._drivers = plan.drivers
-        self._send = send
         self._said: Any = None
         self._seen = -1
         self._started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -265,6 +267,13 @@ class Ready:
             "restart": self.runtime.restart,
             "end_moving": self._end_moving,
         }
+
+    def _keep(self, instrument: str, name: str, value: Any) -> None:
+        """Have the manager know a setting, for the process that may follow this one."""
+        try:
+            self._send(Kept(instrument, name, result_parcel(value)))
+        except DataError as error:
+            _log.warning("a setting that no replacement can be given", instrument=instrument, error=str(error))
 
     async def carry_out(self, number: int, op: str, body: Any) -> Any:
         """Do what an Ask asks for."""

@@ -1,6 +1,6 @@
 """Instruments as actors: messages in, typed errors and Arrow out, over hardware-agnostic capabilities."""
 
-from duodaq.v4.instruments._context import SAFE_ACTION, InstrumentContext
+from duodaq.v4.instruments._context import SAFE_ACTION, InstrumentContext, Keep
 from duodaq.v4.instruments._elliptec import Elliptec
 from duodaq.v4.instruments._esp300 import Esp300
 from duodaq.v4.instruments._instrument import InstrumentActor, Parameter
@@ -65,6 +65,7 @@ __all__ = [
     "InstrumentActor",
     "InstrumentContext",
     "IsStreaming",
+    "Keep",
     "MaiTai",
     "MakeSafe",
     "MotionActor",

@@ -15,6 +15,7 @@ SAFE_ACTION: ContextVar[bool] = ContextVar("duodaq.v4.safe_action", default=Fals
 
 Report = Callable[[InstrumentState, str], None]
 BreakIn = Callable[[bytes, bool], Awaitable[Any]]
+Keep = Callable[[str, str, Any], None]
 
 
 def _ignore(state: InstrumentState, message: str) -> None:
@@ -32,6 +33,7 @@ class InstrumentContext:
     `memory` outlives the incarnations of the actor: sequence numbers and accepted settings are kept there. `report`
     takes the instrument's state whenever it changes. `break_in` puts stop bytes on the port before everything else;
     True as its second argument ends all motions that wait there. `latched` tells whether a stop-all is in force.
+    `keep` is told of each accepted setting, so that it outlives the process too.
     """
 
     definition: InstrumentDefinition
@@ -42,6 +44,7 @@ class InstrumentContext:
     break_in: BreakIn = _no_break_in
     latched: Callable[[], bool] = lambda: False
     memory: dict[str, Any] = field(default_factory=dict[str, Any])
+    keep: Keep | None = None
 
     @property
     def holder(self) -> str:

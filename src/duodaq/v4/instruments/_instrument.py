@@ -140,7 +140,14 @@ class InstrumentActor(Actor):
             await self.get_parameter(GetParameter(name))
         self.context.report(InstrumentState.READY, "")
         if "acquiring" in self.context.memory:
-            await self.start_acquisition(StartAcquisition(self.context.memory["acquiring"]))
+            await self._go_on_acquiring(StartAcquisition(self.context.memory["acquiring"]))
+
+    async def _go_on_acquiring(self, message: StartAcquisition) -> None:
+        if self.context.latched() and self._moves_now(message):
+            del self.context.memory["acquiring"]
+            _log.warning("acquisition withheld: a stop is latched", instrument=self.definition.id)
+            return
+        await self.start_acquisition(message)
 
     async def on_stop(self, reason: StopReason) -> None:
         """End the streams and disconnect."""
@@ -200,6 +207,12 @@ class InstrumentActor(Actor):
         """Give one number to the subscribers, and return it as a measurement; `t_ns` is UTC, now without one."""
         return self.streams.scalar(channel, value, unit, t_ns)
 
+    def keep(self, name: str, value: Any) -> None:
+        """Have a parameter's value set again after a restart, also in another process; not for what emits."""
+        self.context.memory.setdefault("settings", {})[name] = value
+        if self.context.keep is not None:
+            self.context.keep(self.definition.id, name, value)
+
     def note(self, name: str, value: Any, unit: str = "") -> None:
         """Write a line of the parameter table."""
         self.context.parameters.put("v4", self.definition.id, name, value, unit)
@@ -229,7 +242,7 @@ class InstrumentActor(Actor):
             raise LifecycleError(f"{message.name} can only be read")
         accepted = await parameter.write(self, message.value)
         if not parameter.emits:
-            self.context.memory.setdefault("settings", {})[message.name] = message.value
+            self.keep(message.name, message.value)
         self.note(message.name, accepted, parameter.unit)
         return accepted
 

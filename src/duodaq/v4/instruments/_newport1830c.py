@@ -79,6 +79,7 @@ class Newport1830C(InstrumentActor):
     async def set_wavelength(self, message: SetWavelength) -> float:
         """Set the wavelength; the reply is what the meter accepted."""
         accepted = await self.driver.set_wavelength_nm(message.wavelength_nm)
+        self.keep("wavelength_nm", message.wavelength_nm)
         self.note("wavelength_nm", accepted, "nm")
         return accepted
 
@@ -86,6 +87,7 @@ class Newport1830C(InstrumentActor):
     async def set_unit(self, message: SetUnit) -> str:
         """Set the unit; the reply is what the meter accepted."""
         accepted = await self.driver.set_unit(message.unit)
+        self.keep("unit", message.unit)
         self.note("unit", accepted)
         return accepted
 

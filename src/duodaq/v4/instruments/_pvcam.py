@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from duodaq.drivers.pvcam import Frame, PvcamDriver
+from duodaq.drivers.pvcam import CameraSettings, Frame, PvcamDriver
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError
 from duodaq.model import (
     ChannelInfo,
@@ -88,6 +88,7 @@ class PvcamActor(InstrumentActor):
         "exposure_s": _option("exposure_s", "s"),
         "gain": _option("gain"),
         "mode": _option("mode"),
+        "speed": _option("speed"),
         "temperature": Parameter(_read_temperature, unit="°C"),
         "frames_lost": Parameter(_read_lost),
     }
@@ -136,8 +137,7 @@ class PvcamActor(InstrumentActor):
     async def configure(self, **options: Any) -> None:
         """Change settings; a running stream goes on with them. Kept across a restart."""
         settings = await self.driver.configure(**options)
-        self.context.memory["camera"] = msgspec.structs.asdict(settings)
-        self._note_settings()
+        self._stored(settings)
 
     @handler(StartStream, moves=True)
     async def start_stream(self, message: StartStream) -> None:
@@ -213,12 +213,16 @@ class PvcamActor(InstrumentActor):
         return self._image(frame, _FRAMES, sequence)
 
     async def _start(self, options: dict[str, Any]) -> None:
-        self.context.memory["camera"] = msgspec.structs.asdict(
-            await self.driver.start_stream(self._publish, self._ended, **options)
-        )
-        self._note_settings()
+        self._stored(await self.driver.start_stream(self._publish, self._ended, **options))
         self.note("streaming", True)
         self.context.report(InstrumentState.ACQUIRING, "")
+
+    def _stored(self, settings: CameraSettings) -> None:
+        self.context.memory["camera"] = msgspec.structs.asdict(settings)
+        for name, value in msgspec.to_builtins(settings).items():
+            if value is not None:
+                self.keep(name, value)
+        self._note_settings()
 
     async def _stop(self) -> None:
         if self.driver.streaming:
