@@ -416,7 +416,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         'port = "dmm"',
         'port = "dmm"\noptions = { restart = "never" }',
         "13: instruments.dmm.options.restart: unknown key. The keys here: "
-        "acquire, axis_unit, hold_max_s, on_reconnect, snap, snap_unit, timeout_s",
+        "acquire, axis_unit, hold_max_s, on_reconnect, requeue, snap, snap_unit, timeout_s",
     ),
     "option with a wrong choice": (
         'port = "stage"',

@@ -26,7 +26,8 @@ class ClassicOptions(Table):
     acquire: bool | None = None
     axis_unit: str | None = None
     hold_max_s: Annotated[Any, BeforeValidator(_hold)] = None
-    on_reconnect: Literal["passive", "reapply", "withhold"] | None = None
+    on_reconnect: Literal["passive", "reapply", "withhold", "ask"] | None = None
+    requeue: bool | None = None
     snap: str | None = None
     snap_unit: str | None = None
     timeout_s: Annotated[float, Field(gt=0)] | None = None
