@@ -95,7 +95,7 @@ async def test_a_shutdown_ends_the_file(lab: duodaq.Lab, tmp_path: Path) -> None
 
 async def test_there_is_one_at_a_time_and_none_is_written_over(lab: duodaq.Lab, tmp_path: Path) -> None:
     (tmp_path / "there").write_text("precious")
-    with pytest.raises(StorageError, match="nothing is recorded"):
+    with pytest.raises(StorageError, match="there already: name another file — nothing is recorded"):
         await lab.record_wire(tmp_path / "there")
     assert (tmp_path / "there").read_text() == "precious"
     await lab.record_wire(tmp_path / "w")

@@ -12,10 +12,10 @@ import duodaq
 from duodaq.app import InstrumentHandle, LabClient
 from duodaq.config._checks import AXIS_NAMES_TAKEN, INSTRUMENT_NAMES_TAKEN
 from duodaq.config._driver_lookup import BUILT_IN_CODECS
-from duodaq.config._options import OPTIONS
+from duodaq.config._options import OPTIONS, ClassicOptions
 from duodaq.drivers import CODECS
 from duodaq.model import RuntimeName
-from duodaq.workers._after_death import Remembered
+from duodaq.workers._after_death import AskPolicy, Remembered
 
 
 @pytest.mark.parametrize(("runtime", "package"), [("v2", "v2"), ("v4", "v4")])
@@ -26,6 +26,11 @@ def test_options_known_here_are_those_that_the_runtime_reads(runtime: RuntimeNam
     table = re.search(r"_POLICY_KEYS = \{(.*?)\}", text)
     read |= set(re.findall(r"\"(\w+)\":", table[1])) if table else set()
     assert read == set(OPTIONS[runtime].model_fields)
+
+
+@pytest.mark.parametrize("policy", AskPolicy)
+def test_policy_for_settings_may_stand_in_a_lab_file(policy: AskPolicy) -> None:
+    assert ClassicOptions(on_reconnect=policy.value).on_reconnect == policy
 
 
 def test_names_taken_are_those_of_the_lab_and_of_its_handles() -> None:

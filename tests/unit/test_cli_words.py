@@ -7,6 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
+from duodaq.cli._ports import _table
+from duodaq.cli._report import instrument_table
 from duodaq.cli._status import _print_status, _print_stops
 
 WORDS = ["[/dev/pts/3] is gone", "[bold]", "a [b] c"]
@@ -41,3 +43,27 @@ def test_a_status_names_lab_port_and_holder_as_they_are(words: str):
     status = {"lab": words, "state": "running", "v2": "running", "v4": "running", "latched": False, "recording": words}
     said = printed(_print_status, status | {"instruments": [instrument], "ports": [port | {"last_error": words}]})
     assert said.count(words) == 8
+
+
+def test_tables_keep_their_words_whole_in_80_columns():
+    instrument = {"id": "dmm", "runtime": "v2", "worker": "v2-process", "state": "acquiring", "port": "rotators"}
+    instrument |= {"since_ns": 1_000_000_000, "restarts": 1, "mode": "process", "pid": 81234, "message": ""}
+    port = {"name": "rotators", "state": "open", "holder": "virtual:stage pty 812/python", "held_s": 0.2}
+    port |= {"waiting": ["v2.a", "v2.b", "v2.c", "v2.d"], "queue": 4, "wait_median_s": 7e-6, "wait_p99_s": 0.229}
+    port |= {"exchanges_per_s": 2000, "exchanges": 12345, "errors": 0, "resyncs": 0}
+    out = Console(file=io.StringIO(), width=80)
+    out.print(instrument_table([instrument]), _table([port]))
+    said = out.file.getvalue()
+    words = (
+        "dmm",
+        "v2-process",
+        "acquiring",
+        "rotators",
+        "restarts",
+        "open",
+        "pty 812/python",
+        "v2.c",
+        "229 ms",
+        "12345",
+    )
+    assert [word for word in words if word not in said] == []

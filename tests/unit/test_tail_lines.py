@@ -36,6 +36,13 @@ def test_the_codec_says_what_bytes_mean(name: str, asked: bytes, meant: str, ans
         assert analyser.facts(record(2, "<", answer))["meaning"] == said
 
 
+def test_a_reply_in_pieces_is_understood_when_it_is_whole() -> None:
+    analyser = Analyser(codec("esp300"))
+    records = [record(1, ">", b"1TP\r"), *(record(2 + i, "<", part) for i, part in enumerate((b"5.", b"32", b"\r\n")))]
+    said = [analyser.facts(one)["meaning"] for one in records]
+    assert said == ["axis 1: position?", "", "", "axis 1: position = 5.32"]
+
+
 def test_a_line_has_time_holder_exchange_direction_and_escaped_bytes() -> None:
     analyser = Analyser(codec("esp300"))
     analyser.facts(record(1, ">", b"1TP\r", 7))

@@ -102,17 +102,18 @@ def _page(ports: Ports) -> list[Table | Text]:
 
 
 def _table(ports: Ports) -> Table:
-    numbers = ("waiting", "wait", "p99", "ex/s", "exchanges", "errors", "mended")
+    numbers = ("wait", "p99", "ex/s", "total", "errors", "mended")
     table = plain_table("Ports", ("port", "state", "holder"), numbers)
     for p in ports:
         holder = f"{p['holder']} for {_time(p['held_s'])}" if p["holder"] else "–"
         if p["waiting"]:
-            holder += f"\nthen {', '.join(p['waiting'][:3])}" + (" …" if len(p["waiting"]) > 3 else "")
+            holder += f"\nthen {', '.join(p['waiting'][:3])}" + (
+                f" and {p['queue'] - 3} more" if p["queue"] > 3 else ""
+            )
         table.add_row(
             escape(p["name"]),
             port_state(p["state"]),
             escape(holder),
-            str(p["queue"]),
             _time(p["wait_median_s"]),
             _time(p["wait_p99_s"]),
             f"{p['exchanges_per_s']:,.0f}",

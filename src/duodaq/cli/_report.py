@@ -11,14 +11,18 @@ from rich.table import Table
 from duodaq.model import Outcome, ShutdownReport
 
 _STYLE = {Outcome.CLEAN: "green", Outcome.FORCED: "yellow", Outcome.LEAKED: "bold red"}
+WHOLE = {"instrument", "port", "worker", "mode", "pid", "state"}
 _STATES = {"ready": "green", "acquiring": "green", "open": "green", "error": "bold red", "hung": "bold red"}
 
 
 def plain_table(title: str, words: Sequence[str], numbers: Sequence[str] = ()) -> Table:
-    """A table without a frame, that reads well in 80 columns and in a pipe; `numbers` stand to the right."""
-    table = Table(title=title, title_justify="left", title_style="italic", box=box.SIMPLE, pad_edge=False)
+    """A table without a frame, that reads well in 80 columns and in a pipe; `numbers` stand to the right.
+
+    A column of `WHOLE` is never broken: its words are short, and others give way to it.
+    """
+    table = Table(title=title, title_justify="left", title_style="italic", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for name in words:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name in WHOLE)
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     return table
@@ -36,15 +40,17 @@ def shutdown_table(report: ShutdownReport) -> Table:
 
 
 def instrument_table(instruments: list[dict[str, Any]]) -> Table:
-    """Every instrument of a running lab. A cause may be a long sentence, so it is not in here."""
+    """Every instrument of a running lab. A cause may be a long sentence, so it is not in here.
+
+    The name of a worker begins with its runtime, which therefore has no column.
+    """
     restarts = any(i.get("restarts") for i in instruments)
-    table = plain_table("Instruments", ("instrument", "runtime", "worker", "mode", "pid", "state", "since", "port"))
+    table = plain_table("Instruments", ("instrument", "worker", "mode", "pid", "state", "since", "port"))
     if restarts:
         table.add_column("restarts", justify="right", no_wrap=True)
     for i in instruments:
         cells = [
             escape(i["id"]),
-            i["runtime"].upper(),
             escape(i["worker"]),
             i["mode"],
             str(i["pid"] or "–"),
@@ -62,7 +68,7 @@ def _since(t_ns: int) -> str:
         return "–"
     moment = datetime.fromtimestamp(t_ns / 1e9).astimezone()
     today = moment.date() == datetime.now(moment.tzinfo).date()
-    return moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
+    return moment.strftime("%H:%M:%S" if today else "%d %b %H:%M")
 
 
 def port_table(ports: list[dict[str, Any]]) -> Table:

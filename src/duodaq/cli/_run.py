@@ -23,7 +23,7 @@ def run_lab(file: Path, out: Console, err: Console) -> int:
         out.print(f"[bold]{escape(lab.definition.name)}[/] is running: {counts['v2']} in V2, {counts['v4']} in V4.")
         for status in lab.manager.instruments():
             words = f"  {status.id}: {status.state}"
-            out.print(escape(f"{words} — {status.message}" if status.message else words))
+            out.print(escape(f"{words} — {status.message}" if status.message else words), soft_wrap=True)
         out.print("Attach with duodaq.connect(); Ctrl-C stops in order, twice faster.")
 
     report: ShutdownReport = asyncio.run(LabHost(lab, lambda sentence: out.print(sentence)).run(ready))

@@ -76,7 +76,7 @@ def _print_status(status: dict[str, Any], out: Console) -> None:
     out.print(instrument_table(status["instruments"]))
     for one in status["instruments"]:
         if one["message"]:
-            out.print(escape(f"{one['id']}: {one['message']}"))
+            out.print(escape(f"{one['id']}: {one['message']}"), soft_wrap=True)
     out.print(port_table(status["ports"]))
 
 

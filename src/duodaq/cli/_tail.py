@@ -15,9 +15,9 @@ from rich.text import Text
 from duodaq.app import connect
 from duodaq.clock import block
 from duodaq.drivers import CODECS, codec
-from duodaq.errors import ConfigError
+from duodaq.errors import ConfigError, ReplyFormatError
 from duodaq.model import WireRecord
-from duodaq.ports import PortCodec, meaning, meaning_of_reply
+from duodaq.ports import Framing, PortCodec, meaning, meaning_of_reply
 from duodaq.schema import open_wirelog
 
 _EVERY_S = 0.1
@@ -33,6 +33,7 @@ class Analyser:
     def __init__(self, spoken: PortCodec | None) -> None:
         self._codec = spoken
         self._asked: OrderedDict[int, bytes] = OrderedDict()
+        self._answers: dict[int, Framing] = {}
         self._before_ns = 0
         self._number = 0
 
@@ -62,13 +63,30 @@ class Analyser:
         if spoken is None or record.direction == "!":
             return ""
         if record.direction == "<":
-            asked = self._asked.get(record.exchange)
-            return meaning_of_reply(spoken, asked, record.data) if asked is not None and record.exchange else ""
+            return self._meaning_of_reply(spoken, record)
         if record.exchange:
             self._asked[record.exchange] = self._asked.get(record.exchange, b"") + record.data
+            self._answers.pop(record.exchange, None)
             if len(self._asked) > _REMEMBERED:
-                self._asked.popitem(last=False)
+                self._answers.pop(self._asked.popitem(last=False)[0], None)
         return meaning(spoken, record.data)
+
+    def _meaning_of_reply(self, spoken: PortCodec, record: WireRecord) -> str:
+        """What a reply says, beside its last piece: a part of a number is another number."""
+        asked = self._asked.get(record.exchange) if record.exchange else None
+        if asked is None:
+            return ""
+        framing = self._answers.pop(record.exchange, None) or spoken.expects_reply(asked)
+        if framing is None:
+            return meaning_of_reply(spoken, asked, record.data)
+        try:
+            whole = framing.feed(record.data)
+        except ReplyFormatError:
+            return ""
+        if whole is None:
+            self._answers[record.exchange] = framing
+            return ""
+        return meaning_of_reply(spoken, asked, whole)
 
 
 def tail_port(

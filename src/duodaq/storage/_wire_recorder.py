@@ -120,7 +120,11 @@ class WireRecorder:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = WholeFile(self.path, "xb")
         except OSError as error:
-            self._fail(storage_error(error, f"cannot record the wire to {self.path}", "nothing is recorded"))
+            left = "nothing is recorded"
+            if isinstance(error, FileExistsError) and self.path.exists():
+                self._fail(StorageError(f"{self.path} is there already: name another file", left=left))
+            else:
+                self._fail(storage_error(error, f"cannot record the wire to {self.path}", left))
             self._opened.set()
             return
         with file:

@@ -269,7 +269,7 @@ class ProcessHosted:
             why = f"worker {group.name} has not answered for {group.blocked_s:.1f} s"
             return msgspec.structs.replace(told, state=state.HUNG, message=why)
         if not told.message and (waiting := group.known[definition.id].waiting):
-            return msgspec.structs.replace(told, message=f"settings wait for a Recover: {', '.join(waiting)}")
+            return msgspec.structs.replace(told, message=f"settings wait for recover(): {', '.join(waiting)}")
         if not told.message and group.restarts_s:
             return msgspec.structs.replace(told, message=f"replaced after: {group.cause}")
         return told
