@@ -155,7 +155,7 @@ CIRCLE.append(CIRCLE)
     ],
 )
 def test_only_what_holds_nothing_of_a_person_is_pickled_plainly(value: Any, plain: bool) -> None:
-    assert _by_value._is_plain(value) is plain
+    assert _by_value.is_plain(value) is plain
     if plain:
         assert pickle.loads(dumps(value)) == value
     else:
