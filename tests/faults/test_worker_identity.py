@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from duodaq.clock import Deadline, pause
+from duodaq.clock import Deadline, block, pause
 from duodaq.dual import DualRuntimeManager
-from duodaq.errors import DuodaqError, LifecycleError
+from duodaq.errors import DeliveryError, DuodaqError, LifecycleError
 from duodaq.model import (
+    Cause,
     Execute,
     GetParameter,
     InstrumentDefinition,
@@ -23,6 +24,7 @@ from duodaq.model import (
     PortDefinition,
     Recover,
     RuntimeDefinition,
+    SafeAction,
     SetParameter,
     StartAcquisition,
 )
@@ -59,6 +61,30 @@ class Device:
 
 class Supply(ScpiActor):
     parameters: ClassVar = {"volts": scpi_setting("VOLT", "V")}
+
+
+class Output:
+    """A driver of V2 with one setting, which emits; setting it off kills the process behind it, if told so."""
+
+    def __init__(self, serial: Any) -> None:
+        self._line = serial
+        self.dies_next = False
+        self._output = False
+
+    @property
+    def output(self) -> bool:
+        return self._output
+
+    @output.setter
+    def output(self, on: bool) -> None:
+        self._output = on
+        self._line.write(b"OUTP 1\n" if on else b"OUTP 0\n")
+        if self.dies_next:
+            block(0.05)
+            os._exit(1)
+
+    def will_die(self) -> None:
+        self.dies_next = True
 
 
 @asynccontextmanager
@@ -213,3 +239,33 @@ async def test_a_stream_does_not_begin_again_in_a_replacement_while_a_stop_is_la
         assert await manager.command("camera", Execute("is_streaming"), 5.0) is False
         manager.reset_stop("test")
         assert await manager.command("camera", Execute("is_streaming"), 5.0) is False
+
+
+def source(**facts: Any) -> InstrumentDefinition:
+    return InstrumentDefinition("source", "v2", Output, port="line", settings={"output": True}, **facts)
+
+
+async def test_what_the_crash_action_switched_off_stays_off_until_somebody_says_recover() -> None:
+    off = {Cause.CRASH: SafeAction("bytes", data=b"OUTP OFF\n")}
+    async with lab(source(safe=off)) as (manager, device):
+        await die(manager, "source")
+        assert [line for line in device.told if line.startswith(b"OUTP")] == [b"OUTP 1", b"OUTP OFF"]
+        assert "output" in status(manager, "source").message
+        await manager.command("source", Recover(), 2.0)
+        assert [line for line in device.told if line.startswith(b"OUTP")][-1] == b"OUTP 1"
+
+
+@pytest.mark.parametrize("policy", ["passive", "reapply", "withhold", "ask"])
+async def test_an_output_that_was_switched_off_as_its_worker_died_stays_off(policy: str) -> None:
+    async with lab(source(options={"on_reconnect": policy})) as (manager, device):
+        await manager.command("source", Execute("will_die"), 2.0)
+        pid = status(manager, "source").pid
+        with pytest.raises(DeliveryError) as caught:
+            await manager.command("source", SetParameter("output", False), 2.0)
+        assert caught.value.fate == "unknown"
+        limit = Deadline(8.0)
+        while status(manager, "source").pid in (pid, None) or status(manager, "source").state != "ready":
+            assert not limit.passed
+            await pause(0.005)
+        await pause(0.1)
+        assert [line for line in device.told if line.startswith(b"OUTP")] == [b"OUTP 1", b"OUTP 0"]
