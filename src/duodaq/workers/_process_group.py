@@ -338,9 +338,8 @@ class ProcessGroup:
     def _begin_making(self) -> None:
         """Have the next process made what it is to be, unless that has begun: all but its instruments."""
         if self._making is None:
-            self._making = asyncio.create_task(
-                self._make(self._given_again(), Deadline(MAKE_S)), name=f"making of {self.name}"
-            )
+            work = self._make(tuple(self.definitions.values()), Deadline(MAKE_S))
+            self._making = asyncio.create_task(work, name=f"making of {self.name}")
 
     async def _discard_made(self) -> None:
         """End a process that was made in vain."""
