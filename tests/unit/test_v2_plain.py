@@ -448,16 +448,6 @@ def test_families_are_told_apart_by_the_bases_of_the_class() -> None:
     assert isinstance(family_of(pymeasure_hp.HP34401A), PyMeasureFamily)
 
 
-async def test_a_stop_before_the_call_began_refuses_it_though_it_was_in_hand() -> None:
-    async with hosted(chopper()) as (runtime, *_):
-        moving = asyncio.create_task(runtime.command("chopper", Execute("creep")))
-        await clock.pause(0)
-        await clock.pause(0)
-        runtime.end_moving("stop")
-        with pytest.raises(StoppedError):
-            await moving
-
-
 async def test_a_stop_that_comes_while_the_call_is_being_prepared_refuses_it() -> None:
     preparing, gate, fired = threading.Event(), threading.Event(), threading.Event()
 
