@@ -1,4 +1,4 @@
-"""Which drivers travel before their stanzas, and that the stanzas come together again."""
+"""Which stanzas travel before the word to start them, and that what is started is what they are by then."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from duodaq.model import Cause, InstrumentDefinition, PollDefinition, SafeAction
-from duodaq.workers._plan import drivers_ahead, with_drivers, without_drivers
+from duodaq.workers._plan import stanzas_ahead, started, to_start
 
 
 class Driver:
@@ -28,13 +28,11 @@ PLAIN = InstrumentDefinition("plain", "v2", Driver, args={"rate": 3}, safe={Caus
 NAMED = InstrumentDefinition("named", "v2", "mylab.chopper:Chopper")
 
 
-def test_stanzas_come_together_again() -> None:
-    ahead = drivers_ahead([PLAIN, NAMED])
-    assert ahead == {"plain": Driver}
-    sent = without_drivers([PLAIN, NAMED], ahead)
-    assert Driver not in [one.driver for one in sent]
-    assert sent[1] is NAMED
-    assert with_drivers(sent, ahead) == (PLAIN, NAMED)
+def test_stanzas_that_went_ahead_are_started_by_their_names() -> None:
+    ahead = stanzas_ahead([PLAIN, NAMED])
+    stanzas = to_start([PLAIN, NAMED], ahead)
+    assert stanzas == ("plain", "named")
+    assert started(stanzas, ahead) == (PLAIN, NAMED)
 
 
 @pytest.mark.parametrize(
@@ -48,10 +46,21 @@ def test_stanzas_come_together_again() -> None:
     ],
 )
 def test_what_a_notebook_defined_travels_as_a_whole(facts: dict[str, Any]) -> None:
-    assert drivers_ahead([replace(PLAIN, **facts)]) == {}
+    assert stanzas_ahead([replace(PLAIN, **facts)]) == {}
 
 
-def test_driver_that_was_exchanged_meanwhile_is_the_one_that_comes() -> None:
-    ahead = drivers_ahead([PLAIN])
-    changed = replace(PLAIN, driver=Other)
-    assert with_drivers(without_drivers([changed], ahead), ahead) == (changed,)
+@pytest.mark.parametrize("facts", [{"driver": Other}, {"settings": {"rate": 4}}, {"args": {}}, {"passive": True}])
+def test_stanza_that_was_changed_meanwhile_is_started_as_it_is_now(facts: dict[str, Any]) -> None:
+    ahead = stanzas_ahead([PLAIN])
+    changed = replace(PLAIN, **facts)
+    assert started(to_start([changed], ahead), ahead) == (changed,)
+
+
+def test_driver_never_makes_a_second_journey() -> None:
+    (sent,) = to_start([replace(PLAIN, settings={"rate": 4})], stanzas_ahead([PLAIN]))
+    assert isinstance(sent, InstrumentDefinition)
+    assert sent.driver is not Driver
+
+
+def test_stanza_that_came_meanwhile_is_started_too() -> None:
+    assert started(to_start([PLAIN, NAMED], stanzas_ahead([PLAIN])), stanzas_ahead([PLAIN])) == (PLAIN, NAMED)

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from duodaq.model import InstrumentDefinition, ParameterEntry, PortDefinition, RuntimeName
 from duodaq.workers._by_value import is_plain
 from duodaq.workers._parts import RuntimeFactory
 
-Drivers = dict[str, Any]
-"""By instrument."""
-
+Stanzas = tuple[InstrumentDefinition | str, ...]
 _AHEAD = ""  # no driver's name
 
 
@@ -19,7 +16,7 @@ class WorkerPlan:
     """What a worker process is to be. Which instruments are in it comes with the word to start them.
 
     `entries` is the present parameter table; `memory_bytes` how much private memory it may take on top of what it has
-    when it begins; `anchor_ns` the manager's clock; `drivers` those of its instruments' drivers that may come before.
+    when it begins; `anchor_ns` the manager's clock; `ahead` what it may know of them before.
     """
 
     name: str
@@ -33,16 +30,16 @@ class WorkerPlan:
     entries: tuple[ParameterEntry, ...] = ()
     memory_bytes: int | None = None
     lab: str = ""
-    drivers: Drivers = field(default_factory=dict[str, Any])
+    ahead: dict[str, InstrumentDefinition] = field(default_factory=dict[str, InstrumentDefinition])
 
 
-def drivers_ahead(definitions: Iterable[InstrumentDefinition]) -> Drivers:
-    """The drivers that are no names, and may travel before their stanzas.
+def stanzas_ahead(definitions: Iterable[InstrumentDefinition]) -> dict[str, InstrumentDefinition]:
+    """Those that may travel before the word to start them: the rest comes with that, if it is still the same.
 
-    Not those whose stanza holds more than plain values: what a notebook defined must come as a whole, or a class that
-    both name would be two.
+    Not one that holds more than plain values beside its driver: what cannot be compared, or what a notebook defined, of
+    which a second journey would make a second class.
     """
-    return {one.id: one.driver for one in definitions if not isinstance(one.driver, str) and _is_plain(one)}
+    return {one.id: one for one in definitions if _is_plain(one)}
 
 
 def _is_plain(definition: InstrumentDefinition) -> bool:
@@ -50,11 +47,23 @@ def _is_plain(definition: InstrumentDefinition) -> bool:
     return is_plain([definition.args, definition.settings, definition.options, [call.args for call in calls]])
 
 
-def without_drivers(definitions: Iterable[InstrumentDefinition], ahead: Drivers) -> tuple[InstrumentDefinition, ...]:
-    """The stanzas as they travel after those drivers."""
-    return tuple(replace(one, driver=_AHEAD) if ahead.get(one.id) is one.driver else one for one in definitions)
+def to_start(definitions: Iterable[InstrumentDefinition], ahead: Mapping[str, InstrumentDefinition]) -> Stanzas:
+    """The instruments to start: by their names where nothing has changed since, without a driver that went ahead."""
+    return tuple(_difference(one, ahead.get(one.id)) for one in definitions)
 
 
-def with_drivers(definitions: Iterable[InstrumentDefinition], ahead: Drivers) -> tuple[InstrumentDefinition, ...]:
-    """The stanzas as they were before `without_drivers`."""
-    return tuple(replace(one, driver=ahead[one.id]) if one.driver == _AHEAD else one for one in definitions)
+def _difference(now: InstrumentDefinition, before: InstrumentDefinition | None) -> InstrumentDefinition | str:
+    if before == now:
+        return now.id
+    return now if before is None or before.driver is not now.driver else replace(now, driver=_AHEAD)
+
+
+def started(stanzas: Stanzas, ahead: Mapping[str, InstrumentDefinition]) -> tuple[InstrumentDefinition, ...]:
+    """What `to_start` was given."""
+    return tuple(_whole(one, ahead) for one in stanzas)
+
+
+def _whole(stanza: InstrumentDefinition | str, ahead: Mapping[str, InstrumentDefinition]) -> InstrumentDefinition:
+    if isinstance(stanza, str):
+        return ahead[stanza]
+    return replace(stanza, driver=ahead[stanza.id].driver) if stanza.driver == _AHEAD else stanza

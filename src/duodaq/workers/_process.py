@@ -19,7 +19,15 @@ from duodaq.clock import monotonic_s
 from duodaq.dataplane import Hub, Subscription
 from duodaq.errors import DataError, DeliveryError, DuodaqError, LifecycleError, ReplyTimeoutError, StoppedError
 from duodaq.link import Pipe, RingReader, receive_descriptors, send_descriptors
-from duodaq.model import Command, Measurement, ParameterEntry, Parameters, RuntimeName, RuntimeStatus
+from duodaq.model import (
+    Command,
+    InstrumentDefinition,
+    Measurement,
+    ParameterEntry,
+    Parameters,
+    RuntimeName,
+    RuntimeStatus,
+)
 from duodaq.ports import Broker, OfUser, PortDesk
 from duodaq.telemetry import current_trace_id, get_logger
 from duodaq.workers._across import NeighbourDesk, Switchboard
@@ -62,7 +70,7 @@ from duodaq.workers._messages import (
 )
 from duodaq.workers._output import OutputReader
 from duodaq.workers._page import IN_HAND, SharedPage
-from duodaq.workers._plan import Drivers, WorkerPlan
+from duodaq.workers._plan import WorkerPlan
 
 LAST_S = 0.5
 COMMAND = "command"
@@ -140,7 +148,7 @@ class ProcessWorker:
         self.figures: dict[str, Any] = {}
         self.pending: dict[int, Pending] = {}  # by number % IN_HAND, which is their place on the page
         self.fault = ""
-        self.drivers: Drivers = {}
+        self.ahead: dict[str, InstrumentDefinition] = {}
         self._runtime: RuntimeName = runtime
         self._around = around
         self._on_lost = on_lost
@@ -175,7 +183,7 @@ class ProcessWorker:
         read, write = os.pipe()
         self._output = OutputReader(read, self.name)
         self._pipe.open()
-        self.drivers = plan.drivers
+        self.ahead = plan.ahead
         try:
             body = dumps(plan)
             if not send_descriptors(self.child.fds, [self.page.fd, write, self._lifeline.far]):

@@ -39,7 +39,7 @@ from duodaq.workers._inbox import FeedBooks
 from duodaq.workers._nursery import Nursery
 from duodaq.workers._page import SharedPage
 from duodaq.workers._parts import RuntimeFactory
-from duodaq.workers._plan import WorkerPlan, drivers_ahead, without_drivers
+from duodaq.workers._plan import WorkerPlan, stanzas_ahead, to_start
 from duodaq.workers._process import COMMAND, ProcessWorker, Surroundings
 
 TERM_S = 0.3
@@ -302,7 +302,7 @@ class ProcessGroup:
         self.current = worker
         self._news.set()
         try:
-            await worker.request("start", (MAKE_S, without_drivers(definitions, worker.drivers)), MAKE_S)
+            await worker.request("start", (MAKE_S, to_start(definitions, worker.ahead)), MAKE_S)
             took_ms = round((monotonic_s() - noticed_s) * 1e3, 2)
             _log.warning("worker replaced", worker=self.name, cause=self.cause, took_ms=took_ms)
             await self._call_crash_actions(worker)
@@ -318,7 +318,8 @@ class ProcessGroup:
     def _begin_making(self) -> None:
         """Have the next process made what it is to be, unless that has begun: all but its instruments."""
         if self._making is None:
-            self._making = asyncio.create_task(self._make(Deadline(MAKE_S)), name=f"making of {self.name}")
+            work = self._make(tuple(self.definitions.values()), Deadline(MAKE_S))
+            self._making = asyncio.create_task(work, name=f"making of {self.name}")
 
     async def _discard_made(self) -> None:
         """End a process that was made in vain."""
@@ -408,10 +409,10 @@ class ProcessGroup:
         definition = self.definitions.get(instrument)
         return frozenset() if definition is None else neighbours_of(definition)
 
-    async def _make(self, deadline: Deadline) -> ProcessWorker:
+    async def _make(self, definitions: Sequence[InstrumentDefinition], deadline: Deadline) -> ProcessWorker:
         """A process that has been told what to be, and waits for the word to start; `_made` until it gets that."""
         broker = self.around.broker
-        child = await self._nursery.take(self.name, self.definitions.values(), deadline.left_s)
+        child = await self._nursery.take(self.name, definitions, deadline.left_s)
         worker = ProcessWorker(
             self.name, self.runtime, child, self.around, self.page, self.books, self._lost, self._given_to
         )
@@ -427,7 +428,7 @@ class ProcessGroup:
             entries=self.around.entries(),
             memory_bytes=self._memory_bytes,
             lab=broker.lab,
-            drivers=drivers_ahead(self.definitions.values()),
+            ahead=stanzas_ahead(definitions),
         )
         try:
             worker.make(plan)
@@ -440,11 +441,11 @@ class ProcessGroup:
     async def _start_first(self, deadline: Deadline) -> None:
         await self._nursery.start(deadline.left_s)
         self.strangers = {}
-        worker = await self._make(deadline)
+        worker = await self._make(tuple(self.definitions.values()), deadline)
         try:
             await worker.made(deadline.left_s)
             self.current, self._made = worker, None
-            start = (deadline.left_s, without_drivers(self.definitions.values(), worker.drivers))
+            start = (deadline.left_s, to_start(self.definitions.values(), worker.ahead))
             await worker.request("start", start, deadline.left_s + SEEN_S)
         except DeliveryError as error:
             if worker is self.current or not self._recovery_runs:

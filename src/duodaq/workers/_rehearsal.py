@@ -31,7 +31,7 @@ from duodaq.workers._memory_limit import private_bytes
 from duodaq.workers._messages import VERSION, Ask, Make, Order, encode, parcel
 from duodaq.workers._page import SharedPage
 from duodaq.workers._parts import Factories
-from duodaq.workers._plan import WorkerPlan, without_drivers
+from duodaq.workers._plan import WorkerPlan, to_start
 from duodaq.workers._worker_main import Ready, Worker, keeper, new_loop
 
 READS = 3
@@ -64,11 +64,12 @@ def _script(runtime: RuntimeName) -> tuple[bytes, ...]:
     """What the manager says to a worker of that runtime, as bytes for the link."""
     factories, driver = Factories(), {"v2": _Driver, "v4": _Actor}[runtime]
     factory = factories.v2 if runtime == "v2" else factories.v4
-    plan = WorkerPlan("spare", runtime, factory, {}, {}, False, clock.anchor_ns(), logging.INFO, drivers={_ID: driver})
     definition = InstrumentDefinition(_ID, runtime, driver, passive=runtime == "v2")
+    ahead = {_ID: definition}
+    plan = WorkerPlan("spare", runtime, factory, {}, {}, False, clock.anchor_ns(), logging.INFO, ahead=ahead)
     messages = [
         Make(VERSION, dumps(plan)),
-        Ask(_START, "start", parcel((LIMIT_S, without_drivers([definition], plan.drivers))), None),
+        Ask(_START, "start", parcel((LIMIT_S, to_start([definition], ahead))), None),
         *(Order(_READ + number, definition.id, GetParameter("number"), LIMIT_S) for number in range(READS)),
         Ask(_STOP, "stop", parcel(LIMIT_S), None),
     ]

@@ -66,7 +66,7 @@ from duodaq.workers._mirror import ParameterMirror
 from duodaq.workers._outbox import Outbox
 from duodaq.workers._page import PagedNumbers, PagedSequences, SharedPage
 from duodaq.workers._parts import RuntimeParts
-from duodaq.workers._plan import WorkerPlan, with_drivers
+from duodaq.workers._plan import Stanzas, WorkerPlan, started
 from duodaq.workers._title import show_as
 
 TELL_EVERY_S = 0.02
@@ -251,7 +251,7 @@ class Ready:
                 PagedNumbers(page),
             )
         )
-        self._drivers = plan.drivers
+        self._ahead = plan.ahead
         self._send = send
         self._said: Any = None
         self._seen = -1
@@ -296,10 +296,10 @@ class Ready:
             self._said = now
             self._send(Snapshot(now[0], list(now[1]), list(now[2])))
 
-    async def _start(self, body: tuple[float, tuple[InstrumentDefinition, ...]]) -> None:
-        timeout_s, definitions = body
+    async def _start(self, body: tuple[float, Stanzas]) -> None:
+        timeout_s, stanzas = body
         try:
-            for definition in with_drivers(definitions, self._drivers):
+            for definition in started(stanzas, self._ahead):
                 await self._add(definition)
             await self.runtime.start(timeout_s)
         finally:
