@@ -586,35 +586,3 @@ def test_facts_of_a_single_mistake_are_fields(folder: Path) -> None:
     error = caught.value
     assert (error.file, error.line, error.key) == (str(folder / "lab.toml"), 2, "ports.stage.serial.boud")
     assert error.remedy is not None
-
-
-def test_file_that_is_not_there(folder: Path) -> None:
-    (folder / "lab.toml").write_text(LAB)
-    assert refusal(folder / "lba.toml") == (
-        f"{folder}/lba.toml: there is no such file. Did you mean {folder}/lab.toml?"
-    )
-    assert refusal(folder / "optics") == f"{folder}/optics: there is no such file. In {folder} there is: lab.toml"
-
-
-def test_folder_instead_of_a_file(folder: Path) -> None:
-    (folder / "lab.toml").write_text(LAB)
-    assert refusal(folder) == f"{folder}: is a folder. Did you mean {folder}/lab.toml?"
-
-
-def test_folder_that_is_not_there(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "a" / "lab.toml").endswith(f"there is no such file. There is no folder {tmp_path}/a")
-
-
-def test_file_that_is_not_text(folder: Path) -> None:
-    (folder / "lab.toml").write_bytes(b'[lab]\nname = "caf\xe9"\n')
-    assert refusal(folder / "lab.toml") == f"{folder}/lab.toml:2: is not UTF-8 text. Save it as UTF-8"
-
-
-def test_file_that_cannot_be_read_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path) -> bytes:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    assert refusal(folder / "lab.toml") == (
-        f"{folder}/lab.toml: cannot be read: permission denied. Check who may read it (ls -l)"
-    )
