@@ -161,6 +161,7 @@ async def test_a_blocking_driver_writes_and_reads_like_on_its_own_port(broker: B
         return [first, session.read_until(b"\n", 1), session.read(0), bytes([session.write(b"B?\n")])]
 
     assert await in_thread(drive) == [b"A=o", b"k\n", b"", b"\x03"]
+    session.close()
 
 
 async def test_a_command_written_in_pieces_goes_out_whole(broker: Broker, device: PtyDevice) -> None:
