@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 import tty
@@ -24,6 +25,7 @@ from duodaq.errors import (
 )
 from duodaq.model import PortDefinition
 from duodaq.ports import Broker, Port, Terminated
+from duodaq.ports._exchange import Exchange
 from duodaq.testing._linked_broker import LinkedBroker
 from duodaq.testing._scripted_port import ScriptedCodec
 
@@ -482,3 +484,22 @@ async def test_two_clients_share_thousands_of_exchanges_without_one_crossed_repl
 
     assert await asyncio.gather(in_thread(drive), ask()) == [0, 0]
     assert len(device.lines) == 2 * each
+
+
+async def test_queries_leave_nothing_for_the_garbage_collector(broker: Broker) -> None:
+    session = broker.session("p", "driver")
+
+    def drive(count: int) -> None:
+        for _ in range(count):
+            session.write(b"A?\n")
+            session.read_until(b"\n", 1)
+
+    await in_thread(drive, 1)
+    gc.collect()
+    gc.disable()
+    try:
+        await in_thread(drive, 50)
+        assert sum(isinstance(one, Exchange) for one in gc.get_objects()) <= 2  # the last, and one that ends
+    finally:
+        gc.enable()
+    session.close()

@@ -200,6 +200,7 @@ class PortOwner(Seating):
         """Ask for the lease of an exchange's ticket, and begin the exchange when it is granted."""
 
         def settle(refusal: Exception | None) -> None:
+            exchange.ticket.settle = _settled  # else the two would keep each other until the garbage is collected
             if refusal is None:
                 self.begin(exchange)
             else:
@@ -574,3 +575,7 @@ class PortOwner(Seating):
     def status(self) -> PortStatus:
         """What is known of this port now. From any thread."""
         return status_of(self.name, self.state, self.transport.address, self.desk, self.books)
+
+
+def _settled(_: Exception | None) -> None:
+    """A ticket is settled once."""

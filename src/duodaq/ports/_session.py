@@ -261,6 +261,7 @@ class BlockingSession:
         def done(reply: bytes, error: BaseException | None) -> None:
             with self._news:
                 job.over, job.error = True, error
+                job.exchange = None  # which knows this function: else the two would keep each other alive
                 if job.discard:
                     self._owner.note_late()
                 elif job.aside:
