@@ -24,7 +24,7 @@ from duodaq.errors import (
     UnsafeStateError,
 )
 from duodaq.model import PortDefinition
-from duodaq.ports import Broker, Port, Terminated
+from duodaq.ports import BlockingSession, Broker, Port, Terminated
 from duodaq.ports._exchange import Exchange
 from duodaq.testing._linked_broker import LinkedBroker
 from duodaq.testing._scripted_port import ScriptedCodec
@@ -94,6 +94,13 @@ def where(request: pytest.FixtureRequest) -> str:
 @asynccontextmanager
 async def used_from(where: str, broker: Broker) -> AsyncIterator[Broker | LinkedBroker]:
     """The broker as those users see it; closed in the end."""
+    sessions, made = [], broker.session
+
+    def session(*args: Any, **options: Any) -> BlockingSession:
+        sessions.append(made(*args, **options))
+        return sessions[-1]
+
+    broker.session = session  # type: ignore[method-assign] - so that each is closed, as a runtime does
     try:
         if where == "here":
             yield broker
@@ -105,6 +112,8 @@ async def used_from(where: str, broker: Broker) -> AsyncIterator[Broker | Linked
         finally:
             await linked.aclose()
     finally:
+        for one in sessions:
+            one.close()
         await broker.aclose()
 
 
@@ -163,7 +172,6 @@ async def test_a_blocking_driver_writes_and_reads_like_on_its_own_port(broker: B
         return [first, session.read_until(b"\n", 1), session.read(0), bytes([session.write(b"B?\n")])]
 
     assert await in_thread(drive) == [b"A=o", b"k\n", b"", b"\x03"]
-    session.close()
 
 
 async def test_a_command_written_in_pieces_goes_out_whole(broker: Broker, device: PtyDevice) -> None:
@@ -502,4 +510,3 @@ async def test_queries_leave_nothing_for_the_garbage_collector(broker: Broker) -
         assert sum(isinstance(one, Exchange) for one in gc.get_objects()) <= 2  # the last, and one that ends
     finally:
         gc.enable()
-    session.close()
