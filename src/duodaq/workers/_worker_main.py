@@ -374,11 +374,6 @@ def _redirect(output: int) -> None:
 
 def new_loop() -> asyncio.AbstractEventLoop:
     """The loop of a worker, set as this thread's."""
-    try:
-        import uvloop
-    except ImportError:
-        loop = asyncio.new_event_loop()
-    else:
-        loop = uvloop.new_event_loop()
+    loop = clock.new_loop()
     asyncio.set_event_loop(loop)
     return loop
