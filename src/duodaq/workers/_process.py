@@ -69,6 +69,7 @@ from duodaq.workers._messages import (
     parcel,
     unpack,
 )
+from duodaq.workers._memory_limit import NO_MEMORY_CODE, limit_in_words
 from duodaq.workers._output import OutputReader
 from duodaq.workers._page import IN_HAND, SharedPage
 from duodaq.workers._plan import WorkerPlan
@@ -151,6 +152,7 @@ class ProcessWorker:
         self.figures: dict[str, Any] = {}
         self.pending: dict[int, Pending] = {}  # by number % IN_HAND, which is their place on the page
         self.fault = ""
+        self.memory_bytes: int | None = None
         self.ahead: dict[str, InstrumentDefinition] = {}
         self._runtime: RuntimeName = runtime
         self._around = around
@@ -182,12 +184,17 @@ class ProcessWorker:
         """For how long its loop has owed the answer to a probe, in seconds."""
         return 0.0 if self._asked_s is None or self._over else monotonic_s() - self._asked_s
 
+    @property
+    def output_left_out(self) -> int:
+        """How many lines that its drivers printed were too many to be logged."""
+        return 0 if self._output is None else self._output.left_out
+
     def make(self, plan: WorkerPlan) -> None:
         """Tell the process what to be; `made` tells whether it is."""
         read, write = os.pipe()
         self._output = OutputReader(read, self.name)
         self._pipe.open()
-        self.ahead = plan.ahead
+        self.ahead, self.memory_bytes = plan.ahead, plan.memory_bytes
         try:
             body = dumps(plan)
             if not send_descriptors(self.child.fds, [self.page.fd, write, self._lifeline.far]):
@@ -428,6 +435,8 @@ class ProcessWorker:
         await self.has_gone()
         await asyncio.wait({self.child.exit}, timeout=patience_s)
         code = self.child.exit.result() if self.child.exit.done() else None
+        if code == NO_MEMORY_CODE:
+            return f"its process had no memory left: {limit_in_words(self.memory_bytes, self._runtime)}"
         return cause_in_words(code)
 
     async def has_gone(self) -> None:

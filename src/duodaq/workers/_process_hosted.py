@@ -301,7 +301,10 @@ class ProcessHosted:
     def metrics(self) -> dict[str, Any]:
         """The runtime's figures, as its process told last, up to half a second ago."""
         worker = self.group.current
-        return {} if worker is None else {**worker.figures, "restarts": len(self.group.restarts_s)}
+        if worker is None:
+            return {}
+        restarts = len(self.group.restarts_s)
+        return {**worker.figures, "restarts": restarts, "output_lines_left_out": worker.output_left_out}
 
 
 class ProcessEnd:
