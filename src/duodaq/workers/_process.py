@@ -36,6 +36,7 @@ from duodaq.workers._child import Child
 from duodaq.workers._inbox import FeedBooks, Inbox
 from duodaq.workers._lifeline import Lifeline
 from duodaq.workers._log_line import log_here
+from duodaq.workers._memory_limit import NO_MEMORY_CODE, limit_in_words
 from duodaq.workers._messages import (
     VERSION,
     Alive,
@@ -52,6 +53,7 @@ from duodaq.workers._messages import (
     Made,
     Make,
     Message,
+    Nature,
     NeighbourAsk,
     Order,
     Probe,
@@ -69,7 +71,6 @@ from duodaq.workers._messages import (
     parcel,
     unpack,
 )
-from duodaq.workers._memory_limit import NO_MEMORY_CODE, limit_in_words
 from duodaq.workers._output import OutputReader
 from duodaq.workers._page import IN_HAND, SharedPage
 from duodaq.workers._plan import WorkerPlan
@@ -144,6 +145,7 @@ class ProcessWorker:
         on_lost: Callable[[ProcessWorker, str], None],
         neighbours: Callable[[str], frozenset[str]],
         keep: Callable[[str, str, Any], None],
+        natures: dict[str, bool],
     ) -> None:
         self.name = name
         self.child = child
@@ -158,6 +160,7 @@ class ProcessWorker:
         self._around = around
         self._on_lost = on_lost
         self._keep = keep
+        self._natures = natures
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._pipe = Pipe(child.link, encode, decode_from_worker, self._heard, self._ended)
@@ -337,6 +340,8 @@ class ProcessWorker:
                 self._put(message)
             case Kept():
                 self._keep(message.instrument, message.name, unpack(message.value))
+            case Nature():
+                self._natures[message.instrument] = message.streams
             case Stale():
                 self._around.parameters.mark_stale(self._runtime, message.instrument)
             case Log():

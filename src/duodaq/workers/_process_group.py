@@ -27,13 +27,23 @@ from duodaq.errors import (
     LifecycleError,
     ReplyTimeoutError,
     StoppedError,
+    UnsafeStateError,
 )
-from duodaq.model import Cause, Execute, Fate, InstrumentDefinition, InstrumentState, Outcome, RuntimeName
+from duodaq.model import (
+    Cause,
+    Execute,
+    Fate,
+    InstrumentDefinition,
+    InstrumentState,
+    Outcome,
+    RuntimeName,
+    StartAcquisition,
+)
 from duodaq.telemetry import get_logger
 from duodaq.v4 import GiveUp, RestartPolicy
 from duodaq.workers._across import neighbours_of
 from duodaq.workers._after_death import Remembered, definition_for_replacement
-from duodaq.workers._hosting import HUNG_AFTER_S
+from duodaq.workers._hosting import HUNG_AFTER_S, is_known, moves_as_far_as_known
 from duodaq.workers._identity import impostors, learn_identities
 from duodaq.workers._inbox import FeedBooks
 from duodaq.workers._nursery import Nursery
@@ -47,6 +57,8 @@ SEEN_S = 0.06
 """How long a hang is left standing, so that whoever watches sees it before the worker is replaced."""
 MAKE_S = 20.0
 CRASH_ACTIONS_S = 1.0
+LATCHED_S = 0.05
+"""How often it is looked whether a stop is still latched that refused a replacement its start."""
 RESTARTS = RestartPolicy(limit=5, window_s=60.0)
 _log = get_logger("workers")
 
@@ -96,6 +108,7 @@ class ProcessGroup:
         self.definitions: dict[str, InstrumentDefinition] = {}
         self.known: dict[str, Remembered] = {}
         self.strangers: dict[str, str] = {}
+        self.natures: dict[str, bool] = {}
         self.current: ProcessWorker | None = None
         self.restarts_s: list[float] = []
         self.running = False
@@ -141,6 +154,8 @@ class ProcessGroup:
         self.running, self._stopping, self.failed, self.cause = True, False, False, ""
         self.restarts_s.clear()
         self._unsubscribe = self.around.broker.subscribe_stops(self._tell_stop)
+        if self.around.broker.latched:
+            self._note_stop_all()
         starting = self._starting = asyncio.create_task(self._start_first(deadline), name=f"start of {self.name}")
         try:
             await asyncio.wait({starting})
@@ -243,7 +258,23 @@ class ProcessGroup:
             await asyncio.wait({worker.child.gone}, timeout=TERM_S)
         worker.give_up(cause)
 
+    def streams(self, definition: InstrumentDefinition) -> bool:
+        """Whether the acquisition of an instrument moves or emits; yes, until its worker has told."""
+        if is_known(definition):
+            return moves_as_far_as_known(definition, StartAcquisition())
+        return self.natures.get(definition.id, True)
+
+    def note_stop(self, definition: InstrumentDefinition) -> None:
+        """All of an instrument is stopped: what its replacements are given may not undo that."""
+        self.known[definition.id].note_stop(definition, streams=self.streams(definition))
+
+    def _note_stop_all(self) -> None:
+        for definition in tuple(self.definitions.values()):
+            self.note_stop(definition)
+
     def _tell_stop(self, port: str, epoch: int) -> None:
+        if not port and epoch:
+            self._note_stop_all()
         for worker in filter(None, (self.current, self._made)):
             worker.tell_stop(port, epoch)
 
@@ -286,11 +317,26 @@ class ProcessGroup:
             if decision.delay_s:
                 await clock.pause(decision.delay_s)
             self.restarts_s.append(monotonic_s())
+            dead = await self._replace_by_policy(noticed_s)
+
+    async def _replace_by_policy(self, noticed_s: float) -> ProcessWorker | None:
+        """Replace it; not to start is a failure like a death, but what a stop refuses waits for its reset."""
+        while True:
             try:
-                dead = await self._replace(noticed_s)
+                return await self._replace(noticed_s)
             except DuodaqError as error:
-                self._give_up(f"its replacement did not start: {error}")
-                return
+                self.cause = f"its replacement did not start: {error}"
+                await self._make_safe()
+                while self.around.broker.latched and isinstance(error, UnsafeStateError | StoppedError):
+                    await clock.pause(LATCHED_S)
+                decision = RESTARTS.decide(self.restarts_s, monotonic_s())
+                if isinstance(error, ConfigError) or isinstance(decision, GiveUp):
+                    self._give_up(decision.why if isinstance(decision, GiveUp) else "its stanza is wrong")
+                    return None
+                _log.error("replacement did not start", worker=self.name, error=str(error))
+            if decision.delay_s:
+                await clock.pause(decision.delay_s)
+            self.restarts_s.append(monotonic_s())
 
     async def _mourn(self, dead: ProcessWorker) -> None:
         """All that a death asks for before a replacement may start its instruments."""
@@ -304,9 +350,16 @@ class ProcessGroup:
         ending, self._ending = self._ending, None
         if ending is not None:
             ending.cancel()
-        if await _within(self._on_crash(tuple(self.definitions.values()), self.cause), CRASH_ACTIONS_S):
-            return
-        _log.error("safe state not reached in time", worker=self.name)
+        await self._make_safe()
+
+    async def _make_safe(self) -> None:
+        """Carry out the crash actions that are bytes.
+
+        They wait for no question: the broker lets nobody write to a line that was lost before the device is known to be
+        the same, so behind one that was not it is.
+        """
+        if not await _within(self._on_crash(tuple(self.definitions.values()), self.cause), CRASH_ACTIONS_S):
+            _log.error("safe state not reached in time", worker=self.name)
 
     async def _replace(self, noticed_s: float) -> ProcessWorker | None:
         """Have a replacement made and started; itself, if it died of that."""
@@ -326,12 +379,10 @@ class ProcessGroup:
             took_ms = round((monotonic_s() - noticed_s) * 1e3, 2)
             _log.warning("worker replaced", worker=self.name, cause=self.cause, took_ms=took_ms)
             await self._call_crash_actions(worker)
-        except (ConfigError, LifecycleError):
-            self.current = None
-            await worker.aclose(TERM_S)
-            raise
-        except DeliveryError:
-            if worker.alive:
+        except DuodaqError as error:
+            if worker.alive or not isinstance(error, DeliveryError):
+                self.current = None
+                await worker.aclose(TERM_S)
                 raise
         return None if worker.alive else worker
 
@@ -438,7 +489,16 @@ class ProcessGroup:
         broker = self.around.broker
         child = await self._nursery.take(self.name, definitions, deadline.left_s)
         worker = ProcessWorker(
-            self.name, self.runtime, child, self.around, self.page, self.books, self._lost, self._given_to, self._keep
+            self.name,
+            self.runtime,
+            child,
+            self.around,
+            self.page,
+            self.books,
+            self._lost,
+            self._given_to,
+            self._keep,
+            self.natures,
         )
         plan = WorkerPlan(
             name=self.name,

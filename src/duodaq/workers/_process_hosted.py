@@ -27,7 +27,6 @@ from duodaq.model import (
     RuntimeName,
     RuntimeStatus,
     SetParameter,
-    StartAcquisition,
     Stop,
     command_name,
 )
@@ -115,6 +114,8 @@ class ProcessHosted:
         group = self.group
         group.definitions[definition.id] = definition
         group.known[definition.id] = Remembered()
+        if group.around.broker.latched:
+            group.note_stop(definition)
         if not group.running:
             return
         try:
@@ -168,6 +169,8 @@ class ProcessHosted:
         if definition is None or not self.group.running:
             raise LifecycleError(f"runtime {self.name} is not running", instrument=instrument)
         known = self.group.known[instrument]
+        if isinstance(command, Stop) and command.axis is None:
+            self.group.note_stop(definition)
         try:
             if isinstance(command, Recover) and self.group.failed:
                 return await self.group.revive()
@@ -182,7 +185,7 @@ class ProcessHosted:
                 known.doubt(command)
             raise error.about(instrument=instrument, command=command_name(command)) from error.__cause__
         known.note(command)
-        if isinstance(command, Stop) and self.moves(instrument, StartAcquisition()):
+        if isinstance(command, Stop) and self.group.streams(definition):
             known.acquiring = False  # what was stopped does not begin again by itself
         return result
 
@@ -217,7 +220,7 @@ class ProcessHosted:
             try:
                 return await self._answer(pending, limit)
             except WorkerDiedError as death:
-                fate = fate_after_death(death.begun, command, definition)
+                fate = fate_after_death(death.begun, command, definition, streams=self.group.streams(definition))
                 if fate is Fate.UNKNOWN:
                     raise DeliveryError(f"its worker died while it was in hand: {death}", fate=fate) from None
                 if fate is not None:
@@ -226,7 +229,8 @@ class ProcessHosted:
                 worker.forget(pending)
 
     async def _replacement(self, definition: InstrumentDefinition, command: Command, limit: Deadline) -> ProcessWorker:
-        if self.group.restarting and not waits_for_replacement(command, definition):
+        streams = self.group.streams(definition)
+        if self.group.restarting and not waits_for_replacement(command, definition, streams=streams):
             raise RestartingError(f"its worker is being replaced: {self.group.cause}", fate=Fate.NOT_DONE)
         return await self.group.available(limit)
 

@@ -30,10 +30,19 @@ from duodaq import clock
 from duodaq.drivers import codec as find_codec
 from duodaq.errors import DataError, DuodaqError, LifecycleError
 from duodaq.link import NO_MEMORY, Pipe, receive_descriptors
-from duodaq.model import IN_HAND, Command, InstrumentDefinition, InstrumentState, Runtime, command_name
+from duodaq.model import (
+    IN_HAND,
+    Command,
+    InstrumentDefinition,
+    InstrumentState,
+    Runtime,
+    StartAcquisition,
+    command_name,
+)
 from duodaq.ports import Ended, Granted, Heard, LockTold, RemoteBroker, Stopped, Written, announce_ports
 from duodaq.telemetry import get_logger, told, work_for
 from duodaq.workers._across import NeighbourLine, bound
+from duodaq.workers._hosting import is_known
 from duodaq.workers._lifeline import Keeper
 from duodaq.workers._log_line import LogLine
 from duodaq.workers._memory_limit import NO_MEMORY_CODE, limit_in_words, limit_memory, with_limit_named
@@ -50,6 +59,7 @@ from duodaq.workers._messages import (
     Made,
     Make,
     Message,
+    Nature,
     NeighbourAnswer,
     Order,
     Probe,
@@ -328,7 +338,11 @@ class Ready:
         return reports, delivered
 
     async def _add(self, definition: InstrumentDefinition) -> None:
-        await self.runtime.add(bound(definition, self.neighbours.put))
+        try:
+            await self.runtime.add(bound(definition, self.neighbours.put))
+        finally:
+            if not is_known(definition):
+                self._send(Nature(definition.id, self.runtime.moves(definition.id, StartAcquisition())))
 
     async def _end_moving(self, reason: str) -> int:
         return self.runtime.end_moving(reason)
