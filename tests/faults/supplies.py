@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from duodaq.model import SetParameter, StartAcquisition
+from duodaq.model import StartAcquisition
 from duodaq.v4 import handler
 from duodaq.v4.instruments import InstrumentActor, ScpiActor, scpi_setting
 
@@ -31,6 +31,20 @@ class Slow(InstrumentActor):
         await self.port.exchange(b"1TP?\r", holder="slow", reply=self.port.codec.expects_reply(b"1TP?\r"))
 
 
+class Eager(InstrumentActor):
+    """Moves something in its beginning, which none should; a latched stop refuses it."""
+
+    async def connect(self) -> None:
+        await self.port.exchange(b"1PA1\r", holder="eager")
+
+
+class EagerDriver:
+    """The same in V2."""
+
+    def __init__(self, serial) -> None:
+        serial.write(b"1PA1\r")
+
+
 class SlowDriver:
     """The same in V2, in its constructor; it can move too."""
 
@@ -44,6 +58,3 @@ class SlowDriver:
 
     def move(self) -> None:
         self._line.write(b"1PA1\r")
-
-
-__all__ = ["Lamp", "SetParameter", "Slow", "SlowDriver", "Supply"]

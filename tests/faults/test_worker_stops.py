@@ -275,6 +275,27 @@ async def test_a_replacement_whose_start_a_stop_all_cut_comes_up_by_itself_and_s
             await manager.command("it", Execute("move"), 1.0)
 
 
+@pytest.mark.parametrize("required", [False, True], ids=["", "required"])
+@pytest.mark.parametrize("runtime", ["v2", "v4"])
+async def test_a_replacement_to_whose_start_a_latched_stop_says_no_comes_up_after_its_reset(
+    runtime: str, required: bool
+) -> None:
+    kind = {"v2": "EagerDriver", "v4": "Eager"}[runtime]
+    it = InstrumentDefinition("it", runtime, f"{SUPPLIES}:{kind}", port="line", worker="own", required=required)
+    async with lab(it, codec="esp300") as (manager, device):
+        await identified(device, manager)
+        await manager.stop_all()
+        device.told.clear()
+        pid = kill(manager)
+        await until(lambda: "latched" in status(manager).message, manager)
+        await pause(0.5)
+        assert b"1PA1" not in device.told
+        manager.reset_stop("test")
+        await until(lambda: status(manager).state == "ready" and status(manager).pid not in (pid, None), manager, 6.0)
+        await until(lambda: b"1PA1" in device.told, manager)
+        assert status(manager).recoverable
+
+
 # ---- crash bytes and strangers
 
 OFF = {Cause.CRASH: SafeAction("bytes", data=b"OUTP OFF\n")}

@@ -174,6 +174,7 @@ class ProcessWorker:
         self._probes = itertools.count(1)
         self._credits: deque[int] = deque()
         self._over = False
+        self._lingers = False
         child.gone.add_done_callback(lambda _: self._pipe.end())  # a process that it forked may hold its link open
         around.worker_began(child.pid, child.pidfd)
 
@@ -437,16 +438,24 @@ class ProcessWorker:
         """Why it died, in words; asked after `on_lost`."""
         if self.fault:
             return self.fault
-        await self.has_gone()
-        await asyncio.wait({self.child.exit}, timeout=patience_s)
+        if await self.has_gone():
+            await asyncio.wait({self.child.exit}, timeout=patience_s)
         code = self.child.exit.result() if self.child.exit.done() else None
         if code == NO_MEMORY_CODE:
             return f"its process had no memory left: {limit_in_words(self.memory_bytes, self._runtime)}"
         return cause_in_words(code)
 
-    async def has_gone(self) -> None:
-        """After `on_lost`: wait until none of its threads runs any more, and it has let go of all it had open."""
-        await asyncio.wait({self.child.gone}, timeout=LAST_S)
+    async def has_gone(self) -> bool:
+        """After `on_lost`: wait until none of its threads runs any more, and it has let go of all it had open.
+
+        Returns:
+            False if that takes longer than half a second: a process in an uninterruptible call of its kernel, say. Who
+            asks again is told at once.
+        """
+        if not self.child.gone.done() and not self._lingers:
+            await asyncio.wait({self.child.gone}, timeout=LAST_S)
+            self._lingers = not self.child.gone.done()
+        return self.child.gone.done()
 
     async def leave_the_stage(self) -> None:
         """After `on_lost`: wait until its process has gone, and what had arrived is published."""

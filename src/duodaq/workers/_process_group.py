@@ -114,6 +114,7 @@ class ProcessGroup:
         self.running = False
         self.failed = False
         self.cause = ""
+        self.lingering = ""
         self.since_ns = 0
         self._factory = factory
         self._nursery = nursery
@@ -195,7 +196,7 @@ class ProcessGroup:
         self.stop_taking()
         owned = [t for t in (*self._beside, self._starting, self._recovery, self._ending) if t is not None]
         self._starting = self._recovery = self._ending = None
-        self._beside = []
+        self._beside, lingering, self.lingering = [], self.lingering, ""
         for task in owned:
             task.cancel()
         await asyncio.gather(*owned, return_exceptions=True)
@@ -209,6 +210,8 @@ class ProcessGroup:
         left = worker is None or await worker.aclose(timeout_s)
         self._nursery.drop(self.name)
         self.running = False
+        if lingering:
+            return Outcome.LEAKED, lingering
         return (Outcome.CLEAN, "") if left else (Outcome.FORCED, "it did not leave by itself and was killed")
 
     def stop_taking(self) -> None:
@@ -307,8 +310,10 @@ class ProcessGroup:
             noticed_s = monotonic_s()
             if not isinstance(RESTARTS.decide(self.restarts_s, noticed_s), GiveUp):
                 self._begin_making()
-            await self._mourn(dead)
-            self._beside_recovery(dead.bury(), f"burial of {self.name}")
+            try:
+                await self._mourn(dead)
+            finally:
+                self._beside_recovery(dead.bury(), f"burial of {self.name}")
             decision = RESTARTS.decide(self.restarts_s, monotonic_s())
             if isinstance(decision, GiveUp):
                 await self._discard_made()
@@ -351,6 +356,17 @@ class ProcessGroup:
         if ending is not None:
             ending.cancel()
         await self._make_safe()
+        await self._outlive(dead)
+
+    async def _outlive(self, dead: ProcessWorker) -> None:
+        """Wait for the end of a process that does not end at once: what it has open, no other may open beside it."""
+        if await dead.has_gone():
+            return
+        self.lingering = f"its process {dead.child.pid} was killed and does not end"
+        _log.error("worker does not end", worker=self.name, pid=dead.child.pid, cause=self.cause)
+        cause, self.cause = self.cause, f"{self.cause}; {self.lingering}"
+        await asyncio.wait({dead.child.gone})
+        self.cause, self.lingering = cause, ""
 
     async def _make_safe(self) -> None:
         """Carry out the crash actions that are bytes.
@@ -430,15 +446,18 @@ class ProcessGroup:
         await self._recover(dead)
 
     async def _settle_once_gone(self, worker: ProcessWorker) -> None:
-        await worker.has_gone()
-        self._settle(worker, self.cause)
+        gone = await worker.has_gone()
+        self._settle(worker, self.cause, gone=gone)
 
-    def _settle(self, worker: ProcessWorker, cause: str) -> None:
-        """Give every request that it had its fate; its reads go on as soon as there is another."""
+    def _settle(self, worker: ProcessWorker, cause: str, *, gone: bool) -> None:
+        """Give every request that it had its fate; its reads go on as soon as there is another.
+
+        Of a process that has not gone nobody knows what it may still begin: then every fate is unknown.
+        """
         for pending in list(worker.pending.values()):
             if pending.answer.done():
                 continue
-            begun = self.page.begun(pending.number)
+            begun = self.page.begun(pending.number) or not gone
             if pending.op == COMMAND:
                 pending.answer.set_exception(WorkerDiedError(begun, cause))
             else:
