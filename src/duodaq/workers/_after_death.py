@@ -18,6 +18,17 @@ from duodaq.model import (
 from duodaq.v2 import settings_for_reconnect
 from duodaq.workers._hosting import may_move_if_unknown
 
+Readings = dict[str, dict[str, Any]]
+"""Instrument → setting → value."""
+
+
+class WorkerDiedError(Exception):
+    """The worker died before it answered; `begun` says whether the command was in hand, or may have been."""
+
+    def __init__(self, begun: bool, cause: str) -> None:
+        super().__init__(cause)
+        self.begun = begun
+
 
 class AskPolicy(StrEnum):
     """The values of an instrument's option ``on_reconnect``: what of its settings a new driver applies by itself."""
@@ -125,3 +136,18 @@ def definition_for_replacement(
     if known.acquiring is not None:
         options["acquire"] = False if known.acquiring is False else known.acquiring or True
     return replace(definition, settings=again, options=options), withheld
+
+
+def differences(definition: InstrumentDefinition, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """The settings that are watched and are now something else than they were, with what they are now.
+
+    What a method of the driver has set is nowhere written down, so no replacement can be given it. What is polled
+    changes by nature.
+    """
+    polled = {poll.read for poll in definition.polls}
+    names = {*definition.watched, *definition.settings} - polled
+    return {
+        name: after[name]
+        for name in sorted(names & before.keys() & after.keys())
+        if repr(after[name]) != repr(before[name])
+    }

@@ -30,8 +30,6 @@ from duodaq.errors import (
     UnsafeStateError,
 )
 from duodaq.model import (
-    Cause,
-    Execute,
     Fate,
     InstrumentDefinition,
     InstrumentState,
@@ -42,7 +40,14 @@ from duodaq.model import (
 from duodaq.telemetry import get_logger
 from duodaq.v4 import GiveUp, RestartPolicy
 from duodaq.workers._across import neighbours_of
-from duodaq.workers._after_death import Remembered, definition_for_replacement
+from duodaq.workers._after_death import (
+    Readings,
+    Remembered,
+    WorkerDiedError,
+    definition_for_replacement,
+    differences,
+)
+from duodaq.workers._crash_actions import CrashActions, OnCrash
 from duodaq.workers._hosting import HUNG_AFTER_S, is_known, moves_as_far_as_known
 from duodaq.workers._identity import impostors, learn_identities
 from duodaq.workers._inbox import FeedBooks
@@ -56,21 +61,10 @@ TERM_S = 0.3
 SEEN_S = 0.06
 """How long a hang is left standing, so that whoever watches sees it before the worker is replaced."""
 MAKE_S = 20.0
-CRASH_ACTIONS_S = 1.0
 LATCHED_S = 0.05
 """How often it is looked whether a stop is still latched that refused a replacement its start."""
 RESTARTS = RestartPolicy(limit=5, window_s=60.0)
 _log = get_logger("workers")
-
-OnCrash = Callable[[Sequence[InstrumentDefinition], str], Awaitable[None]]
-
-
-class WorkerDiedError(Exception):
-    """The worker died before it answered; `begun` says whether the command was in hand."""
-
-    def __init__(self, begun: bool, cause: str) -> None:
-        super().__init__(cause)
-        self.begun = begun
 
 
 class ProcessGroup:
@@ -109,6 +103,7 @@ class ProcessGroup:
         self.known: dict[str, Remembered] = {}
         self.strangers: dict[str, str] = {}
         self.natures: dict[str, bool] = {}
+        self.changed: dict[str, dict[str, Any]] = {}
         self.current: ProcessWorker | None = None
         self.restarts_s: list[float] = []
         self.running = False
@@ -118,9 +113,10 @@ class ProcessGroup:
         self.since_ns = 0
         self._factory = factory
         self._nursery = nursery
-        self._on_crash = on_crash
+        self._crash = CrashActions(name, on_crash)
         self._memory_bytes = memory_bytes
         self._stopping = False
+        self._before: Readings = {}
         self._news = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
         self._making: asyncio.Task[ProcessWorker] | None = None
@@ -331,7 +327,7 @@ class ProcessGroup:
                 return await self._replace(noticed_s)
             except DuodaqError as error:
                 self.cause = f"its replacement did not start: {error}"
-                await self._make_safe()
+                await self._crash.write(tuple(self.definitions.values()), self.cause)
                 while self.around.broker.latched and isinstance(error, UnsafeStateError | StoppedError):
                     await clock.pause(LATCHED_S)
                 decision = RESTARTS.decide(self.restarts_s, monotonic_s())
@@ -350,12 +346,13 @@ class ProcessGroup:
         await dead.leave_the_stage()
         lost = self.books.close_accounts(self.page.counts())
         _log.error("worker died", worker=self.name, cause=self.cause, measurements_lost=lost)
+        self._before = self._readings()
         for instrument in self.definitions:
             self.around.parameters.mark_stale(self.runtime, instrument)
         ending, self._ending = self._ending, None
         if ending is not None:
             ending.cancel()
-        await self._make_safe()
+        await self._crash.write(tuple(self.definitions.values()), self.cause)
         await self._outlive(dead)
 
     async def _outlive(self, dead: ProcessWorker) -> None:
@@ -368,17 +365,9 @@ class ProcessGroup:
         await asyncio.wait({dead.child.gone})
         self.cause, self.lingering = cause, ""
 
-    async def _make_safe(self) -> None:
-        """Carry out the crash actions that are bytes.
-
-        They wait for no question: the broker lets nobody write to a line that was lost before the device is known to be
-        the same, so behind one that was not it is.
-        """
-        if not await _within(self._on_crash(tuple(self.definitions.values()), self.cause), CRASH_ACTIONS_S):
-            _log.error("safe state not reached in time", worker=self.name)
-
     async def _replace(self, noticed_s: float) -> ProcessWorker | None:
         """Have a replacement made and started; itself, if it died of that."""
+        before = self._before or self._readings()
         self._begin_making()
         making, self._making = self._making, None
         assert making is not None
@@ -394,13 +383,34 @@ class ProcessGroup:
             await worker.request("start", (MAKE_S, to_start(definitions, worker.ahead)), MAKE_S)
             took_ms = round((monotonic_s() - noticed_s) * 1e3, 2)
             _log.warning("worker replaced", worker=self.name, cause=self.cause, took_ms=took_ms)
-            await self._call_crash_actions(worker)
+            self._note_differences(before)
+            known = tuple(d for d in self.definitions.values() if d.id not in self.strangers)
+            await self._crash.call(worker, known, self.cause)
         except DuodaqError as error:
             if worker.alive or not isinstance(error, DeliveryError):
                 self.current = None
                 await worker.aclose(TERM_S)
                 raise
         return None if worker.alive else worker
+
+    def _readings(self) -> Readings:
+        """What is known of each instrument's settings, as far as its driver has told since it was there."""
+        found: Readings = {}
+        for entry in self.around.entries():
+            if entry.instrument in self.definitions and not entry.stale:
+                found.setdefault(entry.instrument, {})[entry.name] = entry.value
+        return found
+
+    def _note_differences(self, before: Readings) -> None:
+        """Say which settings a replacement found other than they were: nobody could give it what a method has set."""
+        after = self._readings()
+        self._before = {}
+        for definition in self.definitions.values():
+            id = definition.id
+            changed = differences(definition, before.get(id, {}), after.get(id, {}))
+            self.changed[id] = changed
+            if changed:
+                _log.warning("settings are not what they were", instrument=id, before=before[id], now=changed)
 
     def _begin_making(self) -> None:
         """Have the next process made what it is to be, unless that has begun: all but its instruments."""
@@ -464,18 +474,6 @@ class ProcessGroup:
                 pending.answer.set_exception(DeliveryError(f"its worker died: {cause}", fate="unknown"))
             pending.answer.exception()
         worker.pending.clear()
-
-    async def _call_crash_actions(self, worker: ProcessWorker) -> None:
-        """The crash actions that only a driver can carry out: now there is one again."""
-        for definition in self.definitions.values():
-            action = definition.safe.get(Cause.CRASH)
-            if action is None or action.kind != "call" or definition.id in self.strangers:
-                continue
-            call = Execute(action.call or "", action.args)
-            try:
-                await worker.request(COMMAND, (definition.id, call, CRASH_ACTIONS_S), 2 * CRASH_ACTIONS_S)
-            except (DuodaqError, WorkerDiedError) as error:
-                _log.error("safe state failed", instrument=definition.id, cause=self.cause, error=str(error))
 
     def _give_up(self, why: str) -> None:
         self.failed = True

@@ -31,11 +31,11 @@ from duodaq.model import (
     command_name,
 )
 from duodaq.telemetry import current_trace_id, get_logger
-from duodaq.workers._after_death import Remembered, fate_after_death, waits_for_replacement
+from duodaq.workers._after_death import Remembered, WorkerDiedError, fate_after_death, waits_for_replacement
 from duodaq.workers._hosting import HUNG_AFTER_S, deadline_of, moves_as_far_as_known
 from duodaq.workers._page import IN_HAND
 from duodaq.workers._process import Pending, ProcessWorker
-from duodaq.workers._process_group import ProcessGroup, WorkerDiedError
+from duodaq.workers._process_group import ProcessGroup
 
 MARGIN_S = 0.06
 """How much longer than its deadline a command is waited for: the runtime's own verdict is the better one."""
@@ -275,7 +275,9 @@ class ProcessHosted:
         if not told.message and (waiting := group.known[definition.id].waiting):
             return msgspec.structs.replace(told, message=f"settings wait for recover(): {', '.join(waiting)}")
         if not told.message and group.restarts_s:
-            return msgspec.structs.replace(told, message=f"replaced after: {group.cause}")
+            changed = ", ".join(f"{name} = {value}" for name, value in group.changed.get(definition.id, {}).items())
+            found = f"; other than before: {changed}" if changed else ""
+            return msgspec.structs.replace(told, message=f"replaced after: {group.cause}{found}")
         return told
 
     def _untold(
