@@ -17,6 +17,7 @@ from duodaq.errors import LifecycleError, PortLostError, UnsafeStateError
 from duodaq.model import (
     Cause,
     Execute,
+    GetParameter,
     InstrumentDefinition,
     InstrumentStatus,
     LabDefinition,
@@ -104,6 +105,9 @@ class Output:
     def range(self, value: int) -> None:
         self._range = value
         self._line.write(b"RANG %d\n" % value)
+
+    def configure(self, value: int) -> None:
+        self._range = value
 
 
 @asynccontextmanager
@@ -213,6 +217,17 @@ async def test_what_was_not_switched_on_as_a_stop_was_latched_is_not_switched_on
         await die(manager)
         await until(lambda: device.told.count(b"RANG 3") == 2, manager)
         assert outputs(device) == []
+
+
+async def test_what_a_method_has_set_is_not_carried_over_and_the_status_says_so() -> None:
+    async with lab(source(options={"on_reconnect": "reapply"})) as (manager, _):
+        await manager.command("it", Execute("configure", (7,)), 2.0)
+        assert await manager.command("it", GetParameter("range"), 2.0) == 7
+        await die(manager)
+        await until(lambda: "other than before: range = 3" in status(manager).message, manager)
+        await die(manager)
+        await until(lambda: "replaced after" in status(manager).message, manager)
+        assert "other than before" not in status(manager).message
 
 
 @pytest.mark.parametrize("where", ["inline", "thread"])
