@@ -24,7 +24,7 @@ from duodaq.model import (
     Outcome,
     RuntimeDefinition,
 )
-from duodaq.workers import ProcessGroup
+from duodaq.workers import ProcessGroup, ProcessHosted
 
 PATIENTS = Path(__file__).with_name("patients.py")
 MEMORY_BYTES = 100_000_000
@@ -87,7 +87,8 @@ async def test_a_worker_with_no_memory_left_to_hear_ends_soon_and_is_replaced_wi
 
 def group_of(manager: DualRuntimeManager) -> ProcessGroup:
     (host,) = manager._sides["v2"]._hosted.values()
-    return host.group  # pyright: ignore
+    assert isinstance(host, ProcessHosted)
+    return host.group
 
 
 class Unkillable:

@@ -9,8 +9,8 @@ from duodaq.link._descriptors import receive_descriptors, send_descriptors
 from duodaq.link._error import error_from_wire, error_to_wire
 from duodaq.link._frame import FrameDecoder, encode
 from duodaq.link._message import Message
-from duodaq.link._news import NO_MEMORY, News
-from duodaq.link._pipe import Pipe
+from duodaq.link._news import News
+from duodaq.link._pipe import NO_MEMORY, Pipe
 from duodaq.link._rendezvous import (
     LAB_PROTOCOL,
     LabLock,
