@@ -250,7 +250,7 @@ async def test_the_stream_of_an_actor_from_a_file_begins_again_after_a_stop_only
     it = InstrumentDefinition("it", "v4", f"{SUPPLIES}:{kind}", port="line", worker="own")
     async with lab(it) as (manager, device):
         await manager.command("it", StartAcquisition(), 2.0)
-        assert (b"LAMP 1" in device.told) is emits
+        await until(lambda: (b"LAMP 1" in device.told) is emits, manager)
         await manager.command("it", Stop(), 2.0)
         device.told.clear()
         await die(manager)

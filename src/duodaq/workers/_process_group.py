@@ -347,6 +347,7 @@ class ProcessGroup:
         lost = self.books.close_accounts(self.page.counts())
         _log.error("worker died", worker=self.name, cause=self.cause, measurements_lost=lost)
         self._before = self._readings()
+        self.changed.clear()
         for instrument in self.definitions:
             self.around.parameters.mark_stale(self.runtime, instrument)
         ending, self._ending = self._ending, None
