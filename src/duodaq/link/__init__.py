@@ -10,7 +10,7 @@ from duodaq.link._error import error_from_wire, error_to_wire
 from duodaq.link._frame import FrameDecoder, encode
 from duodaq.link._message import Message
 from duodaq.link._news import News
-from duodaq.link._pipe import Pipe
+from duodaq.link._pipe import NO_MEMORY, Pipe
 from duodaq.link._rendezvous import (
     LAB_PROTOCOL,
     LabLock,
@@ -26,6 +26,7 @@ from duodaq.link._talk import BlockingTalk
 
 __all__ = [
     "LAB_PROTOCOL",
+    "NO_MEMORY",
     "BlobRef",
     "BlockingTalk",
     "FrameDecoder",
