@@ -132,7 +132,7 @@ async def test_bytes_that_nobody_asked_for_are_logged_and_thrown_away(bench: Ben
     assert any(record.data == b"hello" and record.exchange == 0 for record in bench.broker.log("p"))
 
 
-async def test_a_half_written_command_is_terminated_before_the_next(bench: Bench) -> None:
+async def test_a_half_written_command_is_spoilt_and_never_carried_out_in_part(bench: Bench) -> None:
     port = await bench.port()
     bench.line.capacity = 3
     task = asyncio.create_task(port.write(b"SET 12345\n", holder="a"))
@@ -140,7 +140,7 @@ async def test_a_half_written_command_is_terminated_before_the_next(bench: Bench
     bench.line.capacity = None
     task.cancel()
     assert await port.exchange(b"B?\n", holder="b") == b"B=ok\n"
-    assert bench.line.lines == [b"SET", b"ID?", b"B?"]
+    assert bench.line.lines == [b"SETID?", b"ID?", b"B?"]
 
 
 async def test_a_blocked_line_finishes_the_command_when_it_takes_bytes_again(bench: Bench) -> None:
