@@ -22,10 +22,22 @@ class Mender:
     two in one. Its end alone would have it carried out as far as it came, ``1PA12.5`` as ``1PA1``. A device that had
     nothing half-written just answers, and finds no error in what it was told. Where the codec has no probe, as on a
     line whose devices have addresses, the device itself gives half a command up, and its complaint is what is owed.
+
+    Args:
+        send: Writes to the line.
+        codec: The port's, if it has one.
+        broken: The exchange that did not end well; None if there was none.
+        quiet_s: How long the line must be silent.
+        longest_reply_s: How long a reply may take where no codec knows.
     """
 
     def __init__(
-        self, send: Callable[[bytes], None], codec: PortCodec | None, broken: Exchange | None, quiet_s: float
+        self,
+        send: Callable[[bytes], None],
+        codec: PortCodec | None,
+        broken: Exchange | None,
+        quiet_s: float,
+        longest_reply_s: float = 0.0,
     ) -> None:
         self.late = 0
         self.silent = False
@@ -33,6 +45,7 @@ class Mender:
         self._codec = codec
         self._broken = broken
         self._quiet_s = quiet_s
+        self._longest_reply_s = longest_reply_s if codec is None else codec.longest_reply_s
         self._heard = bytearray()
         self._news = asyncio.Event()
 
@@ -71,11 +84,9 @@ class Mender:
         return await self._whole(framing, within_s)
 
     async def _owed_reply(self, broken: Exchange, framing: Framing) -> None:
-        if self._codec is None or isinstance(framing, Idle):
-            return
-        owed_until_s = broken.started_s + self._codec.longest_reply_s
-        if await self._whole(framing, owed_until_s - asyncio.get_running_loop().time()) is not None:
-            self.late += 1
+        left_s = broken.started_s + self._longest_reply_s - asyncio.get_running_loop().time()
+        whole = self._next(left_s) if isinstance(framing, Idle) else self._whole(framing, left_s)
+        self.late += bool(await whole)
 
     async def _whole(self, framing: Framing, within_s: float) -> bytes | None:
         """The next whole reply by `framing` within `within_s`; None if there is none or it is malformed."""
