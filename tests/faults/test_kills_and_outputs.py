@@ -94,7 +94,7 @@ async def kill(manager: DualRuntimeManager, name: str, after_s: float) -> None:
     pid = status(manager, name).pid
     assert pid is not None
     os.kill(pid, 9)
-    limit = Deadline(10.0)
+    limit = Deadline(30.0)
     while status(manager, name).pid in (pid, None) or status(manager, name).state != "ready":
         assert not limit.passed, status(manager, name)
         await pause(0.005)
@@ -108,7 +108,7 @@ async def switch(manager: DualRuntimeManager, name: str, source: Source, on: boo
     """Say so once; a verdict that it is not done means that it never will be."""
     source.wanted = on
     try:
-        await manager.command(name, SetParameter("output", on), 5.0)
+        await manager.command(name, SetParameter("output", on), 15.0)
     except DeliveryError as error:
         if error.fate == "unknown":
             return
@@ -129,7 +129,7 @@ async def life_under_fire(name: str, manager: DualRuntimeManager, source: Source
         await dying
     if name == "ask":
         source.wanted = not source.output  # it is told now to go on as it was told before
-    await manager.command(name, Recover(), 5.0)
+    await manager.command(name, Recover(), 15.0)
     await switch(manager, name, source, True)
     assert source.output
     assert source.changes > kills
