@@ -13,11 +13,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from duodaq import clock, drivers
+from duodaq.dual import DualRuntimeManager
 from duodaq.errors import DuodaqError
 from duodaq.model import (
     Command,
@@ -25,8 +26,10 @@ from duodaq.model import (
     GetParameter,
     InstrumentDefinition,
     InstrumentState,
+    LabDefinition,
     ParameterEntry,
     PortDefinition,
+    RuntimeDefinition,
     SetParameter,
 )
 from duodaq.ports import Broker, PortState
@@ -183,3 +186,25 @@ async def test_after_the_power_was_away_settings_follow_the_policy(policy: str, 
         await made.until(InstrumentState.READY, restarts=1)
         nplc, count = POLICIES[policy]
         assert await settings_of(made) == (float(nplc), int(count))
+
+
+@pytest.mark.parametrize("worker", ["thread", "process"])
+async def test_an_idle_driver_in_any_worker_is_connected_anew_when_its_line_was_lost(
+    worker: Literal["thread", "process"], tmp_path: Path
+) -> None:
+    table = LocalTable(1)
+    server = SimServer(make_simulator("scpi-dmm", table=table, seed=1), TcpEndpoint(), table=table, paced=False)
+    server.start()
+    port = PortDefinition("p", tcp=server.address, codec="scpi", options={"reconnect_first_s": 0.005})
+    dmm = InstrumentDefinition("dmm", "v2", DMM, port="p", settings={"nplc": 0.2})
+    manager = DualRuntimeManager(LabDefinition("idle", (port,), (dmm,), v2=RuntimeDefinition("v2", worker)))
+    await manager.start()
+    try:
+        server.power_cycle(BOOT_S)
+        async with asyncio.timeout(LIMIT_S):
+            while (manager.instruments()[0].restarts, manager.instruments()[0].state) != (1, InstrumentState.READY):
+                await clock.pause(0.02)
+        assert await manager.broker.port("p").exchange(b"VOLT:NPLC?\n", holder="test") == b"+2.00000000E-01\n"
+    finally:
+        await manager.shutdown(5.0)
+        server.close()
