@@ -21,7 +21,7 @@ from duodaq.watchdog._lines import Line
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="virtual ptys are for Linux")
 
 HOLDER = """
-import os, sys, time
+import os, signal, sys
 from pathlib import Path
 from duodaq.ports._virtual_link import VirtualLink
 link = VirtualLink(Path(sys.argv[1]))
@@ -29,7 +29,7 @@ link.take()
 link.point_to("/dev/pts/0")
 if os.fork():  # a child that outlives it keeps nothing of it
     print("here", flush=True)
-time.sleep(60)
+signal.pause()
 """
 
 
