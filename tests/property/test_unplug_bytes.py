@@ -343,6 +343,7 @@ async def test_a_line_that_is_lost_at_any_byte_comes_back_right(
 
 
 @pytest.mark.parametrize("examples", [25, pytest.param(1000, marks=pytest.mark.soak)])
+@pytest.mark.timeout(900)
 def test_it_does_so_in_whatever_pieces_a_slow_line_brings_the_bytes(examples: int, tmp_path: Path) -> None:
     @settings(max_examples=examples)
     @given(
