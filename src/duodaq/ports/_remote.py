@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from duodaq.errors import ConfigError
-from duodaq.link import Message, error_from_wire
+from duodaq.link import Message, News, error_from_wire
 from duodaq.model import PortDefinition
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
@@ -115,7 +114,7 @@ class RemoteOwner:
         if number:
             self._lines.send(LockWithdrawn(number))
 
-    def await_news(self, news: threading.Condition, timeout_s: float | None) -> None:
+    def await_news(self, news: News, timeout_s: float | None) -> None:
         """Wait, within `news`, until it is notified or may have been."""
         self._lines.await_news(news, timeout_s)
 
@@ -190,7 +189,7 @@ class RemoteLines:
         if self._watch is not None:
             self._watch.cancel()
 
-    def await_news(self, news: threading.Condition, timeout_s: float | None) -> None:
+    def await_news(self, news: News, timeout_s: float | None) -> None:
         """Wait, within `news`, until it is notified."""
         news.wait(timeout_s)
 
@@ -320,6 +319,7 @@ class RemoteBroker:
         }
         self._stops = itertools.count(1)
         self._stopping: dict[int, asyncio.Future[int]] = {}
+        self._loss_listeners: tuple[Callable[[str], None], ...] = ()
 
     def port(self, name: str) -> Port:
         """The port of that name."""
@@ -365,6 +365,20 @@ class RemoteBroker:
             self.latched = bool(epoch)
         elif port in self._owners:
             self._owners[port].epoch = epoch
+
+    def subscribe_losses(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        """Call `listener` with a port's name whenever its line is lost, until the result is called."""
+        self._loss_listeners = (*self._loss_listeners, listener)
+
+        def unsubscribe() -> None:
+            self._loss_listeners = tuple(one for one in self._loss_listeners if one is not listener)
+
+        return unsubscribe
+
+    def note_loss(self, port: str) -> None:
+        """The line of a port is lost."""
+        for listener in self._loss_listeners:
+            listener(port)
 
     def _owner(self, name: str) -> RemoteOwner:
         owner = self._owners.get(name)

@@ -25,6 +25,7 @@ from duodaq.errors import (
     ConfigError,
     DuodaqError,
     LifecycleError,
+    PortLostError,
     RefusedError,
     ReplyTimeoutError,
     RestartingError,
@@ -110,6 +111,7 @@ class Instrument:
         self._polled_last = False
         self._was_connected = False
         self._stop_epoch = 0
+        self._line_lost = False
 
     @property
     def status(self) -> InstrumentStatus:
@@ -193,9 +195,16 @@ class Instrument:
             work.busy_with = self._busy_with
             self.queue.put(work)
 
-    def end_moving(self, reason: str) -> int:
-        """End every waiting command that moves or emits, as not done; how many."""
+    def line_lost(self) -> None:
+        """Its line is lost, and perhaps what the driver has set with it: the driver is connected anew, also if idle."""
+        self._line_lost = True
+        self.queue.wake()
+
+    def end_moving(self, reason: str, *, whole: bool = True) -> int:
+        """End every waiting command that moves or emits, as not done; how many. `whole`: all of it is stopped."""
         self._stop_epoch += 1
+        if whole:
+            self._settings.note_stop()
         return self.queue.end(lambda: StoppedError(reason, fate=Fate.NOT_DONE), moving_only=True)
 
     def retire(self, reason: str) -> None:
@@ -300,6 +309,8 @@ class Instrument:
 
     async def _step(self) -> None:
         now_s = self._now_s
+        if self._line_lost and self._link.up:
+            self._lose(PortLostError("its line was lost", port=self.definition.port))
         if not self._link.up:
             await self._wait_for_reconnect(now_s)
             return
@@ -332,6 +343,7 @@ class Instrument:
     async def _connect(self, *, first: bool = False) -> None:
         if self._closing:
             return
+        self._line_lost = False
         self._states.change(_S.CONNECTING)
         old, self._host = self._host, DriverHost(self.definition, self._services.lines)
         latched = self._services.latched()

@@ -108,6 +108,12 @@ class Stops(Message, frozen=True, tag="s"):
     epoch: int
 
 
+class Lost(Message, frozen=True, tag="z"):
+    """The line of a port is lost."""
+
+    port: str
+
+
 class Known(Message, frozen=True, tag="k"):
     """An entry of the parameter table is now this."""
 
@@ -202,6 +208,13 @@ class Kept(Message, frozen=True, tag="K"):
     value: Parcel
 
 
+class Nature(Message, frozen=True, tag="b"):
+    """Whether the acquisition of an actor moves or emits, which only its class can tell."""
+
+    instrument: str
+    streams: bool
+
+
 class Stale(Message, frozen=True, tag="O"):
     """Nobody keeps an instrument's entries up to date any more."""
 
@@ -243,10 +256,10 @@ class Log(Message, frozen=True, tag="l"):
 
 
 FromManager: TypeAlias = (
-    Make | Order | Ask | Cancel | Probe | ToUser | Stops | Stopped | Known | Taken | Credit | NeighbourAnswer
+    Make | Order | Ask | Cancel | Probe | ToUser | Stops | Lost | Stopped | Known | Taken | Credit | NeighbourAnswer
 )
 FromWorker: TypeAlias = (
-    Made | Answer | Alive | Snapshot | Figures | OfUser | Put | Kept | Stale | Rows | Item | Batch | Ring | Log
+    Made | Answer | Alive | Snapshot | Figures | OfUser | Put | Kept | Nature | Stale | Rows | Item | Batch | Ring | Log
     | NeighbourAsk
 )  # fmt: skip
 
