@@ -40,8 +40,8 @@ class Endpoint(Protocol):
         """Unplug: every client sees the line die."""
         ...
 
-    def send(self, client: int, data: bytes) -> None:
-        """Hand bytes to a client; never waits."""
+    def send(self, client: int, data: bytes, ends: bool = True) -> None:
+        """Hand bytes to a client; never waits. `ends`: a message ends with them, where the line can mark that."""
         ...
 
     def unread(self, client: int) -> int:
@@ -98,7 +98,7 @@ class PtyEndpoint:
         self._backlog.clear()
         self.on_close(0)
 
-    def send(self, client: int, data: bytes) -> None:
+    def send(self, client: int, data: bytes, ends: bool = True) -> None:
         """Write to the line; what the kernel does not take at once is retried."""
         if self._master < 0:
             return
@@ -200,7 +200,7 @@ class TcpEndpoint:
         for client in tuple(self._clients):
             self._hang_up(client)
 
-    def send(self, client: int, data: bytes) -> None:
+    def send(self, client: int, data: bytes, ends: bool = True) -> None:
         """Write to one client; what the kernel does not take at once is retried."""
         sock = self._clients.get(client)
         if sock is None:
