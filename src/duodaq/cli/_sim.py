@@ -43,7 +43,9 @@ def serve_simulator(
     except PortLostError as error:
         raise ConfigError(str(error), key=f"--table {table}") from error
     except OSError as error:
-        raise ConfigError(f"cannot serve there: {error.strerror or error}", key=_address(endpoint, ports, link)) from error
+        raise ConfigError(
+            f"cannot serve there: {error.strerror or error}", key=_address(endpoint, ports, link)
+        ) from error
 
 
 def _address(endpoint: str, ports: dict[str, int | None], link: Path | None) -> str | None:

@@ -194,7 +194,7 @@ def launch(
     Args:
         name: One of `duodaq.sim.NAMES`.
         tcp: Serve on a TCP port (an int chooses it) instead of a pty.
-        hislip, vxi11: Serve a SCPI instrument by that protocol, on a port likewise; its address is a VISA resource name.
+        hislip, vxi11: Serve a SCPI instrument by that protocol, likewise; its address is a VISA resource name.
         link: Where the pty's symlink goes; in a folder of its own by default.
         table: The optical table, or its address; without one the simulator has a small table of its own.
         paced: At the line's real speed; otherwise it answers at once.

@@ -12,7 +12,7 @@ _LONGEST_BACKLOG = 1 << 27
 
 
 class Peer:
-    """One connection. Its callbacks are set by whoever accepts it; `on_end` is called once, unless it is closed here."""
+    """One connection. Whoever accepts it sets its callbacks; `on_end` is called once, unless it is closed here."""
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)

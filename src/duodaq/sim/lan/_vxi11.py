@@ -135,18 +135,6 @@ class Vxi11Endpoint:
             return rpc.no_such_program(call.number)
         return rpc.other_version(call.number, VERSION) if call.version != VERSION else b""
 
-    def _carry_out(self, line: Line, call: rpc.Call) -> bytes:
-        if call.procedure == 0:
-            return rpc.success(call.number, b"")
-        procedure = _PROCEDURES.get(call.procedure)
-        if procedure is None:
-            return rpc.no_such_procedure(call.number)
-        try:
-            result = procedure(self, line, call.arguments)
-        except rpc.GarbageError:
-            return rpc.garbage(call.number)
-        return rpc.success(call.number, result) if result is not None else b""
-
     # --- the abort channel
 
     def _accept_abort(self, peer: Peer) -> None:

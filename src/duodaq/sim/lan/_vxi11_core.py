@@ -29,7 +29,7 @@ class Instrument(Protocol):
 
 
 class CoreChannel:
-    """Carries out calls. `proceed` is called when a call that had waited was answered: the next of its line may begin."""
+    """Carries out calls. `proceed` is called when one that had waited is answered: the next of its line may begin."""
 
     def __init__(self, instrument: Instrument, proceed: Callable[[Line], None]) -> None:
         self.links: dict[int, Link] = {}
@@ -37,16 +37,33 @@ class CoreChannel:
         self.abort_port = 0
         self._instrument = instrument
         self._proceed = proceed
+        self._procedures: dict[int, Callable[[Line, rpc.XdrReader], Result]] = {
+            10: self._create_link,
+            11: self._write,
+            12: self._read,
+            13: self._read_status,
+            14: self._trigger,
+            15: self._clear,
+            16: self._nothing,
+            17: self._nothing,
+            18: self._lock_device,
+            19: self._unlock,
+            20: self._unsupported,
+            22: self._unsupported,
+            23: self._destroy_link,
+            25: self._unsupported,
+            26: self._unsupported,
+        }
 
     def carry_out(self, line: Line, call: rpc.Call) -> bytes:
         """Begin a call of this program: the record that answers it, or nothing if it waits."""
         if call.procedure == 0:
             return rpc.success(call.number, b"")
-        procedure = _PROCEDURES.get(call.procedure)
+        procedure = self._procedures.get(call.procedure)
         if procedure is None:
             return rpc.no_such_procedure(call.number)
         try:
-            result = procedure(self, line, call.arguments)
+            result = procedure(line, call.arguments)
         except rpc.GarbageError:
             return rpc.garbage(call.number)
         return rpc.success(call.number, result) if result is not None else b""
@@ -196,9 +213,7 @@ class CoreChannel:
         failed: Callable[[Fault], bytes] = lambda fault: rpc.words(fault),
     ) -> Result:
         number, flags, lock_timeout_ms, _io_timeout = (args.unsigned() for _ in range(4))
-        return self._admitted(
-            number, flags, lock_timeout_ms, lambda link: work(link) or rpc.words(Fault.NONE), failed
-        )
+        return self._admitted(number, flags, lock_timeout_ms, lambda link: work(link) or rpc.words(Fault.NONE), failed)
 
     def _lock_device(self, line: Line, args: rpc.XdrReader) -> Result:
         number, flags, timeout_ms = (args.unsigned() for _ in range(3))
@@ -244,21 +259,3 @@ class CoreChannel:
 
     def _unsupported(self, line: Line, args: rpc.XdrReader) -> Result:
         return rpc.words(Fault.NOT_SUPPORTED)
-
-_PROCEDURES: dict[int, Callable[[CoreChannel, Line, rpc.XdrReader], Result]] = {
-    10: CoreChannel._create_link,
-    11: CoreChannel._write,
-    12: CoreChannel._read,
-    13: CoreChannel._read_status,
-    14: CoreChannel._trigger,
-    15: CoreChannel._clear,
-    16: CoreChannel._nothing,
-    17: CoreChannel._nothing,
-    18: CoreChannel._lock_device,
-    19: CoreChannel._unlock,
-    20: CoreChannel._unsupported,
-    22: CoreChannel._unsupported,
-    23: CoreChannel._destroy_link,
-    25: CoreChannel._unsupported,
-    26: CoreChannel._unsupported,
-}
