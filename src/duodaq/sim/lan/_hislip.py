@@ -18,7 +18,7 @@ from collections.abc import Callable
 from duodaq.sim.lan._bus import Bus, NoBus
 from duodaq.sim.lan._device_lock import DeviceLock
 from duodaq.sim.lan._hislip_message import (
-    FIRST_ID,
+    ANY_ID,
     HEADER,
     LONGEST,
     RMT_DELIVERED,
@@ -43,7 +43,7 @@ class _Session:
         self.number = number
         self.sync = sync
         self.asynchronous: Peer | None = None
-        self.latest_id = FIRST_ID
+        self.latest_id = ANY_ID
         self.most = LONGEST
         self.clearing = False
         self.undelivered = 0
@@ -188,7 +188,7 @@ class HislipEndpoint:
         if session.asynchronous is None:
             self._refuse(session.sync, Fatal.NOT_BOTH_CHANNELS, "Both channels are needed first")
         elif message.kind == Kind.DEVICE_CLEAR_COMPLETE:
-            session.clearing, session.latest_id = False, FIRST_ID
+            session.clearing, session.latest_id = False, ANY_ID
             session.say(Kind.DEVICE_CLEAR_ACKNOWLEDGE)
         elif session.clearing:
             return

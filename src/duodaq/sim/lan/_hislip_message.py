@@ -11,7 +11,9 @@ HEADER = struct.Struct("!2sBBIQ")
 LONGEST = 1 << 20
 """The longest message that this server takes, header included."""
 
-FIRST_ID = 0xFFFFFF00
+ANY_ID = 0xFFFFFFFF
+"""The id of a reply to no message in particular."""
+
 RMT_DELIVERED = 1
 """Control bit of a client that has had the end of the reply before."""
 
