@@ -12,6 +12,7 @@ from duodaq.ports._visa_process import GRACE_S, PortWorker
 from duodaq.ports._visa_sentences import ClearDevice, CloseResource, Converse, OfManager, OpenResource
 from duodaq.ports._visa_workers import PortWorkers
 
+_CLOSE_S = 1.0
 _WRITE_S = 5.0
 """How long a write may take for which nothing is fetched."""
 
@@ -77,7 +78,7 @@ class VisaTransport:
         self._carried_by = ""
         self._fetch_s: float | None = None
         self._writable: Callable[[], None] | None = None
-        self._clears: list[asyncio.Future[None]] = []
+        self._leaving: set[asyncio.Task[None]] = set()
 
     @property
     def address(self) -> str:
@@ -126,7 +127,9 @@ class VisaTransport:
         awaited = _Awaited()
 
         def turn() -> None:
-            if not awaited.over.done():
+            if worker.over:
+                awaited.failed("lost", "its port worker ended")
+            elif not awaited.over.done():
                 worker.begin(make, limit_s, awaited)
 
         if worker.over:
@@ -141,16 +144,11 @@ class VisaTransport:
 
     async def aclose(self, timeout_s: float = 1.0) -> None:
         worker, resource = self._worker, self._resource
-        if worker is None:
-            return
-        self._forget()
-        if not worker.over:
-            closing = asyncio.ensure_future(self._ask(worker, lambda call: CloseResource(call, resource), timeout_s))
-            await asyncio.wait({closing}, timeout=timeout_s)
-            if not closing.done():
-                closing.cancel()
-                await asyncio.wait({closing})
-        await self._workers.leave(worker, resource)
+        if worker is not None:
+            self._forget()
+            self._leave_soon(worker, resource, timeout_s)
+        if self._leaving:
+            await asyncio.wait(set(self._leaving))
 
     def _forget(self) -> None:
         if self._worker is not None:
@@ -164,13 +162,23 @@ class VisaTransport:
             return
         worker, resource = self._worker, self._resource
         self._forget()
-        if worker is not None and not worker.over:
-            self._leaving = asyncio.ensure_future(self._leave(worker, resource))
+        if worker is not None:
+            self._leave_soon(worker, resource, _CLOSE_S)
         receiver.transport_lost(cause)
 
-    async def _leave(self, worker: PortWorker, resource: int) -> None:
-        await self._ask(worker, lambda call: CloseResource(call, resource), 1.0)
-        await self._workers.leave(worker, resource)
+    def _leave_soon(self, worker: PortWorker, resource: int, timeout_s: float) -> None:
+        leaving = asyncio.get_running_loop().create_task(self._leave(worker, resource, timeout_s))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+
+    async def _leave(self, worker: PortWorker, resource: int, timeout_s: float) -> None:
+        """Close a resource as far as that is possible within the time, and its process with the last."""
+        asking = asyncio.ensure_future(self._ask(worker, lambda call: CloseResource(call, resource), timeout_s))
+        try:
+            await asyncio.wait({asking}, timeout=timeout_s)
+        finally:
+            asking.cancel()
+            await self._workers.leave(worker, resource)
 
     # --- messages
 

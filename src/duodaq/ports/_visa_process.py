@@ -222,9 +222,11 @@ class PortWorker:
         lost, self._lost = self._lost, {}
         if self._hand is not None:
             self._end_call().failed("lost", why)
-        self._waiting.clear()
         for tell in lost.values():
             tell(PortLostError(why))
+        waiting, self._waiting = self._waiting, deque()
+        for turn in waiting:
+            turn()
 
     def _let_go(self) -> None:
         self.over = True

@@ -51,6 +51,7 @@ class _Worker:
         self._link = link
         self._sending = threading.Lock()
         self._resources: dict[int, VisaResource] = {}
+        self._gone: set[int] = set()
         self._changed, self._tell_changed = os.pipe()
 
     def serve(self) -> None:
@@ -126,7 +127,8 @@ class _Worker:
                     os._exit(0)
                 if descriptor == self._changed:
                     os.read(self._changed, 4096)
-                elif (number := watched.get(descriptor)) is not None and self._resources.pop(number, None) is not None:
+                elif (number := watched.get(descriptor)) is not None and number not in self._gone:
+                    self._gone.add(number)  # the manager closes it: letting go of it here would close it in this thread
                     with contextlib.suppress(OSError):
                         self._say(Lost(number, "the far end hung up"))
 
@@ -135,7 +137,7 @@ class _Worker:
 
     def _sockets(self) -> dict[int, int]:
         found: dict[int, int] = {}
-        for number, resource in list(self._resources.items()):
+        for number, resource in [item for item in list(self._resources.items()) if item[0] not in self._gone]:
             for descriptor in resource.descriptors():
                 found[descriptor] = number
         return found
