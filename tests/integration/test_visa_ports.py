@@ -16,7 +16,7 @@ from duodaq import clock
 from duodaq.drivers import codec
 from duodaq.errors import ConfigError, PortBusyError, PortLostError, PortOpenError, PortTimeoutError
 from duodaq.model import PortDefinition, VisaDefinition
-from duodaq.ports import Broker, Idle, Lines, Terminated, worker_key
+from duodaq.ports import Broker, Idle, Lines, Terminated, meaning, status_query_of, worker_key
 from duodaq.ports import _visa_process as visa_process
 from duodaq.workers import spawn_port_worker
 
@@ -260,6 +260,22 @@ async def test_a_blocking_driver_without_codec_reads_what_it_asked(bench: Bench)
             assert await asyncio.to_thread(drive) == [b"Q0!\n", b"Q1!\n", b"Q2!\n", b"no newline, END alone"]
         finally:
             session.close()
+
+
+async def test_the_status_byte_is_read_by_a_serial_poll_under_a_lease(bench: Bench, log: Path) -> None:
+    async with bench("GPIB0::9::INSTR") as broker:
+        session = broker.session("p0", "driver")
+        query = status_query_of(session.codec)
+        assert query is not None
+        async with broker.port("p0").lease("somebody else"):
+            asking = asyncio.ensure_future(asyncio.to_thread(session.ask, query))
+            await clock.pause(0.1)
+            assert not asking.done()
+        assert await asking == b"80\n"
+        session.close()
+        (asked,) = [record for record in broker.log("p0") if record.direction == ">" and record.holder == "driver"]
+        assert meaning(broker.port("p0").codec, asked.data) == "serial poll"
+    assert not any("write" in line[-1] for line in calls(log))
 
 
 async def test_what_cannot_be_opened_says_why(bench: Bench) -> None:

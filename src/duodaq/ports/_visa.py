@@ -7,9 +7,17 @@ from collections.abc import Callable
 
 from duodaq.errors import PortBusyError, PortLostError, PortOpenError
 from duodaq.model import VisaDefinition
+from duodaq.ports._bus_codec import SERIAL_POLL
 from duodaq.ports._transport import MessageReceiver, Receiver
 from duodaq.ports._visa_process import GRACE_S, PortWorker
-from duodaq.ports._visa_sentences import ClearDevice, CloseResource, Converse, OfManager, OpenResource
+from duodaq.ports._visa_sentences import (
+    ClearDevice,
+    CloseResource,
+    Converse,
+    OfManager,
+    OpenResource,
+    PollDevice,
+)
 from duodaq.ports._visa_workers import PortWorkers
 
 _CLOSE_S = 1.0
@@ -200,6 +208,9 @@ class VisaTransport:
     def _begin(self, worker: PortWorker, data: bytes, fetch_s: float | None) -> None:
         resource, limit_s = self._resource, _WRITE_S if fetch_s is None else fetch_s
         conversation = _Conversation(self, fetch_s is not None)
+        if data == SERIAL_POLL:
+            worker.begin(lambda call: PollDevice(call, resource, limit_s), limit_s, conversation)
+            return
         worker.begin(lambda call: Converse(call, resource, data, fetch_s, limit_s), limit_s, conversation)
 
     def fetch_nowait(self, limit_s: float) -> None:
