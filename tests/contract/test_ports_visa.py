@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -54,7 +53,6 @@ class VisaContract(TransportContract):
             listener = Listener()
             await line.transport.open(listener, 10)
             line.transport.write_nowait(b"ask")
-            await asyncio.sleep(0)
             await line.transport.clear(5)
             assert line.transport.is_open
             assert listener.heard == b""
