@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from duodaq import sim
+from duodaq.cli._sim import serve_simulator
 from duodaq.clock import Deadline, block, monotonic_s
+from duodaq.errors import ConfigError
 
 pyvisa = pytest.importorskip("pyvisa")
 pytest.importorskip("pyvisa_py")
@@ -142,6 +144,9 @@ def test_a_device_clear_in_the_middle_of_a_reply(kind: str, manager: Manager) ->
         resource.clear()
         meter.fault()
         assert resource.query("*OPC?") == "1"
+        block(0.6)  # what was cleared away does not come later either
+        assert resource.query("*OPC?") == "1"
+        assert meter.report()["interleavings"] == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -207,6 +212,12 @@ def test_it_can_be_unplugged(meter: sim.SimProcess, manager: Manager) -> None:
 def test_an_instrument_that_is_none_of_ieee_488_is_not_served() -> None:
     with pytest.raises(ValueError, match="no instrument of IEEE 488"):
         sim.run_simulator("newport1830c", endpoint="hislip")
+
+
+def test_one_simulator_is_served_in_one_way() -> None:
+    ports = {"tcp": None, "hislip": 0, "vxi11": 0}
+    with pytest.raises(ConfigError, match="--hislip excludes --vxi11"):
+        serve_simulator("scpi-dmm", pty=False, ports=ports, link=None, model=None, seed=0, table=None)
 
 
 # ---- HiSLIP, bare ----------------------------------------------------------------------------------------------------
@@ -290,10 +301,10 @@ def test_hislip_clears_a_device_whose_answer_is_in_the_client_already(client: Hi
     client.write(b"*IDN?", delivered=False)
     client.hear(client.sync)
     assert client.ask(client.beside, 19)[0] == 23
-    client.write(b"*OPC?", delivered=False)  # between the two it is thrown away
+    client.write(b"*ESE 4", delivered=False)  # between the two it is thrown away
     assert client.ask(client.sync, 8)[0] == 9
-    client.write(b"SYST:ERR?", delivered=False)
-    assert client.hear(client.sync)[3] == b'+0,"No error"\n'
+    client.write(b"SYST:ERR?;*ESE?", delivered=False)
+    assert client.hear(client.sync)[3] == b'+0,"No error";0\n'
 
 
 def test_hislip_tells_of_an_interruption_on_both_channels(client: Hislip) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from duodaq import clock
 from duodaq.drivers import codec
-from duodaq.errors import ConfigError, PortBusyError, PortLostError, PortOpenError, PortTimeoutError
+from duodaq.errors import ConfigError, DeliveryError, PortBusyError, PortLostError, PortOpenError, PortTimeoutError
 from duodaq.model import PortDefinition, VisaDefinition
 from duodaq.ports import Broker, Idle, Lines, Terminated, meaning, status_query_of, worker_key
 from duodaq.ports import _visa_process as visa_process
@@ -208,7 +208,7 @@ async def test_the_devices_of_a_board_get_their_turns_in_order(bench: Bench, log
             for _ in range(10):
                 await ask(broker, b"Q?\n", port)
 
-        await asyncio.gather(converse("p0"), converse("p1"))
+        await asyncio.gather(converse("p0"), converse("p0"), converse("p0"), converse("p1"))
         devices = [line[2] for line in calls(log) if line[0] == "begin" and "write" in line[-1]]
     swaps = sum(one != other for one, other in itertools.pairwise(devices))
     assert swaps >= 17, devices
@@ -276,6 +276,26 @@ async def test_the_status_byte_is_read_by_a_serial_poll_under_a_lease(bench: Ben
         (asked,) = [record for record in broker.log("p0") if record.direction == ">" and record.holder == "driver"]
         assert meaning(broker.port("p0").codec, asked.data) == "serial poll"
     assert not any("write" in line[-1] for line in calls(log))
+
+
+async def test_a_break_in_frees_its_caller_at_once_and_is_written_when_the_read_returns(
+    bench: Bench, log: Path
+) -> None:
+    async with bench("GPIB0::9::INSTR", spoken="esp300", timeout_s=2.0) as broker:
+        reading = broker.port("p0").exchange(b"NEVER?\r", holder="v2", reply=Terminated(b"\n"), timeout_s=0.5)
+        asking = asyncio.create_task(reading)
+        while not any("read" in line[-1] for line in calls(log)):
+            await clock.pause(0.001)
+        begun_s = clock.monotonic_s()
+        stopping = asyncio.create_task(broker.stop("p0", b"ST\r"))
+        with pytest.raises(DeliveryError, match="cut by a stop"):
+            await asking
+        assert clock.monotonic_s() - begun_s < 0.3
+        assert await stopping
+        assert clock.monotonic_s() - begun_s < 1.5
+        assert await broker.port("p0").exchange(b"Q?\r", holder="v2", reply=Terminated(b"\n")) == b"Q!\n"
+    written = [line[-1] for line in calls(log) if line[0] == "begin" and "write" in line[-1]]
+    assert ["NEVER" in written[0], "ST" in written[1], "Q?" in written[2]] == [True] * 3
 
 
 async def test_what_cannot_be_opened_says_why(bench: Bench) -> None:
