@@ -36,6 +36,7 @@ from duodaq.model._definition import (
     RuntimeDefinition,
     SafeAction,
     VirtualDefinition,
+    VisaDefinition,
 )
 from duodaq.model._fate import IN_HAND, Fate
 from duodaq.model._life import (
@@ -108,6 +109,7 @@ __all__ = [
     "TunableLaser",
     "Vector",
     "VirtualDefinition",
+    "VisaDefinition",
     "WireRecord",
     "command_name",
     "may_change",
