@@ -37,6 +37,7 @@ from duodaq.model._definition import (
     SafeAction,
     VirtualDefinition,
 )
+from duodaq.model._extras import install_command
 from duodaq.model._fate import IN_HAND, Fate
 from duodaq.model._life import (
     INSTRUMENT_TRANSITIONS,
@@ -110,6 +111,7 @@ __all__ = [
     "VirtualDefinition",
     "WireRecord",
     "command_name",
+    "install_command",
     "may_change",
     "may_move",
 ]

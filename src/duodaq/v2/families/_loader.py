@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from duodaq.errors import ConfigError
-from duodaq.model import InstrumentDefinition
+from duodaq.model import InstrumentDefinition, install_command
 
 _FILES: dict[tuple[Path, int], ModuleType] = {}
 _FILES_LOCK = threading.Lock()
@@ -63,8 +63,8 @@ def _install(missing: str, where: str) -> str:
     if "." in missing and package in sys.modules:
         return f"{package} is installed, but has no {missing!r}: check the spelling, or its version."
     if where.split(".")[0] != package:
-        return f"{where} needs it: install {package} with `pip install {package}`."
-    return f"Install it with `pip install {package}`, or check the spelling."
+        return f"{where} needs it: install {package} with `{install_command(package)}`."
+    return f"Install it with `{install_command(package)}`, or check the spelling."
 
 
 def _file_module(definition: InstrumentDefinition, where: str, key: str) -> ModuleType:

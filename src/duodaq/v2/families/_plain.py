@@ -9,8 +9,10 @@ from typing import Any
 from duodaq.errors import ConfigError
 from duodaq.model import InstrumentDefinition
 from duodaq.ports import visa_alias
+from duodaq.v2.families._attributes import AttributeSurface
 from duodaq.v2.families._line import SharedLine
 from duodaq.v2.families._serial import SharedSerial
+from duodaq.v2.families._surface import Limit, Surface
 
 PORT_PARAMETERS = ("port", "serial", "connection", "adapter", "ser")
 PLACEHOLDER = "{port}"
@@ -29,24 +31,28 @@ class PlainFamily:
         """Every class that no other family claims."""
         return True
 
-    def construct(self, driver: Callable[..., Any], definition: InstrumentDefinition, line: SharedLine | None) -> Any:
+    def construct(
+        self, driver: Callable[..., Any], definition: InstrumentDefinition, line: SharedLine | None, limit: Limit
+    ) -> Surface:
         """Call the class with the stanza's arguments, the port's serial object among them."""
+        del limit  # its calls are its own
         arguments = dict(definition.args)
         if line is not None and (addresses := visa_arguments(definition, line)):
             arguments.update(addresses)
         elif line is not None:
             serial = SharedSerial(line, definition.options.get("timeout_s"))
-            arguments.update(_place_port(driver, definition, serial))
+            arguments.update(place_port(driver, definition, serial))
         check_arguments(driver, definition, arguments)
-        return driver(**arguments)
+        return AttributeSurface(driver(**arguments), close_by_name)
 
-    def close(self, driver: Any) -> None:
-        """Call its `close` or `disconnect`, if it has one."""
-        for name in _CLOSERS:
-            method = getattr(driver, name, None)
-            if callable(method):
-                method()
-                return
+
+def close_by_name(driver: Any) -> None:
+    """Call its `close` or `disconnect`, if it has one."""
+    for name in _CLOSERS:
+        method = getattr(driver, name, None)
+        if callable(method):
+            method()
+            return
 
 
 def visa_arguments(definition: InstrumentDefinition, line: SharedLine) -> dict[str, str]:
@@ -55,9 +61,10 @@ def visa_arguments(definition: InstrumentDefinition, line: SharedLine) -> dict[s
     return dict.fromkeys(names, visa_alias(line.name))
 
 
-def _place_port(
+def place_port(
     driver: Callable[..., Any], definition: InstrumentDefinition, serial: SharedSerial
 ) -> dict[str, SharedSerial]:
+    """The argument that is to get the port's serial object: the marked one, or the one that is usually called so."""
     marked = [name for name, value in definition.args.items() if value == PLACEHOLDER]
     if marked:
         return dict.fromkeys(marked, serial)
