@@ -60,7 +60,7 @@ class OphydSurface:
         waits = getattr(self.driver, "wait_for_connection", None)
         if waits is not None:
             waits(timeout=self._left_s())
-        self._fields = {self.driver.name: "", **{signal.name: name for name, signal in _signals(self.driver)}}
+        self._fields = {signal.name: name for name, signal in _signals(self.driver)} | {self.driver.name: ""}
 
     def members(self) -> tuple[Member, ...]:
         """Its signals, except those that would be made only when somebody asks for them; each describes itself."""

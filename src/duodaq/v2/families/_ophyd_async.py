@@ -57,7 +57,7 @@ class OphydAsyncSurface:
         self.driver = device
         self._loop = loop
         self._limit = limit
-        self._fields = {device.name: "", **{signal.name: name for name, signal in _parts(device)}}
+        self._fields = {part.name: name for name, part in _parts(device)} | {device.name: ""}
 
     def members(self) -> tuple[Member, ...]:
         """Its signals; each is asked to describe itself."""
