@@ -175,7 +175,7 @@ class DriverHost:
             return self.poll(self._polls[channel])
         if self._required().describes(channel):
             return self.poll(PollDefinition(channel, 0.0, read=channel))
-        known = ", ".join((*self._polls, *self._described())) or "none"
+        known = ", ".join(dict.fromkeys((*self._polls, *self._described()))) or "none"
         raise RefusedError(f"it has no channel {channel!r}; there are: {known}")
 
     def snap(self, command: SnapFrame) -> Reading:

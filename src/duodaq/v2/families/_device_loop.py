@@ -34,7 +34,10 @@ class DeviceLoop:
             ReplyTimeoutError: It did not end within `left_s`. It has been cancelled; what it had begun may go on.
         """
 
+        begun: list[asyncio.Task[Any]] = []
+
         async def work() -> T:
+            begun.extend(task for task in [asyncio.current_task()] if task is not None)
             return await make()
 
         future = asyncio.run_coroutine_threadsafe(work(), self._loop)
@@ -43,7 +46,8 @@ class DeviceLoop:
         except concurrent.futures.TimeoutError as error:
             if future.done():
                 raise  # its own
-            self._cancel(future)
+            future.cancel()
+            asyncio.run_coroutine_threadsafe(_end_of(begun), self._loop).result()
             raise ReplyTimeoutError(
                 "it is not done in time", fate=Fate.UNKNOWN, command=name, left="it was cancelled"
             ) from error
@@ -61,10 +65,11 @@ class DeviceLoop:
         finally:
             self._loop.close()
 
-    def _cancel(self, future: concurrent.futures.Future[Any]) -> None:
-        """Cancel the work, and wait until nothing of it is left on the loop."""
-        future.cancel()
-        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result()
+
+async def _end_of(tasks: list[asyncio.Task[Any]]) -> None:
+    """Wait until `tasks` have ended, which have been told to."""
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 async def _cancel_all() -> None:

@@ -19,7 +19,7 @@ from duodaq.v2.families._described import measured, member_of, unit_of, values_o
 from duodaq.v2.families._family import descends
 from duodaq.v2.families._line import SharedLine
 from duodaq.v2.families._names import refuse_missing, step
-from duodaq.v2.families._plain import check_arguments, close_by_name, place_port, signature_of, visa_arguments
+from duodaq.v2.families._plain import call_with, close_by_name, place_port, signature_of, visa_arguments
 from duodaq.v2.families._serial import SharedSerial
 from duodaq.v2.families._surface import Limit, Measured, Surface
 
@@ -38,7 +38,7 @@ class OphydFamily:
     ) -> Surface:
         """The device, called as its stanza is unless `args` has a name, once all its signals are connected."""
         arguments = device_arguments(driver, definition, line)
-        surface = OphydSurface(driver(**arguments), limit)
+        surface = OphydSurface(call_with(driver, definition, arguments), limit)
         try:
             surface.connect()
         except BaseException:
@@ -159,11 +159,7 @@ class OphydSurface:
 def device_arguments(
     driver: Callable[..., Any], definition: InstrumentDefinition, line: SharedLine | None
 ) -> dict[str, Any]:
-    """What a device is constructed with: its name, and the port where the stanza puts it.
-
-    Raises:
-        ConfigError: Its constructor does not take that.
-    """
+    """What a device is constructed with: its name, and the port where the stanza puts it."""
     arguments = dict(definition.args)
     if line is not None and (addresses := visa_arguments(definition, line)):
         arguments.update(addresses)
@@ -172,7 +168,6 @@ def device_arguments(
     kinds = {parameter.kind for parameter in signature_of(driver).parameters.values()}
     if "name" in signature_of(driver).parameters or inspect.Parameter.VAR_KEYWORD in kinds:
         arguments.setdefault("name", definition.id)
-    check_arguments(driver, definition, arguments)
     return arguments
 
 

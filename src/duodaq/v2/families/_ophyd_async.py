@@ -20,7 +20,7 @@ from duodaq.v2.families._family import descends
 from duodaq.v2.families._line import SharedLine
 from duodaq.v2.families._names import refuse_missing, step
 from duodaq.v2.families._ophyd import device_arguments
-from duodaq.v2.families._plain import close_by_name
+from duodaq.v2.families._plain import call_with, close_by_name
 from duodaq.v2.families._surface import Limit, Measured, Surface
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class OphydAsyncFamily:
         arguments = device_arguments(driver, definition, line)
         loop = DeviceLoop(f"v2-{definition.id}")
         try:
-            made = loop.run(lambda: _make(driver, arguments, definition.id, limit()), limit(), "connect")
+            made = loop.run(lambda: _make(driver, definition, arguments, limit()), limit(), "connect")
             return OphydAsyncSurface(made, loop, limit)
         except BaseException:
             loop.close()
@@ -176,10 +176,12 @@ class OphydAsyncSurface:
         return found
 
 
-async def _make(driver: Callable[..., Any], arguments: dict[str, Any], name: str, left_s: float) -> Any:
-    device = driver(**arguments)
+async def _make(
+    driver: Callable[..., Any], definition: InstrumentDefinition, arguments: dict[str, Any], left_s: float
+) -> Any:
+    device = call_with(driver, definition, arguments)
     if not device.name:
-        device.set_name(name)
+        device.set_name(definition.id)
     await device.connect(timeout=left_s if math.isfinite(left_s) else _CONNECT_S)
     return device
 

@@ -9,7 +9,6 @@ imported only by the driver's own module.
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
 import weakref
@@ -23,7 +22,7 @@ from duodaq.v2._member import Member, set_member, value_or_member
 from duodaq.v2.families._family import descends
 from duodaq.v2.families._line import SharedLine
 from duodaq.v2.families._names import refuse_missing, step
-from duodaq.v2.families._plain import place_port, visa_arguments
+from duodaq.v2.families._plain import call_with, place_port, visa_arguments
 from duodaq.v2.families._serial import SharedSerial
 from duodaq.v2.families._surface import Limit, Measured, Surface
 
@@ -50,9 +49,8 @@ class QcodesFamily:
         arguments = {"name": definition.id, **definition.args}
         if line is not None:
             arguments.update(_port_arguments(driver, definition, line))
-        _check(driver, definition, arguments)
         _free(str(arguments["name"]).replace("-", "_"), definition)
-        made = driver(**arguments)
+        made = call_with(driver, definition, arguments)
         _HOSTED.add(made)
         return QcodesSurface(made)
 
@@ -152,19 +150,6 @@ def _port_arguments(driver: Callable[..., Any], definition: InstrumentDefinition
     if placed:
         return placed
     return dict(place_port(driver, definition, SharedSerial(line, definition.options.get("timeout_s"))))
-
-
-def _check(driver: Any, definition: InstrumentDefinition, arguments: dict[str, Any]) -> None:
-    """Raise ConfigError unless the class takes `arguments`; its metaclass would take anything."""
-    signature = inspect.signature(driver.__init__)
-    try:
-        signature.bind(None, **arguments)
-    except TypeError as error:
-        raise ConfigError(
-            f"{driver.__name__}{signature}: {error}",
-            key=f"instruments.{definition.id}.args",
-            remedy="Name its arguments in `args`.",
-        ) from error
 
 
 def _free(name: str, definition: InstrumentDefinition) -> None:
