@@ -97,11 +97,12 @@ class OphydSurface:
         return DriverMember("object") if _is_part(found) else value_or_member(found)
 
     def measure(self, name: str) -> Measured:
-        """Trigger it, and read it, as a scan does."""
+        """Trigger it if it can be, and read it, as a scan does."""
         found = self._at(name)
         if not _is_part(found):
             return Measured(found)
-        self._wait(found.trigger(), name)
+        if hasattr(found, "trigger"):
+            self._wait(found.trigger(), name)
         return measured(name, found.read(), _with_unit(found), _hinted(found))
 
     def set(self, name: str, value: Any) -> None:
