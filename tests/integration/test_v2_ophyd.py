@@ -131,7 +131,7 @@ def opened(devices: Devices, folder: Path, worker: str = "process") -> FamilyLab
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FamilyLab]:
     """One lab for those tests that leave its workers alone."""
     with simulated() as devices, opened(devices, tmp_path_factory.mktemp("ophyd")) as made:
-        yield made
+        yield made.settled()
 
 
 def test_both_live_in_processes_and_their_channels_have_the_units_that_they_describe(lab: FamilyLab) -> None:

@@ -55,7 +55,7 @@ def shared(meter: sim.SimProcess, tmp_path_factory: pytest.TempPathFactory) -> I
     before, os.environ["HOME"] = os.environ["HOME"], str(home)
     try:
         with FamilyLab(folder, LAB.replace("DMM", meter.address)) as lab:
-            yield lab
+            yield lab.settled()
         assert list(home.iterdir()) == [], "QCoDeS wrote into the home of its user"
     finally:
         os.environ["HOME"] = before

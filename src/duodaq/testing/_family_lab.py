@@ -41,6 +41,13 @@ class FamilyLab:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.client, name)
 
+    def settled(self) -> FamilyLab:
+        """Itself, once all its spares stand ready: from then on it opens nothing that a test could seem to leave."""
+        manager: Any = getattr(self.client._channel, "lab").manager  # noqa: B009  # pyright: ignore[reportPrivateUsage]  # a private lab has it
+        spares: Any = manager._housing.nursery._spares
+        self.wait(lambda: set(spares.ready) == set(spares._places))
+        return self
+
     def status(self, instrument: str) -> dict[str, Any]:
         """State, worker and process of an instrument."""
         return getattr(self.client, instrument).status()
