@@ -89,7 +89,7 @@ poll.voltage = { call = "voltage", unit = "V", every = "100 ms" }
 """
 
 METER = '''
-import time
+import threading
 
 import pyvisa
 
@@ -114,7 +114,7 @@ class Meter:
         return float(self.resource.query("READ?"))
 
     def wait(self):
-        time.sleep(20)
+        threading.Event().wait(20)
 
     def fail(self):
         raise OSError("no such luck")

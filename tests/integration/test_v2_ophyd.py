@@ -45,24 +45,27 @@ class Watched(Axis):
 
 TURNS = """
 
+import threading
+
+
 class Watched(Supply):
     \"\"\"With what goes wrong.\"\"\"
 
     @AsyncStatus.wrap
     async def ramp_for_ever(self, volts):
-        await asyncio.sleep(20)
+        await asyncio.Event().wait()
 
     @AsyncStatus.wrap
     async def ramp_in_vain(self, volts):
         raise RuntimeError("the supply is stuck")
 
     async def hang(self):
-        time.sleep(20)
+        threading.Event().wait(20)
 
     async def stick(self):
         while True:
             try:
-                await asyncio.sleep(20)
+                await asyncio.Event().wait()
             except asyncio.CancelledError:
                 pass
 """

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from duodaq.clock import Deadline
+from duodaq.clock import Deadline, pause
 from duodaq.config import _driver_lookup
 from duodaq.errors import ConfigError, RefusedError, ReplyTimeoutError
 from duodaq.model import (
@@ -27,7 +27,7 @@ from duodaq.model import (
 )
 from duodaq.units import same_unit
 from duodaq.v2._host import DriverHost
-from duodaq.v2.families import family_of, load_driver
+from duodaq.v2.families import family_of, imported_by, load_driver
 from duodaq.v2.families._described import field_of, limits_of, member_of
 
 
@@ -116,6 +116,24 @@ def test_a_library_that_is_not_there_is_named_with_what_installs_it(
     with pytest.raises(_driver_lookup.DriverMissingError) as missing:
         _driver_lookup.find_driver(f"{package}.drivers:Meter", tmp_path)
     assert command in missing.value.remedy
+
+
+def test_what_a_file_imports_is_told_from_its_text_but_for_what_stands_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("raise SystemExit")
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "dev.py").write_text(
+        "import json, email.message as m\nimport mine\nfrom ours.deep import it\nfrom . import near\n"
+        "from concurrent.futures import Future\nif True:\n    import ast\nraise SystemExit\n"
+    )
+    (tmp_path / "bad.py").write_text("import (")
+    for driver, found in {
+        "./dev.py:Dev": ("json", "email.message", "concurrent.futures"),
+        "./bad.py:Dev": (),
+        "./gone.py:Dev": (),
+        "json:JSONDecoder": (),
+    }.items():
+        assert imported_by(InstrumentDefinition("dev", "v2", driver, base_dir=tmp_path)) == found
+    assert imported_by(InstrumentDefinition("dev", "v2", Path)) == ()
 
 
 def test_limits_and_choices_are_read_from_either_way_of_describing_them() -> None:
@@ -389,7 +407,7 @@ def test_what_an_ophyd_async_device_watches_goes_on_between_the_calls_and_ends_w
         async def run(self) -> None:
             try:
                 while True:
-                    await asyncio.sleep(0.001)
+                    await pause(0.001)
                     self.ticks += 1
             finally:
                 self.ended = True

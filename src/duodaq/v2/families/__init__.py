@@ -2,7 +2,7 @@
 
 from duodaq.v2.families._family import Family
 from duodaq.v2.families._line import SharedLine, shared_line
-from duodaq.v2.families._loader import load_driver
+from duodaq.v2.families._loader import imported_by, load_driver
 from duodaq.v2.families._ophyd import OphydFamily
 from duodaq.v2.families._ophyd_async import OphydAsyncFamily
 from duodaq.v2.families._plain import PlainFamily
@@ -26,6 +26,7 @@ __all__ = [
     "SharedSerial",
     "Surface",
     "family_of",
+    "imported_by",
     "load_driver",
     "shared_line",
 ]

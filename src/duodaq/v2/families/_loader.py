@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -42,6 +43,29 @@ def load_driver(definition: InstrumentDefinition) -> Callable[..., Any]:
     if not callable(found):
         raise ConfigError(f"{where} has no class {name!r}", key=key, remedy=_classes_in(module))
     return found
+
+
+def imported_by(definition: InstrumentDefinition) -> tuple[str, ...]:
+    """The libraries that the file of a driver imports first of all, told from its text; none for any other driver.
+
+    Modules beside the file are none of them: nobody knows what these do when they are imported.
+    """
+    where = definition.driver.rpartition(":")[0] if isinstance(definition.driver, str) else ""
+    if not where.endswith(".py"):
+        return ()
+    path = (definition.base_dir or Path()).joinpath(Path(where).expanduser())
+    try:
+        statements = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError, RuntimeError):
+        return ()  # it will be told when it is to be loaded
+    found: list[str] = []
+    for statement in statements:
+        if isinstance(statement, ast.Import):
+            found += [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
+            found.append(statement.module)
+    beside = {name: (path.parent / name.partition(".")[0]) for name in found}
+    return tuple(name for name, place in beside.items() if not (place.is_dir() or place.with_suffix(".py").exists()))
 
 
 def _module(where: str, key: str) -> ModuleType:
