@@ -216,6 +216,23 @@ async def test_what_a_driver_call_wrote_to_a_busy_port_is_sent_when_that_is_free
     assert holder_of(broker) is None
 
 
+async def test_a_driver_call_outlives_the_threads_that_write_for_it(broker: Broker) -> None:
+    session = broker.session("p", "driver", hold_max_s=5)
+
+    def ask(query: bytes) -> bytes:
+        session.write(query)
+        return session.read_until(b"\n", 2)
+
+    def drive() -> bytes:
+        with session.call():
+            first = threading.Thread(target=ask, args=(b"A?\n",))
+            first.start()
+            first.join()
+            return ask(b"SLOW 600?\n")  # three looks after owners that are dead
+
+    assert await in_thread(drive) == b"slow\n"
+
+
 async def test_nothing_comes_between_the_exchanges_of_a_driver_call(broker: Broker, device: PtyDevice) -> None:
     session = broker.session("p", "driver", hold_max_s=5)
     between = threading.Event()
