@@ -266,6 +266,10 @@ def test_the_name_of_a_qcodes_instrument_is_free_again_whatever_became_of_it(sof
         assert Instrument.find_instrument("dev") is second._required().driver
         assert first.perform(GetParameter("mode")) == "slow"  # given up, not closed
     assert not Instrument.exist("dev")
+    with hosted(soft_instrument, broken=True) as host:
+        kept = host._required().driver
+    assert kept.name == "dev"  # its close has failed
+    assert not Instrument.exist("dev")
 
     mine = soft_instrument("dev")
     with pytest.raises(ConfigError, match=r"instruments.dev.args.name: .*\"dev\" in this process already"):

@@ -243,7 +243,7 @@ class PortOwner(Seating):
         """Give `ticket` back as soon as the exchange it has in hand, or waits to begin, has ended."""
         ticket.once = True
         in_hand = self._hand is not None and self._hand.ticket is ticket
-        if not (in_hand or self.queue.waits(ticket)):
+        if not (in_hand or self.queue.is_waiting(ticket)):
             self._end_if_idle(ticket)
 
     def _start(self, exchange: Exchange) -> None:

@@ -86,7 +86,7 @@ class LeaseQueue:
         """Those who wait, in the order in which they will be served."""
         return [ticket for lane in self._lanes for ticket in lane]
 
-    def waits(self, ticket: Ticket) -> bool:
+    def is_waiting(self, ticket: Ticket) -> bool:
         """Whether `ticket` is one of them."""
         return ticket in self._lanes[ticket.lane]
 
@@ -124,7 +124,7 @@ class LeaseQueue:
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Take a waiting ticket out; whether it was waiting."""
-        if not self.waits(ticket):
+        if not self.is_waiting(ticket):
             return False
         del self._lanes[ticket.lane][ticket]
         self.waits -= 1
