@@ -38,6 +38,7 @@ from duodaq.model._definition import (
     VirtualDefinition,
     VisaDefinition,
 )
+from duodaq.model._extras import install_command
 from duodaq.model._fate import IN_HAND, Fate
 from duodaq.model._life import (
     INSTRUMENT_TRANSITIONS,
@@ -112,6 +113,7 @@ __all__ = [
     "VisaDefinition",
     "WireRecord",
     "command_name",
+    "install_command",
     "may_change",
     "may_move",
 ]

@@ -235,10 +235,10 @@ class PortOwner(MessageLine):
             self.end(exchange.ticket)
 
     def let_go(self, ticket: Ticket) -> None:
-        """Give `ticket` back as soon as the exchange it has in hand, if any, has ended."""
+        """Give `ticket` back as soon as the exchange it has in hand, or waits to begin, has ended."""
         ticket.once = True
         in_hand = self._hand is not None and self._hand.ticket is ticket
-        if not in_hand:
+        if not (in_hand or self.queue.is_waiting(ticket)):
             self._end_if_idle(ticket)
 
     def _start(self, exchange: Exchange) -> None:
