@@ -2,14 +2,20 @@
 
 from duodaq.sim.replay import ReplayProcess
 from duodaq.sim.replay import launch_replay as replayed
+from duodaq.testing._disks import QuickDisk, RefusingDisk
 from duodaq.testing._leaks import LeakWatch
+from duodaq.testing._power import TracedDisk, after_power_loss
 from duodaq.testing._virtual_time import VirtualTimeError, VirtualTimeLoop, run_virtual, virtual_time
 
 __all__ = [
     "LeakWatch",
+    "QuickDisk",
+    "RefusingDisk",
     "ReplayProcess",
+    "TracedDisk",
     "VirtualTimeError",
     "VirtualTimeLoop",
+    "after_power_loss",
     "replayed",
     "run_virtual",
     "virtual_time",
