@@ -298,7 +298,7 @@ class Instrument:
             await self._disconnect()
         except Exception as error:
             _LOG.exception("instrument task failed", instrument=self.definition.id)
-            self._link.lost(0.0, recoverable=False)
+            self._link.lost(0.0, by=None, recoverable=False)
             self._tell_started(LifecycleError(f"its task failed: {error!r}", instrument=self.definition.id))
             self._to(_S.ERROR, f"its task failed: {error!r}", recoverable=False)
             raise
@@ -336,9 +336,7 @@ class Instrument:
         elif isinstance(work.command, StopAcquisition):
             self._stop_acquisition(work)
         else:
-            work.fail(
-                LifecycleError(f"it is not connected: {self.status.message}", left=self._link.outlook(self._now_s))
-            )
+            work.fail(self._link.refusal(self.status.message, self._now_s))
 
     async def _connect(self, *, first: bool = False) -> None:
         if self._closing:
@@ -548,7 +546,7 @@ class Instrument:
     def _lose(self, error: DuodaqError) -> None:
         """The device is gone, or the driver of no use: Error, and a new connection after a while."""
         recoverable = is_recoverable(error)
-        self._link.lost(self._now_s, recoverable=recoverable)
+        self._link.lost(self._now_s, by=error, recoverable=recoverable)
         self._services.parameters.mark_stale("v2", self.definition.id)
         self._to(_S.ERROR, str(error), recoverable=recoverable)
         _LOG.error("instrument lost", instrument=self.definition.id, error=str(error), attempt=self._link.failures)

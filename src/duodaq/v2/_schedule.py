@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from duodaq.errors import DuodaqError, LifecycleError, PortLostError
+
 
 class PollSchedule:
     """When the next reading of a channel is due: on the grid ``begun + k × every``, so it never drifts.
@@ -56,6 +58,7 @@ class Reconnection:
         self.up = False
         self.failures = 0
         self.retry_at: float | None = None
+        self._port_lost = False
         self._backoff = backoff or BackoffPolicy(first_s=0.25, longest_s=5.0)
 
     def connected(self) -> None:
@@ -70,9 +73,15 @@ class Reconnection:
         """It must be connected anew, at once."""
         self.up, self.retry_at = False, now_s
 
-    def lost(self, now_s: float, *, recoverable: bool) -> None:
+    def refusal(self, message: str, now_s: float) -> DuodaqError:
+        """What ends a command that comes meanwhile: a fault of the cable's where that is why. Nothing was done."""
+        what, left = f"it is not connected: {message}", self.outlook(now_s)
+        return PortLostError(what, left=left) if self._port_lost else LifecycleError(what, left=left)
+
+    def lost(self, now_s: float, *, by: DuodaqError | None, recoverable: bool) -> None:
         """It could not be connected, or was lost: again after a while, longer each time, if that can help at all."""
         self.up = False
+        self._port_lost = isinstance(by, PortLostError)
         self.failures += 1
         self.retry_at = now_s + self._backoff.delay_s(self.failures) if recoverable else None
 
