@@ -3,6 +3,7 @@
 from duodaq.sim.replay import ReplayProcess
 from duodaq.sim.replay import launch_replay as replayed
 from duodaq.testing._leaks import LeakWatch
+from duodaq.testing._recorded import growing_run, knife_edge, record_run
 from duodaq.testing._virtual_time import VirtualTimeError, VirtualTimeLoop, run_virtual, virtual_time
 
 __all__ = [
@@ -10,6 +11,9 @@ __all__ = [
     "ReplayProcess",
     "VirtualTimeError",
     "VirtualTimeLoop",
+    "growing_run",
+    "knife_edge",
+    "record_run",
     "replayed",
     "run_virtual",
     "virtual_time",

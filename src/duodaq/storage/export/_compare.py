@@ -43,6 +43,8 @@ def _whole(column: Any) -> Any:
 
 
 def _same(one: Any, other: Any) -> bool:
+    if pa.types.is_dictionary(one.type) and one.type == other.type and one.dictionary.equals(other.dictionary):
+        one, other = one.indices, other.indices
     one, other = _plain(one), _plain(other)
     if len(one) != len(other) or one.type != other.type:
         return False

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from duodaq.errors import StorageError
 from duodaq.storage.export._aside import aside
 from duodaq.storage.export._compare import same_array
-from duodaq.storage.export._pieces import Piece, pieces
+from duodaq.storage.export._pieces import Piece, as_integers, pieces
 from duodaq.storage.export._progress import Progress
 from duodaq.storage.reading import Column, FrameStack, Named, Run
 
@@ -163,8 +163,8 @@ def _write_column(h5py: Any, data: Any, column: Column) -> None:
         kind = h5py.string_dtype("utf-8", max(1, packed.dtype.itemsize))
         data.create_dataset(column.name, data=packed.astype(kind))
     elif values.dtype.kind == "M":
-        data[column.name] = values.astype("datetime64[ns]").astype(np.int64)
-        data[column.name].attrs["units"] = "ns"
+        data[column.name], unit = as_integers(values)
+        data[column.name].attrs["units"] = unit
     else:
         data[column.name] = values
     if column.unit:
@@ -227,7 +227,7 @@ def _verify(data: Any, piece: Piece) -> None:
         there = data[name]
         read = there.asstr()[()] if there.dtype.kind in "SO" else there[()]
         if values.dtype.kind == "M":
-            read = read.view("datetime64[ns]").astype(values.dtype)
+            read = read.view(values.dtype)
         if not same_array(np.asarray(read), values):
             raise StorageError(f"{data.name}/{name} is not what the journal holds", left="the journal is untouched")
     if piece.stack is not None:

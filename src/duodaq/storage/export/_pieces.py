@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from duodaq.storage.reading import FrameStack, Named, Run, Stream
 from duodaq.storage.reading._columns import names_of, pixels_unit
@@ -32,6 +35,11 @@ class Piece(NamedTuple):
     stack: FrameStack | None = None
     unit: str = ""
     missing: int = 0
+
+
+def as_integers(moments: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], str]:
+    """Moments of numpy as whole numbers since 1970, and their unit: ``ns``, ``us`` …"""
+    return moments.astype(np.int64), np.datetime_data(moments.dtype)[0]
 
 
 def pieces(run: Run) -> Iterator[Piece]:

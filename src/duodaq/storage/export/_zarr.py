@@ -12,11 +12,12 @@ import numpy.typing as npt
 from duodaq.errors import StorageError
 from duodaq.storage.export._aside import aside
 from duodaq.storage.export._compare import same_array
-from duodaq.storage.export._pieces import Piece, pieces
+from duodaq.storage.export._pieces import Piece, as_integers, pieces
 from duodaq.storage.export._progress import Progress
 from duodaq.storage.reading import Run
 
 _EPOCH = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
+_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _CHUNK_ROWS = 2**18
 
 
@@ -71,7 +72,7 @@ def _array(group: Any, name: str, values: npt.NDArray[Any], dims: tuple[str, ...
     kind: Any = "string" if values.dtype.kind == "U" else stored.dtype
     chunks = tuple(max(1, min(n, _CHUNK_ROWS if i == 0 else n)) for i, n in enumerate(stored.shape))
     if values.dtype.kind == "M":
-        attributes = {**attributes, **_EPOCH}
+        attributes = {**attributes, **_EPOCH, "units": f"{_UNITS[as_integers(values)[1]]} since 1970-01-01"}
     array = group.create_array(
         name, shape=stored.shape, dtype=kind, chunks=chunks, dimension_names=dims, attributes=attributes
     )
@@ -81,7 +82,7 @@ def _array(group: Any, name: str, values: npt.NDArray[Any], dims: tuple[str, ...
 
 def _storable(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if values.dtype.kind == "M":
-        return values.astype("datetime64[ns]").astype(np.int64)
+        return as_integers(values)[0]
     return values.astype(object) if values.dtype.kind == "U" else values
 
 

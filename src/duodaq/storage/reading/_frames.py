@@ -24,8 +24,8 @@ _CHUNK_BYTES = 32 * 2**20
 class FrameStack:
     """Frames of one shape and dtype, as an array of shape (n, height, width) that reads what is asked for.
 
-    ``stack[7]`` is one frame, ``stack[10:20]`` several, ``numpy.asarray(stack)`` all of them; each is checked when it is
-    read. One that fails raises TornFileError: wrong pixels are never returned.
+    ``stack[7]`` is one frame, ``stack[10:20]`` several, ``numpy.asarray(stack)`` all; each is checked when it is read.
+    One that fails raises TornFileError: wrong pixels are never returned.
 
     Attributes:
         shape: (n, height, width).

@@ -1,4 +1,4 @@
-"""What a person says of a run: sample, operator, note, tags. Replaced whole at each edit, so it is never half written."""
+"""What a person says of a run: sample, operator, note, tags. Replaced whole at each edit, so never half written."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ class Difference(NamedTuple):
 
 
 def differences(one: Run, other: Run) -> list[Difference]:
-    """What differs in how two runs came about: labels, lab, instruments' settings, versions, streams and their units."""
+    """What differs in how two runs came about: labels, lab, settings, versions, streams and their units."""
     ours, theirs = (dict(_flat("", _comparable(run))) for run in (one, other))
     names = dict.fromkeys([*ours, *theirs])
     return [Difference(n, ours.get(n), theirs.get(n)) for n in names if ours.get(n) != theirs.get(n)]

@@ -22,6 +22,7 @@ from duodaq.storage.reading._moments import ALL, Window
 
 METADATA = "metadata"
 ROWS_KEY = b"duodaq.metadata"
+_OWN = b"duodaq."
 _AT_ONCE_BYTES = 8 * 2**20
 _METADATA_TYPE = pa.dictionary(pa.int32(), pa.string())
 
@@ -88,14 +89,23 @@ class JournalRows:
         return next(self.tables(), None) if batch is None else _table_of([batch])
 
     def tables(self, window: Window = ALL) -> Iterator[pa.Table]:
-        check = RowsCheck(self._look(), self._facts)
-        if check.head is None:
-            return
-        first = RowsIndex(self._folder, self._facts).first_entry(window.start_ns)
-        for parts in _portions(check, first, window.stop_ns):
-            table = cut(decoded(check.head, parts), window)
+        for parts in self._portions(window):
+            table = cut(decoded(self._head, parts), window)
             if table.num_rows:
                 yield table
+
+    def _portions(self, window: Window) -> Iterator[list[bytes]]:
+        """Quickly, as long as the index agrees with the file; batch by batch, with both copies of its entries, else."""
+        index = RowsIndex(self._folder, self._facts)
+        portions = index.portions(index.first_entry(window.start_ns), window.stop_ns)
+        while True:
+            try:
+                yield [next(portions)]
+            except StopIteration as end:
+                left: int | None = end.value
+                break
+        if left is not None:
+            yield from patient_portions(RowsCheck(self._look(), self._facts), left, window.stop_ns)
 
     @property
     def _folder(self) -> Path:
@@ -111,7 +121,7 @@ class JournalRows:
         return Extent(rows, first, last)
 
 
-def _portions(check: RowsCheck, first: int, stop_ns: int | None) -> Iterator[list[bytes]]:
+def patient_portions(check: RowsCheck, first: int, stop_ns: int | None) -> Iterator[list[bytes]]:
     parts: list[bytes] = []
     size = 0
     for place in check.batches(first):
@@ -129,16 +139,11 @@ def _portions(check: RowsCheck, first: int, stop_ns: int | None) -> Iterator[lis
 
 
 def decoded(head: bytes, parts: list[bytes]) -> pa.Table:
-    """The rows in the messages of batches. Only batches with metadata of their own are taken one by one."""
-    if any(_has_own_metadata(part) for part in parts):
+    """The rows in the messages of batches. One by one only where a batch can have metadata of its own."""
+    if any(_OWN in part for part in parts):
         return _table_of(decode(head, parts))
     reader: Any = ipc.open_stream(pa.py_buffer(b"".join([head, *parts])))
-    return _with_metadata(reader.read_all(), _shared(reader.schema))
-
-
-def _has_own_metadata(part: bytes) -> bool:
-    length = int.from_bytes(part[4:8], "little")
-    return part.find(b"duodaq.", 8, 8 + length) >= 0
+    return _with_metadata(reader.read_all().combine_chunks(), _shared(reader.schema))
 
 
 def _table_of(batches: list[pa.RecordBatch]) -> pa.Table:

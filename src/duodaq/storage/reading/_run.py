@@ -191,7 +191,7 @@ class Run:
             streams: Which ones; all streams of numbers if none is named.
             align: Instead of all rows behind one another (each saying its instrument, channel and unit), the rows of
                 this stream, with a column for each other channel.
-            take: Of the others, with `align`: the ``last`` row before or at that time, the ``next``, or the ``nearest``.
+            take: Of the others, with `align`: the ``last`` row until then, the ``next``, or the ``nearest``.
         """
         chosen = self._chosen(streams)
         return long_table(chosen) if align is None else wide_table(self[align], chosen, take)
@@ -216,7 +216,7 @@ class Run:
         return polars.concat(lazy) if lazy else polars.from_arrow(long_table([])).lazy()
 
     def to_xarray(self, *, align: str | None = None, take: Take = "last") -> xarray.Dataset | xarray.DataTree:
-        """All streams as a DataTree, a Dataset each over its own `time`; with `align`, one Dataset over that stream's."""
+        """All streams as a DataTree, each over its own `time`; with `align`, one Dataset over that stream's."""
         xarray: Any = importlib.import_module("xarray")
         if align is None:
             return xarray.DataTree.from_dict({name: stream.to_xarray() for name, stream in self.streams.items()})

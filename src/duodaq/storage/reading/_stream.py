@@ -138,7 +138,7 @@ class Stream:
     def __arrow_c_schema__(self) -> Any:
         return cast("Any", self.schema).__arrow_c_schema__()
 
-    def scanner(self, columns: Sequence[str] | None = None, filter: Any = None) -> Any:  # noqa: A002 - pyarrow's word
+    def scanner(self, columns: Sequence[str] | None = None, filter: Any = None) -> Any:
         """A pyarrow.dataset Scanner: once, with its `columns`, its `filter`, and never all rows in memory."""
         dataset = importlib.import_module("pyarrow.dataset")
         names = None if columns is None else list(columns)
@@ -163,7 +163,7 @@ class Stream:
         return frame
 
     def to_polars(self) -> polars.LazyFrame:
-        """The rows as a LazyFrame: read when it is collected, and only the columns and rows that it needs then are kept."""
+        """The rows as a LazyFrame: read when it is collected, and only what it needs then is kept."""
         polars: Any = importlib.import_module("polars")
         source: Any = importlib.import_module("polars.io.plugins").register_io_source
 
@@ -185,7 +185,7 @@ class Stream:
         return source(read, schema=lambda: polars.from_arrow(self.schema.empty_table()).schema)
 
     def to_xarray(self) -> xarray.Dataset:
-        """Its rows as a Dataset over `time` (UTC), with units in ``attrs["units"]``; frames stay on the disk until used.
+        """Its rows as a Dataset over `time` (UTC), with ``attrs["units"]``; frames stay on the disk until used.
 
         Variables are called as in a scan: the channel's name, or ``<instrument>_<axis>`` for a position.
         """
