@@ -2,12 +2,15 @@
 
 from duodaq.sim.replay import ReplayProcess
 from duodaq.sim.replay import launch_replay as replayed
+from duodaq.testing._disks import QuickDisk, RefusingDisk
 from duodaq.testing._leaks import LeakWatch
 from duodaq.testing._recorded import growing_run, knife_edge, record_run
 from duodaq.testing._virtual_time import VirtualTimeError, VirtualTimeLoop, run_virtual, virtual_time
 
 __all__ = [
     "LeakWatch",
+    "QuickDisk",
+    "RefusingDisk",
     "ReplayProcess",
     "VirtualTimeError",
     "VirtualTimeLoop",

@@ -1,0 +1,242 @@
+"""What a run's directory holds, from whichever copy of each fact is whole. Reads only, takes no locks."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from duodaq.errors import StorageError
+from duodaq.storage.journal._events import Event, unpack_event
+from duodaq.storage.journal._layout import (
+    DATA_START,
+    ENTRY_BYTES,
+    FRAMES,
+    HEADER_BYTES,
+    JOURNAL,
+    LABELS,
+    RECORD_BYTES,
+    ROWS,
+    RUN,
+    Header,
+    stream_in,
+    unpack_record,
+)
+from duodaq.storage.journal._run import RunPage
+
+_EVENT_LOG = re.compile(r"events(?:~(\d+))?\.jsonl")
+_RUN_INDEX = re.compile(r"journal(?:~(\d+))?\.index")
+_NPY = re.compile(
+    rb"\x93NUMPY\x01\x00..{'descr': '([<>|][a-z]\d+)', 'fortran_order': False, 'shape': \(([\d, ]+)\)", re.S
+)
+
+
+class SegmentFacts(NamedTuple):
+    """One segment: what its index and its descriptor say of it. `limit`: how many entries count; None: all."""
+
+    header: Header
+    file: str
+    stream: str
+    head: bytes | None = None
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    limit: int | None = None
+
+    @property
+    def id(self) -> int:
+        """Its number in the run."""
+        return self.header.segment
+
+
+class Catalog:
+    """The files of one run.
+
+    Args:
+        path: The directory.
+
+    Raises:
+        StorageError: It holds no journal.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self._names = sorted(os.listdir(self.path))
+        except OSError as error:
+            raise StorageError(f"cannot read {self.path}: {error.strerror}") from error
+        self.torn_events = 0
+        self.superseded: list[str] = []
+        self.events = self._read_events()
+        self.page = self._read_page()
+        if self.page is None and not self.events:
+            raise StorageError(f"{self.path} holds no journal of a run")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last thing that happened is the run's stop."""
+        return bool(self.events) and self.events[-1].name == "stop"
+
+    @cached_property
+    def labels(self) -> dict[str, Any]:
+        """Sample, operator, note, tags."""
+        try:
+            return json.loads((self.path / LABELS).read_bytes())
+        except (OSError, ValueError):
+            return {}
+
+    @cached_property
+    def segments(self) -> tuple[SegmentFacts, ...]:
+        """The segments that count, in the order in which they were begun."""
+        found: dict[int, SegmentFacts] = {}
+        for event in self.events:
+            facts = _from_descriptor(event) if event.name == "descriptor" else None
+            if facts is not None:
+                found[facts.id] = facts
+        for name in self._names:
+            facts = self._from_index(name)
+            if facts is not None:
+                told = found.get(facts.id)
+                found[facts.id] = facts if told is None else told._replace(header=facts.header)
+        self.superseded = [facts.file for facts in found.values() if not _counts(facts, _followers(found.values()))]
+        return tuple(_limited(sorted(found.values(), key=lambda facts: facts.id)))
+
+    @cached_property
+    def mirror(self) -> dict[int, dict[int, bytes]]:
+        """The entries in the index of the run, by segment and number."""
+        entries: dict[int, dict[int, bytes]] = {}
+        for _, name in sorted((int(m[1] or 1), m[0]) for m in map(_RUN_INDEX.fullmatch, self._names) if m):
+            for segment, entry in _records(self.read(name)):
+                entries.setdefault(segment, {})[int.from_bytes(entry[:4], "little")] = entry
+        return entries
+
+    @cached_property
+    def event_logs(self) -> tuple[str, ...]:
+        """The names of the event logs, oldest first."""
+        return tuple(
+            name for _, name in sorted((int(m[1] or 1), m[0]) for m in map(_EVENT_LOG.fullmatch, self._names) if m)
+        )
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes; none if it is not there."""
+        try:
+            return (self.path / name).read_bytes()
+        except OSError:
+            return b""
+
+    def entries(self, facts: SegmentFacts) -> tuple[list[bytes], dict[int, bytes]]:
+        """Both copies of a segment's entries: those of its own index, by place, and those in the index of the run."""
+        packed = self.read(f"{facts.file}.index")[HEADER_BYTES:]
+        own = [packed[i : i + ENTRY_BYTES] for i in range(0, len(packed) - ENTRY_BYTES + 1, ENTRY_BYTES)]
+        return own[: facts.limit], self.mirror.get(facts.id, {})
+
+    def _read_events(self) -> list[Event]:
+        events: dict[int, Event] = {}
+        for name in self.event_logs:
+            for line in self.read(name).splitlines(keepends=True):
+                event = unpack_event(line)
+                if event is not None:
+                    events[event.n] = event
+                elif line.endswith(b"\n"):
+                    self.torn_events += 1
+        return [events[n] for n in sorted(events)]
+
+    def _read_page(self) -> RunPage | None:
+        try:
+            page = RunPage.from_facts(json.loads(self.read(RUN)))
+        except ValueError:
+            page = None
+        starts = [event.doc for event in self.events if event.name == "start"]
+        told = RunPage.from_facts(starts[0]) if starts else None
+        return told if told is not None else page  # a line is checked, the page is not
+
+    def _from_index(self, name: str) -> SegmentFacts | None:
+        file = name.removesuffix(".index")
+        if file == name or _RUN_INDEX.fullmatch(name):
+            return None
+        with open(self.path / name, "rb") as index:
+            header = Header.unpack(index.read(HEADER_BYTES))
+        if header is None or header.kind == JOURNAL or (self.page is not None and header.run != self.page.uid.bytes):
+            return None
+        shape, dtype = _npy_shape(self.path / file) if header.kind == FRAMES else ((), "")
+        return SegmentFacts(header, file, stream_in(file), shape=shape, dtype=dtype)
+
+
+def _from_descriptor(event: Event) -> SegmentFacts | None:
+    told: dict[str, Any] = event.doc.get("segment", {})
+    kind = {"rows": ROWS, "frames": FRAMES}.get(told.get("kind", ""))
+    if kind is None:
+        return None
+    header = Header(
+        kind,
+        told["id"],
+        told["salt"],
+        told["follows"],
+        told["follows_entries"],
+        b"",
+        told.get("frame_bytes", 0),
+        told.get("data_start", 0),
+    )
+    head = base64.b64decode(told["head"]) if "head" in told else None
+    return SegmentFacts(
+        header, told["file"], event.doc["name"], head, tuple(told.get("shape", ())), told.get("dtype", "")
+    )
+
+
+def _followers(segments: Iterable[SegmentFacts]) -> dict[int, Header]:
+    """Which segment takes over from which: of several that follow the same one, only the last does."""
+    followers: dict[int, Header] = {}
+    for facts in segments:
+        header = facts.header
+        if header.follows and header.segment >= followers.get(header.follows, header).segment:
+            followers[header.follows] = header
+    return followers
+
+
+def _counts(facts: SegmentFacts, followers: dict[int, Header]) -> bool:
+    follows = facts.header.follows
+    return not follows or followers[follows].segment == facts.id
+
+
+def _limited(segments: list[SegmentFacts]) -> Iterator[SegmentFacts]:
+    """Those that count, with what counts of each."""
+    followers = _followers(segments)
+    for facts in segments:
+        if _counts(facts, followers):
+            follower = followers.get(facts.id)
+            yield facts if follower is None else facts._replace(limit=follower.follows_entries)
+
+
+def _records(data: bytes) -> Iterator[tuple[int, bytes]]:
+    header = Header.unpack(data)
+    if header is None:
+        return
+    for n, start in enumerate(range(HEADER_BYTES, len(data) - RECORD_BYTES + 1, RECORD_BYTES)):
+        record = unpack_record(n, data[start : start + RECORD_BYTES], header.salt)
+        if record is not None:
+            yield record
+
+
+def _npy_shape(path: Path) -> tuple[tuple[int, ...], str]:
+    """The shape of a frame and its dtype, from the header of an .npy file as we write it; nothing if it is damaged."""
+    try:
+        with open(path, "rb") as file:
+            found = _NPY.match(file.read(DATA_START))
+    except OSError:
+        return (), ""
+    if found is None:
+        return (), ""
+    return tuple(int(n) for n in found[2].split(b",") if n.strip())[1:], found[1].decode()
+
+
+def frame_type(facts: SegmentFacts) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """The shape and dtype of a frame; bytes if neither copy of them is whole."""
+    if facts.dtype:
+        return facts.shape, np.dtype(facts.dtype)
+    return (facts.header.frame_bytes,), np.dtype(np.uint8)

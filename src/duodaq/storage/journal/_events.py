@@ -1,0 +1,136 @@
+"""The event log of a run: JSON lines, each with its checksum."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from duodaq import clock
+from duodaq.storage.journal._disk import Disk
+from duodaq.storage.journal._file import GrowingFile
+from duodaq.storage.journal._layout import EVENTS, SEED, crc32c, numbered
+
+
+class Event(NamedTuple):
+    """One line: its number, its time (UTC ns), what it is, and what it says."""
+
+    n: int
+    t_ns: int
+    name: str
+    doc: dict[str, Any]
+
+
+def pack_event(n: int, t_ns: int, name: str, doc: dict[str, Any]) -> bytes:
+    """The line of an event."""
+    told = msgspec.json.encode(doc, enc_hook=str)
+    body = b'{"n":%d,"t_ns":%d,"name":"%s","doc":%s' % (n, t_ns, name.encode(), told)
+    return body + b',"crc":"%08x"}\n' % crc32c(SEED, body)
+
+
+def unpack_event(line: bytes) -> Event | None:
+    """The event in a line; None if the line is not as it was written."""
+    body, mark, told = line.rpartition(b',"crc":"')
+    if not mark or told.rstrip(b"\n") != b'%08x"}' % crc32c(SEED, body):
+        return None
+    found: dict[str, Any] = msgspec.json.decode(body + b"}")
+    return Event(found["n"], found["t_ns"], found["name"], found["doc"])
+
+
+def event_log_name(part: int) -> str:
+    """The `part`-th event log of a run, from 1."""
+    stem, _, suffix = EVENTS.rpartition(".")
+    return f"{numbered(stem, part)}.{suffix}"
+
+
+class EventLog:
+    """Writes events. Lines that no sync has confirmed are kept: `lines` has what a new log must begin with if this one
+    is spoiled.
+
+    Args:
+        n: The number of the first event.
+        part: The number of the file.
+        lines: What it begins with.
+
+    Raises:
+        OSError: The disk refused.
+    """
+
+    def __init__(self, disk: Disk, directory: int, *, n: int = 0, part: int = 1, lines: Sequence[bytes] = ()) -> None:
+        self.n = n
+        self.part = part
+        self._unwritten = [*lines]
+        self._unconfirmed: list[bytes] = []
+        self._file = GrowingFile(disk, directory, event_log_name(part))
+
+    @property
+    def lines(self) -> list[bytes]:
+        """What no sync has confirmed."""
+        return self._unconfirmed + self._unwritten
+
+    @property
+    def spoiled(self) -> bool:
+        """Whether a sync failed: a new file must be made."""
+        return self._file.spoiled
+
+    def note(self, name: str, doc: dict[str, Any]) -> None:
+        """Write an event of now.
+
+        Raises:
+            OSError: The disk refused; the line is written with the next one.
+        """
+        self._unwritten.append(pack_event(self.n, clock.utc_ns(), name, doc))
+        self.n += 1
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what could not be written before.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        if self._unwritten:
+            self._file.append(self._unwritten, sum(map(len, self._unwritten)))
+            self._unconfirmed += self._unwritten
+            self._unwritten.clear()
+
+    def sync(self) -> None:
+        """Return when the disk has all lines.
+
+        Raises:
+            OSError: It refused; the log is spoiled.
+        """
+        self._file.sync()
+
+    def settle(self) -> None:
+        """All lines so far count."""
+        self._unconfirmed.clear()
+
+    def is_there(self) -> bool:
+        """Whether the file still has a name."""
+        return self._file.is_there()
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self._file.close()
+
+
+def lock_run(directory: int) -> int | None:
+    """A descriptor that marks the run as being written, until it is closed or its process ends; None: another has it.
+
+    Raises:
+        OSError: There is no event log.
+    """
+    file = os.open(EVENTS, os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return None
+    except BaseException:
+        os.close(file)
+        raise
+    return file

@@ -1,0 +1,188 @@
+"""The directory of a run, and the two files in it that all streams share: the event log and the index of the run."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Sequence
+
+from duodaq.errors import StorageError
+from duodaq.storage.journal._disk import Disk, write_whole
+from duodaq.storage.journal._events import EventLog, lock_run
+from duodaq.storage.journal._file import GrowingFile, new_index
+from duodaq.storage.journal._layout import JOURNAL, JOURNAL_INDEX, RUN, Header, numbered, pack_record
+from duodaq.storage.journal._run import RunPage
+
+
+class RunFolder:
+    """Makes the directory of a run with its page, and locks it.
+
+    Raises:
+        StorageError: There is a run already. It is untouched.
+        OSError: The disk refused. Nothing is held.
+    """
+
+    def __init__(self, path: str, page: RunPage, disk: Disk) -> None:
+        self.path = path
+        self.page = page
+        self.disk = disk
+        self.descriptor = -1
+        self._lock: int | None = None
+        self._events: EventLog | None = None
+        self._index: GrowingFile | None = None
+        self._new_names = False
+        try:
+            self._begin(0)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def events(self) -> EventLog:
+        """The event log."""
+        assert self._events is not None
+        return self._events
+
+    def put(self, records: Sequence[tuple[int, bytes]]) -> None:
+        """Write entries, each with the number of its segment, to the index of the run.
+
+        Raises:
+            OSError: The disk refused. None of them counts.
+        """
+        if not records or self._index is None:
+            return
+        first, salt = self._records, self._salt
+        packed = b"".join([pack_record(first + i, *record, salt) for i, record in enumerate(records)])
+        self._index.append([packed], len(packed))
+        self._records += len(records)
+
+    def made(self) -> None:
+        """A file was made here: its name is synced with the next `sync`."""
+        self._new_names = True
+
+    def check(self) -> None:
+        """Nothing, if the files still have names.
+
+        Raises:
+            FileNotFoundError: Somebody has removed them.
+        """
+        if not self.events.is_there():
+            raise FileNotFoundError(errno.ENOENT, "the directory of the run is gone", self.path)
+
+    def sync(self) -> None:
+        """Return when the disk has the event log, the index and all names.
+
+        Raises:
+            OSError: It refused.
+        """
+        self.events.sync()
+        if self._index is not None:
+            self._index.sync()
+        if self._new_names:
+            self.disk.sync_directory(self.descriptor)
+            self._new_names = False
+
+    def reopen(self) -> bool:
+        """Put right what a failure has spoiled; whether the directory is another one, without anything in it.
+
+        Raises:
+            OSError: The disk still refuses.
+            StorageError: There is another run now.
+        """
+        if self._is_elsewhere():
+            events = self.events
+            self.close()
+            if self._holds_this_run():
+                self._enter()
+                self._events = self._next_log(events)
+                self._next_index()
+                return False
+            self._begin(events.n)
+            return True
+        if self.events.spoiled:
+            old, self._events = self.events, self._next_log(self.events)
+            old.close()
+        self.events.flush()
+        if self._index is None or self._index.spoiled:
+            self._next_index()
+        return False
+
+    def close(self) -> None:
+        """Close everything as it is, and let go of the lock. Idempotent."""
+        if self._events is not None:
+            self._events.close()
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        if self.descriptor >= 0:
+            directory, self.descriptor = self.descriptor, -1
+            self.disk.close(directory)
+
+    def _begin(self, n: int) -> None:
+        self.disk.make_directory(self.path)
+        self.descriptor = self.disk.open_directory(self.path)
+        if RUN in os.listdir(self.descriptor):
+            raise StorageError(f"{self.path} already holds a recording", left="it is untouched")
+        write_whole(self.disk, self.descriptor, RUN, self.page.encode())
+        self._events = EventLog(self.disk, self.descriptor, n=n)
+        self._lock = lock_run(self.descriptor)
+        self._events.note("start", self.page.start_doc())
+        self._next_index()
+        self._new_names = True
+
+    def _enter(self) -> None:
+        self.descriptor = self.disk.open_directory(self.path)
+        self._lock = lock_run(self.descriptor)
+
+    def _next_log(self, old: EventLog) -> EventLog:
+        part = old.part
+        while True:
+            part += 1
+            try:
+                log = EventLog(self.disk, self.descriptor, n=old.n, part=part, lines=old.lines)
+            except FileExistsError:
+                continue
+            self._new_names = True
+            return log
+
+    def _next_index(self) -> None:
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+        stem, _, suffix = JOURNAL_INDEX.rpartition(".")
+        part, self._salt, self._records = 1, salt(), 0
+        while True:
+            header = Header(JOURNAL, part, self._salt, 0, 0, self.page.uid.bytes)
+            try:
+                self._index = new_index(self.disk, self.descriptor, f"{numbered(stem, part)}.{suffix}", header)
+            except FileExistsError:
+                part += 1
+                continue
+            self._new_names = True
+            return
+
+    def _is_elsewhere(self) -> bool:
+        if self.descriptor < 0 or not self.events.is_there():
+            return True
+        try:
+            at_path = os.stat(self.path)
+        except OSError:
+            return False  # it was given another name, perhaps, and is still here
+        return not os.path.samestat(at_path, os.fstat(self.descriptor))
+
+    def _holds_this_run(self) -> bool:
+        try:
+            with open(os.path.join(self.path, RUN), "rb") as file:
+                return bool(json.load(file).get("uid") == str(self.page.uid))
+        except (OSError, ValueError):
+            return False
+
+
+def salt() -> int:
+    """A seed for checksums: by chance, not 0."""
+    return secrets.randbelow(2**32 - 1) + 1

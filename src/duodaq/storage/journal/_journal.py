@@ -1,0 +1,320 @@
+"""The writer of a journal: rows, frames and events into the directory of one run.
+
+Rules for whoever edits this:
+
+* Order. `write` takes batches in the order in which they shall be there, and `commit` makes all of them count at once.
+  A new schema first commits what came before it, so a stream never has more than one segment of a kind with anything
+  uncommitted.
+* Pending. What was taken and does not count yet is kept here, whole, as it came. After any OSError nobody knows what
+  the disk has of it: `give_up` closes every segment that could hold a part, and `resume` writes all of it again, to new
+  ones. Whoever calls nothing but these two after an error loses nothing.
+* An entry is written after what it covers, to the index of its segment first and then to that of the run. The index of
+  the run is synced with every commit; that of a segment is there to read by, and synced when the segment ends.
+* One thread at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from duodaq.errors import DataError
+from duodaq.schema import bytes_of, stream_of
+from duodaq.storage.journal._descriptor import descriptor
+from duodaq.storage.journal._disk import Disk
+from duodaq.storage.journal._folder import RunFolder, salt
+from duodaq.storage.journal._frames import FramesSegment
+from duodaq.storage.journal._layout import DATA_START, FRAMES, ROWS, Header, file_name, index_name
+from duodaq.storage.journal._rows import RowsSegment
+from duodaq.storage.journal._run import RunPage
+from duodaq.storage.journal._stream import Segment, StreamState, pixels_in
+
+_LARGEST_BYTES = 2**30
+NO_STREAM, NO_FORM = "no stream", "no form"
+
+S = TypeVar("S", bound=Segment)
+
+
+class Journal:
+    """Writes one run; see the rules above.
+
+    Attributes:
+        page: What the run is.
+        pending: Batches that were taken and do not count yet.
+        refused: Rows that name no stream, or that Arrow has no form for, by reason.
+        files: Rows or frames that count, by file.
+        counts: Rows that count, by stream.
+
+    Args:
+        path: The directory; made if it is missing, must not hold a run.
+        page: What the run is.
+        disk: What to write with.
+
+    Raises:
+        StorageError: There is a run already. It is untouched.
+        OSError: The disk refused. Nothing is held.
+    """
+
+    def __init__(self, path: str, page: RunPage, disk: Disk | None = None) -> None:
+        self.path = path
+        self.page = page
+        self.pending: list[pa.RecordBatch] = []
+        self.refused: dict[str, int] = {}
+        self.files: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
+        self._disk = disk or Disk()
+        self._streams: dict[str, StreamState] = {}
+        self._last_segment = 0
+        self._sorted = self._written = 0
+        self._records: list[tuple[int, bytes]] = []
+        self._folder = RunFolder(path, page, self._disk)
+        self._closed = False
+        try:
+            self.commit()
+        except BaseException:
+            self.abandon()
+            raise
+
+    def write(self, batches: Sequence[pa.RecordBatch]) -> None:
+        """Write batches; the kernel has all of them when this returns, and they are pending.
+
+        Raises:
+            OSError: The disk refused: `give_up`, then `resume`. All of `batches` are pending.
+        """
+        new = [part for batch in batches for part in _portions(batch)]
+        self.pending += new
+        for batch in new:
+            self._sort_in(batch)
+        self._flush()
+
+    def commit(self) -> None:
+        """Make everything written so far count: with level ``durable``, when the disk has it.
+
+        Raises:
+            OSError: The disk refused: `give_up`, then `resume`. What was pending still is.
+        """
+        self._folder.check()
+        self._folder.events.flush()
+        touched = [state for state in self._streams.values() if state.touched]
+        if self.page.level == "durable":
+            for state in touched:
+                for segment in state.segments:
+                    segment.sync()
+            self._folder.sync()
+        for state in touched:
+            state.settle()
+            for segment in state.segments:
+                self.files[segment.name] = segment.rows if isinstance(segment, RowsSegment) else segment.safe
+        self._folder.events.settle()
+        self._count(self.pending[: self._written])
+        del self.pending[: self._written]
+        self._sorted -= self._written
+        self._written = 0
+
+    def note(self, name: str, doc: dict[str, Any]) -> None:
+        """Write an event of now; it counts with the next commit.
+
+        Raises:
+            OSError: The disk refused: `give_up`, then `resume`. The event is written then.
+        """
+        self._folder.events.note(name, doc)
+
+    def give_up(self) -> list[int]:
+        """Close all segments that could hold something pending; their numbers. Never raises OSError."""
+        given_up: list[int] = []
+        for state in self._streams.values():
+            if state.touched or state.waiting:
+                given_up += self._give_up(state)
+        self._records.clear()
+        self._sorted = self._written = 0
+        return given_up
+
+    def resume(self, failure: dict[str, Any] | None = None) -> None:
+        """Go on after `give_up`: in the same directory, or if that is gone in a new one of its name.
+
+        Args:
+            failure: What the event log shall say of it.
+
+        Raises:
+            OSError: The disk still refuses: `give_up`, and try again later.
+            StorageError: There is another run now where this one was.
+        """
+        if self._folder.reopen():
+            self._streams.clear()
+            self.files.clear()
+            self.counts.clear()
+        if failure is not None:
+            self.note("failure", failure)
+        batches, self.pending = self.pending, []
+        self.write(batches)
+        self.commit()
+
+    def close(self, stop: dict[str, Any]) -> None:
+        """Commit, end every segment, say why the run stopped, and close. Idempotent.
+
+        Raises:
+            OSError: The disk refused. What counted still does; `recover` ends the rest.
+        """
+        if self._closed:
+            return
+        try:
+            self.commit()
+            for state in self._streams.values():
+                self._end(state)
+            self._folder.put(self._records)
+            self.note("stop", stop)
+            self._folder.sync()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close all files as they are. Idempotent."""
+        self._closed = True
+        for state in self._streams.values():
+            for segment in state.segments:
+                segment.close()
+            state.forget()
+        self._folder.close()
+
+    # --- on the way in
+
+    def _sort_in(self, batch: pa.RecordBatch) -> None:
+        try:
+            stream = stream_of(batch)
+        except DataError:
+            self._refuse(NO_STREAM, batch)
+        else:
+            state = self._streams.get(stream)
+            if state is None:
+                state = self._streams[stream] = StreamState(stream)
+            if not state.fits(batch):
+                self._flush()
+                self.commit()
+                self._end(state)
+            if batch.num_rows:
+                state.add(batch)
+        self._sorted += 1
+
+    def _flush(self) -> None:
+        for state in self._streams.values():
+            if state.waiting:
+                state.touched = True
+                self._write_stream(state)
+        self._folder.put(self._records)
+        self._records.clear()
+        self._written = self._sorted
+
+    def _write_stream(self, state: StreamState) -> None:
+        batches = state.take()
+        if state.has_frames:
+            batches = [self._write_frames(state, batch) for batch in batches]
+        segment = state.rows
+        if segment is None:
+            segment = self._open_rows(state, batches[0])
+        entries, refused = segment.write(batches)
+        self._records += [(segment.header.segment, entry) for entry in entries]
+        for batch in refused:
+            self._refuse(NO_FORM, batch)
+
+    def _write_frames(self, state: StreamState, batch: pa.RecordBatch) -> pa.RecordBatch:
+        pixels = pixels_in(batch)
+        segment = state.frames
+        if segment is None:
+            segment = self._open_frames(state, pixels.shape[1:], pixels.dtype)
+        first = segment.entries
+        entries = segment.write(pixels, _column(batch, "sequence"), _column(batch, "timestamp"))
+        self._records += [(segment.header.segment, entry) for entry in entries]
+        return state.with_references(batch, segment.header.segment, first)
+
+    def _refuse(self, reason: str, batch: pa.RecordBatch) -> None:
+        self.refused[reason] = self.refused.get(reason, 0) + batch.num_rows
+
+    def _count(self, batches: list[pa.RecordBatch]) -> None:
+        for batch in batches:
+            with contextlib.suppress(DataError):
+                stream = stream_of(batch)
+                self.counts[stream] = self.counts.get(stream, 0) + batch.num_rows
+
+    # --- segments
+
+    def _open_rows(self, state: StreamState, first: pa.RecordBatch) -> RowsSegment:
+        def make(name: str, header: Header) -> RowsSegment:
+            return RowsSegment(self._disk, self._folder.descriptor, name, header, first)
+
+        segment = state.rows = self._open(state, make, self._header(state, ROWS))
+        self.note("descriptor", descriptor(state.stream, segment, self.page.uid))
+        self._records.append((segment.header.segment, segment.write_head()))
+        return segment
+
+    def _open_frames(self, state: StreamState, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FramesSegment:
+        def make(name: str, header: Header) -> FramesSegment:
+            return FramesSegment(self._disk, self._folder.descriptor, name, header, shape, dtype)
+
+        frame_bytes = int(np.prod(shape)) * dtype.itemsize
+        header = self._header(state, FRAMES)._replace(frame_bytes=frame_bytes, data_start=DATA_START)
+        segment = state.frames = self._open(state, make, header)
+        self.note("descriptor", descriptor(state.stream, segment, self.page.uid))
+        return segment
+
+    def _header(self, state: StreamState, kind: int) -> Header:
+        self._last_segment += 1
+        return Header(kind, self._last_segment, salt(), *state.follows[kind], self.page.uid.bytes)
+
+    def _open(self, state: StreamState, make: Callable[[str, Header], S], header: Header) -> S:
+        while True:
+            name = file_name(state.stream, state.parts[header.kind] + 1, header.kind)
+            try:
+                segment = make(name, header)
+            except FileExistsError:
+                state.parts[header.kind] += 1
+                continue
+            except OSError:
+                self._remove(name)
+                raise
+            state.parts[header.kind] += 1
+            self._folder.made()
+            return segment
+
+    def _end(self, state: StreamState) -> None:
+        state.touched = True  # should the disk refuse, what counts of it is said by the segment that follows
+        for segment in state.segments:
+            self._records.append((segment.header.segment, segment.end()))
+            segment.close()
+        state.end()
+
+    def _give_up(self, state: StreamState) -> list[int]:
+        nothing_counts = [segment for segment in state.segments if not segment.safe]
+        given_up = state.give_up()
+        for segment in nothing_counts:
+            self._remove(segment.name)
+            self.files.pop(segment.name, None)
+        return given_up
+
+    def _remove(self, name: str) -> None:
+        for one in (name, index_name(name)):
+            with contextlib.suppress(OSError):
+                self._disk.remove(self._folder.descriptor, one)
+
+
+def _portions(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """A batch in parts that an entry can describe."""
+    rows = batch.num_rows
+    if rows < 2 or bytes_of(batch) <= _LARGEST_BYTES:
+        yield batch
+        return
+    yield from _portions(batch.slice(0, rows // 2))
+    yield from _portions(batch.slice(rows // 2))
+
+
+def _column(batch: pa.RecordBatch, name: str) -> list[int]:
+    place = batch.schema.get_field_index(name)
+    if place < 0:
+        return [0] * batch.num_rows
+    column: Any = batch.column(place)
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("ns")).view(pa.int64())
+    return [value or 0 for value in column.to_pylist()]

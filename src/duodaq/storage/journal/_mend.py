@@ -1,0 +1,249 @@
+"""Puts one segment right where it lies, so that any reader can read it to its end; see Repair in the reference.
+
+Rules for whoever edits this: what is damaged is copied to `damage/` before a byte of it is changed; a new index
+replaces the old one only after what it describes is on the disk; so a repair that is interrupted is simply begun again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator
+from typing import NamedTuple
+
+from duodaq.storage.journal._catalog import Catalog, SegmentFacts, frame_type
+from duodaq.storage.journal._check import Batch, Frame, FramesCheck, RowsCheck
+from duodaq.storage.journal._disk import Disk, write_whole
+from duodaq.storage.journal._encode import decode, filler, schema_of
+from duodaq.storage.journal._frames import npy_header
+from duodaq.storage.journal._layout import (
+    DAMAGE,
+    END,
+    END_MARK,
+    GAP,
+    HEAD,
+    index_name,
+    pack_frame,
+    pack_rows,
+)
+
+
+class Mended(NamedTuple):
+    """What was done to one file: damaged places that were filled, entries and bytes that were cut from its end."""
+
+    file: str
+    filled: int = 0
+    cut_entries: int = 0
+    cut_bytes: int = 0
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was wrong."""
+        return bool(self.filled or self.cut_entries or self.cut_bytes)
+
+
+class Infirmary:
+    """Mends the segments of one run.
+
+    Args:
+        catalog: Of the run.
+        disk: What to write with.
+        directory: A descriptor of the run's.
+    """
+
+    def __init__(self, catalog: Catalog, disk: Disk, directory: int) -> None:
+        self._catalog = catalog
+        self._disk = disk
+        self._directory = directory
+
+    def mend_rows(self, facts: SegmentFacts) -> Mended:
+        """Put a segment of rows right.
+
+        Raises:
+            OSError: The disk refused. Begin again.
+        """
+        check = RowsCheck(self._catalog, facts)
+        if check.head is None:
+            return Mended(facts.file)  # nothing in it can be read, and nothing is made of it
+        places = [_Place.of(place) for place in check.batches() if place.data is not None or not place.is_end]
+        last = max((i for i, place in enumerate(places) if place.sound), default=-1)
+        kept, cut = places[: last + 1], places[last + 1 :]
+        with self._opened(facts.file) as file:
+            size = file.size
+            entries = [pack_rows(0, 0, HEAD, 0, 0, [check.head], len(check.head), facts.header.salt)]
+            if file.read(0, len(check.head)) != check.head:
+                self._keep(facts.file, file, 0, len(check.head))
+                file.put(check.head, 0)
+            filled, rows, end = self._fill(check, kept, file, entries)
+            if not (kept and kept[-1].flags & END):
+                self._keep_tail(facts.file, file, end, size, bool(cut))
+                entries += [_nothing_at(len(entries) + i, end, rows, facts.header.salt) for i in range(len(cut))]
+                file.put(END_MARK, end)
+                salt = facts.header.salt
+                entries.append(pack_rows(len(entries), end, END, 0, rows, [END_MARK], len(END_MARK), salt))
+                end += len(END_MARK)
+            file.cut(end)
+            file.sync()
+        self._write_index(facts, entries)
+        return Mended(facts.file, filled, len(cut), max(0, size - end))
+
+    def _fill(self, check: RowsCheck, kept: list[_Place], file: _Patient, entries: list[bytes]) -> tuple[int, int, int]:
+        """Fill what is damaged among `kept`; how many places, how many rows and bytes there are then."""
+        assert check.head is not None
+        head, salt = check.head, check.facts.header.salt
+        schema = schema_of(head)
+        filled, rows, end = 0, 0, len(head)
+        before: _Place | None = None
+        for i, place in enumerate(kept):
+            if place.sound:
+                entries.append(place.packed)
+                before, end, rows = place, place.end, place.first_row
+                continue
+            if before is not None and before.sound:
+                rows = before.first_row + self._rows_in(head, file, before)
+            start = end
+            end = next(later.offset for later in kept[i:] if later.sound)
+            length = end - start
+            self._keep(check.facts.file, file, start, length)
+            message = filler(schema, length)
+            if message is not None:
+                file.put(message, start)
+            covered = file.read(start, length)
+            entries.append(pack_rows(len(entries), start, GAP, 0, rows, [covered], length, salt))
+            filled += 1
+            before = None
+        if before is not None and not before.flags & END:
+            rows = before.first_row + self._rows_in(head, file, before)
+        return filled, rows, end
+
+    def _rows_in(self, head: bytes, file: _Patient, place: _Place) -> int:
+        if place.flags & (GAP | END):
+            return 0
+        return sum(batch.num_rows for batch in decode(head, [file.read(place.offset, place.end - place.offset)]))
+
+    def mend_frames(self, facts: SegmentFacts) -> Mended:
+        """Put a segment of frames right.
+
+        Raises:
+            OSError: The disk refused. Begin again.
+        """
+        header = facts.header
+        places = [*FramesCheck(self._catalog, facts).frames()]
+        frames = [place for place in places if not _ends(place)]
+        last = max((i for i, place in enumerate(frames) if place.sound), default=-1)
+        kept, cut = frames[: last + 1], frames[last + 1 :]
+        filled = 0
+        entries: list[bytes] = []
+        end = header.data_start + len(kept) * header.frame_bytes
+        with self._opened(facts.file) as file:
+            size = file.size
+            for place in kept:
+                if place.sound:
+                    entries.append(place.packed)
+                    continue
+                start = header.data_start + place.number * header.frame_bytes
+                self._keep(facts.file, file, start, header.frame_bytes)
+                file.put(bytes(header.frame_bytes), start)
+                told = (0, 0) if place.entry is None else (place.entry.sequence, place.entry.t_ns)
+                entries.append(pack_frame(place.number, GAP, *told, b"", header.salt))
+                filled += 1
+            self._keep_tail(facts.file, file, end, end + len(cut) * header.frame_bytes, bool(cut))
+            file.cut(end)
+            shape, dtype = frame_type(facts)
+            file.put(npy_header((len(kept), *shape), dtype), 0)
+            file.sync()
+        entries.append(pack_frame(len(entries), END, 0, 0, b"", header.salt))
+        self._write_index(facts, entries)
+        return Mended(facts.file, filled, len(cut), 0 if size <= end else size - end)
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Put damaged bytes away, unless that was done before."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(DAMAGE, dir_fd=self._directory)
+        place = self._disk.open_directory(str(self._catalog.path / DAMAGE))
+        try:
+            if name not in os.listdir(place):
+                write_whole(self._disk, place, name, data)
+        finally:
+            self._disk.close(place)
+
+    def _keep(self, name: str, file: _Patient, offset: int, length: int) -> None:
+        self.keep(f"{name}@{offset}", file.read(offset, length))
+
+    def _keep_tail(self, name: str, file: _Patient, start: int, end: int, damaged: bool) -> None:
+        if damaged and end > start:
+            self._keep(name, file, start, end - start)
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Generator[_Patient]:
+        try:
+            file = self._disk.open(self._directory, name)
+        except FileNotFoundError:
+            file = self._disk.create(self._directory, name)
+        try:
+            yield _Patient(self._disk, file)
+        finally:
+            self._disk.close(file)
+
+    def _write_index(self, facts: SegmentFacts, entries: list[bytes]) -> None:
+        page = self._catalog.page
+        header = facts.header if page is None else facts.header._replace(run=page.uid.bytes)
+        wanted = header.pack() + b"".join(entries)
+        if self._catalog.read(index_name(facts.file)) != wanted:
+            write_whole(self._disk, self._directory, index_name(facts.file), wanted)
+
+
+class _Patient:
+    """A file that is changed only where it must be."""
+
+    def __init__(self, disk: Disk, file: int) -> None:
+        self._disk = disk
+        self._file = file
+        self._changed = False
+
+    @property
+    def size(self) -> int:
+        return os.fstat(self._file).st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self._file, length, offset)
+
+    def put(self, data: bytes, offset: int) -> None:
+        if self.read(offset, len(data)) != data:
+            self._changed = True
+            self._disk.write(self._file, [data], offset)
+
+    def cut(self, length: int) -> None:
+        if self.size != length:
+            self._changed = True
+            self._disk.truncate(self._file, length)
+
+    def sync(self) -> None:
+        if self._changed:
+            self._disk.sync(self._file)
+
+
+class _Place(NamedTuple):
+    number: int
+    sound: bool
+    offset: int = 0
+    end: int = 0
+    first_row: int = 0
+    flags: int = 0
+    packed: bytes = b""
+
+    @classmethod
+    def of(cls, batch: Batch) -> _Place:
+        entry = batch.entry
+        if batch.data is None or entry is None:
+            return cls(batch.number, False)
+        return cls(batch.number, True, entry.offset, entry.end, entry.first_row, entry.flags, batch.packed)
+
+
+def _nothing_at(number: int, offset: int, rows: int, salt: int) -> bytes:
+    """The entry of a batch that is not there, and of which not even the place is."""
+    return pack_rows(number, offset, GAP, 0, rows, [b""], 0, salt)
+
+
+def _ends(frame: Frame) -> bool:
+    return frame.entry is not None and bool(frame.entry.flags & END)

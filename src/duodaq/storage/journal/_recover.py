@@ -1,0 +1,191 @@
+"""Finishes what a crash interrupted: one run, or all of a directory."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from duodaq import clock
+from duodaq.errors import LifecycleError, StorageError, StorageFullError
+from duodaq.storage.journal._catalog import Catalog, SegmentFacts
+from duodaq.storage.journal._disk import Disk, write_whole
+from duodaq.storage.journal._events import Event, event_log_name, lock_run, pack_event, unpack_event
+from duodaq.storage.journal._layout import EVENTS, FRAMES, ROWS, RUN, index_name
+from duodaq.storage.journal._mend import Infirmary, Mended
+from duodaq.storage.journal._reader import Gap, JournalReader
+
+
+class Recovery(msgspec.Struct, frozen=True):
+    """What a repair found in one run.
+
+    Attributes:
+        directory: The run.
+        rows: Rows that are there and passed their check, by stream.
+        gaps: What is missing.
+        cut_bytes: What stood behind the last entry: begun and never acknowledged.
+        changed: Whether anything had to be done.
+    """
+
+    directory: str
+    rows: dict[str, int]
+    gaps: list[Gap]
+    cut_bytes: int = 0
+    changed: bool = True
+
+
+def unfinished_runs(root: str | Path) -> list[Path]:
+    """The runs in `root` (or `root` itself) that were not finished and that nobody writes now.
+
+    Raises:
+        StorageError: `root` cannot be read.
+    """
+    root = Path(root)
+    try:
+        places = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
+    except OSError as error:
+        raise StorageError(f"cannot read {root}: {error.strerror}") from error
+    return [place for place in places if _is_unfinished(place)]
+
+
+def recover(directory: str | Path, *, finished_too: bool = False, disk: Disk | None = None) -> Recovery:
+    """Mend one run in place, and end it; see the reference of the journal.
+
+    Args:
+        directory: The run's.
+        finished_too: Also check a run that was finished.
+        disk: What to write with.
+
+    Returns:
+        What is there, and what is missing.
+
+    Raises:
+        LifecycleError: It is being written now. It is untouched.
+        StorageError: It holds no journal, or the disk refused: what was whole still is, and it can be done again.
+    """
+    path = Path(directory)
+    catalog = Catalog(path)
+    if catalog.finished and not finished_too:
+        return _found(path, 0, False)
+    disk = disk or Disk()
+    try:
+        with _locked(path) as place:
+            return _mend(Catalog(path), disk, place)
+    except OSError as error:
+        kind = StorageFullError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else StorageError
+        raise kind(f"cannot mend {path}: {error}", left="what was whole still is; it can be done again") from error
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Generator[int]:
+    place = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(EVENTS, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=place))
+        lock = lock_run(place)
+        if lock is None:
+            raise LifecycleError(f"{path} is being written now", left="it is untouched")
+        try:
+            yield place
+        finally:
+            os.close(lock)
+    finally:
+        os.close(place)
+
+
+def _mend(catalog: Catalog, disk: Disk, place: int) -> Recovery:
+    infirmary = Infirmary(catalog, disk, place)
+    mended = [_mend_one(infirmary, facts) for facts in catalog.segments]
+    _set_aside(catalog, disk, place)
+    disk.sync_directory(place)
+    if catalog.page is not None and catalog.read(RUN) != catalog.page.encode():
+        write_whole(disk, place, RUN, catalog.page.encode())
+    found = _found(catalog.path, sum(one.cut_bytes for one in mended), True)
+    told = {
+        (event.doc.get("file"), *(event.doc.get("entries") or ())) for event in catalog.events if event.name == "gap"
+    }
+    docs: list[tuple[str, dict[str, Any]]] = [
+        ("gap", g._asdict()) for g in found.gaps if g.reason == "damage" and _key(g) not in told
+    ]
+    docs.append(("recovered", {"rows": found.rows, "mended": [one._asdict() for one in mended if one.changed]}))
+    docs.append(("stop", _stop_doc(catalog, found)))
+    _append_events(catalog, disk, place, docs)
+    return found
+
+
+def _mend_one(infirmary: Infirmary, facts: SegmentFacts) -> Mended:
+    return {ROWS: infirmary.mend_rows, FRAMES: infirmary.mend_frames}[facts.header.kind](facts)
+
+
+def _set_aside(catalog: Catalog, disk: Disk, place: int) -> None:
+    """Remove segments of which nothing counts, since what is in them is in others."""
+    for name in catalog.superseded:
+        for one in (name, index_name(name)):
+            with contextlib.suppress(FileNotFoundError):
+                disk.remove(place, one)
+
+
+def _found(path: Path, cut_bytes: int, changed: bool) -> Recovery:
+    reader = JournalReader(path)
+    rows: dict[str, int] = {}
+    gaps: list[Gap] = []
+    for stream in reader.streams:
+        rows[stream] = 0
+        for item in reader.items(stream):
+            if isinstance(item, Gap):
+                gaps.append(item)
+            else:
+                rows[stream] += item.num_rows
+    return Recovery(str(path), rows, gaps, cut_bytes, changed)
+
+
+def _stop_doc(catalog: Catalog, found: Recovery) -> dict[str, Any]:
+    page = catalog.page
+    return {
+        "uid": None if page is None else f"{page.uid}/stop",
+        "run_start": None if page is None else str(page.uid),
+        "time": clock.utc_ns() / 1e9,
+        "exit_status": "abort",
+        "reason": "the program ended before the run did; repaired",
+        "num_events": found.rows,
+        "lost": {},
+    }
+
+
+def _key(gap: Gap) -> tuple[Any, ...]:
+    return (gap.file, *(gap.entries or ()), gap.after)
+
+
+def _append_events(catalog: Catalog, disk: Disk, place: int, docs: list[tuple[str, dict[str, Any]]]) -> None:
+    """Write events behind the last whole line."""
+    name = catalog.event_logs[-1] if catalog.event_logs else event_log_name(1)
+    present = catalog.read(name)
+    whole = present[: present.rfind(b"\n") + 1]
+    last: Event | None = catalog.events[-1] if catalog.events else None
+    n = 0 if last is None else last.n + 1
+    lines = [pack_event(n + i, clock.utc_ns(), *event) for i, event in enumerate(docs)]
+    assert all(unpack_event(line) is not None for line in lines)
+    file = disk.open(place, name)
+    try:
+        disk.write(file, [b"".join(lines)], len(whole))
+        disk.truncate(file, len(whole) + sum(map(len, lines)))
+        disk.sync(file)
+    finally:
+        disk.close(file)
+
+
+def _is_unfinished(path: Path) -> bool:
+    if not (path / RUN).exists() and not (path / EVENTS).exists():
+        return False
+    try:
+        if Catalog(path).finished:
+            return False
+        with _locked(path):
+            return True
+    except (StorageError, LifecycleError, OSError):
+        return False

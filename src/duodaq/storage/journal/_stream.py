@@ -1,0 +1,158 @@
+"""One stream in a journal: its open segments, and what waits to be written to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from duodaq.storage.journal._frames import FramesSegment
+from duodaq.storage.journal._layout import FRAMES, MOST_ROWS, ROWS
+from duodaq.storage.journal._rows import RowsSegment
+
+PIXELS = "pixels"
+REFERENCES = (
+    pa.field("pixels_segment", pa.uint32(), nullable=False),
+    pa.field("pixels_frame", pa.uint32(), nullable=False),
+)
+
+Segment = RowsSegment | FramesSegment
+
+
+class StreamState:
+    """What a journal knows of one stream.
+
+    `parts` counts the files of each kind; `follows` is the segment of each kind, and how many of its entries count,
+    that the next one takes over from after a failure. `touched`: something was begun since the last commit.
+    """
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        self.parts = {ROWS: 0, FRAMES: 0}
+        self.follows = {ROWS: (0, 0), FRAMES: (0, 0)}
+        self.rows: RowsSegment | None = None
+        self.frames: FramesSegment | None = None
+        self.waiting: list[pa.RecordBatch] = []
+        self.waiting_rows = 0
+        self.touched = False
+        self._schema: pa.Schema | None = None
+        self._facts: pa.Schema | None = None
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The open segments."""
+        return tuple(segment for segment in (self.frames, self.rows) if segment is not None)
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether the present schema has frames."""
+        return self._facts is not None
+
+    def fits(self, batch: pa.RecordBatch) -> bool:
+        """Whether a batch can go where those before it went."""
+        if self._schema is None:
+            return not self.segments
+        if (0 if self.rows is None else self.rows.rows) + self.waiting_rows + batch.num_rows > MOST_ROWS:
+            return False
+        schema = batch.schema
+        return self._schema.equals(schema, check_metadata=True) or (
+            self._schema.equals(schema) and [f.metadata for f in self._schema] == [f.metadata for f in schema]
+        )
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Let a batch that fits wait to be written."""
+        if self._schema is None:
+            self._schema = batch.schema
+            self._facts = _without_pixels(batch.schema)
+        self.waiting.append(batch)
+        self.waiting_rows += batch.num_rows
+
+    def take(self) -> list[pa.RecordBatch]:
+        """What waits; it does not any more."""
+        taken, self.waiting, self.waiting_rows = self.waiting, [], 0
+        return taken
+
+    def settle(self) -> None:
+        """All that was written so far counts."""
+        for segment in self.segments:
+            segment.settle()
+        self.touched = False
+
+    def end(self) -> None:
+        """The segments have ended; the next batch begins new ones, whatever its schema."""
+        self.touched = False
+        self.follows = {ROWS: (0, 0), FRAMES: (0, 0)}
+        self.forget()
+
+    def forget(self) -> None:
+        """The segments are closed."""
+        self.rows = self.frames = self._schema = self._facts = None
+
+    def give_up(self) -> list[int]:
+        """Close the segments, of which only what counts already does; their numbers."""
+        given_up: list[int] = []
+        for kind, segment in ((FRAMES, self.frames), (ROWS, self.rows)):
+            if segment is None:
+                continue
+            segment.give_up()
+            header = segment.header
+            given_up.append(header.segment)
+            if segment.safe or not header.follows:
+                self.follows[kind] = (header.segment, segment.safe)
+            else:
+                self.follows[kind] = (header.follows, header.follows_entries)
+        self.forget()
+        self.take()
+        self.touched = False
+        return given_up
+
+    def with_references(self, batch: pa.RecordBatch, segment: int, first: int) -> pa.RecordBatch:
+        """A batch of frames as the rows that say where its frames lie: from number `first` on in `segment`."""
+        schema = self._facts_of(batch.schema)
+        columns: list[Any] = [batch.column(i) for i, f in enumerate(batch.schema) if f.name != PIXELS]
+        count = batch.num_rows
+        numbers = np.arange(first, first + count, dtype=np.uint32)
+        columns += [_numbers(np.full(count, segment, np.uint32)), _numbers(numbers)]
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    def _facts_of(self, schema: pa.Schema) -> pa.Schema:
+        facts = self._facts
+        assert facts is not None
+        return facts if facts.metadata == schema.metadata else facts.with_metadata(schema.metadata)
+
+
+def is_of_frames(schema: pa.Schema) -> bool:
+    """Whether batches of a schema go into a segment of frames."""
+    place = schema.get_field_index(PIXELS)
+    if place < 0:
+        return False
+    kind = schema.field(place).type
+    if not isinstance(kind, pa.FixedShapeTensorType) or 0 in kind.shape:
+        return False
+    return kind.permutation in (None, [*range(len(kind.shape))])
+
+
+def pixels_in(batch: pa.RecordBatch) -> npt.NDArray[Any]:
+    """The frames of a batch, of shape (n, …)."""
+    return batch.column(PIXELS).to_numpy_ndarray()
+
+
+def tensors(frames: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """Frames, one behind the other, as a column of tensors that shares their memory."""
+    number = pa.from_numpy_dtype(dtype)
+    flat = pa.Array.from_buffers(number, len(frames) // dtype.itemsize, [None, pa.py_buffer(frames)])
+    storage = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(shape)))
+    return pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(number, shape), storage)
+
+
+def _without_pixels(schema: pa.Schema) -> pa.Schema | None:
+    if not is_of_frames(schema):
+        return None
+    fields = [field for field in schema if field.name != PIXELS]
+    return pa.schema([*fields, *REFERENCES], metadata=schema.metadata)
+
+
+def _numbers(values: npt.NDArray[Any]) -> Any:
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
