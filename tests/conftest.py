@@ -117,8 +117,9 @@ def _reason(mark: pytest.Mark) -> str:
 
 @pytest.fixture(scope="session")
 def zarr_is_awake() -> None:
-    """So does zarr with its event loop and the threads that it compresses in."""
+    """So does zarr with its event loop and the thread that it compresses in."""
     zarr = pytest.importorskip("zarr")
+    zarr.config.set({"threading.max_workers": 1})
     array = zarr.create_array(zarr.storage.MemoryStore(), shape=(64,), chunks=(1,), dtype="f8")
     array[:] = 1.0
     assert array[:].sum() == 64

@@ -58,8 +58,7 @@ def knife_edge(points: int = 21, start_ns: int = 1_780_000_000_000_000_000) -> l
         t_ns = start_ns + n * _STEP_NS
         covered = math.erf(math.sqrt(2) * (float(x) - _CENTRE_MM) / _RADIUS_MM)
         power = _POWER_W / 2 * (1 - covered)
-        stage = {"axis": ["x"], "position": [float(x)], "velocity": [0.0], "state": ["idle"], "unit": ["mm"]}
-        batches.append(stage_batch(instrument="stage", channel="x", t_ns=[t_ns], sequence=[n], **stage))
+        batches.append(_stage(n, t_ns, float(x)))
         batches.append(scalar_batch([Scalar("meter", "power", "W", t_ns + _STEP_NS // 4, n, power, "v2")]))
         batches.append(
             frame_batch(
@@ -73,6 +72,20 @@ def knife_edge(points: int = 21, start_ns: int = 1_780_000_000_000_000_000) -> l
             )
         )
     return batches
+
+
+def _stage(number: int, t_ns: int, position_mm: float) -> pa.RecordBatch:
+    return stage_batch(
+        instrument="stage",
+        channel="x",
+        t_ns=[t_ns],
+        sequence=[number],
+        axis=["x"],
+        position=[position_mm],
+        velocity=[0.0],
+        state=["idle"],
+        unit=["mm"],
+    )
 
 
 def _beam(blade_mm: float) -> np.ndarray[Any, np.dtype[np.uint16]]:

@@ -66,12 +66,21 @@ def _named_for_nexus(found: Iterable[Piece]) -> list[Piece]:
     taken: set[str] = set()
     renamed: list[Piece] = []
     for piece in found:
-        name = stem = re.sub(r"\W", "_", piece.name, flags=re.ASCII)
+        name = _nexus_name(piece.name)
         while name in taken:
             name += "_"
         taken.add(name)
-        renamed.append(piece._replace(name=name if not stem[:1].isdigit() else f"_{name}"))
+        rows = piece.rows
+        columns = [c._replace(name=_nexus_name(c.name), dims=tuple(map(_nexus_name, c.dims))) for c in rows.columns]
+        axes = {_nexus_name(dim): axis for dim, axis in rows.axes.items()}
+        rows = rows._replace(columns=columns, axes=axes)
+        renamed.append(piece._replace(name=name, rows=rows, frames=_nexus_name(piece.frames)))
     return renamed
+
+
+def _nexus_name(name: str) -> str:
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return f"_{plain}" if plain[:1].isdigit() else plain
 
 
 def _frame_of_file(h5py: Any, file: Any, run: Run, path: Path) -> Any:
@@ -167,7 +176,7 @@ def _write_column(h5py: Any, data: Any, column: Column) -> None:
         data[column.name].attrs["units"] = unit
     else:
         data[column.name] = values
-    if column.unit:
+    if column.unit or values.dtype.kind == "f":
         data[column.name].attrs["units"] = column.unit
     data[column.name].attrs["long_name"] = f"{column.name} ({column.unit})" if column.unit else column.name
 

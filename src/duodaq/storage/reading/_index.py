@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import google_crc32c
 import numpy as np
@@ -132,7 +132,8 @@ class RowsIndex:
         """The first entry from `number` on whose bytes are not as they were written; `behind` if all are."""
         salt, raw, part = self._salt, self._raw, pa.py_buffer(data).slice
         start = 0
-        extend, bounds = google_crc32c.extend, (self._ends[number:behind] - self._offsets[number]).tolist()
+        extend = cast("Any", google_crc32c).extend
+        bounds = (self._ends[number:behind] - self._offsets[number]).tolist()
         sums: list[int] = self._entries["crc"][number:behind].tolist()
         for i, (end, wanted) in enumerate(zip(bounds, sums, strict=True), number):
             place = HEADER_BYTES + i * ENTRY_BYTES

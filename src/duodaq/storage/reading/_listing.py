@@ -169,6 +169,7 @@ def differences(one: Run, other: Run) -> list[Difference]:
 def _comparable(run: Run) -> dict[str, Any]:
     labels = msgspec.to_builtins(run.labels)
     labels.pop("edited")
+    labels["tags"] = [*labels["tags"]]
     return {
         "labels": labels,
         "provenance": run.provenance,
