@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -43,15 +44,18 @@ def test_the_demo_finds_the_beam_balances_its_books_and_leaves_all_safe(
     assert [row[0] for row in counted] == ["meter.power", "dmm.reference", "camera.frames"]
     for _, _, sent, measured, lost in counted:
         assert int(sent) == int(measured) + int(lost) > 0
-    (folder,) = tmp_path.iterdir()
-    files = {row[0]: int(row[1]) for row in table_of(ended.stdout, "read back with plain pyarrow")}
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    files = {row[0]: int(row[1]) for row in table_of(ended.stdout, "read back with plain pyarrow and numpy")}
+    frames = files.pop("camera.frames.npy")
+    assert len(np.load(folder / "camera.frames.npy", mmap_mode="r")) == frames == files["camera.frames.arrows"]
     assert set(files) == {f"{s}.arrows" for s in ("camera.frames", "dmm.reference", "meter.power", "stage.x")}
     for name, rows in files.items():
         with pa.OSFile(str(folder / name)) as source:
             assert pa.ipc.open_stream(source).read_all().num_rows == rows
-    page = json.loads((folder / "run.json").read_text())
-    assert page["summary"]["complete"]
-    assert page["ledger"]["balanced"]
+    *_, stop = map(json.loads, (folder / "events.jsonl").read_text().splitlines())
+    assert (stop["name"], stop["doc"]["exit_status"]) == ("stop", "success")
+    assert stop["doc"]["ledger"]["balanced"]
+    assert json.loads((folder / "run.json").read_text())["provenance"]["instruments"].keys() >= {"camera", "dmm"}
 
 
 def test_pulling_the_meters_cable_is_said_stops_safely_and_fails(

@@ -193,8 +193,9 @@ def test_frames_and_recordings_cross_the_control_socket(
         assert summary["files"]["dmm.voltage.arrows"] >= 1
         with pa.OSFile(str(directory / "camera.frames.arrows")) as source:
             (batch,) = pa.ipc.open_stream(source)
-        pixels = batch.column("pixels").to_numpy_ndarray()[0]
+        (pixels,) = np.load(directory / "camera.frames.npy")
         assert np.array_equal(pixels, frame.value)
+        assert batch.column("pixels_frame").to_pylist() == [0]
         assert lab.stage.call("read_axis_state", "x")["unit"] == "mm"
         assert {p["instrument"] for p in lab.parameters()} >= {"stage", "camera"}
     host.interrupt()

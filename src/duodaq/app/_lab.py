@@ -8,34 +8,19 @@ from typing import Any
 
 from duodaq.app._opening import explain
 from duodaq.app._reading import Reading, reading_of
+from duodaq.app._recording import Recording
 from duodaq.app._wire import WireRecording
 from duodaq.clock import Deadline, pause
 from duodaq.config import load_lab
 from duodaq.dual import DualRuntimeManager, Health, StopReport
 from duodaq.errors import LifecycleError, PortError
-from duodaq.model import Command, ComponentReport, LabDefinition, Outcome, ReadChannel, ShutdownReport
+from duodaq.model import Command, LabDefinition, ReadChannel, ShutdownReport
 from duodaq.ports import Transport
 from duodaq.schema import WIRE_FILE
-from duodaq.storage import Recorder, RecordingSummary, WireSummary
+from duodaq.storage import RecordingSummary, WireSummary
 
 CATCH_UP_S = 0.5
 _ALONE, _WITH_RECORDING = "wire log", "wire log of the recording"
-
-
-class _Recording:
-    """A recorder as the manager closes it in a shutdown."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
-        self.summary: RecordingSummary | None = None
-
-    async def close(self, timeout_s: float) -> ComponentReport:
-        if self.summary is None:
-            self.summary = await self.recorder.stop(timeout_s)
-        name = f"recording {self.summary.directory}"
-        if self.summary.complete:
-            return ComponentReport(name, Outcome.CLEAN)
-        return ComponentReport(name, Outcome.FORCED, f"incomplete: {self.summary.error or self.summary.lost}")
 
 
 class Lab:
@@ -52,7 +37,7 @@ class Lab:
     def __init__(self, definition: LabDefinition, *, transports: Mapping[str, Transport] | None = None) -> None:
         self.definition = definition
         self.manager = DualRuntimeManager(definition, transports=transports)
-        self._recording: _Recording | None = None
+        self._recording: Recording | None = None
         self._wires: dict[str, WireRecording] = {}
         self.recordings: list[RecordingSummary] = []
 
@@ -130,9 +115,8 @@ class Lab:
         if self._recording is not None:
             raise LifecycleError(f"a recording is under way, in {self._recording.recorder.directory}")
         target = Path(directory) if directory is not None else self._new_directory()
-        provenance = {"lab": self.definition.name, "instruments": [i.id for i in self.definition.instruments]}
-        recording = _Recording(Recorder(target, self.manager.v4_data, provenance=provenance))
-        await recording.recorder.start()
+        recording = Recording(self.manager, self.definition, target)
+        await recording.start()
         self._recording = recording
         self.manager.attach("recording", recording)
         if self.definition.record_wire if wire is None else wire:

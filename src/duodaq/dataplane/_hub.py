@@ -113,6 +113,7 @@ class Hub(Generic[T]):
         max_bytes: int | None = None,
         sync_overflow: SyncOverflow = "refuse",
         initial: Iterable[T] = (),
+        alarm_at: float = 0.9,
     ) -> Subscription[T]:
         """Join: from now on every published item that `accepts` says yes to is offered to the new subscription.
 
@@ -125,6 +126,7 @@ class Hub(Generic[T]):
             sync_overflow: With Policy.BLOCK, what a full queue does to `publish`, which cannot wait: "refuse" raises
                 MailboxFullError; "drop" lets everybody else have the item and counts it as lost here, with an alarm.
             initial: Items of this hub's past that the newcomer is offered first, as if it had joined before them.
+            alarm_at: The part of the capacity, or of `max_bytes`, that is an alarm when it is taken, 0 to 1.
 
         Raises:
             ValueError: The name is taken, or the capacity is not positive.
@@ -132,7 +134,8 @@ class Hub(Generic[T]):
         """
         if capacity < 1:
             raise ValueError(f"subscription {name}: capacity is {capacity}; at least 1 is needed")
-        alarm = OccupancyAlarm(drop_ratio=1e-12) if policy is Policy.BLOCK else OccupancyAlarm()
+        drop_ratio = 1e-12 if policy is Policy.BLOCK else 0.01
+        alarm = OccupancyAlarm(drop_ratio=drop_ratio, full_ratio=alarm_at)
         slot: Slot[T] = Slot(name, capacity, policy, max_bytes, sync_overflow == "refuse", alarm)
         subscription = Subscription(slot, self._lock, self._retire)
         with self._lock:

@@ -278,6 +278,7 @@ class Slot(Generic[T]):
         if now_s < self.look_at_s:
             return []
         full = len(self._queue) / self.capacity if self.policy is not Policy.LATEST else 0.0
+        full = max(full, self._bytes_ratio())
         alarms = self.alarm.due(now_s, self.offered, self.dropped, full)
         for alarm in alarms:
             self.alarms[alarm.kind] += 1
@@ -319,7 +320,10 @@ class Slot(Generic[T]):
         self.high_water = max(self.high_water, waiting)
         if self._readers:
             self._wake_reader(waiting)
-        return self.dropped != dropped or waiting >= self._worried
+        return self.dropped != dropped or waiting >= self._worried or self._bytes_ratio() >= self.alarm.full_ratio
+
+    def _bytes_ratio(self) -> float:
+        return self.bytes / self.max_bytes if self.max_bytes else 0.0
 
     def _make_room(self, size: int) -> bool:
         if self.policy not in (Policy.DROP_OLDEST, Policy.LATEST):

@@ -50,6 +50,11 @@ class Subscription(Generic[T]):
         return len(self._slot)
 
     @property
+    def waiting_bytes(self) -> int:
+        """The memory that waiting items keep, if the subscription is bounded by it."""
+        return self._slot.bytes
+
+    @property
     def high_water(self) -> int:
         """The most items that ever waited at once."""
         return self._slot.high_water
@@ -181,6 +186,34 @@ class Subscription(Generic[T]):
                     self._slot.leave_readers(sleeper)
             if not woken and not self.occupancy:
                 raise TimeoutError(f"nothing came for {self.name} within {timeout_s} s")
+
+    def get_many_blocking(self, limit: int, timeout_s: float | None = None, *, linger_s: float = 0.0) -> list[T]:
+        """The same as `get_many`, for a thread without an event loop: blocks it.
+
+        Raises:
+            StoppedError: None waits and none will come.
+        """
+        deadline = clock.Deadline(timeout_s)
+        came = self._block_until(1, deadline)
+        if came and linger_s > 0 and limit > 1:
+            self._block_until(limit, clock.Deadline(linger_s))
+        with self._lock:
+            return self._take(limit) if came else []
+
+    def _block_until(self, want: int, deadline: clock.Deadline) -> bool:
+        while True:
+            with self._lock:
+                if self._slot.ready(want):
+                    return True
+                sleeper = ThreadSleeper(want)
+                self._slot.join_readers(sleeper)
+            try:
+                woken = sleeper.wait(None if deadline.left_s == float("inf") else deadline.left_s)
+            finally:
+                with self._lock:
+                    self._slot.leave_readers(sleeper)
+            if not woken:
+                return False
 
     def __aiter__(self) -> Subscription[T]:
         return self

@@ -1,6 +1,22 @@
-"""Recordings: one Arrow IPC stream a channel, a page that says what they are, and the wire log of the ports."""
+"""Recordings: the journal of a run and its repair, and the wire log of the ports."""
 
-from duodaq.storage._recorder import Recorder, RecordingSummary
+from duodaq.storage._recorder import OnFailure, Recorder, RecordingSummary, WhenFull
+from duodaq.storage._watermark import Watermark
 from duodaq.storage._wire_recorder import WireRecorder, WireSummary
+from duodaq.storage.journal import Gap, JournalReader, Level, Recovery, recover, unfinished_runs
 
-__all__ = ["Recorder", "RecordingSummary", "WireRecorder", "WireSummary"]
+__all__ = [
+    "Gap",
+    "JournalReader",
+    "Level",
+    "OnFailure",
+    "Recorder",
+    "RecordingSummary",
+    "Recovery",
+    "Watermark",
+    "WhenFull",
+    "WireRecorder",
+    "WireSummary",
+    "recover",
+    "unfinished_runs",
+]

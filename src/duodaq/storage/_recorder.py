@@ -1,38 +1,51 @@
-"""Records what V4's publisher carries (and the bridge brings V2's to it), one file a stream.
+"""Records what V4's publisher carries (and the bridge brings V2's to it) as the journal of a run.
 
-The recorder's subscription is its only queue. A publisher that can wait is slowed when it is full; one that cannot
-costs nobody else any data, and what is lost here is counted as "overflow", with an error in the log. A thread of its
-own takes from that queue and writes, so a slow disk never holds up an event loop. What the disk refuses is counted.
+Rules for whoever edits this:
+
+* The recorder's subscription is its only queue, bounded by the memory it keeps. A thread of its own takes from it and
+  writes: no event loop ever waits for the disk. What it takes at once it commits at once, after at most `COMMIT_S`.
+* What it has taken is in the journal's care until it counts. While the disk refuses, the thread takes nothing: the
+  queue fills, and what a full queue does was decided at the start: producers wait, or losses are counted. Either way
+  they are in the books and in the event log.
+* Rows are acknowledged after the commit that holds them, in the order in which they came. Whoever asks how far it is
+  reads counters that only this thread writes.
 """
 
 from __future__ import annotations
 
-import os
+import errno
 import threading
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pyarrow as pa
 
 from duodaq import clock
 from duodaq.dataplane import Hub, Policy, Subscription
-from duodaq.errors import DataError, LifecycleError, StoppedError, StorageError
-from duodaq.schema import stream_of
-from duodaq.storage._stream_file import StreamFile, storage_error
+from duodaq.errors import LifecycleError, StoppedError, StorageError, StorageFullError
+from duodaq.storage._tally import Tally, WallClock
+from duodaq.storage._watermark import Watermark, Watermarks
+from duodaq.storage.journal import Disk, Journal, Level, RunPage
 from duodaq.telemetry import get_logger
 
-RUN_FILE = "run.json"
-_DISK = "disk"
-_NO_STREAM = "no stream"
+WhenFull = Literal["slow", "count"]
+OnFailure = Literal["resume", "end"]
+
+COMMIT_S = 0.01
+_TICK_S = 0.5
+_AT_ONCE = 256
+_RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+_ALARM_AT = 0.5
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ENOENT, errno.EACCES, errno.EPERM)
 
 
 class RecordingSummary(msgspec.Struct, frozen=True):
-    """What a recording came to: rows by file, rows lost by reason, and the first error of the disk, if any.
+    """What a recording came to: rows by file, rows lost by reason, and the first refusal of the disk, if any.
 
-    Times are UTC nanoseconds. `complete` says that everything offered since the start is in the files.
+    Times are UTC nanoseconds. `complete` says that everything offered since the start is in the files; a disk that
+    refused for a while and then took all of it costs no completeness.
     """
 
     directory: str
@@ -41,26 +54,35 @@ class RecordingSummary(msgspec.Struct, frozen=True):
     stop_ns: int
     lost: dict[str, int] = {}
     error: str | None = None
+    ended: bool = True
+    uid: str = ""
+    number: int = 0
+    rows: dict[str, int] = {}
 
     @property
     def complete(self) -> bool:
-        """Whether nothing was lost."""
-        return self.error is None and not any(self.lost.values())
+        """Whether nothing was lost, and the journal was ended."""
+        return self.ended and not any(self.lost.values())
 
 
 class Recorder:
-    """Writes every batch of a hub to `directory`, as plain Arrow IPC streams named ``<instrument>.<channel>.arrows``.
-
-    A channel whose schema changes goes on in ``…~2.arrows``. Beside them, `run.json` has the times, the files, the
-    books and the provenance; it is there from the start and written anew at the end.
+    """Writes every batch of a hub into the journal of one run; the format is in docs/reference/journal.md.
 
     Args:
         directory: Made if missing; must not hold another recording.
         hub: What to record.
-        provenance: Goes into `run.json` as it is (the lab's definition, versions, a sample's name).
+        provenance: Goes with the run as it is: plain values (the lab's definition, identities and settings).
+        level: What an acknowledgement means: ``durable`` (a loss of power costs none of it) or ``kernel`` (the end of
+            the program does not).
+        when_full: What happens when the disk cannot keep up and the queue is full: ``slow`` (publishers that can wait
+            do; of the others, rows are lost and counted) or ``count`` (nobody waits; rows are lost and counted).
+        on_failure: When the disk refuses: ``resume`` (try again until it does not) or ``end`` (lose what is not
+            acknowledged, and all that comes).
         capacity: How many batches may wait for the disk.
         max_bytes: The most memory they may keep.
         name: The name of its subscription.
+        code: The folder whose git state goes with the run.
+        disk: What to write with.
     """
 
     def __init__(
@@ -68,22 +90,39 @@ class Recorder:
         directory: str | Path,
         hub: Hub[pa.RecordBatch],
         *,
-        provenance: dict[str, Any] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        level: Level = "durable",
+        when_full: WhenFull = "slow",
+        on_failure: OnFailure = "resume",
         capacity: int = 1_000_000,
         max_bytes: int = 512 * 2**20,
         name: str = "recorder",
+        code: str | Path | None = None,
+        disk: Disk | None = None,
     ) -> None:
         self.directory = Path(directory)
         self.name = name
+        self.level: Level = level
         self._hub = hub
-        self._provenance = provenance or {}
+        self._provenance = dict(provenance or {})
+        self._policy = Policy.BLOCK if when_full == "slow" else Policy.DROP_NEWEST
+        self._on_failure = on_failure
         self._capacity = capacity
         self._max_bytes = max_bytes
+        self._code = code
+        self._disk = disk
         self._subscription: Subscription[pa.RecordBatch] | None = None
-        self._files: dict[str, StreamFile] = {}
+        self._journal: Journal | None = None
+        self._notes: list[tuple[str, dict[str, Any]]] = []
         self._lost: dict[str, int] = {}
         self._error: StorageError | None = None
+        self._refusing = self._given_up = self._closed_well = False
         self._thread: threading.Thread | None = None
+        self._hurry = threading.Event()
+        self._limit = clock.Deadline(None)
+        self._marks = Watermarks()
+        self._tally = Tally()
+        self._wall = WallClock()
         self._start_ns = self._stop_ns = 0
         self._summary: RecordingSummary | None = None
         self._log = get_logger("storage")
@@ -95,10 +134,58 @@ class Recorder:
 
     @property
     def error(self) -> StorageError | None:
-        """The first error of the disk, if there was one; recording goes on with what still works."""
+        """The first refusal of the disk, if there was one."""
         return self._error
 
-    async def start(self, timeout_s: float = 5.0) -> None:
+    @property
+    def refusing(self) -> bool:
+        """Whether the disk refuses now."""
+        return self._refusing
+
+    @property
+    def page(self) -> RunPage | None:
+        """What the run is, once it was started."""
+        return None if self._journal is None else self._journal.page
+
+    def watermark(self, stream: str, level: Level | None = None) -> Watermark:
+        """How much of a stream is acknowledged, at the recorder's own level or at ``kernel``."""
+        return self._marks.of(stream, self._valid(level))
+
+    async def acknowledged(
+        self, stream: str, sequence: int, *, level: Level | None = None, timeout_s: float | None = None
+    ) -> bool:
+        """Wait until a row is acknowledged.
+
+        Args:
+            stream: Its stream.
+            sequence: Its sequence number there.
+            level: ``kernel`` or ``durable``; the recorder's own if not given.
+            timeout_s: How long to wait.
+
+        Returns:
+            Whether it is; False if the time was up or the recording ended before.
+        """
+        level = self._valid(level)
+        return await self._marks.wait(lambda: self._marks.of(stream, level).sequence >= sequence, timeout_s)
+
+    async def flush(self, *, level: Level | None = None, timeout_s: float | None = None) -> bool:
+        """Wait until everything that was published before this call is acknowledged, or counted as lost.
+
+        Returns:
+            Whether it is; False if the time was up or the recording ended before.
+
+        Raises:
+            LifecycleError: It was never started.
+        """
+        subscription, level = self._started(), self._valid(level)
+        taken = subscription.offered - subscription.dropped
+        return await self._marks.wait(lambda: self._marks.total(level) >= taken, timeout_s)
+
+    def note(self, name: str, doc: dict[str, Any]) -> None:
+        """Put something that happens to the run into its event log: ``change``, for instance. From any thread."""
+        self._notes.append((name, doc))
+
+    async def start(self, timeout_s: float = 10.0) -> None:
         """Make the directory and record everything published from now on.
 
         Raises:
@@ -119,10 +206,11 @@ class Recorder:
             self.name,
             capacity=self._capacity,
             max_bytes=self._max_bytes,
-            policy=Policy.BLOCK,
+            policy=self._policy,
             sync_overflow="drop",
+            alarm_at=_ALARM_AT,
         )
-        self._thread = threading.Thread(target=self._write, args=(self._subscription,), name="recorder", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(self._subscription,), name="recorder", daemon=True)
         self._thread.start()
 
     async def stop(self, timeout_s: float = 10.0) -> RecordingSummary:
@@ -135,101 +223,211 @@ class Recorder:
         Raises:
             LifecycleError: It was never started.
         """
-        if self._thread is None or self._subscription is None:
-            raise LifecycleError("this recorder was never started")
+        subscription = self._started()
         if self._summary is not None:
             return self._summary
-        self._subscription.finish()
+        self._limit = clock.Deadline(timeout_s)
+        subscription.finish()
+        self._hurry.set()
         if not await _until(self._ended, timeout_s):
-            left = f"{self._subscription.occupancy} batches were not written"
+            left = f"{subscription.occupancy} batches were not written"
             self._fail(StorageError(f"the disk did not take the data within {timeout_s} s", left=left))
-        self._subscription.close()
+        subscription.close()
+        self._marks.end()
         self._stop_ns = self._stop_ns or clock.utc_ns()
-        self._summary = self._summarise(self._subscription)
+        self._summary = self._summarise(subscription)
         return self._summary
+
+    def _started(self) -> Subscription[pa.RecordBatch]:
+        if self._subscription is None:
+            raise LifecycleError("this recorder was never started")
+        return self._subscription
+
+    def _valid(self, level: Level | None) -> Level:
+        if level == "durable" and self.level != "durable":
+            raise LifecycleError("this recording acknowledges what the kernel has, and nothing more")
+        return level or self.level
 
     def _ended(self) -> bool:
         return self._thread is not None and not self._thread.is_alive()
 
     def _prepare(self) -> list[StorageError]:
+        left = "nothing is recorded"
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            if (self.directory / RUN_FILE).exists():
-                return [StorageError(f"{self.directory} already holds a recording", left="it is untouched")]
-            self._write_page(None)
+            page = RunPage.of_now(self.directory, level=self.level, provenance=self._provenance, code=self._code)
+            self._journal = Journal(str(self.directory), page, self._disk)
+        except StorageError as error:
+            return [error]
         except OSError as error:
-            return [storage_error(error, f"cannot record to {self.directory}", "nothing is recorded")]
+            return [storage_error(error, f"cannot record to {self.directory}", left)]
         return []
 
-    def _write(self, subscription: Subscription[pa.RecordBatch]) -> None:
-        while True:
-            try:
-                batch = subscription.get_blocking()
-            except StoppedError:
-                break
-            self._append(batch)
-        for file in self._files.values():
-            try:
-                file.close()
-            except StorageError as error:
-                self._fail(error)
-        self._stop_ns = clock.utc_ns()
-        try:
-            self._write_page(self._summarise(subscription))
-        except OSError as error:
-            self._fail(storage_error(error, f"cannot write {RUN_FILE}", "the data files are complete"))
+    # --- in the thread
 
-    def _append(self, batch: pa.RecordBatch) -> None:
+    def _run(self, subscription: Subscription[pa.RecordBatch]) -> None:
+        assert self._journal is not None
+        journal = self._journal
         try:
-            stream = stream_of(batch)
-            file = self._files.get(stream)
-            if file is None:
-                file = self._files[stream] = StreamFile(self.directory, stream)
-            file.write(batch)
-        except StorageError as error:
-            self._lose(_DISK, batch.num_rows)
-            self._fail(error)
-        except DataError:
-            self._lose(_NO_STREAM, batch.num_rows)
+            while True:
+                try:
+                    batches = subscription.get_many_blocking(_AT_ONCE, _TICK_S, linger_s=COMMIT_S)
+                except StoppedError:
+                    break
+                self._store(journal, subscription, batches)
+            self._close(journal, subscription)
+        finally:
+            journal.abandon()
+            self._marks.end()
+            self._stop_ns = clock.utc_ns()
+
+    def _store(
+        self, journal: Journal, subscription: Subscription[pa.RecordBatch], batches: Sequence[pa.RecordBatch]
+    ) -> None:
+        if subscription.dropped:
+            self._tally.note_losses(self._dropped())
+        gaps = self._tally.look(batches)
+        rows = sum(batch.num_rows for batch in batches)
+        if self._given_up:
+            self._lose("disk", rows)
+            self._marks.raise_to(self.level, {}, rows)
+            return
+        step = self._wall.step()
+        notes = [("gap", gap) for gap in gaps] + ([] if step is None else [("clock", step)])
+        while self._notes:
+            notes.append(self._notes.pop(0))
+        if not batches and not notes:
+            return
+        marks = self._tally.marks(batches)
+        try:
+            for name, doc in notes:
+                journal.note(name, doc)
+            journal.write(batches)
+            self._marks.raise_to("kernel", marks, rows)
+            journal.commit()
+        except OSError as error:
+            if not self._try_again(journal, error):
+                self._marks.raise_to(self.level, {}, rows)
+                return
+        if self.level == "durable":
+            self._marks.raise_to("durable", marks, rows)
+
+    def _try_again(self, journal: Journal, error: OSError) -> bool:
+        """Bring what the journal has in its care to the disk; False: it was given up, and is counted as lost."""
+        self._refusing = True
+        attempt = last_attempts = 0
+        left = len(journal.pending)
+        self._fail(storage_error(error, f"{self.directory} cannot be written", self._left()))
+        segments = journal.give_up()
+        journal.note("failure", {"error": str(error), "segments": segments})
+        try:
+            while self._on_failure == "resume" and last_attempts < len(_RETRY_S):
+                if self._hurry.is_set():
+                    last_attempts += 1
+                    clock.block(min(_RETRY_S[0], self._limit.left_s))
+                else:
+                    clock.block(_RETRY_S[min(attempt, len(_RETRY_S) - 1)], self._hurry)
+                attempt += 1
+                try:
+                    journal.resume()
+                except OSError:
+                    journal.give_up()
+                    if len(journal.pending) < left:  # some of it was taken: go on at once
+                        left, attempt, last_attempts = len(journal.pending), 0, 0
+                except StorageError as other:
+                    self._fail(other)
+                    break
+                else:
+                    self._log.warning("recording goes on", directory=str(self.directory), attempts=attempt)
+                    journal.note("resume", {"attempts": attempt})
+                    return True
+            self._given_up = True
+            self._lose("disk", sum(batch.num_rows for batch in journal.pending))
+            journal.pending.clear()
+            return False
+        finally:
+            self._refusing = False
+
+    def _close(self, journal: Journal, subscription: Subscription[pa.RecordBatch]) -> None:
+        if subscription.dropped:
+            self._tally.note_losses(self._dropped())
+        for gap in self._tally.rest():
+            journal.note("gap", gap)
+        if self._given_up:
+            return
+        for attempt in range(2):
+            try:
+                journal.close(self._stop_doc(journal, subscription))
+            except OSError as error:
+                left = "what was acknowledged is whole; duodaq.storage.recover ends the files"
+                self._fail(storage_error(error, f"{self.directory} cannot be ended", left))
+                if attempt or not self._try_again(journal, error):
+                    return
+            else:
+                self._closed_well = True
+                return
+
+    def _stop_doc(self, journal: Journal, subscription: Subscription[pa.RecordBatch]) -> dict[str, Any]:
+        lost = self._all_lost(subscription)
+        return {
+            "uid": f"{journal.page.uid}/stop",
+            "run_start": str(journal.page.uid),
+            "time": clock.utc_ns() / 1e9,
+            "exit_status": "fail" if lost else "success",
+            "reason": f"lost: {lost}" if lost else "",
+            "num_events": journal.counts,
+            "lost": lost,
+            "ledger": self._hub.ledger().to_dict(),
+        }
+
+    def _dropped(self) -> dict[str, int]:
+        rows = self._hub.ledger().rows()
+        return {row.stream: row.lost for row in rows if row.subscriber == self.name and row.lost}
 
     def _lose(self, reason: str, rows: int) -> None:
+        if not rows:
+            return
         if reason not in self._lost:
             self._log.error("rows are lost to the recording", directory=str(self.directory), reason=reason, rows=rows)
         self._lost[reason] = self._lost.get(reason, 0) + rows
 
+    def _left(self) -> str:
+        if self._on_failure == "resume":
+            return "what was acknowledged is whole; the rest waits until it can be written"
+        return "what was acknowledged is whole; the recording has ended"
+
     def _fail(self, error: StorageError) -> None:
         if self._error is None:
             self._error = error
-            self._log.error("recording is incomplete", directory=str(self.directory), error=str(error))
+        self._log.error("recording is interrupted", directory=str(self.directory), error=str(error))
+
+    def _all_lost(self, subscription: Subscription[pa.RecordBatch]) -> dict[str, int]:
+        lost = dict(self._lost)
+        refused = {} if self._journal is None else self._journal.refused
+        for reason, rows in (*subscription.losses().items(), *refused.items()):
+            lost[reason] = lost.get(reason, 0) + rows
+        return lost
 
     def _summarise(self, subscription: Subscription[pa.RecordBatch]) -> RecordingSummary:
-        lost = dict(self._lost)
-        for reason, rows in subscription.losses().items():
-            lost[reason] = lost.get(reason, 0) + rows
+        journal = self._journal
+        assert journal is not None
         return RecordingSummary(
             directory=str(self.directory),
-            files={name: rows for file in list(self._files.values()) for name, rows in file.parts.items()},
+            files=dict(journal.files),
             start_ns=self._start_ns,
             stop_ns=self._stop_ns,
-            lost=lost,
+            lost=self._all_lost(subscription),
             error=None if self._error is None else str(self._error),
+            ended=self._closed_well,
+            uid=str(journal.page.uid),
+            number=journal.page.number,
+            rows=dict(journal.counts),
         )
 
-    def _write_page(self, summary: RecordingSummary | None) -> None:
-        streams = {name: file.stream for file in self._files.values() for name in file.parts}
-        page: dict[str, Any] = {
-            "format": "duodaq.recording/1",
-            "start": _iso(self._start_ns),
-            "stop": None if summary is None else _iso(summary.stop_ns),
-            "streams": streams,
-            "summary": None if summary is None else {**msgspec.to_builtins(summary), "complete": summary.complete},
-            "ledger": None if summary is None else self._hub.ledger().to_dict(),
-            "provenance": self._provenance,
-        }
-        path = self.directory / RUN_FILE
-        part = path.with_suffix(".json.part")
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(page, enc_hook=str), indent=2))
-        os.replace(part, path)
+
+def storage_error(error: Exception, what: str, left: str) -> StorageError:
+    """The disk's complaint as ours."""
+    full = isinstance(error, OSError) and error.errno in _FULL
+    return (StorageFullError if full else StorageError)(f"{what}: {error}", left=left)
 
 
 async def _until(condition: Callable[[], bool], timeout_s: float) -> bool:
@@ -239,7 +437,3 @@ async def _until(condition: Callable[[], bool], timeout_s: float) -> bool:
             return False
         await clock.pause(0.002)
     return True
-
-
-def _iso(t_ns: int) -> str:
-    return datetime.fromtimestamp(t_ns / 1e9, UTC).isoformat()

@@ -22,7 +22,8 @@ from duodaq import clock
 from duodaq.errors import LifecycleError, StorageError
 from duodaq.model import WireRecord
 from duodaq.schema import wire, wire_batch
-from duodaq.storage._stream_file import WholeFile, storage_error
+from duodaq.storage._recorder import storage_error
+from duodaq.storage._whole_file import WholeFile
 from duodaq.telemetry import get_logger
 
 FLUSH_S = 0.05

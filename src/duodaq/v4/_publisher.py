@@ -45,6 +45,7 @@ class DataPublisher(Hub[pa.RecordBatch]):
         max_bytes: int | None = None,
         sync_overflow: SyncOverflow = "refuse",
         initial: Iterable[pa.RecordBatch] = (),
+        alarm_at: float = 0.9,
         streams: Collection[str] | None = None,
     ) -> Subscription[pa.RecordBatch]:
         """As `Hub.subscribe`; `streams` limits it to these stream ids."""
@@ -58,6 +59,7 @@ class DataPublisher(Hub[pa.RecordBatch]):
             max_bytes=max_bytes,
             sync_overflow=sync_overflow,
             initial=initial,
+            alarm_at=alarm_at,
         )
 
 

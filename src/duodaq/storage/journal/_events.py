@@ -77,17 +77,12 @@ class EventLog:
         return self._file.spoiled
 
     def note(self, name: str, doc: dict[str, Any]) -> None:
-        """Write an event of now.
-
-        Raises:
-            OSError: The disk refused; the line is written with the next one.
-        """
+        """Have an event of now written with the next `flush`."""
         self._unwritten.append(pack_event(self.n, clock.utc_ns(), name, doc))
         self.n += 1
-        self.flush()
 
     def flush(self) -> None:
-        """Write what could not be written before.
+        """Write the events that were noted.
 
         Raises:
             OSError: The disk refuses.

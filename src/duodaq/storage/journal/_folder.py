@@ -99,7 +99,7 @@ class RunFolder:
                 self._events = self._next_log(events)
                 self._next_index()
                 return False
-            self._begin(events.n)
+            self._begin(events.n, events.lines)
             return True
         if self.events.spoiled:
             old, self._events = self.events, self._next_log(self.events)
@@ -123,15 +123,16 @@ class RunFolder:
             directory, self.descriptor = self.descriptor, -1
             self.disk.close(directory)
 
-    def _begin(self, n: int) -> None:
+    def _begin(self, n: int, lines: Sequence[bytes] = ()) -> None:
         self.disk.make_directory(self.path)
         self.descriptor = self.disk.open_directory(self.path)
         if RUN in os.listdir(self.descriptor):
             raise StorageError(f"{self.path} already holds a recording", left="it is untouched")
         write_whole(self.disk, self.descriptor, RUN, self.page.encode())
-        self._events = EventLog(self.disk, self.descriptor, n=n)
+        self._events = EventLog(self.disk, self.descriptor, n=n, lines=lines)
         self._lock = lock_run(self.descriptor)
         self._events.note("start", self.page.start_doc())
+        self._events.flush()
         self._next_index()
         self._new_names = True
 

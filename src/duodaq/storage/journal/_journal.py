@@ -72,7 +72,7 @@ class Journal:
         self._sorted = self._written = 0
         self._records: list[tuple[int, bytes]] = []
         self._folder = RunFolder(path, page, self._disk)
-        self._closed = False
+        self._closed = self._stopped = False
         try:
             self.commit()
         except BaseException:
@@ -116,11 +116,7 @@ class Journal:
         self._written = 0
 
     def note(self, name: str, doc: dict[str, Any]) -> None:
-        """Write an event of now; it counts with the next commit.
-
-        Raises:
-            OSError: The disk refused: `give_up`, then `resume`. The event is written then.
-        """
+        """Have an event of now in the log; it is written, and counts, with the next commit."""
         self._folder.events.note(name, doc)
 
     def give_up(self) -> list[int]:
@@ -133,11 +129,8 @@ class Journal:
         self._sorted = self._written = 0
         return given_up
 
-    def resume(self, failure: dict[str, Any] | None = None) -> None:
+    def resume(self) -> None:
         """Go on after `give_up`: in the same directory, or if that is gone in a new one of its name.
-
-        Args:
-            failure: What the event log shall say of it.
 
         Raises:
             OSError: The disk still refuses: `give_up`, and try again later.
@@ -147,29 +140,37 @@ class Journal:
             self._streams.clear()
             self.files.clear()
             self.counts.clear()
-        if failure is not None:
-            self.note("failure", failure)
         batches, self.pending = self.pending, []
-        self.write(batches)
-        self.commit()
+        some = 1  # little by little: what fits on a disk that is nearly full is there then
+        try:
+            while batches:
+                chunk, batches = batches[:some], batches[some:]
+                self.write(chunk)
+                self.commit()
+                some *= 2
+            self.commit()
+        except BaseException:
+            self.pending += batches
+            raise
 
     def close(self, stop: dict[str, Any]) -> None:
         """Commit, end every segment, say why the run stopped, and close. Idempotent.
 
         Raises:
-            OSError: The disk refused. What counted still does; `recover` ends the rest.
+            OSError: The disk refused: `give_up` and `resume`, then close again; or `abandon`, and `recover` ends it.
         """
         if self._closed:
             return
-        try:
-            self.commit()
-            for state in self._streams.values():
-                self._end(state)
-            self._folder.put(self._records)
+        self.commit()
+        for state in self._streams.values():
+            self._end(state)
+        self._folder.put(self._records)
+        self._records.clear()
+        if not self._stopped:
             self.note("stop", stop)
-            self._folder.sync()
-        finally:
-            self.abandon()
+            self._stopped = True
+        self.commit()
+        self.abandon()
 
     def abandon(self) -> None:
         """Close all files as they are. Idempotent."""
@@ -204,6 +205,7 @@ class Journal:
             if state.waiting:
                 state.touched = True
                 self._write_stream(state)
+        self._folder.events.flush()
         self._folder.put(self._records)
         self._records.clear()
         self._written = self._sorted

@@ -18,7 +18,7 @@ from duodaq.ports._desk import LeaseDesk
 from duodaq.ports._mend import Mender
 from duodaq.ports._owner import PortOwner
 from duodaq.ports._queue import LeaseQueue
-from duodaq.storage._stream_file import StreamFile
+from duodaq.storage.journal import Journal
 from duodaq.testing.coexistence._sabotage import APART, SHARED, sabotage
 from duodaq.v2._host import DriverHost
 from duodaq.v2._instrument import Instrument
@@ -324,13 +324,14 @@ def _not_done(reason: str) -> Any:
 @sabotage(_END, "files complete")
 def the_last_batch_stays_behind() -> None:
     """Each batch is written when the next one comes."""
-    file: Any = StreamFile
-    original = file.write
-    waiting: dict[int, Any] = {}
+    journal: Any = Journal
+    original = journal.write
+    waiting: dict[int, list[Any]] = {}
 
-    def write(self: StreamFile, batch: Any) -> None:
-        before, waiting[id(self)] = waiting.get(id(self)), batch
-        if before is not None:
-            original(self, before)
+    def write(self: Journal, batches: Any) -> None:
+        held = waiting.setdefault(id(self), [])
+        held += batches
+        original(self, held[:-1])
+        del held[:-1]
 
-    file.write = write
+    journal.write = write

@@ -1,0 +1,102 @@
+"""A recording of a lab: its journal, with what the lab is at the start and what changes in it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from duodaq.clock import pause
+from duodaq.dual import DualRuntimeManager
+from duodaq.errors import StoppedError
+from duodaq.model import ComponentReport, LabDefinition, Outcome, ParameterEntry
+from duodaq.storage import Recorder, RecordingSummary
+
+_CHANGES_EVERY_S = 0.5
+_WATCHER = "recording"
+
+
+class Recording:
+    """Everything that the lab measures from `start` on; a component as the manager closes it."""
+
+    def __init__(self, manager: DualRuntimeManager, definition: LabDefinition, target: Path) -> None:
+        self._manager = manager
+        self._versions = {_name(entry): entry.version for entry in manager.parameters.snapshot()}
+        self.recorder = Recorder(
+            target, manager.v4_data, provenance=_provenance(manager, definition), code=definition.directory
+        )
+        self.summary: RecordingSummary | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin.
+
+        Raises:
+            StorageError: The directory cannot be made, or holds a recording. Nothing is recorded.
+        """
+        await self.recorder.start()
+        self._watching = asyncio.create_task(self._note_changes(), name="recording-changes")
+
+    async def close(self, timeout_s: float) -> ComponentReport:
+        """End it; `summary` says what it came to. May be called again."""
+        if self._watching is not None:
+            watching, self._watching = self._watching, None
+            watching.cancel()
+            await asyncio.wait([watching])
+        if self.summary is None:
+            self.summary = await self.recorder.stop(timeout_s)
+        name = f"recording {self.summary.directory}"
+        if self.summary.complete:
+            return ComponentReport(name, Outcome.CLEAN)
+        return ComponentReport(name, Outcome.FORCED, f"incomplete: {self.summary.error or self.summary.lost}")
+
+    async def _note_changes(self) -> None:
+        """Put changes of the parameter table into the event log: of each entry the newest, every half second."""
+        changes = self._manager.parameters.watch(_WATCHER)
+        try:
+            while True:
+                for entry in await changes.get_many(1024):
+                    if self._versions.get(_name(entry)) != entry.version:
+                        self._versions[_name(entry)] = entry.version
+                        self.recorder.note("change", _plain(entry))
+                await pause(_CHANGES_EVERY_S)
+        except StoppedError:
+            return
+        finally:
+            changes.close()
+
+
+def _provenance(manager: DualRuntimeManager, definition: LabDefinition) -> dict[str, Any]:
+    return {
+        "lab": definition.name,
+        "file": None if definition.file is None else _text_of(definition.file),
+        "definition": msgspec.to_builtins(definition, enc_hook=str),
+        "instruments": {
+            status.id: msgspec.to_builtins(status, enc_hook=str) for status in manager.health().instruments
+        },
+        "parameters": [_plain(entry) for entry in manager.parameters.snapshot()],
+    }
+
+
+def _text_of(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _plain(entry: ParameterEntry) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "instrument": entry.instrument,
+        "parameter": entry.name,
+        "value": msgspec.to_builtins(entry.value, enc_hook=str),
+        "unit": entry.unit,
+        "t_ns": entry.t_ns,
+    }
+    return {**told, "stale": True} if entry.stale else told
+
+
+def _name(entry: ParameterEntry) -> tuple[str, str]:
+    return entry.instrument, entry.name
