@@ -27,6 +27,7 @@ from pathlib import Path
 from _harness import Goal, parser, report
 
 from duodaq import sim
+from duodaq.clock import new_loop
 from duodaq.dual import DualRuntimeManager
 from duodaq.link import LAB_PROTOCOL, LabLock, LinkServer
 from duodaq.model import Execute, InstrumentDefinition, LabDefinition, PortDefinition, RuntimeDefinition
@@ -196,7 +197,8 @@ def main() -> None:
     ):
         Path(own).chmod(0o700)
         os.environ["XDG_RUNTIME_DIR"] = own
-        found = asyncio.run(measure(dmm.address, turns, rounds))
+        with asyncio.Runner(loop_factory=new_loop) as runner:  # as `duodaq run` does
+            found = runner.run(measure(dmm.address, turns, rounds))
 
     def median(values: Sequence[float]) -> float:
         return statistics.median(values)

@@ -19,6 +19,7 @@ from typing import Any
 
 from _harness import Goal, parser, report
 
+from duodaq.clock import new_loop
 from duodaq.drivers import codec
 from duodaq.model import PortDefinition
 from duodaq.ports import Broker
@@ -83,7 +84,9 @@ def main() -> None:
     ):
         assert far.stdout is not None
         try:
-            took = asyncio.run(measure(int(far.stdout.readline()), Path(folder), *((2, 100) if quick else (25, BLOCK))))
+            with asyncio.Runner(loop_factory=new_loop) as runner:  # as `duodaq run` does
+                work = measure(int(far.stdout.readline()), Path(folder), *((2, 100) if quick else (25, BLOCK)))
+                took = runner.run(work)
         finally:
             far.terminate()
     bare = took["nothing recorded"]

@@ -20,6 +20,7 @@ __all__ = [
     "block",
     "monotonic_ns",
     "monotonic_s",
+    "new_loop",
     "pause",
     "utc_ns",
 ]
@@ -51,6 +52,15 @@ def monotonic_ns() -> int:
 def monotonic_s() -> float:
     """CLOCK_MONOTONIC in seconds."""
     return time.monotonic()
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """An event loop that nobody runs yet: uvloop's where that is installed, which wakes in half the time."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 async def pause(seconds: float) -> None:

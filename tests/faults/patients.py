@@ -182,6 +182,31 @@ class Blocker:
         if kind != "nothing":
             suffer(kind)
 
+    def take_more_than_there_is(self) -> int:
+        return len(np.ones(2**28))
+
+    def keep_all_there_is(self, seconds: float) -> int:
+        """Take memory in ever smaller pieces until there is nearly none, and hold it."""
+        held: list[Any] = []
+        for size in (2**20, 2**17, 2**16):
+            try:
+                while True:
+                    held.append(np.ones(size // 8))
+            except MemoryError:
+                continue
+        block(seconds)
+        return len(held)
+
+
+class Obedient:
+    """A driver without a device, which fails to start while it is told so."""
+
+    def __init__(self, orders: str) -> None:
+        obey(orders)
+
+    def who(self) -> int:
+        return os.getpid()
+
 
 class Frail:
     """A driver whose constructor ends its process once for each letter in a file; its pid goes to another."""

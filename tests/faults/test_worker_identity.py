@@ -252,7 +252,10 @@ async def test_what_the_crash_action_switched_off_stays_off_until_somebody_says_
         assert [line for line in device.told if line.startswith(b"OUTP")] == [b"OUTP 1", b"OUTP OFF"]
         assert "output" in status(manager, "source").message
         await manager.command("source", Recover(), 2.0)
-        assert [line for line in device.told if line.startswith(b"OUTP")][-1] == b"OUTP 1"
+        limit = Deadline(2.0)
+        while [line for line in device.told if line.startswith(b"OUTP")][-1] != b"OUTP 1":
+            assert not limit.passed, device.told  # it has been written; the device reads it on this same loop
+            await pause(0.005)
 
 
 @pytest.mark.parametrize("policy", ["passive", "reapply", "withhold", "ask"])

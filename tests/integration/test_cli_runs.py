@@ -70,7 +70,7 @@ def test_one_run_is_shown(directory: Path, duodaq_command: Command) -> None:
 def test_differences_end_with_1_and_none_with_0(directory: Path, duodaq_command: Command) -> None:
     ended = duodaq_command("runs", "diff", "1", "2", "--dir", directory, "--json")
     assert ended.returncode == 1
-    assert json.loads(ended.stdout) == {"labels.sample": ["knife 0", "knife 1"], "provenance.nplc": [0, 1]}
+    assert json.loads(ended.stdout) == {"labels.sample": ["knife 0", "knife 1"], "nplc": [0, 1]}
     same = duodaq_command("runs", "diff", "1", "run-0", "--dir", directory)
     assert same.returncode == 0
     assert "do not differ" in same.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 import tty
@@ -23,7 +24,8 @@ from duodaq.errors import (
     UnsafeStateError,
 )
 from duodaq.model import PortDefinition
-from duodaq.ports import Broker, Port, Terminated
+from duodaq.ports import BlockingSession, Broker, Port, Terminated
+from duodaq.ports._exchange import Exchange
 from duodaq.testing._linked_broker import LinkedBroker
 from duodaq.testing._scripted_port import ScriptedCodec
 
@@ -92,6 +94,13 @@ def where(request: pytest.FixtureRequest) -> str:
 @asynccontextmanager
 async def used_from(where: str, broker: Broker) -> AsyncIterator[Broker | LinkedBroker]:
     """The broker as those users see it; closed in the end."""
+    sessions, made = [], broker.session
+
+    def session(*args: Any, **options: Any) -> BlockingSession:
+        sessions.append(made(*args, **options))
+        return sessions[-1]
+
+    broker.session = session  # type: ignore[method-assign] - so that each is closed, as a runtime does
     try:
         if where == "here":
             yield broker
@@ -103,6 +112,8 @@ async def used_from(where: str, broker: Broker) -> AsyncIterator[Broker | Linked
         finally:
             await linked.aclose()
     finally:
+        for one in sessions:
+            one.close()
         await broker.aclose()
 
 
@@ -481,3 +492,21 @@ async def test_two_clients_share_thousands_of_exchanges_without_one_crossed_repl
 
     assert await asyncio.gather(in_thread(drive), ask()) == [0, 0]
     assert len(device.lines) == 2 * each
+
+
+async def test_queries_leave_nothing_for_the_garbage_collector(broker: Broker) -> None:
+    session = broker.session("p", "driver")
+
+    def drive(count: int) -> None:
+        for _ in range(count):
+            session.write(b"A?\n")
+            session.read_until(b"\n", 1)
+
+    await in_thread(drive, 1)
+    gc.collect()
+    gc.disable()
+    try:
+        await in_thread(drive, 50)
+        assert sum(isinstance(one, Exchange) for one in gc.get_objects()) <= 2  # the last, and one that ends
+    finally:
+        gc.enable()

@@ -1,6 +1,7 @@
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -48,13 +49,13 @@ def controller():
 
 
 @asynccontextmanager
-async def stage_at(address: str, definition: InstrumentDefinition = STAGE):
+async def stage_at(address: str, definition: InstrumentDefinition = STAGE, keep: Any = None):
     """The runtime with the stage in it, its broker, its parameter table and its data."""
     broker, table, publisher = Broker(), ParameterTable(), DataPublisher()
     port = PortDefinition("stage", serial={"path": address, "baud": 19200}, codec="esp300", timeout_s=5.0)
     await broker.add(port, codec("esp300"))
     await broker.open("stage")
-    runtime = V4Runtime(broker, table, publisher)
+    runtime = V4Runtime(broker, table, publisher, keep=keep)
     await runtime.add(definition)
     try:
         await runtime.start(20)
@@ -216,6 +217,20 @@ async def test_motion_settings_survive_a_restart_and_limits_only_narrow(controll
         assert await runtime.command("stage", GetParameter("x.velocity")) == pytest.approx(7.0)
         with pytest.raises(OutOfRangeError):
             await runtime.command("stage", Execute("move", ("x", 9.5)))
+
+
+async def test_accelerations_can_be_read_and_set_and_are_kept_for_a_replacement(controller) -> None:
+    kept: dict[str, Any] = {}
+    async with stage_at(controller.address, keep=lambda _, name, value: kept.update({name: value})) as made:
+        runtime = made[0]
+        await runtime.command("stage", Execute("configure", ("x",), {"acceleration": 6.0, "deceleration": 7.0}))
+        assert kept == {"x.acceleration": 6.0, "x.deceleration": 7.0}
+        assert await runtime.command("stage", SetParameter("x.acceleration", 5.0)) == pytest.approx(5.0)
+        assert await runtime.command("stage", GetParameter("x.deceleration")) == pytest.approx(7.0)
+    async with stage_at(controller.address, replace(STAGE, settings={**kept, "x.deceleration": 8.0})) as made:
+        runtime, broker = made[:2]
+        assert await runtime.command("stage", GetParameter("x.acceleration")) == pytest.approx(5.0)
+        assert {b"1AC5\r", b"1AG8\r"} <= set(written(broker))
 
 
 async def test_an_axis_may_have_another_unit_than_the_controller(controller) -> None:

@@ -64,14 +64,17 @@ async def test_what_passes_all_ports_is_in_the_file(lab: duodaq.Lab, tmp_path: P
     summary = await lab.stop_wire()
     await ask(lab, "p", b"AFTER?\n")
     found = duodaq.open_wirelog(path)
-    assert [(r.port, r.direction, r.data, r.exchange) for r in found.records()] == [
+    assert [(r.port, r.data) for r in found.records() if r.direction == "!"] == [("p", b"open"), ("q", b"open")]
+    assert [(r.port, r.direction, r.data, r.exchange) for r in found.records() if r.direction != "!"] == [
+        ("p", ">", b"BEFORE?\n", 1),  # what a port remembers goes first: a replay has to answer it
+        ("p", "<", b"BEFORE?=ok\n", 1),
         ("p", ">", b"A?\n", 2),
         ("p", "<", b"A?=ok\n", 2),
         ("q", ">", b"B?\n", 1),
         ("q", "<", b"B?=ok\n", 1),
     ]
     assert found.ports["p"] == {"codec": "scpi", "address": "p", "timeout_s": 2.0, "idle_ms": None}
-    assert (summary.records, summary.complete, found.lost()) == (4, True, {"p": 0, "q": 0})
+    assert (summary.records, summary.complete, found.lost()) == (8, True, {"p": 0, "q": 0})
 
 
 async def test_it_goes_with_a_recording_if_wished(lab: duodaq.Lab) -> None:
@@ -90,7 +93,7 @@ async def test_a_shutdown_ends_the_file(lab: duodaq.Lab, tmp_path: Path) -> None
     report = await lab.shutdown()
     assert report.clean
     found = duodaq.open_wirelog(path)
-    assert (len(found), found.torn) == (2, False)
+    assert (len(found), found.torn) == (4, False)
 
 
 async def test_there_is_one_at_a_time_and_none_is_written_over(lab: duodaq.Lab, tmp_path: Path) -> None:

@@ -283,3 +283,49 @@ async def test_a_large_message_takes_time_in_proportion_to_its_size(sockets) -> 
     assert large_s < 40 * small_s + 0.1  # in proportion: 10 times; quadratic: 100 times
     one.pipe.close()
     other.pipe.close()
+
+
+class Poor(socket.socket):
+    """A socket that has no memory for what comes, so many times; or none for what could not be sent."""
+
+    refusals = 0
+    asked = 0
+
+    def recv(self, *size: Any) -> bytes:
+        self.asked += 1
+        if self.asked <= self.refusals:
+            raise MemoryError
+        return super().recv(*size)
+
+
+async def test_where_there_is_no_memory_for_a_moment_reading_pauses_and_nothing_is_lost(sockets) -> None:
+    with Poor(fileno=sockets[0].detach()) as end:
+        end.refusals = 3
+        one = End(end)
+        sockets[1].sendall(framed(b"1", b"2"))
+        await until(lambda: one.heard)
+        assert one.heard == [b"1", b"2"]
+        assert end.asked == 4  # it did not turn in circles meanwhile
+        one.pipe.close()
+
+
+async def test_where_there_is_no_memory_for_long_it_ends_and_says_so(sockets) -> None:
+    with Poor(fileno=sockets[0].detach()) as end:
+        end.refusals = 10**9
+        one = End(end)
+        sockets[1].sendall(framed(b"1"))
+        await until(lambda: one.lost, 3.0)
+        assert one.lost == ["no memory to read what comes"]
+        assert end.asked < 100
+        assert one.heard == []
+
+
+async def test_it_may_be_closed_while_reading_pauses(sockets) -> None:
+    with Poor(fileno=sockets[0].detach()) as end:
+        end.refusals = 10**9
+        one = End(end)
+        sockets[1].sendall(framed(b"1"))
+        await until(lambda: end.asked)
+        one.pipe.close()
+        await pause(0.1)
+        assert (end.asked, one.lost) == (1, [])

@@ -18,7 +18,15 @@ from duodaq.testing import growing_run, knife_edge, record_run
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archive")
     for number, (sample, tags) in enumerate([("Knife 1", ["good"]), ("knife 2", []), ("grating", ["good", "late"])]):
-        settings = {"instruments": {"dmm": {"nplc": number}, "stage": {"velocity": 1}}}
+        settings = {
+            "definition": {"name": "bench", "ports": {"dmm": {"tcp": f"10.0.0.{number}:5025"}}},
+            "instruments": {"dmm": {"since_ns": 10**18 + number}},
+            "parameters": [
+                {"instrument": "dmm", "parameter": "nplc", "value": number, "unit": "", "t_ns": 5 + number},
+                {"instrument": "stage", "parameter": "x.velocity", "value": 1.0, "unit": "mm/s", "t_ns": 7},
+                {"instrument": "laser", "parameter": "power", "value": 1.0 + number, "unit": "W", "t_ns": 7},
+            ],
+        }
         run = duodaq.open_run(record_run(folder / f"run-{number}", knife_edge(2), provenance=settings))
         run.label(sample=sample, operator="Curie" if number else "Hertz", note=f"note no. {number}", tags=tags)
     with growing_run(folder / "left") as journal:
@@ -100,5 +108,7 @@ def test_differences_are_named_and_nothing_else_is(directory: Path) -> None:
         "labels.operator": ("Hertz", "Curie"),
         "labels.note": ("note no. 0", "note no. 1"),
         "labels.tags": (["good"], []),
-        "provenance.instruments.dmm.nplc": (0, 1),
+        "definition.ports.dmm.tcp": ("10.0.0.0:5025", "10.0.0.1:5025"),
+        "parameters.dmm.nplc": (0, 1),
+        "parameters.laser.power": ("1.0 W", "2.0 W"),
     }

@@ -13,6 +13,7 @@ from duodaq.model import (
     Fate,
     GetParameter,
     InstrumentDefinition,
+    PollDefinition,
     SafeAction,
     SetParameter,
     StartAcquisition,
@@ -21,6 +22,7 @@ from duodaq.model import (
 from duodaq.workers._after_death import (
     Remembered,
     definition_for_replacement,
+    differences,
     fate_after_death,
     waits_for_replacement,
 )
@@ -118,3 +120,36 @@ def test_what_was_asked_last_is_remembered() -> None:
     known.note(StopAcquisition())
     replaced, _ = definition_for_replacement(stanza(), known, latched=False)
     assert replaced.options["acquire"] is False
+
+
+def test_a_replacement_tells_which_settings_are_not_what_they_were() -> None:
+    definition = stanza(
+        settings={"nplc": 1}, watched=("range", "level", "gain"), polls=(PollDefinition("level", 1.0, read="level"),)
+    )
+    before = {"nplc": 10, "range": 3, "level": 0.1, "gain": 1, "other": 5}
+    after = {"nplc": 1, "range": 3, "level": 0.2, "other": 6}
+    assert differences(definition, before, after) == {"nplc": 1}
+
+
+@pytest.mark.parametrize("latched", [False, True])
+@pytest.mark.parametrize("policy", ["passive", "reapply"])
+def test_what_was_set_before_a_stop_waits_for_somebody_until_it_is_set_again(policy: str, latched: bool) -> None:
+    definition = stanza(
+        settings={"nplc": 1, "output": True}, passive=frozenset({"nplc"}), options={"on_reconnect": policy}
+    )
+    known = Remembered()
+    known.note_stop(definition, streams=False)
+    replaced, withheld = definition_for_replacement(definition, known, latched=latched)
+    assert (replaced.settings, withheld, known.waiting) == ({"nplc": 1}, ["output"], {"output": True})
+    known.note(SetParameter("output", True))
+    replaced, _ = definition_for_replacement(definition, known, latched=False)
+    assert (replaced.settings, known.waiting) == ({"nplc": 1, "output": True}, {})
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_stream_that_emits_does_not_begin_again_after_a_stop(streams: bool) -> None:
+    known = Remembered()
+    known.note(StartAcquisition({"rate": 5}))
+    known.note_stop(stanza(), streams=streams)
+    replaced, _ = definition_for_replacement(stanza(), known, latched=False)
+    assert replaced.options["acquire"] == (False if streams else {"rate": 5})

@@ -86,6 +86,7 @@ FROM_WORKER = [
     said.LockWithdrawn(1),
     m.Put("stage", "x", 1, "mm"),
     m.Kept("stage", "x.velocity", 2.0),
+    m.Nature("stage", True),
     m.Stale("stage"),
     m.Rows([Scalar("dmm", "voltage", "V", 1, 0, -0.0, "v2", {"range": 10})]),
     m.Item(1, BlobRef(1, 64, 24, "<f8", (3,))),

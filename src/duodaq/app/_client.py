@@ -109,7 +109,7 @@ class LabClient:
         return self._channel.request("record_stop", {})
 
     def record_wire(self, path: str | Path | None = None) -> Path:
-        """Record all that passes the ports from now on into one file, with or without a recording; that file."""
+        """Record what passes the ports, behind what they remember, into one file, beside a recording or not."""
         target = None if path is None else str(Path(path).absolute())
         return Path(self._channel.request("wire_start", {"path": target}))
 

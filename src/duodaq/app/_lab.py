@@ -141,7 +141,9 @@ class Lab:
         return self.recordings[-1]
 
     async def record_wire(self, path: str | Path | None = None) -> Path:
-        """Record all that passes the ports from now on into one file, beside a recording or without one.
+        """Record all that passes the ports into one file, beside a recording or without one.
+
+        It begins with what the ports still keep in memory, so that a replay can answer what drivers asked at first.
 
         Args:
             path: The file, which must not exist; by default `wire.arrows` in a new directory for recordings.
@@ -165,7 +167,7 @@ class Lab:
         return await self._stop_wire(_ALONE)
 
     async def _start_wire(self, name: str, path: Path) -> Path:
-        wire = WireRecording(self.manager.broker, path, self.definition.name)
+        wire = WireRecording(self.manager.broker, path, self.definition.name, remembered=name == _ALONE)
         await wire.start()
         self._wires[name] = wire
         self.manager.attach(name, wire)

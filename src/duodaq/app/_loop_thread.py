@@ -6,6 +6,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from duodaq.clock import new_loop
 from duodaq.errors import LifecycleError, ReplyTimeoutError
 
 T = TypeVar("T")
@@ -15,7 +16,7 @@ class LoopThread:
     """An event loop in a thread of its own, for programs that block: scripts, and notebooks whose own loop is busy."""
 
     def __init__(self, name: str) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 

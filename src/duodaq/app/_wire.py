@@ -9,13 +9,16 @@ from duodaq.storage import WireRecorder, WireSummary
 
 
 class WireRecording:
-    """Everything that passes the ports of a broker from now on, into one file; a component as the manager closes it."""
+    """All that passes the ports of a broker from now on, into one file; a component as the manager closes it.
 
-    def __init__(self, broker: Broker, path: Path, lab: str) -> None:
+    With `remembered`, the file begins with what the ports still keep in memory.
+    """
+
+    def __init__(self, broker: Broker, path: Path, lab: str, *, remembered: bool = False) -> None:
         self.path = path
         self.summary: WireSummary | None = None
         sources = {port: broker.log_source(port) for port in broker.names()}
-        self._recorder = WireRecorder(path, sources, _facts(broker), lab)
+        self._recorder = WireRecorder(path, sources, _facts(broker), lab, remembered=remembered)
 
     async def start(self) -> None:
         """Begin.

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from duodaq.app import Lab, LabHost
 from duodaq.cli._report import shutdown_table
+from duodaq.clock import new_loop
 from duodaq.model import ShutdownReport
 from duodaq.telemetry import configure_logging
 
@@ -26,7 +27,8 @@ def run_lab(file: Path, out: Console, err: Console) -> int:
             out.print(escape(f"{words} — {status.message}" if status.message else words), soft_wrap=True)
         out.print("Attach with duodaq.connect(); Ctrl-C stops in order, twice faster.")
 
-    report: ShutdownReport = asyncio.run(LabHost(lab, lambda sentence: out.print(sentence)).run(ready))
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        report: ShutdownReport = runner.run(LabHost(lab, lambda sentence: out.print(sentence)).run(ready))
     with contextlib.suppress(OSError):  # the terminal may be gone
         err.print(shutdown_table(report))
     return 0 if report.clean else 1

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from duodaq.clock import monotonic_s
@@ -129,7 +129,7 @@ class Side:
         late = [*left, *(task for task in tasks if not task.done())]
         if late:
             await asyncio.wait(late, timeout=END_S)
-        return tuple(reports)
+        return merged(reports)
 
     async def add(self, instrument: InstrumentDefinition) -> None:
         """Register an instrument and, if this side runs, start it in its worker."""
@@ -255,3 +255,20 @@ class Side:
         if error is not None:
             return (ComponentReport(f"{self.name}", Outcome.FORCED, f"{type(error).__name__}: {error}"),)
         return task.result()
+
+
+def merged(reports: Iterable[ComponentReport]) -> tuple[ComponentReport, ...]:
+    """One row for each component: the worst outcome, every reason, the longest time.
+
+    Each worker of a side reports how its runtime ended, and they all call it by the runtime's name.
+    """
+    rows: dict[str, list[ComponentReport]] = {}
+    for report in reports:
+        rows.setdefault(report.component, []).append(report)
+    return tuple(rows_of[0] if len(rows_of) == 1 else _one_of(rows_of) for rows_of in rows.values())
+
+
+def _one_of(rows: list[ComponentReport]) -> ComponentReport:
+    worst = max((row.outcome for row in rows), key=list(Outcome).index)
+    why = "; ".join(dict.fromkeys(row.why for row in rows if row.why))
+    return ComponentReport(rows[0].component, worst, why, max(row.took_s for row in rows))

@@ -9,7 +9,8 @@ from duodaq.link._descriptors import receive_descriptors, send_descriptors
 from duodaq.link._error import error_from_wire, error_to_wire
 from duodaq.link._frame import FrameDecoder, encode
 from duodaq.link._message import Message
-from duodaq.link._pipe import Pipe
+from duodaq.link._news import News
+from duodaq.link._pipe import NO_MEMORY, Pipe
 from duodaq.link._rendezvous import (
     LAB_PROTOCOL,
     LabLock,
@@ -25,6 +26,7 @@ from duodaq.link._talk import BlockingTalk
 
 __all__ = [
     "LAB_PROTOCOL",
+    "NO_MEMORY",
     "BlobRef",
     "BlockingTalk",
     "FrameDecoder",
@@ -33,6 +35,7 @@ __all__ = [
     "LinkEvents",
     "LinkServer",
     "Message",
+    "News",
     "Pipe",
     "RingReader",
     "RingWriter",

@@ -7,6 +7,8 @@ The rules that whoever edits this file must keep:
 2.  What is kept is bounded: beyond `backlog_limit` the other end is taken for dead, because it reads nothing.
 3.  Messages that had arrived before the other end died are heard before `lost` is called: a reply that came counts.
 4.  `lost` is called exactly once, on the loop, whatever ended the pipe, with the reason.
+5.  Where there is no memory for what comes, reading pauses: a reader that raised would be called again at once, for
+    ever. When there is none for so long, or for a part of a message that is under way already, the pipe ends.
 """
 
 from __future__ import annotations
@@ -27,6 +29,11 @@ _CHUNK = 256 * 1024
 _LAST_CHUNKS = 64
 _SMALL = 4096
 """To copy so little costs less than a view of it."""
+NO_MEMORY = "no memory"
+"""How the reason begins when a pipe ends for want of it."""
+_MEMORY_AGAIN_S = 0.02
+_MEMORY_TRIES = 25
+"""Who asks for too much mostly gives it back when it is refused; who keeps it leaves nothing to go on with."""
 
 
 class Pipe:
@@ -66,6 +73,8 @@ class Pipe:
         self._arming = self._writing = False
         self._held = bytearray()
         self._wanted = 0
+        self._refused = 0
+        self._pause: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
@@ -109,8 +118,7 @@ class Pipe:
             try:
                 sent = self._write(frame)
                 if sent < len(frame):
-                    self._unsent[:0] = frame[sent:]
-                    self._keep(b"")
+                    self._keep_first(frame, sent)
             finally:
                 self._writing = False
 
@@ -122,6 +130,17 @@ class Pipe:
         except OSError as error:
             self._end_soon(_why(error, "it cannot be written to"))
             raise DeliveryError("the link has ended", fate="not done") from error
+
+    def _keep_first(self, frame: bytes, sent: int) -> None:
+        """Keep the rest of a message that is under way, before what came while it was written."""
+        try:
+            self._unsent[:0] = frame[sent:]
+        except MemoryError:
+            if not sent:
+                raise
+            self._end_soon(f"{NO_MEMORY} for the rest of a message of {len(frame)} bytes")
+            raise DeliveryError("the link has ended: there is no memory for the rest of a message") from None
+        self._keep(b"")
 
     def _keep(self, rest: bytes) -> None:
         if len(self._unsent) + len(rest) > self._backlog_limit:
@@ -141,13 +160,20 @@ class Pipe:
             if self._closed:
                 return
             try:
-                sent = self._write(self._unsent[:_CHUNK])
+                sent = self._write(self._first_of_unsent())
             except DeliveryError:
                 return
             del self._unsent[:sent]
             if not self._unsent and self._loop is not None:
                 self._arming = False
                 self._loop.remove_writer(self._end.fileno())
+
+    def _first_of_unsent(self) -> bytearray:
+        """A copy, for a view would forbid whoever sends in the middle of it to add to what it is of."""
+        try:
+            return self._unsent[:_CHUNK]
+        except MemoryError:
+            return self._unsent[:_SMALL]
 
     def _end_soon(self, why: str) -> None:
         """From any thread: what can still be heard is heard, then it is lost."""
@@ -172,14 +198,37 @@ class Pipe:
             data = self._end.recv(_CHUNK)
         except (BlockingIOError, InterruptedError):
             return 0
+        except MemoryError:
+            self._wait_for_memory()
+            return 0
         except OSError as error:
             self._lose(_why(error, "it cannot be read"))
             return 0
         if not data:
             self._lose("" if not self._held else "it ended in the middle of a message")
             return 0
-        self._take(data)
+        self._refused = 0
+        try:
+            self._take(data)
+        except MemoryError:
+            self._lose(f"{NO_MEMORY} for a message of {self._wanted} bytes")
         return len(data)
+
+    def _wait_for_memory(self) -> None:
+        """Read on in a moment, if there is memory again by then."""
+        self._refused += 1
+        if self._refused > _MEMORY_TRIES or self._loop is None:
+            self._lose(f"{NO_MEMORY} to read what comes")
+            return
+        self._loop.remove_reader(self._end.fileno())
+        if self._pause is not None:
+            self._pause.cancel()
+        self._pause = self._loop.call_later(_MEMORY_AGAIN_S, self._read_on)
+
+    def _read_on(self) -> None:
+        self._pause = None
+        if not self._closed and self._loop is not None:
+            self._loop.add_reader(self._end.fileno(), self._readable)
 
     def _take(self, data: bytes) -> None:
         if self._held:
@@ -232,6 +281,8 @@ class Pipe:
             if self._closed:
                 return False
             self._closed = True
+            if self._pause is not None:
+                self._pause.cancel()
             if self._loop is not None and not self._loop.is_closed():
                 self._loop.remove_reader(self._end.fileno())
                 self._loop.remove_writer(self._end.fileno())

@@ -3,8 +3,8 @@
 The rules that whoever edits this file must keep:
 
 1.  There is no thread here. Whoever waits for something reads the socket, for all who wait; `_reading` says that
-    somebody does. The others wait on their own conditions, and are woken when the reader has had enough.
-2.  Nobody holds his condition while he reads or wakes others: what is heard may belong to any of them.
+    somebody does. The others sleep on their own news, and are woken when the reader has had enough.
+2.  Nobody holds the lock of his news while he reads or wakes others: what is heard may belong to any of them.
 3.  Whatever ends the talk ends it for all, at once and for ever: they are told by `lost`, and woken.
 """
 
@@ -23,6 +23,7 @@ from duodaq.clock import Deadline
 from duodaq.errors import DataError, DeliveryError, LifecycleError
 from duodaq.link._error import error_from_wire
 from duodaq.link._frame import FrameDecoder, encode
+from duodaq.link._news import News
 
 _HELLO_S = 5.0
 _SEND_S = 10.0
@@ -53,7 +54,7 @@ class BlockingTalk:
         self._sending = threading.Lock()
         self._turn = threading.Lock()
         self._reading = False
-        self._waiting: list[threading.Condition] = []
+        self._waiting: list[News] = []
         self._closed = False
         self._welcome = False
         self._end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -101,7 +102,7 @@ class BlockingTalk:
                     raise TimeoutError(f"nothing was taken for {_SEND_S:g} s") from None
                 _wait(self._end, select.POLLOUT, deadline.left_s)
 
-    def await_news(self, news: threading.Condition, timeout_s: float | None) -> None:
+    def await_news(self, news: News, timeout_s: float | None) -> None:
         """Within `news`: wait until it may have been notified, or `timeout_s` has passed; reads for all who wait."""
         with self._turn:
             mine = not self._reading and not self._closed

@@ -95,10 +95,12 @@ class LeaseDesk:
 
     def stop_clocks(self, ticket: Ticket) -> None:
         """Cancel what was timed for `ticket`."""
-        for timer in (ticket.timer, ticket.idle_timer):
-            if timer is not None:
-                timer.cancel()
-        ticket.timer = ticket.idle_timer = None
+        if ticket.timer is not None:
+            ticket.timer.cancel()
+            ticket.timer = None
+        if ticket.idle_timer is not None:
+            ticket.idle_timer.cancel()
+            ticket.idle_timer = None
 
     def count_silence(self, ticket: Ticket) -> None:
         """Count the silence of a holder without codec from now; after `idle_s` of it the lease ends."""

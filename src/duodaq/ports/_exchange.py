@@ -15,7 +15,7 @@ class Exchange:
     `done` is called exactly once, with the reply (empty if none belongs to it) or with the error; `on_written` when the
     whole request has been handed to the line, with the UTC nanoseconds of that. `moving`: its sender says that it may
     move or emit, where no codec knows better; `epoch` is then the stop epoch in which that sender began. `from_codec`
-    says that the framing is what the port's codec makes of the request.
+    says that the framing is what the port's codec makes of the request. `timer` is for whoever sets it aside.
     """
 
     __slots__ = (
@@ -67,7 +67,7 @@ class Exchange:
         return 0 < self.sent < len(self.request)
 
     def stop_clock(self) -> None:
-        """End its time-out."""
+        """End the time-out of one that is set aside."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None

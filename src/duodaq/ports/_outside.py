@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ import msgspec
 
 from duodaq.clock import Deadline
 from duodaq.errors import ConfigError, DataError, DeliveryError, LifecycleError, PortLostError
-from duodaq.link import BlockingTalk, Message
+from duodaq.link import BlockingTalk, Message, News
 from duodaq.model import PortDefinition
 from duodaq.ports._remote import RemoteLines, RemoteOwner
 from duodaq.ports._sentences import Exchanged, LockAsk, PortFacts, Ports, ToUser
@@ -30,7 +29,7 @@ class _TalkLines(RemoteLines):
         super().__init__(ports.send, _no_framing)
         self._ports = ports
 
-    def await_news(self, news: threading.Condition, timeout_s: float | None) -> None:
+    def await_news(self, news: News, timeout_s: float | None) -> None:
         self._ports.await_news(news, timeout_s)
 
 
@@ -50,7 +49,7 @@ class LabPorts:
         self._lines = _TalkLines(self)
         self._owners: Mapping[str, RemoteOwner] | None = None
         self._sessions: weakref.WeakSet[BlockingSession] = weakref.WeakSet()
-        self._news = threading.Condition()
+        self._news = News()
         self._talk = BlockingTalk(path, version, TOPIC, self._heard, self._lost)
         deadline = Deadline(_FIRST_S)
         with self._news:
@@ -100,7 +99,7 @@ class LabPorts:
             if isinstance(message, Exchanged | LockAsk):
                 raise
 
-    def await_news(self, news: threading.Condition, timeout_s: float | None) -> None:
+    def await_news(self, news: News, timeout_s: float | None) -> None:
         """Within `news`: wait until it may have been notified; see BlockingTalk."""
         self._talk.await_news(news, timeout_s)
 

@@ -40,6 +40,7 @@ from duodaq.errors import (
     ReplyFormatError,
 )
 from duodaq.model import PortDefinition
+from duodaq.ports._alarm import Alarm
 from duodaq.ports._books import PortBooks
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._copies import DestructiveCopies
@@ -60,6 +61,7 @@ from duodaq.telemetry import get_logger
 _log = get_logger("ports")
 _QUIET_S = 0.05
 _NEXT_LIMIT = 64
+_USABLE = (PortState.OPEN, PortState.RESYNC)
 
 
 class PortOwner(Seating):
@@ -91,6 +93,7 @@ class PortOwner(Seating):
         self.copies = DestructiveCopies()
         self._deferred = Deferred(self.name, codec, self.books, self.loop)
         self._hand: Exchange | None = None
+        self._alarm = Alarm(self.loop, self._out_of_time)
         self._next: deque[Exchange] = deque()
         self._urgent: deque[Exchange] = deque()
         self._owed_stop: Exchange | None = None
@@ -145,6 +148,7 @@ class PortOwner(Seating):
             self._mending.cancel()
             await asyncio.gather(self._mending, return_exceptions=True)
         self._fail_everybody(LifecycleError("the port was closed", port=self.name))
+        self._alarm.close()
         self.desk.close()
         try:
             await self.transport.aclose(timeout_s)
@@ -155,7 +159,7 @@ class PortOwner(Seating):
 
     def ask(self, ticket: Ticket, timeout_s: float | None, epoch: int | None = None) -> None:
         """Queue `ticket`; its `settle` is called when the port is granted, or will not be."""
-        if self.state not in (PortState.OPEN, PortState.RESYNC):
+        if self.state not in _USABLE:
             ticket.settle(self._not_open())
             return
         ticket.epoch = self.epoch if epoch is None else epoch
@@ -175,7 +179,7 @@ class PortOwner(Seating):
             return
         if self.queue.held is not ticket:
             return
-        for exchange in [x for x in self._next if x.ticket is ticket]:
+        for exchange in [x for x in self._next if x.ticket is ticket] if self._next else ():
             self._next.remove(exchange)
             exchange.done(b"", DeliveryError("its lease ended before it was sent", fate="not done", port=self.name))
         hand = self._hand
@@ -196,6 +200,7 @@ class PortOwner(Seating):
         """Ask for the lease of an exchange's ticket, and begin the exchange when it is granted."""
 
         def settle(refusal: Exception | None) -> None:
+            exchange.ticket.settle = _settled  # else the two would keep each other until the garbage is collected
             if refusal is None:
                 self.begin(exchange)
             else:
@@ -249,11 +254,11 @@ class PortOwner(Seating):
         if self._copied(exchange):
             return
         exchange.number = self.books.begun()
-        exchange.started_s = self.loop.time()
         if exchange.framing is not None:
             exchange.framing.reset()
         self._hand = exchange
-        exchange.timer = self.loop.call_later(exchange.timeout_s, self._timed_out, exchange)
+        exchange.started_s = now_s = self.loop.time()
+        self._alarm.set(now_s + exchange.timeout_s)
         self._write_on(exchange)
 
     def _end_unsent(self, exchange: Exchange, refusal: Exception | None, reply: bytes = b"") -> None:
@@ -292,14 +297,15 @@ class PortOwner(Seating):
     def _set_aside(self, exchange: Exchange) -> None:
         """Free the port; the reply comes later, between other people's."""
         self._hand = None
+        self._alarm.stop()
         self._deferred.keep(exchange)
         if exchange.ticket.once:
             self._end_if_idle(exchange.ticket)
         self._pump()
 
-    def _timed_out(self, exchange: Exchange) -> None:
-        exchange.timer = None
-        if exchange is not self._hand:
+    def _out_of_time(self) -> None:
+        exchange = self._hand
+        if exchange is None:
             return
         if isinstance(exchange.framing, Idle) and (reply := exchange.framing.take()):
             self._finish(exchange, reply)
@@ -331,7 +337,7 @@ class PortOwner(Seating):
         if exchange is not self._hand:
             return
         self._hand = None
-        exchange.stop_clock()
+        self._alarm.stop()
         if exchange.sent < len(exchange.request):
             self.transport.when_writable(None)
         if error is not None:
@@ -350,7 +356,7 @@ class PortOwner(Seating):
         self._pump()
 
     def _end_if_idle(self, ticket: Ticket) -> None:
-        if not any(exchange.ticket is ticket for exchange in self._next):
+        if not (self._next and any(exchange.ticket is ticket for exchange in self._next)):
             self.end(ticket)
 
     def _cut(self, why: str) -> DeliveryError:
@@ -387,8 +393,7 @@ class PortOwner(Seating):
                 self._stray(framing.rest)
             self._finish(exchange, reply)
         elif isinstance(framing, Idle):
-            exchange.stop_clock()
-            exchange.timer = self.loop.call_later(framing.idle_ms / 1000, self._timed_out, exchange)
+            self._alarm.set(self.loop.time() + framing.idle_ms / 1000)
 
     def _heard_between(self, data: bytes) -> None:
         held = self.queue.held
@@ -426,8 +431,8 @@ class PortOwner(Seating):
         self._next.clear()
         tickets = self.queue.clear()
         self.locks.lost(error)
+        self._alarm.stop()
         if hand is not None:
-            hand.stop_clock()
             self.books.failed(error, hand)
             hand.done(b"", error)
         for exchange in in_line:
@@ -454,7 +459,7 @@ class PortOwner(Seating):
         """Write stop bytes before everything else: at once if they break in, else after the exchange in hand."""
         if ends_moving:
             self.end_moving()
-        if self.state not in (PortState.OPEN, PortState.RESYNC):
+        if self.state not in _USABLE:
             if self.state is PortState.LOST and self._latch.closed:
                 self._owed_stop = exchange.once_more()
             exchange.done(b"", self._not_open())
@@ -472,11 +477,13 @@ class PortOwner(Seating):
     # --- what happens next
 
     def _pump(self) -> None:
-        if self._pumping:
+        if self._pumping or self._hand is not None:
+            return
+        if not (self._next or self.queue.waits or self._urgent or self._broken is not None):
             return
         self._pumping = True
         try:
-            while self.state in (PortState.OPEN, PortState.RESYNC) and self._hand is None and self._step():
+            while self.state in _USABLE and self._hand is None and self._step():
                 pass
         finally:
             self._pumping = False
@@ -491,13 +498,13 @@ class PortOwner(Seating):
             return True
         if self._mender is not None:
             return False
-        if self._unfit():
+        if (self._broken is not None or self._stray_at_s is not None) and self._unfit():
             self._mend()
             return False
         if self._next:
             self._start(self._next.popleft())
             return True
-        ticket = self.desk.grant()
+        ticket = self.desk.grant() if self.queue.waits else None
         if ticket is None:
             return False
         ticket.settle(None)
@@ -512,7 +519,7 @@ class PortOwner(Seating):
         if self.loop.time() - self._stray_at_s >= self.quiet_s:
             self._stray_at_s = None
             return False
-        return bool(self._next) or (self.queue.held is None and len(self.queue) > 0)
+        return bool(self._next) or (self.queue.held is None and self.queue.waits > 0)
 
     def _mend(self) -> None:
         broken, self._broken, self._stray_at_s = self._broken, None, None
@@ -568,3 +575,7 @@ class PortOwner(Seating):
     def status(self) -> PortStatus:
         """What is known of this port now. From any thread."""
         return status_of(self.name, self.state, self.transport.address, self.desk, self.books)
+
+
+def _settled(_: Exception | None) -> None:
+    """A ticket is settled once."""

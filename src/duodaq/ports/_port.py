@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from duodaq.errors import LifecycleError
@@ -77,28 +77,15 @@ class Port:
     def codec(self) -> PortCodec | None:
         return self.owner.codec
 
-    @asynccontextmanager
-    async def lease(
+    def lease(
         self, holder: str, *, timeout_s: float | None = LEASE_WAIT_S, lane: Lane = Lane.NORMAL
-    ) -> AsyncGenerator[Lease]:
+    ) -> AbstractAsyncContextManager[Lease]:
         """Hold the port for several exchanges, until the end of the block, however that comes, or of the task.
 
         Raises:
             PortBusyError: Not free within `timeout_s`; names the holder and how long it has held. Nothing was sent.
         """
-        ticket = await acquire(self.owner, holder, timeout_s, lane)
-        task = asyncio.current_task()
-        assert task is not None
-
-        def give_back(_: Any = None) -> None:
-            on_owner_loop(self.owner, self.owner.end, ticket)
-
-        task.add_done_callback(give_back)
-        try:
-            yield Lease(self, ticket)
-        finally:
-            task.remove_done_callback(give_back)
-            give_back()
+        return _LeaseBlock(self, holder, timeout_s, lane)
 
     async def exchange(
         self,
@@ -139,6 +126,36 @@ class Port:
         exchange = Exchange(ticket, request, framing, limit_s, _ignore, current_trace_id())
         exchange.from_codec = isinstance(reply, FromCodec) and owner.codec is not None
         return exchange
+
+
+class _LeaseBlock:
+    """The block in which a lease is held; what `Port.lease` gives."""
+
+    __slots__ = ("_holder", "_lane", "_port", "_task", "_ticket", "_timeout_s")
+
+    def __init__(self, port: Port, holder: str, timeout_s: float | None, lane: Lane) -> None:
+        self._port = port
+        self._holder = holder
+        self._timeout_s = timeout_s
+        self._lane = lane
+        self._ticket: Ticket | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    async def __aenter__(self) -> Lease:
+        ticket = self._ticket = await acquire(self._port.owner, self._holder, self._timeout_s, self._lane)
+        task = self._task = asyncio.current_task()
+        assert task is not None
+        task.add_done_callback(self._give_back)
+        return Lease(self._port, ticket)
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.remove_done_callback(self._give_back)
+        self._give_back()
+
+    def _give_back(self, _: Any = None) -> None:
+        if self._ticket is not None:
+            on_owner_loop(self._port.owner, self._port.owner.end, self._ticket)
 
 
 def framing_for(owner: LineOwner, request: bytes) -> Framing | None:

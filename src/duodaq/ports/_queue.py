@@ -70,16 +70,17 @@ class LeaseQueue:
     """Who holds a port and who waits for it: first come, first served within a lane, urgent lanes first.
 
     Pure: it neither waits nor knows a clock. At most one ticket is held; a ticket that was given back, withdrawn or
-    never asked is in neither place. Whoever gives back and asks again goes to the end.
+    never asked is in neither place. Whoever gives back and asks again goes to the end. `waits` is how many wait.
     """
 
     def __init__(self, limit: int = 256) -> None:
         self.limit = limit
         self.held: Ticket | None = None
+        self.waits = 0
         self._lanes: tuple[dict[Ticket, None], ...] = tuple({} for _ in Lane)
 
     def __len__(self) -> int:
-        return sum(map(len, self._lanes))
+        return self.waits
 
     def waiting(self) -> list[Ticket]:
         """Those who wait, in the order in which they will be served."""
@@ -99,7 +100,10 @@ class LeaseQueue:
             raise PortBusyError(
                 f"{self.limit} wait for this port already", holder=self.held.holder if self.held else None
             )
-        self._lanes[ticket.lane][ticket] = None
+        lane = self._lanes[ticket.lane]
+        before = len(lane)
+        lane[ticket] = None
+        self.waits += len(lane) - before
 
     def grant(self) -> Ticket | None:
         """Make the first who waits the holder, if the port is free; that ticket, or None."""
@@ -109,6 +113,7 @@ class LeaseQueue:
             if lane:
                 ticket = next(iter(lane))
                 del lane[ticket]
+                self.waits -= 1
                 self.held = ticket
                 return ticket
         return None
@@ -118,6 +123,7 @@ class LeaseQueue:
         if ticket not in self._lanes[ticket.lane]:
             return False
         del self._lanes[ticket.lane][ticket]
+        self.waits -= 1
         return True
 
     def give_back(self, ticket: Ticket) -> bool:
@@ -133,4 +139,5 @@ class LeaseQueue:
         self.held = None
         for lane in self._lanes:
             lane.clear()
+        self.waits = 0
         return everybody

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from duodaq.errors import ConfigError
-from duodaq.link import Message, error_from_wire
+from duodaq.link import Message, News, error_from_wire
 from duodaq.model import PortDefinition
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
@@ -115,7 +114,7 @@ class RemoteOwner:
         if number:
             self._lines.send(LockWithdrawn(number))
 
-    def await_news(self, news: threading.Condition, timeout_s: float | None) -> None:
+    def await_news(self, news: News, timeout_s: float | None) -> None:
         """Wait, within `news`, until it is notified or may have been."""
         self._lines.await_news(news, timeout_s)
 
@@ -190,7 +189,7 @@ class RemoteLines:
         if self._watch is not None:
             self._watch.cancel()
 
-    def await_news(self, news: threading.Condition, timeout_s: float | None) -> None:
+    def await_news(self, news: News, timeout_s: float | None) -> None:
         """Wait, within `news`, until it is notified."""
         news.wait(timeout_s)
 

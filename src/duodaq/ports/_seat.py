@@ -8,10 +8,10 @@ may live in another thread or in another process.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from duodaq.link import News
 from duodaq.model import PortDefinition
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
@@ -118,7 +118,7 @@ class LineOwner(Protocol):
         """Nobody waits for that lock any more."""
         ...
 
-    def await_news(self, news: threading.Condition, timeout_s: float | None) -> None:
+    def await_news(self, news: News, timeout_s: float | None) -> None:
         """Wait, within `news`, until it is notified or may have been, or `timeout_s` has passed. From any thread."""
         ...
 

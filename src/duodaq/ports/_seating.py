@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from abc import ABC, abstractmethod
 
+from duodaq.link import News
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._lock import LockRequest, PortLocks
 from duodaq.ports._queue import LeaseQueue, Ticket
@@ -86,7 +86,7 @@ class Seating(ABC):
         if seat.ticket is not None:
             seat.ticket.reading = reading
 
-    def await_news(self, news: threading.Condition, timeout_s: float | None) -> None:
+    def await_news(self, news: News, timeout_s: float | None) -> None:
         """Wait, within `news`, until it is notified. From any thread but the broker's own."""
         news.wait(timeout_s)
 

@@ -3,7 +3,7 @@
 The rules that whoever edits this file must keep:
 
 1.  The driver's thread never touches the owner: it hands over one callback per exchange (`call_soon_threadsafe`) and
-    waits on one condition, `_news`. What is shared is changed under that condition, never while waiting for another.
+    sleeps on `_news`. What is shared is changed under its lock, never while waiting for another.
 2.  A query is read whole into the buffer by the broker as soon as it comes, whether or not the driver reads it; `read`
     only waits for the buffer. So a driver that reads late, or never, blocks nobody.
 3.  A write without a reply, or one that moves, returns when it is written or raises what refused it; a pure query
@@ -23,6 +23,7 @@ from contextlib import contextmanager
 
 from duodaq.clock import Deadline
 from duodaq.errors import LifecycleError, PortTimeoutError, StoppedError, UnsafeStateError
+from duodaq.link import News
 from duodaq.model import PortDefinition
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
@@ -89,7 +90,7 @@ class BlockingSession:
         self.timeout_s = owner.definition.timeout_s
         self.wait_s = LEASE_WAIT_S
         self._owner = owner
-        self._news = threading.Condition()
+        self._news = News()
         self._buffer = ReplyBuffer()
         self._unterminated = b""
         self._pending: _Job | None = None
@@ -260,6 +261,7 @@ class BlockingSession:
         def done(reply: bytes, error: BaseException | None) -> None:
             with self._news:
                 job.over, job.error = True, error
+                job.exchange = None  # which knows this function: else the two would keep each other alive
                 if job.discard:
                     self._owner.note_late()
                 elif job.aside:
@@ -497,7 +499,7 @@ class BlockingSession:
             if self._ended is not None:
                 return
             self._ended = error
-            self._news.notify_all()
+        self._news.close()
         call, job = self._call, self._pending
         for seat in {self.lock.seat, call.seat if call is not None else None}:
             if seat is not None:

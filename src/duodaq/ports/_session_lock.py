@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 from duodaq.clock import Deadline
 from duodaq.errors import LifecycleError
+from duodaq.link import News
 from duodaq.ports._lock import LockAction, LockOutcome, LockRequest, LockVerdict
 from duodaq.ports._port import on_owner_loop
 from duodaq.ports._seat import LineOwner, Seat
@@ -19,13 +19,11 @@ class SessionLock:
         owner: The port.
         holder: In whose name.
         seat: The place from which the session speaks while it has a lock.
-        news: The session's condition.
+        news: What the session sleeps on.
         check: Raises what ended the session.
     """
 
-    def __init__(
-        self, owner: LineOwner, holder: str, seat: Seat, news: threading.Condition, check: Callable[[], None]
-    ) -> None:
+    def __init__(self, owner: LineOwner, holder: str, seat: Seat, news: News, check: Callable[[], None]) -> None:
         self.seat = seat
         self.times = 0
         self._owner = owner

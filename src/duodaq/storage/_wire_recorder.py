@@ -48,13 +48,14 @@ class WireSummary(msgspec.Struct, frozen=True):
 
 
 class WireRecorder:
-    """Writes what ports record from its start on to `path`, as an Arrow IPC stream of schema ``wire/1``.
+    """Writes what ports record to `path`, as an Arrow IPC stream of schema ``wire/1``.
 
     Args:
         path: The file; must not exist.
         sources: Where the records of each port are, by name.
         ports: What each port is, by name, as plain values; goes into the schema's metadata.
         lab: The lab's name.
+        remembered: Whether what the ports still keep in memory goes into the file first, as drivers' opening questions.
     """
 
     def __init__(
@@ -63,10 +64,13 @@ class WireRecorder:
         sources: Mapping[str, Source],
         ports: Mapping[str, Mapping[str, Any]] | None = None,
         lab: str = "",
+        *,
+        remembered: bool = False,
     ) -> None:
         self.path = Path(path)
         self._schema = wire(ports, lab)
         self._sources = dict(sources)
+        self._remembered = remembered
         self._taken: dict[str, int] = {}
         self._lost: dict[str, int] = {}
         self._written = 0
@@ -76,14 +80,15 @@ class WireRecorder:
         self._thread: threading.Thread | None = None
 
     async def start(self, timeout_s: float = 5.0) -> None:
-        """Make the file; what the ports record from now on goes into it.
+        """Make the file; what the ports record from now on goes into it, behind what they remember if that is wanted.
 
         Raises:
             StorageError: It cannot be made, or is there already. Nothing is recorded.
         """
         for port, source in self._sources.items():
             kept = source(0)
-            self._taken[port] = kept[-1].sequence if kept else 0
+            first = kept[0 if self._remembered else -1].sequence if kept else 0
+            self._taken[port] = first - 1 if kept and self._remembered else first
         self._thread = threading.Thread(target=self._run, name="wire recorder", daemon=True)
         self._thread.start()
         deadline = clock.Deadline(timeout_s)

@@ -31,6 +31,7 @@ class LinkedBroker:
         self.broker = broker
         self.lost: list[str] = []
         near, self._far_end = socket.socketpair()
+        self._sessions: list[BlockingSession] = []
         self._owned: set[asyncio.Task[None]] = set()
         self.pipe = Pipe(near, encode, decode_from_worker, self._heard, self._ended)
         self.desk = PortDesk(broker, self.pipe.send, self._own, unpack)
@@ -71,6 +72,7 @@ class LinkedBroker:
         made = self.remote.session(port, holder)
         if hold_max_s is not None:
             made.hold_max_s = hold_max_s
+        self._sessions.append(made)
         return made
 
     def port(self, name: str) -> Port:
@@ -87,7 +89,9 @@ class LinkedBroker:
         self._far_end.shutdown(socket.SHUT_RDWR)
 
     async def aclose(self) -> None:
-        """Close both ends."""
+        """Close both ends, and the sessions that were made at the remote one."""
+        for session in self._sessions:
+            session.close()
         if self._unsubscribe is not None:
             self._unsubscribe()
         self.pipe.close()

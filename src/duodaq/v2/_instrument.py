@@ -193,9 +193,11 @@ class Instrument:
             work.busy_with = self._busy_with
             self.queue.put(work)
 
-    def end_moving(self, reason: str) -> int:
-        """End every waiting command that moves or emits, as not done; how many."""
+    def end_moving(self, reason: str, *, whole: bool = True) -> int:
+        """End every waiting command that moves or emits, as not done; how many. `whole`: all of it is stopped."""
         self._stop_epoch += 1
+        if whole:
+            self._settings.note_stop()
         return self.queue.end(lambda: StoppedError(reason, fate=Fate.NOT_DONE), moving_only=True)
 
     def retire(self, reason: str) -> None:

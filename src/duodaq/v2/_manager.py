@@ -245,7 +245,7 @@ class Manager:
         return report
 
     async def _stop(self, instrument: Instrument, axis: str | None) -> int:
-        instrument.end_moving("a stop came before it began")
+        instrument.end_moving("a stop came before it began", whole=axis is None)
         return await self._stops.write(instrument.definition, axis)
 
     async def _shut_down(self, timeout_s: float) -> tuple[ComponentReport, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 from duodaq.model import (
@@ -69,13 +70,14 @@ def may_move(definition: InstrumentDefinition, command: Command) -> bool:
 
 
 def settings_for_reconnect(
-    definition: InstrumentDefinition, asked: dict[str, Any], *, latched: bool
+    definition: InstrumentDefinition, asked: dict[str, Any], *, latched: bool, undone: Set[str] = frozenset()
 ) -> tuple[dict[str, Any], list[str]]:
     """Which settings are applied again after a reconnection, and the names of those that are withheld.
 
     Applied are those that the stanza gives, and those asked for since that are passive; so a device that lost its power
     never begins to move or emit because its driver came back. The stanza's option ``on_reconnect`` says otherwise:
-    "reapply" all, or "withhold" all. While a stop is latched only passive ones are applied.
+    "reapply" all, or "withhold" all. While a stop is latched only passive ones are applied, and always of those in
+    `undone`, which a stop, or a call without an answer, may have undone.
     """
     policy = definition.options.get("on_reconnect", "passive")
     again: dict[str, Any] = {}
@@ -84,7 +86,7 @@ def settings_for_reconnect(
         passive = not may_move(definition, SetParameter(name, value))
         as_given = name in definition.settings and definition.settings[name] == value
         wanted = policy == "reapply" or (policy == "passive" and (passive or as_given))
-        if wanted and (passive or not latched):
+        if wanted and (passive or not (latched or name in undone)):
             again[name] = value
         else:
             withheld.append(name)

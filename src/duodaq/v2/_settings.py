@@ -17,6 +17,7 @@ class WatchedSettings:
     def __init__(self, definition: InstrumentDefinition, parameters: Parameters) -> None:
         self.names = tuple(dict.fromkeys((*definition.watched, *definition.settings)))
         self.asked: dict[str, Any] = {}
+        self._stopped: set[str] = set()
         self._definition = definition
         self._id = definition.id
         self._parameters = parameters
@@ -24,6 +25,7 @@ class WatchedSettings:
     def at_first(self, *, latched: bool) -> dict[str, Any]:
         """What is set when it starts: what the stanza gives; while a stop is latched only what is passive of it."""
         given = self._definition.settings
+        self._stopped.clear()
         chosen = {n: v for n, v in given.items() if not (latched and may_move(self._definition, SetParameter(n, v)))}
         if len(chosen) < len(given):
             withheld = [name for name in given if name not in chosen]
@@ -32,15 +34,20 @@ class WatchedSettings:
 
     def again(self, *, latched: bool) -> dict[str, Any]:
         """What is to be set again after a reconnection; that, and what is withheld, is logged."""
-        again, withheld = settings_for_reconnect(self._definition, self.asked, latched=latched)
+        again, withheld = settings_for_reconnect(self._definition, self.asked, latched=latched, undone=self._stopped)
         if again or withheld:
             _LOG.warning("settings after reconnect", instrument=self._id, applied=list(again), withheld=withheld)
         return again
+
+    def note_stop(self) -> None:
+        """What moves or emits of it was stopped: a reconnection sets none of that again, whoever has reset the stop."""
+        self._stopped |= self._definition.settings.keys() | self.asked.keys()
 
     def note(self, command: SetParameter | GetParameter, value: Any) -> None:
         """A setting has been set (`value` is what the device accepted) or read."""
         if isinstance(command, SetParameter):
             self.asked[command.name] = command.value
+            self._stopped.discard(command.name)
         if isinstance(command, SetParameter) or command.name in self.names:
             self._put(command.name, value)
 

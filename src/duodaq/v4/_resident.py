@@ -10,7 +10,15 @@ from typing import Any
 import msgspec
 
 from duodaq.clock import utc_ns
-from duodaq.errors import ConfigError, DuodaqError, LifecycleError, PortLostError, ReplyTimeoutError
+from duodaq.errors import (
+    ConfigError,
+    DuodaqError,
+    LifecycleError,
+    PortLostError,
+    ReplyTimeoutError,
+    StoppedError,
+    UnsafeStateError,
+)
 from duodaq.model import (
     Cause,
     ChannelInfo,
@@ -76,6 +84,8 @@ class Resident:
             self._memory["acquiring"] = acquire if isinstance(acquire, dict) else {}
         self._lost_port = False
         self._spawning = False
+        self._start_error: Exception | None = None
+        self._stop_came = False
         self._channels: tuple[ChannelInfo, ...] = ()
         self._status = InstrumentStatus(
             definition.id,
@@ -104,6 +114,16 @@ class Resident:
         """Whether its actor takes messages."""
         return self.ref is not None and self.ref.state in (ActorState.RUNNING, ActorState.RESTARTING)
 
+    @property
+    def cut_by_stop(self) -> bool:
+        """Whether its last start failed, and a stop came meanwhile or is latched, which may be why."""
+        return self._stop_came
+
+    @property
+    def refused_by_stop(self) -> bool:
+        """Whether its last start was refused something because of a stop."""
+        return isinstance(self._start_error, UnsafeStateError | StoppedError)
+
     async def start(self, system: ActorSystem, timeout_s: float) -> None:
         """Spawn its actor.
 
@@ -111,7 +131,8 @@ class Resident:
             DuodaqError: It did not start; the instrument is in Error, and says why.
         """
         limit_s = min(timeout_s, float(self.definition.options.get("start_timeout_s", _START_S)))
-        self._spawning = True
+        self._spawning, self._stop_came, self._start_error = True, False, None
+        epoch = self._stop_epoch
         self._changed()
         try:
             self.ref = await system.spawn(
@@ -123,6 +144,8 @@ class Resident:
                 stop_timeout_s=float(self.definition.options.get("stop_timeout_s", _UNWIND_S)),
             )
         except Exception as error:
+            self._start_error = error
+            self._stop_came = self._broker.latched or self._stop_epoch != epoch
             why = str(error) if isinstance(error, DuodaqError) else told(error)
             self.report(InstrumentState.ERROR, why, recoverable=not isinstance(error, ConfigError))
             if isinstance(error, DuodaqError):
@@ -184,6 +207,15 @@ class Resident:
             yield
         finally:
             SAFE_ACTION.reset(token)
+
+    @property
+    def _stop_epoch(self) -> int:
+        return 0 if self.definition.port is None else self._broker.port(self.definition.port).owner.epoch
+
+    def note_stop(self) -> None:
+        """It is stopped: a stream that moves or emits does not begin again by itself."""
+        if self.moves(StartAcquisition()):
+            self._memory.pop("acquiring", None)
 
     def _make(self) -> InstrumentActor:
         port = self._broker.port(self.definition.port) if self.definition.port is not None else None
@@ -262,8 +294,8 @@ class Resident:
             self._memory["acquiring"] = command.options
         elif isinstance(command, StopAcquisition):
             self._memory.pop("acquiring", None)
-        elif isinstance(command, Stop) and self.moves(StartAcquisition()):
-            self._memory.pop("acquiring", None)  # what was stopped does not begin again by itself
+        elif isinstance(command, Stop):
+            self.note_stop()
         if self._lost_port and isinstance(command, GetParameter | SetParameter | Execute | ReadChannel):
             self._lost_port = False
             acquiring = "acquiring" in self._memory

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from duodaq.clock import Deadline
-from duodaq.errors import ConfigError, LifecycleError
+from duodaq.clock import Deadline, monotonic_s, pause
+from duodaq.errors import ConfigError, DuodaqError, LifecycleError
 from duodaq.model import (
     ChannelInfo,
     Command,
@@ -25,14 +25,17 @@ from duodaq.model import (
 from duodaq.ports import PortSource
 from duodaq.telemetry import get_logger
 from duodaq.v4._drivers import BUILT_IN, ActorKind, actor_kind
+from duodaq.v4._policy import GiveUp, Restart
 from duodaq.v4._publisher import DataPublisher
-from duodaq.v4._resident import Resident
+from duodaq.v4._resident import Resident, restart_policy
 from duodaq.v4._system import ActorSystem
 from duodaq.v4.instruments import Keep
 
 _log = get_logger("v4.runtime")
 _UNWELL = frozenset({InstrumentState.ERROR, InstrumentState.HUNG})
 _START_S = 10.0
+_LATCHED_S = 0.05
+"""How soon it is tried again, and how often it is looked whether a stop is still latched."""
 
 
 class V4Runtime:
@@ -65,6 +68,7 @@ class V4Runtime:
         self._numbers: dict[str, dict[str, int]] = {} if numbers is None else numbers
         self._residents: dict[str, Resident] = {}
         self._system: ActorSystem | None = None
+        self._comebacks: dict[str, asyncio.Task[None]] = {}
         self._status = RuntimeStatus.STOPPED
         self._changes = 0
 
@@ -112,6 +116,7 @@ class V4Runtime:
         system, self._system = self._system, None
         if system is None:
             return ()
+        await self._end_comebacks()
         for resident in self._residents.values():
             if resident.running:
                 resident.report(InstrumentState.SHUTTING_DOWN, "")
@@ -144,7 +149,7 @@ class V4Runtime:
         self._note_change()
         if self._system is not None and definition.autostart:
             async with resident.turn:
-                await resident.start(self._system, _START_S)
+                await self._start(resident, self._system, _START_S)
 
     async def remove(self, instrument: str) -> ComponentReport:
         """Stop an instrument and forget it. The numbers of its channels go on if it comes back."""
@@ -166,7 +171,7 @@ class V4Runtime:
         async with resident.turn:
             self._check_known(resident)
             await self._end(resident)
-            await resident.start(self._running(), _START_S)
+            await self._start(resident, self._running(), _START_S)
 
     async def command(self, instrument: str, command: Command, deadline_s: float | None = None) -> Any:
         """Carry out one command and return its result, or raise its typed error.
@@ -190,7 +195,7 @@ class V4Runtime:
                 self._check_known(resident)
                 if not resident.running:
                     await self._end(resident)
-                    await resident.start(system, deadline_s or _START_S)
+                    await self._start(resident, system, deadline_s or _START_S)
             return None
         return await resident.deliver(command, deadline_s)
 
@@ -201,6 +206,8 @@ class V4Runtime:
 
     def end_moving(self, reason: str) -> int:
         """End every moving or emitting command that waits, as not done; the number ended. From the runtime's loop."""
+        for resident in self._residents.values():
+            resident.note_stop()
         refs = [resident.ref for resident in self._residents.values()]
         return sum(ref.end_moving(reason) for ref in refs if ref is not None)
 
@@ -224,7 +231,8 @@ class V4Runtime:
     async def _start_all(self, deadline: Deadline) -> list[tuple[Resident, Exception]]:
         system = self._running()
         chosen = [resident for resident in self._residents.values() if resident.definition.autostart]
-        results = await asyncio.gather(*(r.start(system, deadline.left_s) for r in chosen), return_exceptions=True)
+        starting = (self._start(resident, system, deadline.left_s) for resident in chosen)
+        results = await asyncio.gather(*starting, return_exceptions=True)
         failures: list[tuple[Resident, Exception]] = []
         for resident, result in zip(chosen, results, strict=True):
             if isinstance(result, Exception):
@@ -233,6 +241,46 @@ class V4Runtime:
             elif isinstance(result, BaseException):
                 raise result
         return failures
+
+    async def _start(self, resident: Resident, system: ActorSystem, timeout_s: float) -> None:
+        """Start an instrument; one whose start a stop has cut comes up later, by itself."""
+        try:
+            await resident.start(system, timeout_s)
+        except DuodaqError:
+            instrument = resident.definition.id
+            if resident.cut_by_stop and instrument not in self._comebacks and self._system is system:
+                task = asyncio.create_task(self._come_back(resident, system), name=f"v4.{instrument}.comeback")
+                self._comebacks[instrument] = task
+                task.add_done_callback(lambda _: self._comebacks.pop(instrument, None))
+            raise
+
+    async def _come_back(self, resident: Resident, system: ActorSystem) -> None:
+        """Start it again by its restart policy; what a latched stop refuses it waits for somebody's reset."""
+        policy, tried_s = restart_policy(resident.definition), list[float]()
+        while resident.cut_by_stop:
+            decision = policy.decide(tried_s, monotonic_s())
+            refused = resident.refused_by_stop or (isinstance(decision, GiveUp) and policy.kind != "never")
+            while refused and self._broker.latched:
+                await pause(_LATCHED_S)
+                decision, tried_s = Restart(0.0), []
+            if isinstance(decision, GiveUp):
+                return
+            await pause(max(decision.delay_s, _LATCHED_S))
+            tried_s.append(monotonic_s())
+            async with resident.turn:
+                if resident.running or self._residents.get(resident.definition.id) is not resident:
+                    return
+                await self._end(resident)
+                try:
+                    await resident.start(system, _START_S)
+                except DuodaqError as error:
+                    _log.warning("not started after a stop", instrument=resident.definition.id, error=str(error))
+
+    async def _end_comebacks(self) -> None:
+        tasks = tuple(self._comebacks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _end(self, resident: Resident) -> ComponentReport:
         ref, resident.ref = resident.ref, None

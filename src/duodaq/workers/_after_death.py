@@ -16,7 +16,18 @@ from duodaq.model import (
     StopAcquisition,
 )
 from duodaq.v2 import settings_for_reconnect
-from duodaq.workers._hosting import may_move_if_unknown, moves_as_far_as_known
+from duodaq.workers._hosting import may_move_if_unknown
+
+Readings = dict[str, dict[str, Any]]
+"""Instrument → setting → value."""
+
+
+class WorkerDiedError(Exception):
+    """The worker died before it answered; `begun` says whether the command was in hand, or may have been."""
+
+    def __init__(self, begun: bool, cause: str) -> None:
+        super().__init__(cause)
+        self.begun = begun
 
 
 class AskPolicy(StrEnum):
@@ -28,22 +39,25 @@ class AskPolicy(StrEnum):
     ASK = "ask"
 
 
-def fate_after_death(begun: bool, command: Command, definition: InstrumentDefinition) -> Fate | None:
+def fate_after_death(
+    begun: bool, command: Command, definition: InstrumentDefinition, *, streams: bool = True
+) -> Fate | None:
     """The fate of a command whose worker died before it was answered; None: the replacement carries it out.
 
     One in hand is unknown, and is never repeated. One that waited goes on, unless it may move or emit: that is not
-    done, because the world has changed under it, except where the stanza says ``requeue``.
+    done, because the world has changed under it, except where the stanza says ``requeue``. `streams` says whether the
+    acquisition of an actor that is not known here moves or emits.
     """
     if begun:
         return Fate.UNKNOWN
-    if may_move_if_unknown(definition, command) and not definition.options.get("requeue", False):
+    if may_move_if_unknown(definition, command, streams=streams) and not definition.options.get("requeue", False):
         return Fate.NOT_DONE
     return None
 
 
-def waits_for_replacement(command: Command, definition: InstrumentDefinition) -> bool:
+def waits_for_replacement(command: Command, definition: InstrumentDefinition, *, streams: bool = True) -> bool:
     """Whether a command that comes while its worker is being replaced waits for that; others are not done."""
-    return fate_after_death(False, command, definition) is None
+    return fate_after_death(False, command, definition, streams=streams) is None
 
 
 @dataclass(slots=True)
@@ -51,24 +65,33 @@ class Remembered:
     """What an instrument was asked for so far, as its next driver has to know it.
 
     `acquiring` is what StartAcquisition was last given, False after StopAcquisition, None before either. `waiting` are
-    settings that wait for somebody's Recover; `doubtful` those of which nobody knows what they are now.
+    settings that wait for somebody's Recover; `doubtful` those of which nobody knows what they are now; `stopped` those
+    that a stop may have undone, and nobody has set since. A reset lets things move again; it sets nothing.
     """
 
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
     acquiring: dict[str, Any] | Literal[False] | None = None
     waiting: dict[str, Any] = field(default_factory=dict[str, Any])
     doubtful: set[str] = field(default_factory=set[str])
+    stopped: set[str] = field(default_factory=set[str])
 
     def note(self, command: Command) -> None:
         """A command has been done."""
         if isinstance(command, SetParameter):
             self.settings[command.name] = command.value
             self.doubtful.discard(command.name)
+            self.stopped.discard(command.name)
             self.waiting.pop(command.name, None)
         elif isinstance(command, StartAcquisition):
             self.acquiring = dict(command.options)
         elif isinstance(command, StopAcquisition):
             self.acquiring = False
+
+    def note_stop(self, definition: InstrumentDefinition, *, streams: bool) -> None:
+        """All of it has been stopped, or is about to be; `streams` says that its acquisition moves or emits."""
+        self.stopped |= definition.settings.keys() | self.settings.keys()
+        if streams:
+            self.acquiring = False  # what was stopped does not begin again by itself
 
     def doubt(self, command: Command) -> None:
         """A command may have been done, or not."""
@@ -91,7 +114,8 @@ def definition_for_replacement(
     default) withholds what was set since and may move or emit; "reapply" withholds nothing, "withhold" everything;
     "ask" too, until somebody says Recover. While a stop is latched nothing that may move or emit is applied. After a
     crash action the default withholds that too, until somebody says Recover: what was made safe stays so. What was
-    asked last without an answer is applied by no policy if it may move or emit: it may be in force already.
+    asked last without an answer is applied by no policy if it may move or emit: it may be in force already. Nor is what
+    was last set before a stop, also one that was reset: it waits for somebody's Recover.
     """
     wanted = {**definition.settings, **known.settings}
     policy = AskPolicy(definition.options.get("on_reconnect", AskPolicy.PASSIVE))
@@ -102,13 +126,28 @@ def definition_for_replacement(
         again, withheld = wanted, list[str]()
     else:
         made_safe = policy is AskPolicy.PASSIVE and has_crash_action(definition)
-        again, withheld = settings_for_reconnect(definition, known.settings, latched=latched or made_safe)
-        for name in known.doubtful & again.keys():
-            if moves_as_far_as_known(definition, SetParameter(name, again[name])):
-                del again[name]
-                withheld.append(name)
-        known.waiting = {n: wanted[n] for n in withheld if n in definition.settings} if made_safe else {}
+        again, withheld = settings_for_reconnect(
+            definition, known.settings, latched=latched or made_safe, undone=known.doubtful | known.stopped
+        )
+        by_policy, _ = settings_for_reconnect(definition, known.settings, latched=False)
+        waits = {*by_policy, *(definition.settings if made_safe else ())} - known.doubtful
+        known.waiting = {name: wanted[name] for name in withheld if name in waits}
     options = dict(definition.options)
     if known.acquiring is not None:
         options["acquire"] = False if known.acquiring is False else known.acquiring or True
     return replace(definition, settings=again, options=options), withheld
+
+
+def differences(definition: InstrumentDefinition, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """The settings that are watched and are now something else than they were, with what they are now.
+
+    What a method of the driver has set is nowhere written down, so no replacement can be given it. What is polled
+    changes by nature.
+    """
+    polled = {poll.read for poll in definition.polls}
+    names = {*definition.watched, *definition.settings} - polled
+    return {
+        name: after[name]
+        for name in sorted(names & before.keys() & after.keys())
+        if repr(after[name]) != repr(before[name])
+    }

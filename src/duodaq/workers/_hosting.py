@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from duodaq import v2, v4
-from duodaq.model import Command, Execute, GetParameter, InstrumentDefinition, ReadChannel, SetParameter
+from duodaq.model import (
+    Command,
+    Execute,
+    GetParameter,
+    InstrumentDefinition,
+    ReadChannel,
+    SetParameter,
+    StartAcquisition,
+)
 
 HUNG_AFTER_S = 1.0
 """A worker whose loop owes the beginning of a call for so long is hung, and so are the instruments in it."""
@@ -21,15 +29,20 @@ def deadline_of(definition: InstrumentDefinition, command: Command, deadline_s: 
     return definition.deadline_s if isinstance(command, GetParameter | ReadChannel) else None
 
 
-def may_move_if_unknown(definition: InstrumentDefinition, command: Command) -> bool:
-    """Whether a command may move or emit; where that is not known here, setting and calling do."""
-    if definition.runtime == "v4" and not _is_known(definition):
-        return isinstance(command, SetParameter | Execute)
-    return moves_as_far_as_known(definition, command)
+def may_move_if_unknown(definition: InstrumentDefinition, command: Command, *, streams: bool = True) -> bool:
+    """Whether a command may move or emit; where that is not known here, setting and calling do, acquiring if `streams`.
+
+    What an actor's acquisition does its worker tells; until it has, the cautious answer is that it emits.
+    """
+    if is_known(definition):
+        return moves_as_far_as_known(definition, command)
+    return isinstance(command, SetParameter | Execute) or (streams and isinstance(command, StartAcquisition))
 
 
-def _is_known(definition: InstrumentDefinition) -> bool:
-    return not isinstance(definition.driver, str) or definition.driver in v4.BUILT_IN
+def is_known(definition: InstrumentDefinition) -> bool:
+    """Whether it can be said here what its commands do: of an actor from a file or a package only its worker can."""
+    known = not isinstance(definition.driver, str) or definition.driver in v4.BUILT_IN
+    return definition.runtime == "v2" or known
 
 
 def moves_as_far_as_known(definition: InstrumentDefinition | None, command: Command) -> bool:

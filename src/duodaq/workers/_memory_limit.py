@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
-from duodaq.errors import LifecycleError
+from duodaq.errors import InstrumentError, LifecycleError
 
 if sys.platform == "linux":
     import resource
+
+NO_MEMORY_CODE = 75
+"""What a worker's process exits with when there is no memory left to hear the manager with."""
 
 
 def limit_memory(more_bytes: int) -> None:
@@ -37,3 +40,23 @@ def private_bytes() -> int:
     finally:
         os.close(status)
     return int(text.partition(b"VmData:")[2].split(None, 1)[0]) * 1024
+
+
+def limit_in_words(more_bytes: int | None, runtime: str) -> str:
+    """What a worker may take, and where a person says so."""
+    if more_bytes is None:
+        return "its worker has no limit of its own"
+    key = f"memory = … in [runtimes.{runtime}]"
+    return f"its worker may take {more_bytes / 1e6:.0f} MB more than it begins with ({key})"
+
+
+def with_limit_named(
+    error: BaseException, limit: str, *, instrument: str | None = None, command: str | None = None
+) -> BaseException:
+    """`error`, or, if it is a MemoryError or was made of one, an error that names the instrument and the `limit`."""
+    lacking = next((one for one in (error, error.__cause__) if isinstance(one, MemoryError)), None)
+    if lacking is None:
+        return error
+    named = InstrumentError(f"the driver raised MemoryError: {limit}", instrument=instrument, command=command)
+    named.__cause__ = lacking
+    return named

@@ -202,6 +202,13 @@ class Kept(Message, frozen=True, tag="K"):
     value: Parcel
 
 
+class Nature(Message, frozen=True, tag="b"):
+    """Whether the acquisition of an actor moves or emits, which only its class can tell."""
+
+    instrument: str
+    streams: bool
+
+
 class Stale(Message, frozen=True, tag="O"):
     """Nobody keeps an instrument's entries up to date any more."""
 
@@ -246,7 +253,7 @@ FromManager: TypeAlias = (
     Make | Order | Ask | Cancel | Probe | ToUser | Stops | Stopped | Known | Taken | Credit | NeighbourAnswer
 )
 FromWorker: TypeAlias = (
-    Made | Answer | Alive | Snapshot | Figures | OfUser | Put | Kept | Stale | Rows | Item | Batch | Ring | Log
+    Made | Answer | Alive | Snapshot | Figures | OfUser | Put | Kept | Nature | Stale | Rows | Item | Batch | Ring | Log
     | NeighbourAsk
 )  # fmt: skip
 

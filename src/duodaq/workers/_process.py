@@ -36,6 +36,7 @@ from duodaq.workers._child import Child
 from duodaq.workers._inbox import FeedBooks, Inbox
 from duodaq.workers._lifeline import Lifeline
 from duodaq.workers._log_line import log_here
+from duodaq.workers._memory_limit import NO_MEMORY_CODE, limit_in_words
 from duodaq.workers._messages import (
     VERSION,
     Alive,
@@ -52,6 +53,7 @@ from duodaq.workers._messages import (
     Made,
     Make,
     Message,
+    Nature,
     NeighbourAsk,
     Order,
     Probe,
@@ -143,6 +145,7 @@ class ProcessWorker:
         on_lost: Callable[[ProcessWorker, str], None],
         neighbours: Callable[[str], frozenset[str]],
         keep: Callable[[str, str, Any], None],
+        natures: dict[str, bool],
     ) -> None:
         self.name = name
         self.child = child
@@ -151,11 +154,13 @@ class ProcessWorker:
         self.figures: dict[str, Any] = {}
         self.pending: dict[int, Pending] = {}  # by number % IN_HAND, which is their place on the page
         self.fault = ""
+        self.memory_bytes: int | None = None
         self.ahead: dict[str, InstrumentDefinition] = {}
         self._runtime: RuntimeName = runtime
         self._around = around
         self._on_lost = on_lost
         self._keep = keep
+        self._natures = natures
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._pipe = Pipe(child.link, encode, decode_from_worker, self._heard, self._ended)
@@ -169,6 +174,7 @@ class ProcessWorker:
         self._probes = itertools.count(1)
         self._credits: deque[int] = deque()
         self._over = False
+        self._lingers = False
         child.gone.add_done_callback(lambda _: self._pipe.end())  # a process that it forked may hold its link open
         around.worker_began(child.pid, child.pidfd)
 
@@ -182,12 +188,17 @@ class ProcessWorker:
         """For how long its loop has owed the answer to a probe, in seconds."""
         return 0.0 if self._asked_s is None or self._over else monotonic_s() - self._asked_s
 
+    @property
+    def output_left_out(self) -> int:
+        """How many lines that its drivers printed were too many to be logged."""
+        return 0 if self._output is None else self._output.left_out
+
     def make(self, plan: WorkerPlan) -> None:
         """Tell the process what to be; `made` tells whether it is."""
         read, write = os.pipe()
         self._output = OutputReader(read, self.name)
         self._pipe.open()
-        self.ahead = plan.ahead
+        self.ahead, self.memory_bytes = plan.ahead, plan.memory_bytes
         try:
             body = dumps(plan)
             if not send_descriptors(self.child.fds, [self.page.fd, write, self._lifeline.far]):
@@ -330,6 +341,8 @@ class ProcessWorker:
                 self._put(message)
             case Kept():
                 self._keep(message.instrument, message.name, unpack(message.value))
+            case Nature():
+                self._natures[message.instrument] = message.streams
             case Stale():
                 self._around.parameters.mark_stale(self._runtime, message.instrument)
             case Log():
@@ -425,14 +438,24 @@ class ProcessWorker:
         """Why it died, in words; asked after `on_lost`."""
         if self.fault:
             return self.fault
-        await self.has_gone()
-        await asyncio.wait({self.child.exit}, timeout=patience_s)
+        if await self.has_gone():
+            await asyncio.wait({self.child.exit}, timeout=patience_s)
         code = self.child.exit.result() if self.child.exit.done() else None
+        if code == NO_MEMORY_CODE:
+            return f"its process had no memory left: {limit_in_words(self.memory_bytes, self._runtime)}"
         return cause_in_words(code)
 
-    async def has_gone(self) -> None:
-        """After `on_lost`: wait until none of its threads runs any more, and it has let go of all it had open."""
-        await asyncio.wait({self.child.gone}, timeout=LAST_S)
+    async def has_gone(self) -> bool:
+        """After `on_lost`: wait until none of its threads runs any more, and it has let go of all it had open.
+
+        Returns:
+            False if that takes longer than half a second: a process in an uninterruptible call of its kernel, say. Who
+            asks again is told at once.
+        """
+        if not self.child.gone.done() and not self._lingers:
+            await asyncio.wait({self.child.gone}, timeout=LAST_S)
+            self._lingers = not self.child.gone.done()
+        return self.child.gone.done()
 
     async def leave_the_stage(self) -> None:
         """After `on_lost`: wait until its process has gone, and what had arrived is published."""

@@ -27,13 +27,28 @@ from duodaq.errors import (
     LifecycleError,
     ReplyTimeoutError,
     StoppedError,
+    UnsafeStateError,
 )
-from duodaq.model import Cause, Execute, Fate, InstrumentDefinition, InstrumentState, Outcome, RuntimeName
+from duodaq.model import (
+    Fate,
+    InstrumentDefinition,
+    InstrumentState,
+    Outcome,
+    RuntimeName,
+    StartAcquisition,
+)
 from duodaq.telemetry import get_logger
 from duodaq.v4 import GiveUp, RestartPolicy
 from duodaq.workers._across import neighbours_of
-from duodaq.workers._after_death import Remembered, definition_for_replacement
-from duodaq.workers._hosting import HUNG_AFTER_S
+from duodaq.workers._after_death import (
+    Readings,
+    Remembered,
+    WorkerDiedError,
+    definition_for_replacement,
+    differences,
+)
+from duodaq.workers._crash_actions import CrashActions, OnCrash
+from duodaq.workers._hosting import HUNG_AFTER_S, is_known, moves_as_far_as_known
 from duodaq.workers._identity import impostors, learn_identities
 from duodaq.workers._inbox import FeedBooks
 from duodaq.workers._nursery import Nursery
@@ -46,19 +61,10 @@ TERM_S = 0.3
 SEEN_S = 0.06
 """How long a hang is left standing, so that whoever watches sees it before the worker is replaced."""
 MAKE_S = 20.0
-CRASH_ACTIONS_S = 1.0
+LATCHED_S = 0.05
+"""How often it is looked whether a stop is still latched that refused a replacement its start."""
 RESTARTS = RestartPolicy(limit=5, window_s=60.0)
 _log = get_logger("workers")
-
-OnCrash = Callable[[Sequence[InstrumentDefinition], str], Awaitable[None]]
-
-
-class WorkerDiedError(Exception):
-    """The worker died before it answered; `begun` says whether the command was in hand."""
-
-    def __init__(self, begun: bool, cause: str) -> None:
-        super().__init__(cause)
-        self.begun = begun
 
 
 class ProcessGroup:
@@ -96,17 +102,21 @@ class ProcessGroup:
         self.definitions: dict[str, InstrumentDefinition] = {}
         self.known: dict[str, Remembered] = {}
         self.strangers: dict[str, str] = {}
+        self.natures: dict[str, bool] = {}
+        self.changed: dict[str, dict[str, Any]] = {}
         self.current: ProcessWorker | None = None
         self.restarts_s: list[float] = []
         self.running = False
         self.failed = False
         self.cause = ""
+        self.lingering = ""
         self.since_ns = 0
         self._factory = factory
         self._nursery = nursery
-        self._on_crash = on_crash
+        self._crash = CrashActions(name, on_crash)
         self._memory_bytes = memory_bytes
         self._stopping = False
+        self._before: Readings = {}
         self._news = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
         self._making: asyncio.Task[ProcessWorker] | None = None
@@ -141,6 +151,8 @@ class ProcessGroup:
         self.running, self._stopping, self.failed, self.cause = True, False, False, ""
         self.restarts_s.clear()
         self._unsubscribe = self.around.broker.subscribe_stops(self._tell_stop)
+        if self.around.broker.latched:
+            self._note_stop_all()
         starting = self._starting = asyncio.create_task(self._start_first(deadline), name=f"start of {self.name}")
         try:
             await asyncio.wait({starting})
@@ -180,7 +192,7 @@ class ProcessGroup:
         self.stop_taking()
         owned = [t for t in (*self._beside, self._starting, self._recovery, self._ending) if t is not None]
         self._starting = self._recovery = self._ending = None
-        self._beside = []
+        self._beside, lingering, self.lingering = [], self.lingering, ""
         for task in owned:
             task.cancel()
         await asyncio.gather(*owned, return_exceptions=True)
@@ -194,6 +206,8 @@ class ProcessGroup:
         left = worker is None or await worker.aclose(timeout_s)
         self._nursery.drop(self.name)
         self.running = False
+        if lingering:
+            return Outcome.LEAKED, lingering
         return (Outcome.CLEAN, "") if left else (Outcome.FORCED, "it did not leave by itself and was killed")
 
     def stop_taking(self) -> None:
@@ -243,7 +257,23 @@ class ProcessGroup:
             await asyncio.wait({worker.child.gone}, timeout=TERM_S)
         worker.give_up(cause)
 
+    def streams(self, definition: InstrumentDefinition) -> bool:
+        """Whether the acquisition of an instrument moves or emits; yes, until its worker has told."""
+        if is_known(definition):
+            return moves_as_far_as_known(definition, StartAcquisition())
+        return self.natures.get(definition.id, True)
+
+    def note_stop(self, definition: InstrumentDefinition) -> None:
+        """All of an instrument is stopped: what its replacements are given may not undo that."""
+        self.known[definition.id].note_stop(definition, streams=self.streams(definition))
+
+    def _note_stop_all(self) -> None:
+        for definition in tuple(self.definitions.values()):
+            self.note_stop(definition)
+
     def _tell_stop(self, port: str, epoch: int) -> None:
+        if not port and epoch:
+            self._note_stop_all()
         for worker in filter(None, (self.current, self._made)):
             worker.tell_stop(port, epoch)
 
@@ -276,8 +306,10 @@ class ProcessGroup:
             noticed_s = monotonic_s()
             if not isinstance(RESTARTS.decide(self.restarts_s, noticed_s), GiveUp):
                 self._begin_making()
-            await self._mourn(dead)
-            self._beside_recovery(dead.bury(), f"burial of {self.name}")
+            try:
+                await self._mourn(dead)
+            finally:
+                self._beside_recovery(dead.bury(), f"burial of {self.name}")
             decision = RESTARTS.decide(self.restarts_s, monotonic_s())
             if isinstance(decision, GiveUp):
                 await self._discard_made()
@@ -286,11 +318,26 @@ class ProcessGroup:
             if decision.delay_s:
                 await clock.pause(decision.delay_s)
             self.restarts_s.append(monotonic_s())
+            dead = await self._replace_by_policy(noticed_s)
+
+    async def _replace_by_policy(self, noticed_s: float) -> ProcessWorker | None:
+        """Replace it; not to start is a failure like a death, but what a stop refuses waits for its reset."""
+        while True:
             try:
-                dead = await self._replace(noticed_s)
+                return await self._replace(noticed_s)
             except DuodaqError as error:
-                self._give_up(f"its replacement did not start: {error}")
-                return
+                self.cause = f"its replacement did not start: {error}"
+                await self._crash.write(tuple(self.definitions.values()), self.cause)
+                while self.around.broker.latched and isinstance(error, UnsafeStateError | StoppedError):
+                    await clock.pause(LATCHED_S)
+                decision = RESTARTS.decide(self.restarts_s, monotonic_s())
+                if isinstance(error, ConfigError) or isinstance(decision, GiveUp):
+                    self._give_up(decision.why if isinstance(decision, GiveUp) else "its stanza is wrong")
+                    return None
+                _log.error("replacement did not start", worker=self.name, error=str(error))
+            if decision.delay_s:
+                await clock.pause(decision.delay_s)
+            self.restarts_s.append(monotonic_s())
 
     async def _mourn(self, dead: ProcessWorker) -> None:
         """All that a death asks for before a replacement may start its instruments."""
@@ -299,17 +346,29 @@ class ProcessGroup:
         await dead.leave_the_stage()
         lost = self.books.close_accounts(self.page.counts())
         _log.error("worker died", worker=self.name, cause=self.cause, measurements_lost=lost)
+        self._before = self._readings()
+        self.changed.clear()
         for instrument in self.definitions:
             self.around.parameters.mark_stale(self.runtime, instrument)
         ending, self._ending = self._ending, None
         if ending is not None:
             ending.cancel()
-        if await _within(self._on_crash(tuple(self.definitions.values()), self.cause), CRASH_ACTIONS_S):
+        await self._crash.write(tuple(self.definitions.values()), self.cause)
+        await self._outlive(dead)
+
+    async def _outlive(self, dead: ProcessWorker) -> None:
+        """Wait for the end of a process that does not end at once: what it has open, no other may open beside it."""
+        if await dead.has_gone():
             return
-        _log.error("safe state not reached in time", worker=self.name)
+        self.lingering = f"its process {dead.child.pid} was killed and does not end"
+        _log.error("worker does not end", worker=self.name, pid=dead.child.pid, cause=self.cause)
+        cause, self.cause = self.cause, f"{self.cause}; {self.lingering}"
+        await asyncio.wait({dead.child.gone})
+        self.cause, self.lingering = cause, ""
 
     async def _replace(self, noticed_s: float) -> ProcessWorker | None:
         """Have a replacement made and started; itself, if it died of that."""
+        before = self._before or self._readings()
         self._begin_making()
         making, self._making = self._making, None
         assert making is not None
@@ -325,15 +384,34 @@ class ProcessGroup:
             await worker.request("start", (MAKE_S, to_start(definitions, worker.ahead)), MAKE_S)
             took_ms = round((monotonic_s() - noticed_s) * 1e3, 2)
             _log.warning("worker replaced", worker=self.name, cause=self.cause, took_ms=took_ms)
-            await self._call_crash_actions(worker)
-        except (ConfigError, LifecycleError):
-            self.current = None
-            await worker.aclose(TERM_S)
-            raise
-        except DeliveryError:
-            if worker.alive:
+            self._note_differences(before)
+            known = tuple(d for d in self.definitions.values() if d.id not in self.strangers)
+            await self._crash.call(worker, known, self.cause)
+        except DuodaqError as error:
+            if worker.alive or not isinstance(error, DeliveryError):
+                self.current = None
+                await worker.aclose(TERM_S)
                 raise
         return None if worker.alive else worker
+
+    def _readings(self) -> Readings:
+        """What is known of each instrument's settings, as far as its driver has told since it was there."""
+        found: Readings = {}
+        for entry in self.around.entries():
+            if entry.instrument in self.definitions and not entry.stale:
+                found.setdefault(entry.instrument, {})[entry.name] = entry.value
+        return found
+
+    def _note_differences(self, before: Readings) -> None:
+        """Say which settings a replacement found other than they were: nobody could give it what a method has set."""
+        after = self._readings()
+        self._before = {}
+        for definition in self.definitions.values():
+            id = definition.id
+            changed = differences(definition, before.get(id, {}), after.get(id, {}))
+            self.changed[id] = changed
+            if changed:
+                _log.warning("settings are not what they were", instrument=id, before=before[id], now=changed)
 
     def _begin_making(self) -> None:
         """Have the next process made what it is to be, unless that has begun: all but its instruments."""
@@ -379,33 +457,24 @@ class ProcessGroup:
         await self._recover(dead)
 
     async def _settle_once_gone(self, worker: ProcessWorker) -> None:
-        await worker.has_gone()
-        self._settle(worker, self.cause)
+        gone = await worker.has_gone()
+        self._settle(worker, self.cause, gone=gone)
 
-    def _settle(self, worker: ProcessWorker, cause: str) -> None:
-        """Give every request that it had its fate; its reads go on as soon as there is another."""
+    def _settle(self, worker: ProcessWorker, cause: str, *, gone: bool) -> None:
+        """Give every request that it had its fate; its reads go on as soon as there is another.
+
+        Of a process that has not gone nobody knows what it may still begin: then every fate is unknown.
+        """
         for pending in list(worker.pending.values()):
             if pending.answer.done():
                 continue
-            begun = self.page.begun(pending.number)
+            begun = self.page.begun(pending.number) or not gone
             if pending.op == COMMAND:
                 pending.answer.set_exception(WorkerDiedError(begun, cause))
             else:
                 pending.answer.set_exception(DeliveryError(f"its worker died: {cause}", fate="unknown"))
             pending.answer.exception()
         worker.pending.clear()
-
-    async def _call_crash_actions(self, worker: ProcessWorker) -> None:
-        """The crash actions that only a driver can carry out: now there is one again."""
-        for definition in self.definitions.values():
-            action = definition.safe.get(Cause.CRASH)
-            if action is None or action.kind != "call" or definition.id in self.strangers:
-                continue
-            call = Execute(action.call or "", action.args)
-            try:
-                await worker.request(COMMAND, (definition.id, call, CRASH_ACTIONS_S), 2 * CRASH_ACTIONS_S)
-            except (DuodaqError, WorkerDiedError) as error:
-                _log.error("safe state failed", instrument=definition.id, cause=self.cause, error=str(error))
 
     def _give_up(self, why: str) -> None:
         self.failed = True
@@ -438,7 +507,16 @@ class ProcessGroup:
         broker = self.around.broker
         child = await self._nursery.take(self.name, definitions, deadline.left_s)
         worker = ProcessWorker(
-            self.name, self.runtime, child, self.around, self.page, self.books, self._lost, self._given_to, self._keep
+            self.name,
+            self.runtime,
+            child,
+            self.around,
+            self.page,
+            self.books,
+            self._lost,
+            self._given_to,
+            self._keep,
+            self.natures,
         )
         plan = WorkerPlan(
             name=self.name,

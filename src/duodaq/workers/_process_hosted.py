@@ -27,16 +27,15 @@ from duodaq.model import (
     RuntimeName,
     RuntimeStatus,
     SetParameter,
-    StartAcquisition,
     Stop,
     command_name,
 )
 from duodaq.telemetry import current_trace_id, get_logger
-from duodaq.workers._after_death import Remembered, fate_after_death, waits_for_replacement
+from duodaq.workers._after_death import Remembered, WorkerDiedError, fate_after_death, waits_for_replacement
 from duodaq.workers._hosting import HUNG_AFTER_S, deadline_of, moves_as_far_as_known
 from duodaq.workers._page import IN_HAND
 from duodaq.workers._process import Pending, ProcessWorker
-from duodaq.workers._process_group import ProcessGroup, WorkerDiedError
+from duodaq.workers._process_group import ProcessGroup
 
 MARGIN_S = 0.06
 """How much longer than its deadline a command is waited for: the runtime's own verdict is the better one."""
@@ -115,6 +114,8 @@ class ProcessHosted:
         group = self.group
         group.definitions[definition.id] = definition
         group.known[definition.id] = Remembered()
+        if group.around.broker.latched:
+            group.note_stop(definition)
         if not group.running:
             return
         try:
@@ -168,6 +169,8 @@ class ProcessHosted:
         if definition is None or not self.group.running:
             raise LifecycleError(f"runtime {self.name} is not running", instrument=instrument)
         known = self.group.known[instrument]
+        if isinstance(command, Stop) and command.axis is None:
+            self.group.note_stop(definition)
         try:
             if isinstance(command, Recover) and self.group.failed:
                 return await self.group.revive()
@@ -182,7 +185,7 @@ class ProcessHosted:
                 known.doubt(command)
             raise error.about(instrument=instrument, command=command_name(command)) from error.__cause__
         known.note(command)
-        if isinstance(command, Stop) and self.moves(instrument, StartAcquisition()):
+        if isinstance(command, Stop) and self.group.streams(definition):
             known.acquiring = False  # what was stopped does not begin again by itself
         return result
 
@@ -217,7 +220,7 @@ class ProcessHosted:
             try:
                 return await self._answer(pending, limit)
             except WorkerDiedError as death:
-                fate = fate_after_death(death.begun, command, definition)
+                fate = fate_after_death(death.begun, command, definition, streams=self.group.streams(definition))
                 if fate is Fate.UNKNOWN:
                     raise DeliveryError(f"its worker died while it was in hand: {death}", fate=fate) from None
                 if fate is not None:
@@ -226,7 +229,8 @@ class ProcessHosted:
                 worker.forget(pending)
 
     async def _replacement(self, definition: InstrumentDefinition, command: Command, limit: Deadline) -> ProcessWorker:
-        if self.group.restarting and not waits_for_replacement(command, definition):
+        streams = self.group.streams(definition)
+        if self.group.restarting and not waits_for_replacement(command, definition, streams=streams):
             raise RestartingError(f"its worker is being replaced: {self.group.cause}", fate=Fate.NOT_DONE)
         return await self.group.available(limit)
 
@@ -271,7 +275,9 @@ class ProcessHosted:
         if not told.message and (waiting := group.known[definition.id].waiting):
             return msgspec.structs.replace(told, message=f"settings wait for recover(): {', '.join(waiting)}")
         if not told.message and group.restarts_s:
-            return msgspec.structs.replace(told, message=f"replaced after: {group.cause}")
+            changed = ", ".join(f"{name} = {value}" for name, value in group.changed.get(definition.id, {}).items())
+            found = f"; other than before: {changed}" if changed else ""
+            return msgspec.structs.replace(told, message=f"replaced after: {group.cause}{found}")
         return told
 
     def _untold(
@@ -301,7 +307,10 @@ class ProcessHosted:
     def metrics(self) -> dict[str, Any]:
         """The runtime's figures, as its process told last, up to half a second ago."""
         worker = self.group.current
-        return {} if worker is None else {**worker.figures, "restarts": len(self.group.restarts_s)}
+        if worker is None:
+            return {}
+        restarts = len(self.group.restarts_s)
+        return {**worker.figures, "restarts": restarts, "output_lines_left_out": worker.output_left_out}
 
 
 class ProcessEnd:

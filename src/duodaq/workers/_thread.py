@@ -8,7 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from duodaq.clock import Deadline, monotonic_s
+from duodaq.clock import Deadline, monotonic_s, new_loop
 from duodaq.errors import LifecycleError, ReplyTimeoutError, StoppedError
 from duodaq.model import ComponentReport, Outcome
 from duodaq.workers._promise import BLOCKED_LIMIT_S
@@ -63,7 +63,7 @@ class ThreadWorker:
             sys.setswitchinterval(SWITCH_INTERVAL_S)
         here, ready = asyncio.get_running_loop(), asyncio.Event()
         self._ended, self._asked_s = asyncio.Event(), None
-        loop = self._loop = _new_loop()  # there before its thread runs, so that a stop finds it at any moment
+        loop = self._loop = new_loop()  # there before its thread runs, so that a stop finds it at any moment
         self._thread = threading.Thread(
             target=self._run, args=(loop, here, ready, self._ended), name=f"duodaq-{self.name}", daemon=True
         )
@@ -148,14 +148,6 @@ class ThreadWorker:
 
 async def _begin(work: Callable[[], Awaitable[T]]) -> T:
     return await work()
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:

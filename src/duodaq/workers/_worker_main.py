@@ -29,14 +29,23 @@ import msgspec
 from duodaq import clock
 from duodaq.drivers import codec as find_codec
 from duodaq.errors import DataError, DuodaqError, LifecycleError
-from duodaq.link import Pipe, receive_descriptors
-from duodaq.model import IN_HAND, Command, InstrumentDefinition, InstrumentState, Runtime
+from duodaq.link import NO_MEMORY, Pipe, receive_descriptors
+from duodaq.model import (
+    IN_HAND,
+    Command,
+    InstrumentDefinition,
+    InstrumentState,
+    Runtime,
+    StartAcquisition,
+    command_name,
+)
 from duodaq.ports import Ended, Granted, Heard, LockTold, RemoteBroker, Stopped, Written, announce_ports
 from duodaq.telemetry import get_logger, told, work_for
 from duodaq.workers._across import NeighbourLine, bound
+from duodaq.workers._hosting import is_known
 from duodaq.workers._lifeline import Keeper
 from duodaq.workers._log_line import LogLine
-from duodaq.workers._memory_limit import limit_memory
+from duodaq.workers._memory_limit import NO_MEMORY_CODE, limit_in_words, limit_memory, with_limit_named
 from duodaq.workers._messages import (
     VERSION,
     Alive,
@@ -50,6 +59,7 @@ from duodaq.workers._messages import (
     Made,
     Make,
     Message,
+    Nature,
     NeighbourAnswer,
     Order,
     Probe,
@@ -136,7 +146,7 @@ class Worker:
         await self._over.wait()
 
     def _lost(self, why: str) -> None:
-        leave(0)
+        leave(NO_MEMORY_CODE if why.startswith(NO_MEMORY) else 0)
 
     def _terminate(self) -> None:
         if self._ready is None:
@@ -218,7 +228,7 @@ class Worker:
                 result = await ready.carry_out(ask.number, ask.op, unpack_trusted(ask.body))
             answer = Answer(ask.number, result_parcel(result))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is the manager who has to know
-            answer = Answer(ask.number, None, *error_parts(error))
+            answer = Answer(ask.number, None, *error_parts(ready.explained(error, ask)))
         ready.push_changes()
         try:
             self._pipe.send(answer)
@@ -235,6 +245,7 @@ class Ready:
         self._send = send
         clock.adopt_anchor(plan.anchor_ns)
         LogLine.install(send, plan.log_level)
+        self._limit = limit_in_words(plan.memory_bytes, plan.runtime)
         if plan.memory_bytes is not None and sys.platform == "linux":
             limit_memory(plan.memory_bytes)
         self.page = page
@@ -274,6 +285,12 @@ class Ready:
             self._send(Kept(instrument, name, result_parcel(value)))
         except DataError as error:
             _log.warning("a setting that no replacement can be given", instrument=instrument, error=str(error))
+
+    def explained(self, error: BaseException, ask: Order | Ask) -> BaseException:
+        """`error` as whoever asked can make use of it."""
+        if not isinstance(ask, Order):
+            return with_limit_named(error, self._limit, instrument=getattr(error, "instrument", None))
+        return with_limit_named(error, self._limit, instrument=ask.instrument, command=command_name(ask.command))
 
     async def carry_out(self, number: int, op: str, body: Any) -> Any:
         """Do what an Ask asks for."""
@@ -321,7 +338,11 @@ class Ready:
         return reports, delivered
 
     async def _add(self, definition: InstrumentDefinition) -> None:
-        await self.runtime.add(bound(definition, self.neighbours.put))
+        try:
+            await self.runtime.add(bound(definition, self.neighbours.put))
+        finally:
+            if not is_known(definition):
+                self._send(Nature(definition.id, self.runtime.moves(definition.id, StartAcquisition())))
 
     async def _end_moving(self, reason: str) -> int:
         return self.runtime.end_moving(reason)
@@ -374,11 +395,6 @@ def _redirect(output: int) -> None:
 
 def new_loop() -> asyncio.AbstractEventLoop:
     """The loop of a worker, set as this thread's."""
-    try:
-        import uvloop
-    except ImportError:
-        loop = asyncio.new_event_loop()
-    else:
-        loop = uvloop.new_event_loop()
+    loop = clock.new_loop()
     asyncio.set_event_loop(loop)
     return loop

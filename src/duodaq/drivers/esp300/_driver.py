@@ -192,6 +192,16 @@ class Esp300Driver:
         axle = self.axis(axis)
         return await self._read(axle, "VA?") / axle.factor
 
+    async def read_acceleration_setting(self, axis: str) -> float:
+        """The acceleration of moves, in the axis's unit per second squared.  Wire: ``1AC?\\r`` → ``10.0``."""
+        axle = self.axis(axis)
+        return await self._read(axle, "AC?") / axle.factor
+
+    async def read_deceleration_setting(self, axis: str) -> float:
+        """The deceleration of moves, in the axis's unit per second squared.  Wire: ``1AG?\\r`` → ``10.0``."""
+        axle = self.axis(axis)
+        return await self._read(axle, "AG?") / axle.factor
+
     async def configure(
         self,
         axis: str,

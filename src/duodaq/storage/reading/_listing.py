@@ -151,6 +151,10 @@ def facts_of(run: Run) -> dict[str, Any]:
     }
 
 
+_OF_THE_MOMENT = ("file", "instruments")
+"""The lab file's text, which is in the definition, and the instruments' states: since when, in which process."""
+
+
 class Difference(NamedTuple):
     """One thing that is not the same in two runs: its dotted name and both values; None where it is not there."""
 
@@ -172,12 +176,26 @@ def _comparable(run: Run) -> dict[str, Any]:
     labels["tags"] = [*labels["tags"]]
     return {
         "labels": labels,
-        "provenance": run.provenance,
+        **_settings(run.provenance),
         "versions": run.versions,
         "host": "" if not run.uid else run.page.host,
         "git": None if not run.uid else run.page.git,
         "streams": {s.name: {"columns": list(s.schema.names), "units": s.units} for s in run},
     }
+
+
+def _settings(provenance: dict[str, Any]) -> dict[str, Any]:
+    """How things were set at the start: parameters by instrument and name, without what is another each time."""
+    found = {name: value for name, value in provenance.items() if name not in _OF_THE_MOMENT}
+    entries: Any = provenance.get("parameters")
+    if isinstance(entries, list):
+        known = cast("list[dict[str, Any]]", entries)
+        found["parameters"] = {f"{e.get('instrument')}.{e.get('parameter')}": _quantity(e) for e in known}
+    return found
+
+
+def _quantity(entry: dict[str, Any]) -> Any:
+    return f"{entry.get('value')} {entry['unit']}" if entry.get("unit") else entry.get("value")
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:

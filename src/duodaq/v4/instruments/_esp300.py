@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from duodaq.drivers.esp300 import Esp300Driver
 from duodaq.v4._message import handler
 from duodaq.v4.instruments._instrument import Parameter
-from duodaq.v4.instruments._messages import EnableAxis
+from duodaq.v4.instruments._messages import ConfigureMotion, EnableAxis
 from duodaq.v4.instruments._motion import MotionActor
 
 __all__ = ["Esp300"]
@@ -24,8 +24,9 @@ class Esp300(MotionActor[Esp300Driver]):
         return Esp300Driver(self.port, self.context.holder, self.definition.axes, self.context.break_in, **options)
 
     def known_parameters(self) -> Mapping[str, Parameter]:
-        """For each axis: position, target limits, velocity, enabled, moving, state."""
-        return {**super().known_parameters(), **{f"{axis}.enabled": _enabled(axis) for axis in self.driver.axes}}
+        """For each axis: position, target limits, velocity, acceleration, deceleration, enabled, moving, state."""
+        own = {name: made for axis in self.definition.axes for name, made in _own_parameters(axis.name, axis.unit)}
+        return {**super().known_parameters(), **own}
 
     async def connect(self) -> None:
         """Learn the axes' units, and apply the stored motion settings; nothing moves."""
@@ -40,8 +41,26 @@ class Esp300(MotionActor[Esp300Driver]):
         return on
 
 
-def _enabled(axis: str) -> Parameter:
-    async def read(actor: Esp300) -> bool:
+def _own_parameters(axis: str, unit: str) -> list[tuple[str, Parameter]]:
+    async def enabled(actor: Esp300) -> bool:
         return await actor.driver.read_enabled(axis)
 
-    return Parameter(read)
+    async def acceleration(actor: Esp300) -> float:
+        return await actor.driver.read_acceleration_setting(axis)
+
+    async def deceleration(actor: Esp300) -> float:
+        return await actor.driver.read_deceleration_setting(axis)
+
+    async def set_acceleration(actor: Esp300, wanted: float) -> float:
+        await actor.configure(ConfigureMotion(axis, acceleration=wanted))
+        return await acceleration(actor)
+
+    async def set_deceleration(actor: Esp300, wanted: float) -> float:
+        await actor.configure(ConfigureMotion(axis, deceleration=wanted))
+        return await deceleration(actor)
+
+    return [
+        (f"{axis}.enabled", Parameter(enabled)),
+        (f"{axis}.acceleration", Parameter(acceleration, set_acceleration, f"{unit}/s²")),
+        (f"{axis}.deceleration", Parameter(deceleration, set_deceleration, f"{unit}/s²")),
+    ]

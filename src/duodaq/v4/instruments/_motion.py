@@ -186,9 +186,9 @@ class MotionActor(InstrumentActor, Generic[D]):
         old = self._stored().get(message.axis, ConfigureMotion(message.axis))
         new = {key: value for key, value in msgspec.structs.asdict(message).items() if value is not None}
         self._stored()[message.axis] = msgspec.structs.replace(old, **new)
-        for name in ("velocity", "limits"):
-            if name in new:
-                self.keep(f"{message.axis}.{name}", new[name])
+        for name in new.keys() - {"axis"}:
+            if (parameter := f"{message.axis}.{name}") in self.known_parameters():
+                self.keep(parameter, new[name])
         return velocity
 
     @handler(StartAcquisition)

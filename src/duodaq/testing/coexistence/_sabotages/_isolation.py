@@ -172,10 +172,10 @@ def the_manager_mourns_for_v4() -> None:
 def _mourn_long(name: str) -> None:
     settle = ProcessGroup._settle
 
-    def mournful(self: ProcessGroup, *args: Any) -> None:
+    def mournful(self: ProcessGroup, *args: Any, **facts: Any) -> None:
         if self.name == name:
             clock.block(0.3)
-        settle(self, *args)
+        settle(self, *args, **facts)
 
     ProcessGroup._settle = mournful
 
