@@ -218,11 +218,11 @@ def show_runs(context: typer.Context, directory: RunsDirectory = Path("runs"), a
         list_runs([], directory, out, as_json=as_json)
 
 
-@runs.command("list", hidden=True)
+@runs.command("list")
 def list_some(
     context: typer.Context, words: Words = None, directory: RunsDirectory = Path("runs"), as_json: AsJson = False
 ) -> None:
-    """List recorded runs."""
+    """List recorded runs, as `duodaq runs` does without a command."""
     from duodaq.cli._runs import list_runs
 
     list_runs(words or [], _directory(context, directory), out, as_json=as_json or context.obj[1])

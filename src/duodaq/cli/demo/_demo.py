@@ -83,7 +83,8 @@ class Demo:
         run = open_run(target)
         run.label(sample="knife edge", tags=["demo"])
         try:
-            run.plot().savefig(target / _PICTURE, dpi=120)
+            picture: Any = run.plot()
+            picture.savefig(target / _PICTURE, dpi=120)
         except ImportError:
             self._say("There is no picture of it without matplotlib, which comes with duodaq[data].")
             return

@@ -221,10 +221,14 @@ class Run:
         if align is None:
             return xarray.DataTree.from_dict({name: stream.to_xarray() for name, stream in self.streams.items()})
         base, columns = aligned(self[align], self._chosen(()), take)
-        over = "time"
-        variables = {c.name: ((over, *c.dims), c.values, {"units": c.unit} if c.unit else {}) for c in columns}
-        times: Any = () if base.times_ns is None else base.times_ns.view("datetime64[ns]")
-        return xarray.Dataset(variables, {over: (over, times, {"long_name": "time in UTC"})}, self.facts)
+        over = "time" if base.times_ns is not None else "row"
+        found: dict[str, Any] = {
+            c.name: ((over, *c.dims), c.values, {"units": c.unit} if c.unit else {}) for c in columns
+        }
+        places: dict[str, Any] = {} if base.signal is None else {base.signal.name: found.pop(base.signal.name)}
+        if base.times_ns is not None:
+            places[over] = (over, base.times_ns.view("datetime64[ns]"), {"long_name": "time in UTC"})
+        return xarray.Dataset(found, places, self.facts)
 
     def duckdb(self) -> duckdb.DuckDBPyConnection:
         """A connection of DuckDB in which every stream is a table: ``run.duckdb().sql('FROM "meter.power"')``."""
