@@ -17,7 +17,7 @@ from duodaq.errors import (
     UnsafeStateError,
 )
 from duodaq.model import PortDefinition
-from duodaq.ports import Broker, Lane, Port, Terminated
+from duodaq.ports import Broker, Idle, Lane, Port, Terminated
 from duodaq.testing._scripted_port import Answer, Script, ScriptedCodec, ScriptedTransport
 
 
@@ -132,7 +132,7 @@ async def test_bytes_that_nobody_asked_for_are_logged_and_thrown_away(bench: Ben
     assert any(record.data == b"hello" and record.exchange == 0 for record in bench.broker.log("p"))
 
 
-async def test_a_half_written_command_is_terminated_before_the_next(bench: Bench) -> None:
+async def test_a_half_written_command_is_spoilt_and_never_carried_out_in_part(bench: Bench) -> None:
     port = await bench.port()
     bench.line.capacity = 3
     task = asyncio.create_task(port.write(b"SET 12345\n", holder="a"))
@@ -140,7 +140,19 @@ async def test_a_half_written_command_is_terminated_before_the_next(bench: Bench
     bench.line.capacity = None
     task.cancel()
     assert await port.exchange(b"B?\n", holder="b") == b"B=ok\n"
-    assert bench.line.lines == [b"SET", b"ID?", b"B?"]
+    assert bench.line.lines == [b"SETID?", b"ID?", b"B?"]
+
+
+async def test_without_a_codec_a_late_reply_is_waited_for_as_long_as_one_may_take(bench: Bench) -> None:
+    """It answers nobody else's question, and once it is there nobody waits any longer."""
+    bench.line.script = lambda line: [Answer(line[:-1] + b"=ok\n", 0.3 if line == b"A?" else 0.0)]
+    port = await bench.port(bench.line.script, codec=False, timeout_s=2.0, idle_ms=10)
+    with pytest.raises(PortTimeoutError):
+        await port.exchange(b"A?\n", holder="a", reply=Idle(10), timeout_s=0.05)
+    begun_s = asyncio.get_running_loop().time()
+    assert await port.exchange(b"B?\n", holder="b", reply=Idle(10)) == b"B=ok\n"
+    assert asyncio.get_running_loop().time() - begun_s < 1.5
+    assert bench.broker.status()[0].late == 1
 
 
 async def test_a_blocked_line_finishes_the_command_when_it_takes_bytes_again(bench: Bench) -> None:

@@ -87,6 +87,15 @@ def test_a_damaged_frame_of_another_address_disturbs_nobody() -> None:
     assert framing(b"0gs").feed(b"1G?00\r\n0GS00\r\n") == b"0GS00\r\n"
 
 
+def test_a_frame_that_was_torn_off_does_not_damage_the_next() -> None:
+    """A device lost its power in the middle of it; one without an end is nobody's reply, however whole it looks."""
+    for torn in (b"0P", b"0PO0000", b"0GS00", b"2PO00000001"):
+        reply = framing(b"0gp")
+        assert reply.feed(torn + b"0PO00001234\r\n") == b"0PO00001234\r\n"
+        assert reply.rest == torn
+        assert EllCodec().frames(torn + b"0PO00001234\r\n0P") == ([torn, b"0PO00001234\r\n"], b"0P")
+
+
 def test_a_frame_without_an_end_is_given_up() -> None:
     with pytest.raises(ReplyFormatError, match="without an end"):
         framing(b"0gs").feed(b"0" * 100)

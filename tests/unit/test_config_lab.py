@@ -103,6 +103,8 @@ VIRTUAL_USES = {
 SERIAL_USES = {
     "path": "path = '/dev/y'",
     "usb": "usb = '0403:6001'",
+    "location": "usb = '0403:6001', location = '1-2.3'",
+    "interface": "usb = '0403:6001', interface = 1",
     "baud": "path = '/dev/x', baud = 115200",
     "bytesize": "path = '/dev/x', bytesize = 7",
     "parity": "path = '/dev/x', parity = 'E'",

@@ -58,8 +58,8 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "unknown key": (
         "baud",
         "boud",
-        '2: ports.stage.serial.boud: unknown key. Did you mean "baud"? The keys here: baud, bytesize, parity, path, '
-        "rtscts, stopbits, usb, xonxoff",
+        '2: ports.stage.serial.boud: unknown key. Did you mean "baud"? The keys here: baud, bytesize, interface, '
+        "location, parity, path, rtscts, stopbits, usb, xonxoff",
     ),
     "unknown table": (
         "[ports.stage]",
@@ -315,6 +315,16 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         'path = "/dev/ttyUSB0"',
         'usb = "FTDI"',
         '2: ports.stage.serial: usb = "FTDI" is not vendor:product[:serial], such as "0403:6001:A50285BI"',
+    ),
+    "a socket for a path": (
+        "rtscts = true",
+        'location = "1-2"',
+        '2: ports.stage.serial: location goes with usb = "vendor:product"; a path needs none',
+    ),
+    "a socket that is none": (
+        'path = "/dev/ttyUSB0"',
+        'usb = "0403:6001", location = "left"',
+        '2: ports.stage.serial.location: "left" is no USB socket, such as "1-2.3" (`duodaq check` shows those in use)',
     ),
     "tcp without a port number": (
         VISA,

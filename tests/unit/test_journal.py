@@ -16,7 +16,7 @@ import pytest
 from duodaq import schema
 from duodaq.errors import LifecycleError, StorageError
 from duodaq.model import Scalar
-from duodaq.storage.journal import Disk, Journal, JournalReader, RunPage, recover, unfinished_runs
+from duodaq.storage.journal import Disk, Journal, JournalReader, RunPage, edit_labels, recover, unfinished_runs
 from duodaq.storage.journal._events import unpack_event
 from duodaq.testing import QuickDisk, RefusingDisk
 
@@ -279,3 +279,51 @@ def test_superseded_segments_are_not_read_and_are_removed_by_a_repair(tmp_path: 
     journal.abandon()
     assert recover(tmp_path / "run").rows == {"dmm.voltage": 20, "cam.frames": 1}
     assert numbers(tmp_path / "run") == [*range(20)]
+
+
+# --- read by others
+
+
+def test_polars_reads_a_growing_journal_a_finished_one_and_one_that_was_repaired(tmp_path: Path) -> None:
+    polars = pytest.importorskip("polars")
+    journal = begin(tmp_path / "run")
+    put(journal, scalars(0), scalars(10, metadata={"range": 10}), scalars(20))
+    file = tmp_path / "run" / "dmm.voltage.arrows"
+    assert polars.read_ipc_stream(file)["sequence"].to_list() == [*range(30)]
+    journal.close({})
+    assert polars.read_ipc_stream(file)["value"].to_list() == [n / 7 for n in range(30)]
+    damaged = bytearray(file.read_bytes())
+    damaged[len(damaged) * 3 // 4] ^= 1
+    file.write_bytes(damaged)
+    (gap,) = recover(tmp_path / "run", finished_too=True).gaps
+    left = [n for n in range(30) if not gap.after < n < (gap.before or 30)]
+    assert polars.read_ipc_stream(file)["sequence"].to_list() == left
+
+
+def test_duckdb_reads_rows_and_events(tmp_path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    journal = begin(tmp_path / "run")
+    put(journal, scalars(0), frame(0))
+    with (
+        duckdb.connect() as database,
+        pa.OSFile(str(tmp_path / "run" / "dmm.voltage.arrows")) as file,
+        pa.ipc.open_stream(file) as rows,
+    ):
+        database.register("rows", rows)
+        assert database.sql("select count(*), max(sequence) from rows").fetchall() == [(10, 9)]
+        events = str(tmp_path / "run" / "events.jsonl")
+        told = f"select name from read_json('{events}', format = 'newline_delimited', union_by_name = true) order by n"
+        assert database.sql(told).fetchall() == [("start",), ("descriptor",), ("descriptor",), ("descriptor",)]
+    journal.close({})
+
+
+def test_labels_can_be_given_and_edited_at_any_time(tmp_path: Path) -> None:
+    journal = begin(tmp_path / "run")
+    edit_labels(tmp_path / "run", sample="knife 3", tags=["beam"])
+    journal.close({})
+    edit_labels(tmp_path / "run", note="shutter stuck", tags=["beam", "again"])
+    labels = JournalReader(tmp_path / "run").labels
+    assert labels.pop("edited").endswith("+00:00")
+    assert labels == {"sample": "knife 3", "note": "shutter stuck", "tags": ["beam", "again"]}
+    with pytest.raises(StorageError, match="no journal"):
+        edit_labels(tmp_path, note="nothing here")

@@ -149,7 +149,7 @@ def test_a_rate_without_a_number_of_its_own_stays_as_the_line_had_it(pty: tuple[
 def test_a_usb_adapter_is_found_by_its_numbers(tmp_path: Path) -> None:
     for number, serial in enumerate(("A1", "B2")):
         device = tmp_path / "devices" / f"usb{number}"
-        port = device / "interface" / f"ttyUSB{number}"
+        port = device / f"usb{number}:1.{number}" / f"ttyUSB{number}"
         port.mkdir(parents=True)
         for name, fact in (("idVendor", "0403"), ("idProduct", "6001"), ("serial", serial)):
             (device / name).write_text(fact + "\n")
@@ -158,7 +158,10 @@ def test_a_usb_adapter_is_found_by_its_numbers(tmp_path: Path) -> None:
     (tmp_path / "tty" / "tty0").mkdir()
     ttys = str(tmp_path / "tty")
     assert serial_line.find_usb("0403:6001:b2", ttys) == "/dev/ttyUSB1"
-    assert serial_line.find_usb("0403:6001", ttys) == "/dev/ttyUSB0"
+    assert serial_line.find_usb("0403:6001", ttys, location="usb0") == "/dev/ttyUSB0"
+    assert serial_line.find_usb("0403:6001", ttys, interface=1) == "/dev/ttyUSB1"
+    with pytest.raises(FileNotFoundError, match="several"):
+        serial_line.find_usb("0403:6001", ttys)
     for missing in ("0403:6001:c3", "1234:5678", ""):
         with pytest.raises(FileNotFoundError):
             serial_line.find_usb(missing, ttys)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -7,6 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from duodaq.config import describe, load_lab
+from duodaq.errors import PortOpenError
+from duodaq.model import LabDefinition
+from duodaq.ports import UsbIdentity, UsbTty, usb_ttys
 
 
 def check_lab(file: Path, out: Console) -> None:
@@ -20,10 +24,27 @@ def check_lab(file: Path, out: Console) -> None:
     ports, instruments = _counted(len(lab.ports), "port"), _counted(counts["v2"], "instrument")
     out.print(f"[bold]{escape(lab.name)}[/]: {ports}, {instruments} in V2, {counts['v4']} in V4.")
     notes = Table.grid(padding=(0, 1))
-    for note in describe(lab):
+    for note in [*describe(lab), *plugged_in(lab, usb_ttys)]:
         notes.add_row(" ·", escape(note))
     out.print(notes)
     out.print("[green]The file is right.[/]")
+
+
+def plugged_in(lab: LabDefinition, look: Callable[[], list[UsbTty]]) -> Iterator[str]:
+    """Which device each port on USB is now; if it is none, or not for certain, which there are."""
+    usb = [port for port in lab.ports if port.serial is not None and port.serial.get("usb")]
+    try:
+        ttys = look() if usb else []
+    except PortOpenError as error:
+        yield f"ports on USB: {error}"
+        return
+    for port in usb:
+        serial = port.serial or {}
+        identity = UsbIdentity(serial["usb"], serial.get("location"), serial.get("interface"))
+        try:
+            yield f"port {port.name} is {identity.find(ttys)} now"
+        except PortOpenError as error:
+            yield f"port {port.name}: {error}"
 
 
 def _counted(number: int, what: str) -> str:

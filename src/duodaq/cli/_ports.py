@@ -95,6 +95,7 @@ def _page(ports: Ports) -> list[Table | Text]:
             table.add_row(escape(port), escape(client["name"]), str(client["exchanges"]), str(client["waiting"]))
         page.append(table)
     page += [Text(f"{p['name']}: last error: {p['last_error']}", style="yellow") for p in ports if p["last_error"]]
+    page += [Text(f"{p['name']} is {p['address']}") for p in ports if p["address"].startswith("usb ")]
     page += [
         Text(f"{p['name']}: programs outside find it at {' and '.join(p['virtual'])}") for p in ports if p["virtual"]
     ]

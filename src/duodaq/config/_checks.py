@@ -80,7 +80,8 @@ def address_of(port: PortDefinition) -> str:
     if port.tcp is not None:
         return port.tcp
     serial = port.serial or {}
-    return str(serial.get("path") or serial.get("usb"))
+    usb = " ".join(str(serial[key]) for key in ("usb", "location", "interface") if key in serial)
+    return str(serial.get("path") or usb)
 
 
 def _one_line_one_port(lab: LabDefinition) -> Iterator[Said]:

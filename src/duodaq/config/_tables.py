@@ -15,6 +15,7 @@ from duodaq.units import parse_duration_s
 
 _CAUSES = tuple(cause.value for cause in Cause)
 _USB = re.compile(r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(:.+)?")
+_SOCKET = re.compile(r"\d+-\d+(\.\d+)*")
 _VISA_SOCKET = re.compile(r"TCPIP\d*::(?P<host>.+)::(?P<port>\d+)::SOCKET", re.IGNORECASE)
 _VISA_SERIAL = re.compile(r"ASRL(?P<path>.+?)(::INSTR)?", re.IGNORECASE)
 _VISA_LAN = re.compile(r"(TCPIP|VICP)\d*::(?P<host>[^:]+)(::.*)?", re.IGNORECASE)
@@ -170,6 +171,8 @@ class RuntimesTable(Table):
 class SerialTable(Table):
     path: Annotated[str | None, AfterValidator(lambda value: _path(value))] = None
     usb: str | None = None
+    location: Annotated[str | None, AfterValidator(lambda value: _location(value))] = None
+    interface: Annotated[int | None, Field(ge=0, le=255)] = None
     baud: Annotated[int, Field(gt=0, le=100_000_000)] = 9600
     bytesize: Literal[5, 6, 7, 8] = 8
     parity: Literal["N", "E", "O", "M", "S"] = "N"
@@ -183,12 +186,21 @@ class SerialTable(Table):
             raise ValueError('needs either path = "/dev/ttyUSB0" or usb = "0403:6001:SERIAL", and not both')
         if self.usb is not None and not _USB.fullmatch(self.usb):
             raise ValueError(f'usb = "{self.usb}" is not vendor:product[:serial], such as "0403:6001:A50285BI"')
+        for key in ("location", "interface"):
+            if self.usb is None and getattr(self, key) is not None:
+                raise ValueError(f'{key} goes with usb = "vendor:product"; a path needs none')
         return self
 
 
 def _path(value: str | None) -> str | None:
     if value == "":
         raise ValueError('is empty; write for example path = "/dev/ttyUSB0"')
+    return value
+
+
+def _location(value: str | None) -> str | None:
+    if value is not None and not _SOCKET.fullmatch(value):
+        raise ValueError(f'"{value}" is no USB socket, such as "1-2.3" (`duodaq check` shows those in use)')
     return value
 
 

@@ -27,7 +27,7 @@ class VirtualDefinition:
 class PortDefinition:
     """One line to instruments. Exactly one of `serial`, `tcp` is set.
 
-    `serial`: path (or usb = "vid:pid:serial"), baud, bytesize, parity, stopbits, rtscts, xonxoff.
+    `serial`: path (or usb = "vid:pid:serial", location, interface), baud, bytesize, parity, stopbits, rtscts, xonxoff.
     `tcp`: ``"host:port"``. `codec` names the protocol spoken on it ("esp300", "scpi", "maitai" …), or None.
     """
 

@@ -28,6 +28,7 @@ from duodaq.ports._status import PortState, PortStatus
 from duodaq.ports._tcp import TcpTransport
 from duodaq.ports._told_codec import StatusCodec, status_query_of
 from duodaq.ports._transport import Receiver, Transport
+from duodaq.ports._usb import UsbIdentity, UsbTty, usb_ttys
 from duodaq.ports._virtual import VirtualPort
 from duodaq.ports._visa_name import visa_alias, visa_name
 from duodaq.ports._wirelog import WireLog
@@ -82,6 +83,8 @@ __all__ = [
     "Ticket",
     "ToUser",
     "Transport",
+    "UsbIdentity",
+    "UsbTty",
     "VirtualPort",
     "WireLog",
     "WireRecord",
@@ -97,6 +100,7 @@ __all__ = [
     "ports_here",
     "programs_holding",
     "status_query_of",
+    "usb_ttys",
     "visa_alias",
     "visa_name",
     "withdraw_ports",

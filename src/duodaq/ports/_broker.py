@@ -369,6 +369,15 @@ class Broker:
                 self._tell_line(listener, owner.name, owner.transport.descriptor)
         return lambda: self._line_listeners.remove(listener) if listener in self._line_listeners else None
 
+    def subscribe_losses(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        """Call `listener` with a port's name whenever its line is lost, on the broker's loop, until the result is."""
+
+        def changed(port: str, descriptor: int | None) -> None:
+            if descriptor is None and self._owner(port).state is PortState.LOST:
+                listener(port)
+
+        return self.subscribe_lines(changed)
+
     # --- within
 
     def _line_changed(self, port: str, descriptor: int | None) -> None:

@@ -14,13 +14,30 @@ _TRIES = 3
 class Mender:
     """Makes one port's questions and answers match again after an exchange that did not end with its whole reply.
 
-    It finishes a half-written command with the codec's abort bytes, waits for the reply that is still owed (until it
-    is there, or until the codec promises that it cannot come any more), then for silence, and then asks the codec's
-    probe and wants exactly its answer. Whatever it hears is late and belongs to nobody.
+    It spoils a half-written command, waits for the reply that is still owed (until it is there, or until it cannot
+    come any more), then for silence, and then asks the codec's probe and wants exactly its answer. Whatever it hears is
+    late and belongs to nobody.
+
+    A half-written command is spoilt by a question of the broker's own, written right behind it: the device refuses the
+    two in one. Its end alone would have it carried out as far as it came, ``1PA12.5`` as ``1PA1``. A device that had
+    nothing half-written just answers, and finds no error in what it was told. Where the codec has no probe, as on a
+    line whose devices have addresses, the device itself gives half a command up, and its complaint is what is owed.
+
+    Args:
+        send: Writes to the line.
+        codec: The port's, if it has one.
+        broken: The exchange that did not end well; None if there was none.
+        quiet_s: How long the line must be silent.
+        longest_reply_s: How long a reply may take where no codec knows.
     """
 
     def __init__(
-        self, send: Callable[[bytes], None], codec: PortCodec | None, broken: Exchange | None, quiet_s: float
+        self,
+        send: Callable[[bytes], None],
+        codec: PortCodec | None,
+        broken: Exchange | None,
+        quiet_s: float,
+        longest_reply_s: float = 0.0,
     ) -> None:
         self.late = 0
         self.silent = False
@@ -28,6 +45,7 @@ class Mender:
         self._codec = codec
         self._broken = broken
         self._quiet_s = quiet_s
+        self._longest_reply_s = longest_reply_s if codec is None else codec.longest_reply_s
         self._heard = bytearray()
         self._news = asyncio.Event()
 
@@ -39,14 +57,25 @@ class Mender:
     async def run(self, probing: bool = True) -> bool:
         """Mend the line; False if it never fell silent or answered the probe wrongly each time."""
         broken = self._broken
-        if broken is not None and broken.half_written and self._codec is not None:
-            self._send(self._codec.abort_bytes)
-        if broken is not None and broken.framing is not None and broken.sent == len(broken.request):
+        question = self._codec.probe() if self._codec is not None else None
+        if broken is not None and broken.half_written and question is not None:
+            self._send(question[0])
+        elif broken is not None and broken.framing is not None:
             await self._owed_reply(broken, broken.framing)
         if not await self._silence():
             return False
-        probe = self._codec.probe() if self._codec is not None and broken is not None and probing else None
-        return probe is None or await self._verify(*probe)
+        return question is None or broken is None or not probing or await self._verify(*question)
+
+    async def greet(self, query: bytes, framing: Framing, within_s: float) -> bytes | None:
+        """Ask a device that may have half a command from before; its whole reply, or None if there is none."""
+        self._send(query)
+        for _ in range(_TRIES):
+            if not await self._silence():
+                return None
+            reply = await self.ask(query, framing, within_s)
+            if reply is None or not await self._next(self._quiet_s):
+                return reply
+        return None
 
     async def ask(self, query: bytes, framing: Framing, within_s: float) -> bytes | None:
         """Send a query of the broker's own; its whole reply, or None if there is none."""
@@ -55,11 +84,9 @@ class Mender:
         return await self._whole(framing, within_s)
 
     async def _owed_reply(self, broken: Exchange, framing: Framing) -> None:
-        if self._codec is None or isinstance(framing, Idle):
-            return
-        owed_until_s = broken.started_s + self._codec.longest_reply_s
-        if await self._whole(framing, owed_until_s - asyncio.get_running_loop().time()) is not None:
-            self.late += 1
+        left_s = broken.started_s + self._longest_reply_s - asyncio.get_running_loop().time()
+        whole = self._next(left_s) if isinstance(framing, Idle) else self._whole(framing, left_s)
+        self.late += bool(await whole)
 
     async def _whole(self, framing: Framing, within_s: float) -> bytes | None:
         """The next whole reply by `framing` within `within_s`; None if there is none or it is malformed."""

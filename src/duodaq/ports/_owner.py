@@ -525,7 +525,8 @@ class PortOwner(Seating):
         broken, self._broken, self._stray_at_s = self._broken, None, None
         self.state = PortState.RESYNC
         self.books.mending()
-        self._mender = Mender(self._send_mending, self.codec, broken, self.quiet_s)
+        longest_s = self.definition.timeout_s  # where there is no codec to know better
+        self._mender = Mender(self._send_mending, self.codec, broken, self.quiet_s, longest_s)
         self._mending = self.loop.create_task(self._run_mender(self._mender), name=f"resync {self.name}")
 
     async def _run_mender(self, mender: Mender) -> None:

@@ -319,6 +319,7 @@ class RemoteBroker:
         }
         self._stops = itertools.count(1)
         self._stopping: dict[int, asyncio.Future[int]] = {}
+        self._loss_listeners: tuple[Callable[[str], None], ...] = ()
 
     def port(self, name: str) -> Port:
         """The port of that name."""
@@ -364,6 +365,20 @@ class RemoteBroker:
             self.latched = bool(epoch)
         elif port in self._owners:
             self._owners[port].epoch = epoch
+
+    def subscribe_losses(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        """Call `listener` with a port's name whenever its line is lost, until the result is called."""
+        self._loss_listeners = (*self._loss_listeners, listener)
+
+        def unsubscribe() -> None:
+            self._loss_listeners = tuple(one for one in self._loss_listeners if one is not listener)
+
+        return unsubscribe
+
+    def note_loss(self, port: str) -> None:
+        """The line of a port is lost."""
+        for listener in self._loss_listeners:
+            listener(port)
 
     def _owner(self, name: str) -> RemoteOwner:
         owner = self._owners.get(name)

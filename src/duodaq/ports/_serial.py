@@ -13,6 +13,7 @@ from typing import Any
 from duodaq.errors import PortBusyError, PortLostError, PortOpenError
 from duodaq.ports._descriptor import DescriptorLine, drained, open_beside
 from duodaq.ports._transport import Receiver
+from duodaq.ports._usb import UsbIdentity, usb_ttys
 
 _BY_ID = Path("/dev/serial/by-id")
 
@@ -23,6 +24,7 @@ class SerialTransport:
     Args:
         path: The device; or None with `usb`.
         usb: ``"vid:pid:serial"`` in hex, found again under whatever name it comes back; the last part may be left out.
+        location, interface: Which one, where that is not enough; see `UsbIdentity`.
         baud, bytesize, parity, stopbits, rtscts, xonxoff: As pyserial has them.
     """
 
@@ -31,6 +33,8 @@ class SerialTransport:
         path: str | None = None,
         *,
         usb: str | None = None,
+        location: str | None = None,
+        interface: int | None = None,
         baud: int = 9600,
         bytesize: int = 8,
         parity: str = "N",
@@ -39,7 +43,8 @@ class SerialTransport:
         xonxoff: bool = False,
     ) -> None:
         self.path = path
-        self.usb = usb
+        self.usb = UsbIdentity(usb, location, interface) if usb else None
+        self._found = ""
         self._settings: dict[str, Any] = {
             "baudrate": baud,
             "bytesize": bytesize,
@@ -54,7 +59,7 @@ class SerialTransport:
 
     @property
     def address(self) -> str:
-        return self.path or f"usb {self.usb}"
+        return self.path or (f"usb {self.usb}" + (f" ({self._found})" if self._found else ""))
 
     @property
     def is_open(self) -> bool:
@@ -77,7 +82,7 @@ class SerialTransport:
 
     def _open_device(self) -> Any:
         serial = _pyserial(self.address)
-        path = str(self._by_id or self.path or self._find_usb())
+        path = self._find_usb(self.usb) if self.usb else str(self._by_id or self.path)
         try:
             device = serial.Serial(path, timeout=0, write_timeout=0, exclusive=True, **self._settings)
         except (OSError, ValueError) as error:  # SerialException is an OSError
@@ -85,19 +90,16 @@ class SerialTransport:
         with contextlib.suppress(OSError):
             _keep_others_out(device.fileno())
         # Once opened it is that adapter: after a re-plug its old name may belong to another one.
-        self._by_id = self._by_id or _link_to(path)
+        self._by_id = self._by_id or (None if self.usb else _link_to(path))
         return device
 
-    def _find_usb(self) -> str:
-        ports = importlib.import_module("serial.tools.list_ports")
-        wanted = (self.usb or "").lower().split(":")
-        for found in ports.comports():
-            if found.vid is None:
-                continue
-            facts = [f"{found.vid:04x}", f"{found.pid:04x}", str(found.serial_number or "").lower()]
-            if facts[: len(wanted)] == wanted:
-                return str(found.device)
-        raise PortOpenError("no such USB device is plugged in", port=self.address)
+    def _find_usb(self, usb: UsbIdentity) -> str:
+        self._found = ""
+        try:
+            self._found = usb.find(usb_ttys()).device
+        except PortOpenError as error:
+            raise error.about(port=self.address) from None
+        return self._found
 
     def write_nowait(self, data: bytes) -> int:
         if self._line is None:

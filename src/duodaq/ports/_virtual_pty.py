@@ -24,11 +24,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from duodaq.errors import PortOpenError
+from duodaq.errors import PortError, PortOpenError
 from duodaq.ports._guest import Guest
 from duodaq.ports._guest_line import GuestLine
 from duodaq.ports._open_watch import OpenWatch
 from duodaq.ports._programs import programs_holding, strangers
+from duodaq.ports._virtual_link import VirtualLink
 from duodaq.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class PtyListener:
     def __init__(self, owner: PortOwner, link: str, stall_s: float) -> None:
         self.address = link
         self._owner = owner
-        self._link = Path(link)
+        self._link = VirtualLink(Path(link))
         self._stall_s = stall_s
         self._ready: _Pty | None = None
         self._used: _Pty | None = None
@@ -68,16 +69,21 @@ class PtyListener:
 
         Raises:
             PortOpenError: It cannot be made, or something else is there. Nothing is left.
+            PortBusyError: Another lab has it.
         """
         try:
+            self._link.take()
             self._lay_ready()
+        except PortError as error:
+            raise error.about(port=self._owner.name) from None
         except OSError as error:
-            raise PortOpenError(f"its virtual port {self._link}: {error}", port=self._owner.name) from error
+            self._link.release(None)
+            raise PortOpenError(f"its virtual port {self.address}: {error}", port=self._owner.name) from error
 
     def _lay_ready(self) -> None:
         pty = _Pty(self._opened, self._baud())
         try:
-            _point(self._link, pty.device)
+            self._link.point_to(pty.device)
         except OSError:
             pty.close()
             raise
@@ -106,7 +112,7 @@ class PtyListener:
             _log.warning(
                 "a second program opened a virtual port that has one user; it was hung up on",
                 port=self._owner.name,
-                device=str(self._link),
+                device=self.address,
                 user=before.guest.holder,
             )
             pty.close()
@@ -142,11 +148,10 @@ class PtyListener:
         """Hang up, and take the link away."""
         for guest in self.guests:
             guest.close()
-        if self._ready is not None:
-            if self._link.is_symlink() and os.readlink(self._link) == self._ready.device:
-                self._link.unlink()
-            self._ready.close()
-            self._ready = None
+        ready, self._ready = self._ready, None
+        self._link.release(ready.device if ready is not None else None)
+        if ready is not None:
+            ready.close()
         for thread in self._naming:
             thread.join(0.5)
 
@@ -249,21 +254,3 @@ class _Pty:
         self._watch.close()
         self._release_slave()
         os.close(self._master)
-
-
-def _point(link: Path, device: str) -> None:
-    """Have `link` lead to `device`, in one step, so that it leads somewhere at any time.
-
-    Raises:
-        OSError: Something else than a link to a pseudo terminal is there, or the folder cannot be written.
-    """
-    if link.is_symlink():
-        if not os.readlink(link).startswith("/dev/pts/"):
-            raise FileExistsError(f"it is a link to {os.readlink(link)}, which is none of ours")
-    elif link.exists():
-        raise FileExistsError("there is a file of that name")
-    link.parent.mkdir(parents=True, exist_ok=True)
-    fresh = link.with_name(f".{link.name}.{os.getpid()}")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(device)
-    fresh.replace(link)

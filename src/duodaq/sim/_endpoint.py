@@ -48,6 +48,14 @@ class Endpoint(Protocol):
         """How many bytes the client has not fetched, as far as this side can see."""
         ...
 
+    def power_off(self) -> None:
+        """The instrument has lost its power: no client can come any more."""
+        ...
+
+    def power_on(self) -> None:
+        """It is back, and knows of no client; at the same address."""
+        ...
+
 
 def _nobody(client: int, data: bytes = b"") -> None:
     """Nobody listens yet."""
@@ -119,6 +127,12 @@ class PtyEndpoint:
             return 0
         waiting = fcntl.ioctl(self._slave, termios.FIONREAD, b"\0\0\0\0")
         return struct.unpack("i", waiting)[0] + len(self._backlog)
+
+    def power_off(self) -> None:
+        """Nothing: the adapter at the other end of the cable has a power of its own."""
+
+    def power_on(self) -> None:
+        """Nothing; see above."""
 
     def _keep(self, data: bytes) -> None:
         if len(self._backlog) + len(data) > _BACKLOG_BYTES:
@@ -193,12 +207,24 @@ class TcpEndpoint:
 
     def close(self) -> None:
         """Hang up on everybody and listen no more."""
+        self.power_off()
+        for client in tuple(self._clients):
+            self._hang_up(client)
+
+    def power_off(self) -> None:
+        """Listen no more; who is connected hears nothing, not even an end."""
         if self._listener is not None:
             asyncio.get_running_loop().remove_reader(self._listener.fileno())
             self._listener.close()
             self._listener = None
-        for client in tuple(self._clients):
+
+    def power_on(self) -> None:
+        """Listen again, and reset the connections from before, as one does that never heard of them."""
+        for client, sock in tuple(self._clients.items()):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._hang_up(client)
+        if self._listener is None:
+            self.open()
 
     def send(self, client: int, data: bytes) -> None:
         """Write to one client; what the kernel does not take at once is retried."""

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 
@@ -21,6 +22,8 @@ class Faults:
         drop: Probability that a reply is lost; `drop_next` loses the next so many replies for certain.
         garble: Probability that a reply is damaged (never its terminator); `garble_next` for certain.
         disconnect_after: Pull the plug after so many more replies; 0 is off.
+        cut_in, cut_out: Pull the plug once, after so many more bytes heard, or said; at 0 before the next one.
+        cycle_in, cycle_out: Lose the power once, likewise; it is back after `boot_s`, and meanwhile nothing is heard.
     """
 
     jitter_ms: tuple[float, float] = (0.0, 0.0)
@@ -31,6 +34,11 @@ class Faults:
     garble: float = 0.0
     garble_next: int = 0
     disconnect_after: int = 0
+    cut_in: int | None = None
+    cut_out: int | None = None
+    cycle_in: int | None = None
+    cycle_out: int | None = None
+    boot_s: float = 0.1
 
     @classmethod
     def parse(cls, *texts: str) -> Faults:
@@ -81,7 +89,19 @@ _READ: dict[str, Callable[[str], Any]] = {
     "garble": float,
     "garble_next": lambda text: int(text or 1),
     "disconnect_after": lambda text: int(text or 1),
+    "cut_in": int,
+    "cut_out": int,
+    "cycle_in": int,
+    "cycle_out": int,
+    "boot_s": float,
 }
+
+
+class Blow(Enum):
+    """What happens to a line at a certain byte of it."""
+
+    CUT = "cut"
+    CYCLE = "cycle"
 
 
 class Gremlin:
@@ -92,12 +112,20 @@ class Gremlin:
         self.done: Counter[str] = Counter()
         self.faults = faults
         self._left: Counter[str] = Counter()
+        self._countdowns: dict[str, list[tuple[Blow, int]]] = {}
         self.set(faults)
 
     def set(self, faults: Faults) -> None:
         """Misbehave like this from now on."""
         self.faults = faults
         self._left = Counter(drop=faults.drop_next, garble=faults.garble_next, disconnect=faults.disconnect_after)
+        given = {
+            "in": [(Blow.CUT, faults.cut_in), (Blow.CYCLE, faults.cycle_in)],
+            "out": [(Blow.CUT, faults.cut_out), (Blow.CYCLE, faults.cycle_out)],
+        }
+        self._countdowns = {
+            way: [(blow, left) for blow, left in blows if left is not None] for way, blows in given.items()
+        }
 
     @property
     def idle(self) -> bool:
@@ -127,6 +155,26 @@ class Gremlin:
             return False
         self._left["disconnect"] -= 1
         return self._left["disconnect"] == 0
+
+    def heard(self, data: bytes) -> tuple[bytes, Blow | None]:
+        """What of `data` still reaches the instrument, and what happens to the line then."""
+        return self._count_down("in", data)
+
+    def said(self, data: bytes) -> tuple[bytes, Blow | None]:
+        """What of `data` still leaves, and what happens to the line then."""
+        return self._count_down("out", data)
+
+    def _count_down(self, way: str, data: bytes) -> tuple[bytes, Blow | None]:
+        blows = self._countdowns[way]
+        if not blows or not data:
+            return data, None
+        blow, left = min(blows, key=lambda one: one[1])
+        if left > len(data):
+            self._countdowns[way] = [(one, count - len(data)) for one, count in blows]
+            return data, None
+        self._countdowns = {"in": [], "out": []}  # once
+        self.done[blow.value] += 1
+        return data[:left], blow
 
     def _strikes(self, kind: str, probability: float) -> bool:
         if self._left[kind] > 0:

@@ -7,6 +7,8 @@ The rules that must stay:
   outbox here, or unread on a pty. From that it tells an interleaved command from a patient one.
 * Unpaced and without faults a reply leaves within the call that read its query; nothing is scheduled.
 * A paced line takes time both ways: the instrument has a command once its last byte has arrived.
+* A dead line (its plug is being pulled, or the instrument has no power) carries nothing, either way, not even later
+  what was under way.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ from typing import Any
 
 from duodaq.errors import PortLostError
 from duodaq.sim._endpoint import Endpoint
-from duodaq.sim._faults import Faults, Gremlin
+from duodaq.sim._faults import Blow, Faults, Gremlin
 from duodaq.sim._simulator import Reply, Simulator
 from duodaq.sim.table import Table
 
 _DEPOSIT_S = 0.1
 _CHUNK_S = 0.002
+_PULL_S = 0.002
+"""A plug is pulled so long after the last byte that went through it: until then the other side can read that."""
 
 
 class _Outbox:
@@ -69,8 +73,11 @@ class SimServer:
         self._deposit_timer: asyncio.TimerHandle | None = None
         self._plugged = False
         self._unplugs = 0
+        self._life = 0
+        self._pulling: asyncio.TimerHandle | None = None
+        self._booting: asyncio.TimerHandle | None = None
         endpoint.on_open = self._opened
-        endpoint.on_data = self._heard if paced else self._feed
+        endpoint.on_data = self._take
         endpoint.on_close = self._closed
 
     @property
@@ -90,15 +97,19 @@ class SimServer:
     def close(self) -> None:
         """Unplug for good and deposit the counts."""
         self.unplug()
-        for timer in (self._due, self._deposit_timer):
+        for timer in (self._due, self._deposit_timer, self._pulling, self._booting):
             if timer is not None:
                 timer.cancel()
         self._deposit()
 
     def unplug(self) -> None:
         """Pull the plug: clients see the line die; the instrument itself stays powered."""
+        if self._pulling is not None:
+            self._pulling.cancel()
+            self._pulling = None
         if self._plugged:
             self._plugged = False
+            self._life += 1
             self._unplugs += 1
             self.endpoint.close()
 
@@ -108,12 +119,42 @@ class SimServer:
             self.endpoint.open()
             self._plugged = True
 
-    def power_cycle(self) -> None:
-        """Switch the instrument off and on; what it was about to say is gone."""
+    def power_cycle(self, boot_s: float = 0.0) -> None:
+        """Switch the instrument off and on; what it was about to say is gone.
+
+        Args:
+            boot_s: How long it is deaf and mute. A serial adapter stays plugged in; an instrument with a socket of its
+                own knows nothing of its connections any more when it is back.
+        """
+        self._lose_what_is_under_way()
+        self._guarded(self.simulator.power_cycle)
+        if boot_s > 0:
+            self.endpoint.power_off()
+            self._booting = self._loop.call_later(boot_s, self._booted)
+        self._watch_due()
+
+    def _booted(self) -> None:
+        self._booting = None
+        self._guarded(self.simulator.power_cycle)
+        if self._plugged:
+            self.endpoint.power_on()
+        self._watch_due()
+
+    def _lose_what_is_under_way(self) -> None:
+        self._life += 1
         for outbox in self._outboxes.values():
             self._empty(outbox)
-        self._guarded(self.simulator.power_cycle)
-        self._watch_due()
+
+    @property
+    def _is_dead(self) -> bool:
+        return self._pulling is not None or self._booting is not None
+
+    def _strike(self, blow: Blow) -> None:
+        if blow is Blow.CYCLE:
+            self.power_cycle(self._gremlin.faults.boot_s)
+        elif self._pulling is None:
+            self._lose_what_is_under_way()
+            self._pulling = self._loop.call_later(_PULL_S, self.unplug)
 
     def set_faults(self, faults: Faults) -> None:
         """Misbehave like this from now on; without `stall`, what was held back comes, late."""
@@ -146,11 +187,26 @@ class SimServer:
         if outbox is not None:
             self._empty(outbox)
 
-    def _heard(self, client: int, data: bytes) -> None:
+    def _take(self, client: int, data: bytes) -> None:
+        if self._is_dead:
+            return
+        data, blow = self._gremlin.heard(data)
+        if data and self._paced:
+            self._hear(client, data)
+        elif data:
+            self._feed(client, data)
+        if blow is not None:
+            self._strike(blow)
+
+    def _hear(self, client: int, data: bytes) -> None:
         """Bytes are on a paced line: the instrument has them when the last has arrived."""
         now_s = self._loop.time()
         self._heard_s = max(self._heard_s, now_s) + len(data) * self.simulator.line.byte_s()
-        self._loop.call_at(self._heard_s, self._feed, client, data)
+        self._loop.call_at(self._heard_s, self._arrived, self._life, client, data)
+
+    def _arrived(self, life: int, client: int, data: bytes) -> None:
+        if life == self._life:
+            self._feed(client, data)
 
     def _feed(self, client: int, data: bytes) -> None:
         outbox = self._outboxes.get(client)
@@ -170,7 +226,7 @@ class SimServer:
 
     def _send(self, reply: Reply) -> None:
         outbox = self._outboxes.get(reply.client)
-        if outbox is None or not reply.data:
+        if outbox is None or not reply.data or self._is_dead:
             return
         if not self._paced and not reply.delay_s and not outbox.pieces and self._gremlin.idle:
             self.endpoint.send(reply.client, reply.data)
@@ -205,7 +261,11 @@ class SimServer:
                 return
             outbox.pieces.popleft()
             outbox.size -= len(data)
+            data, blow = self._gremlin.said(data)
             self.endpoint.send(client, data)
+            if blow is not None:
+                self._strike(blow)
+                return
             if last and self._gremlin.pulls_plug():
                 self.unplug()
                 return
@@ -222,7 +282,7 @@ class SimServer:
             self._due.cancel()
             self._due = None
         at_s = self.simulator.due_at_s()
-        if at_s is not None:
+        if at_s is not None and self._booting is None:
             self._due = self._loop.call_at(at_s, self._became_due)
 
     def _became_due(self) -> None:

@@ -3,7 +3,7 @@
 from duodaq.storage._recorder import OnFailure, Recorder, RecordingSummary, WhenFull
 from duodaq.storage._watermark import Watermark
 from duodaq.storage._wire_recorder import WireRecorder, WireSummary
-from duodaq.storage.journal import Gap, JournalReader, Level, Recovery, recover, unfinished_runs
+from duodaq.storage.journal import Gap, JournalReader, Level, Recovery, edit_labels, recover, unfinished_runs
 
 __all__ = [
     "Gap",
@@ -17,6 +17,7 @@ __all__ = [
     "WhenFull",
     "WireRecorder",
     "WireSummary",
+    "edit_labels",
     "recover",
     "unfinished_runs",
 ]

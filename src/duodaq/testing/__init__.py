@@ -4,6 +4,7 @@ from duodaq.sim.replay import ReplayProcess
 from duodaq.sim.replay import launch_replay as replayed
 from duodaq.testing._disks import QuickDisk, RefusingDisk
 from duodaq.testing._leaks import LeakWatch
+from duodaq.testing._power import TracedDisk, after_power_loss
 from duodaq.testing._recorded import growing_run, knife_edge, record_run
 from duodaq.testing._virtual_time import VirtualTimeError, VirtualTimeLoop, run_virtual, virtual_time
 
@@ -12,8 +13,10 @@ __all__ = [
     "QuickDisk",
     "RefusingDisk",
     "ReplayProcess",
+    "TracedDisk",
     "VirtualTimeError",
     "VirtualTimeLoop",
+    "after_power_loss",
     "growing_run",
     "knife_edge",
     "record_run",

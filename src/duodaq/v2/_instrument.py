@@ -25,6 +25,7 @@ from duodaq.errors import (
     ConfigError,
     DuodaqError,
     LifecycleError,
+    PortLostError,
     RefusedError,
     ReplyTimeoutError,
     RestartingError,
@@ -110,6 +111,7 @@ class Instrument:
         self._polled_last = False
         self._was_connected = False
         self._stop_epoch = 0
+        self._line_lost = False
 
     @property
     def status(self) -> InstrumentStatus:
@@ -192,6 +194,11 @@ class Instrument:
         else:
             work.busy_with = self._busy_with
             self.queue.put(work)
+
+    def line_lost(self) -> None:
+        """Its line is lost, and perhaps what the driver has set with it: the driver is connected anew, also if idle."""
+        self._line_lost = True
+        self.queue.wake()
 
     def end_moving(self, reason: str, *, whole: bool = True) -> int:
         """End every waiting command that moves or emits, as not done; how many. `whole`: all of it is stopped."""
@@ -302,6 +309,8 @@ class Instrument:
 
     async def _step(self) -> None:
         now_s = self._now_s
+        if self._line_lost and self._link.up:
+            self._lose(PortLostError("its line was lost", port=self.definition.port))
         if not self._link.up:
             await self._wait_for_reconnect(now_s)
             return
@@ -334,6 +343,7 @@ class Instrument:
     async def _connect(self, *, first: bool = False) -> None:
         if self._closing:
             return
+        self._line_lost = False
         self._states.change(_S.CONNECTING)
         old, self._host = self._host, DriverHost(self.definition, self._services.lines)
         latched = self._services.latched()

@@ -107,6 +107,12 @@ class Manager:
         """End every moving or emitting command that waits anywhere in V2, as not done; how many."""
         return sum(instrument.end_moving(reason) for instrument in self._instruments.values())
 
+    def line_lost(self, port: str) -> None:
+        """The line of `port` is lost: what is on it is connected anew when it is back."""
+        for instrument in self._instruments.values():
+            if instrument.definition.port == port:
+                instrument.line_lost()
+
     async def aclose(self) -> None:
         """End the manager task, once `Shutdown` has been answered."""
         task, self._task = self._task, None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from duodaq.clock import Deadline, monotonic_s
@@ -24,6 +25,7 @@ from duodaq.ports import PortSource
 from duodaq.telemetry import get_logger
 from duodaq.v2 import _command as v2
 from duodaq.v2._instrument import Services
+from duodaq.v2._line_watch import watch_lines
 from duodaq.v2._manager import Manager, RecorderPromise
 from duodaq.v2._member import Member
 from duodaq.v2._publisher import Sequences
@@ -74,6 +76,8 @@ class V2Runtime:
             on_change=on_change or _log_change,
             changed=self._note_change,
         )
+        self._ports = broker
+        self._watch_no_lines: Callable[[], None] = lambda: None
         self._stops = StopWriter(broker)
         self._recorder = recorder
         self._definitions: dict[str, InstrumentDefinition] = {}
@@ -117,6 +121,7 @@ class V2Runtime:
         self._manager = manager = Manager(self._services, self._stops, self._recorder)
         self._enter(RuntimeStatus.STARTING)
         manager.start()
+        self._watch_no_lines = watch_lines(self._ports, manager.line_lost)
         for definition in self._definitions.values():
             await manager.submit(v2.AddInstrument(definition))
         failures = await self._spawn_all(manager, limit.left_s)
@@ -267,6 +272,7 @@ class V2Runtime:
 
     async def _stop(self, manager: Manager, timeout_s: float) -> tuple[ComponentReport, ...]:
         begun_s, before = monotonic_s(), self._status
+        self._watch_no_lines()
         try:
             reports: tuple[ComponentReport, ...] = await manager.submit(v2.Shutdown(timeout_s))
         finally:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import time
@@ -18,6 +19,7 @@ class Line:
         self.descriptor: int | None = None
         self.serial: dict[str, Any] | None = None
         self.tcp: str | None = None
+        self.link: str | None = None
         self.terminator = b""
         self.crash: list[bytes] = []
         self.stop_all: list[bytes] = []
@@ -25,7 +27,7 @@ class Line:
 
     def learn(self, message: Message) -> None:
         """Take over what the manager said about it."""
-        self.serial, self.tcp = message["serial"], message["tcp"]
+        self.serial, self.tcp, self.link = message["serial"], message["tcp"], message.get("link")
         self.terminator = data(message["terminator"])
         self.crash = [data(action) for action in message["crash"]]
         self.stop_all = [data(action) for action in message["stop_all"]]
@@ -43,6 +45,25 @@ class Line:
                 self._peer = connection.getpeername()
             finally:
                 connection.detach()
+
+    def remove_link(self) -> None:
+        """Take away the link of its virtual pty, whose lab is dead: by now it may lead to somebody else's terminal.
+
+        Not if another lab has it already, which its lock tells; see `VirtualLink`.
+        """
+        if self.link is None:
+            return
+        folder, name = os.path.split(self.link)
+        lock_file = os.path.join(folder, f".{name}.lock")
+        with contextlib.suppress(OSError):
+            lock = os.open(lock_file, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.readlink(self.link).startswith("/dev/pts/"):
+                    os.unlink(self.link)
+                os.unlink(lock_file)
+            finally:
+                os.close(lock)
 
     def let_go(self) -> None:
         """Close its descriptor."""

@@ -65,6 +65,8 @@ def live(manager: socket.socket, options: dict[str, Any]) -> int:
         signal.setitimer(signal.ITIMER_REAL, LAST_S)
         record.add("the manager is gone", workers=sorted(process.workers), ports=sorted(process.lines))
         carry_out(process.lines.values(), process.workers, record, began_s)
+        for line in process.lines.values():
+            line.remove_link()
     if road is not None:
         road.close()
     return 0

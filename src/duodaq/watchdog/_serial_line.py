@@ -38,7 +38,9 @@ def open_serial(settings: dict[str, Any], ttys: str = _TTYS) -> int:
     Raises:
         OSError: It is not there, or another program has it.
     """
-    path = settings.get("path") or find_usb(settings.get("usb") or "", ttys)
+    path = settings.get("path") or find_usb(
+        settings.get("usb") or "", ttys, settings.get("location"), settings.get("interface")
+    )
     descriptor = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,21 +75,31 @@ def configure(descriptor: int, settings: dict[str, Any]) -> None:
     termios.tcsetattr(descriptor, termios.TCSANOW, [iflag, oflag, cflag, lflag, ispeed, ospeed, cc])
 
 
-def find_usb(usb: str, ttys: str = _TTYS) -> str:
+def find_usb(usb: str, ttys: str = _TTYS, location: str | None = None, interface: int | None = None) -> str:
     """The device of a USB adapter given as ``"vid:pid:serial"`` in hex, of which the last part may be left out.
 
     Raises:
-        FileNotFoundError: It is not plugged in.
+        FileNotFoundError: It is not plugged in, or several are what is asked for: bytes never go to one by chance.
     """
-    wanted = usb.lower().split(":")
-    for name in sorted(os.listdir(ttys)):
-        place = os.path.realpath(os.path.join(ttys, name, "device"))
+    wanted, found = usb.lower().split(":", 2), list[str]()
+    for name in sorted(os.listdir(ttys)) if usb else []:
+        line = place = os.path.realpath(os.path.join(ttys, name, "device"))
         while len(place) > 1 and not os.path.exists(os.path.join(place, "idVendor")):
-            place = os.path.dirname(place)
+            line, place = place, os.path.dirname(place)
         facts = [_fact(place, fact) for fact in ("idVendor", "idProduct", "serial")]
-        if usb and facts[: len(wanted)] == wanted:
-            return f"/dev/{name}"
-    raise FileNotFoundError(errno.ENOENT, "no such USB device is plugged in", usb)
+        here = location in (None, os.path.basename(place)) and interface in (None, _number(line))
+        if facts[: len(wanted)] == wanted and here:
+            found.append(f"/dev/{name}")
+    if len(found) != 1:
+        what = "several USB devices are it" if found else "no such USB device is plugged in"
+        raise FileNotFoundError(errno.ENOENT, what, usb)
+    return found[0]
+
+
+def _number(interface: str) -> int | None:
+    """The number of an interface's folder: 1 of ``1-2.3:1.1``."""
+    number = os.path.basename(interface).partition(":")[2].rpartition(".")[2]
+    return int(number) if number.isdecimal() else None
 
 
 def _fact(place: str, name: str) -> str:

@@ -108,6 +108,12 @@ class Stops(Message, frozen=True, tag="s"):
     epoch: int
 
 
+class Lost(Message, frozen=True, tag="z"):
+    """The line of a port is lost."""
+
+    port: str
+
+
 class Known(Message, frozen=True, tag="k"):
     """An entry of the parameter table is now this."""
 
@@ -250,7 +256,7 @@ class Log(Message, frozen=True, tag="l"):
 
 
 FromManager: TypeAlias = (
-    Make | Order | Ask | Cancel | Probe | ToUser | Stops | Stopped | Known | Taken | Credit | NeighbourAnswer
+    Make | Order | Ask | Cancel | Probe | ToUser | Stops | Lost | Stopped | Known | Taken | Credit | NeighbourAnswer
 )
 FromWorker: TypeAlias = (
     Made | Answer | Alive | Snapshot | Figures | OfUser | Put | Kept | Nature | Stale | Rows | Item | Batch | Ring | Log

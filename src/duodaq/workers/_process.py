@@ -50,6 +50,7 @@ from duodaq.workers._messages import (
     Kept,
     Known,
     Log,
+    Lost,
     Made,
     Make,
     Message,
@@ -300,6 +301,10 @@ class ProcessWorker:
     def tell_stop(self, port: str, epoch: int) -> None:
         """A stop epoch or the latch has changed. From any thread."""
         self._tell(Stops(port, epoch))
+
+    def tell_loss(self, port: str) -> None:
+        """The line of a port is lost."""
+        self._tell(Lost(port))
 
     def tell_entry(self, entry: ParameterEntry) -> None:
         """An entry of the parameter table has changed on the other side."""

@@ -125,7 +125,7 @@ class ProcessGroup:
         self._ending: asyncio.Task[None] | None = None
         self._beside: list[asyncio.Task[None]] = []
         self._burials: set[asyncio.Task[None]] = set()
-        self._unsubscribe: Callable[[], None] | None = None
+        self._unsubscribe: Callable[[], object] | None = None
 
     @property
     def restarting(self) -> bool:
@@ -150,8 +150,10 @@ class ProcessGroup:
         deadline = Deadline(timeout_s)
         self.running, self._stopping, self.failed, self.cause = True, False, False, ""
         self.restarts_s.clear()
-        self._unsubscribe = self.around.broker.subscribe_stops(self._tell_stop)
-        if self.around.broker.latched:
+        broker = self.around.broker
+        no_stops, no_losses = broker.subscribe_stops(self._tell_stop), broker.subscribe_losses(self._tell_loss)
+        self._unsubscribe = lambda: (no_stops(), no_losses())
+        if broker.latched:
             self._note_stop_all()
         starting = self._starting = asyncio.create_task(self._start_first(deadline), name=f"start of {self.name}")
         try:
@@ -276,6 +278,10 @@ class ProcessGroup:
             self._note_stop_all()
         for worker in filter(None, (self.current, self._made)):
             worker.tell_stop(port, epoch)
+
+    def _tell_loss(self, port: str) -> None:
+        for worker in filter(None, (self.current, self._made)):
+            worker.tell_loss(port)
 
     async def _pass_entries_on(self) -> None:
         """Tell the process what the other side's entries of the parameter table are."""

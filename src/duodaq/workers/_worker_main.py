@@ -56,6 +56,7 @@ from duodaq.workers._messages import (
     Figures,
     Kept,
     Known,
+    Lost,
     Made,
     Make,
     Message,
@@ -187,6 +188,8 @@ class Worker:
                     task.cancel()
             case Stops():
                 ready.broker.note_stop(message.port, message.epoch)
+            case Lost():
+                ready.broker.note_loss(message.port)
             case Stopped():
                 error = None if message.error is None else error_of(message.error)
                 ready.broker.stopped(message.number, message.t_ns, error)

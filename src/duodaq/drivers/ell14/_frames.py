@@ -81,9 +81,21 @@ class EllIdentity(NamedTuple):
 
 
 def split_frames(heard: bytes) -> tuple[list[bytes], bytes]:
-    """The whole frames in `heard`, each with its end, and what stands behind the last."""
+    """The whole frames in `heard`, each with its end, and what stands behind the last.
+
+    A device that loses its power in the middle of a frame leaves a piece without an end, which stands before the next
+    one's beginning: it is a part of its own here, without an end.
+    """
     *whole, rest = heard.split(_END)
-    return [frame + _END for frame in whole], rest
+    return [part for frame in whole for part in _untorn(frame + _END)], rest
+
+
+def _untorn(frame: bytes) -> list[bytes]:
+    if parse_frame(frame) is None:
+        for at in range(1, len(frame) - len(_END)):
+            if parse_frame(frame[at:]) is not None:
+                return [frame[:at], frame[at:]]
+    return [frame]
 
 
 def parse_frame(raw: bytes) -> EllFrame | None:
@@ -119,7 +131,7 @@ class EllFraming:
 
     def takes(self, frame: bytes) -> bool:
         """Whether `frame` is the reply."""
-        known = parse_frame(frame)
+        known = parse_frame(frame) if frame.endswith(_END) else None
         if known is None or known.address != self.address or known.letters not in self.letters:
             return False
         return self._ok_is_one or (known.letters, known.data) != (b"GS", b"00")
@@ -140,7 +152,8 @@ class EllFraming:
     def _pass_by(self, frame: bytes) -> None:
         known = parse_frame(frame)
         others = frame[:1] in ADDRESSES and frame[:1] != self.address
-        if known is None and not others:
+        torn = not frame.endswith(_END)
+        if known is None and not others and not torn:
             raise ReplyFormatError(f"damaged reply {frame!r}", reply=frame)
         self._passed.append(frame)
 

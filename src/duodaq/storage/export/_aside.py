@@ -10,7 +10,6 @@ from collections.abc import Generator
 from pathlib import Path
 
 from duodaq.errors import StorageError, StorageFullError
-from duodaq.storage.reading._labels import sync_folder
 
 
 @contextlib.contextmanager
@@ -66,3 +65,16 @@ def _sync_file(path: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the disk knows the names in `folder`.
+
+    Raises:
+        OSError: It refused.
+    """
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(place)
+    finally:
+        os.close(place)

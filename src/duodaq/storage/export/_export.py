@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from duodaq.errors import LifecycleError, StorageError
-from duodaq.storage.export._aside import aside
+from duodaq.storage.export._aside import aside, sync_folder
 from duodaq.storage.export._csv import write_csv
 from duodaq.storage.export._nexus import Frames, write_nexus
 from duodaq.storage.export._parquet import file_stem, write_parquet
@@ -20,7 +20,6 @@ from duodaq.storage.export._progress import Progress, silent
 from duodaq.storage.export._zarr import write_zarr
 from duodaq.storage.journal._layout import ROWS, index_name
 from duodaq.storage.reading import Run
-from duodaq.storage.reading._labels import sync_folder
 
 Format = Literal["parquet", "hdf5", "zarr", "csv"]
 FORMATS: tuple[str, ...] = get_args(Format)

@@ -7,6 +7,7 @@ from duodaq.storage.journal._catalog import Catalog, SegmentFacts
 from duodaq.storage.journal._disk import Disk
 from duodaq.storage.journal._events import Event
 from duodaq.storage.journal._journal import Journal
+from duodaq.storage.journal._labels import edit_labels
 from duodaq.storage.journal._reader import Gap, JournalReader
 from duodaq.storage.journal._recover import Recovery, recover, unfinished_runs
 from duodaq.storage.journal._run import Level, RunPage, git_facts, uuid7
@@ -22,6 +23,7 @@ __all__ = [
     "Recovery",
     "RunPage",
     "SegmentFacts",
+    "edit_labels",
     "git_facts",
     "recover",
     "unfinished_runs",

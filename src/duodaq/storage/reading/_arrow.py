@@ -1,4 +1,4 @@
-"""What of pyarrow its type stubs do not know, in one place."""
+"""What of pyarrow is not known to its types, in one place."""
 
 from __future__ import annotations
 

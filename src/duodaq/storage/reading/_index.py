@@ -112,9 +112,10 @@ class RowsIndex:
 
     def _group_from(self, number: int, stop_ns: int | None) -> int:
         """The entry behind the batches that lie behind one another from `number` on, and are read at once."""
-        most = int(np.searchsorted(self._ends, self._offsets[number] + _AT_ONCE_BYTES, side="right"))
+        until = int(self._offsets[number]) + _AT_ONCE_BYTES
+        most = int(np.searchsorted(self._ends, until, side="right"))
         behind = max(number + 1, min(most, len(self._entries)))
-        wrong = self._flags[number:behind] & (HEAD | END | GAP) != 0
+        wrong: npt.NDArray[Any] = self._flags[number:behind] & (HEAD | END | GAP) != 0
         wrong[1:] |= self._offsets[number + 1 : behind] != self._ends[number : behind - 1]
         wrong |= self._entries["number"][number:behind] != np.arange(number, behind)
         if stop_ns is not None:

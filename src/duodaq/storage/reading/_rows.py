@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
-from duodaq.errors import StorageError
+from duodaq.errors import SchemaMismatchError, StorageError
 from duodaq.schema import schema_name
 from duodaq.storage.journal._catalog import Catalog, SegmentFacts
 from duodaq.storage.journal._check import RowsCheck
@@ -193,6 +193,8 @@ def cut(table: pa.Table, window: Window) -> pa.Table:
     """The rows of a table within a window."""
     if window.is_all or not table.num_rows:
         return table
+    if "timestamp" not in table.column_names:
+        raise SchemaMismatchError("rows without a timestamp are in no window of time", left="take all of them")
     times = times_ns(table)
     inside = np.ones(len(times), bool)
     if window.start_ns is not None:

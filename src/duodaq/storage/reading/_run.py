@@ -16,9 +16,10 @@ import pyarrow as pa
 from duodaq.errors import StorageError
 from duodaq.storage.journal._catalog import Catalog
 from duodaq.storage.journal._events import Event, unpack_event
+from duodaq.storage.journal._labels import edit_labels
 from duodaq.storage.journal._layout import EVENTS, RUN
 from duodaq.storage.journal._run import RunPage
-from duodaq.storage.reading._labels import Labels, read_labels, write_labels
+from duodaq.storage.reading._labels import Labels, read_labels
 from duodaq.storage.reading._moments import ALL, Moment, Window, moment_ns, utc
 from duodaq.storage.reading._stream import Stream
 from duodaq.storage.reading._together import SCALAR, Take, aligned, long_table, wide_table
@@ -146,7 +147,9 @@ class Run:
         Raises:
             StorageFullError: The disk refused. The labels are as they were.
         """
-        return write_labels(self.path, sample=sample, operator=operator, note=note, tags=tags)
+        words = None if tags is None else [*dict.fromkeys(tags)]
+        edit_labels(self.path, sample=sample, operator=operator, note=note, tags=words)
+        return self.labels
 
     # --- streams
 

@@ -7,6 +7,7 @@ from duodaq.model import PortDefinition
 from duodaq.ports import BlockingSession, Port
 
 _PYSERIAL_NAMES = {"baud": "baudrate"}
+_WHERE = ("path", "usb", "location", "interface")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,6 @@ class SharedLine:
 def shared_line(port: Port, definition: PortDefinition, session: BlockingSession) -> SharedLine:
     """The line of `session` on `port`."""
     serial = definition.serial or {}
-    settings = {_PYSERIAL_NAMES.get(key, key): value for key, value in serial.items() if key not in ("path", "usb")}
+    settings = {_PYSERIAL_NAMES.get(key, key): value for key, value in serial.items() if key not in _WHERE}
     end = port.codec.write_terminator if port.codec is not None else b""
     return SharedLine(session, port.name, end, settings)

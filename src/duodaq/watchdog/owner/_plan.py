@@ -15,7 +15,8 @@ class PortPlan:
     """What the watchdog is to write on one port, and how to open it if its line is lost then.
 
     `crash` and `stop_all` are written in their order, each time after `terminator`; a port without `crash` is left
-    alone when the program dies. `serial` and `tcp` are those of the port's definition.
+    alone when the program dies. `serial` and `tcp` are those of the port's definition; `link` is that of its virtual
+    pty, which would lead nowhere then.
     """
 
     terminator: bytes = b""
@@ -23,6 +24,7 @@ class PortPlan:
     stop_all: tuple[bytes, ...] = ()
     serial: dict[str, Any] | None = None
     tcp: str | None = None
+    link: str | None = None
 
     def as_message(self, name: str) -> Message:
         """This plan as it is sent."""
@@ -37,6 +39,7 @@ class PortPlan:
             "stop_all": [text(action) for action in self.stop_all],
             "serial": serial,
             "tcp": self.tcp,
+            "link": os.path.abspath(self.link) if self.link is not None else None,
         }
 
 
@@ -49,7 +52,8 @@ def plan_for(
     """
     crash, stop_all = tuple(crash), tuple(stop_all)
     terminator = codec.abort_bytes if codec is not None else _line_end([*crash, *stop_all])
-    return PortPlan(terminator, crash, stop_all, port.serial, port.tcp)
+    link = port.virtual.pty if port.virtual is not None else None
+    return PortPlan(terminator, crash, stop_all, port.serial, port.tcp, link)
 
 
 def _line_end(actions: list[bytes]) -> bytes:

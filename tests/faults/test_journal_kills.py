@@ -1,0 +1,106 @@
+"""A recording is killed at any moment: what was acknowledged is there, and right."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from duodaq.storage import JournalReader, recover, unfinished_runs
+
+WRITER = Path(__file__).with_name("journal_writer.py")
+ACKNOWLEDGED_S = 0.05
+
+spec = importlib.util.spec_from_file_location("journal_writer", WRITER)
+assert spec is not None
+assert spec.loader is not None
+writer: Any = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(writer)
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[subprocess.Popen[str]]:
+    """The program that makes recordings and kills them; it has loaded all that they need."""
+    program = subprocess.Popen([sys.executable, WRITER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    yield program
+    program.communicate()
+    assert program.returncode == 0
+
+
+def killed(nursery: subprocess.Popen[str], path: Path, level: str, life_s: float) -> tuple[int, int, list[float]]:
+    """Let a recording live so long; the newest row and frame it was promised, and how long each promise took."""
+    (path.parent / "acks").write_bytes(writer.ACKS.pack(-1, -1, 0) + bytes(writer.ACKS_BYTES - writer.ACKS.size))
+    assert nursery.stdin is not None
+    assert nursery.stdout is not None
+    nursery.stdin.write(f"{path} {level} {life_s}\n")
+    nursery.stdin.flush()
+    assert nursery.stdout.readline() == "dead\n"
+    told = (path.parent / "acks").read_bytes()
+    row, frame, count = writer.ACKS.unpack_from(told)
+    return row, frame, np.frombuffer(told, np.float64, count, writer.ACKS.size).tolist()
+
+
+def check(path: Path, row: int, frame: int) -> None:
+    """All up to the newest that was promised is there, without a gap, and every value is right."""
+    for finished in (False, True):
+        reader = JournalReader(path)
+        assert reader.finished == finished
+        assert reader.gaps() == []
+        if "dmm.voltage" in reader.streams:
+            table = reader.table("dmm.voltage")
+            numbers = table.column("sequence").to_numpy()
+            np.testing.assert_array_equal(numbers, np.arange(len(numbers), dtype=np.uint64))
+            np.testing.assert_array_equal(table.column("value").to_numpy(), writer.values_of(numbers))
+            assert len(numbers) > row
+        else:
+            assert row == -1
+        frames = 0
+        for batch in reader.batches("cam.frames"):
+            for pixels in batch.column("pixels").to_numpy_ndarray():
+                np.testing.assert_array_equal(pixels, writer.pixels_of(frames))
+                frames += 1
+        assert frames > frame
+        if not finished:
+            found = recover(path)
+            assert found.gaps == []
+
+
+def kill_some(nursery: subprocess.Popen[str], tmp_path: Path, level: str, kills: int) -> None:
+    luck = random.Random()
+    took: list[float] = []
+    promised = 0
+    for n in range(kills):
+        path = tmp_path / f"run{n}"
+        row, frame, latencies = killed(nursery, path, level, luck.uniform(0.05, 0.6))
+        if path.exists() and unfinished_runs(path):
+            check(path, row, frame)
+        else:
+            assert (row, frame) == (-1, -1)
+        promised += row + 1
+        took += latencies
+        shutil.rmtree(path, ignore_errors=True)
+    assert promised > 5000 * kills
+    assert statistics.quantiles(took, n=20)[18] <= ACKNOWLEDGED_S
+
+
+@pytest.mark.alone("judges how long acknowledgements take")
+@pytest.mark.parametrize("level", ["durable", "kernel"])
+def test_whatever_was_acknowledged_survives_a_kill(nursery: subprocess.Popen[str], tmp_path: Path, level: str) -> None:
+    kill_some(nursery, tmp_path, level, 25)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("level", ["durable", "kernel"])
+def test_whatever_was_acknowledged_survives_a_thousand_kills(
+    nursery: subprocess.Popen[str], tmp_path: Path, level: str
+) -> None:
+    kill_some(nursery, tmp_path, level, 500)
