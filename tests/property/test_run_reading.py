@@ -127,3 +127,32 @@ def test_the_quick_way_reads_what_the_patient_one_does(tmp_path: Path, sizes: li
     assert b"".join(quick) == b"".join(patient)
     assert decoded(check.head, quick).equals(decoded(check.head, patient))
     assert run["meter.power"].to_arrow().num_rows == len(run["meter.power"]) == sum(sizes)
+
+
+def test_times_in_an_index_are_not_believed_before_they_are_checked(original: Path, tmp_path: Path) -> None:
+    path = tmp_path / "copy"
+    shutil.copytree(original, path)
+    file = path / "meter.power.arrows.index"
+    content = bytearray(file.read_bytes())
+    for entry in range(5, 9):
+        content[64 + 32 * entry + 16 : 64 + 32 * entry + 24] = content[64 + 32 * 4 + 16 : 64 + 32 * 4 + 24]
+    file.write_bytes(content)
+    window = duodaq.open_run(path)["meter.power"].between(T0 + 12, T0 + 40).to_arrow()
+    assert window["sequence"].to_pylist() == list(range(12, 40))
+
+
+@pytest.mark.parametrize("pair", [(3, 5), (1, 2), (4, 19)])
+def test_entries_that_stand_in_each_others_place_are_not_taken_for_what_they_are_not(
+    original: Path, tmp_path: Path, pair: tuple[int, int]
+) -> None:
+    path = tmp_path / "copy"
+    shutil.copytree(original, path)
+    file = path / "meter.power.arrows.index"
+    content = bytearray(file.read_bytes())
+    one, other = (slice(64 + 32 * n, 96 + 32 * n) for n in pair)
+    content[one], content[other] = content[other], content[one]
+    file.write_bytes(content)
+    run = duodaq.open_run(path)
+    assert run["meter.power"].to_arrow()["sequence"].to_pylist() == list(range(sum(SIZES)))
+    window = run["meter.power"].between(T0 + 2, T0 + 30).to_arrow()
+    assert window["sequence"].to_pylist() == list(range(2, 30))

@@ -17,6 +17,7 @@ from duodaq.errors import LifecycleError, StorageError, StorageFullError
 from duodaq.model import Scalar, Spectrum, Vector
 from duodaq.schema import frame_batch, scalar_batch, scpi_event_batch, spectrum_batch, vector_batch
 from duodaq.storage.export import FORMATS, export, finalise
+from duodaq.storage.export._aside import aside
 from duodaq.storage.export._compare import same_array, same_column
 from duodaq.testing import growing_run, knife_edge, record_run
 
@@ -214,6 +215,16 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path: Path) -> None:
     (mine / "run.zarr" / "zarr.json").unlink()
     assert Path(export(path, "zarr", mine / "run.zarr").files[0]) == mine / "run.zarr" / "run.zarr"
     assert (mine / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_file_takes_the_place_of_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(StorageError, match="is a folder"), aside(tmp_path / "mine") as place:
+        place.write_text("one file")
+    with pytest.raises(StorageError, match="is a folder"), aside(tmp_path / "mine") as place:
+        place.mkdir()
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "thesis.tex"]
 
 
 def test_frames_at_home_are_referred_to_and_elsewhere_inside(tmp_path: Path) -> None:

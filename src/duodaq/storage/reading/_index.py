@@ -68,7 +68,8 @@ class RowsIndex:
         if not _never_decreases(times, self._entries["place"][1:] >> 48):
             return 1
         known = times[: _last_batch(self._entries)]
-        return max(1, int(np.searchsorted(known, start_ns, side="left")))
+        before = max(1, int(np.searchsorted(known, start_ns, side="left")))
+        return before if self._batch_is_sound(before) else 1
 
     def extent(self, head: bytes) -> Extent | None:
         """How much there is; None if the index does not say."""
@@ -151,7 +152,7 @@ class RowsIndex:
         told = RowsEntry.unpack(entry.tobytes())
         if told.flags & END and told.number == number and rows_are_sound(entry.tobytes(), END_MARK, self._salt):
             return None
-        late = stop_ns is not None and told.t_ns >= stop_ns and not told.flags & (END | GAP)
+        late = stop_ns is not None and told.number == number and told.t_ns >= stop_ns and not told.flags & (END | GAP)
         return None if late and self._batch_is_sound(number) else number
 
     def first_batch(self, head: bytes) -> Any:
