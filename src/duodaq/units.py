@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["convert", "format_quantity", "parse_duration_s"]
+__all__ = ["SYMBOLS", "convert", "format_quantity", "parse_duration_s", "same_unit"]
 
 _DURATION = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(us|µs|ms|s|min|h|d)\s*$")
 _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _PREFIX = {"p": 1e-12, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 _BASES = ("m", "s", "V", "A", "W", "Hz", "Ohm", "Ω", "F", "K")
+
+_WORDS = {
+    "V": "volt", "A": "amp", "W": "watt", "Hz": "hertz", "s": "second", "Ω": "ohm", "m": "meter", "K": "kelvin",
+    "°C": "celsius", "F": "farad", "T": "tesla", "deg": "degree", "%": "percent", "dB": "decibel",
+    "mm": "millimeter", "nm": "nanometer", "ms": "millisecond", "mV": "millivolt", "mA": "milliamp", "kHz": "kilohertz",
+    "dBm": "dbm",
+}  # fmt: skip
+SYMBOLS = {form: symbol for symbol, word in _WORDS.items() for form in (word, f"{word}s", f"{word}eres", f"{word}ere")}
+"""From a unit's English name, in lower case, to its symbol."""
+_SPELLINGS = {"Ohm": "Ω", "Ohms": "Ω", "\u2126": "Ω", "°": "deg", "degC": "°C", "sec": "s", "Sec": "s"}
 
 
 def parse_duration_s(text: str | float) -> float | None:
@@ -46,9 +56,22 @@ def convert(value: float, unit: str, target: str) -> float:
     return value * factor / target_factor
 
 
+def same_unit(one: str, other: str) -> bool:
+    """Whether two texts mean one unit, however they spell it: ``Ohm`` and ``Ω``, ``um`` and ``µm``, ``Volts`` and V."""
+    return _symbol(one) == _symbol(other)
+
+
 def format_quantity(value: float, unit: str, digits: int = 4) -> str:
     """A value with its unit for a person: ``1.234 mm``."""
     return f"{value:.{digits}g} {unit}".rstrip()
+
+
+def _symbol(text: str) -> str:
+    plain = text.strip().replace("\u03bc", "µ").replace("\u2126", "Ω")
+    found = _SPELLINGS.get(plain) or SYMBOLS.get(plain.lower(), plain)
+    if found.endswith(("Ohm", "Ohms")):
+        found = found.removesuffix("s").removesuffix("Ohm") + "Ω"
+    return f"µ{found[1:]}" if found.startswith("u") and found[1:] in _BASES else found
 
 
 def _split(unit: str) -> tuple[float, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from pyvisa import attributes, constants
+from pyvisa import attributes, constants, rname
 from pyvisa.constants import (
     ControlFlow,
     IOProtocol,
@@ -18,6 +18,7 @@ from pyvisa.highlevel import ResourceInfo
 
 from duodaq.model import PortDefinition
 from duodaq.telemetry import get_logger
+from pyvisa_duodaq._names import parts_of
 
 A = ResourceAttribute
 VALUES = (
@@ -138,7 +139,32 @@ def _line_settings(definition: PortDefinition, info: ResourceInfo) -> dict[int, 
 
 
 def _address_facts(definition: PortDefinition) -> dict[int, Any]:
+    if definition.visa is not None:
+        return _resource_facts(parts_of(definition))
     if definition.tcp is None:
         return {}
     host, _, port = definition.tcp.rpartition(":")
     return {A.tcpip_address: host.strip("[]"), A.tcpip_hostname: host.strip("[]"), A.tcpip_port: int(port)}
+
+
+def _resource_facts(parts: rname.ResourceName | None) -> dict[int, Any]:
+    if isinstance(parts, rname.TCPIPInstr):
+        host = parts.host_address.partition(",")[0]
+        hislip = parts.lan_device_name.lower().startswith("hislip")
+        return {
+            A.tcpip_address: host,
+            A.tcpip_hostname: host,
+            A.tcpip_device_name: parts.lan_device_name,
+            A.tcpip_is_hislip: constants.VI_TRUE if hislip else constants.VI_FALSE,
+        }
+    if isinstance(parts, rname.GPIBInstr):
+        given = parts.secondary_address or ""
+        secondary = int(given) if given.isdigit() else constants.VI_NO_SEC_ADDR
+        return {A.gpib_primary_address: int(parts.primary_address), A.gpib_secondary_address: secondary}
+    if isinstance(parts, rname.USBInstr):
+        return {
+            A.manufacturer_id: int(parts.manufacturer_id, 0),
+            A.model_code: int(parts.model_code, 0),
+            A.usb_serial_number: parts.serial_number,
+        }
+    return {}

@@ -62,6 +62,9 @@ def info_of(definition: PortDefinition) -> ResourceInfo:
     parsed = None if name is None else _parsed(name)
     board = getattr(parsed, "board", "")
     number = int(board) if str(board).isdigit() else None
+    if definition.visa is not None:
+        kind = InterfaceType.tcpip if parsed is None else InterfaceType(parsed.interface_type_const)
+        return ResourceInfo(kind, number, "INSTR" if parsed is None else parsed.resource_class, name, definition.name)
     return ResourceInfo(InterfaceType.asrl, number, "INSTR", name or alias, definition.name)
 
 
@@ -73,6 +76,11 @@ def _address(name: str) -> tuple[str, ...] | None:
     if isinstance(parsed, rname.ASRLInstr):
         return ("ASRL", os.path.realpath(parsed.board) if parsed.board.startswith("/") else parsed.board.upper())
     return tuple(str(parsed).upper().split("::"))
+
+
+def parts_of(definition: PortDefinition) -> rname.ResourceName | None:
+    """The VISA resource that a port is, taken apart; None if it is none, or none that PyVISA can read."""
+    return None if definition.visa is None else _parsed(definition.visa.resource)
 
 
 def _parsed(name: str) -> rname.ResourceName | None:

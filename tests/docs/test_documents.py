@@ -99,10 +99,12 @@ SIMULATORS: dict[str, dict[str, Any]] = {
     "/dev/ttyUSB0": {"name": "esp300"},
     "run/stage": {"name": "esp300"},
     "192.168.1.20:5025": {"name": "scpi-dmm", "tcp": True},
+    "192.168.1.21:5025": {"name": "scpi-dmm", "tcp": True, "model": "34465A"},
     "/dev/ttyUSB1": {"name": "shutter"},
     "/dev/ttyUSB2": {"name": "maitai", "model": "MaiTai HP/warm"},
     "/dev/ttyUSB4": {"name": "ell14"},
     "192.168.1.30:5025": {"name": "scpi-psu", "tcp": True},
+    "TCPIP0::192.168.1.40::hislip0::INSTR": {"name": "scpi-dmm", "hislip": True, "model": "34465A"},
     "192.168.1.31:5025": {"name": "scpi-scope", "tcp": True},
 }
 

@@ -194,6 +194,45 @@ async def test_a_reader_that_comes_late_blocks_nobody_and_finds_its_reply(broker
     assert await in_thread(session.read_some) == b"A=ok\n"
 
 
+async def test_what_a_driver_call_wrote_to_a_busy_port_is_sent_when_that_is_free_though_the_call_has_ended(
+    broker: Broker, device: PtyDevice
+) -> None:
+    session = broker.session("p", "driver", hold_max_s=5)
+
+    def begin() -> None:
+        with session.call():
+            session.write(b"A?\n")
+
+    def go_on() -> list[bytes]:
+        with session.call():
+            first = session.read_until(b"\n", 2)
+            session.write(b"B?\n")
+            return [first, session.read_until(b"\n", 2)]
+
+    async with broker.port("p").lease("other"):
+        await in_thread(begin)
+    assert await in_thread(go_on) == [b"A=ok\n", b"B=ok\n"]
+    assert device.lines == [b"A?", b"B?"]
+    assert holder_of(broker) is None
+
+
+async def test_a_driver_call_outlives_the_threads_that_write_for_it(broker: Broker) -> None:
+    session = broker.session("p", "driver", hold_max_s=5)
+
+    def ask(query: bytes) -> bytes:
+        session.write(query)
+        return session.read_until(b"\n", 2)
+
+    def drive() -> bytes:
+        with session.call():
+            first = threading.Thread(target=ask, args=(b"A?\n",))
+            first.start()
+            first.join()
+            return ask(b"SLOW 600?\n")  # three looks after owners that are dead
+
+    assert await in_thread(drive) == b"slow\n"
+
+
 async def test_nothing_comes_between_the_exchanges_of_a_driver_call(broker: Broker, device: PtyDevice) -> None:
     session = broker.session("p", "driver", hold_max_s=5)
     between = threading.Event()

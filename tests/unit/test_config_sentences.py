@@ -46,7 +46,6 @@ INSTRUMENT_KEYS = (
 )
 FORMS = 'write "hold", "stop", { call = "method" } or { bytes = "ST\\r" }'
 VISA = 'visa = "TCPIP0::127.0.0.1::5025::SOCKET"'
-NO_VISA = "needs a VISA library behind the port, which this version does not have"
 NO_STOP = (
     '"stop" means stop bytes, and this instrument has none. Give them with stop = "…" (and a port), '
     'or write "hold" or { call = "method" }'
@@ -331,23 +330,38 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         'tcp = "dmm"',
         '6: ports.dmm.tcp: "dmm" is not "host:port", such as "192.168.1.20:5025"',
     ),
-    "visa on a board": (
+    "visa that is none": (
         VISA,
-        'visa = "GPIB0::3::INSTR"',
-        f'6: ports.dmm.visa: "GPIB0::3::INSTR" {NO_VISA}; use a serial or LAN connection of the instrument, '
-        "or a driver that opens the resource itself",
+        'visa = "GBIP0::3::INSTR"',
+        '6: ports.dmm.visa: "GBIP0::3::INSTR" is no VISA resource name, such as '
+        '"TCPIP0::192.168.1.20::hislip0::INSTR", "GPIB0::9::INSTR" or "USB0::0x0957::0x1F01::MY12345678::INSTR"',
+    ),
+    "visa with another key": (
+        VISA,
+        'visa = { resource = "GPIB0::3::INSTR", lib = "@py" }',
+        "6: ports.dmm.visa: has no key lib; a table here has resource, library and attributes",
+    ),
+    "visa without a resource": (
+        VISA,
+        'visa = { library = "@py" }',
+        '6: ports.dmm.visa: needs resource = "GPIB0::9::INSTR", the name of a VISA resource',
+    ),
+    "visa with a number for a library": (
+        VISA,
+        'visa = { resource = "GPIB0::3::INSTR", library = 3 }',
+        '6: ports.dmm.visa: library must be "@py", "@ivi" or the path of a VISA library, not the number 3',
+    ),
+    "visa with a list of attributes": (
+        VISA,
+        'visa = { resource = "GPIB0::3::INSTR", attributes = [] }',
+        "6: ports.dmm.visa: attributes must be a table of PyVISA's attributes, not the list []",
     ),
     "visa on a serial port": (
         VISA,
         'visa = "ASRL/dev/ttyUSB1::INSTR"',
-        f'6: ports.dmm.visa: "ASRL/dev/ttyUSB1::INSTR" {NO_VISA}; the same line without it: '
-        'serial = { path = "/dev/ttyUSB1", baud = 9600 }',
-    ),
-    "visa over vxi-11": (
-        VISA,
-        'visa = "TCPIP::dmm.lab::INSTR"',
-        f'6: ports.dmm.visa: "TCPIP::dmm.lab::INSTR" {NO_VISA}; if the instrument has a raw socket '
-        '(SCPI often 5025), write tcp = "dmm.lab:5025"',
+        '6: ports.dmm.visa: "ASRL/dev/ttyUSB1::INSTR" needs no VISA library: write '
+        'serial = { path = "/dev/ttyUSB1", baud = 9600 }; or, to use one all the same, '
+        'visa = { resource = "ASRL/dev/ttyUSB1::INSTR", library = "@ivi" }',
     ),
     "virtual port where nobody knows the end of an exchange": (
         'codec = "scpi"',

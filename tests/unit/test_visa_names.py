@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from duodaq.model import PortDefinition
+from duodaq.model import PortDefinition, VisaDefinition
 from duodaq.ports import visa_alias, visa_name
 
 pytest.importorskip("pyvisa")
-from pyvisa.constants import InterfaceType
+from pyvisa.constants import InterfaceType, ResourceAttribute
 
+from pyvisa_duodaq._attributes import SessionAttributes
 from pyvisa_duodaq._names import find_port, info_of, is_address, is_name, names_of
 
 PORTS = {
@@ -22,6 +23,9 @@ PORTS = {
         PortDefinition("stage", serial={"path": "/dev/ttyUSB0"}),
         PortDefinition("laser", serial={"usb": "0403:6001:A1"}),
         PortDefinition("asrl_old", serial={"path": "COM3"}),
+        PortDefinition("scope", visa=VisaDefinition("TCPIP0::192.168.1.40::hislip0::INSTR", "@py")),
+        PortDefinition("bus", visa=VisaDefinition("GPIB0::12::INSTR")),
+        PortDefinition("usb", visa=VisaDefinition("USB0::0x0957::0x1F01::MY1::INSTR")),
     )
 }
 
@@ -45,6 +49,11 @@ def found(name: str) -> str | None:
         ("ASRL/dev/ttyUSB0::INSTR", "stage"),
         ("ASRL/dev/ttyUSB0", "stage"),
         ("duodaq::laser::INSTR", "laser"),
+        ("tcpip::192.168.1.40::hislip0", "scope"),
+        ("TCPIP0::192.168.1.40::hislip1::INSTR", None),
+        ("GPIB::12", "bus"),
+        ("duodaq::bus::INSTR", "bus"),
+        ("USB0::0x0957::0x1F01::MY1::0::INSTR", "usb"),
         ("asrl_old", "asrl_old"),
         ("ASRL_old::INSTR", "asrl_old"),  # what PyVISA makes of that port's name
         ("ASRL3::INSTR", "asrl_old"),
@@ -88,3 +97,25 @@ def test_words_are_no_names_of_resources() -> None:
     assert is_name("GPIB0::9::INSTR")
     assert not is_address("duodaq::x::INSTR")
     assert not any(map(is_name, ("nonsense", "", "::", "duodaq::")))
+
+
+@pytest.mark.parametrize(
+    ("port", "interface", "board"),
+    [("scope", InterfaceType.tcpip, 0), ("bus", InterfaceType.gpib, 0), ("usb", InterfaceType.usb, 0)],
+)
+def test_a_resource_behind_a_library_is_of_its_own_class(port: str, interface: InterfaceType, board: int) -> None:
+    info = info_of(PORTS[port])
+    assert (info.interface_type, info.interface_board_number, info.resource_class) == (interface, board, "INSTR")
+    assert info.resource_name == PORTS[port].visa.resource
+
+
+def test_a_session_knows_the_parts_of_its_address() -> None:
+    def value(port: str, attribute: ResourceAttribute) -> object:
+        return SessionAttributes(PORTS[port], info_of(PORTS[port]), 1).get(attribute)[0]
+
+    assert value("scope", ResourceAttribute.tcpip_address) == "192.168.1.40"
+    assert value("scope", ResourceAttribute.tcpip_device_name) == "hislip0"
+    assert value("scope", ResourceAttribute.tcpip_is_hislip)
+    assert value("bus", ResourceAttribute.gpib_primary_address) == 12
+    assert value("usb", ResourceAttribute.manufacturer_id) == 0x0957
+    assert value("usb", ResourceAttribute.usb_serial_number) == "MY1"

@@ -132,6 +132,10 @@ class InstrumentHandle:
     def __repr__(self) -> str:
         return f"<{self.id}: {self._facts['driver']} in {self.runtime}>"
 
+    def _part(self, name: str) -> Any:
+        """What the driver has under that name; a parameter is not read, only named as one."""
+        return self._command("get", {"name": name, "part": True}, None)
+
     def _only_channel(self) -> str:
         channels = self.channels()
         if len(channels) != 1:
@@ -228,11 +232,13 @@ class DriverProxy:
         if name.startswith("_"):  # what Python and notebooks ask every object for is nothing to ask the device
             raise AttributeError(f"{name!r} is private to the driver")
         instrument, path = self._duodaq_instrument, self._duodaq_path + name
-        value: Any = instrument.get(path)
+        value: Any = instrument._part(path)
         kind = cast("dict[str, Any]", value).get(_MEMBER) if isinstance(value, dict) else None
         if kind is None:
             return cast("Any", value)
-        return _method(instrument, path) if kind == "method" else DriverProxy(instrument, f"{path}.")
+        if kind == "method":
+            return _method(instrument, path)
+        return (ParameterProxy if kind == "parameter" else DriverProxy)(instrument, f"{path}.")
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._duodaq_instrument.set(self._duodaq_path + name, value)
@@ -240,6 +246,14 @@ class DriverProxy:
     def __repr__(self) -> str:
         path = self._duodaq_path.rstrip(".")
         return f"<{path or 'driver'} of {self._duodaq_instrument!r}>"
+
+
+class ParameterProxy(DriverProxy):
+    """A parameter of the driver, as QCoDeS has them: called without an argument it is read, with one it is set."""
+
+    def __call__(self, *value: Any) -> Any:
+        instrument, name = self._duodaq_instrument, self._duodaq_path.rstrip(".")
+        return instrument.set(name, *value) if value else instrument.get(name)
 
 
 def _method(instrument: InstrumentHandle, path: str) -> Callable[..., Any]:

@@ -141,6 +141,12 @@ def sim(
     tcp: Annotated[
         int | None, typer.Option("--tcp", metavar="PORT", min=0, max=65535, help="Serve on a TCP port; 0 for any.")
     ] = None,
+    hislip: Annotated[
+        int | None, typer.Option("--hislip", metavar="PORT", min=0, max=65535, help="SCPI instruments: by HiSLIP.")
+    ] = None,
+    vxi11: Annotated[
+        int | None, typer.Option("--vxi11", metavar="PORT", min=0, max=65535, help="SCPI instruments: by VXI-11.")
+    ] = None,
     link: Annotated[Path | None, typer.Option("--link", help="A stable name for the pseudo terminal.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Which model, where there are several.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of noise and of the private table.")] = 0,
@@ -153,7 +159,8 @@ def sim(
     """
     from duodaq.cli._sim import serve_simulator
 
-    raise typer.Exit(serve_simulator(name, pty=pty, tcp=tcp, link=link, model=model, seed=seed, table=table))
+    ports = {"tcp": tcp, "hislip": hislip, "vxi11": vxi11}
+    raise typer.Exit(serve_simulator(name, pty=pty, ports=ports, link=link, model=model, seed=seed, table=table))
 
 
 @app.command()

@@ -96,6 +96,7 @@ def _page(ports: Ports) -> list[Table | Text]:
         page.append(table)
     page += [Text(f"{p['name']}: last error: {p['last_error']}", style="yellow") for p in ports if p["last_error"]]
     page += [Text(f"{p['name']} is {p['address']}") for p in ports if p["address"].startswith("usb ")]
+    page += [Text(f"{p['name']}: carried by {p['worker']}") for p in ports if p.get("worker")]
     page += [
         Text(f"{p['name']}: programs outside find it at {' and '.join(p['virtual'])}") for p in ports if p["virtual"]
     ]

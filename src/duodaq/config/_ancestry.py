@@ -7,7 +7,9 @@ from pathlib import Path
 
 from duodaq.config._driver_lookup import DriverMissingError, find_module
 
-CLASSIC_PACKAGES = frozenset({"instrumental", "pymeasure", "pyvcam", "pyvisa", "qcodes", "serial"})
+CLASSIC_PACKAGES = frozenset(
+    {"instrumental", "ophyd", "ophyd_async", "pymeasure", "pyvcam", "pyvisa", "qcodes", "serial", "thorlabs_elliptec"}
+)
 """Libraries of blocking drivers: none of their classes is an actor, whatever it is derived from."""
 _DEEPEST = 20
 

@@ -15,7 +15,11 @@ from duodaq.model import (
     RuntimeDefinition,
     RuntimeName,
     VirtualDefinition,
+    VisaDefinition,
 )
+
+VISA_IDLE_MS = 20.0
+"""Within so long of a write, a driver on a VISA resource without codec begins to read, if it wants an answer."""
 
 
 def build(tables: LabFile, file: Path) -> LabDefinition:
@@ -44,13 +48,21 @@ def _port(name: str, table: PortTable, directory: Path) -> PortDefinition:
     return PortDefinition(
         name=name,
         serial=_serial(table.serial, directory) if table.serial is not None else None,
-        tcp=table.tcp or table.visa,
+        tcp=table.visa if isinstance(table.visa, str) else table.tcp,
         codec=table.codec,
         timeout_s=table.timeout,
-        idle_ms=table.idle_ms,
+        idle_ms=_idle_ms(table),
         hold_max_s=table.hold_max,
+        visa=table.visa if isinstance(table.visa, VisaDefinition) else None,
         virtual=_virtual(table.virtual, directory) if table.virtual is not None else None,
     )
+
+
+def _idle_ms(table: PortTable) -> float | None:
+    """Messages have an END behind a VISA library: a port there knows where an exchange ends, also without a codec."""
+    if table.idle_ms is None and table.codec is None and isinstance(table.visa, VisaDefinition):
+        return VISA_IDLE_MS
+    return table.idle_ms
 
 
 def _virtual(table: VirtualTable, directory: Path) -> VirtualDefinition:

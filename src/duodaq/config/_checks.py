@@ -76,7 +76,9 @@ def _codec_exists(port: PortDefinition) -> Iterator[Said]:
 
 
 def address_of(port: PortDefinition) -> str:
-    """What the port is connected to: a device's path, its USB identity, or host:port."""
+    """What the port is connected to: a device's path, its USB identity, host:port, or a VISA resource."""
+    if port.visa is not None:
+        return port.visa.resource
     if port.tcp is not None:
         return port.tcp
     serial = port.serial or {}

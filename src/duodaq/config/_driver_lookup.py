@@ -10,6 +10,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from duodaq.config._words import choose, nearest
+from duodaq.model import install_command
 
 BUILT_IN_CODECS: dict[str, str | None] = {
     "Elliptec": "ell14",
@@ -20,14 +21,6 @@ BUILT_IN_CODECS: dict[str, str | None] = {
     "ScpiActor": "scpi",
 }
 """The actors that come with duodaq (``driver = "duodaq:Esp300"``), and the codec that each needs on its port."""
-
-_INSTALLS = {
-    "pymeasure": "pip install pymeasure",
-    "pyvcam": "pip install pyvcam",
-    "serial": "pip install 'duodaq[serial]'",
-    "pyvisa": "pip install 'duodaq[visa]'",
-    "qcodes": "pip install qcodes",
-}
 
 
 class DriverMissingError(Exception):
@@ -134,8 +127,7 @@ def _package_missing(package: str, directory: Path) -> DriverMissingError:
     if (directory / f"{package}.py").is_file():
         remedy = f'It stands beside the lab file, so name the file: driver = "./{package}.py:Class"'
     else:
-        install = _INSTALLS.get(package, f"pip install {package}")
-        remedy = f'Install it ({install}), or name a file: driver = "./{package}.py:Class"'
+        remedy = f'Install it ({install_command(package)}), or name a file: driver = "./{package}.py:Class"'
     return DriverMissingError(f'there is no module "{package}" in this environment', remedy)
 
 

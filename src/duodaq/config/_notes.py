@@ -10,12 +10,14 @@ from duodaq.config._driver_lookup import built_in
 from duodaq.config._where import worker_of
 from duodaq.drivers import codec
 from duodaq.model import Cause, InstrumentDefinition, LabDefinition, PortDefinition
+from duodaq.ports import worker_key
 
 
 def describe(lab: LabDefinition) -> list[str]:
     """Sentences about `lab`: its ports, how long each can delay a stop, its instruments, what has no fail-safe."""
     return [
         *(_about_port(port, lab) for port in lab.ports),
+        *(note for port in lab.ports for note in _about_visa(port, lab)),
         *(note for port in lab.ports for note in _about_virtual(port, lab)),
         *(_about_instrument(instrument, lab) for instrument in lab.instruments),
         *(note for instrument in lab.instruments for note in _warnings(instrument, lab)),
@@ -26,6 +28,20 @@ def describe(lab: LabDefinition) -> list[str]:
 def _about_port(port: PortDefinition, lab: LabDefinition) -> str:
     users = ", ".join(_users(port, lab)) or "nobody"
     return f"port {port.name} ({address_of(port)}, {port.codec or 'no codec'}), used by {users}: {_stop_delay(port)}"
+
+
+def _about_visa(port: PortDefinition, lab: LabDefinition) -> Iterator[str]:
+    if port.visa is None:
+        return
+    library = f"the VISA library {port.visa.library}" if port.visa.library else "whichever VISA library is installed"
+    key = worker_key(port.visa)
+    sharing = [p.name for p in lab.ports if p.visa is not None and p is not port and worker_key(p.visa) == key]
+    with_ = f" that it shares with {' and '.join(sharing)}: one exchange at a time" if sharing else " of its own"
+    yield f"port {port.name}: {library} carries it, in a worker process{with_}"
+    yield (
+        f"port {port.name}: if the program that runs the lab is killed, nobody can write its crash actions: "
+        "a VISA resource has no line that the watchdog could take over"
+    )
 
 
 def _about_virtual(port: PortDefinition, lab: LabDefinition) -> Iterator[str]:
@@ -68,6 +84,8 @@ def _stop_delay(port: PortDefinition) -> str:
     spoken = codec(port.codec)
     stop = spoken.stop_bytes(None)
     if stop is not None and spoken.is_break_in(stop):
+        if port.visa is not None:
+            return f"a stop waits for the read in hand, at most {port.timeout_s:g} s (its timeout): VISA takes no other"
         return "a stop breaks in at once"
     return f"a stop waits for the exchange in hand, at most {max(spoken.longest_reply_s, 0.0):g} s"
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from duodaq.config._words import and_list, kind
-from duodaq.model import Cause, SafeAction
+from duodaq.model import Cause, SafeAction, VisaDefinition
 from duodaq.units import parse_duration_s
 
 _CAUSES = tuple(cause.value for cause in Cause)
@@ -18,7 +18,7 @@ _USB = re.compile(r"[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(:.+)?")
 _SOCKET = re.compile(r"\d+-\d+(\.\d+)*")
 _VISA_SOCKET = re.compile(r"TCPIP\d*::(?P<host>.+)::(?P<port>\d+)::SOCKET", re.IGNORECASE)
 _VISA_SERIAL = re.compile(r"ASRL(?P<path>.+?)(::INSTR)?", re.IGNORECASE)
-_VISA_LAN = re.compile(r"(TCPIP|VICP)\d*::(?P<host>[^:]+)(::.*)?", re.IGNORECASE)
+_VISA_RESOURCE = re.compile(r"(TCPIP|VICP|USB|GPIB|ASRL|PXI|VXI)[^:]*::.+|ASRL.+", re.IGNORECASE)
 
 
 def _duration(value: Any) -> Any:
@@ -242,7 +242,7 @@ def _listen(value: Any) -> Any:
 class PortTable(Table):
     serial: SerialTable | None = None
     tcp: Annotated[str | None, BeforeValidator(lambda value: _tcp(value))] = None
-    visa: Annotated[str | None, PlainValidator(lambda value: _visa_as_tcp(value))] = None
+    visa: Annotated[str | VisaDefinition | None, PlainValidator(lambda value: _visa(value))] = None
     virtual: VirtualTable | None = None
     codec: str | None = None
     timeout: Positive = 2.0
@@ -269,20 +269,43 @@ def _tcp(value: Any) -> Any:
     return value
 
 
-def _visa_as_tcp(value: Any) -> str:
+def _visa(value: Any) -> str | VisaDefinition:
+    """``"host:port"`` for a plain name of a raw socket, which needs no VISA library; else what the library is given."""
+    if isinstance(value, dict):
+        return _visa_table(cast("dict[str, Any]", value))
     if not isinstance(value, str):
-        raise ValueError(f"must be a VISA resource name, not {kind(value)}")
+        raise ValueError(f'must be a VISA resource name, or {{ resource = "…", library = "@py" }}; it is {kind(value)}')
     if match := _VISA_SOCKET.fullmatch(value):
         return _tcp(f"{match['host']}:{match['port']}")
-    reason = f'"{value}" needs a VISA library behind the port, which this version does not have'
     if match := _VISA_SERIAL.fullmatch(value):
         path = match["path"] if not match["path"].isdecimal() else f"/dev/ttyS{int(match['path']) - 1}"
-        raise ValueError(f'{reason}; the same line without it: serial = {{ path = "{path}", baud = 9600 }}')
-    if match := _VISA_LAN.fullmatch(value):
-        host = match["host"]
-        raise ValueError(f'{reason}; if the instrument has a raw socket (SCPI often 5025), write tcp = "{host}:5025"')
+        raise ValueError(
+            f'"{value}" needs no VISA library: write serial = {{ path = "{path}", baud = 9600 }}; or, to use one all '
+            f'the same, visa = {{ resource = "{value}", library = "@ivi" }}'
+        )
+    return VisaDefinition(_resource(value))
+
+
+def _visa_table(table: dict[str, Any]) -> VisaDefinition:
+    unknown = sorted(table.keys() - {"resource", "library", "attributes"})
+    if unknown:
+        raise ValueError(f"has no key {unknown[0]}; a table here has resource, library and attributes")
+    resource, library, attributes = table.get("resource"), table.get("library", ""), table.get("attributes", {})
+    if not isinstance(resource, str):
+        raise ValueError('needs resource = "GPIB0::9::INSTR", the name of a VISA resource')
+    if not isinstance(library, str):
+        raise ValueError(f'library must be "@py", "@ivi" or the path of a VISA library, not {kind(library)}')
+    if not isinstance(attributes, dict):
+        raise ValueError(f"attributes must be a table of PyVISA's attributes, not {kind(attributes)}")
+    return VisaDefinition(_resource(resource), library, cast("dict[str, Any]", attributes))
+
+
+def _resource(name: str) -> str:
+    if _VISA_RESOURCE.fullmatch(name):
+        return name
     raise ValueError(
-        f"{reason}; use a serial or LAN connection of the instrument, or a driver that opens the resource itself"
+        f'"{name}" is no VISA resource name, such as "TCPIP0::192.168.1.20::hislip0::INSTR", "GPIB0::9::INSTR" or '
+        '"USB0::0x0957::0x1F01::MY12345678::INSTR"'
     )
 
 

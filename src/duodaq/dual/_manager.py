@@ -49,7 +49,7 @@ from duodaq.ports import Broker, Transport
 from duodaq.telemetry import get_logger
 from duodaq.v2 import DataDistributor
 from duodaq.v4 import DataPublisher
-from duodaq.workers import Factories, RuntimeParts, Switchboard, introduced
+from duodaq.workers import Factories, RuntimeParts, Switchboard, introduced, spawn_port_worker
 
 START_ENDS_S = 0.5
 """How long a start that was cancelled by a shutdown may take to end; what it started is stopped all the same."""
@@ -85,7 +85,7 @@ class DualRuntimeManager:
         self.v2_data: Hub[Measurement] = DataDistributor()
         self.v4_data = DataPublisher()
         self.parameters = ParameterTable()
-        self.broker = Broker(lab=self.lab.name)
+        self.broker = Broker(lab=self.lab.name, spawn_worker=spawn_port_worker)
         self.bridge = Bridge(self.v2_data, self.v4_data)
         self._changes: Hub[StateChange] = Hub("state changes", key=lambda change: change.subject)
         self._state = ManagerState.IDLE

@@ -36,7 +36,9 @@ from duodaq.model._definition import (
     RuntimeDefinition,
     SafeAction,
     VirtualDefinition,
+    VisaDefinition,
 )
+from duodaq.model._extras import install_command
 from duodaq.model._fate import IN_HAND, Fate
 from duodaq.model._life import (
     INSTRUMENT_TRANSITIONS,
@@ -108,8 +110,10 @@ __all__ = [
     "TunableLaser",
     "Vector",
     "VirtualDefinition",
+    "VisaDefinition",
     "WireRecord",
     "command_name",
+    "install_command",
     "may_change",
     "may_move",
 ]

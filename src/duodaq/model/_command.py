@@ -15,15 +15,22 @@ class SetParameter(msgspec.Struct, frozen=True, tag="set"):
 
 
 class GetParameter(msgspec.Struct, frozen=True, tag="get"):
-    """Read `name` from the device; the result is its value."""
+    """Read `name` from the device; the result is its value.
+
+    With `part`, what a hosted driver itself has under that name: a parameter is none, and is not read.
+    """
 
     name: str
+    part: bool = False
 
 
 class DriverMember(msgspec.Struct, frozen=True, tag="member"):
-    """What GetParameter answers for an attribute of a hosted driver that is no value: a method, or a part (an axis)."""
+    """What GetParameter answers for an attribute of a hosted driver that is no value: a method, or a part (an axis).
 
-    kind: Literal["method", "object"]
+    A "parameter" is a part that is called to read or to set its value.
+    """
+
+    kind: Literal["method", "object", "parameter"]
 
 
 class Execute(msgspec.Struct, frozen=True, tag="execute"):

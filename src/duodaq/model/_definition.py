@@ -24,11 +24,23 @@ class VirtualDefinition:
 
 
 @dataclass(frozen=True, slots=True)
+class VisaDefinition:
+    """A resource that a VISA library opens: its name, and the library as PyVISA has it (``"@py"``, ``"@ivi"``, a path;
+    empty: whichever is installed). `attributes` are set when it is open, by PyVISA's names.
+    """
+
+    resource: str
+    library: str = ""
+    attributes: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
 class PortDefinition:
-    """One line to instruments. Exactly one of `serial`, `tcp` is set.
+    """One line to instruments. Exactly one of `serial`, `tcp`, `visa` is set.
 
     `serial`: path (or usb = "vid:pid:serial", location, interface), baud, bytesize, parity, stopbits, rtscts, xonxoff.
-    `tcp`: ``"host:port"``. `codec` names the protocol spoken on it ("esp300", "scpi", "maitai" …), or None.
+    `tcp`: ``"host:port"``. `visa`: a resource behind a VISA library, which runs in a worker process. `codec` names the
+    protocol spoken on it ("esp300", "scpi", "maitai" …), or None.
     """
 
     name: str
@@ -39,6 +51,7 @@ class PortDefinition:
     idle_ms: float | None = None
     hold_max_s: float = 0.2
     virtual: VirtualDefinition | None = None
+    visa: VisaDefinition | None = None
     options: dict[str, Any] = field(default_factory=dict[str, Any])
 
 

@@ -27,10 +27,14 @@ from duodaq.ports._session import BlockingSession
 from duodaq.ports._status import PortState, PortStatus
 from duodaq.ports._tcp import TcpTransport
 from duodaq.ports._told_codec import StatusCodec, status_query_of
-from duodaq.ports._transport import Receiver, Transport
+from duodaq.ports._transport import FetchingTransport, MessageReceiver, Receiver, Transport
 from duodaq.ports._usb import UsbIdentity, UsbTty, usb_ttys
 from duodaq.ports._virtual import VirtualPort
+from duodaq.ports._visa import VisaTransport
 from duodaq.ports._visa_name import visa_alias, visa_name
+from duodaq.ports._visa_process import SpawnWorker, WorkerProcess
+from duodaq.ports._visa_worker import serve_visa
+from duodaq.ports._visa_workers import PortWorkers, worker_key
 from duodaq.ports._wirelog import WireLog
 
 __all__ = [
@@ -43,6 +47,7 @@ __all__ = [
     "Ended",
     "Exchange",
     "Explains",
+    "FetchingTransport",
     "FixedLength",
     "Framing",
     "Gate",
@@ -61,6 +66,7 @@ __all__ = [
     "LockTold",
     "LockVerdict",
     "MemoryTransport",
+    "MessageReceiver",
     "OfUser",
     "Port",
     "PortCodec",
@@ -69,12 +75,14 @@ __all__ = [
     "PortSource",
     "PortState",
     "PortStatus",
+    "PortWorkers",
     "PortsHere",
     "ReadEnd",
     "Receiver",
     "RemoteBroker",
     "Seat",
     "SerialTransport",
+    "SpawnWorker",
     "StatusCodec",
     "Stopped",
     "TcpTransport",
@@ -86,8 +94,10 @@ __all__ = [
     "UsbIdentity",
     "UsbTty",
     "VirtualPort",
+    "VisaTransport",
     "WireLog",
     "WireRecord",
+    "WorkerProcess",
     "Written",
     "announce_ports",
     "command_of",
@@ -99,9 +109,11 @@ __all__ = [
     "meaning_of_reply",
     "ports_here",
     "programs_holding",
+    "serve_visa",
     "status_query_of",
     "usb_ttys",
     "visa_alias",
     "visa_name",
     "withdraw_ports",
+    "worker_key",
 ]

@@ -24,6 +24,7 @@ import msgspec
 from duodaq import clock
 from duodaq.errors import ConfigError, LifecycleError, PortError, PortTimeoutError
 from duodaq.model import ComponentReport, Outcome, PortDefinition, WireRecord
+from duodaq.ports._bus_codec import BusCodec, has_serial_poll
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._here import announce_ports, withdraw_ports
@@ -36,6 +37,8 @@ from duodaq.ports._status import PortState, PortStatus
 from duodaq.ports._stop import Latch
 from duodaq.ports._transport import Transport
 from duodaq.ports._virtual import VirtualPort
+from duodaq.ports._visa_process import SpawnWorker
+from duodaq.ports._visa_workers import PortWorkers
 from duodaq.ports._wirelog import WireLog
 from duodaq.telemetry import current_trace_id, get_logger
 
@@ -50,10 +53,12 @@ class Broker:
     Args:
         wire_log_size: How many records each port's wire log keeps.
         lab: Whose ports; with a name, drivers in this process find them by `ports_here` until the broker is closed.
+        spawn_worker: Makes the processes in which VISA libraries run; without it there are no such ports.
     """
 
-    def __init__(self, *, wire_log_size: int = 65536, lab: str = "") -> None:
+    def __init__(self, *, wire_log_size: int = 65536, lab: str = "", spawn_worker: SpawnWorker | None = None) -> None:
         self.lab = lab
+        self._port_workers = PortWorkers(spawn_worker)
         self._wire_log_size = wire_log_size
         self._owners: dict[str, PortOwner] = {}
         self._virtual: dict[str, VirtualPort] = {}
@@ -87,7 +92,9 @@ class Broker:
     async def _add(self, definition: PortDefinition, codec: PortCodec | None, transport: Transport | None) -> Port:
         if definition.name in self._owners:
             raise ConfigError(f"there are two ports named '{definition.name}'", remedy="Rename one of them.")
-        line = transport if transport is not None else make_transport(definition)
+        line = transport if transport is not None else make_transport(definition, self._port_workers)
+        if codec is not None and definition.visa is not None and has_serial_poll(definition.visa):
+            codec = BusCodec(codec)
         owner = PortOwner(definition, codec, line, self._latch, WireLog(self._wire_log_size), self._tell_stop)
         owner.line_changed = self._line_changed
         if definition.virtual is not None:

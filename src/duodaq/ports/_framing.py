@@ -54,6 +54,12 @@ class _Collected:
         self._held.clear()
         return reply
 
+    def take_held(self) -> bytes:
+        """What has come of a reply that is not complete; the framing is empty afterwards."""
+        held = bytes(self._held)
+        self.reset()
+        return held
+
     def _end(self) -> int | None:
         raise NotImplementedError
 
@@ -256,3 +262,12 @@ class Idle:
 
     def reset(self) -> None:
         self._held.clear()
+
+
+def at_end(framing: Framing) -> bytes | None:
+    """The reply that is whole because the line marked an END behind what has come; None if more belongs to it."""
+    if isinstance(framing, Idle):
+        return framing.take()
+    if isinstance(framing, Terminated | TerminatedOrBlock | Block488):
+        return framing.take_held() or None
+    return None

@@ -72,6 +72,7 @@ def _facts(owner: PortOwner) -> PortFacts:
         write_terminator=b"" if codec is None else codec.write_terminator,
         longest_reply_s=0.0 if codec is None else codec.longest_reply_s,
         status_query=status_query_of(codec),
+        visa=None if definition.visa is None else definition.visa.resource,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from duodaq.errors import ReplyFormatError
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
-from duodaq.ports._framing import Framing, Idle
+from duodaq.ports._framing import Framing, Idle, at_end
 
 _TRIES = 3
 
@@ -48,10 +48,12 @@ class Mender:
         self._longest_reply_s = longest_reply_s if codec is None else codec.longest_reply_s
         self._heard = bytearray()
         self._news = asyncio.Event()
+        self._ended = False
 
-    def feed(self, data: bytes) -> None:
-        """Take what the line says meanwhile."""
+    def feed(self, data: bytes, ends: bool = False) -> None:
+        """Take what the line says meanwhile; `ends`: it marked the end of a message behind that."""
         self._heard += data
+        self._ended = ends
         self._news.set()
 
     async def run(self, probing: bool = True) -> bool:
@@ -97,6 +99,8 @@ class Mender:
                 return None
             try:
                 reply = framing.feed(data)
+                if reply is None and self._ended:
+                    reply = at_end(framing)
             except ReplyFormatError:
                 return None
             if reply is not None:

@@ -10,7 +10,7 @@ import msgspec
 from duodaq.clock import Deadline
 from duodaq.errors import ConfigError, DataError, DeliveryError, LifecycleError, PortLostError
 from duodaq.link import BlockingTalk, Message, News
-from duodaq.model import PortDefinition
+from duodaq.model import PortDefinition, VisaDefinition
 from duodaq.ports._remote import RemoteLines, RemoteOwner
 from duodaq.ports._sentences import Exchanged, LockAsk, PortFacts, Ports, ToUser
 from duodaq.ports._session import BlockingSession
@@ -125,6 +125,7 @@ class LabPorts:
             timeout_s=facts.timeout_s,
             idle_ms=facts.idle_ms,
             hold_max_s=facts.hold_max_s,
+            visa=None if facts.visa is None else VisaDefinition(facts.visa),
         )
         codec = None
         if facts.codec is not None:

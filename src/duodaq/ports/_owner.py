@@ -49,9 +49,9 @@ from duodaq.ports._desk import LeaseDesk
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._framing import Idle
 from duodaq.ports._mend import Mender
+from duodaq.ports._message_line import MessageLine
 from duodaq.ports._queue import Lane, Ticket
 from duodaq.ports._reconnect import Reconnector
-from duodaq.ports._seating import Seating
 from duodaq.ports._status import PortState, PortStatus, status_of
 from duodaq.ports._stop import Latch, moving_refusal
 from duodaq.ports._transport import Transport
@@ -64,7 +64,7 @@ _NEXT_LIMIT = 64
 _USABLE = (PortState.OPEN, PortState.RESYNC)
 
 
-class PortOwner(Seating):
+class PortOwner(MessageLine):
     """Owns one transport: its queue, the exchange in hand, its mending, its reconnecting and its log."""
 
     def __init__(
@@ -77,12 +77,9 @@ class PortOwner(Seating):
         on_stop: Callable[[str, int], None] | None = None,
     ) -> None:
         self.line_changed: Callable[[str, int | None], None] = lambda _name, _descriptor: None
-        super().__init__(definition.name, asyncio.get_running_loop())
-        self.definition = definition
+        super().__init__(definition, transport, asyncio.get_running_loop())
         self.codec = codec
-        self.transport = transport
         self.epoch = 0
-        self.state = PortState.CLOSED
         self.identity_reply: bytes | None = None
         self.quiet_s = float(definition.options.get("quiet_s", (definition.idle_ms or 0) / 1000 or _QUIET_S))
         self._latch = latch
@@ -92,7 +89,6 @@ class PortOwner(Seating):
         self.books = PortBooks(self.name, log)
         self.copies = DestructiveCopies()
         self._deferred = Deferred(self.name, codec, self.books, self.loop)
-        self._hand: Exchange | None = None
         self._alarm = Alarm(self.loop, self._out_of_time)
         self._next: deque[Exchange] = deque()
         self._urgent: deque[Exchange] = deque()
@@ -100,7 +96,6 @@ class PortOwner(Seating):
         self._broken: Exchange | None = None
         self._stray_at_s: float | None = None
         self._silent = False
-        self._mender: Mender | None = None
         self._mending: asyncio.Task[None] | None = None
         self._reconnector = Reconnector(self)
         self._pumping = False
@@ -240,10 +235,10 @@ class PortOwner(Seating):
             self.end(exchange.ticket)
 
     def let_go(self, ticket: Ticket) -> None:
-        """Give `ticket` back as soon as the exchange it has in hand, if any, has ended."""
+        """Give `ticket` back as soon as the exchange it has in hand, or waits to begin, has ended."""
         ticket.once = True
         in_hand = self._hand is not None and self._hand.ticket is ticket
-        if not in_hand:
+        if not (in_hand or self.queue.is_waiting(ticket)):
             self._end_if_idle(ticket)
 
     def _start(self, exchange: Exchange) -> None:
@@ -277,7 +272,8 @@ class PortOwner(Seating):
     def _write_on(self, exchange: Exchange) -> None:
         rest = exchange.request[exchange.sent :] if exchange.sent else exchange.request
         try:
-            taken = self.transport.write_nowait(rest)
+            messages = self._fetching is not None
+            taken = self._write_message(rest, exchange) if messages else self.transport.write_nowait(rest)
         except PortLostError as error:
             self._finish(exchange, error=error.about(port=self.name), broken=True)
             return
@@ -532,7 +528,10 @@ class PortOwner(Seating):
     async def _run_mender(self, mender: Mender) -> None:
         mended = False
         try:
-            mended = await mender.run(probing=not self._silent)
+            if self._fetching is None:
+                mended = await mender.run(probing=not self._silent)
+            else:
+                mended = await self._clear()
         except PortLostError as error:
             self.books.last_error = str(error)
         finally:
@@ -567,15 +566,11 @@ class PortOwner(Seating):
         """Something may still come that nobody waits for: want silence before the next lease."""
         self._stray_at_s = self.loop.time()
 
-    def _send_mending(self, data: bytes) -> None:
-        if data and self.transport.write_nowait(data):
-            self.books.written_by_broker(data)
-
     # --- what is known
 
     def status(self) -> PortStatus:
         """What is known of this port now. From any thread."""
-        return status_of(self.name, self.state, self.transport.address, self.desk, self.books)
+        return status_of(self.name, self.state, self.transport.address, self.desk, self.books, self.worker())
 
 
 def _settled(_: Exception | None) -> None:

@@ -86,6 +86,10 @@ class LeaseQueue:
         """Those who wait, in the order in which they will be served."""
         return [ticket for lane in self._lanes for ticket in lane]
 
+    def is_waiting(self, ticket: Ticket) -> bool:
+        """Whether `ticket` is one of them."""
+        return ticket in self._lanes[ticket.lane]
+
     def holders_waiting(self) -> tuple[str, ...]:
         """Their names, in that order. From any thread."""
         return tuple(ticket.holder for lane in self._lanes for ticket in lane.copy())
@@ -120,7 +124,7 @@ class LeaseQueue:
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Take a waiting ticket out; whether it was waiting."""
-        if ticket not in self._lanes[ticket.lane]:
+        if not self.is_waiting(ticket):
             return False
         del self._lanes[ticket.lane][ticket]
         self.waits -= 1

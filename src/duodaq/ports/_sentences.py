@@ -69,6 +69,7 @@ class PortFacts(Message, frozen=True):
     write_terminator: bytes = b""
     longest_reply_s: float = 0.0
     status_query: bytes | None = None
+    visa: str | None = None
 
 
 class Ports(Message, frozen=True, tag="o"):

@@ -59,9 +59,12 @@ class _Job:
 
 
 class _Call:
-    """One driver call: its seat, if it has one, the stop epoch in which it began, and whether it has sent anything."""
+    """One driver call: its seat, if it has one, the stop epoch in which it began, and whether it has sent anything.
 
-    __slots__ = ("deadline", "epoch", "moving", "seat", "sent", "used")
+    It lives as long as the thread that makes it: a driver may let other threads write for it, and these may end before.
+    """
+
+    __slots__ = ("alive", "deadline", "epoch", "moving", "seat", "sent", "used")
 
     def __init__(self, epoch: int, seat: Seat | None, deadline: Deadline | None, moving: bool) -> None:
         self.epoch = epoch
@@ -69,6 +72,7 @@ class _Call:
         self.deadline = deadline
         self.moving = moving
         self.sent = self.used = False
+        self.alive = threading.current_thread().is_alive
 
 
 class BlockingSession:
@@ -205,12 +209,13 @@ class BlockingSession:
         owner, job = self._owner, _Job(aside)
         codec = owner.codec
         lane = Lane.STOP if codec is not None and codec.is_break_in(request) else Lane.NORMAL
-        ticket = Ticket(self.holder, lane, lambda _: None, threading.current_thread().is_alive)
+        call, seat, epoch = self._call, self._own_seat(), None
+        alive = threading.current_thread().is_alive if call is None else call.alive
+        ticket = Ticket(self.holder, lane, lambda _: None, alive)
         limit_s = max(owner.definition.timeout_s, self.timeout_s)
         exchange = Exchange(ticket, request, framing, limit_s, self._ender(job), current_trace_id())
         job.exchange = exchange
         exchange.from_codec = codec is not None
-        call, seat, epoch = self._call, self._own_seat(), None
         if self._waits_for_writing(framing):
             exchange.on_written = self._written(job)
         if call is not None:

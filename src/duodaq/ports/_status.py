@@ -20,8 +20,9 @@ class PortState(StrEnum):
 class PortStatus(msgspec.Struct, frozen=True):
     """What is known of one port now: its holder and since how long, who waits, and its counts since it was added.
 
-    `wait_median_s` and `wait_p99_s` are of its last leases, up to 1024; `virtual` says where programs outside find it,
-    `clients` which of them are there.
+    `worker` says which library carries it and in which process, of a port behind a VISA library. `wait_median_s` and
+    `wait_p99_s` are of its last leases, up to 1024; `virtual` says where programs outside find it, `clients` which of
+    them are there.
     """
 
     name: str
@@ -43,9 +44,12 @@ class PortStatus(msgspec.Struct, frozen=True):
     wait_p99_s: float = 0.0
     virtual: tuple[str, ...] = ()
     clients: tuple[GuestStatus, ...] = ()
+    worker: str = ""
 
 
-def status_of(name: str, state: PortState, address: str, desk: LeaseDesk, books: PortBooks) -> PortStatus:
+def status_of(
+    name: str, state: PortState, address: str, desk: LeaseDesk, books: PortBooks, worker: str = ""
+) -> PortStatus:
     """The status of the port with this desk and these books. From any thread."""
     held = desk.queue.held
     waits_s = sorted(desk.waits_s.copy())
@@ -67,6 +71,7 @@ def status_of(name: str, state: PortState, address: str, desk: LeaseDesk, books:
         waiting=desk.queue.holders_waiting(),
         wait_median_s=_quantile(waits_s, 0.5),
         wait_p99_s=_quantile(waits_s, 0.99),
+        worker=worker,
     )
 
 

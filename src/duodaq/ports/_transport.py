@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Receiver(Protocol):
@@ -61,4 +61,45 @@ class Transport(Protocol):
 
     async def aclose(self, timeout_s: float = 1.0) -> None:
         """Let what was written leave, for at most `timeout_s`, and close. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class MessageReceiver(Protocol):
+    """A Receiver that also takes messages, from a FetchingTransport."""
+
+    def message_received(self, data: bytes, ends: bool, /) -> None:
+        """A message, or as much of it as a line without END can tell (`ends` is False then)."""
+        ...
+
+    def message_missed(self) -> None:
+        """What was fetched did not come in time."""
+        ...
+
+
+@runtime_checkable
+class FetchingTransport(Protocol):
+    """What a Transport has beside, whose line carries messages: the far end says nothing before it is fetched.
+
+    `write_nowait` takes a whole message, or nothing while the line is in use.
+    """
+
+    def ask_nowait(self, data: bytes, limit_s: float) -> int:
+        """As `write_nowait`, and fetch the answer, waiting for it for at most `limit_s`."""
+        ...
+
+    def fetch_nowait(self, limit_s: float) -> None:
+        """Fetch one message more as soon as the line is free; a wish that is there already is not made twice."""
+        ...
+
+    async def clear(self, timeout_s: float) -> None:
+        """End what is under way, and empty the buffers at both ends: no late answer can come after that.
+
+        Raises:
+            PortLostError: That was not done in time, or the line is gone.
+        """
+        ...
+
+    def worker(self) -> str:
+        """Where the line is and what carries it, in a few words; empty while it is closed."""
         ...

@@ -14,6 +14,8 @@ def visa_name(definition: PortDefinition) -> str | None:
     None for a line that is told by what is plugged in, not by where, and for an IPv6 host, whose colons VISA's grammar
     takes for its own.
     """
+    if definition.visa is not None:
+        return definition.visa.resource
     if definition.tcp is not None:
         host, _, port = definition.tcp.rpartition(":")
         return None if ":" in host else f"TCPIP0::{host}::{port}::SOCKET"

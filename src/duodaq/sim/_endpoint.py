@@ -40,8 +40,8 @@ class Endpoint(Protocol):
         """Unplug: every client sees the line die."""
         ...
 
-    def send(self, client: int, data: bytes) -> None:
-        """Hand bytes to a client; never waits."""
+    def send(self, client: int, data: bytes, ends: bool = True) -> None:
+        """Hand bytes to a client; never waits. `ends`: a message ends with them, where the line can mark that."""
         ...
 
     def unread(self, client: int) -> int:
@@ -106,7 +106,7 @@ class PtyEndpoint:
         self._backlog.clear()
         self.on_close(0)
 
-    def send(self, client: int, data: bytes) -> None:
+    def send(self, client: int, data: bytes, ends: bool = True) -> None:
         """Write to the line; what the kernel does not take at once is retried."""
         if self._master < 0:
             return
@@ -226,7 +226,7 @@ class TcpEndpoint:
         if self._listener is None:
             self.open()
 
-    def send(self, client: int, data: bytes) -> None:
+    def send(self, client: int, data: bytes, ends: bool = True) -> None:
         """Write to one client; what the kernel does not take at once is retried."""
         sock = self._clients.get(client)
         if sock is None:

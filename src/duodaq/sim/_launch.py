@@ -179,6 +179,8 @@ def launch(
     name: str,
     *,
     tcp: bool | int = False,
+    hislip: bool | int = False,
+    vxi11: bool | int = False,
     link: str | Path | None = None,
     table: str | TableProcess | None = None,
     paced: bool = False,
@@ -192,6 +194,7 @@ def launch(
     Args:
         name: One of `duodaq.sim.NAMES`.
         tcp: Serve on a TCP port (an int chooses it) instead of a pty.
+        hislip, vxi11: Serve a SCPI instrument by that protocol, likewise; its address is a VISA resource name.
         link: Where the pty's symlink goes; in a folder of its own by default.
         table: The optical table, or its address; without one the simulator has a small table of its own.
         paced: At the line's real speed; otherwise it answers at once.
@@ -205,8 +208,10 @@ def launch(
         PortTimeoutError: It was not ready in time, and has been stopped.
     """
     arguments = ["duodaq.sim", name, "--seed", str(seed)]
-    if tcp is not False:
-        arguments += ["--tcp", str(0 if tcp is True else tcp)]
+    ports = {"--tcp": tcp, "--hislip": hislip, "--vxi11": vxi11}
+    chosen = next((option for option, port in ports.items() if port is not False), None)
+    if chosen is not None:
+        arguments += [chosen, str(0 if ports[chosen] is True else ports[chosen])]
     else:
         arguments += ["--pty", "--link", str(link)] if link is not None else ["--pty", "--own-folder"]
     if table is not None:

@@ -15,11 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from duodaq.errors import PortLostError
-from duodaq.sim._endpoint import PtyEndpoint, TcpEndpoint
+from duodaq.sim._endpoint import Endpoint, PtyEndpoint, TcpEndpoint
 from duodaq.sim._faults import Faults
 from duodaq.sim._registry import NAMES, make_simulator
 from duodaq.sim._server import SimServer
+from duodaq.sim._simulator import BusInstrument, Line, Simulator
+from duodaq.sim.lan import HislipEndpoint, Vxi11Endpoint
 from duodaq.sim.table import LocalTable, Table, TableClient
+
+LAN = Line(baud=100_000_000, processing_s=0.0005, max_clients=16)
+"""What an instrument has for a line that is served by HiSLIP or VXI-11, whatever is at its back otherwise."""
 
 Operations = dict[str, Callable[..., Any]]
 
@@ -43,9 +48,9 @@ def run_simulator(
     Args:
         name: One of `duodaq.sim.NAMES`.
         model: Which model, where there are several.
-        endpoint: ``"pty"`` or ``"tcp"``.
+        endpoint: ``"pty"``, ``"tcp"``, or for SCPI instruments ``"hislip"`` or ``"vxi11"``.
         link: For a pty: a symlink that always names the present device.
-        tcp_port: 0 takes any free one.
+        tcp_port: 0 takes any free one; not for a pty.
         table: Address of the optical table's socket; without it the simulator has a small table of its own,
             drawn from `seed`, with the shutter open.
         faults: Words for `Faults.parse`.
@@ -57,18 +62,30 @@ def run_simulator(
         The exit code: 0 after a signal, 1 if the table was lost.
 
     Raises:
-        ValueError: No such simulator, model or fault.
+        ValueError: No such simulator, model or fault, or none that can be served there.
         OSError: The address is taken.
     """
     spoil = Faults.parse(*faults)
     bench: Table = TableClient(table) if table else LocalTable(seed, shutter_open=True)
     try:
         simulator = make_simulator(name, model=model, table=bench, seed=seed)
-        line = PtyEndpoint(link) if endpoint == "pty" else TcpEndpoint(tcp_port, max_clients=simulator.line.max_clients)
+        line = _endpoint(simulator, endpoint, link, tcp_port)
         server = SimServer(simulator, line, table=bench, label=label, paced=paced, faults=spoil, seed=seed)
         return asyncio.run(_serve_simulator(server, control=control))
     finally:
         bench.close()
+
+
+def _endpoint(simulator: Simulator, kind: str, link: str | None, port: int) -> Endpoint:
+    if kind == "pty":
+        return PtyEndpoint(link)
+    if kind == "tcp":
+        return TcpEndpoint(port, max_clients=simulator.line.max_clients)
+    if not isinstance(simulator, BusInstrument):
+        raise ValueError(f"{simulator.name} is no instrument of IEEE 488: it cannot be served by {kind}")
+    simulator.line = LAN
+    front_end = {"hislip": HislipEndpoint, "vxi11": Vxi11Endpoint}[kind]
+    return front_end(port, max_clients=LAN.max_clients)
 
 
 async def _serve_simulator(server: SimServer, *, control: bool) -> int:
@@ -159,6 +176,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--pty", action="store_true", help="on a pseudo-terminal (the default)")
     where.add_argument("--tcp", type=int, metavar="PORT", help="on a TCP port of this machine; 0 takes a free one")
+    where.add_argument("--hislip", type=int, metavar="PORT", help="by HiSLIP on that port (SCPI instruments)")
+    where.add_argument("--vxi11", type=int, metavar="PORT", help="by VXI-11 on that port (SCPI instruments)")
     place = parser.add_mutually_exclusive_group()
     place.add_argument("--link", metavar="PATH", help="symlink that always names the present pseudo-terminal")
     place.add_argument("--own-folder", action="store_true", help="the same, in a folder that lives as long as it does")
@@ -184,12 +203,14 @@ def _folder(wanted: bool) -> contextlib.AbstractContextManager[str | None]:
 
 
 def _run_given(given: argparse.Namespace, link: str | None) -> int:
+    ports = {"tcp": given.tcp, "hislip": given.hislip, "vxi11": given.vxi11}
+    endpoint = next((kind for kind, port in ports.items() if port is not None), "pty")
     return run_simulator(
         given.name,
         model=given.model,
-        endpoint="pty" if given.tcp is None else "tcp",
+        endpoint=endpoint,
         link=link,
-        tcp_port=given.tcp or 0,
+        tcp_port=ports.get(endpoint) or 0,
         table=given.table,
         seed=given.seed,
         faults=given.fault,

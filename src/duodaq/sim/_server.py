@@ -21,20 +21,22 @@ from typing import Any
 from duodaq.errors import PortLostError
 from duodaq.sim._endpoint import Endpoint
 from duodaq.sim._faults import Blow, Faults, Gremlin
-from duodaq.sim._simulator import Reply, Simulator
+from duodaq.sim._simulator import BusInstrument, Reply, Simulator
+from duodaq.sim.lan import HislipEndpoint, Vxi11Endpoint
 from duodaq.sim.table import Table
 
 _DEPOSIT_S = 0.1
 _CHUNK_S = 0.002
 _PULL_S = 0.002
 """A plug is pulled so long after the last byte that went through it: until then the other side can read that."""
+_MESSAGE_AVAILABLE = 1 << 4
 
 
 class _Outbox:
     """What is on its way to one client: pieces with the moment each may leave, in order."""
 
     def __init__(self) -> None:
-        self.pieces: deque[tuple[float, bytes, bool]] = deque()
+        self.pieces: deque[tuple[float, bytes, bool, bool]] = deque()
         self.free_s = 0.0
         self.size = 0
         self.timer: asyncio.TimerHandle | None = None
@@ -76,6 +78,10 @@ class SimServer:
         self._life = 0
         self._pulling: asyncio.TimerHandle | None = None
         self._booting: asyncio.TimerHandle | None = None
+        self._service_requests = 0
+        self._bus = endpoint if isinstance(endpoint, HislipEndpoint | Vxi11Endpoint) else None
+        if self._bus is not None:
+            self._bus.bus = self
         endpoint.on_open = self._opened
         endpoint.on_data = self._take
         endpoint.on_close = self._closed
@@ -175,6 +181,38 @@ class SimServer:
         self._table.tally(self.label, report)
         return report
 
+    # What a front-end of HiSLIP or VXI-11 asks for
+
+    def owed(self, client: int) -> int:
+        """See `Bus`."""
+        outbox = self._outboxes.get(client)
+        return outbox.size if outbox is not None else 0
+
+    def discard(self, client: int) -> None:
+        """See `Bus`."""
+        if client in self._outboxes:
+            self._empty(self._outboxes[client])
+
+    def device_clear(self, client: int) -> None:
+        """See `Bus`."""
+        self.discard(client)
+        if client in self._outboxes:
+            self._outboxes[client] = _Outbox()
+        if isinstance(self.simulator, BusInstrument):
+            self.simulator.device_clear(client)
+        self._watch_due()
+
+    def poll(self, client: int) -> int:
+        """See `Bus`."""
+        if not isinstance(self.simulator, BusInstrument):
+            return 0
+        unread = self.owed(client) or self.endpoint.unread(client)
+        return self.simulator.serial_poll(self._loop.time()) | (_MESSAGE_AVAILABLE if unread else 0)
+
+    def trigger(self, client: int) -> None:
+        """See `Bus`."""
+        self._feed(client, b"*TRG\n")
+
     def _opened(self, client: int) -> None:
         self._outboxes[client] = _Outbox()
         greeting = self.simulator.open_session(client, self._loop.time())
@@ -202,10 +240,10 @@ class SimServer:
         """Bytes are on a paced line: the instrument has them when the last has arrived."""
         now_s = self._loop.time()
         self._heard_s = max(self._heard_s, now_s) + len(data) * self.simulator.line.byte_s()
-        self._loop.call_at(self._heard_s, self._arrived, self._life, client, data)
+        self._loop.call_at(self._heard_s, self._arrived, self._life, client, data, self._outboxes.get(client))
 
-    def _arrived(self, life: int, client: int, data: bytes) -> None:
-        if life == self._life:
+    def _arrived(self, life: int, client: int, data: bytes, outbox: _Outbox | None) -> None:
+        if life == self._life and outbox is self._outboxes.get(client):  # else it, or what it had sent, is gone
             self._feed(client, data)
 
     def _feed(self, client: int, data: bytes) -> None:
@@ -218,9 +256,7 @@ class SimServer:
         except PortLostError as exc:
             self._lost(exc)
             return
-        for reply in replies:
-            self._send(reply)
-        self._watch_due()
+        self._say(replies)
         if self._deposit_timer is None:
             self._deposit_timer = self._loop.call_later(_DEPOSIT_S, self._deposit)
 
@@ -229,40 +265,42 @@ class SimServer:
         if outbox is None or not reply.data or self._is_dead:
             return
         if not self._paced and not reply.delay_s and not outbox.pieces and self._gremlin.idle:
-            self.endpoint.send(reply.client, reply.data)
+            self.endpoint.send(reply.client, reply.data, reply.ends)
             return
         ready_s = self._loop.time() + reply.delay_s + (self.simulator.line.processing_s if self._paced else 0.0)
         ready_s = max(ready_s, outbox.free_s)
         pieces = [(0.0, reply.data)] if self._gremlin.idle else self._gremlin.spoil(reply.data)
         for index, (wait_s, piece) in enumerate(pieces):
-            ready_s = self._enqueue(outbox, ready_s + wait_s, piece, last=index == len(pieces) - 1)
+            last = index == len(pieces) - 1
+            ready_s = self._enqueue(outbox, ready_s + wait_s, piece, last=last, ends=last and reply.ends)
         outbox.free_s = ready_s
         self._pump(reply.client, outbox)
 
-    def _enqueue(self, outbox: _Outbox, ready_s: float, data: bytes, *, last: bool) -> float:
+    def _enqueue(self, outbox: _Outbox, ready_s: float, data: bytes, *, last: bool, ends: bool) -> float:
         outbox.size += len(data)
         if not self._paced:
-            outbox.pieces.append((ready_s, data, last))
+            outbox.pieces.append((ready_s, data, last, ends))
             return ready_s
         byte_s = self.simulator.line.byte_s()
         step = max(1, int(_CHUNK_S / byte_s))
         for first in range(0, len(data), step):
             chunk = data[first : first + step]
             ready_s += len(chunk) * byte_s
-            outbox.pieces.append((ready_s, chunk, last and first + step >= len(data)))
+            final = first + step >= len(data)
+            outbox.pieces.append((ready_s, chunk, last and final, ends and final))
         return ready_s
 
     def _pump(self, client: int, outbox: _Outbox) -> None:
         outbox.cancel()
         while outbox.pieces and not self._gremlin.faults.stall:
-            ready_s, data, last = outbox.pieces[0]
+            ready_s, data, last, ends = outbox.pieces[0]
             if ready_s > self._loop.time():
                 outbox.timer = self._loop.call_at(ready_s, self._pump, client, outbox)
                 return
             outbox.pieces.popleft()
             outbox.size -= len(data)
             data, blow = self._gremlin.said(data)
-            self.endpoint.send(client, data)
+            self.endpoint.send(client, data, ends and blow is None)
             if blow is not None:
                 self._strike(blow)
                 return
@@ -292,9 +330,17 @@ class SimServer:
         except PortLostError as exc:
             self._lost(exc)
             return
+        self._say(replies)
+
+    def _say(self, replies: list[Reply]) -> None:
         for reply in replies:
             self._send(reply)
         self._watch_due()
+        instrument = self.simulator
+        if self._bus is not None and isinstance(instrument, BusInstrument):
+            if instrument.service_requests > self._service_requests:
+                self._bus.request_service()
+            self._service_requests = instrument.service_requests
 
     def _guarded(self, action: Callable[[float], None]) -> None:
         try:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 class Reply(NamedTuple):
-    """Bytes for `client`, ready `delay_s` after the moment they were asked for (the line's own time comes on top)."""
+    """Bytes for `client`, ready `delay_s` after the moment they were asked for (the line's own time comes on top).
+
+    `ends`: a message ends with them, which is marked on lines that can.
+    """
 
     delay_s: float
     data: bytes
     client: int = 0
+    ends: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,4 +98,22 @@ class Simulator(Protocol):
 
     def report(self) -> dict[str, Any]:
         """The tally and whatever else a test may compare with."""
+        ...
+
+
+@runtime_checkable
+class BusInstrument(Protocol):
+    """What an instrument of IEEE 488 has beside its bytes, so that it can be served by HiSLIP and VXI-11 too."""
+
+    @property
+    def service_requests(self) -> int:
+        """How often it has asked for service."""
+        ...
+
+    def serial_poll(self, now_s: float) -> int:
+        """The status byte, with RQS in bit 6, which this clears."""
+        ...
+
+    def device_clear(self, client: int = 0) -> None:
+        """Empty what is `client`'s in its buffers, and give up what it waits for; settings and status stay."""
         ...

@@ -5,7 +5,8 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from duodaq import clock
-from duodaq.errors import DuodaqError, LifecycleError, RefusedError
+from duodaq.clock import Deadline
+from duodaq.errors import ConfigError, DuodaqError, LifecycleError, RefusedError
 from duodaq.model import (
     Command,
     Execute,
@@ -18,15 +19,19 @@ from duodaq.model import (
 )
 from duodaq.ports import lend
 from duodaq.telemetry import get_logger, named
-from duodaq.v2._member import Member, find_method, has_member, members_of, read_member, set_member, value_or_member
+from duodaq.units import same_unit
+from duodaq.v2._member import Member
 from duodaq.v2._reading import Reading
-from duodaq.v2.families import Family, SharedLine, family_of, load_driver
+from duodaq.v2.families import SharedLine, Surface, family_of, load_driver
 
 LineMaker = Callable[[str, str], SharedLine]
 """Makes the line of a holder on a port."""
 
 Guard = Callable[[], None]
 """Called when the call has begun and nothing has been written yet; raises if a stop came before."""
+
+MOST_NAMED = 20
+"""So many names are in the sentence that refuses another."""
 
 SNAP_METHODS = ("snap_frame", "snap", "grab_frame", "grab", "get_frame")
 _LOG = get_logger("v2.host")
@@ -35,7 +40,8 @@ _LOG = get_logger("v2.host")
 class DriverHost:
     """One driver and its line to the port, from construction to close. All of it runs in the driver's own thread.
 
-    Only `revoke` may be called from elsewhere.
+    Only `revoke` may be called from elsewhere. `deadline` is that of the call in hand, `units` what the polled channels
+    read in before any of them has been read, as far as stanza or driver tell.
     """
 
     def __init__(self, definition: InstrumentDefinition, lines: LineMaker) -> None:
@@ -43,10 +49,11 @@ class DriverHost:
         self._lines = lines
         self._polls = {poll.channel: poll for poll in definition.polls}
         self._line: SharedLine | None = None
-        self._family: Family | None = None
-        self._driver: Any = None
+        self._surface: Surface | None = None
         self._revoked = ""
         self.members: tuple[Member, ...] = ()
+        self.deadline = Deadline(None)
+        self.units: dict[str, str] = {}
 
     @property
     def watched(self) -> tuple[str, ...]:
@@ -57,12 +64,13 @@ class DriverHost:
         """Load the class and construct the driver.
 
         Raises:
-            ConfigError: The stanza is wrong: no such module, class or argument.
+            ConfigError: The stanza is wrong: no such module, class or argument, nothing of the name that is polled, or
+                another unit than the driver's.
             DuodaqError | Exception: Whatever its constructor raised. The session is closed again.
         """
         definition = self._definition
         factory = load_driver(definition)
-        self._family = family_of(factory)
+        family = family_of(factory)
         if definition.port is not None:
             self._line = self._lines(definition.port, f"v2.{definition.id}")
         if self._revoked:
@@ -70,10 +78,11 @@ class DriverHost:
             raise LifecycleError(self._revoked, instrument=definition.id)
         try:
             with self._calling("__init__"):
-                self._driver = self._family.construct(factory, definition, self._line)
-            self.members = members_of(self._driver)
+                self._surface = family.construct(factory, definition, self._line, lambda: self.deadline.left_s)
+                self.members = self._surface.members()
+                self.units = {poll.channel: self._unit_of(poll, self._surface) for poll in definition.polls}
         except BaseException:
-            self._release()
+            self.close()
             raise
 
     def connect_after(self, former: DriverHost | None, settings: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +100,7 @@ class DriverHost:
                 poll = self._polls.get(command.name)
                 if poll is not None and not self.has(command.name):
                     return self.poll(poll)
-                return value_or_member(self.get(command))
+                return self.get(command)
             case ReadChannel():
                 return self.read(command.channel)
             case SetParameter():
@@ -113,16 +122,17 @@ class DriverHost:
                 raise error.about(command=name) from error.__cause__
 
     def get(self, command: GetParameter) -> Any:
-        """The value of a dotted attribute."""
+        """The value of a dotted attribute; of a method, or another part of the driver, what it is."""
         with self._calling(command.name):
-            return read_member(self._required(), command.name)
+            surface = self._required()
+            return surface.part(command.name) if command.part else surface.get(command.name)
 
     def set(self, name: str, value: Any, guard: Guard | None = None) -> None:
         """Set a dotted attribute."""
         with self._calling(name, moving=guard is not None):
             if guard is not None:
                 guard()
-            set_member(self._required(), name, value)
+            self._required().set(name, value)
 
     def set_and_read(self, command: SetParameter, guard: Guard | None = None) -> Any:
         """Set, and read back what the device accepted; the value given where it cannot be read back."""
@@ -135,7 +145,7 @@ class DriverHost:
 
     def execute(self, command: Execute, guard: Guard | None = None) -> Any:
         """Call a method under its dotted name."""
-        method = find_method(self._required(), command.name)
+        method = self._required().method(command.name)
         with self._calling(command.name, moving=guard is not None):
             if guard is not None:
                 guard()
@@ -147,47 +157,51 @@ class DriverHost:
 
     def poll(self, poll: PollDefinition) -> Reading:
         """One reading of a polled channel."""
-        if poll.call is not None:
-            value = self.execute(Execute(poll.call, poll.args))
-        else:
-            value = self.get(GetParameter(poll.read or poll.channel))
         axis_unit = self._definition.options.get("axis_unit", "")
-        return Reading(value, poll.unit, clock.utc_ns(), axis_unit)
+        if poll.call is not None:
+            return Reading(self.execute(Execute(poll.call, poll.args)), poll.unit, clock.utc_ns(), axis_unit)
+        name = poll.read or poll.channel
+        with self._calling(name):
+            found = self._required().measure(name)
+        return Reading(found.value, self._agreed(poll, found.unit), clock.utc_ns(), axis_unit or found.axis_unit)
 
     def read(self, channel: str) -> Reading:
         """One reading of a channel, outside its turn.
 
         Raises:
-            RefusedError: The stanza has no such channel. Nothing was sent.
+            RefusedError: The stanza has no such channel, and the driver describes none. Nothing was sent.
         """
-        if channel not in self._polls:
-            known = ", ".join(self._polls) or "none"
-            raise RefusedError(f"it has no channel {channel!r}; there are: {known}")
-        return self.poll(self._polls[channel])
+        if channel in self._polls:
+            return self.poll(self._polls[channel])
+        if self._required().describes(channel):
+            return self.poll(PollDefinition(channel, 0.0, read=channel))
+        known = ", ".join(dict.fromkeys((*self._polls, *self._described()))) or "none"
+        raise RefusedError(f"it has no channel {channel!r}; there are: {known}")
 
     def snap(self, command: SnapFrame) -> Reading:
         """One frame, from the method that the stanza's option `snap` names, or the usual ones."""
-        driver = self._required()
+        surface = self._required()
         wanted = self._definition.options.get("snap")
-        name = next((n for n in ((wanted,) if wanted else SNAP_METHODS) if has_member(driver, n)), None)
+        name = next((n for n in ((wanted,) if wanted else SNAP_METHODS) if surface.has(n)), None)
         if name is None:
             raise RefusedError(
-                f"{type(driver).__name__} takes no frames: it has none of {', '.join(SNAP_METHODS)}", command="snap"
+                f"{type(surface.driver).__name__} takes no frames: it has none of {', '.join(SNAP_METHODS)}",
+                command="snap",
             )
         value = self.execute(Execute(name, kwargs=command.options))
         return Reading(value, self._definition.options.get("snap_unit", ""), clock.utc_ns())
 
     def has(self, name: str) -> bool:
         """Whether the driver has this dotted attribute."""
-        return has_member(self._required(), name)
+        return self._required().has(name)
 
     def close(self) -> None:
         """Close the driver, then its session. Never raises; what fails is logged."""
-        driver, self._driver = self._driver, None
-        if driver is not None and self._family is not None:
+        surface, self._surface = self._surface, None
+        if surface is not None:
             try:
                 with self._calling("close"):
-                    self._family.close(driver)
+                    surface.close()
             except Exception as error:  # noqa: BLE001  # a driver that cannot close must not keep its port
                 _LOG.warning("driver failed to close", instrument=self._definition.id, error=named(error))
         self._release()
@@ -198,10 +212,38 @@ class DriverHost:
         if self._line is not None:
             self._line.session.revoke(reason)
 
-    def _required(self) -> Any:
-        if self._driver is None:
+    def _required(self) -> Surface:
+        if self._surface is None:
             raise LifecycleError(self._revoked or "it is not connected", instrument=self._definition.id)
-        return self._driver
+        return self._surface
+
+    def _described(self) -> list[str]:
+        """What the driver itself says that it measures, so that one need not know its source to ask for it."""
+        surface = self._required()
+        return [m.name for m in self.members if m.readable and surface.describes(m.name)][:MOST_NAMED]
+
+    def _unit_of(self, poll: PollDefinition, surface: Surface) -> str:
+        if poll.read is None:
+            return poll.unit
+        try:
+            return self._agreed(poll, surface.unit(poll.read))
+        except RefusedError as error:
+            raise ConfigError(
+                error.what, key=f"{self._key(poll)}.read", remedy="Name what the driver has, or leave the poll out."
+            ) from error
+
+    def _agreed(self, poll: PollDefinition, unit: str) -> str:
+        """The stanza's unit if it has one, the driver's otherwise; nobody converts one to the other."""
+        if poll.unit and unit and not same_unit(poll.unit, unit):
+            raise ConfigError(
+                f'the stanza says that it reads in "{poll.unit}", and the driver says "{unit}"',
+                key=f"{self._key(poll)}.unit",
+                remedy=f'Leave the unit out, or write unit = "{unit}": values are not converted.',
+            )
+        return poll.unit or unit
+
+    def _key(self, poll: PollDefinition) -> str:
+        return f"instruments.{self._definition.id}.poll.{poll.channel}"
 
     @contextlib.contextmanager
     def _calling(self, name: str, *, moving: bool = False) -> Generator[None]:

@@ -363,6 +363,7 @@ class Instrument:
             self._lose(typed_error(result.error, self.definition.id, "connect", told(result.error)))
             return
         self._link.connected()
+        self.polling.expect(self._host.units)
         self._settings.accept(result.value)
         if self._was_connected:
             self._states.count_restart()
@@ -393,6 +394,8 @@ class Instrument:
         context = None
         if work is not None:
             deadline_at, on_overdue, context = work.deadline_at, work.expire, work.context
+        if self._host is not None:
+            self._host.deadline = Deadline(None if deadline_at is None else max(0.0, deadline_at - self._now_s))
         self._work = work
         try:
             result = await self._calls.run(name, call, deadline_at, on_overdue, context)

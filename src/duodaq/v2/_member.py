@@ -12,11 +12,15 @@ import numpy as np
 
 from duodaq.errors import RefusedError
 from duodaq.model import DriverMember
+from duodaq.units import SYMBOLS
 from duodaq.v2._reading import split_unit
 
 
 class Member(msgspec.Struct, frozen=True):
-    """One thing of a driver that can be read, set or called, under its dotted name (``x.position``)."""
+    """One thing of a driver that can be read, set or called, under its dotted name (``x.position``).
+
+    `limits` are the lowest and the highest value, None where there is none; `choices` all values, if they are listed.
+    """
 
     name: str
     readable: bool = False
@@ -24,6 +28,8 @@ class Member(msgspec.Struct, frozen=True):
     callable: bool = False
     unit: str = ""
     doc: str = ""
+    limits: tuple[float | None, float | None] | None = None
+    choices: tuple[Any, ...] = ()
 
 
 def read_member(driver: Any, name: str) -> Any:
@@ -86,19 +92,10 @@ def members_of(driver: Any, depth: int = 2) -> tuple[Member, ...]:
 def unit_of_doc(doc: str) -> str:
     """The unit that a docstring names as in "… in Volts": the first one, as a symbol; empty if it names none."""
     for match in re.finditer(r"\bin (?:units of )?(\w+)", doc):
-        symbol = _SYMBOLS.get(match[1].lower()) or (match[1] if match[1] in _SYMBOLS.values() else "")
+        symbol = SYMBOLS.get(match[1].lower()) or (match[1] if match[1] in SYMBOLS.values() else "")
         if symbol:
             return symbol
     return ""
-
-
-_WORDS = {
-    "V": "volt", "A": "amp", "W": "watt", "Hz": "hertz", "s": "second", "Ω": "ohm", "m": "meter", "K": "kelvin",
-    "°C": "celsius", "F": "farad", "T": "tesla", "deg": "degree", "%": "percent", "dB": "decibel",
-    "mm": "millimeter", "nm": "nanometer", "ms": "millisecond", "mV": "millivolt", "mA": "milliamp", "kHz": "kilohertz",
-    "dBm": "dbm",
-}  # fmt: skip
-_SYMBOLS = {form: symbol for symbol, word in _WORDS.items() for form in (word, f"{word}s", f"{word}eres", f"{word}ere")}
 
 
 _DATA = (

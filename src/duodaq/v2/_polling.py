@@ -52,6 +52,11 @@ class Polling:
             return None
         return min(channel.due_s for channel in self.channels.values())
 
+    def expect(self, units: dict[str, str]) -> None:
+        """Take each channel's unit as stanza or driver tell it, where nothing has been read yet."""
+        for name, unit in units.items():
+            self.channels[name].unit = self.channels[name].unit or unit
+
     def begin(self, now_s: float) -> None:
         """Acquire from now on; the first reading of every channel is due at once."""
         self.active = True

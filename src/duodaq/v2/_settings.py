@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from duodaq.errors import DuodaqError
-from duodaq.model import GetParameter, InstrumentDefinition, Measurement, Parameters, Scalar, SetParameter
+from duodaq.model import DriverMember, GetParameter, InstrumentDefinition, Measurement, Parameters, Scalar, SetParameter
 from duodaq.telemetry import get_logger
 from duodaq.v2._reading import split_unit
 from duodaq.v2._rules import may_move, settings_for_reconnect
@@ -45,6 +45,8 @@ class WatchedSettings:
 
     def note(self, command: SetParameter | GetParameter, value: Any) -> None:
         """A setting has been set (`value` is what the device accepted) or read."""
+        if isinstance(value, DriverMember):
+            return
         if isinstance(command, SetParameter):
             self.asked[command.name] = command.value
             self._stopped.discard(command.name)

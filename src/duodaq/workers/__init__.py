@@ -7,6 +7,7 @@ from duodaq.workers._inline import InlineWorker
 from duodaq.workers._nursery import Nursery
 from duodaq.workers._page import SharedPage
 from duodaq.workers._parts import Factories, RuntimeFactory, RuntimeParts
+from duodaq.workers._port_worker import spawn_port_worker
 from duodaq.workers._process import Surroundings
 from duodaq.workers._process_group import ProcessGroup
 from duodaq.workers._process_hosted import ProcessHosted
@@ -33,4 +34,5 @@ __all__ = [
     "Worker",
     "introduced",
     "make_worker",
+    "spawn_port_worker",
 ]

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from duodaq.model import InstrumentDefinition
+from duodaq.v2.families import imported_by
 from duodaq.workers._child import Child
 from duodaq.workers._spares import Spares
 from duodaq.workers._starter import Starter, shared_starter
@@ -50,11 +51,12 @@ class Nursery:
 
 
 def modules_of(definitions: Iterable[InstrumentDefinition]) -> tuple[str, ...]:
-    """The modules that these drivers are in, as far as they can be imported by name."""
+    """The modules that these drivers are in, as far as they can be imported by name; of a file, what it imports."""
     found: list[str] = []
     for definition in definitions:
         driver = definition.driver
         module = driver.rpartition(":")[0] if isinstance(driver, str) else getattr(driver, "__module__", "")
         if module and not module.endswith(".py") and "/" not in module and module not in ("__main__", "duodaq"):
             found.append(module)
+        found.extend(imported_by(definition))
     return tuple(dict.fromkeys(found))

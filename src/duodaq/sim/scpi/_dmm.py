@@ -11,6 +11,7 @@ from duodaq.sim.scpi._block import definite_block
 from duodaq.sim.scpi._engine import ScpiSimulator
 from duodaq.sim.scpi._fault import ScpiFault
 from duodaq.sim.scpi._grammar import Unit
+from duodaq.sim.scpi._level import level_commands
 from duodaq.sim.scpi._meter import OVERLOAD, Bench, Meter
 from duodaq.sim.scpi._profile import DmmProfile, Function
 from duodaq.sim.scpi._sense import nr3, sense_commands
@@ -96,6 +97,7 @@ class Multimeter(ScpiSimulator):
         self._direct.clear()
         self._streamed = 0
         sink = self._direct.append if direct else None
+        system.rising = self._slopes["TRIG"] == "POS"
         system.start(self._now_s, period_s, delay_s if self.paced else 0.0, sink)
         self._tick(self._now_s)
 
@@ -296,8 +298,10 @@ class Multimeter(ScpiSimulator):
         def automatic(args: Args) -> None:
             system.delay_auto = args.boolean()
 
+        sources = ("IMMediate", "BUS", "EXTernal", *(("INTernal",) if self.profile.truevolt else ()))
+
         def source(args: Args) -> None:
-            system.source = args.word("IMMediate", "BUS", "EXTernal")
+            system.source = args.word(*sources)
 
         return [
             Command("TRIGger:SOURce", set=self._idle_first(source), query=lambda _: system.source),
@@ -397,6 +401,7 @@ class Multimeter(ScpiSimulator):
             Command("SAMPle:SOURce", set=self._idle_first(sample_source), query=lambda _: system.sample_source),
             Command("SAMPle:TIMer", set=self._idle_first(timer), query=timer_read),
             Command("SYSTem:LFRequency", query=lambda _: f"{self.profile.line_hz:+d}"),
+            *level_commands(system, self.profile.memory, self._idle_first),
             self._slope_command("TRIGger:SLOPe", "TRIG"),
             self._slope_command("OUTPut:TRIGger:SLOPe", "OUTP"),
         ]

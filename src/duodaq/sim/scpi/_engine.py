@@ -137,11 +137,26 @@ class ScpiSimulator:
         """What a device clear does: input and output emptied, whatever waits is given up; settings and status stay."""
         if client in self._splitters:
             self._splitters[client].clear()
-        self._inbox.clear()
-        self._out.clear()
+        alone = self.line.max_clients == 1
+        self._inbox = deque(entry for entry in self._inbox if not alone and entry[0] != client)
         self._complete_armed = False
-        self._abort()
-        self._end_message()
+        if alone or self._client == client or self._units is None:
+            self._out.clear()
+            self._abort()
+            self._end_message()
+
+    @property
+    def service_requests(self) -> int:
+        """How often it has asked for service."""
+        return self.status.service_requests
+
+    def serial_poll(self, now_s: float) -> int:
+        """The status byte, with RQS in bit 6, which this clears. What is under way goes on."""
+        self._now_s = max(now_s, self._now_s)
+        self._tick(self._now_s)
+        self._settle()
+        self.status.update()
+        return self.status.serial_poll()
 
     def report(self) -> dict[str, Any]:
         """The tally, and what the status model counted."""
@@ -247,11 +262,11 @@ class ScpiSimulator:
         else:
             self._answer(data)
         self._emitting = True
-        self._flush()
+        self._flush(ends=False)
 
-    def _flush(self) -> None:
+    def _flush(self, *, ends: bool = True) -> None:
         if self._message_out:
-            self._out.append(Reply(0.0, b"".join(self._message_out), self._client))
+            self._out.append(Reply(0.0, b"".join(self._message_out), self._client, ends))
             self._message_out.clear()
 
     def _fail(self, fault: ScpiFault) -> None:

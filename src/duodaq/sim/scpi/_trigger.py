@@ -13,6 +13,8 @@ __all__ = ["Phase", "TriggerSystem"]
 _BURST = 2000
 """Readings taken in one call at most, so that an endless unpaced acquisition does not hold the server."""
 _UNPACED_S = 1e-6
+_WATCH_S = 1e-3
+"""How often an unpaced instrument looks whether its input has passed the level."""
 
 
 class Phase(Enum):
@@ -24,7 +26,11 @@ class Phase(Enum):
 
 
 class TriggerSystem:
-    """Arms, waits, takes the samples of each trigger at their times, stores them or hands them on."""
+    """Arms, waits, takes the samples of each trigger at their times, stores them or hands them on.
+
+    Waiting for the input to pass `level` it samples too, and keeps the last `pretrigger` of these as the first of that
+    trigger.
+    """
 
     def __init__(self, memory: int, *, overwrites: bool) -> None:
         self.memory: deque[float] = deque(maxlen=memory)
@@ -51,6 +57,10 @@ class TriggerSystem:
         self.delay_auto = True
         self.sample_source = "IMM"
         self.timer_s = 1.0
+        self.level = 0.0
+        self.rising = False
+        self.pretrigger = 0
+        self._before: deque[float] = deque()
 
     def start(self, now_s: float, period_s: float, delay_s: float, sink: Callable[[float], None] | None = None) -> None:
         """Leave idle. Readings go to `sink`, or to memory, which is emptied first; a memory that overwrites gets both.
@@ -89,9 +99,13 @@ class TriggerSystem:
     def advance(self, now_s: float, take: Callable[[], float]) -> None:
         """Take every sample that is due by `now_s`, at most a burst of them."""
         for _ in range(_BURST):
-            if self.phase is not Phase.MEASURING or self._next_s > now_s:
+            if not self._samples or self._next_s > now_s:
                 return
-            self._keep(take())
+            value = take()
+            if self.phase is Phase.WAITING and not self._passed(value):
+                self._next_s += max(self._period_s, _WATCH_S)
+                continue
+            self._keep(value)
             self._samples_left -= 1
             if self._samples_left:
                 self._next_s += self._period_s
@@ -100,12 +114,33 @@ class TriggerSystem:
 
     def next_event_s(self) -> float | None:
         """When the next sample is complete."""
-        return self._next_s if self.phase is Phase.MEASURING else None
+        return self._next_s if self._samples else None
+
+    @property
+    def _samples(self) -> bool:
+        return self.phase is Phase.MEASURING or (self.phase is Phase.WAITING and self.source == "INT")
+
+    def _passed(self, value: float) -> bool:
+        """Whether the input passes the level with this sample: then those before it are the first of the trigger."""
+        last = self._before[-1] if self._before else value
+        passed = last < self.level <= value if self.rising else last > self.level >= value
+        if not passed:
+            self._before.append(value)
+            return False
+        self.phase = Phase.MEASURING
+        kept = min(self.pretrigger, self.sample_count - 1, len(self._before))
+        self._samples_left = self.sample_count - kept
+        for earlier in list(self._before)[len(self._before) - kept :]:
+            self._keep(earlier)
+        return True
 
     def _arm(self, now_s: float) -> None:
         self.phase = Phase.WAITING
         if self.source == "IMM":
             self._fire(now_s)
+        elif self.source == "INT":
+            self._before = deque(maxlen=max(1, min(self.pretrigger, self.sample_count - 1)))
+            self._next_s = now_s + self._first_s
 
     def _fire(self, now_s: float) -> None:
         self.phase = Phase.MEASURING

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from duodaq.errors import StorageError
 from duodaq.storage.journal._disk import Disk, write_whole
@@ -71,18 +71,18 @@ class RunFolder:
         if not self.events.is_there():
             raise FileNotFoundError(errno.ENOENT, "the directory of the run is gone", self.path)
 
-    def sync(self) -> None:
-        """Return when the disk has the event log, the index and all names.
-
-        Raises:
-            OSError: It refused.
-        """
-        self.events.sync()
+    def syncs(self) -> list[Callable[[], None]]:
+        """What must be done for the disk to have the event log, the index and all names; each may raise OSError."""
+        jobs: list[Callable[[], None]] = [self._sync_names] if self._new_names else []
         if self._index is not None:
-            self._index.sync()
-        if self._new_names:
-            self.disk.sync_directory(self.descriptor)
-            self._new_names = False
+            jobs.append(self._index.sync)
+        if self.events.lines:
+            jobs.append(self.events.sync)
+        return jobs
+
+    def _sync_names(self) -> None:
+        self.disk.sync_directory(self.descriptor)
+        self._new_names = False
 
     def reopen(self) -> bool:
         """Put right what a failure has spoiled; whether the directory is another one, without anything in it.

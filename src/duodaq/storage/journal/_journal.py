@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from duodaq.errors import DataError
 from duodaq.schema import bytes_of, stream_of
+from duodaq.storage.journal._crew import Crew
 from duodaq.storage.journal._descriptor import descriptor
 from duodaq.storage.journal._disk import Disk
 from duodaq.storage.journal._folder import RunFolder, salt
@@ -71,6 +72,7 @@ class Journal:
         self._last_segment = 0
         self._sorted = self._written = 0
         self._records: list[tuple[int, bytes]] = []
+        self._crew = Crew()
         self._folder = RunFolder(path, page, self._disk)
         self._closed = self._stopped = False
         try:
@@ -101,10 +103,7 @@ class Journal:
         self._folder.events.flush()
         touched = [state for state in self._streams.values() if state.touched]
         if self.page.level == "durable":
-            for state in touched:
-                for segment in state.segments:
-                    segment.sync()
-            self._folder.sync()
+            self._crew.run([*(s.sync for state in touched for s in state.segments), *self._folder.syncs()])
         for state in touched:
             state.settle()
             for segment in state.segments:
@@ -175,6 +174,7 @@ class Journal:
     def abandon(self) -> None:
         """Close all files as they are. Idempotent."""
         self._closed = True
+        self._crew.close()
         for state in self._streams.values():
             for segment in state.segments:
                 segment.close()

@@ -117,7 +117,7 @@ class JournalReader:
             if not _is(facts, ROWS):
                 continue
             for item in _rows_of(RowsCheck(self._catalog, facts)):
-                for part in [item] if isinstance(item, Gap) or not pixels else _with_pixels(item, pixels):
+                for part in [item] if isinstance(item, Gap) else _with_pixels(item, pixels):
                     if isinstance(part, Gap):
                         waiting.append(part._replace(stream=stream, after=last))
                         continue
@@ -198,7 +198,7 @@ def _with_pixels(batch: pa.RecordBatch, segments: dict[int, FramesCheck]) -> Ite
     for (segment, sound), group in itertools.groupby(found, lambda one: (one[0], one[1] is not None)):
         data = [frame for _, frame in group]
         facts = segments[segment].facts if segment in segments else None
-        if sound and facts is not None:
+        if sound and facts is not None and facts.dtype:  # of what shape they were is lost without it
             frames = b"".join([frame for frame in data if frame is not None])
             yield _appended(rows.slice(start, len(data)), tensors(frames, *frame_type(facts)))
         else:

@@ -12,9 +12,12 @@ from typing import Any, cast
 
 from duodaq.errors import ConfigError
 from duodaq.model import InstrumentDefinition
+from duodaq.v2.families._attributes import AttributeSurface
+from duodaq.v2.families._family import descends
 from duodaq.v2.families._line import SharedLine
 from duodaq.v2.families._plain import check_arguments
 from duodaq.v2.families._serial import SharedSerial
+from duodaq.v2.families._surface import Limit, Surface
 
 _MOTION_S = 10.0
 """How long the package itself waits for the end of a motion."""
@@ -28,15 +31,16 @@ class ElliptecFamily:
 
     def claims(self, driver: Callable[..., Any]) -> bool:
         """Whether it is that class."""
-        return isinstance(driver, type) and any(
-            base.__name__ == "ELLx" and base.__module__.startswith("thorlabs_elliptec") for base in driver.__mro__
-        )
+        return descends(driver, "thorlabs_elliptec", "ELLx")
 
-    def construct(self, driver: Callable[..., Any], definition: InstrumentDefinition, line: SharedLine | None) -> Any:
+    def construct(
+        self, driver: Callable[..., Any], definition: InstrumentDefinition, line: SharedLine | None, limit: Limit
+    ) -> Surface:
         """A device at its address, on the shared line or on a port that it opens itself."""
+        del limit  # its calls are its own
         if line is None:
             check_arguments(driver, definition, definition.args)
-            return driver(**definition.args)
+            return AttributeSurface(driver(**definition.args), _close)
         if "serial_port" in definition.args:
             raise ConfigError(
                 "serial_port is given, and so is a port of the lab file",
@@ -49,9 +53,10 @@ class ElliptecFamily:
         neighbour: Any = object.__new__(cast("type[Any]", driver))
         neighbour._port = serial
         check_arguments(driver, definition, {"serial_port": neighbour, **definition.args})
-        return driver(serial_port=neighbour, **definition.args)
+        return AttributeSurface(driver(serial_port=neighbour, **definition.args), _close)
 
-    def close(self, driver: Any) -> None:
-        """End its thread, which polls the device ten times a second. The rotator stays as it is."""
-        driver.close()
-        driver._thread.join(_END_S)
+
+def _close(driver: Any) -> None:
+    """End its thread, which polls the device ten times a second. The rotator stays as it is."""
+    driver.close()
+    driver._thread.join(_END_S)

@@ -5,10 +5,11 @@ from typing import Any, Protocol
 
 from duodaq.model import InstrumentDefinition
 from duodaq.v2.families._line import SharedLine
+from duodaq.v2.families._surface import Limit, Surface
 
 
 class Family(Protocol):
-    """What has to be known of a kind of driver to host it: how to construct and close one. In the driver's thread."""
+    """A kind of driver: which classes are of it, and how one of them is constructed. In the driver's thread."""
 
     @property
     def name(self) -> str: ...
@@ -17,7 +18,9 @@ class Family(Protocol):
         """Whether this family is at home with the class `driver`."""
         ...
 
-    def construct(self, driver: Callable[..., Any], definition: InstrumentDefinition, line: SharedLine | None) -> Any:
+    def construct(
+        self, driver: Callable[..., Any], definition: InstrumentDefinition, line: SharedLine | None, limit: Limit
+    ) -> Surface:
         """A driver, connected: through `line` if its stanza names a port, else by its own means.
 
         Raises:
@@ -25,6 +28,10 @@ class Family(Protocol):
         """
         ...
 
-    def close(self, driver: Any) -> None:
-        """Let go of the device without changing any output of it."""
-        ...
+
+def descends(driver: Any, package: str, name: str) -> bool:
+    """Whether `driver` is the class `name` of `package` or derived from it; nothing is imported to find out."""
+    return any(
+        base.__name__ == name and base.__module__.partition(".")[0] == package
+        for base in getattr(driver, "__mro__", ())
+    )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -11,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from duodaq.errors import ConfigError
-from duodaq.model import InstrumentDefinition
+from duodaq.model import InstrumentDefinition, install_command
 
 _FILES: dict[tuple[Path, int], ModuleType] = {}
 _FILES_LOCK = threading.Lock()
@@ -44,6 +45,29 @@ def load_driver(definition: InstrumentDefinition) -> Callable[..., Any]:
     return found
 
 
+def imported_by(definition: InstrumentDefinition) -> tuple[str, ...]:
+    """The libraries that the file of a driver imports first of all, told from its text; none for any other driver.
+
+    Modules beside the file are none of them: nobody knows what these do when they are imported.
+    """
+    where = definition.driver.rpartition(":")[0] if isinstance(definition.driver, str) else ""
+    if not where.endswith(".py"):
+        return ()
+    path = (definition.base_dir or Path()).joinpath(Path(where).expanduser())
+    try:
+        statements = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError, RuntimeError):
+        return ()  # it will be told when it is to be loaded
+    found: list[str] = []
+    for statement in statements:
+        if isinstance(statement, ast.Import):
+            found += [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
+            found.append(statement.module)
+    beside = {name: (path.parent / name.partition(".")[0]) for name in found}
+    return tuple(name for name, place in beside.items() if not (place.is_dir() or place.with_suffix(".py").exists()))
+
+
 def _module(where: str, key: str) -> ModuleType:
     try:
         return importlib.import_module(where)
@@ -63,8 +87,8 @@ def _install(missing: str, where: str) -> str:
     if "." in missing and package in sys.modules:
         return f"{package} is installed, but has no {missing!r}: check the spelling, or its version."
     if where.split(".")[0] != package:
-        return f"{where} needs it: install {package} with `pip install {package}`."
-    return f"Install it with `pip install {package}`, or check the spelling."
+        return f"{where} needs it: install {package} with `{install_command(package)}`."
+    return f"Install it with `{install_command(package)}`, or check the spelling."
 
 
 def _file_module(definition: InstrumentDefinition, where: str, key: str) -> ModuleType:

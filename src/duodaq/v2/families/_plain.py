@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
 from duodaq.errors import ConfigError
 from duodaq.model import InstrumentDefinition
 from duodaq.ports import visa_alias
+from duodaq.v2.families._attributes import AttributeSurface
 from duodaq.v2.families._line import SharedLine
 from duodaq.v2.families._serial import SharedSerial
+from duodaq.v2.families._surface import Limit, Surface
 
 PORT_PARAMETERS = ("port", "serial", "connection", "adapter", "ser")
 PLACEHOLDER = "{port}"
@@ -18,6 +21,7 @@ VISA_PLACEHOLDER = "{visa}"
 """An argument that is to be the VISA name of the port, for a class that opens its resource itself by ``@duodaq``."""
 
 _CLOSERS = ("close", "disconnect")
+_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
 class PlainFamily:
@@ -29,24 +33,28 @@ class PlainFamily:
         """Every class that no other family claims."""
         return True
 
-    def construct(self, driver: Callable[..., Any], definition: InstrumentDefinition, line: SharedLine | None) -> Any:
+    def construct(
+        self, driver: Callable[..., Any], definition: InstrumentDefinition, line: SharedLine | None, limit: Limit
+    ) -> Surface:
         """Call the class with the stanza's arguments, the port's serial object among them."""
+        del limit  # its calls are its own
         arguments = dict(definition.args)
         if line is not None and (addresses := visa_arguments(definition, line)):
             arguments.update(addresses)
         elif line is not None:
             serial = SharedSerial(line, definition.options.get("timeout_s"))
-            arguments.update(_place_port(driver, definition, serial))
+            arguments.update(place_port(driver, definition, serial))
         check_arguments(driver, definition, arguments)
-        return driver(**arguments)
+        return AttributeSurface(driver(**arguments), close_by_name)
 
-    def close(self, driver: Any) -> None:
-        """Call its `close` or `disconnect`, if it has one."""
-        for name in _CLOSERS:
-            method = getattr(driver, name, None)
-            if callable(method):
-                method()
-                return
+
+def close_by_name(driver: Any) -> None:
+    """Call its `close` or `disconnect`, if it has one."""
+    for name in _CLOSERS:
+        method = getattr(driver, name, None)
+        if callable(method):
+            method()
+            return
 
 
 def visa_arguments(definition: InstrumentDefinition, line: SharedLine) -> dict[str, str]:
@@ -55,9 +63,10 @@ def visa_arguments(definition: InstrumentDefinition, line: SharedLine) -> dict[s
     return dict.fromkeys(names, visa_alias(line.name))
 
 
-def _place_port(
+def place_port(
     driver: Callable[..., Any], definition: InstrumentDefinition, serial: SharedSerial
 ) -> dict[str, SharedSerial]:
+    """The argument that is to get the port's serial object: the marked one, or the one that is usually called so."""
     marked = [name for name, value in definition.args.items() if value == PLACEHOLDER]
     if marked:
         return dict.fromkeys(marked, serial)
@@ -90,16 +99,42 @@ def check_arguments(driver: Callable[..., Any], definition: InstrumentDefinition
         ) from error
 
 
+def call_with(driver: Callable[..., Any], definition: InstrumentDefinition, arguments: dict[str, Any]) -> Any:
+    """A driver, constructed with `arguments`.
+
+    A class that hands on whatever it does not know itself (``**kwargs``) is known to refuse one of them only then.
+
+    Raises:
+        ConfigError: It does not take them.
+        Exception: Whatever its constructor raised.
+    """
+    check_arguments(driver, definition, arguments)
+    try:
+        return driver(**arguments)
+    except TypeError as error:
+        found = _UNEXPECTED.search(str(error))
+        if found is None or found[1] not in definition.args:
+            raise
+        raise ConfigError(
+            f"{_name(driver)} takes no {found[1]!r}",
+            key=f"instruments.{definition.id}.args.{found[1]}",
+            remedy="Leave it out, or see how its class calls it.",
+        ) from error
+
+
 def signature_of(driver: Callable[..., Any]) -> inspect.Signature:
     """The arguments of a driver's class.
 
     Of a class that takes none because it has no constructor, `inspect` parses the text of that of `object`, with a look
     at every module there is: 2 ms in a worker that has just been forked.
     """
-    if isinstance(driver, type) and type(driver).__call__ is type.__call__:  # noqa: SIM102 - one line says too much
-        if (driver.__new__, driver.__init__) == (object.__new__, object.__init__):
-            return inspect.Signature()
-    return inspect.signature(driver)
+    if not isinstance(driver, type):
+        return inspect.signature(driver)
+    if type(driver).__call__ is type.__call__:
+        plain = (driver.__new__, driver.__init__) == (object.__new__, object.__init__)
+        return inspect.Signature() if plain else inspect.signature(driver)
+    own = inspect.signature(driver.__init__)  # its metaclass takes anything, and hands it on
+    return own.replace(parameters=list(own.parameters.values())[1:])
 
 
 def _parameters(driver: Callable[..., Any]) -> tuple[str, ...]:

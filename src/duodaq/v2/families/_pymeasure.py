@@ -20,8 +20,11 @@ from typing import Any
 from duodaq.clock import Deadline
 from duodaq.errors import PortTimeoutError
 from duodaq.model import InstrumentDefinition
+from duodaq.v2.families._attributes import AttributeSurface
+from duodaq.v2.families._family import descends
 from duodaq.v2.families._line import SharedLine
 from duodaq.v2.families._plain import PLACEHOLDER, check_arguments
+from duodaq.v2.families._surface import Limit, Surface
 
 _VISA_WRITE_TERMINATION = "\r\n"
 _CHUNK = 4096
@@ -34,28 +37,29 @@ class PyMeasureFamily:
 
     def claims(self, driver: Callable[..., Any]) -> bool:
         """Whether `driver` is a PyMeasure instrument class."""
-        return any(
-            kind.__name__ == "Instrument" and kind.__module__.split(".")[0] == "pymeasure"
-            for kind in getattr(driver, "__mro__", ())
-        )
+        return descends(driver, "pymeasure", "Instrument")
 
-    def construct(self, driver: Callable[..., Any], definition: InstrumentDefinition, line: SharedLine | None) -> Any:
+    def construct(
+        self, driver: Callable[..., Any], definition: InstrumentDefinition, line: SharedLine | None, limit: Limit
+    ) -> Surface:
         """The instrument, on an Adapter over `line`; without one, on whatever its `adapter` argument names."""
+        del limit  # its calls are its own
         # "It is not known whether this device support SCPI … inform the maintainers": nothing that a lab could act on.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"pymeasure\.instruments\.generic_types")
         arguments = dict(definition.args)
         if line is None:
             check_arguments(driver, definition, arguments)
-            return driver(**arguments)
+            return AttributeSurface(driver(**arguments), _close)
         adapter = make_adapter(line)
         marked = [key for key, value in arguments.items() if value == PLACEHOLDER]
         arguments.update(dict.fromkeys(marked or [_first_parameter(driver)], adapter))
         check_arguments(driver, definition, arguments)
-        return _listening(driver)(**arguments)
+        return AttributeSurface(_listening(driver)(**arguments), _close)
 
-    def close(self, driver: Any) -> None:
-        """Close its adapter. Never its `shutdown`, which switches outputs off: that is for a safe action to say."""
-        driver.adapter.close()
+
+def _close(driver: Any) -> None:
+    """Close its adapter. Never its `shutdown`, which switches outputs off: that is for a safe action to say."""
+    driver.adapter.close()
 
 
 class SharedConnection:
