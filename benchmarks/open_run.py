@@ -1,8 +1,8 @@
 """What it costs to open a run, to read it and to keep it in another form.
 
-A run of one stream in batches of 100 rows is opened, read, and exported with its verification against the journal. One of
-20 channels over 28 days at 1 Hz, in batches as compacting makes them, is opened with the length and the times of every
-channel. Printed is the best of three: the files are in the page cache then.
+A run of one stream in batches of 100 rows is opened, read, and exported with its verification against the journal. One
+of 20 channels over 28 days at 1 Hz, in batches as compacting makes them, is opened with the length and the times of
+every channel. Printed is the best of three: the files are in the page cache then.
 """
 
 from __future__ import annotations
