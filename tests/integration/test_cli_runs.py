@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import duodaq
+from duodaq.cli._runs import export_run
+from duodaq.errors import ConfigError
 from duodaq.testing import growing_run, knife_edge, record_run
 
 Command = Callable[..., Any]
@@ -106,6 +110,15 @@ def test_a_run_is_exported(directory: Path, tmp_path: Path, duodaq_command: Comm
     assert (tmp_path / "out" / "run-0.nxs").exists()
     plain = duodaq_command("export", directory / "run-0", "--to", "csv", "--out", tmp_path / "csv")
     assert "read back and equal to the journal" in plain.stdout
+
+
+def test_what_a_form_needs_is_named_where_it_is_missing(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ConfigError, match=r"h5py is not installed.*duodaq\[data\]"):
+        export_run("1", ["hdf5"], directory, tmp_path / "out.nxs", None, Console(), as_json=False)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_what_a_crash_left_is_finished(tmp_path: Path, duodaq_command: Command) -> None:

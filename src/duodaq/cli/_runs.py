@@ -97,7 +97,7 @@ def export_run(
     """Write a run in other forms.
 
     Raises:
-        ConfigError: There is no such run or form. Nothing was written.
+        ConfigError: There is no such run or form, or what it needs is not installed. Nothing was written.
     """
     unknown = [form for form in forms if form not in FORMATS]
     if unknown:
@@ -113,7 +113,11 @@ def export_run(
         with Progress(*_columns(), console=aside, transient=True, disable=not aside.is_terminal) as progress:
             bar: Any = _Bars(progress, form)
             asked: Any = {"to": form, "target": target, "frames": frames if form == "hdf5" else None}
-            done.append(export(run, progress=bar, **asked))
+            try:
+                done.append(export(run, progress=bar, **asked))
+            except ImportError as error:
+                remedy = "It comes with duodaq[data]."
+                raise ConfigError(f"{error.name} is not installed", key=f"--to {form}", remedy=remedy) from error
     if as_json:
         told = [{"format": e.format, "files": e.files, "bytes": e.size} for e in done]
         out.print_json(json.dumps(told))
