@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib
 import os
 import shutil
 import tempfile
@@ -112,3 +113,22 @@ def _has_reason(item: pytest.Item, name: str) -> bool:
 
 def _reason(mark: pytest.Mark) -> str:
     return mark.args[0].strip() if mark.args and isinstance(mark.args[0], str) else ""
+
+
+@pytest.fixture(scope="session")
+def zarr_is_awake() -> None:
+    """So does zarr with its event loop and the thread that it compresses in."""
+    zarr = pytest.importorskip("zarr")
+    zarr.config.set({"threading.max_workers": 1})
+    array = zarr.create_array(zarr.storage.MemoryStore(), shape=(64,), chunks=(1,), dtype="f8")
+    array[:] = 1.0
+    assert array[:].sum() == 64
+
+
+@pytest.fixture(scope="session")
+def polars_is_awake() -> None:
+    """Polars keeps threads and descriptors for good from the first source that it reads on: that is not this test's."""
+    polars = pytest.importorskip("polars")
+    source = importlib.import_module("polars.io.plugins").register_io_source
+    frame = polars.DataFrame({"a": [1]})
+    assert source(lambda *_: iter([frame]), schema=frame.schema).collect().height == 1

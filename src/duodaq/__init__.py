@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from duodaq.dual import DualRuntimeManager
     from duodaq.errors import ConfigError, DuodaqError
     from duodaq.schema import open_wirelog
+    from duodaq.storage.reading import open_run, runs
     from duodaq.v4 import Actor, ActorSystem, DataPublisher
     from duodaq.v4.instruments import Elliptec, Esp300, MaiTai, Newport1830C, PvcamActor, ScpiActor
 
@@ -36,7 +37,9 @@ __all__ = [
     "connect",
     "load_lab",
     "open",
+    "open_run",
     "open_wirelog",
+    "runs",
 ]
 
 _HOMES = {
@@ -56,7 +59,9 @@ _HOMES = {
     "connect": "duodaq.app",
     "load_lab": "duodaq.config",
     "open": "duodaq.app:open_lab",
+    "open_run": "duodaq.storage.reading",
     "open_wirelog": "duodaq.schema",
+    "runs": "duodaq.storage.reading",
 }
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError, PortError
 
@@ -193,6 +194,122 @@ def replay(
         wirelog, tuple(port or ()), pty, link, tcp, speed, unknown, at_end, in_order, tuple(fault or ()), seed
     )
     raise typer.Exit(serve_replay(asked))
+
+
+RunsDirectory = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the runs lie.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its directory, its number, or `last`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+Words = Annotated[list[str] | None, typer.Argument(metavar="[FILTER]...", help="Words, or sample=, tag=, since= …")]
+
+
+class _RunsGroup(TyperGroup):
+    """A group whose words are a filter unless the first of them is a command."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["list", *args]
+        return super().resolve_command(ctx, args)
+
+
+runs = typer.Typer(cls=_RunsGroup, invoke_without_command=True, subcommand_metavar="[FILTER]... | COMMAND")
+app.add_typer(runs, name="runs")
+
+
+@runs.callback()
+def show_runs(context: typer.Context, directory: RunsDirectory = Path("runs"), as_json: AsJson = False) -> None:
+    """List recorded runs. FILTER: words of their labels, or sample=, operator=, tag=, since=, until=, state=."""
+    context.obj = (directory, as_json)
+    if context.invoked_subcommand is None:
+        from duodaq.cli._runs import list_runs
+
+        list_runs([], directory, out, as_json=as_json)
+
+
+@runs.command("list")
+def list_some(
+    context: typer.Context, words: Words = None, directory: RunsDirectory = Path("runs"), as_json: AsJson = False
+) -> None:
+    """List recorded runs, as `duodaq runs` does without a command."""
+    from duodaq.cli._runs import list_runs
+
+    list_runs(words or [], _directory(context, directory), out, as_json=as_json or context.obj[1])
+
+
+@runs.command()
+def show(
+    context: typer.Context, run: RunName, directory: RunsDirectory = Path("runs"), as_json: AsJson = False
+) -> None:
+    """Show one run: its streams, its labels, its times."""
+    from duodaq.cli._runs import show_run
+
+    show_run(run, _directory(context, directory), out, as_json=as_json or context.obj[1])
+
+
+@runs.command()
+def label(
+    context: typer.Context,
+    run: RunName,
+    sample: Annotated[str | None, typer.Option("--sample", help="What was measured.")] = None,
+    operator: Annotated[str | None, typer.Option("--operator", help="Who measured.")] = None,
+    note: Annotated[str | None, typer.Option("--note", help="Free text.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="Several may be given; they replace all.")] = None,
+    directory: RunsDirectory = Path("runs"),
+) -> None:
+    """Say what a run was; what is not given stays as it is."""
+    from duodaq.cli._runs import label_run
+
+    label_run(run, _directory(context, directory), out, sample, operator, note, tag or [])
+
+
+@runs.command()
+def diff(
+    context: typer.Context,
+    one: RunName,
+    other: RunName,
+    directory: RunsDirectory = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Say in which labels, settings, versions and streams two runs differ. Ends with 1 if they do."""
+    from duodaq.cli._runs import show_differences
+
+    place = _directory(context, directory)
+    raise typer.Exit(show_differences(one, other, place, out, as_json=as_json or context.obj[1]))
+
+
+def _directory(context: typer.Context, directory: Path) -> Path:
+    """Where runs lie: as said behind the command, or else before it."""
+    return directory if directory != Path("runs") else context.obj[0]
+
+
+@app.command()
+def export(
+    run: RunName,
+    to: Annotated[list[str], typer.Option("--to", metavar="FORMAT", help="parquet, hdf5, zarr or csv; or several.")],
+    target: Annotated[
+        Path | None, typer.Option("--out", metavar="PATH", help="Where to; by default into the run's directory.")
+    ] = None,
+    frames: Annotated[
+        str | None, typer.Option("--frames", metavar="HOW", help="Of hdf5: inside, or external (no copy).")
+    ] = None,
+    directory: RunsDirectory = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Write a run in another form. What was written is read back and compared before it counts."""
+    from duodaq.cli._runs import export_run
+
+    export_run(run, to, directory, target, frames, out, as_json=as_json)
+
+
+@app.command()
+def recover(
+    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="A run, or where runs lie.")] = Path("runs"),
+    all_too: Annotated[bool, typer.Option("--all", help="Check finished runs, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Finish what a crash interrupted: keep all that is sound, name what is missing. Ends with 1 if anything is."""
+    from duodaq.cli._runs import recover_runs
+
+    raise typer.Exit(recover_runs(directory, out, all_too=all_too, as_json=as_json))
 
 
 def main() -> None:

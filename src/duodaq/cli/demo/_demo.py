@@ -22,10 +22,12 @@ from duodaq.cli.demo._table import Bench, set_up
 from duodaq.clock import Deadline, block
 from duodaq.errors import ConfigError, DuodaqError
 from duodaq.model import ShutdownReport
+from duodaq.storage.reading import open_run
 from duodaq.telemetry import configure_logging
 
 FROM_MM, TO_MM = 1.0, 9.0
 TOLERANCE = 0.02
+_PICTURE = "run.png"
 OBEYED_S = 1.0
 """How long a device may take from the bytes of a stop to having stopped."""
 VIEW = {"roi": (768, 768, 512, 512), "binning": (4, 4), "exposure_s": 0.02}
@@ -75,6 +77,18 @@ class Demo:
                 self._faults.append("The shutdown was not clean.")
         self._show(*recording_table(target, self._ledgers))
         self._say(f"The recording and the lab's log are in {target}")
+        self._draw(target)
+
+    def _draw(self, target: Path) -> None:
+        run = open_run(target)
+        run.label(sample="knife edge", tags=["demo"])
+        try:
+            picture: Any = run.plot()
+            picture.savefig(target / _PICTURE, dpi=120)
+        except ImportError:
+            self._say("There is no picture of it without matplotlib, which comes with duodaq[data].")
+            return
+        self._say(f"A picture of it is {_PICTURE} there; in a notebook: duodaq.open_run({str(target)!r}).plot()")
 
     def _introduce(self, lab: LabClient) -> None:
         self._say("Both runtimes are running, in one lab:")

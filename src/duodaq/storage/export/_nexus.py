@@ -1,0 +1,248 @@
+"""A run as one NeXus HDF5 file.
+
+``/entry`` (NXentry) has an NXdata for each stream, with `signal`, `axes` and units, and says which of them to look at
+first (`default`). ``/entry/instrument`` has a group for each instrument, with links to its data. Frames are compressed
+(bitshuffle and LZ4), or stay where they are and are referred to (external storage).
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from duodaq.errors import StorageError
+from duodaq.storage.export._aside import aside
+from duodaq.storage.export._compare import same_array
+from duodaq.storage.export._pieces import Piece, as_integers, pieces
+from duodaq.storage.export._progress import Progress
+from duodaq.storage.reading import Column, FrameStack, Named, Run
+
+Frames = Literal["inside", "external"]
+_OWNERS = {"stage/1": ("NXpositioner", {"value": "", "velocity": "_velocity"})}
+_CHUNK_BYTES = 4 * 2**20
+
+
+def write_nexus(run: Run, path: Path, progress: Progress, *, frames: Frames = "inside") -> list[Path]:
+    """Write and verify one NeXus file.
+
+    Args:
+        run: What to write.
+        path: The file.
+        progress: Told how far it is.
+        frames: ``inside``: compressed in the file; ``external``: where they are, without a copy. A file with external
+            frames has the absolute paths of the run's files: it reads them as long as those stay.
+
+    Raises:
+        StorageError: The disk refused, or what it holds is not what the journal does. No file is left half done.
+    """
+    h5py: Any = importlib.import_module("h5py")
+    with aside(path) as place:
+        with h5py.File(place, "w", libver=("earliest", "v110")) as file:
+            found = _named_for_nexus(pieces(run))
+            entry = _frame_of_file(h5py, file, run, path)
+            for piece in found:
+                _write_piece(h5py, entry, piece, frames, progress)
+            first = next((p for p in found if p.rows.rows), None)
+            if first is not None:
+                entry.attrs["default"] = first.name
+        with h5py.File(place, "r") as file:
+            for piece in found:
+                _verify(file["entry"][piece.name], piece)
+    return [path]
+
+
+def _named_for_nexus(found: Iterable[Piece]) -> list[Piece]:
+    """Pieces by names of letters, digits and underscores, each another one."""
+    taken: set[str] = set()
+    renamed: list[Piece] = []
+    for piece in found:
+        name = _nexus_name(piece.name)
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        rows = piece.rows
+        columns = [c._replace(name=_nexus_name(c.name), dims=tuple(map(_nexus_name, c.dims))) for c in rows.columns]
+        axes = {_nexus_name(dim): axis for dim, axis in rows.axes.items()}
+        rows = rows._replace(columns=columns, axes=axes)
+        renamed.append(piece._replace(name=name, rows=rows, frames=_nexus_name(piece.frames)))
+    return renamed
+
+
+def _nexus_name(name: str) -> str:
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return f"_{plain}" if plain[:1].isdigit() else plain
+
+
+def _frame_of_file(h5py: Any, file: Any, run: Run, path: Path) -> Any:
+    file.attrs["NX_class"] = "NXroot"
+    file.attrs["default"] = "entry"
+    file.attrs["file_name"] = str(path)
+    file.attrs["file_time"] = datetime.now(UTC).isoformat()
+    file.attrs["creator"] = "duodaq"
+    file.attrs["HDF5_Version"] = h5py.version.hdf5_version
+    file.attrs["h5py_version"] = h5py.version.version
+    entry = _group(file, "entry", "NXentry")
+    labels = run.labels
+    entry["title"] = " ".join(part for part in (run.title, labels.sample) if part)
+    entry["entry_identifier"] = run.uid
+    entry["program_name"] = "duodaq"
+    entry["program_name"].attrs["version"] = metadata.version("duodaq")
+    for name, moment in (("start_time", run.start), ("end_time", run.stop)):
+        if moment is not None:
+            entry[name] = moment.isoformat()
+    if labels.note:
+        entry["experiment_description"] = labels.note
+    if labels.operator:
+        _group(entry, "user", "NXuser")["name"] = labels.operator
+    if labels.sample:
+        _group(entry, "sample", "NXsample")["name"] = labels.sample
+    notes = _group(entry, "duodaq", "NXcollection")
+    notes["labels"] = msgspec.json.encode(labels).decode()
+    if run.uid:
+        notes["run"] = json.dumps(run.page.facts(), default=str)
+    _group(entry, "instrument", "NXinstrument")
+    return entry
+
+
+def _write_piece(h5py: Any, entry: Any, piece: Piece, frames: Frames, progress: Progress) -> None:
+    rows = piece.rows
+    data = _group(entry, piece.name, "NXdata")
+    data["title"] = piece.stream.name
+    for name, value in rows.facts.items():
+        data.attrs[f"duodaq_{name}"] = value
+    if piece.missing:
+        data.attrs["duodaq_damaged_frames"] = piece.missing
+    if rows.times_ns is not None:
+        _times(data, rows.times_ns)
+    for column in rows.columns:
+        _write_column(h5py, data, column)
+    for name, axis in rows.axes.items():
+        _write_column(h5py, data, axis._replace(name=name))
+    signal = rows.signal
+    if piece.stack is not None:
+        _write_frames(h5py, data, piece, frames, progress)
+        _say_axes(data, piece.frames, ("y", "x"), rows)
+    elif signal is not None:
+        _say_axes(data, signal.name, signal.dims, rows)
+        others = [c.name for c in rows.columns if c.values.shape == signal.values.shape and c.unit and c is not signal]
+        if others:
+            data.attrs["auxiliary_signals"] = others
+    progress(piece.stream.name, rows.rows, rows.rows)
+    _link(entry["instrument"], piece, data)
+
+
+def _say_axes(data: Any, signal: str, dims: tuple[str, ...], rows: Named) -> None:
+    """Say what is to be plotted over what; a dimension without a coordinate gets its indices as one."""
+    names = ["row" if rows.times_ns is None else "time", *dims]
+    for place, name in enumerate(names):
+        if name not in data:
+            pixels = name in ("x", "y")
+            data[name] = np.arange(data[signal].shape[place], dtype=np.float64 if pixels else np.int64)
+            data[name].attrs["long_name"] = f"{name} (pixels)" if pixels else name
+            if pixels:
+                data[name].attrs["units"] = "pixels"
+        data.attrs[f"{name}_indices"] = [place]
+    data.attrs["signal"] = signal
+    data.attrs["axes"] = names
+
+
+def _times(data: Any, times_ns: npt.NDArray[np.int64]) -> None:
+    start = int(times_ns[0]) if len(times_ns) else 0
+    moment = datetime.fromtimestamp(start / 1e9, UTC).isoformat()
+    data["time"] = (times_ns - start) / 1e9
+    data["time"].attrs.update({"units": "s", "long_name": f"time since {moment} (s)", "start": moment})
+    data["timestamp"] = times_ns
+    data["timestamp"].attrs.update({"units": "ns", "long_name": "UTC nanoseconds since 1970"})
+
+
+def _write_column(h5py: Any, data: Any, column: Column) -> None:
+    values = column.values
+    if values.dtype.kind == "U":
+        packed = np.char.encode(values, "utf-8")
+        kind = h5py.string_dtype("utf-8", max(1, packed.dtype.itemsize))
+        data.create_dataset(column.name, data=packed.astype(kind))
+    elif values.dtype.kind == "M":
+        data[column.name], unit = as_integers(values)
+        data[column.name].attrs["units"] = unit
+    else:
+        data[column.name] = values
+    if column.unit or values.dtype.kind == "f":
+        data[column.name].attrs["units"] = column.unit
+    data[column.name].attrs["long_name"] = f"{column.name} ({column.unit})" if column.unit else column.name
+
+
+def _write_frames(h5py: Any, data: Any, piece: Piece, frames: Frames, progress: Progress) -> None:
+    stack = piece.stack
+    assert stack is not None
+    if frames == "external" and len(stack):
+        size = stack.nbytes // len(stack)
+        parts = [(str(path.resolve()), offset, count * size) for path, offset, _, count in stack.files()]
+        dataset = data.create_dataset(piece.frames, stack.shape, stack.dtype, external=parts)
+    else:
+        dataset = _copied(data, piece, stack, progress)
+    dataset.attrs["units"] = piece.unit or "counts"
+    dataset.attrs["long_name"] = f"{piece.frames} ({piece.unit or 'counts'})"
+    dataset.attrs["interpretation"] = "image"
+
+
+def _copied(data: Any, piece: Piece, stack: FrameStack, progress: Progress) -> Any:
+    plugin: Any = importlib.import_module("hdf5plugin")
+    chunks = (1, *stack.shape[1:]) if stack.size else None
+    filters: Any = plugin.Bitshuffle(cname="lz4") if stack.size else {}
+    dataset = data.create_dataset(piece.frames, stack.shape, stack.dtype, chunks=chunks, **filters)
+    for number, frame in enumerate(stack):
+        dataset[number] = frame
+        progress(piece.stream.name, number + 1, len(stack))
+    return dataset
+
+
+def _link(instrument: Any, piece: Piece, data: Any) -> None:
+    """Say what measured it: the data once more under its instrument, as NeXus links."""
+    signal = data.attrs.get("signal")
+    if signal is None:
+        return
+    kind, fields = _OWNERS.get(piece.stream.kind, ("NXdetector", {"data": ""}))
+    owner = _group(instrument, piece.name, kind)
+    owner["name" if kind == "NXpositioner" else "local_name"] = piece.stream.name
+    for name, suffix in fields.items():
+        source = f"{signal}{suffix}"
+        if source in data:
+            data[source].attrs["target"] = data[source].name
+            owner[name] = data[source]
+
+
+def _group(parent: Any, name: str, kind: str) -> Any:
+    group = parent.create_group(name)
+    group.attrs["NX_class"] = kind
+    return group
+
+
+def _verify(data: Any, piece: Piece) -> None:
+    wanted = {column.name: column.values for column in piece.rows.columns}
+    wanted |= {name: axis.values for name, axis in piece.rows.axes.items()}
+    if piece.rows.times_ns is not None:
+        wanted["timestamp"] = piece.rows.times_ns
+    for name, values in wanted.items():
+        there = data[name]
+        read = there.asstr()[()] if there.dtype.kind in "SO" else there[()]
+        if values.dtype.kind == "M":
+            read = read.view(values.dtype)
+        if not same_array(np.asarray(read), values):
+            raise StorageError(f"{data.name}/{name} is not what the journal holds", left="the journal is untouched")
+    if piece.stack is not None:
+        there = data[piece.frames]
+        if there.shape != piece.stack.shape or not all(
+            same_array(there[n], frame) for n, frame in enumerate(piece.stack)
+        ):
+            what = f"{data.name}/{piece.frames} is not what the journal holds"
+            raise StorageError(what, left="the journal is untouched")

@@ -1,0 +1,25 @@
+"""Recorded runs, to read: finished, growing or left behind by a crash."""
+
+from duodaq.storage.reading._columns import Column, Named
+from duodaq.storage.reading._frames import FrameStack
+from duodaq.storage.reading._labels import Labels
+from duodaq.storage.reading._listing import Difference, Runs, differences, facts_of, find_run, is_run, runs
+from duodaq.storage.reading._run import Run, open_run
+from duodaq.storage.reading._stream import Stream
+
+__all__ = [
+    "Column",
+    "Difference",
+    "FrameStack",
+    "Labels",
+    "Named",
+    "Run",
+    "Runs",
+    "Stream",
+    "differences",
+    "facts_of",
+    "find_run",
+    "is_run",
+    "open_run",
+    "runs",
+]

@@ -1,0 +1,66 @@
+"""Where the rows of a stream are: in the journal, or in the Parquet files that it was turned into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from duodaq.storage.journal._catalog import Catalog
+from duodaq.storage.journal._layout import ROWS
+from duodaq.storage.reading._arrow import Table, parquet
+from duodaq.storage.reading._index import Extent
+from duodaq.storage.reading._moments import ALL, Window
+from duodaq.storage.reading._rows import JournalRows, Rows, cut, times_ns
+
+_STREAM_KEY = b"duodaq.stream"
+
+
+def rows_of(look: Callable[[], Catalog], stream: str) -> list[Rows]:
+    """The parts of a stream's rows, in order."""
+    catalog = look()
+    parts: list[Rows] = []
+    for facts in catalog.segments:
+        if facts.stream != stream or facts.header.kind != ROWS:
+            continue
+        path = catalog.path / facts.file
+        final = path.with_suffix(".parquet")
+        parts.append(JournalRows(look, facts) if path.exists() or not final.exists() else ParquetRows(final))
+    return parts
+
+
+class ParquetRows:
+    """Rows of a Parquet file that a segment was turned into."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @cached_property
+    def _file(self) -> Any:
+        return parquet().ParquetFile(self._path)
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._file.schema_arrow
+
+    @property
+    def extent(self) -> Extent:
+        rows = self._file.metadata.num_rows
+        if not rows or "timestamp" not in self.schema.names:
+            return Extent(rows)
+        last = self._file.num_row_groups - 1
+        first_ns = int(times_ns(self._file.read_row_group(0, ["timestamp"]))[0])
+        return Extent(rows, first_ns, int(times_ns(self._file.read_row_group(last, ["timestamp"]))[-1]))
+
+    def first(self) -> pa.Table | None:
+        batch = next(self._file.iter_batches(1), None)
+        return None if batch is None else Table.from_batches([batch])
+
+    def tables(self, window: Window = ALL) -> Iterator[pa.Table]:
+        for number in range(self._file.num_row_groups):
+            table = cut(self._file.read_row_group(number), window)
+            if table.num_rows:
+                yield table
