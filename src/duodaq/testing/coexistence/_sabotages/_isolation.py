@@ -55,7 +55,7 @@ def v2_thinks_long_about_errors() -> None:
 def lost_drivers_stay_lost() -> None:
     """V2 connects no driver anew by itself."""
     lost = Reconnection.lost
-    Reconnection.lost = lambda self, now_s, *, recoverable: lost(self, now_s, recoverable=False)
+    Reconnection.lost = lambda self, now_s, *, by, recoverable: lost(self, now_s, by=by, recoverable=False)
 
 
 @sabotage(_IN_V2, "handles revoked", modes=SHARED)
