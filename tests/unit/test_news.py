@@ -23,20 +23,24 @@ def news(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> New
 class Sleeper:
     """A thread that waits until `heard` is true."""
 
-    def __init__(self, news: News, heard: Callable[[], bool]) -> None:
+    def __init__(self, news: News, heard: Callable[[], bool], limit_s: float = 10.0) -> None:
         self._news = news
         self._heard = heard
+        self._limit_s = limit_s
+        self.failed: BaseException | None = None
         self.sleeps = threading.Event()
-        self.woken_free = True
         self._thread = threading.Thread(target=self._sleep)
         self._thread.start()
 
     def _sleep(self) -> None:
-        limit = Deadline(10)
-        with self._news:
-            while not self._heard() and not limit.passed:
-                self.sleeps.set()
-                self._news.wait(limit.left_s)
+        limit = Deadline(self._limit_s)
+        try:
+            with self._news:
+                while not self._heard() and not limit.passed:
+                    self.sleeps.set()
+                    self._news.wait(limit.left_s)
+        except BaseException as error:  # noqa: BLE001 - carried to the test
+            self.failed = error
 
     def ended(self) -> bool:
         self._thread.join(5)
@@ -118,3 +122,15 @@ def test_one_that_nobody_knows_any_more_leaves_no_descriptor() -> None:
             news.wait(0)
     del news
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_wait_may_be_as_long_as_visa_can_ask_for(news: News) -> None:
+    told: list[int] = []
+    sleeper = Sleeper(news, lambda: bool(told), limit_s=4294967.294)
+    assert sleeper.sleeps.wait(5)
+    with news:
+        told.append(1)
+        news.notify_all()
+    assert sleeper.ended()
+    assert sleeper.failed is None
+    news.close()

@@ -17,6 +17,10 @@ import threading
 from types import TracebackType
 
 
+_LONGEST_S = 86400.0
+"""A poll counts milliseconds in 32 bits; who waits for longer is woken for nothing once a day."""
+
+
 class _EventBell:
     """Wakes one thread, by the kernel."""
 
@@ -31,7 +35,7 @@ class _EventBell:
         os.eventfd_write(self._fd, 1)
 
     def wait(self, timeout_s: float | None) -> None:
-        if timeout_s is None or self._poll.poll(timeout_s * 1000):
+        if timeout_s is None or self._poll.poll(min(timeout_s, _LONGEST_S) * 1000):
             os.eventfd_read(self._fd)
 
     def __del__(self) -> None:
@@ -52,7 +56,7 @@ class _QueueBell:
 
     def wait(self, timeout_s: float | None) -> None:
         try:
-            self._rings.get(timeout=timeout_s)
+            self._rings.get(timeout=None if timeout_s is None else min(timeout_s, _LONGEST_S))
         except queue.Empty:
             return
 

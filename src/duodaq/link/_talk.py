@@ -28,6 +28,7 @@ from duodaq.link._news import News
 _HELLO_S = 5.0
 _SEND_S = 10.0
 _CHUNK = 256 * 1024
+_LONGEST_S = 86400.0  # a poll counts milliseconds in 32 bits; whoever waits for longer looks again
 
 
 class BlockingTalk:
@@ -203,4 +204,4 @@ def _wait(end: socket.socket, what: int, timeout_s: float | None) -> bool:
     """Whether `end` is ready for `what` within `timeout_s`."""
     poll = select.poll()
     poll.register(end, what)
-    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
+    return bool(poll.poll(None if timeout_s is None else min(timeout_s, _LONGEST_S) * 1000))
