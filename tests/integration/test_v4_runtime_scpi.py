@@ -102,6 +102,7 @@ async def test_a_transaction_waits_until_the_triggered_readings_are_there(multim
 
 async def test_a_refused_transaction_raises_and_restores_the_event_mask(multimeter) -> None:
     async with lab(multimeter.address) as (runtime, _, _):
+        await execute(runtime, "write", "*ESE 3")
         with pytest.raises(RefusedError) as caught:
             await execute(runtime, "transact", "VOLT:RANG 1e9")
         assert caught.value.code == -222

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from duodaq.bridge import ParameterTable
 from duodaq.dataplane import Ledger
@@ -25,6 +26,7 @@ from duodaq.workers import (
     SharedPage,
     Surroundings,
     Switchboard,
+    learn_identities,
     make_worker,
 )
 
@@ -77,7 +79,8 @@ class Housing:
         name, factory = group.runtime, self._factories[group.runtime]
         if group.kind == "process":
             return ProcessHosted(self._process_group(group, factory))
-        return Hosted(name, lambda: factory(self._parts), make_worker(group.kind, group.name))
+        learn = partial(learn_identities, self._broker)
+        return Hosted(name, lambda: factory(self._parts), make_worker(group.kind, group.name), learn)
 
     def _process_group(self, group: Group, factory: RuntimeFactory) -> ProcessGroup:
         page, books = self._lasting.get(group.name, (None, None))

@@ -16,7 +16,6 @@ import select
 import threading
 from types import TracebackType
 
-
 _LONGEST_S = 86400.0
 """A poll counts milliseconds in 32 bits; who waits for longer is woken for nothing once a day."""
 

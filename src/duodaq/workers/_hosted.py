@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -24,6 +25,8 @@ from duodaq.model import (
 from duodaq.workers._hosting import HUNG_AFTER_S
 from duodaq.workers._promise import Worker
 
+Learn = Callable[[tuple[InstrumentDefinition, ...]], Coroutine[Any, Any, None]]
+_IN_HAND_S = 0.2
 MARGIN_S = 0.25
 """How much longer than its deadline a command is waited for: the runtime's own verdict is the better one."""
 
@@ -32,15 +35,20 @@ class Hosted:
     """A runtime in a worker, seen from the manager's loop: the Runtime promise, with `end_moving` awaited.
 
     The runtime is made on the worker's loop by `factory`. If the worker does not answer, callers are freed at their
-    deadline and the instruments in it are shown as Hung until it does.
+    deadline and the instruments in it are shown as Hung until it does. When instruments have been started, `learn` asks
+    who answers at their ports, so that another device is known for that after a line was lost.
     """
 
-    def __init__(self, name: RuntimeName, factory: Callable[[], Runtime], worker: Worker) -> None:
+    def __init__(
+        self, name: RuntimeName, factory: Callable[[], Runtime], worker: Worker, learn: Learn | None = None
+    ) -> None:
         self._name: RuntimeName = name
         self._factory = factory
         self.worker = worker
         self._runtime: Runtime | None = None
         self._definitions: dict[str, InstrumentDefinition] = {}
+        self._learn = learn
+        self._learning: set[asyncio.Task[None]] = set()
 
     @property
     def name(self) -> RuntimeName:
@@ -65,11 +73,19 @@ class Hosted:
         for definition in self._definitions.values():
             await self._call(lambda r, d=definition: r.add(d), deadline.left_s)
         await self._call(lambda r: r.start(deadline.left_s), deadline.left_s + MARGIN_S)
+        self._learn_of(*self._definitions.values())
+
+    def _learn_of(self, *definitions: InstrumentDefinition) -> None:
+        if self._learn is not None:
+            task = asyncio.create_task(self._learn(definitions), name=f"identities of {self._name}")
+            self._learning.add(task)
+            task.add_done_callback(self._learning.discard)
 
     async def stop(self, timeout_s: float) -> tuple[ComponentReport, ...]:
         """Stop the runtime, then its worker; both within `timeout_s`. What does not answer is reported as leaked."""
         deadline = Deadline(timeout_s)
         reports: tuple[ComponentReport, ...] = ()
+        await self._learn_no_more(min(_IN_HAND_S, timeout_s / 10))
         if self._runtime is not None and self.worker.alive:
             share = timeout_s * 0.8
             try:
@@ -82,6 +98,14 @@ class Hosted:
         self._runtime = None
         return reports
 
+    async def _learn_no_more(self, timeout_s: float) -> None:
+        """End the questions; one in hand is let finish if it is quick, for a cut one leaves its port to be mended."""
+        if self._learning:
+            await asyncio.wait(self._learning, timeout=timeout_s)
+        for task in self._learning:
+            task.cancel()
+        await asyncio.gather(*self._learning, return_exceptions=True)
+
     async def add(self, definition: InstrumentDefinition) -> None:
         """Add an instrument, now or at the next start; one that does not start is not there afterwards."""
         self._definitions[definition.id] = definition
@@ -93,6 +117,7 @@ class Hosted:
                 with contextlib.suppress(DuodaqError):  # one runtime keeps what did not start, the other forgets it
                     await self._call(lambda r: r.remove(definition.id), 5.0)
                 raise
+            self._learn_of(definition)
 
     async def remove(self, instrument: str) -> ComponentReport:
         """Stop an instrument and forget it."""
