@@ -37,6 +37,7 @@ from duodaq.ports._told_codec import AsTold
 from duodaq.telemetry import current_trace_id
 
 _GRACE_S = 5.0
+_BEFORE_S = 0.1
 _UNTERMINATED_LIMIT = 65536
 
 
@@ -287,8 +288,9 @@ class BlockingSession:
         return None if call is not None else self._owner.definition.hold_max_s
 
     def _wait_limit(self, call: _Call | None) -> float:
+        """For the port; so much less than its call has left that the driver hears of it before its caller gives up."""
         left_s = call.deadline.left_s if call is not None and call.deadline is not None else self.wait_s
-        return left_s if left_s != float("inf") else self.wait_s
+        return min(self.wait_s, left_s - min(_BEFORE_S, left_s / 10)) if left_s != float("inf") else self.wait_s
 
     def _hear(self, data: bytes) -> None:
         with self._news:

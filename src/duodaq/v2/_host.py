@@ -255,7 +255,7 @@ class DriverHost:
         with contextlib.ExitStack() as stack:
             stack.enter_context(lend(line.session))
             if not (self._revoked and name == "close"):
-                stack.enter_context(line.session.call(hold_max_s=self._hold_max_s(name), moving=moving))
+                stack.enter_context(line.session.call(self._hold_max_s(name), self.deadline, moving=moving))
             yield
 
     def _hold_max_s(self, name: str) -> float | None:
