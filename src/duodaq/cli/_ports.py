@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from duodaq.app import LabClient, connect
-from duodaq.cli._report import plain_table, port_state
+from duodaq.cli._report import last_error, plain_table, port_state
 from duodaq.clock import block, monotonic_s
 
 _EVERY_S = 1.0
@@ -94,7 +94,7 @@ def _page(ports: Ports) -> list[Table | Text]:
         for port, client in clients:
             table.add_row(escape(port), escape(client["name"]), str(client["exchanges"]), str(client["waiting"]))
         page.append(table)
-    page += [Text(f"{p['name']}: last error: {p['last_error']}", style="yellow") for p in ports if p["last_error"]]
+    page += [Text(f"{p['name']}: last error: {last_error(p)}", style="yellow") for p in ports if p["last_error"]]
     page += [Text(f"{p['name']} is {p['address']}") for p in ports if p["address"].startswith("usb ")]
     page += [Text(f"{p['name']}: carried by {p['worker']}") for p in ports if p.get("worker")]
     page += [

@@ -55,14 +55,14 @@ def instrument_table(instruments: list[dict[str, Any]]) -> Table:
             i["mode"],
             str(i["pid"] or "–"),
             port_state(i["state"]),
-            _since(i.get("since_ns", 0)),
+            since(i.get("since_ns", 0)),
         ]
         cells += [escape(i["port"] or "–"), *([str(i["restarts"])] if restarts else [])]
         table.add_row(*cells)
     return table
 
 
-def _since(t_ns: int) -> str:
+def since(t_ns: int) -> str:
     """A moment in local time; with its date unless that is today's."""
     if not t_ns:
         return "–"
@@ -80,8 +80,13 @@ def port_table(ports: list[dict[str, Any]]) -> Table:
     for p in ports:
         cells = [escape(p["name"]), port_state(p["state"]), escape(p["holder"] or "–")]
         cells += [str(p[name]) for name in ("queue", "exchanges", "errors")]
-        table.add_row(*cells, *([escape(p["last_error"] or "")] if errors else []))
+        table.add_row(*cells, *([escape(last_error(p))] if errors else []))
     return table
+
+
+def last_error(port: dict[str, Any]) -> str:
+    """What went wrong last at a port, and when; empty for nothing."""
+    return f"{port['last_error']} ({since(port['last_error_ns'])})" if port["last_error"] else ""
 
 
 def port_state(state: str) -> str:

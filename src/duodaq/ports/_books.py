@@ -19,7 +19,17 @@ class PortBooks:
         self.late = 0
         self.stray_bytes = 0
         self.copies = 0
-        self.last_error = ""
+        self.last_error_ns = 0
+        self._last_error = ""
+
+    @property
+    def last_error(self) -> str:
+        """What went wrong last; empty for nothing. `last_error_ns` says when, in UTC nanoseconds."""
+        return self._last_error
+
+    @last_error.setter
+    def last_error(self, error: str) -> None:
+        self._last_error, self.last_error_ns = error, utc_ns()
 
     def begun(self) -> int:
         """The number of an exchange that begins now."""

@@ -22,7 +22,7 @@ class PortStatus(msgspec.Struct, frozen=True):
 
     `worker` says which library carries it and in which process, of a port behind a VISA library. `wait_median_s` and
     `wait_p99_s` are of its last leases, up to 1024; `virtual` says where programs outside find it, `clients` which of
-    them are there.
+    them are there. `last_error_ns` says when the last error was, in UTC nanoseconds; 0 for none.
     """
 
     name: str
@@ -39,6 +39,7 @@ class PortStatus(msgspec.Struct, frozen=True):
     stray_bytes: int = 0
     copies: int = 0
     last_error: str = ""
+    last_error_ns: int = 0
     waiting: tuple[str, ...] = ()
     wait_median_s: float = 0.0
     wait_p99_s: float = 0.0
@@ -68,6 +69,7 @@ def status_of(
         stray_bytes=books.stray_bytes,
         copies=books.copies,
         last_error=books.last_error,
+        last_error_ns=books.last_error_ns,
         waiting=desk.queue.holders_waiting(),
         wait_median_s=_quantile(waits_s, 0.5),
         wait_p99_s=_quantile(waits_s, 0.99),
