@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from duodaq.drivers import codec as find_codec
+from duodaq.errors import DeliveryError
 from duodaq.link import Pipe
 from duodaq.ports import BlockingSession, Broker, Port, PortDesk, RemoteBroker
 from duodaq.workers._messages import (
@@ -91,7 +93,8 @@ class LinkedBroker:
     async def aclose(self) -> None:
         """Close both ends, and the sessions that were made at the remote one."""
         for session in self._sessions:
-            session.close()
+            with contextlib.suppress(DeliveryError):  # its link may have been cut
+                session.close()
         if self._unsubscribe is not None:
             self._unsubscribe()
         self.pipe.close()
