@@ -29,6 +29,15 @@ def start_worker(code: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+async def fill(line: Any) -> None:
+    """Write until nothing has been taken for a while: what a far end does not read moves on to it at first."""
+    refused = 0
+    while refused < 10:
+        refused = 0 if line.write_nowait(b"x" * 4096) else refused + 1
+        if refused:
+            await pause(0.02)
+
+
 async def main(ask: dict[str, Any]) -> None:
     watchdog = Watchdog(ask["socket"], log_path=ask["log"], on_stop_all=lambda report: say(stopped=report))
     await watchdog.start(20)
@@ -47,8 +56,8 @@ async def main(ask: dict[str, Any]) -> None:
         if not port.get("closed"):
             await broker.open(name)
             line = added.owner.transport
-            while port.get("full") and line.write_nowait(b"x" * 4096):
-                pass
+            if port.get("full"):
+                await fill(line)
             line.write_nowait(port.get("half", "").encode())
     workers = [start_worker(code) for code in ask["workers"]]
     for worker in workers:
