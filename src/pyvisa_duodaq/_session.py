@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from pyvisa import constants
@@ -17,7 +18,7 @@ from pyvisa.constants import (
 )
 from pyvisa.highlevel import ResourceInfo
 
-from duodaq.errors import PortError
+from duodaq.errors import LifecycleError, PortError
 from duodaq.ports import BlockingSession, LockAction, LockOutcome, LockVerdict, ReadEnd, status_query_of
 from pyvisa_duodaq._attributes import SessionAttributes
 
@@ -41,6 +42,7 @@ _VERDICTS = {
     LockVerdict.LOCKED: StatusCode.error_resource_locked,
     LockVerdict.TOO_LATE: StatusCode.error_timeout,
 }
+_LOCKED = (LockVerdict.DONE, LockVerdict.NESTED_EXCLUSIVE, LockVerdict.NESTED_SHARED)
 _LONGEST_KEY = 255
 OPENED_SHARED = "opened shared"
 """The key of everybody who opens a resource with the access mode `shared_lock`."""
@@ -71,16 +73,18 @@ class VisaSession:
         self._message_ends = info.resource_class == "INSTR" and not self._serial
         self._attributes = SessionAttributes(line.definition, info, manager)
         self._timeout_ms = 0
+        self._locks = 0
         self._set_timeout(2000)
 
     def close(self) -> StatusCode:
-        """Give everything back."""
+        """Give everything back; of a lent line what this session has locked. One that has ended has nothing left."""
         if not self._lent:
             self.line.close()
-        else:
+            return StatusCode.success
+        with contextlib.suppress(LifecycleError, PortError):
             self.line.clear()
-            while self.line.lock.times:
-                self.line.lock.request(LockAction.UNLOCK)
+            while self._locks:
+                self.unlock()
         return StatusCode.success
 
     # --- messages
@@ -160,11 +164,16 @@ class VisaSession:
         action = LockAction.EXCLUSIVE if kind == Lock.exclusive else LockAction.SHARED
         outcome = self.line.lock.request(action, key or None, _seconds(timeout_ms))
         self.locked_by = outcome.holder
+        self._locks += outcome.verdict in _LOCKED
         return outcome.key if action is LockAction.SHARED else "", _VERDICTS[outcome.verdict]
 
     def unlock(self) -> StatusCode:
         """Take back the last lock of this session."""
-        return _VERDICTS[self.line.lock.request(LockAction.UNLOCK).verdict]
+        if self._lent and not self._locks:  # those of another session of the same driver are not this one's
+            return StatusCode.error_session_not_locked
+        verdict = self.line.lock.request(LockAction.UNLOCK).verdict
+        self._locks = self._locks - 1 if verdict in _LOCKED else 0
+        return _VERDICTS[verdict]
 
     def open_with(self, mode: AccessModes, timeout_ms: int) -> StatusCode:
         """Lock as the access mode says with which the session is opened."""

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from duodaq import drivers, sim
-from duodaq.clock import Deadline, block
-from duodaq.model import PortDefinition
+from duodaq.clock import Deadline, block, monotonic_s
+from duodaq.model import PortDefinition, VisaDefinition
 from duodaq.testing._visa_lab import VisaLab
 
 pyvisa = pytest.importorskip("pyvisa")
@@ -27,29 +27,43 @@ pytestmark = pytest.mark.serial
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "visa.md"
 IDN = "who it is"
 """Stands in what is compared for the meter's own answer."""
+IDENTITY = b"Keysight Technologies,34465A,MY54500001,A.02.14-02.40-02.14-00.49-01-01"
+
+
+LAN = {"HISLIP": "hislip", "VXI11": "vxi11"}
+"""Kinds of line that belong to the VISA library itself, and what the simulator calls them."""
 
 
 class Bench:
     """The same multimeter behind both backends, on one kind of line."""
 
     def __init__(self, kind: str) -> None:
-        tcp = kind == "SOCKET"
         self.kind = kind
-        self.meters = [sim.launch("scpi-dmm", model="34465A" if tcp else "34401A", tcp=tcp, seed=5)]
-        if not tcp:  # a serial line has one client: the same simulator once more
-            self.meters.append(sim.launch("scpi-dmm", model="34401A", seed=5))
-        address, other = self.meters[0].address, self.meters[-1].address
+        self.tcp = kind == "SOCKET"
+        ways: dict[str, Any] = {LAN[kind]: True} if kind in LAN else {"tcp": self.tcp}
+        model = "34401A" if kind == "ASRL" else "34465A"
+        # a serial line has one client, and a link's status byte is its own: the same simulator once more
+        self.meters = [sim.launch("scpi-dmm", model=model, seed=5, **ways) for _ in range(1 if self.tcp else 2)]
+        here, there = self.meters[0].address, self.meters[-1].address
         self.lab = VisaLab("outside")
-        where: dict[str, Any] = {"tcp": address} if tcp else {"serial": {"path": address, "baud": 9600}}
-        self.lab.add(PortDefinition("dmm", codec="scpi", options={"quiet_s": 0.02}, **where), drivers.codec("scpi"))
-        self.lab.serve()
-        here, there = (
-            "TCPIP0::{}::{}::SOCKET".format(*one.split(":")) if tcp else f"ASRL{one}::INSTR" for one in (address, other)
+        self.lab.add(
+            PortDefinition("dmm", codec="scpi", options={"quiet_s": 0.02}, **self._line(here)), drivers.codec("scpi")
         )
+        self.lab.serve()
         self.managers = {"duodaq": pyvisa.ResourceManager(self.lab.address), "py": pyvisa.ResourceManager("@py")}
-        self.names = {"duodaq": here, "py": there}
+        self.names = {"duodaq": self._resource(here), "py": self._resource(there)}
         self.managers["duodaq"].list_resources()
         self.identity = self.lab.exchange(b"*IDN?\n", port="dmm").decode().strip()
+
+    def _line(self, address: str) -> dict[str, Any]:
+        if self.kind in LAN:
+            return {"visa": VisaDefinition(address, "@py")}
+        return {"tcp": address} if self.tcp else {"serial": {"path": address, "baud": 9600}}
+
+    def _resource(self, address: str) -> str:
+        if self.kind in LAN:
+            return address
+        return "TCPIP0::{}::{}::SOCKET".format(*address.split(":")) if self.tcp else f"ASRL{address}::INSTR"
 
     def fault(self, **fields: Any) -> None:
         for meter in self.meters:
@@ -263,6 +277,44 @@ def _(r: Any, _b: Bench) -> Any:
     return r.read_stb()
 
 
+@case("read_stb with a reply that was not read")
+def _(r: Any, _b: Bench) -> Any:
+    r.write("*CLS")
+    r.write("*IDN?")
+    block(0.1)
+    return [outcome_of(r.read_stb), r.read(), outcome_of(r.read_stb)]
+
+
+@case("read_stb while a query is in hand")
+def _(r: Any, b: Bench) -> Any:
+    r.write("*CLS")
+    b.fault(delay_s=0.5)
+    r.write("*OPC?")
+    begun_s = monotonic_s()
+    polled = outcome_of(r.read_stb)
+    return [polled, "waited" if monotonic_s() - begun_s > 0.25 else "at once", r.read()]
+
+
+@case("two queries before a read")
+def _(r: Any, _b: Bench) -> Any:
+    r.write("*IDN?")
+    block(0.1)
+    r.write("SYST:VERS?")
+    first, r.timeout = r.read(), 150
+    return [first, outcome_of(r.read)]
+
+
+@case("clear while a query is in hand")
+def _(r: Any, b: Bench) -> Any:
+    b.fault(delay_s=0.5)
+    r.write("*IDN?")
+    begun_s = monotonic_s()
+    cleared = outcome_of(r.clear)
+    waited = monotonic_s() - begun_s > 0.25
+    b.fault()
+    return [cleared, "waited" if waited else "at once", r.query("*OPC?")]
+
+
 @case("assert_trigger")
 def _(r: Any, _b: Bench) -> Any:
     triggered = outcome_of(r.assert_trigger)
@@ -325,7 +377,7 @@ def _(r: Any, _b: Bench) -> Any:
 
 @case("the line as it is")
 def _(r: Any, b: Bench) -> Any:
-    if b.kind == "SOCKET":
+    if b.kind != "ASRL":
         return None
     r.baud_rate, r.data_bits, r.parity = 9600, 8, constants.Parity.none
     r.stop_bits, r.flow_control = constants.StopBits.one, constants.ControlFlow.none
@@ -334,14 +386,14 @@ def _(r: Any, b: Bench) -> Any:
 
 @case("the line otherwise")
 def _(r: Any, b: Bench) -> Any:
-    if b.kind == "SOCKET":
+    if b.kind != "ASRL":
         return None
     return [outcome_of(lambda: setattr(r, "baud_rate", 19200)), r.baud_rate]
 
 
 @case("bytes that have come")
 def _(r: Any, b: Bench) -> Any:
-    if b.kind == "SOCKET":
+    if b.kind != "ASRL":
         return None
     before = r.bytes_in_buffer
     r.write("*OPC?")
@@ -353,7 +405,7 @@ def _(r: Any, b: Bench) -> Any:
 
 @case("serial without an end")
 def _(r: Any, b: Bench) -> Any:
-    if b.kind == "SOCKET":
+    if b.kind != "ASRL":
         return None
     r.end_input, r.timeout = constants.SerialTermination.none, 150
     r.write("*OPC?")
@@ -402,15 +454,8 @@ def _(r: Any, _b: Bench) -> Any:
 NO_ATTRIBUTE, NO_OPERATION = "error_nonsupported_attribute", "error_nonsupported_operation"
 EVERYWHERE: dict[str, tuple[Any, Any]] = {
     "attribute resource_manufacturer_name": (NO_ATTRIBUTE, "duodaq"),
-    "attribute resource_lock_state": (NO_ATTRIBUTE, constants.AccessModes.no_lock),
-    "attribute io_prot": (NO_ATTRIBUTE, constants.IOProtocol.normal),
     "attribute user_data": (NO_ATTRIBUTE, 0),
     "attribute max_queue_length": (NO_ATTRIBUTE, 50),
-    "a reply that comes too late, then another query": (["error_timeout", IDN], ["error_timeout", "1"]),
-    "read_stb": (NO_OPERATION, 4),
-    "assert_trigger": (["NotImplementedError", "1"], [None, "1"]),
-    "lock and unlock": ([NO_OPERATION] * 3, [None, None, "error_session_not_locked"]),
-    "a shared lock by its key": ([NO_OPERATION] * 2, ["ours", None]),
     "open with an exclusive lock": (NO_ATTRIBUTE, constants.AccessModes.exclusive_lock),
     "enable an event": ("NotImplementedError", NO_OPERATION),
     "wait for an event": ("NotImplementedError", NO_OPERATION),
@@ -419,28 +464,80 @@ EVERYWHERE: dict[str, tuple[Any, Any]] = {
 }
 """Case → what pyvisa-py does, and what the lab does instead."""
 
+BYTES: dict[str, tuple[Any, Any]] = {
+    **EVERYWHERE,
+    "attribute resource_lock_state": (NO_ATTRIBUTE, constants.AccessModes.no_lock),
+    "attribute io_prot": (NO_ATTRIBUTE, constants.IOProtocol.normal),
+    "a reply that comes too late, then another query": (["error_timeout", IDN], ["error_timeout", "1"]),
+    "read_stb": (NO_OPERATION, 4),
+    "read_stb with a reply that was not read": ([NO_OPERATION, IDN, NO_OPERATION], [0, IDN, 0]),
+    "read_stb while a query is in hand": ([NO_OPERATION, "at once", "1"], [0, "waited", "1"]),
+    "assert_trigger": (["NotImplementedError", "1"], [None, "1"]),
+    "lock and unlock": ([NO_OPERATION] * 3, [None, None, "error_session_not_locked"]),
+    "a shared lock by its key": ([NO_OPERATION] * 2, ["ours", None]),
+}
+"""On a line that carries nothing but bytes."""
+
+MESSAGES: dict[str, tuple[Any, Any]] = {
+    **EVERYWHERE,
+    "flush of what was not read": ("NotImplementedError", "error_timeout"),
+    "read_stb with a reply that was not read": ([16, IDN, 0], [0, IDN, 0]),
+    "read_stb while a query is in hand": ([16, "at once", "1"], [0, "waited", "1"]),
+    "the handle of a closed resource": (["AttributeError"] * 2, ["error_invalid_object"] * 2),
+}
+"""On one whose protocol knows messages, a status byte and a device clear."""
+
+PIECES = [b"Keysigh", "success_max_count_read"], IDENTITY[7:] + b"\n"
 DIFFERENT: dict[str, dict[str, tuple[Any, Any]]] = {
     "SOCKET": {
-        **EVERYWHERE,
+        **BYTES,
         "attribute suppress_end_enabled at first": (True, False),
         "attribute send_end_enabled at first": (NO_ATTRIBUTE, True),
         "attribute interface_number": ("0", 0),
         "attribute tcpip_port": ("str", "int"),
         "no termination at all": ("error_timeout", IDN + "\n"),
         "send_end switched off": (NO_ATTRIBUTE, [False, "1"]),
+        "clear while a query is in hand": ([None, "at once", IDN], [None, "at once", "1"]),
         "the handle of a closed resource": (["AttributeError", "TypeError"], ["error_invalid_object"] * 2),
     },
     "ASRL": {
-        **EVERYWHERE,
+        **BYTES,
         "attribute interface_number": (NO_ATTRIBUTE, 0),
         "clear": ([NO_OPERATION, "1"], [None, "1"]),
+        "clear while a query is in hand": ([NO_OPERATION, "at once", IDN], [None, "at once", "1"]),
         "the line otherwise": ([None, 19200], ["error_nonsupported_attribute_state", 9600]),
         "the handle of a closed resource": (["PortNotOpenError"] * 2, ["error_invalid_object"] * 2),
+    },
+    "HISLIP": {
+        **MESSAGES,
+        "another termination for one read": (
+            [IDN + "\n", "\n", ""],
+            [IDENTITY.split(b",")[0].decode(), "\n", IDENTITY.split(b",", 1)[1].decode()],
+        ),
+        "two queries before a read": (["1994.0", ""], [IDN, "1994.0"]),
+        "assert_trigger": (["NotImplementedError", "1"], [None, "1"]),
+        "lock and unlock": ([NO_OPERATION] * 3, [None, None, "error_session_not_locked"]),
+        "a shared lock by its key": ([NO_OPERATION] * 2, ["ours", None]),
+        "open with an exclusive lock": (constants.AccessModes.no_lock, constants.AccessModes.exclusive_lock),
+    },
+    "VXI11": {
+        **MESSAGES,
+        "attribute suppress_end_enabled at first": ("NotImplementedError", False),
+        "attribute interface_number": (NO_ATTRIBUTE, 0),
+        "attribute resource_lock_state": (NO_ATTRIBUTE, constants.AccessModes.no_lock),
+        "attribute io_prot": (NO_ATTRIBUTE, constants.IOProtocol.normal),
+        "query in small chunks": ("error_timeout", IDN),
+        "read in pieces, with statuses": (
+            [PIECES[0], [PIECES[1], "success"]],
+            [PIECES[0], [PIECES[1], "success_termination_character_read"]],
+        ),
+        "two queries before a read": (["1994.0", "error_timeout"], [IDN, "1994.0"]),
+        "a shared lock by its key": (["", None], ["ours", None]),
     },
 }
 
 
-@pytest.fixture(scope="module", params=["SOCKET", "ASRL"])
+@pytest.fixture(scope="module", params=["SOCKET", "ASRL", *LAN])
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     made = Bench(request.param)
     yield made

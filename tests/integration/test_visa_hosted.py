@@ -19,6 +19,8 @@ from duodaq.errors import DuodaqError
 from duodaq.model import Execute
 
 pytest.importorskip("pyvisa")
+from pyvisa.constants import StatusCode
+
 pytestmark = pytest.mark.serial
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "use-pyvisa.md").read_text(encoding="utf-8")
 
@@ -79,6 +81,62 @@ async def test_a_hosted_visa_driver_speaks_as_its_instrument(folder: Path, worke
         holders = {record.holder for record in lab.manager.broker.log("dmm") if record.direction == ">"}
     assert {"v2.meter"} <= holders
     assert not [holder for holder in holders if holder.startswith("visa:")]
+
+
+BUS = """
+import pyvisa
+
+class Meter:
+    def __init__(self, address):
+        opened = pyvisa.ResourceManager("@duodaq").open_resource
+        self.one, self.other = (opened(address, read_termination="\\n", write_termination="\\n") for _ in range(2))
+
+    def status(self):
+        return self.one.read_stb()
+
+    def locks(self):
+        import pyvisa
+        self.one.lock_excl()
+        try:
+            self.other.unlock()
+        except pyvisa.VisaIOError as error:
+            refused = int(error.error_code)
+        self.other.close()
+        state = self.one.lock_state
+        self.one.unlock()
+        return [refused, int(state), int(self.one.lock_state)]
+
+    def close(self):
+        self.one.close()
+"""
+
+
+@pytest.mark.parametrize("worker", ["inline", "thread", "process"])
+async def test_a_hosted_driver_polls_the_bus_for_the_status_byte_and_unlocks_what_it_locked(
+    tmp_path: Path, worker: str
+) -> None:
+    pytest.importorskip("pyvisa_py")
+    file = tmp_path / "bus.toml"
+    (tmp_path / "bus.py").write_text(BUS)
+    with sim.launch("scpi-dmm", model="34465A", hislip=True) as meter:
+        file.write_text(
+            f"""
+            [ports.dmm]
+            visa = {{ resource = "{meter.address}", library = "@py" }}
+            codec = "scpi"
+            [instruments.dmm]
+            runtime = "v2"
+            driver = "./bus.py:Meter"
+            port = "dmm"
+            args = {{ address = "{{visa}}" }}
+            worker = "{worker}"
+            """
+        )
+        async with Lab.from_file(file) as lab:
+            assert await lab.command("dmm", Execute("status")) == 0
+            sent = [record.data for record in lab.manager.broker.log("dmm") if record.direction == ">"]
+            assert sent[-1] == b"\x10STB"
+            assert await lab.command("dmm", Execute("locks")) == [StatusCode.error_session_not_locked, 1, 0]
 
 
 def _host_port(file: Path) -> list[str]:

@@ -14,6 +14,7 @@ import pytest
 from duodaq.clock import Deadline, block, monotonic_s
 from duodaq.errors import PortBusyError
 from duodaq.model import PortDefinition
+from duodaq.ports import lend
 from duodaq.testing._scripted_port import Answer, ScriptedTransport
 from duodaq.testing._visa_lab import BlockCodec, VisaLab
 
@@ -489,3 +490,18 @@ def test_no_lab_of_that_name_is_no_resource() -> None:
             manager.list_resources()
     finally:
         manager.close()
+
+
+@pytest.mark.parametrize("end", ["closed", "revoked"])
+def test_a_driver_closes_its_resource_though_its_line_has_ended(end: str) -> None:
+    lab = Lab("manager")
+    line = lab.broker.session("p", "v2.driver")
+    try:
+        with lend(line):
+            resource = lab.open()
+        resource.lock_excl()
+        line.close() if end == "closed" else line.revoke("it hangs")
+        resource.close()
+        assert lab.exchange(b"A?\n") == b"A=ok\n"
+    finally:
+        lab.close()

@@ -24,7 +24,7 @@ import msgspec
 from duodaq import clock
 from duodaq.errors import ConfigError, LifecycleError, PortError, PortTimeoutError
 from duodaq.model import ComponentReport, Outcome, PortDefinition, WireRecord
-from duodaq.ports._bus_codec import BusCodec, has_serial_poll
+from duodaq.ports._bus_codec import codec_on
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._here import announce_ports, withdraw_ports
@@ -93,9 +93,9 @@ class Broker:
         if definition.name in self._owners:
             raise ConfigError(f"there are two ports named '{definition.name}'", remedy="Rename one of them.")
         line = transport if transport is not None else make_transport(definition, self._port_workers)
-        if codec is not None and definition.visa is not None and has_serial_poll(definition.visa):
-            codec = BusCodec(codec)
-        owner = PortOwner(definition, codec, line, self._latch, WireLog(self._wire_log_size), self._tell_stop)
+        owner = PortOwner(
+            definition, codec_on(definition, codec), line, self._latch, WireLog(self._wire_log_size), self._tell_stop
+        )
         owner.line_changed = self._line_changed
         if definition.virtual is not None:
             self._virtual[definition.name] = VirtualPort(owner, definition.virtual)

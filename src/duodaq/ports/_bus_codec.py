@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from duodaq.model import VisaDefinition
+from duodaq.model import PortDefinition, VisaDefinition
 from duodaq.ports._codec import PortCodec, meaning_of_reply
 from duodaq.ports._codec import meaning as meaning_of
 from duodaq.ports._framing import Framing, Terminated
@@ -15,6 +15,16 @@ def has_serial_poll(visa: VisaDefinition) -> bool:
     """Whether a status byte can be read from that resource beside its messages."""
     name = visa.resource.upper()
     return not name.startswith("ASRL") and not name.endswith("::SOCKET")
+
+
+def codec_on(port: PortDefinition, spoken: PortCodec | None) -> PortCodec | None:
+    """The codec with which a port is used that speaks `spoken`: with its serial poll where its line has one.
+
+    It is asked wherever the port is used from, so that every process takes the same bytes for the same thing.
+    """
+    if spoken is None or isinstance(spoken, BusCodec) or port.visa is None or not has_serial_poll(port.visa):
+        return spoken
+    return BusCodec(spoken)
 
 
 class BusCodec:

@@ -19,6 +19,7 @@ from typing import Any
 from duodaq.errors import ConfigError
 from duodaq.link import Message, News, error_from_wire
 from duodaq.model import PortDefinition
+from duodaq.ports._bus_codec import codec_on
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._lock import LockRequest
@@ -314,7 +315,9 @@ class RemoteBroker:
         self.lines = RemoteLines(send, pack, loop)
         self.latched = latched
         self._owners = {
-            name: RemoteOwner(p, codecs(p.codec) if p.codec else None, epochs.get(name, 0), self.lines, loop)
+            name: RemoteOwner(
+                p, codec_on(p, codecs(p.codec) if p.codec else None), epochs.get(name, 0), self.lines, loop
+            )
             for name, p in ports.items()
         }
         self._stops = itertools.count(1)

@@ -22,10 +22,11 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from duodaq.clock import Deadline
-from duodaq.errors import LifecycleError, PortTimeoutError, StoppedError, UnsafeStateError
+from duodaq.errors import DeliveryError, LifecycleError, PortTimeoutError, StoppedError, UnsafeStateError
 from duodaq.link import News
-from duodaq.model import PortDefinition
+from duodaq.model import Fate, PortDefinition
 from duodaq.ports._codec import PortCodec
+from duodaq.ports._errands import DriverCall, Errand, Errands
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._framing import Framing
 from duodaq.ports._port import LEASE_WAIT_S, on_owner_loop, running_loop
@@ -47,7 +48,7 @@ class _Job:
     The reply of one that is `aside` is kept here; of another it goes where the session reads.
     """
 
-    __slots__ = ("aside", "discard", "error", "exchange", "over", "reply", "written")
+    __slots__ = ("aside", "discard", "errand", "error", "exchange", "over", "reply", "written")
 
     def __init__(self, aside: bool) -> None:
         self.aside = aside
@@ -57,23 +58,7 @@ class _Job:
         self.discard = False
         self.error: BaseException | None = None
         self.exchange: Exchange | None = None
-
-
-class _Call:
-    """One driver call: its seat, if it has one, the stop epoch in which it began, and whether it has sent anything.
-
-    It lives as long as the thread that makes it: a driver may let other threads write for it, and these may end before.
-    """
-
-    __slots__ = ("alive", "deadline", "epoch", "moving", "seat", "sent", "used")
-
-    def __init__(self, epoch: int, seat: Seat | None, deadline: Deadline | None, moving: bool) -> None:
-        self.epoch = epoch
-        self.seat = seat
-        self.deadline = deadline
-        self.moving = moving
-        self.sent = self.used = False
-        self.alive = threading.current_thread().is_alive
+        self.errand: Errand | None = None
 
 
 class BlockingSession:
@@ -99,7 +84,8 @@ class BlockingSession:
         self._buffer = ReplyBuffer()
         self._unterminated = b""
         self._pending: _Job | None = None
-        self._call: _Call | None = None
+        self._call: DriverCall | None = None
+        self._errands = Errands()
         raw = owner.codec is None
         self._raw_seat = Seat(sink=self._hear, renews=True, impatient=impatient) if raw else None
         self._impatient = impatient
@@ -136,7 +122,8 @@ class BlockingSession:
         """Mark one driver call: its exchanges share one lease for up to `hold_max_s`, then go one by one.
 
         A stop that comes after the call began refuses every later moving byte of it; on a port without codec, where
-        nobody knows which bytes those are, every later byte of a call that is `moving`. A call within a call is one.
+        nobody knows which bytes those are, every later byte of a call that is `moving`. It also refuses what other
+        threads, which wrote for the call, still send when it has ended: see `Errands`. A call within a call is one.
 
         Raises:
             StoppedError: It let a stop's refusal through, but had sent something before: unknown.
@@ -147,16 +134,23 @@ class BlockingSession:
         self._check()
         hold_s = self.hold_max_s if hold_max_s is None else hold_max_s
         seat = self._raw_seat or (Seat(hold_max_s=hold_s) if hold_s > 0 else None)
-        call = self._call = _Call(self._owner.epoch, seat, deadline, moving)
+        call = self._call = DriverCall(self._owner.epoch, seat, deadline, moving)
+        self._errands.began(call)
+        unknown = False
         try:
             yield
         except (StoppedError, UnsafeStateError) as error:
+            unknown = call.sent
             if not call.sent:
                 raise
             why = f"ended by a stop after part of it had been sent: {error.what}"
             raise StoppedError(why, fate="unknown", port=self.name) from error
+        except DeliveryError as error:
+            unknown = error.fate == Fate.UNKNOWN
+            raise
         finally:
             self._call = None
+            self._errands.ended(call, unknown=unknown)
             if seat is not None and call.used:
                 on_owner_loop(self._owner, self._owner.leave, seat)
 
@@ -186,9 +180,23 @@ class BlockingSession:
         if self._behind:
             self._behind = False
             self.reset_input_buffer()
+        self._take_the_word()
         self._settle_pending()
         self._send(command)
         return len(data)
+
+    def _take_the_word(self) -> None:
+        """Before a command: what a thread has asked that an earlier call left behind answers nobody else."""
+        mine = self._errands.mine(self._call)
+        with self._news:
+            job = self._pending
+            comes = job is not None and not (job.over or job.discard)
+            unread = self._owner.codec is not None and (comes or bool(self._buffer))
+            if self._errands.asks(mine, self.name, unread=unread):
+                self._buffer.clear()
+                if job is not None:
+                    job.discard = True
+                self._news.notify_all()
 
     def _send(self, whole: bytes) -> None:
         owner = self._owner
@@ -226,6 +234,9 @@ class BlockingSession:
                 exchange.epoch = epoch
             else:
                 seat = call.seat
+        job.errand = errand = self._errands.mine(call)
+        if errand is not None:
+            epoch = self._speak_for(errand, exchange, call)
         if self._raw_seat is not None:
             self._raw_seat.idle_s = self._raw_idle_s(call)
         wait_s = self._wait_limit(call)
@@ -238,7 +249,7 @@ class BlockingSession:
             raise LifecycleError("the broker's loop is closed", port=self.name) from None
         return job
 
-    def _follow(self, exchange: Exchange, call: _Call) -> None:
+    def _follow(self, exchange: Exchange, call: DriverCall) -> None:
         if self._owner.codec is None and call.moving:
             exchange.moving, exchange.epoch = True, call.epoch
 
@@ -247,6 +258,16 @@ class BlockingSession:
 
         if exchange.framing is None:
             exchange.on_written = written
+
+    def _speak_for(self, errand: Errand, exchange: Exchange, call: DriverCall | None) -> int:
+        """Mark what a thread sends that makes no call itself; the stop epoch that it counts from."""
+        raw = self._owner.codec is None
+        epoch, moving = errand.standing(call)
+        if raw:
+            exchange.moving = moving
+        if call is None or epoch != call.epoch or (raw and moving):
+            exchange.epoch = epoch
+        return epoch
 
     def _own_seat(self) -> Seat | None:
         """The place from which is spoken outside of a driver call, and, with a lock, within one; None: from none."""
@@ -268,6 +289,8 @@ class BlockingSession:
             with self._news:
                 job.over, job.error = True, error
                 job.exchange = None  # which knows this function: else the two would keep each other alive
+                if job.errand is not None and isinstance(error, StoppedError):
+                    job.errand.refused(self._call)
                 if job.discard:
                     self._owner.note_late()
                 elif job.aside:
@@ -281,13 +304,13 @@ class BlockingSession:
 
     # --- limits, and what is heard
 
-    def _raw_idle_s(self, call: _Call | None) -> float | None:
+    def _raw_idle_s(self, call: DriverCall | None) -> float | None:
         idle_ms = self._owner.definition.idle_ms
         if idle_ms is not None:
             return idle_ms / 1000
         return None if call is not None else self._owner.definition.hold_max_s
 
-    def _wait_limit(self, call: _Call | None) -> float:
+    def _wait_limit(self, call: DriverCall | None) -> float:
         """For the port; so much less than its call has left that the driver hears of it before its caller gives up."""
         left_s = call.deadline.left_s if call is not None and call.deadline is not None else self.wait_s
         return min(self.wait_s, left_s - min(_BEFORE_S, left_s / 10)) if left_s != float("inf") else self.wait_s
@@ -332,6 +355,7 @@ class BlockingSession:
         try:
             with self._news:
                 self._await_bytes(enough, deadline)
+                self._errands.check_reader(self.name)
                 taken = enough(self._buffer.held) or min(len(self._buffer), most or len(self._buffer))
                 data = self._buffer.take_out(taken)
         finally:
@@ -363,6 +387,7 @@ class BlockingSession:
         try:
             with self._news:
                 self._await_message(lambda: self._buffer.message_end(size, terminator, ends)[0], deadline, ends)
+                self._errands.check_reader(self.name)
                 taken, why = self._buffer.message_end(size, terminator, ends)
                 if taken:
                     return self._buffer.take_out(taken), why
@@ -405,6 +430,7 @@ class BlockingSession:
     def _has_ended(self) -> bool:
         """Whether the exchange under way has ended since this was asked last; raises what it ended with."""
         self._check()
+        self._errands.check_reader(self.name)
         job = self._pending
         if job is None or not job.over:
             return False

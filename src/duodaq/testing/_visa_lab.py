@@ -11,6 +11,7 @@ from duodaq.model import PortDefinition
 from duodaq.ports import Broker, Framing, Gate, PortCodec, TerminatedOrBlock, Transport, announce_ports, withdraw_ports
 from duodaq.testing._linked_broker import LinkedBroker
 from duodaq.testing._scripted_port import ScriptedCodec
+from duodaq.workers import spawn_port_worker
 
 T = TypeVar("T")
 Place = Literal["manager", "worker", "outside"]
@@ -40,7 +41,7 @@ class VisaLab:
         self.place = place
         self.name = f"visa{os.getpid()}n{next(_numbers)}"
         self.thread = LoopThread(self.name)
-        self.broker = Broker(lab=self.name if place == "manager" else "")
+        self.broker = Broker(lab=self.name if place == "manager" else "", spawn_worker=spawn_port_worker)
         self._linked: LinkedBroker | None = None
         self._server: LinkServer | None = None
         self._lock: LabLock | None = None

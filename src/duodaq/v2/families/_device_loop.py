@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
 import math
 import threading
 from collections.abc import Callable, Coroutine
@@ -11,14 +12,19 @@ from duodaq.errors import ReplyTimeoutError
 from duodaq.model import Fate
 
 T = TypeVar("T")
+Jobs = set["concurrent.futures.Future[Any]"]
 _END_S = 2.0
+_jobs: contextvars.ContextVar[Jobs | None] = contextvars.ContextVar("_jobs", default=None)
+"""What the call in whose context this is asked still has in threads of the loop's own."""
 
 
 class DeviceLoop:
     """An event loop in a thread of its own, for one device that is written for asyncio.
 
     It runs between the calls too: what a device watches or has begun goes on. A call that takes too long is cancelled;
-    it is waited for until it has ended, so that a device that does not let itself be cancelled counts as hung.
+    it is waited for until it has ended, so that a device that does not let itself be cancelled counts as hung. So is
+    what it has given to a thread (``asyncio.to_thread``), which nothing can cancel: the device believes that its line
+    is free when the cancelled call has let go of it, but that thread still reads the reply.
     """
 
     def __init__(self, name: str) -> None:
@@ -35,8 +41,10 @@ class DeviceLoop:
         """
 
         begun: list[asyncio.Task[Any]] = []
+        jobs: Jobs = set()
 
         async def work() -> T:
+            _jobs.set(jobs)
             begun.extend(task for task in [asyncio.current_task()] if task is not None)
             return await make()
 
@@ -47,7 +55,7 @@ class DeviceLoop:
             if future.done():
                 raise  # its own
             future.cancel()
-            asyncio.run_coroutine_threadsafe(_end_of(begun), self._loop).result()
+            asyncio.run_coroutine_threadsafe(_end_of(begun, jobs), self._loop).result()
             raise ReplyTimeoutError(
                 "it is not done in time", fate=Fate.UNKNOWN, command=name, left="it was cancelled"
             ) from error
@@ -66,10 +74,11 @@ class DeviceLoop:
             self._loop.close()
 
 
-async def _end_of(tasks: list[asyncio.Task[Any]]) -> None:
-    """Wait until `tasks` have ended, which have been told to."""
+async def _end_of(tasks: list[asyncio.Task[Any]], jobs: Jobs) -> None:
+    """Wait until `tasks` have ended, which have been told to, and what they left in threads."""
     if tasks:
         await asyncio.wait(tasks)
+    await asyncio.gather(*(asyncio.wrap_future(job) for job in list(jobs)), return_exceptions=True)
 
 
 async def _cancel_all() -> None:
@@ -80,10 +89,17 @@ async def _cancel_all() -> None:
 
 
 class _DaemonExecutor(concurrent.futures.ThreadPoolExecutor):
-    """Runs each job in a daemon thread of its own: one that never returns must not hold up the interpreter's exit."""
+    """Runs each job in a daemon thread of its own: one that never returns must not hold up the interpreter's exit.
+
+    A job is known to its call until it has ended; one that was cancelled before it began never runs.
+    """
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        jobs = _jobs.get()
+        if jobs is not None:
+            jobs.add(future)
+            future.add_done_callback(jobs.discard)
 
         def work() -> None:
             if not future.set_running_or_notify_cancel():
