@@ -105,7 +105,9 @@ def _virtual_ports_fit(lab: LabDefinition) -> Iterator[Said]:
         if virtual is None:
             continue
         if port.codec is None and port.visa is not None:
-            what = "needs a codec on a VISA port: nothing is heard there that is not fetched, and only a codec knows when"
+            what = (
+                "needs a codec on a VISA port: nothing is heard there that is not fetched, and only a codec knows when"
+            )
             yield at, what, f"Name the codec in [ports.{port.name}], or leave virtual out"
         elif port.codec is None and port.idle_ms is None:
             remedy = "Name the codec, or write idle_ms = 20: the silence, in milliseconds, that ends an exchange"

@@ -27,7 +27,9 @@ def describe(lab: LabDefinition) -> list[str]:
 
 def _about_port(port: PortDefinition, lab: LabDefinition) -> str:
     users = ", ".join(_users(port, lab)) or "nobody"
-    return f"port {port.name} ({address_of(port)}, {port.codec or 'no codec'}), used by {users}: {_stop_delay(port, lab)}"
+    return (
+        f"port {port.name} ({address_of(port)}, {port.codec or 'no codec'}), used by {users}: {_stop_delay(port, lab)}"
+    )
 
 
 def _about_visa(port: PortDefinition, lab: LabDefinition) -> Iterator[str]:

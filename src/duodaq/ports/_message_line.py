@@ -3,7 +3,8 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 
-from duodaq.errors import ReplyFormatError
+from duodaq import clock
+from duodaq.errors import PortTimeoutError, ReplyFormatError
 from duodaq.model import PortDefinition
 from duodaq.ports._books import PortBooks
 from duodaq.ports._codec import PortCodec
@@ -18,6 +19,10 @@ from duodaq.ports._transport import FetchingTransport, Transport
 
 _CLEAR_S, _CLEAR_FOR_STOP_S = 5.0, 2.0
 """How long a device clear may take, and how long while a stop waits behind it."""
+
+
+_MORE_S = 0.05
+"""How long a reader without codec must still wait, on a line without END, for more than its answer to be fetched."""
 
 
 class MessageLine(Seating):
@@ -61,10 +66,28 @@ class MessageLine(Seating):
             self._mender.feed(data, ends)
             return
         exchange = self._answered()
+        if exchange is not None and self.codec is None:
+            exchange.ticket.answered = ends
         if data:
             self.data_received(data, ends)
         if exchange is not None and exchange is self._answered() and self._fetching is not None:
             self._fetching.fetch_nowait(self._left_s(exchange))
+
+    def message_written(self) -> None:
+        """See MessageReceiver: what nothing answers ends with that."""
+        exchange = self._hand
+        if exchange is None or exchange.sent < len(exchange.request) or exchange.framing is not None:
+            return
+        if exchange.on_written is not None:
+            exchange.on_written(clock.utc_ns())
+        self._finish(exchange)
+
+    def message_untaken(self, why: str) -> None:
+        """See MessageReceiver: the exchange in hand fails, and the line is cleared of what may have arrived of it."""
+        exchange = self._hand
+        if exchange is not None and exchange.sent:
+            error = PortTimeoutError(f"the device did not take it: {why}", port=self.name)
+            self._finish(exchange, error=error, broken=True)
 
     def message_missed(self, front: bytes) -> None:
         """See MessageReceiver: whoever waits for it gives up by his own clock; a reader without one goes on."""
@@ -99,18 +122,25 @@ class MessageLine(Seating):
     def mark_reading(self, seat: Seat, reading: bool) -> None:
         """Whether the user of `seat` waits for bytes; where they have to be fetched, they are. From any thread."""
         super().mark_reading(seat, reading)
-        if reading and self._fetching is not None and seat.ticket is not None:
-            self.loop.call_soon_threadsafe(self._fetch_for, seat.ticket)
+        ticket = seat.ticket
+        if not reading or self._fetching is None or ticket is None or ticket.answered:
+            return
+        if ticket.answered is None:
+            self.loop.call_soon_threadsafe(self._fetch_for, ticket)
+        else:
+            self.loop.call_soon_threadsafe(self.loop.call_later, _MORE_S, self._fetch_for, ticket)
 
     def _fetch_for(self, ticket: Ticket) -> None:
-        idle = self._hand is None and self._mender is None and self.state is PortState.OPEN
+        idle = self._hand is None and self._mender is None and self.state is PortState.OPEN and not ticket.answered
         if idle and self._fetching is not None and self.queue.held is ticket and ticket.reading:
             self._fetching.fetch_nowait(self.definition.timeout_s)
 
     def _expect_answer(self, exchange: Exchange) -> None:
         """Fetch at once what a driver without codec asks, with its "?": else the answer came to whoever reads next."""
-        raw = self._fetching is not None and self.codec is None and exchange.ticket.sink is not None
-        if raw and exchange.framing is None and b"?" in exchange.request:
+        if self._fetching is None or self.codec is not None or exchange.ticket.sink is None:
+            return
+        exchange.ticket.answered = None
+        if exchange.framing is None and b"?" in exchange.request:
             exchange.framing = Terminated(b"\n")
 
     def _is_patient(self, exchange: Exchange) -> bool:

@@ -17,7 +17,7 @@ The rules that whoever edits this file must keep:
 7.  A ticket is given back by its holder, or taken when its holder is dead, or ended by the port; all three are the same
     call (`end`), which may come twice and cuts an exchange that is still in hand.
 8.  A lost line fails everybody who holds or waits. What was in hand is unknown; what waited was never sent. Only the
-    stop of a stop-all is owed if it was not written: it is sent first when the line is back, unless the latch was
+    stop of a stop-all that may not have arrived is owed: it is sent first when the line is back, unless the latch was
     lifted meanwhile.
 9.  `_pump` is the only place that begins anything. It is a loop, not a recursion: callbacks may call back in here.
 """
@@ -291,6 +291,8 @@ class PortOwner(MessageLine):
             return
         if self._is_patient(exchange):
             self._alarm.set(self.loop.time() + exchange.timeout_s)
+        if exchange.framing is None and self._fetching is not None:
+            return  # `message_written` says when the device has taken it
         if exchange.on_written is not None:
             exchange.on_written(clock.utc_ns())
         if exchange.framing is None:
@@ -315,7 +317,8 @@ class PortOwner(MessageLine):
             self._finish(exchange, reply)
             return
         self._take_back(exchange)
-        what = "no whole reply" if exchange.sent == len(exchange.request) else "the line took not all of the command"
+        answered = exchange.sent == len(exchange.request) and exchange.framing is not None
+        what = "no whole reply" if answered else "the line took not all of the command"
         error = PortTimeoutError(f"{what} within {exchange.timeout_s:g} s", port=self.name)
         self._finish(exchange, error=error, broken=True)
 
@@ -425,9 +428,9 @@ class PortOwner(MessageLine):
         if self._mending is not None:
             self._mending.cancel()
         left = "the broker reconnects by itself"
-        unsent = next((x for x in (self._hand, *self._urgent) if x is not None and x.stops and not x.sent), None)
-        if unsent is not None and self._latch.closed:
-            self._owed_stop = unsent.once_more()
+        unsure = next((x for x in (self._hand, *self._urgent) if x is not None and x.stops), None)
+        if unsure is not None and self._latch.closed:
+            self._owed_stop = unsure.once_more()
         self._fail_everybody(PortLostError(self.books.last_error, port=self.name, left=left))
         self._reconnector.start()
 

@@ -26,6 +26,7 @@ class Ticket:
 
     __slots__ = (
         "alive",
+        "answered",
         "asked_s",
         "epoch",
         "granted_s",
@@ -63,6 +64,7 @@ class Ticket:
         self.idle_s: float | None = None
         self.idle_timer: TimerHandle | None = None
         self.reading = False
+        self.answered: bool | None = None
         self.void: Exception | None = None
 
 

@@ -72,6 +72,14 @@ class MessageReceiver(Protocol):
         """A message, or as much of it as a line without END can tell (`ends` is False then)."""
         ...
 
+    def message_written(self) -> None:
+        """What was written, and nothing is fetched for, has been taken by the far end."""
+        ...
+
+    def message_untaken(self, why: str, /) -> None:
+        """What was written was not taken by the far end in time, or only in part."""
+        ...
+
     def message_missed(self, front: bytes, /) -> None:
         """What was fetched did not come in time, or only its front; of that nothing is known to be the end."""
         ...

@@ -82,6 +82,8 @@ class _Conversation:
     def done(self, data: bytes, ends: bool) -> None:
         if self._fetches:
             self._transport.hear(bytes(self._held) + data if self._held else data, ends, self._opened)
+        else:
+            self._transport.written(self._opened)
 
     def failed(self, kind: str, why: str) -> None:
         self._transport.miss(kind, why, self._opened, bytes(self._held))
@@ -283,13 +285,20 @@ class VisaTransport:
         elif data:
             receiver.data_received(data)
 
+    def written(self, opened: int) -> None:
+        """A message was taken for which nothing is fetched."""
+        if opened == self.opened and isinstance(self._receiver, MessageReceiver):
+            self._receiver.message_written()
+
     def miss(self, kind: str, why: str, opened: int, front: bytes) -> None:
         """A conversation came to nothing, or to no more than the front of a message."""
-        if kind in ("timeout", "refused"):
-            if self._receiver is not None and opened == self.opened and isinstance(self._receiver, MessageReceiver):
+        if kind not in ("timeout", "refused", "untaken"):
+            self._lost(PortLostError(why), opened)
+        elif opened == self.opened and isinstance(self._receiver, MessageReceiver):
+            if kind == "untaken":
+                self._receiver.message_untaken(why)
+            else:
                 self._receiver.message_missed(front)
-            return
-        self._lost(PortLostError(why), opened)
 
     async def clear(self, timeout_s: float) -> None:
         worker, resource, opened = self._worker, self._resource, self.opened

@@ -19,7 +19,7 @@ _MOST_MS = 2**31 - 1
 
 
 class RefusalError(Exception):
-    """A call that came to nothing: ``timeout``, ``refused`` (the line is as it was), ``lost``, ``busy`` or ``open``."""
+    """A call that came to nothing; `kind` is one of those of `Failed`."""
 
     kind = "lost"
 
@@ -32,6 +32,12 @@ class LateError(RefusalError):
     """Nothing came in time."""
 
     kind = "timeout"
+
+
+class UntakenError(RefusalError):
+    """The device did not take a message in time."""
+
+    kind = "untaken"
 
 
 class UnsupportedError(RefusalError):
