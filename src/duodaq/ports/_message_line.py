@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from collections import deque
 
 from duodaq import clock
 from duodaq.errors import PortTimeoutError, ReplyFormatError
 from duodaq.model import PortDefinition
+from duodaq.ports._alarm import Alarm
 from duodaq.ports._books import PortBooks
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
@@ -34,6 +36,7 @@ class MessageLine(Seating):
 
     books: PortBooks
     codec: PortCodec | None
+    _alarm: Alarm
 
     def __init__(self, definition: PortDefinition, transport: Transport, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(definition.name, loop)
@@ -42,10 +45,10 @@ class MessageLine(Seating):
         self.state = PortState.CLOSED
         self._fetching = transport if isinstance(transport, FetchingTransport) else None
         self._hand: Exchange | None = None
+        self._next: deque[Exchange] = deque()
+        self._urgent: deque[Exchange] = deque()
+        self._broken: Exchange | None = None
         self._mender: Mender | None = None
-
-    @abstractmethod
-    def _stop_waits(self) -> bool: ...
 
     @abstractmethod
     def data_received(self, data: bytes, ends: bool = False) -> None: ...
@@ -147,6 +150,27 @@ class MessageLine(Seating):
         """Whether the clock of `exchange` begins when it is written: a stop that waits for neighbours is kept."""
         return exchange.stops and self._fetching is not None
 
+    def _clears_first(self) -> bool:
+        """Whether a stop has to wait until the line is cleared."""
+        return self._fetching is not None and (self._mender is not None or self._broken is not None)
+
+    def _make_way(self) -> None:
+        """Let no neighbour be served before a stop, nor what this port itself has in hand and has not written."""
+        if self._fetching is None:
+            return
+        hand = self._hand
+        if hand is not None and not hand.sent and not hand.stops:
+            self.transport.when_writable(None)
+            self._hand = None
+            self._alarm.stop()
+            self._next.appendleft(hand)
+        self._fetching.hurry()
+
+    def _unsure_stop(self) -> Exchange | None:
+        """A stop that may not have arrived when the line was lost, to be sent again."""
+        unsure = next((one for one in (self._hand, *self._urgent) if one is not None and one.stops), None)
+        return unsure.once_more() if unsure is not None else None
+
     def _write_message(self, data: bytes, exchange: Exchange) -> int:
         assert self._fetching is not None
         if exchange.stops:
@@ -171,5 +195,5 @@ class MessageLine(Seating):
 
     async def _clear(self) -> bool:
         assert self._fetching is not None
-        await self._fetching.clear(_CLEAR_FOR_STOP_S if self._stop_waits() else _CLEAR_S)
+        await self._fetching.clear(_CLEAR_FOR_STOP_S if self._urgent else _CLEAR_S)
         return True

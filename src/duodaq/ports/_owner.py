@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -56,7 +55,7 @@ from duodaq.ports._queue import Lane, Ticket
 from duodaq.ports._reconnect import Reconnector
 from duodaq.ports._status import PortState, PortStatus, status_of
 from duodaq.ports._stop import Latch, moving_refusal
-from duodaq.ports._transport import FetchingTransport, Transport
+from duodaq.ports._transport import Transport
 from duodaq.ports._wirelog import WireLog
 from duodaq.telemetry import get_logger
 
@@ -92,10 +91,7 @@ class PortOwner(MessageLine):
         self.copies = DestructiveCopies()
         self._deferred = Deferred(self.name, codec, self.books, self.loop)
         self._alarm = Alarm(self.loop, self._out_of_time)
-        self._next: deque[Exchange] = deque()
-        self._urgent: deque[Exchange] = deque()
         self._owed_stop: Exchange | None = None
-        self._broken: Exchange | None = None
         self._stray_at_s: float | None = None
         self._silent = False
         self._mending: asyncio.Task[None] | None = None
@@ -286,8 +282,8 @@ class PortOwner(MessageLine):
             exchange.sent += taken
         if exchange.sent < len(exchange.request):
             self.transport.when_writable(lambda: self._write_on(exchange) if self._hand is exchange else None)
-            if exchange.stops and self._fetching is not None:
-                self._fetching.hurry()
+            if exchange.stops:
+                self._make_way()
             return
         if self._is_patient(exchange):
             self._alarm.set(self.loop.time() + exchange.timeout_s)
@@ -428,9 +424,8 @@ class PortOwner(MessageLine):
         if self._mending is not None:
             self._mending.cancel()
         left = "the broker reconnects by itself"
-        unsure = next((x for x in (self._hand, *self._urgent) if x is not None and x.stops), None)
-        if unsure is not None and self._latch.closed:
-            self._owed_stop = unsure.once_more()
+        if self._latch.closed:
+            self._owed_stop = self._unsure_stop()
         self._fail_everybody(PortLostError(self.books.last_error, port=self.name, left=left))
         self._reconnector.start()
 
@@ -476,8 +471,7 @@ class PortOwner(MessageLine):
             exchange.done(b"", self._not_open())
             return
         self._urgent.append(exchange)
-        if self._fetching is not None:
-            self._make_way(self._fetching)
+        self._make_way()
         hand = self._hand
         if hand is None or self.codec is None or not self.codec.is_break_in(exchange.request):
             self._pump()
@@ -486,19 +480,6 @@ class PortOwner(MessageLine):
             self._take_back(hand)
             exchange.request = self.codec.abort_bytes + exchange.request
         self._finish(hand, error=self._cut("cut by a stop"), broken=True)
-
-    def _stop_waits(self) -> bool:
-        return bool(self._urgent)
-
-    def _make_way(self, line: FetchingTransport) -> None:
-        """Let no neighbour be served before a stop, nor what this port itself has in hand and has not written."""
-        hand = self._hand
-        if hand is not None and not hand.sent and not hand.stops:
-            self.transport.when_writable(None)
-            self._hand = None
-            self._alarm.stop()
-            self._next.appendleft(hand)
-        line.hurry()
 
     # --- what happens next
 
@@ -516,8 +497,7 @@ class PortOwner(MessageLine):
 
     def _step(self) -> bool:
         """Begin the next thing that is due; whether there was any."""
-        cleared_first = self._fetching is not None and (self._mender is not None or self._broken is not None)
-        if self._urgent and not cleared_first:
+        if self._urgent and not self._clears_first():
             exchange = self._urgent.popleft()
             if self._mender is not None or self._broken is not None:
                 exchange.framing = None  # what it answers is heard by the mender
