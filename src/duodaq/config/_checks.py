@@ -104,7 +104,12 @@ def _virtual_ports_fit(lab: LabDefinition) -> Iterator[Said]:
         virtual, at = port.virtual, ("ports", port.name, "virtual")
         if virtual is None:
             continue
-        if port.codec is None and port.idle_ms is None:
+        if port.codec is None and port.visa is not None:
+            what = (
+                "needs a codec on a VISA port: nothing is heard there that is not fetched, and only a codec knows when"
+            )
+            yield at, what, f"Name the codec in [ports.{port.name}], or leave virtual out"
+        elif port.codec is None and port.idle_ms is None:
             remedy = "Name the codec, or write idle_ms = 20: the silence, in milliseconds, that ends an exchange"
             yield at, "needs to know where an exchange ends, and this port has neither codec nor idle_ms", remedy
         if virtual.pty is not None and sys.platform != "linux":

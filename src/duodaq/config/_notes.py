@@ -27,21 +27,35 @@ def describe(lab: LabDefinition) -> list[str]:
 
 def _about_port(port: PortDefinition, lab: LabDefinition) -> str:
     users = ", ".join(_users(port, lab)) or "nobody"
-    return f"port {port.name} ({address_of(port)}, {port.codec or 'no codec'}), used by {users}: {_stop_delay(port)}"
+    return (
+        f"port {port.name} ({address_of(port)}, {port.codec or 'no codec'}), used by {users}: {_stop_delay(port, lab)}"
+    )
 
 
 def _about_visa(port: PortDefinition, lab: LabDefinition) -> Iterator[str]:
     if port.visa is None:
         return
     library = f"the VISA library {port.visa.library}" if port.visa.library else "whichever VISA library is installed"
-    key = worker_key(port.visa)
-    sharing = [p.name for p in lab.ports if p.visa is not None and p is not port and worker_key(p.visa) == key]
+    sharing = [one.name for one in _sharing_worker(port, lab)]
     with_ = f" that it shares with {' and '.join(sharing)}: one exchange at a time" if sharing else " of its own"
     yield f"port {port.name}: {library} carries it, in a worker process{with_}"
     yield (
         f"port {port.name}: if the program that runs the lab is killed, nobody can write its crash actions: "
         "a VISA resource has no line that the watchdog could take over"
     )
+    if port.codec is None:
+        yield (
+            f'port {port.name}: without a codec only what has a "?" is known to be a question, whose writer keeps the '
+            "line until it is answered; any other answer that is not read within idle_ms may reach whoever reads next"
+        )
+
+
+def _sharing_worker(port: PortDefinition, lab: LabDefinition) -> list[PortDefinition]:
+    """The other ports that one worker process carries with `port`, one exchange at a time."""
+    if port.visa is None:
+        return []
+    key = worker_key(port.visa)
+    return [one for one in lab.ports if one.visa is not None and one is not port and worker_key(one.visa) == key]
 
 
 def _about_virtual(port: PortDefinition, lab: LabDefinition) -> Iterator[str]:
@@ -76,16 +90,22 @@ def _users(port: PortDefinition, lab: LabDefinition) -> list[str]:
     return [instrument.id for instrument in lab.instruments if instrument.port == port.name]
 
 
-def _stop_delay(port: PortDefinition) -> str:
+def _stop_delay(port: PortDefinition, lab: LabDefinition) -> str:
     """When a stop is on the wire: at once where the protocol takes it at any time, else after the exchange in hand."""
+    if port.visa is not None:
+        on_board = [port, *_sharing_worker(port, lab)]
+        slowest = max(on_board, key=lambda one: one.timeout_s)
+        whose = "its timeout" if slowest is port else f"the timeout of {slowest.name}"
+        if len(on_board) == 1:
+            return f"a stop waits for the read in hand, at most {port.timeout_s:g} s ({whose}): VISA takes no other"
+        names = " or ".join(one.name for one in on_board)
+        return f"a stop waits for the read in hand of {names}, at most {slowest.timeout_s:g} s ({whose})"
     if port.codec is None:
         longest = f"{port.timeout_s:g} s (its timeout)"
         return f"a stop waits for the exchange in hand, at most {longest}"
     spoken = codec(port.codec)
     stop = spoken.stop_bytes(None)
     if stop is not None and spoken.is_break_in(stop):
-        if port.visa is not None:
-            return f"a stop waits for the read in hand, at most {port.timeout_s:g} s (its timeout): VISA takes no other"
         return "a stop breaks in at once"
     return f"a stop waits for the exchange in hand, at most {max(spoken.longest_reply_s, 0.0):g} s"
 

@@ -14,7 +14,8 @@ class Exchange:
 
     `done` is called exactly once, with the reply (empty if none belongs to it) or with the error; `on_written` when the
     whole request has been handed to the line, with the UTC nanoseconds of that. `moving`: its sender says that it may
-    move or emit, where no codec knows better; `epoch` is then the stop epoch in which that sender began. `from_codec`
+    move or emit, where no codec knows better; `epoch` is then the stop epoch in which that sender began. One that
+    `stops` is a stop's. `from_codec`
     says that the framing is what the port's codec makes of the request. `timer` is for whoever sets it aside.
     """
 
@@ -30,6 +31,7 @@ class Exchange:
         "request",
         "sent",
         "started_s",
+        "stops",
         "ticket",
         "timeout_s",
         "timer",
@@ -53,6 +55,7 @@ class Exchange:
         self.trace_id = trace_id
         self.epoch: int | None = None
         self.moving = False
+        self.stops = False
         self.from_codec = False
         self.number = 0
         self.destructive = False
@@ -74,7 +77,9 @@ class Exchange:
 
     def once_more(self) -> Exchange:
         """The same exchange again, for which nobody waits any more."""
-        return Exchange(self.ticket, self.request, self.framing, self.timeout_s, _unheard, self.trace_id)
+        again = Exchange(self.ticket, self.request, self.framing, self.timeout_s, _unheard, self.trace_id)
+        again.stops = self.stops
+        return again
 
 
 def _unheard(reply: bytes, error: BaseException | None) -> None:

@@ -264,6 +264,20 @@ class Idle:
         self._held.clear()
 
 
+def end_message(framing: Framing, data: bytes) -> bytes | None:
+    """Feed a message behind which the line marked an END; the reply, or None if more belongs to it.
+
+    Where END is the end of a reply, what `framing` takes for one is not: such a reply may have newlines in it.
+    """
+    reply = framing.feed(data)
+    if reply is None:
+        return at_end(framing)
+    if framing.rest and isinstance(framing, Terminated | TerminatedOrBlock | Block488):
+        reply += framing.rest
+        framing.reset()
+    return reply
+
+
 def at_end(framing: Framing) -> bytes | None:
     """The reply that is whole because the line marked an END behind what has come; None if more belongs to it."""
     if isinstance(framing, Idle):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from duodaq.errors import ReplyFormatError
 from duodaq.ports._codec import PortCodec
@@ -24,7 +24,7 @@ class Mender:
     line whose devices have addresses, the device itself gives half a command up, and its complaint is what is owed.
 
     Args:
-        send: Writes to the line.
+        send: Writes to the line, when it is free for that.
         codec: The port's, if it has one.
         broken: The exchange that did not end well; None if there was none.
         quiet_s: How long the line must be silent.
@@ -33,7 +33,7 @@ class Mender:
 
     def __init__(
         self,
-        send: Callable[[bytes], None],
+        send: Callable[[bytes], Awaitable[None]],
         codec: PortCodec | None,
         broken: Exchange | None,
         quiet_s: float,
@@ -61,7 +61,7 @@ class Mender:
         broken = self._broken
         question = self._codec.probe() if self._codec is not None else None
         if broken is not None and broken.half_written and question is not None:
-            self._send(question[0])
+            await self._send(question[0])
         elif broken is not None and broken.framing is not None:
             await self._owed_reply(broken, broken.framing)
         if not await self._silence():
@@ -70,7 +70,7 @@ class Mender:
 
     async def greet(self, query: bytes, framing: Framing, within_s: float) -> bytes | None:
         """Ask a device that may have half a command from before; its whole reply, or None if there is none."""
-        self._send(query)
+        await self._send(query)
         for _ in range(_TRIES):
             if not await self._silence():
                 return None
@@ -82,7 +82,7 @@ class Mender:
     async def ask(self, query: bytes, framing: Framing, within_s: float) -> bytes | None:
         """Send a query of the broker's own; its whole reply, or None if there is none."""
         framing.reset()
-        self._send(query)
+        await self._send(query)
         return await self._whole(framing, within_s)
 
     async def _owed_reply(self, broken: Exchange, framing: Framing) -> None:

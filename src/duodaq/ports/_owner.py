@@ -11,12 +11,14 @@ The rules that whoever edits this file must keep:
     until the mender has made questions and answers match again; so a late reply never answers somebody else's question.
 5.  Bytes that stop go first. A break-in is written at once: the exchange in hand ends unknown, and the line is broken.
     Other stop bytes are written when the exchange in hand has ended, before anything else, even to a broken line: a
-    device that should stop must not wait for good manners.
+    device that should stop must not wait for good manners. Where mending is a device clear, which would wipe them, they
+    are written behind it; where neighbours share the line they go before these, and are kept however long it takes.
 6.  Whether bytes may move something is decided when they are about to be written, never when they were queued.
 7.  A ticket is given back by its holder, or taken when its holder is dead, or ended by the port; all three are the same
     call (`end`), which may come twice and cuts an exchange that is still in hand.
 8.  A lost line fails everybody who holds or waits. What was in hand is unknown; what waited was never sent. Only the
-    stop of a stop-all is owed: it is sent first when the line is back, unless the latch was lifted meanwhile.
+    stop of a stop-all that may not have arrived is owed: it is sent first when the line is back, unless the latch was
+    lifted meanwhile.
 9.  `_pump` is the only place that begins anything. It is a loop, not a recursion: callbacks may call back in here.
 """
 
@@ -24,7 +26,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -47,7 +48,7 @@ from duodaq.ports._copies import DestructiveCopies
 from duodaq.ports._deferred import Deferred
 from duodaq.ports._desk import LeaseDesk
 from duodaq.ports._exchange import Exchange
-from duodaq.ports._framing import Idle
+from duodaq.ports._framing import Idle, end_message
 from duodaq.ports._mend import Mender
 from duodaq.ports._message_line import MessageLine
 from duodaq.ports._queue import Lane, Ticket
@@ -90,10 +91,7 @@ class PortOwner(MessageLine):
         self.copies = DestructiveCopies()
         self._deferred = Deferred(self.name, codec, self.books, self.loop)
         self._alarm = Alarm(self.loop, self._out_of_time)
-        self._next: deque[Exchange] = deque()
-        self._urgent: deque[Exchange] = deque()
         self._owed_stop: Exchange | None = None
-        self._broken: Exchange | None = None
         self._stray_at_s: float | None = None
         self._silent = False
         self._mending: asyncio.Task[None] | None = None
@@ -249,11 +247,13 @@ class PortOwner(MessageLine):
         if self._copied(exchange):
             return
         exchange.number = self.books.begun()
+        self._expect_answer(exchange)
         if exchange.framing is not None:
             exchange.framing.reset()
         self._hand = exchange
         exchange.started_s = now_s = self.loop.time()
-        self._alarm.set(now_s + exchange.timeout_s)
+        if not self._is_patient(exchange):
+            self._alarm.set(now_s + exchange.timeout_s)
         self._write_on(exchange)
 
     def _end_unsent(self, exchange: Exchange, refusal: Exception | None, reply: bytes = b"") -> None:
@@ -282,7 +282,13 @@ class PortOwner(MessageLine):
             exchange.sent += taken
         if exchange.sent < len(exchange.request):
             self.transport.when_writable(lambda: self._write_on(exchange) if self._hand is exchange else None)
+            if exchange.stops:
+                self._make_way()
             return
+        if self._is_patient(exchange):
+            self._alarm.set(self.loop.time() + exchange.timeout_s)
+        if exchange.framing is None and self._fetching is not None:
+            return  # `message_written` says when the device has taken it
         if exchange.on_written is not None:
             exchange.on_written(clock.utc_ns())
         if exchange.framing is None:
@@ -307,7 +313,8 @@ class PortOwner(MessageLine):
             self._finish(exchange, reply)
             return
         self._take_back(exchange)
-        what = "no whole reply" if exchange.sent == len(exchange.request) else "the line took not all of the command"
+        answered = exchange.sent == len(exchange.request) and exchange.framing is not None
+        what = "no whole reply" if answered else "the line took not all of the command"
         error = PortTimeoutError(f"{what} within {exchange.timeout_s:g} s", port=self.name)
         self._finish(exchange, error=error, broken=True)
 
@@ -360,7 +367,7 @@ class PortOwner(MessageLine):
 
     # --- what the line says
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes, ends: bool = False) -> None:
         exchange = self._hand
         self._silent = False
         data = self._deferred.sift(data, exchange)
@@ -373,13 +380,13 @@ class PortOwner(MessageLine):
             self._heard_between(data)
         else:
             self.books.heard(data, exchange)
-            self._heard_reply(exchange, data)
+            self._heard_reply(exchange, data, ends)
 
-    def _heard_reply(self, exchange: Exchange, data: bytes) -> None:
+    def _heard_reply(self, exchange: Exchange, data: bytes, ends: bool) -> None:
         framing = exchange.framing
         assert framing is not None
         try:
-            reply = framing.feed(data)
+            reply = end_message(framing, data) if ends else framing.feed(data)
         except ReplyFormatError as error:
             exchange.framing = None  # what is still to come has no shape that could be recognised
             self._finish(exchange, error=error.about(port=self.name), broken=True)
@@ -417,6 +424,8 @@ class PortOwner(MessageLine):
         if self._mending is not None:
             self._mending.cancel()
         left = "the broker reconnects by itself"
+        if self._latch.closed:
+            self._owed_stop = self._unsure_stop()
         self._fail_everybody(PortLostError(self.books.last_error, port=self.name, left=left))
         self._reconnector.start()
 
@@ -453,6 +462,7 @@ class PortOwner(MessageLine):
 
     def stop(self, exchange: Exchange, ends_moving: bool) -> None:
         """Write stop bytes before everything else: at once if they break in, else after the exchange in hand."""
+        exchange.stops = True
         if ends_moving:
             self.end_moving()
         if self.state not in _USABLE:
@@ -461,6 +471,7 @@ class PortOwner(MessageLine):
             exchange.done(b"", self._not_open())
             return
         self._urgent.append(exchange)
+        self._make_way()
         hand = self._hand
         if hand is None or self.codec is None or not self.codec.is_break_in(exchange.request):
             self._pump()
@@ -486,7 +497,7 @@ class PortOwner(MessageLine):
 
     def _step(self) -> bool:
         """Begin the next thing that is due; whether there was any."""
-        if self._urgent:
+        if self._urgent and not self._clears_first():
             exchange = self._urgent.popleft()
             if self._mender is not None or self._broken is not None:
                 exchange.framing = None  # what it answers is heard by the mender

@@ -22,10 +22,12 @@ class Ticket:
     whether the owner can still give it back; a ticket whose owner is dead is taken from it. A ticket with `once` is
     given back by the port after its first exchange, one with `hold_max_s` after the exchange in which that passed.
     `epoch` is the port's stop epoch when it asked. `sink` takes what arrives between exchanges (ports without codec).
+    `answered` says, where that has to be fetched, whether the last question had its answer, and an END behind it.
     """
 
     __slots__ = (
         "alive",
+        "answered",
         "asked_s",
         "epoch",
         "granted_s",
@@ -63,6 +65,7 @@ class Ticket:
         self.idle_s: float | None = None
         self.idle_timer: TimerHandle | None = None
         self.reading = False
+        self.answered: bool | None = None
         self.void: Exception | None = None
 
 

@@ -72,8 +72,16 @@ class MessageReceiver(Protocol):
         """A message, or as much of it as a line without END can tell (`ends` is False then)."""
         ...
 
-    def message_missed(self) -> None:
-        """What was fetched did not come in time."""
+    def message_written(self) -> None:
+        """What was written, and nothing is fetched for, has been taken by the far end."""
+        ...
+
+    def message_untaken(self, why: str, /) -> None:
+        """What was written was not taken by the far end in time, or only in part."""
+        ...
+
+    def message_missed(self, front: bytes, /) -> None:
+        """What was fetched did not come in time, or only its front; of that nothing is known to be the end."""
         ...
 
 
@@ -86,6 +94,18 @@ class FetchingTransport(Protocol):
 
     def ask_nowait(self, data: bytes, limit_s: float) -> int:
         """As `write_nowait`, and fetch the answer, waiting for it for at most `limit_s`."""
+        ...
+
+    async def ask(self, data: bytes, limit_s: float) -> None:
+        """As `ask_nowait`, when it is this line's turn; returns when it was handed over.
+
+        Raises:
+            PortLostError: The line was lost before that.
+        """
+        ...
+
+    def hurry(self) -> None:
+        """What waits for its turn here goes before all that others share the line for."""
         ...
 
     def fetch_nowait(self, limit_s: float) -> None:

@@ -17,7 +17,8 @@ class VirtualPort:
     """Where programs that know nothing of duodaq use a port: a pty, a TCP port, or both. On the broker's loop.
 
     Raises:
-        ConfigError: The port has neither codec nor idle_ms, so nobody could tell where an exchange of theirs ends.
+        ConfigError: The port has neither codec nor idle_ms, so nobody could tell where an exchange of theirs ends; or
+            it has no codec and a VISA library carries it, where nobody could tell when to fetch an answer.
     """
 
     def __init__(self, owner: PortOwner, definition: VirtualDefinition) -> None:
@@ -26,6 +27,12 @@ class VirtualPort:
                 "a virtual port needs to know where an exchange ends",
                 key=f"ports.{owner.name}.virtual",
                 remedy="Name the codec, or set idle_ms",
+            )
+        if owner.codec is None and owner.definition.visa is not None:
+            raise ConfigError(
+                "a virtual port on a VISA port needs a codec: only that knows when there is something to fetch",
+                key=f"ports.{owner.name}.virtual",
+                remedy="Name the codec",
             )
         self._owner = owner
         self._listeners: list[PtyListener | TcpListener] = []

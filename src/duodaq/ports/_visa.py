@@ -8,8 +8,9 @@ from collections.abc import Callable
 from duodaq.errors import PortBusyError, PortLostError, PortOpenError
 from duodaq.model import VisaDefinition
 from duodaq.ports._bus_codec import SERIAL_POLL
+from duodaq.ports._framing import MAX_REPLY
 from duodaq.ports._transport import MessageReceiver, Receiver
-from duodaq.ports._visa_process import GRACE_S, PortWorker
+from duodaq.ports._visa_process import PortWorker
 from duodaq.ports._visa_sentences import (
     ClearDevice,
     CloseResource,
@@ -26,10 +27,30 @@ _WRITE_S = 5.0
 
 
 class _Awaited:
-    """A call whose end is awaited; `done` and `failed` settle `over` with the data, or with (kind, why)."""
+    """A call that is made when it is its turn, and whose end is awaited: `over` has the data, or (kind, why)."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker: PortWorker, make: Callable[[int], OfManager], limit_s: float) -> None:
         self.over: asyncio.Future[bytes | tuple[str, str]] = asyncio.get_running_loop().create_future()
+        self._worker = worker
+        self._make = make
+        self._limit_s = limit_s
+
+    def turn(self) -> None:
+        """The worker is free for it, or has ended."""
+        if self._worker.over:
+            self.failed("lost", "its port worker ended")
+        elif not self.over.done():
+            self._worker.begin(self._make, self._limit_s, self)
+
+    async def result(self) -> bytes | tuple[str, str]:
+        """Wait for the turn, however long the neighbours take, and then within the limit for what comes of it."""
+        if self._worker.over:
+            return "lost", "its port worker ended"
+        self._worker.wait_for_turn(self.turn)
+        try:
+            return await self.over
+        finally:
+            self._worker.withdraw(self.turn)
 
     def piece(self, data: bytes) -> None:
         """Nothing of interest."""
@@ -44,22 +65,28 @@ class _Awaited:
 
 
 class _Conversation:
-    """A write, a fetch, or both, of one opening of a transport; what comes goes to its receiver."""
+    """A write, a fetch, or both, of one opening of a transport; the message that comes goes to its receiver, whole."""
 
     def __init__(self, transport: VisaTransport, fetches: bool) -> None:
         self._transport = transport
         self._fetches = fetches
         self._opened = transport.opened
+        self._held = bytearray()
 
     def piece(self, data: bytes) -> None:
-        self._transport.hear(data, False, self._opened, whole=False)
+        self._held += data
+        if len(self._held) > MAX_REPLY:  # whoever waits for it says that it is too long
+            self._transport.hear(bytes(self._held), False, self._opened)
+            self._held.clear()
 
     def done(self, data: bytes, ends: bool) -> None:
         if self._fetches:
-            self._transport.hear(data, ends, self._opened)
+            self._transport.hear(bytes(self._held) + data if self._held else data, ends, self._opened)
+        else:
+            self._transport.written(self._opened)
 
     def failed(self, kind: str, why: str) -> None:
-        self._transport.miss(kind, why, self._opened)
+        self._transport.miss(kind, why, self._opened, bytes(self._held))
 
 
 class VisaTransport:
@@ -86,6 +113,7 @@ class VisaTransport:
         self._carried_by = ""
         self._fetch_s: float | None = None
         self._writable: Callable[[], None] | None = None
+        self._clearing: _Awaited | None = None
         self._leaving: set[asyncio.Task[None]] = set()
 
     @property
@@ -113,11 +141,11 @@ class VisaTransport:
         try:
             left_s = max(0.1, until_s - loop.time())
             visa = self.visa
-            said = await self._ask(
+            said = await _Awaited(
                 worker,
                 lambda call: OpenResource(call, resource, visa.resource, visa.library, visa.attributes, left_s),
                 left_s,
-            )
+            ).result()
             if isinstance(said, tuple):
                 kind, why = said
                 failure = PortBusyError if kind == "busy" else PortOpenError
@@ -127,28 +155,6 @@ class VisaTransport:
             raise
         self._worker, self._resource, self._receiver = worker, resource, receiver
         self._carried_by = said.decode()
-
-    async def _ask(
-        self, worker: PortWorker, make: Callable[[int], OfManager], limit_s: float
-    ) -> bytes | tuple[str, str]:
-        """Make a call when it is free, and wait for its end, however that comes."""
-        awaited = _Awaited()
-
-        def turn() -> None:
-            if worker.over:
-                awaited.failed("lost", "its port worker ended")
-            elif not awaited.over.done():
-                worker.begin(make, limit_s, awaited)
-
-        if worker.over:
-            return "lost", "its port worker ended"
-        worker.wait_for_turn(turn)
-        try:
-            await asyncio.wait({awaited.over}, timeout=2 * (limit_s + GRACE_S))
-        finally:
-            worker.withdraw(turn)
-            awaited.over.cancel()
-        return ("timeout", "the port worker was busy") if awaited.over.cancelled() else awaited.over.result()
 
     async def aclose(self, timeout_s: float = 1.0) -> None:
         worker, resource = self._worker, self._resource
@@ -181,7 +187,8 @@ class VisaTransport:
 
     async def _leave(self, worker: PortWorker, resource: int, timeout_s: float) -> None:
         """Close a resource as far as that is possible within the time, and its process with the last."""
-        asking = asyncio.ensure_future(self._ask(worker, lambda call: CloseResource(call, resource), timeout_s))
+        closing = _Awaited(worker, lambda call: CloseResource(call, resource), timeout_s)
+        asking = asyncio.ensure_future(closing.result())
         try:
             await asyncio.wait({asking}, timeout=timeout_s)
         finally:
@@ -218,6 +225,34 @@ class VisaTransport:
             self._fetch_s = limit_s
             self._worker.wait_for_turn(self._take_turn)
 
+    async def ask(self, data: bytes, limit_s: float) -> None:
+        worker, resource = self._worker, self._resource
+        if worker is None:
+            raise PortLostError("not open", port=self.address)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def begin() -> None:
+            if turn.done():
+                return
+            if worker is self._worker and resource == self._resource:
+                self._begin(worker, bytes(data), limit_s)
+            turn.set_result(None)
+
+        worker.wait_for_turn(begin)
+        try:
+            await turn
+        finally:
+            worker.withdraw(begin)
+        if worker is not self._worker or resource != self._resource:
+            raise PortLostError("lost while it waited for its turn", port=self.address)
+
+    def hurry(self) -> None:
+        if self._worker is None:
+            return
+        if self._clearing is not None:
+            self._worker.hurry(self._clearing.turn)
+        self._worker.hurry(self._take_turn)
+
     def when_writable(self, callback: Callable[[], None] | None) -> None:
         self._writable = callback
         if callback is not None and self._worker is not None:
@@ -240,30 +275,41 @@ class VisaTransport:
         """Nothing: a message was taken whole, or not at all."""
         return 0
 
-    def hear(self, data: bytes, ends: bool, opened: int, *, whole: bool = True) -> None:
-        """A message has come, or the front of one."""
+    def hear(self, data: bytes, ends: bool, opened: int) -> None:
+        """A message has come."""
         receiver = self._receiver
         if receiver is None or opened != self.opened or not (data or ends):
             return
-        if whole and isinstance(receiver, MessageReceiver):
+        if isinstance(receiver, MessageReceiver):
             receiver.message_received(data, ends)
         elif data:
             receiver.data_received(data)
 
-    def miss(self, kind: str, why: str, opened: int) -> None:
-        """A conversation came to nothing."""
-        if kind in ("timeout", "refused"):
-            if self._receiver is not None and opened == self.opened and isinstance(self._receiver, MessageReceiver):
-                self._receiver.message_missed()
-            return
-        self._lost(PortLostError(why), opened)
+    def written(self, opened: int) -> None:
+        """A message was taken for which nothing is fetched."""
+        if opened == self.opened and isinstance(self._receiver, MessageReceiver):
+            self._receiver.message_written()
+
+    def miss(self, kind: str, why: str, opened: int, front: bytes) -> None:
+        """A conversation came to nothing, or to no more than the front of a message."""
+        if kind not in ("timeout", "refused", "untaken"):
+            self._lost(PortLostError(why), opened)
+        elif opened == self.opened and isinstance(self._receiver, MessageReceiver):
+            if kind == "untaken":
+                self._receiver.message_untaken(why)
+            else:
+                self._receiver.message_missed(front)
 
     async def clear(self, timeout_s: float) -> None:
         worker, resource, opened = self._worker, self._resource, self.opened
         if worker is None:
             raise PortLostError("not open", port=self.address)
         self._fetch_s = None
-        said = await self._ask(worker, lambda call: ClearDevice(call, resource, timeout_s), timeout_s)
+        clearing = self._clearing = _Awaited(worker, lambda call: ClearDevice(call, resource, timeout_s), timeout_s)
+        try:
+            said = await clearing.result()
+        finally:
+            self._clearing = None
         if isinstance(said, tuple):
             cause = PortLostError(f"it could not be cleared: {said[1]}", port=self.address)
             self._lost(cause, opened)

@@ -3,7 +3,8 @@
 The rules that whoever edits this file must keep:
 
 1.  One call at a time goes in, whichever of its resources it is for: what shares a process is serialised, write and
-    reply in one, also where the library would allow more. Whoever finds it busy is told, in order, when it is free.
+    reply in one, also where the library would allow more. Whoever finds it busy is told, in order, when it is free;
+    who is in a hurry (a stop, and the clear before it) before all the others.
 2.  Every call has a limit, and a grace behind it in which the library's own time-out should have ended it. A call that
     comes back later than that comes back to nobody: the process is killed, and every resource in it is lost.
 3.  The death of the process is the loss of all its resources, told once each. The next that opens one makes another.
@@ -83,6 +84,7 @@ class PortWorker:
         self._hand: Call | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._waiting: deque[Callable[[], None]] = deque()
+        self._hurried: deque[Callable[[], None]] = deque()
         self._turn: Callable[[], None] | None = None
         self._reaping: asyncio.Task[int | None] | None = None
         self._loop.add_reader(process.link, self._readable)
@@ -106,19 +108,27 @@ class PortWorker:
         """Whether a call may be made now, by whoever waits with `turn`, or does not wait yet (None)."""
         if self.over or self._hand is not None:
             return False
-        return (not self._waiting and self._turn is None) or (turn is not None and turn == self._turn)
+        nobody_waits = not (self._waiting or self._hurried) and self._turn is None
+        return nobody_waits or (turn is not None and turn == self._turn)
 
     def wait_for_turn(self, turn: Callable[[], None]) -> None:
         """Call `turn` when it is its turn; it may make a call then, or not."""
-        if turn not in self._waiting:
+        if turn not in self._waiting and turn not in self._hurried:
             self._waiting.append(turn)
             if self._hand is None and not self.over:
                 self._loop.call_soon(self._next)
 
-    def withdraw(self, turn: Callable[[], None]) -> None:
-        """That turn is not wanted any more."""
+    def hurry(self, turn: Callable[[], None]) -> None:
+        """If that turn waits, it comes before all that are in no hurry."""
         if turn in self._waiting:
             self._waiting.remove(turn)
+            self._hurried.append(turn)
+
+    def withdraw(self, turn: Callable[[], None]) -> None:
+        """That turn is not wanted any more."""
+        for line in (self._waiting, self._hurried):
+            if turn in line:
+                line.remove(turn)
 
     def begin(self, make: Callable[[int], OfManager], limit_s: float, hand: Call) -> None:
         """Make a call, which must be over within `limit_s` and a grace. Only when it is free."""
@@ -137,10 +147,11 @@ class PortWorker:
         return hand
 
     def _next(self) -> None:
-        for _ in range(len(self._waiting)):
-            if self._hand is not None or self.over:
+        for _ in range(len(self._waiting) + len(self._hurried)):
+            line = self._hurried or self._waiting
+            if self._hand is not None or self.over or not line:
                 return
-            self._turn = self._waiting.popleft()
+            self._turn = line.popleft()
             try:
                 self._turn()
             finally:
@@ -224,7 +235,9 @@ class PortWorker:
             self._end_call().failed("lost", why)
         for tell in lost.values():
             tell(PortLostError(why))
-        waiting, self._waiting = self._waiting, deque()
+        waiting = [*self._hurried, *self._waiting]
+        self._hurried.clear()
+        self._waiting.clear()
         for turn in waiting:
             turn()
 

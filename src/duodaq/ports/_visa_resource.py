@@ -13,11 +13,13 @@ _FIRST_CHUNK, _CHUNK = 1 << 14, 1 << 20
 """A read allocates all that it may get, with pyvisa-py 0.6 ms for the large one: few replies are worth that."""
 
 _TERMCHAR = "\n"
+_RX_END = 4
+"""Why a read of VXI-11 ended: the message did."""
 _MOST_MS = 2**31 - 1
 
 
 class RefusalError(Exception):
-    """A call that came to nothing: ``timeout``, ``refused`` (the line is as it was), ``lost``, ``busy`` or ``open``."""
+    """A call that came to nothing; `kind` is one of those of `Failed`."""
 
     kind = "lost"
 
@@ -30,6 +32,12 @@ class LateError(RefusalError):
     """Nothing came in time."""
 
     kind = "timeout"
+
+
+class UntakenError(RefusalError):
+    """The device did not take a message in time."""
+
+    kind = "untaken"
 
 
 class UnsupportedError(RefusalError):
@@ -78,6 +86,7 @@ class VisaResource:
         self._attributes = attributes
         self._resource: Any = None
         self._timeout_ms = -1
+        self._ended = False
 
     def open(self, timeout_s: float) -> None:
         """Open it; see `open_resource`."""
@@ -107,6 +116,20 @@ class VisaResource:
         except Exception as error:
             self.close()
             raise error if isinstance(error, RefusalError) else NotOpenError(_words(error)) from error
+        self._note_ends()
+
+    def _note_ends(self) -> None:
+        """Keep what pyvisa-py's VXI-11 does not tell: that a message which just fills a read ends there."""
+        with contextlib.suppress(Exception):
+            interface = self._resource.visalib.sessions[self._resource.session].interface
+            device_read = interface.device_read
+
+            def noting(*args: Any) -> Any:
+                answer = device_read(*args)
+                self._ended = bool(answer[1] & _RX_END)
+                return answer
+
+            interface.device_read = noting
 
     @property
     def _marks_end(self) -> bool:
@@ -131,7 +154,7 @@ class VisaResource:
         Returns:
             The last piece, and whether the line marked an END behind it.
         """
-        deadline, chunk = Deadline(timeout_s), _FIRST_CHUNK
+        deadline, chunk, self._ended = Deadline(timeout_s), _FIRST_CHUNK, False
         while True:
             with self._calling(deadline.left_s) as resource:
                 from pyvisa.constants import StatusCode
@@ -139,7 +162,7 @@ class VisaResource:
                 more = StatusCode.success_max_count_read
                 with resource.ignore_warning(more, StatusCode.success_termination_character_read):
                     data, status = resource.visalib.read(resource.session, chunk)
-            if status != more or len(data) < chunk:
+            if status != more or len(data) < chunk or self._ended:
                 return bytes(data), self._marks_end
             piece(bytes(data))
             chunk = _CHUNK

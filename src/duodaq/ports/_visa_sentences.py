@@ -78,7 +78,9 @@ class Done(msgspec.Struct, tag="D", array_like=True, frozen=True):
 
 
 class Failed(msgspec.Struct, tag="F", array_like=True, frozen=True):
-    """That came to nothing: ``timeout``, ``refused`` (the line is as it was), ``lost``, ``busy`` or ``open``."""
+    """That came to nothing: ``timeout``, ``untaken`` (a write was not taken in time), ``refused`` (the line is as it
+    was), ``lost``, ``busy`` or ``open``.
+    """
 
     call: int
     kind: str

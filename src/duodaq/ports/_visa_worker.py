@@ -16,7 +16,14 @@ import select
 import socket
 import threading
 
-from duodaq.ports._visa_resource import LibraryError, RefusalError, VisaResource, open_resource
+from duodaq.ports._visa_resource import (
+    LateError,
+    LibraryError,
+    RefusalError,
+    UntakenError,
+    VisaResource,
+    open_resource,
+)
 from duodaq.ports._visa_sentences import (
     ClearDevice,
     CloseResource,
@@ -96,7 +103,10 @@ class _Worker:
     def _converse(self, call: Converse) -> tuple[bytes, bool]:
         resource = self._resource(call.resource)
         if call.data:
-            resource.write(call.data, call.write_s)
+            try:
+                resource.write(call.data, call.write_s)
+            except LateError as late:
+                raise UntakenError(str(late)) from late
         if call.fetch_s is None:
             return b"", False
         return resource.read(call.fetch_s, lambda piece: self._say(Piece(call.call, piece)))
