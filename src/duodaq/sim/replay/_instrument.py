@@ -22,6 +22,8 @@ _GAP_S = 0.02
 """After so much silence a command without an end of line is whole."""
 _LIKE = 0.6
 _ENDS = b"\r\n"
+_KEPT = 10_000
+"""So many different unknown commands are kept by name."""
 _NUMBER = re.compile(rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$")
 
 
@@ -58,7 +60,9 @@ class ReplayedInstrument:
         unknown: What commands get that were never recorded.
 
     Attributes:
-        on_unknown: Called with the first of each unknown command.
+        unknown: How often each command came that was never recorded.
+        unknown_beyond: How many more came when too many different ones had.
+        on_unknown: Called with the port and the first of each unknown command.
     """
 
     model = "recorded"
@@ -77,6 +81,7 @@ class ReplayedInstrument:
         self.tally = Tally()
         self.paced = False
         self.unknown: Counter[str] = Counter()
+        self.unknown_beyond = 0
         self.on_unknown: Callable[[str, str], None] | None = None
         self.broken = 0
         self._matcher = matcher
@@ -223,6 +228,9 @@ class ReplayedInstrument:
     # --- what was never recorded
 
     def _count_unknown(self, key: str) -> None:
+        if key not in self.unknown and len(self.unknown) >= _KEPT:
+            self.unknown_beyond += 1
+            return
         self.unknown[key] += 1
         if self.unknown[key] == 1 and self.on_unknown is not None:
             self.on_unknown(self.name, key)
