@@ -37,6 +37,9 @@ def test_the_ports_of_a_running_lab_are_shown_watched_and_recorded(
     recording.wait_for("Recording the wire")
     with duodaq.connect(name) as lab:
         lab.stage.x.read_position()
+        kept = lab.wire_tail("stage")["records"]
+        assert 0 < len(kept) <= 20
+        assert any(record.data == b"1TP\r" for record in kept)
     watching.wait_for("axis 1: position?")
     watching.interrupt()
     assert watching.end() == 0
@@ -49,6 +52,12 @@ def test_the_ports_of_a_running_lab_are_shown_watched_and_recorded(
     assert any(r["data"] == "1TP\r" and r["holder"] == "v4.stage" for r in records)
     filed = duodaq_command("ports", "tail", "stage", "--file", tmp_path / "wire").stdout
     assert "1TP" in filed
+    ended = duodaq_command("ports", "tail", "stage", "--file", tmp_path / "wire", "--json", "--last", "2").stdout
+    assert [json.loads(line)["sequence"] for line in ended.splitlines()] == [
+        record.sequence for record in duodaq.open_wirelog(tmp_path / "wire").records("stage")[-2:]
+    ]
+    nothing = duodaq_command("ports", "tail", "stage", "--file", tmp_path / "wire", "--json", "--last", "0")
+    assert (nothing.returncode, nothing.stdout) == (0, "")
     assert "axis 1: position = " in filed
 
     for arguments in (("--lab", name), ("--file", tmp_path / "wire")):

@@ -66,6 +66,22 @@ def test_a_mistake_is_told_and_nothing_is_asked_of_the_lab(ask: Callable[[LabCli
     assert channel.asked == []
 
 
+def test_the_tail_of_a_wire_is_what_was_recorded_last_unless_it_is_said_which() -> None:
+    asked: list[Any] = []
+
+    class Noting(Silent):
+        def request(self, op: str, params: dict[str, Any]) -> Any:
+            asked.append(params.get("after"))
+            return {"records": []} if op == "wire_tail" else super().request(op, params)
+
+    lab = LabClient(Noting())
+    asked.clear()
+    lab.wire_tail("stage")
+    lab.wire_tail("stage", after=None)
+    lab.wire_tail("stage", 7)
+    assert asked == [-20, None, 7]
+
+
 def test_a_number_of_numpy_is_a_number() -> None:
     channel = Silent()
     LabClient(channel).stage.x.move(np.float64(3.0))

@@ -339,22 +339,23 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "visa with another key": (
         VISA,
         'visa = { resource = "GPIB0::3::INSTR", lib = "@py" }',
-        "6: ports.dmm.visa: has no key lib; a table here has resource, library and attributes",
+        '6: ports.dmm.visa.lib: unknown key. Did you mean "library"? The keys here: attributes, library, resource',
     ),
     "visa without a resource": (
         VISA,
         'visa = { library = "@py" }',
-        '6: ports.dmm.visa: needs resource = "GPIB0::9::INSTR", the name of a VISA resource',
+        "6: ports.dmm.visa.resource: is required, and missing. "
+        'Write for example resource = "GPIB0::9::INSTR", the name of a VISA resource',
     ),
     "visa with a number for a library": (
         VISA,
         'visa = { resource = "GPIB0::3::INSTR", library = 3 }',
-        '6: ports.dmm.visa: library must be "@py", "@ivi" or the path of a VISA library, not the number 3',
+        "6: ports.dmm.visa.library: must be a string, not the number 3",
     ),
     "visa with a list of attributes": (
         VISA,
         'visa = { resource = "GPIB0::3::INSTR", attributes = [] }',
-        "6: ports.dmm.visa: attributes must be a table of PyVISA's attributes, not the list []",
+        "6: ports.dmm.visa.attributes: must be a table, not the list []",
     ),
     "visa on a serial port": (
         VISA,
@@ -512,8 +513,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "class that the module has not": (
         "HP34401A",
         "HP34401",
-        '11: instruments.dmm.driver: drivers.meters has no class "HP34401". Did you mean "HP34401A"? '
-        "It has: HP34401A, Old, Path, np",
+        '11: instruments.dmm.driver: drivers.meters has no class "HP34401". Did you mean "HP34401A"? It has: HP34401A',
     ),
     "file that is not there": (
         "./chopper.py",
@@ -600,6 +600,34 @@ def test_all_mistakes_are_said_at_once_in_the_order_of_the_file(folder: Path) ->
         [f"{file}:2", "ports.stage.serial.boud"],
         [f"{file}:21", "instruments.chopper.poll.rate.every"],
         [f"{file}:27", "instruments.stage.axes.x.limits"],
+    ]
+
+
+def test_all_mistakes_in_the_table_of_a_visa_are_said_and_those_elsewhere(folder: Path) -> None:
+    file = folder / "lab.toml"
+    visa = 'visa = { resurce = "GPIB0::3::INSTR", lib = "@py" }'
+    file.write_text(LAB.replace(VISA, visa).replace(":Chopper", ":Choper"))
+    assert [line.split(": ", 2)[:2] for line in refusal(file).splitlines()[1:]] == [
+        [f"{file}:6", "ports.dmm.visa.resource"],
+        [f"{file}:6", "ports.dmm.visa.resurce"],
+        [f"{file}:6", "ports.dmm.visa.lib"],
+        [f"{file}:19", "instruments.chopper.driver"],
+    ]
+
+
+def test_nothing_is_said_that_follows_from_another_mistake(folder: Path) -> None:
+    """Of an instrument on a port that is misspelt, nor that nobody needs the memory that a misspelt one may need."""
+    file = folder / "lab.toml"
+    mistaken = LAB.replace('codec = "esp300"', 'codek = "esp300"').replace(":Esp300", ":Esp301")
+    mistaken = mistaken.replace('runtime = "v2"', 'runtime = "v3"', 1).replace(":Chopper", ":Choper")
+    file.write_text(
+        mistaken.replace("args = {", 'worker = "inline"\nargs = {')
+        + '[runtimes.v2]\nworker = "inline"\nmemory = "1 GB"\n'
+    )
+    assert [line.split(": ", 2)[1] for line in refusal(file).splitlines()[1:]] == [
+        "ports.stage.codek",
+        "instruments.dmm.runtime",
+        "instruments.chopper.driver",
     ]
 
 

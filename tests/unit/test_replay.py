@@ -53,6 +53,62 @@ def test_commands_without_an_end_of_line_are_told_apart_by_what_is_known() -> No
     assert [reply.data for reply in device.due(at_s)] == [b"0I\r\n"]
 
 
+MIXED = (
+    *(
+        one
+        for n in range(1, 31)
+        for one in (record(10 * n, ">", b"2gp\r\n", n), record(10 * n + 1, "<", b"2PO%02d\r\n" % n, n))
+    ),
+    record(400, ">", b"0i", 40, "v4.y"),
+    record(401, ">", b"n", 40, "v4.y"),
+    record(402, "<", b"0IN11\r\n", 40, "v4.y"),
+    record(410, ">", b"2gp\r\n", 41),
+    record(411, "<", b"2PO77\r\n", 41),
+)
+"""Two drivers on one bus, as they are: one ends its commands, the other does not."""
+
+
+def test_requests_with_and_without_an_end_of_line_on_one_port_are_both_answered() -> None:
+    device = instrument(*MIXED)
+    assert said(device, b"0in") == [b"0IN11\r\n"]
+    assert said(device, b"2gp\r") == [b"2PO01\r\n"]
+    assert said(device, b"\n0in2gp\r\n0in") == [b"0IN11\r\n", b"2PO02\r\n", b"0IN11\r\n"]
+    assert said(device, b"0i") == []
+    assert said(device, b"n") == [b"0IN11\r\n"]
+    assert device.report()["unknown"] == {}
+
+
+def test_a_request_recorded_with_an_end_is_answered_without_one_after_a_silence() -> None:
+    device = instrument(*MIXED)
+    assert said(device, b"2gp") == []  # it may go on
+    at_s = device.due_at_s()
+    assert at_s is not None
+    assert [reply.data for reply in device.due(at_s)] == [b"2PO01\r\n"]
+
+
+def test_an_unknown_line_is_not_answered_by_a_known_one_that_it_begins_with() -> None:
+    device = instrument(*MIXED)
+    assert said(device, b"2gp1\r\n0in9\r\n0in") == [b"0IN11\r\n"]
+    assert device.report()["unknown"] == {"2gp1": 1, "0in9": 1}
+
+
+def test_one_request_that_a_fault_cut_off_leaves_lines_lines() -> None:
+    cut = (record(60, ">", b"V", 3), record(61, "!", b"write failed", 3))
+    device = instrument(*[record(n, ">", b"W 1\n", 10 + n) for n in range(9)], *ASKED, *cut)
+    assert said(device, b"V") == []
+    assert said(device, b"?\n") == [b"1\r\n"]
+
+
+def test_commands_that_are_no_text_keep_every_byte() -> None:
+    device = instrument(
+        record(1, ">", b"\x01\n", 1), record(2, "<", b"a", 1), record(3, ">", b"\x02", 2), record(4, "<", b"b", 2)
+    )
+    assert said(device, b"\x02\x01\n\x02") == [b"b", b"a", b"b"]
+    assert said(device, b"\x02\n") == [b"b"]
+    assert [reply.data for reply in device.due(1.0)] == []
+    assert device.report()["unknown"] == {"\n": 1}
+
+
 @pytest.mark.parametrize(
     ("policy", "answers"),
     [("silent", []), ("error=what?", [b"what?\r\n"]), ("nearest", [b"1\r\n"])],
@@ -62,6 +118,14 @@ def test_an_unknown_query_gets_what_the_policy_says(policy: str, answers: list[b
     assert said(device, b"VV?\n") == answers
     assert said(device, b"W 3\n") == []  # no query: nobody waits for an error
     assert device.report()["unknown"] == {"VV?": 1, "W 3": 1}
+
+
+def test_the_first_of_each_unknown_command_is_told() -> None:
+    told: list[tuple[str, str]] = []
+    device = instrument(*ASKED)
+    device.on_unknown = lambda port, key: told.append((port, key))
+    said(device, b"Q\nV?\nQ\nR\n")
+    assert told == [("x", "Q"), ("x", "R")]
 
 
 def test_an_unknown_command_can_end_the_replay() -> None:

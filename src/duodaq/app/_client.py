@@ -72,8 +72,8 @@ class LabClient:
         """Every port at this moment: who holds it and who waits, its counts, and the programs outside that use it."""
         return self._channel.request("ports", {})
 
-    def wire_tail(self, port: str, after: int | None = None, limit: int = 1000) -> dict[str, Any]:
-        """What a port recorded last, as far as it is kept.
+    def wire_tail(self, port: str, after: int | None = -20, limit: int = 1000) -> dict[str, Any]:
+        """What a port recorded last, as far as it is kept: the last 20 records, unless it is said which.
 
         Args:
             port: Which.

@@ -113,7 +113,10 @@ def tail(
     file: Annotated[
         Path | None, typer.Option("--file", metavar="WIRELOG", help="Show a recorded wire log instead of a live line.")
     ] = None,
-    last: Annotated[int, typer.Option("--last", metavar="N", min=0, help="Begin with the last N records.")] = 20,
+    last: Annotated[
+        int | None,
+        typer.Option("--last", metavar="N", min=0, help="Begin with the last N records: 20; of a file, with all."),
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="Show what there is, and end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one line of JSON for each record.")] = False,
 ) -> None:

@@ -22,6 +22,7 @@ from duodaq.schema import open_wirelog
 
 _EVERY_S = 0.1
 _PART = 1000
+_LAST = 20
 _SHOWN = 60
 _REMEMBERED = 256
 _ARROWS = {">": ("→", "green"), "<": ("←", "cyan"), "!": ("!", "bold yellow")}
@@ -90,16 +91,16 @@ class Analyser:
 
 
 def tail_port(
-    port: str, lab: str | None, file: Path | None, out: Console, *, last: int, once: bool, as_json: bool
+    port: str, lab: str | None, file: Path | None, out: Console, *, last: int | None, once: bool, as_json: bool
 ) -> None:
-    """Show what passes a port until Ctrl-C, beginning with the `last` records; of a file, all of it.
+    """Show what passes a port until Ctrl-C, beginning with the `last` records: 20, if none is given; of a file, all.
 
     Raises:
         ConfigError: There is no such port.
         StorageError: The file is no wire log.
         LifecycleError: No such lab runs.
     """
-    batches = _of_file(port, file) if file is not None else _of_lab(port, lab, last, once=once)
+    batches = _of_file(port, file, last) if file is not None else _of_lab(port, lab, last, once=once)
     analyser: Analyser | None = None
     try:
         for name, records in batches:
@@ -120,17 +121,18 @@ def tail_port(
 _Batch = tuple[str | None, Iterable[WireRecord]]
 
 
-def _of_file(port: str, file: Path) -> Iterator[_Batch]:
+def _of_file(port: str, file: Path, last: int | None) -> Iterator[_Batch]:
     log = open_wirelog(file)
-    if port not in log.ports and not log.records(port):
+    records = log.records(port)
+    if port not in log.ports and not records:
         known = ", ".join(sorted(log.ports)) or "none"
         raise ConfigError(f"{log.path} has no port '{port}'", remedy=f"Ports in it: {known}.")
-    yield log.ports.get(port, {}).get("codec"), log.records(port)
+    yield log.ports.get(port, {}).get("codec"), records if last is None else records[max(0, len(records) - last) :]
 
 
-def _of_lab(port: str, lab: str | None, last: int, *, once: bool) -> Iterator[_Batch]:
+def _of_lab(port: str, lab: str | None, last: int | None, *, once: bool) -> Iterator[_Batch]:
     with connect(lab) as client:
-        after = -max(last, 0) or None
+        after = -(_LAST if last is None else last) or None
         while True:
             found = client.wire_tail(port, after=after, limit=_PART)
             after = found["records"][-1].sequence if found["records"] else found["after"]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from duodaq.config._positions import KeyPath
-from duodaq.config._tables import LabFile
+from duodaq.config._tables import LabFile, WrongTableError
 from duodaq.config._words import and_list, choose, kind
 
 Said = tuple[KeyPath, str, str | None]
@@ -29,13 +29,20 @@ _KINDS = {
 _EXAMPLES = {
     "driver": 'Write for example driver = "package.module:Class" or "./file.py:Class"',
     "runtime": 'Write runtime = "v2" for a blocking driver class, "v4" for an actor',
+    "resource": 'Write for example resource = "GPIB0::9::INSTR", the name of a VISA resource',
     "number": "Write the axis number that the controller uses, number = 1",
 }
 
 
 def complaints(error: ValidationError, table: type[BaseModel] = LabFile, at: KeyPath = ()) -> list[Said]:
     """Each finding of `error` about a `table` that stands at `at`: where, what is wrong, and what would be right."""
-    found = [_said(details, table) for details in error.errors(include_url=False)]
+    found: list[Said] = []
+    for details in error.errors(include_url=False):
+        reason = details.get("ctx", {}).get("error")
+        if isinstance(reason, WrongTableError):
+            found += complaints(reason.findings, reason.table, details["loc"])
+        else:
+            found.append(_said(details, table))
     return [((*at, *path), what, remedy) for path, what, remedy in found]
 
 

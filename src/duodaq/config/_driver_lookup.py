@@ -147,8 +147,30 @@ def _need_name(path: Path, name: str, place: str) -> None:
         raise DriverMissingError(f"{place} is not readable Python: {error}", "Mend the file first") from None
     names = set(_names(tree.body))
     if name.partition(".")[0] not in names and not names & {"*", "__getattr__"}:
-        classes = sorted(found for found in names if not found.startswith("_"))
-        raise DriverMissingError(f'{place} has no class "{name}"', choose(name, classes[:30], "It has"))
+        raise DriverMissingError(f'{place} has no class "{name}"', choose(name, _classes(path, tree)[:30], "It has"))
+
+
+def _classes(path: Path, tree: ast.Module) -> list[str]:
+    """The classes that a module defines; where it has none or is a package, the imported names that look like one."""
+    found = {node.name for node in _statements(tree.body) if isinstance(node, ast.ClassDef)}
+    if not found or path.name == "__init__.py":
+        found |= {name for name in _names(tree.body) if name[:1].isupper()}
+    return sorted(name for name in found if not name.startswith("_"))
+
+
+def _statements(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """A module's statements, those in branches too."""
+    for statement in statements:
+        yield statement
+        if not isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _statements(_inside(statement))
+
+
+def _inside(statement: ast.stmt) -> Iterator[ast.stmt]:
+    for part in ("body", "orelse", "finalbody"):
+        yield from getattr(statement, part, [])
+    for handler in getattr(statement, "handlers", []):
+        yield from handler.body
 
 
 def _names(statements: Iterable[ast.stmt]) -> Iterator[str]:
@@ -166,11 +188,4 @@ def _names(statements: Iterable[ast.stmt]) -> Iterator[str]:
             case ast.AnnAssign(target=ast.Name(id=name)):
                 yield name
             case _:
-                yield from _names_in_branches(statement)
-
-
-def _names_in_branches(statement: ast.stmt) -> Iterator[str]:
-    for part in ("body", "orelse", "finalbody"):
-        yield from _names(getattr(statement, part, []))
-    for handler in getattr(statement, "handlers", []):
-        yield from _names(handler.body)
+                yield from _names(_inside(statement))

@@ -41,12 +41,43 @@ def load_lab(path: str | Path) -> LabDefinition:
     try:
         tables = LabFile.model_validate(values)
     except ValidationError as error:
-        raise _together(file, positions, complaints(error)) from None
+        problems = complaints(error)
+        raise _together(file, positions, [*problems, *_elsewhere(values, problems, file)]) from None
     lab = build(tables, file)
     problems = [*check_tables(tables, lab), *check_lab(lab)]
     if problems:
         raise _together(file, positions, problems)
     return lab
+
+
+def _elsewhere(values: dict[str, Any], problems: list[Said], file: Path) -> list[Said]:
+    """What else is wrong with a file of which some stanzas cannot be read: what the others say of themselves.
+
+    Nothing is said that may follow from a problem: of a stanza that has one, of instruments on such a port, of a
+    runtime whose instruments are not all known; and nothing at all where a whole table is wrong.
+    """
+    if any(len(path) == 1 for path, _, _ in problems):
+        return []
+    wrong = {path[:2] for path, _, _ in problems}
+    try:
+        tables = LabFile.model_validate(_readable(values, wrong))
+    except ValidationError:
+        return []
+    lab = build(tables, file)
+    if any(path[0] == "instruments" for path in wrong):
+        wrong |= {("runtimes", "v2"), ("runtimes", "v4")}
+    wrong |= {("instruments", one.id) for one in lab.instruments if ("ports", one.port) in wrong}
+    return [said for said in (*check_tables(tables, lab), *check_lab(lab)) if said[0][:2] not in wrong]
+
+
+def _readable(values: dict[str, Any], wrong: Iterable[KeyPath]) -> dict[str, Any]:
+    """The same without the stanzas that are wrong; but a port has to be there, for those who name it."""
+    kept = {name: dict(table) for name, table in values.items()}
+    for table, name in wrong:
+        kept[str(table)].pop(name)
+        if table == "ports":
+            kept["ports"][name] = {"tcp": f"{name}:1"}
+    return kept
 
 
 def _read(file: Path) -> str:

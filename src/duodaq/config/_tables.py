@@ -7,7 +7,16 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 from duodaq.config._words import and_list, kind
 from duodaq.model import Cause, SafeAction, VisaDefinition
@@ -239,6 +248,20 @@ def _listen(value: Any) -> Any:
     return _tcp(value)
 
 
+class VisaTable(Table):
+    resource: Annotated[str, AfterValidator(lambda value: _resource(value))]
+    library: str = ""
+    attributes: dict[str, Any] = {}
+
+
+class WrongTableError(ValueError):
+    """A value that may be a table is one, and `findings` about that `table` are why it is refused."""
+
+    def __init__(self, table: type[Table], findings: ValidationError) -> None:
+        super().__init__(str(findings))
+        self.table, self.findings = table, findings
+
+
 class PortTable(Table):
     serial: SerialTable | None = None
     tcp: Annotated[str | None, BeforeValidator(lambda value: _tcp(value))] = None
@@ -287,17 +310,11 @@ def _visa(value: Any) -> str | VisaDefinition:
 
 
 def _visa_table(table: dict[str, Any]) -> VisaDefinition:
-    unknown = sorted(table.keys() - {"resource", "library", "attributes"})
-    if unknown:
-        raise ValueError(f"has no key {unknown[0]}; a table here has resource, library and attributes")
-    resource, library, attributes = table.get("resource"), table.get("library", ""), table.get("attributes", {})
-    if not isinstance(resource, str):
-        raise ValueError('needs resource = "GPIB0::9::INSTR", the name of a VISA resource')
-    if not isinstance(library, str):
-        raise ValueError(f'library must be "@py", "@ivi" or the path of a VISA library, not {kind(library)}')
-    if not isinstance(attributes, dict):
-        raise ValueError(f"attributes must be a table of PyVISA's attributes, not {kind(attributes)}")
-    return VisaDefinition(_resource(resource), library, cast("dict[str, Any]", attributes))
+    try:
+        found = VisaTable.model_validate(table)
+    except ValidationError as error:
+        raise WrongTableError(VisaTable, error) from None
+    return VisaDefinition(found.resource, found.library, found.attributes)
 
 
 def _resource(name: str) -> str:

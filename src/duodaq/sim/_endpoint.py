@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from duodaq.sim._pty_link import PtyLink
+
 if sys.platform != "win32":
     import fcntl
     import pty
@@ -65,7 +67,8 @@ class PtyEndpoint:
     """A pseudo-terminal, which one client opens like a serial port.
 
     The server keeps the slave open too (else reading the master fails with EIO while nobody is attached), and raw
-    from the start. `link` is a symlink that names the present slave; it is gone while unplugged, as udev does it.
+    from the start. `link` is a symlink that names the present slave; it is gone while unplugged, as udev does it, and
+    belongs to one that serves it alone.
     """
 
     def __init__(self, link: str | None = None) -> None:
@@ -73,7 +76,7 @@ class PtyEndpoint:
         self.on_open: Callable[[int], None] = _nobody
         self.on_data: Callable[[int, bytes], None] = _nobody
         self.on_close: Callable[[int], None] = _nobody
-        self._link = Path(link) if link else None
+        self._link = PtyLink(Path(link)) if link else None
         self._master = self._slave = -1
         self._backlog = bytearray()
         self.overflowed = 0
@@ -89,7 +92,11 @@ class PtyEndpoint:
         if self._link is None:
             self.address = device
         else:
-            self._point_link(self._link, device)
+            try:
+                self._link.point_to(device)
+            except OSError:
+                self._hang_up()
+                raise
         asyncio.get_running_loop().add_reader(self._master, self._read)
         self.on_open(0)
 
@@ -99,10 +106,8 @@ class PtyEndpoint:
             return
         asyncio.get_running_loop().remove_reader(self._master)
         if self._link is not None:
-            self._link.unlink(missing_ok=True)
-        os.close(self._slave)
-        os.close(self._master)
-        self._master = self._slave = -1
+            self._link.remove()
+        self._hang_up()
         self._backlog.clear()
         self.on_close(0)
 
@@ -159,18 +164,10 @@ class PtyEndpoint:
             return
         self.on_data(0, data)
 
-    @staticmethod
-    def _point_link(link: Path, device: str) -> None:
-        if link.exists() and not link.is_symlink():
-            raise FileExistsError(errno.EEXIST, "there is something that is no symlink", str(link))
-        fresh = link.with_name(f".{link.name}.{os.getpid()}")
-        try:
-            link.parent.mkdir(parents=True, exist_ok=True)
-            fresh.unlink(missing_ok=True)
-            fresh.symlink_to(device)
-            fresh.replace(link)
-        except OSError as exc:
-            raise OSError(exc.errno, f"cannot make this link (to {device}): {exc.strerror}", str(link)) from exc
+    def _hang_up(self) -> None:
+        os.close(self._slave)
+        os.close(self._master)
+        self._master = self._slave = -1
 
 
 class TcpEndpoint:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from duodaq.clock import Deadline
-from duodaq.errors import PortLostError, PortTimeoutError
+from duodaq.errors import ConfigError, PortLostError, PortTimeoutError
 from duodaq.sim._faults import Faults
 from duodaq.sim.table import TableClient, TableState, Truth
 
@@ -45,6 +45,8 @@ class ChildProcess:
         self.instrument = self.address = ""
         try:
             ready = self._read_line(_START_S)
+            if "refused" in ready:
+                raise ConfigError(ready["refused"])
         except BaseException:
             self.stop()
             raise

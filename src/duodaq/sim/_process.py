@@ -126,7 +126,7 @@ async def serve_until_stopped(ready: dict[str, Any], operations: Operations | No
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.event.set)
-    _say(ready)
+    say(ready)
     control = None
     if operations is not None:
         control = _Control(operations, stopping)
@@ -154,7 +154,7 @@ class _Control:
             return
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            _say(self._answer(line))
+            say(self._answer(line))
 
     def _answer(self, line: bytes) -> dict[str, Any]:
         try:
@@ -164,7 +164,8 @@ class _Control:
             return {"error": f"{type(exc).__name__}: {exc}"}
 
 
-def _say(message: dict[str, Any]) -> None:
+def say(message: dict[str, Any]) -> None:
+    """One line of JSON on stdout."""
     with contextlib.suppress(BrokenPipeError):
         print(json.dumps(message), flush=True)  # noqa: T201  this line is the interface
 

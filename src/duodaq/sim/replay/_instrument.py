@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Any
@@ -14,13 +14,16 @@ from typing import Any
 from duodaq.errors import PortLostError
 from duodaq.sim._simulator import Line, Reply, Tally
 from duodaq.sim.replay._matching import Matcher
-from duodaq.sim.replay._rebuild import Command, cut_lines
+from duodaq.sim.replay._rebuild import Command, cut_lines, is_text
 from duodaq.sim.replay._state import split_argument
 
 CLIENTS = 16
 _GAP_S = 0.02
 """After so much silence a command without an end of line is whole."""
 _LIKE = 0.6
+_ENDS = b"\r\n"
+_KEPT = 10_000
+"""So many different unknown commands are kept by name."""
 _NUMBER = re.compile(rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$")
 
 
@@ -52,9 +55,14 @@ class ReplayedInstrument:
     Args:
         matcher: Chooses the answers.
         port: Which port's commands these are.
-        lines: Whether commands end with CR or LF.
+        lines: Whether commands end with CR or LF, all of them.
         speed: 1 keeps the recorded times, 10 is ten times faster, infinity leaves nothing to wait for.
         unknown: What commands get that were never recorded.
+
+    Attributes:
+        unknown: How often each command came that was never recorded.
+        unknown_beyond: How many more came when too many different ones had.
+        on_unknown: Called with the port and the first of each unknown command.
     """
 
     model = "recorded"
@@ -73,12 +81,16 @@ class ReplayedInstrument:
         self.tally = Tally()
         self.paced = False
         self.unknown: Counter[str] = Counter()
+        self.unknown_beyond = 0
+        self.on_unknown: Callable[[str, str], None] | None = None
         self.broken = 0
         self._matcher = matcher
         self._policy = unknown or UnknownPolicy()
         self._lines = lines
         self._speed = speed
         self._keys = sorted(matcher.keys(port), key=len, reverse=True)
+        self._bare = {command.key for command in matcher.commands if command.port == port and not command.ended}
+        self._text = all(is_text(key) for key in self._keys)
         self._answered = [key for key in self._keys if matcher.answered(port, key)]
         self._end = _reply_end(port, matcher.commands)
         self._rests: dict[int, bytes] = {}
@@ -142,15 +154,45 @@ class ReplayedInstrument:
     # --- commands
 
     def _cut(self, data: bytes, whole: bool = False) -> tuple[list[bytes], bytes]:
-        """Commands told apart by what is known; `whole`: nothing more follows."""
+        """Commands told apart by what is known, with or without an end of line; `whole`: nothing more follows."""
         keys: list[bytes] = []
-        while data:
-            key = next((key for key in self._keys if data.startswith(key)), None)
-            if key is None or (not whole and any(len(k) > len(data) and k.startswith(data) for k in self._keys)):
+        while data := data.lstrip(_ENDS) if self._text else data:
+            if not whole and any(len(key) > len(data) and key.startswith(data) for key in self._keys):
                 break
+            key = next((key for key in self._keys if data.startswith(key) and self._ends(data, key, whole)), None)
+            if key is None:
+                key = self._line(data)
+                if key == data:
+                    break
             keys.append(key)
             data = data[len(key) :]
         return keys, data
+
+    def _ends(self, data: bytes, key: bytes, whole: bool) -> bool:
+        """Whether the command `key`, with which `data` begins, ends where it ended when it was recorded.
+
+        One that always had an end of line goes on to it, or to silence: ``1PA1`` is no part of ``1PA12``. One that had
+        none may be followed at once by others, but by others that are known, if it stands in a line.
+        """
+        if not self._text:
+            return True
+        line = self._line(data)
+        if len(line) == len(key):
+            return whole or key in self._bare or len(line) < len(data)
+        return key in self._bare and (len(line) == len(data) or self._is_known(line))
+
+    def _line(self, data: bytes) -> bytes:
+        """What stands before the first end of line; all of it where there is none, or where bytes are no text."""
+        return re.split(rb"[\r\n]", data, maxsplit=1)[0] if self._text else data
+
+    def _is_known(self, line: bytes) -> bool:
+        """Whether nothing but known commands stand in this line, of which the last may be one with an end."""
+        reached = {0}
+        for at in range(len(line)):
+            if at in reached:
+                ends = ((key, at + len(key)) for key in self._keys if line.startswith(key, at))
+                reached |= {end for key, end in ends if key in self._bare or end == len(line)}
+        return len(line) in reached
 
     def _take(self, keys: list[bytes], now_s: float, client: int) -> list[Reply]:
         replies: list[Reply] = []
@@ -165,7 +207,7 @@ class ReplayedInstrument:
     def _answer(self, key: bytes, now_s: float, client: int) -> tuple[float, bytes]:
         command = self._matcher.write(self.name, key)
         if command is None:
-            self.unknown[key.decode("latin-1")] += 1
+            self._count_unknown(key.decode("latin-1"))
             near = self._near(key) if self._policy.kind == "nearest" else None
             if near is None:
                 return 0.0, self._unknown(key)
@@ -184,6 +226,14 @@ class ReplayedInstrument:
             heappush(self._unasked, (now_s + after_s / self._speed, self._pushed, Reply(0.0, data, client)))
 
     # --- what was never recorded
+
+    def _count_unknown(self, key: str) -> None:
+        if key not in self.unknown and len(self.unknown) >= _KEPT:
+            self.unknown_beyond += 1
+            return
+        self.unknown[key] += 1
+        if self.unknown[key] == 1 and self.on_unknown is not None:
+            self.on_unknown(self.name, key)
 
     def _unknown(self, key: bytes) -> bytes:
         if self._policy.kind == "stop":

@@ -58,6 +58,7 @@ def launch_replay(
         seed: Of those faults.
 
     Raises:
+        ConfigError: It is no wire log, it has no such port, or an option is wrong. Nothing is served.
         PortLostError: It ended before it was ready; the reason is on stderr.
     """
     arguments = ["duodaq.sim.replay", str(wirelog), "--speed", str(speed), "--unknown", unknown, "--at-end", at_end]

@@ -1,15 +1,15 @@
 """From the records of a wire log to commands, each with what the device answered, as the device saw them.
 
 An exchange is what its number holds together. Beyond that the device's own view counts: one line, on which commands
-follow each other, whoever wrote them. A command is a line where (nearly) every request ends with CR or LF, and a whole
-request where not. What came while nothing was owed belongs to no command and is kept with its time.
+follow each other, whoever wrote them. A command is a line where (nearly) every request ends with CR or LF and none
+without was answered. Elsewhere all that an exchange wrote is one request: a command, or, where it is text with an end
+of line, its lines. What came while nothing was owed belongs to no command and is kept with its time.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +18,7 @@ from duodaq.model import WireRecord
 _ENDS = re.compile(rb"[\r\n]+")
 _LINES_AT_LEAST = 0.9
 """The share of requests that end with CR or LF where commands are lines; the rest was cut off by a fault."""
+_TEXT = re.compile(rb"[ -~\t]+")
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +29,7 @@ class Command:
         index: Its place among all commands of the recording, over all ports.
         key: Its bytes, without what ends a line.
         t_ns: When the line had taken it.
+        ended: Whether an end of line followed it.
         traced: Whether it was written for an action, not by a poll: polls have no trace id, or one that goes on
             while other actions of that holder begin and end.
         reply: What the device answered: pieces, each with the seconds since the command.
@@ -40,6 +42,7 @@ class Command:
     key: bytes
     t_ns: int
     traced: bool
+    ended: bool = True
     reply: list[tuple[float, bytes]] = field(default_factory=list[tuple[float, bytes]])
     unasked: list[tuple[float, bytes]] = field(default_factory=list[tuple[float, bytes]])
     broken: bool = False
@@ -53,6 +56,7 @@ class Command:
 @dataclass(slots=True, eq=False)
 class _Exchange:
     holder: str
+    written: bytes = b""
     commands: list[Command] = field(default_factory=list[Command])
     heard: list[tuple[int, bytes]] = field(default_factory=list[tuple[int, bytes]])
     broken: bool = False
@@ -65,6 +69,7 @@ class _Wire:
 
     lines: bool
     polls: set[str]
+    requests: dict[int, bytes]
     rest: bytes = b""
     exchanges: dict[int, _Exchange] = field(default_factory=dict[int, _Exchange])
     asked_by: dict[str, _Exchange] = field(default_factory=dict[str, _Exchange])
@@ -76,7 +81,9 @@ class _Wire:
 def rebuild(records: Iterable[WireRecord]) -> tuple[list[Command], dict[str, bool]]:
     """The commands of a recording in the order in which they were written, and which ports speak in lines."""
     ordered = sorted(records, key=lambda record: record.t_ns)
-    wires = {port: _Wire(lines, _polls(ordered, port)) for port, lines in _ports(ordered).items()}
+    requests, failed = _requests(ordered)
+    in_lines = _in_lines(requests, failed, ordered)
+    wires = {port: _Wire(in_lines[port], _polls(ordered, port), requests[port]) for port in requests}
     commands: list[Command] = []
     for record in ordered:
         wire = wires[record.port]
@@ -98,17 +105,35 @@ def cut_lines(data: bytes) -> tuple[list[bytes], bytes]:
     return [line for line in (raw.strip() for raw in complete) if line], rest
 
 
-def _ports(records: Sequence[WireRecord]) -> dict[str, bool]:
-    requests: dict[tuple[str, int], bytes] = {}
-    found: dict[str, Counter[bool]] = {}
+def is_text(data: bytes) -> bool:
+    """Whether it is a command that a person can read, behind which an end of line means nothing."""
+    return _TEXT.fullmatch(data) is not None
+
+
+def _requests(records: Sequence[WireRecord]) -> tuple[dict[str, dict[int, bytes]], set[tuple[str, int]]]:
+    """By port, what each exchange wrote; and the exchanges that broke off."""
+    requests: dict[str, dict[int, bytes]] = {}
+    failed: set[tuple[str, int]] = set()
     for record in records:
-        found.setdefault(record.port, Counter())
+        of_port = requests.setdefault(record.port, {})
         if record.direction == ">" and record.exchange:
-            key = (record.port, record.exchange)
-            requests[key] = requests.get(key, b"") + record.data
-    for (port, _), request in requests.items():
-        found[port][request.endswith((b"\r", b"\n"))] += 1
-    return {port: ends[True] >= _LINES_AT_LEAST * ends.total() for port, ends in found.items()}
+            of_port[record.exchange] = of_port.get(record.exchange, b"") + record.data
+        elif record.direction == "!":
+            failed.add((record.port, record.exchange))
+    return requests, failed
+
+
+def _in_lines(
+    requests: dict[str, dict[int, bytes]], failed: set[tuple[str, int]], records: Sequence[WireRecord]
+) -> dict[str, bool]:
+    """Which ports speak in lines. One answer to a request without an end shows that the device waits for none."""
+    heard = {(record.port, record.exchange) for record in records if record.direction == "<"} - failed
+    found: dict[str, bool] = {}
+    for port, of_port in requests.items():
+        bare = [number for number, request in of_port.items() if not request.endswith((b"\r", b"\n"))]
+        few = len(of_port) - len(bare) >= _LINES_AT_LEAST * len(of_port)
+        found[port] = few and not any((port, number) in heard for number in bare)
+    return found
 
 
 def _polls(records: Sequence[WireRecord], port: str) -> set[str]:
@@ -130,26 +155,31 @@ def _polls(records: Sequence[WireRecord], port: str) -> set[str]:
 
 def _written(wire: _Wire, record: WireRecord, commands: list[Command]) -> None:
     exchange = wire.exchanges.get(record.exchange) if record.exchange else None
-    more = exchange is not None and exchange is wire.last
     if exchange is None:
         exchange = _Exchange(record.holder, probe=record.exchange == 0)
         wire.done.append(exchange)
         if record.exchange:
             wire.exchanges[record.exchange] = exchange
     wire.last = wire.asked_by[record.holder] = exchange
-    if not wire.lines:
-        if more and exchange.commands:
-            exchange.commands[-1].key += record.data
-            exchange.commands[-1].t_ns = record.t_ns
-            return
-        keys = [record.data]
-    else:
-        keys, wire.rest = cut_lines(wire.rest + record.data)
     traced = record.trace_id is not None and record.trace_id not in wire.polls
-    for key in keys:
-        wire.command = Command(len(commands), record.port, key, record.t_ns, traced)
+    for key, ended in _keys(wire, exchange, record):
+        wire.command = Command(len(commands), record.port, key, record.t_ns, traced, ended)
         commands.append(wire.command)
         exchange.commands.append(wire.command)
+
+
+def _keys(wire: _Wire, exchange: _Exchange, record: WireRecord) -> list[tuple[bytes, bool]]:
+    """The commands that are complete with this record, and whether each had an end of line."""
+    if wire.lines:
+        lines, wire.rest = cut_lines(wire.rest + record.data)
+        return [(line, True) for line in lines]
+    exchange.written += record.data
+    if exchange.written != wire.requests.get(record.exchange, record.data):
+        return []
+    lines, rest = cut_lines(exchange.written)
+    if lines and not rest and all(is_text(line) for line in lines):
+        return [(line, True) for line in lines]
+    return [(exchange.written, False)]
 
 
 def _heard(wire: _Wire, record: WireRecord) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from duodaq.model import WireRecord
 from duodaq.schema import WirelogFile, open_wirelog
 from duodaq.sim._endpoint import Endpoint, PtyEndpoint, TcpEndpoint
 from duodaq.sim._faults import Faults
-from duodaq.sim._process import Stopping, serve_until_stopped
+from duodaq.sim._process import Stopping, say, serve_until_stopped
 from duodaq.sim._server import SimServer
 from duodaq.sim.replay._instrument import CLIENTS, ReplayedInstrument, UnknownPolicy
 from duodaq.sim.replay._matching import AtEnd, Matcher
 from duodaq.sim.replay._rebuild import rebuild
+from duodaq.sim.replay._unknown import UnknownTeller
 from duodaq.sim.table import LocalTable
 
 _SILENT = UnknownPolicy()
@@ -63,7 +64,8 @@ class Replay:
         """Serve until SIGINT or SIGTERM; prints one line of JSON when it is ready.
 
         Args:
-            control: Take one JSON request a line on stdin and answer on stdout; end when stdin ends.
+            control: Take one JSON request a line on stdin and answer on stdout; end when stdin ends. Without it,
+                unknown commands are told on stderr.
 
         Returns:
             The exit code: 0 after a signal, 1 if an unknown command was to stop it.
@@ -73,7 +75,9 @@ class Replay:
             OSError: An address is taken.
         """
         file, records = self._read()
-        instruments = self._instruments(records)
+        instruments = self._instruments(file, records)
+        self._need_folder(instruments)
+        teller = None if control else UnknownTeller(instruments.values())
         table = LocalTable(self.seed, shutter_open=True)
         try:
             servers = {
@@ -90,6 +94,16 @@ class Replay:
             return asyncio.run(_serve(servers, control=control))
         finally:
             table.close()
+            if teller is not None:
+                teller.sum_up()
+
+    def _need_folder(self, ports: Collection[str]) -> None:
+        link = self.link
+        if link is not None and len(ports) > 1 and (link.is_symlink() or link.exists()) and not link.is_dir():
+            several = (
+                f"{len(ports)} ports are replayed ({', '.join(ports)}), so a folder is wanted here, for a link each"
+            )
+            raise ConfigError(several, key=f"--link {link}", remedy="Name a folder, or one of the ports with --port.")
 
     def _read(self) -> tuple[WirelogFile, list[WireRecord]]:
         try:
@@ -106,16 +120,17 @@ class Replay:
                 raise ConfigError(f"the wire log {file.path} has no port {port!r}", key=f"--port {port}", remedy=remedy)
         return file, [record for record in records if not self.ports or record.port in self.ports]
 
-    def _instruments(self, records: list[WireRecord]) -> dict[str, ReplayedInstrument]:
+    def _instruments(self, file: WirelogFile, records: list[WireRecord]) -> dict[str, ReplayedInstrument]:
         commands, in_lines = rebuild(records)
         if not commands:
             whose = f" on {', '.join(self.ports)}" if self.ports else ""
             raise ConfigError(f"the wire log {self.wirelog} holds no command{whose}: there is nothing to replay")
         matcher = Matcher(commands, in_order=self.in_order, at_end=self.at_end)
-        spoken = dict.fromkeys(command.port for command in commands)
+        spoken = {command.port for command in commands}
+        in_order = dict.fromkeys([*file.ports, *(command.port for command in commands)])
         return {
             port: ReplayedInstrument(matcher, port, lines=in_lines[port], speed=self.speed, unknown=self.unknown)
-            for port in self.ports or spoken
+            for port in self.ports or in_order
             if port in spoken
         }
 
@@ -202,8 +217,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--link", type=Path, metavar="PATH", help="a stable name; with several ports a folder for them")
     parser.add_argument("--own-folder", action="store_true", help="stable names in a folder that ends with it")
     parser.add_argument("--tcp", type=int, metavar="PORT", help="on TCP; 0 for any that is free")
-    parser.add_argument("--speed", type=speed_of, default=1.0, help="1, 10 … or max")
-    parser.add_argument("--unknown", type=UnknownPolicy.parse, default=UnknownPolicy())
+    parser.add_argument("--speed", default="1", help="1, 10 … or max")
+    parser.add_argument("--unknown", default="silent", metavar="POLICY")
     parser.add_argument("--at-end", choices=("repeat", "cycle"), default="repeat")
     parser.add_argument("--in-order", action="store_true")
     parser.add_argument("--fault", action="append", default=[], metavar="FAULT")
@@ -218,14 +233,17 @@ def main(argv: Sequence[str] | None = None) -> int:
                 endpoint="pty" if given.pty else "tcp" if given.tcp is not None else None,
                 link=folder or given.link,
                 tcp_port=given.tcp or 0,
-                speed=given.speed,
-                unknown=given.unknown,
+                speed=speed_of(given.speed),
+                unknown=UnknownPolicy.parse(given.unknown),
                 at_end=given.at_end,
                 in_order=given.in_order,
                 faults=Faults.parse(*given.fault),
                 seed=given.seed,
             ).run(control=given.control)
     except (ValueError, OSError, DuodaqError) as error:
+        if given.control:
+            say({"refused": str(error)})
+            return 2
         print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201  a process of its own speaks here
         return 2
 
