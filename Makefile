@@ -1,10 +1,10 @@
 # Everything here runs in its own virtual environment, .venv, made by the first target that needs it.
 #   make demo    the whole thing with no hardware            make bench   ratios against a baseline of the same run
-#   make test    the tests, WORKERS=2 at once                make soak    the long counts
+#   make test    the tests, WORKERS=3 at once                make soak    the long counts
 #   make check   style, types, import contracts              make clean   forget what can be made again
 
 PYTHON  ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
