@@ -219,7 +219,7 @@ def a_broken_line_is_used_at_once() -> None:
     _use_broken_lines_at_once()
 
 
-@sabotage(_LINE, "no interleaving", modes=APART)  # the device sees the impatience of who comes after a dead process
+@sabotage(_LINE, "no late reply", modes=APART)
 def a_dead_process_leaves_a_line_that_is_used_at_once() -> None:
     """After an exchange that was cut by the death of a process nothing is waited for."""
     _use_broken_lines_at_once()
