@@ -312,6 +312,7 @@ async def test_modules_are_imported_before_and_one_that_fails_is_passed_over(sta
     assert "broken_module" not in about["modules"]
 
 
+@pytest.mark.alone("compares two durations, with 0.1 s of 0.35 s to spare")
 async def test_paced_import_rests_until_the_first_message(starter: Starter, tmp_path: Path) -> None:
     for number in range(8):
         (tmp_path / f"slow_{number}.py").write_text(SLOW)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from duodaq.clock import block
+from duodaq.clock import Deadline, block
 from duodaq.sim import Faults, SimProcess, launch, launch_table
 
 IDENTITY = b"ESP300 Version 3.04 07/27/01\r\n"
@@ -108,20 +108,23 @@ def test_a_socket_answers_and_a_second_client_is_hung_up_on():
 
 
 def test_two_unsynchronised_clients_on_one_line_are_noticed(stage: SimProcess):
-    before = stage.report()["interleavings"]
+    before, enough, limit = stage.report()["interleavings"], threading.Event(), Deadline(20)
 
     def client() -> None:
         with opened(stage.address) as wire:
-            for _ in range(100):
+            while not enough.is_set():
                 wire.write(b"1TP\r\n")
                 wire.read_line(0.005)
 
     threads = [threading.Thread(target=client) for _ in range(2)]
     for thread in threads:
         thread.start()
+    while (noticed := stage.report()["interleavings"] - before) == 0 and not limit.passed:
+        block(0.02)
+    enough.set()
     for thread in threads:
         thread.join()
-    assert stage.report()["interleavings"] > before
+    assert noticed > 0
 
 
 def test_two_synchronised_clients_on_one_line_are_not_accused(stage: SimProcess, wire: Wire):
