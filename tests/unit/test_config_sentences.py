@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,37 +10,7 @@ import pytest
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError
 
-LAB = """\
-[ports.stage]
-serial = { path = "/dev/ttyUSB0", baud = 19200, rtscts = true }
-codec = "esp300"
-
-[ports.dmm]
-visa = "TCPIP0::127.0.0.1::5025::SOCKET"
-codec = "scpi"
-
-[instruments.dmm]
-runtime = "v2"
-driver = "drivers.meters:HP34401A"
-port = "dmm"
-settings = ["function_", "nplc"]
-deadline = { default = "5 s", reading = "30 s" }
-poll.voltage = { read = "reading", unit = "V", every = "1 s" }
-
-[instruments.chopper]
-runtime = "v2"
-driver = "./chopper.py:Chopper"
-args = { device = "/dev/ttyUSB3" }
-poll.rate = { call = "get_rate", unit = "Hz", every = "500 ms" }
-
-[instruments.stage]
-runtime = "v4"
-driver = "duodaq:Esp300"
-port = "stage"
-axes.x = { number = 1, unit = "mm", limits = [0, 25] }
-safe = { shutdown = "stop", crash = "stop" }
-"""
-
+Refusal = Callable[[Path], str]
 INSTRUMENT_KEYS = (
     "args, autostart, axes, deadline, driver, kill_after, options, passive, poll, port, required, runtime, safe, "
     "settings, stop, worker"
@@ -287,155 +258,6 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         '21: instruments.chopper.stop: these bytes have no port to go to. Name the port (port = "…"); '
         "an instrument that opens its device itself cannot be stopped by bytes",
     ),
-    # ports
-    "port with nothing behind it": (
-        f"{VISA}\n",
-        "",
-        "5: ports.dmm: says nowhere what it is connected to; write serial = "
-        '{ path = "/dev/ttyUSB0", baud = 9600 } or tcp = "host:port"',
-    ),
-    "port with two lines": (
-        VISA,
-        f'tcp = "a:1"\n{VISA}',
-        "5: ports.dmm: has tcp and visa, and a port is one line; keep one of them",
-    ),
-    "two ports with one line": (
-        VISA,
-        'serial = { path = "/dev/ttyUSB0" }',
-        "5: ports.dmm: is the same line as ports.stage (/dev/ttyUSB0). "
-        'Keep one of the two, and let both instruments say port = "stage"',
-    ),
-    "serial path and usb": (
-        "rtscts = true",
-        'usb = "0403:6001"',
-        '2: ports.stage.serial: needs either path = "/dev/ttyUSB0" or usb = "0403:6001:SERIAL", and not both',
-    ),
-    "usb that is none": (
-        'path = "/dev/ttyUSB0"',
-        'usb = "FTDI"',
-        '2: ports.stage.serial: usb = "FTDI" is not vendor:product[:serial], such as "0403:6001:A50285BI"',
-    ),
-    "a socket for a path": (
-        "rtscts = true",
-        'location = "1-2"',
-        '2: ports.stage.serial: location goes with usb = "vendor:product"; a path needs none',
-    ),
-    "a socket that is none": (
-        'path = "/dev/ttyUSB0"',
-        'usb = "0403:6001", location = "left"',
-        '2: ports.stage.serial.location: "left" is no USB socket, such as "1-2.3" (`duodaq check` shows those in use)',
-    ),
-    "tcp without a port number": (
-        VISA,
-        'tcp = "dmm"',
-        '6: ports.dmm.tcp: "dmm" is not "host:port", such as "192.168.1.20:5025"',
-    ),
-    "visa that is none": (
-        VISA,
-        'visa = "GBIP0::3::INSTR"',
-        '6: ports.dmm.visa: "GBIP0::3::INSTR" is no VISA resource name, such as '
-        '"TCPIP0::192.168.1.20::hislip0::INSTR", "GPIB0::9::INSTR" or "USB0::0x0957::0x1F01::MY12345678::INSTR"',
-    ),
-    "visa with another key": (
-        VISA,
-        'visa = { resource = "GPIB0::3::INSTR", lib = "@py" }',
-        '6: ports.dmm.visa.lib: unknown key. Did you mean "library"? The keys here: attributes, library, resource',
-    ),
-    "visa without a resource": (
-        VISA,
-        'visa = { library = "@py" }',
-        "6: ports.dmm.visa.resource: is required, and missing. "
-        'Write for example resource = "GPIB0::9::INSTR", the name of a VISA resource',
-    ),
-    "visa with a number for a library": (
-        VISA,
-        'visa = { resource = "GPIB0::3::INSTR", library = 3 }',
-        "6: ports.dmm.visa.library: must be a string, not the number 3",
-    ),
-    "visa with a list of attributes": (
-        VISA,
-        'visa = { resource = "GPIB0::3::INSTR", attributes = [] }',
-        "6: ports.dmm.visa.attributes: must be a table, not the list []",
-    ),
-    "visa on a serial port": (
-        VISA,
-        'visa = "ASRL/dev/ttyUSB1::INSTR"',
-        '6: ports.dmm.visa: "ASRL/dev/ttyUSB1::INSTR" needs no VISA library: write '
-        'serial = { path = "/dev/ttyUSB1", baud = 9600 }; or, to use one all the same, '
-        'visa = { resource = "ASRL/dev/ttyUSB1::INSTR", library = "@ivi" }',
-    ),
-    "virtual port where nobody knows the end of an exchange": (
-        'codec = "scpi"',
-        'virtual = { pty = "run/dmm" }',
-        "7: ports.dmm.virtual: needs to know where an exchange ends, and this port has neither codec nor idle_ms. "
-        "Name the codec, or write idle_ms = 20: the silence, in milliseconds, that ends an exchange",
-    ),
-    "virtual port without a way in": (
-        VISA,
-        f"{VISA}\nvirtual = {{ clients = 3 }}",
-        '7: ports.dmm.virtual: needs pty = "run/stage" (a device that programs open), tcp = 5030, or both',
-    ),
-    "virtual tcp port that is none": (
-        VISA,
-        f"{VISA}\nvirtual = {{ tcp = 70000 }}",
-        "7: ports.dmm.virtual.tcp: must be a TCP port between 1 and 65535, not 70000",
-    ),
-    "virtual tcp port without a host": (
-        VISA,
-        f'{VISA}\nvirtual = {{ tcp = "5030" }}',
-        '7: ports.dmm.virtual.tcp: "5030" is not "host:port", such as "192.168.1.20:5025"',
-    ),
-    "virtual pty without a name": (
-        VISA,
-        f'{VISA}\nvirtual = {{ pty = "" }}',
-        '7: ports.dmm.virtual.pty: must name the device that programs open, such as pty = "run/stage"',
-    ),
-    "unknown key of a virtual port": (
-        VISA,
-        f'{VISA}\nvirtual = {{ pyt = "run/dmm" }}',
-        '7: ports.dmm.virtual.pyt: unknown key. Did you mean "pty"? The keys here: clients, pty, stall, tcp',
-    ),
-    "virtual port where the port itself is": (
-        VISA,
-        f"{VISA}\nvirtual = {{ tcp = 5025 }}",
-        "7: ports.dmm.virtual.tcp: 127.0.0.1:5025 is taken by ports.dmm itself. Choose a place of its own",
-    ),
-    "unknown codec": (
-        '"esp300"',
-        '"esp30"',
-        '3: ports.stage.codec: there is no codec "esp30". Did you mean "esp300"? '
-        "The codecs: ell14, esp300, maitai, newport1830c, scpi; without one, leave the key out and set idle_ms",
-    ),
-    "codec that the actor does not speak": (
-        '"esp300"',
-        '"scpi"',
-        '26: instruments.stage.port: "duodaq:Esp300" speaks "esp300", and ports.stage has the codec "scpi". '
-        'Write codec = "esp300" in [ports.stage]',
-    ),
-    "no codec where the actor needs one": (
-        'codec = "esp300"\n',
-        "",
-        '25: instruments.stage.port: "duodaq:Esp300" speaks "esp300", and ports.stage has no codec. '
-        'Write codec = "esp300" in [ports.stage]',
-    ),
-    "missing port": (
-        'port = "dmm"',
-        'port = "dm"',
-        '12: instruments.dmm.port: there is no port "dm". Did you mean "dmm"? The ports here: dmm, stage; '
-        "a new one begins with [ports.dm]",
-    ),
-    "no port where the actor needs one": (
-        'port = "stage"\n',
-        "",
-        '23: instruments.stage.port: "duodaq:Esp300" needs a port, and has none. '
-        "Write port = … (the ports here: stage, dmm)",
-    ),
-    "device that a port owns": (
-        "/dev/ttyUSB3",
-        "/dev/ttyUSB0",
-        "20: instruments.chopper.args.device: /dev/ttyUSB0 belongs to ports.stage, and only one program part may open "
-        'it. Write port = "stage" and leave it out of args, or remove that port',
-    ),
     # what a runtime does not know
     "option that the runtime does not know": (
         'port = "dmm"',
@@ -557,43 +379,22 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "chopper.py").write_text("class Chopper:\n    pass\n\n\nraise SystemExit('executed')\n")
-    (tmp_path / "broken.py").write_text("class Chopper(:\n")
-    monkeypatch.syspath_prepend(tmp_path / "path")
-    (tmp_path / "path" / "drivers").mkdir(parents=True)
-    (tmp_path / "path" / "drivers" / "__init__.py").write_text("raise SystemExit('executed')\n")
-    (tmp_path / "path" / "drivers" / "meters.py").write_text(
-        "import numpy as np\ntry:\n    from pathlib import Path\nexcept ImportError:\n    Path = None\n"
-        "class HP34401A: ...\nOld: type = HP34401A\n_hidden = 1\nraise SystemExit('executed')\n"
-    )
-    return tmp_path
-
-
-def refusal(file: Path) -> str:
-    with pytest.raises(ConfigError) as caught:
-        load_lab(file)
-    return str(caught.value)
-
-
-def test_lab_without_a_mistake_loads_and_no_driver_is_executed(folder: Path) -> None:
-    (folder / "lab.toml").write_text(LAB)
-    assert [i.id for i in load_lab(folder / "lab.toml").instruments] == ["dmm", "chopper", "stage"]
+def test_lab_without_a_mistake_loads_and_no_driver_is_executed(lab_folder: Path, lab_text: str) -> None:
+    (lab_folder / "lab.toml").write_text(lab_text)
+    assert [i.id for i in load_lab(lab_folder / "lab.toml").instruments] == ["dmm", "chopper", "stage"]
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistake_has_one_clear_sentence(mistake: str, folder: Path) -> None:
+def test_mistake_has_one_clear_sentence(mistake: str, sentence: Callable[[str, str], str]) -> None:
     right, wrong, said = MISTAKES[mistake]
-    assert LAB.count(right) >= 1
-    before, _, after = LAB.rpartition(right) if right in ('runtime = "v4"', '"v4"') else LAB.partition(right)
-    (folder / "lab.toml").write_text(before + wrong + after)
-    assert refusal(folder / "lab.toml") == f"{folder / 'lab.toml'}:{said}"
+    assert sentence(right, wrong) == said
 
 
-def test_all_mistakes_are_said_at_once_in_the_order_of_the_file(folder: Path) -> None:
-    file = folder / "lab.toml"
-    file.write_text(LAB.replace("[0, 25]", "[25, 0]").replace("baud", "boud").replace("500 ms", "5"))
+def test_all_mistakes_are_said_at_once_in_the_order_of_the_file(
+    lab_folder: Path, lab_text: str, refusal: Refusal
+) -> None:
+    file = lab_folder / "lab.toml"
+    file.write_text(lab_text.replace("[0, 25]", "[25, 0]").replace("baud", "boud").replace("500 ms", "5"))
     header, *lines = refusal(file).splitlines()
     assert header == f"{file}: 3 problems"
     assert [line.split(": ")[:2] for line in lines] == [
@@ -603,10 +404,12 @@ def test_all_mistakes_are_said_at_once_in_the_order_of_the_file(folder: Path) ->
     ]
 
 
-def test_all_mistakes_in_the_table_of_a_visa_are_said_and_those_elsewhere(folder: Path) -> None:
-    file = folder / "lab.toml"
+def test_all_mistakes_in_the_table_of_a_visa_are_said_and_those_elsewhere(
+    lab_folder: Path, lab_text: str, refusal: Refusal
+) -> None:
+    file = lab_folder / "lab.toml"
     visa = 'visa = { resurce = "GPIB0::3::INSTR", lib = "@py" }'
-    file.write_text(LAB.replace(VISA, visa).replace(":Chopper", ":Choper"))
+    file.write_text(lab_text.replace(VISA, visa).replace(":Chopper", ":Choper"))
     assert [line.split(": ", 2)[:2] for line in refusal(file).splitlines()[1:]] == [
         [f"{file}:6", "ports.dmm.visa.resource"],
         [f"{file}:6", "ports.dmm.visa.resurce"],
@@ -615,10 +418,10 @@ def test_all_mistakes_in_the_table_of_a_visa_are_said_and_those_elsewhere(folder
     ]
 
 
-def test_nothing_is_said_that_follows_from_another_mistake(folder: Path) -> None:
+def test_nothing_is_said_that_follows_from_another_mistake(lab_folder: Path, lab_text: str, refusal: Refusal) -> None:
     """Of an instrument on a port that is misspelt, nor that nobody needs the memory that a misspelt one may need."""
-    file = folder / "lab.toml"
-    mistaken = LAB.replace('codec = "esp300"', 'codek = "esp300"').replace(":Esp300", ":Esp301")
+    file = lab_folder / "lab.toml"
+    mistaken = lab_text.replace('codec = "esp300"', 'codek = "esp300"').replace(":Esp300", ":Esp301")
     mistaken = mistaken.replace('runtime = "v2"', 'runtime = "v3"', 1).replace(":Chopper", ":Choper")
     file.write_text(
         mistaken.replace("args = {", 'worker = "inline"\nargs = {')
@@ -631,10 +434,10 @@ def test_nothing_is_said_that_follows_from_another_mistake(folder: Path) -> None
     ]
 
 
-def test_facts_of_a_single_mistake_are_fields(folder: Path) -> None:
-    (folder / "lab.toml").write_text(LAB.replace("baud", "boud"))
+def test_facts_of_a_single_mistake_are_fields(lab_folder: Path, lab_text: str) -> None:
+    (lab_folder / "lab.toml").write_text(lab_text.replace("baud", "boud"))
     with pytest.raises(ConfigError) as caught:
-        load_lab(folder / "lab.toml")
+        load_lab(lab_folder / "lab.toml")
     error = caught.value
-    assert (error.file, error.line, error.key) == (str(folder / "lab.toml"), 2, "ports.stage.serial.boud")
+    assert (error.file, error.line, error.key) == (str(lab_folder / "lab.toml"), 2, "ports.stage.serial.boud")
     assert error.remedy is not None

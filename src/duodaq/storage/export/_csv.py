@@ -10,9 +10,8 @@ import msgspec
 import pyarrow as pa
 
 from duodaq.errors import StorageError
-from duodaq.storage.export._aside import aside
 from duodaq.storage.export._compare import same_table
-from duodaq.storage.export._parquet import file_stem
+from duodaq.storage.export._parts import write_parts
 from duodaq.storage.export._progress import Counting, Progress
 from duodaq.storage.reading import Run
 from duodaq.storage.reading._arrow import Table
@@ -27,17 +26,7 @@ def write_csv(run: Run, folder: Path, progress: Progress) -> list[Path]:
     Raises:
         StorageError: The disk refused, or what it holds is not what the journal does. No file is left half done.
     """
-    written: list[Path] = []
-    for stream in run:
-        counting, done = Counting(progress, stream.name, len(stream)), 0
-        for number, part in enumerate(stream.parts, 1):
-            path = folder / f"{file_stem(stream, number)}.csv"
-            counting.part_begins_at(done)
-            with aside(path) as place:
-                done += _write(part, place, counting)
-                _verify(part, place)
-            written.append(path)
-    return written
+    return write_parts(run, folder, "csv", progress, _write, _verify)
 
 
 def _write(part: Rows, place: Path, progress: Counting) -> int:

@@ -15,7 +15,8 @@ from duodaq.errors import LifecycleError, StorageError
 from duodaq.storage.export._aside import aside, sync_folder
 from duodaq.storage.export._csv import write_csv
 from duodaq.storage.export._nexus import Frames, write_nexus
-from duodaq.storage.export._parquet import file_stem, write_parquet
+from duodaq.storage.export._parquet import write_parquet
+from duodaq.storage.export._parts import file_stem
 from duodaq.storage.export._progress import Progress, silent
 from duodaq.storage.export._zarr import write_zarr
 from duodaq.storage.journal._layout import ROWS, index_name

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from duodaq.errors import StorageError
-from duodaq.storage.export._aside import aside
 from duodaq.storage.export._compare import same_table
+from duodaq.storage.export._parts import write_parts
 from duodaq.storage.export._progress import Counting, Progress
-from duodaq.storage.reading import Run, Stream
+from duodaq.storage.reading import Run
 from duodaq.storage.reading._arrow import Table, parquet
 from duodaq.storage.reading._columns import UNIT_KEY, units_in
 from duodaq.storage.reading._rows import Rows
@@ -28,25 +29,7 @@ def write_parquet(run: Run, folder: Path, progress: Progress) -> list[Path]:
     Raises:
         StorageError: The disk refused, or what it holds is not what the journal does. No file is left half done.
     """
-    written: list[Path] = []
-    for stream in run:
-        counting, done = Counting(progress, stream.name, len(stream)), 0
-        for number, part in enumerate(stream.parts, 1):
-            path = folder / f"{file_stem(stream, number)}.parquet"
-            counting.part_begins_at(done)
-            with aside(path) as place:
-                rows = _write(run, part, place, counting)
-                _verify(part, place)
-            done += rows
-            written.append(path)
-    return written
-
-
-def file_stem(stream: Stream, number: int) -> str:
-    """What the files of a stream's `number`-th part are called, as in the journal."""
-    from duodaq.storage.journal._layout import ROWS, file_name
-
-    return file_name(stream.name, number, ROWS).rpartition(".")[0]
+    return write_parts(run, folder, "parquet", progress, partial(_write, run), _verify)
 
 
 def _write(run: Run, part: Rows, place: Path, progress: Counting) -> int:

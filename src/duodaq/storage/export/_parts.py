@@ -1,0 +1,49 @@
+"""A file for each part of each stream of a run: written aside, compared with the journal, and put in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from duodaq.storage.export._aside import aside
+from duodaq.storage.export._progress import Counting, Progress
+from duodaq.storage.reading import Run, Stream
+from duodaq.storage.reading._rows import Rows
+
+
+def write_parts(
+    run: Run,
+    folder: Path,
+    ending: str,
+    progress: Progress,
+    write: Callable[[Rows, Path, Counting], int],
+    verify: Callable[[Rows, Path], None],
+) -> list[Path]:
+    """Write and verify a file for each part; those files.
+
+    Args:
+        run: The run.
+        folder: Where the files go.
+        ending: Of their names.
+        progress: Told how far it is.
+        write: Writes a part to a place, and returns how many rows it has.
+        verify: Raises StorageError if what is at a place is not that part.
+    """
+    written: list[Path] = []
+    for stream in run:
+        counting, done = Counting(progress, stream.name, len(stream)), 0
+        for number, part in enumerate(stream.parts, 1):
+            path = folder / f"{file_stem(stream, number)}.{ending}"
+            counting.part_begins_at(done)
+            with aside(path) as place:
+                done += write(part, place, counting)
+                verify(part, place)
+            written.append(path)
+    return written
+
+
+def file_stem(stream: Stream, number: int) -> str:
+    """What the files of a stream's `number`-th part are called, as in the journal."""
+    from duodaq.storage.journal._layout import ROWS, file_name
+
+    return file_name(stream.name, number, ROWS).rpartition(".")[0]
