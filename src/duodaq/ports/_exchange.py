@@ -15,8 +15,8 @@ class Exchange:
     `done` is called exactly once, with the reply (empty if none belongs to it) or with the error; `on_written` when the
     whole request has been handed to the line, with the UTC nanoseconds of that. `moving`: its sender says that it may
     move or emit, where no codec knows better; `epoch` is then the stop epoch in which that sender began. One that
-    `stops` is a stop's. `from_codec`
-    says that the framing is what the port's codec makes of the request. `timer` is for whoever sets it aside.
+    `stops` is a stop's. `from_codec` says that the framing is what the port's codec makes of the request. `timer` is
+    for whoever sets it aside.
     """
 
     __slots__ = (

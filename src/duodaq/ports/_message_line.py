@@ -21,8 +21,6 @@ from duodaq.ports._transport import FetchingTransport, Transport
 
 _CLEAR_S, _CLEAR_FOR_STOP_S = 5.0, 2.0
 """How long a device clear may take, and how long while a stop waits behind it."""
-
-
 _MORE_S = 0.05
 """How long a reader without codec must still wait, on a line without END, for more than its answer to be fetched."""
 
