@@ -120,7 +120,7 @@ class VisaResource:
 
     def _note_ends(self) -> None:
         """Keep what pyvisa-py's VXI-11 does not tell: that a message which just fills a read ends there."""
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(AttributeError, KeyError):  # another library has nothing of that kind
             interface = self._resource.visalib.sessions[self._resource.session].interface
             device_read = interface.device_read
 
@@ -140,7 +140,7 @@ class VisaResource:
         """Close it, whatever the library says to that. Idempotent."""
         resource, self._resource = self._resource, None
         if resource is not None:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # whatever the library raises, the resource is given up
                 resource.close()
 
     def write(self, data: bytes, timeout_s: float) -> None:
@@ -188,7 +188,7 @@ class VisaResource:
     def descriptors(self) -> Iterator[int]:
         """The sockets that carry it, where the library is pyvisa-py."""
         resource = self._resource
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):  # another library keeps none that could be seen; or it is closed meanwhile
             session = resource.visalib.sessions[resource.session]
             for owner, name in ((session, "interface"), *((session.interface, n) for n in ("sock", "_sync", "_async"))):
                 found = getattr(owner, name, None)
