@@ -167,6 +167,15 @@ def outputs(device: Device) -> list[bytes]:
     return [line for line in device.told if line.startswith(b"OUTP")]
 
 
+async def all_is_heard(manager: DualRuntimeManager) -> None:
+    """What has been written to the device is with it: it has answered a question behind that."""
+    asked = manager.broker.owner("line").codec
+    assert asked is not None
+    query = asked.identity()
+    assert query is not None
+    await manager.broker.port("line").exchange(query[0], holder="test")
+
+
 async def identified(device: Device, manager: DualRuntimeManager) -> None:
     await until(lambda: device.identity.keys() & device.told, manager)
     await pause(0.05)
@@ -184,6 +193,7 @@ async def test_what_a_stop_switched_off_stays_off_after_its_reset_and_a_death(po
             manager.reset_stop("test")
         else:
             await manager.command("it", Stop(), 2.0)
+        await all_is_heard(manager)
         before = outputs(device)
         device.told.clear()
         await die(manager)
@@ -204,6 +214,7 @@ async def test_what_was_set_again_after_a_stop_is_set_again_after_a_death_too() 
         await manager.stop_all()
         manager.reset_stop("test")
         await manager.command("it", SetParameter("output", True), 2.0)
+        await all_is_heard(manager)
         device.told.clear()
         await die(manager)
         await until(lambda: outputs(device) == [b"OUTP 1"], manager)
@@ -235,9 +246,9 @@ async def test_what_a_stop_switched_off_stays_off_when_a_lost_line_is_back(where
     async with lab(source(), v2=where) as (manager, device):
         await manager.stop_all()
         manager.reset_stop("test")
+        await all_is_heard(manager)
         device.told.clear()
         device.hang_up()
-        await asyncio.gather(manager.command("it", SetParameter("range", 4), 1.0), return_exceptions=True)
         await until(lambda: status(manager).restarts and status(manager).state == "ready", manager)
         await until(lambda: b"RANG 3" in device.told, manager)
         assert outputs(device) == []
@@ -252,6 +263,7 @@ async def test_the_stream_of_an_actor_from_a_file_begins_again_after_a_stop_only
         await manager.command("it", StartAcquisition(), 2.0)
         await until(lambda: (b"LAMP 1" in device.told) is emits, manager)
         await manager.command("it", Stop(), 2.0)
+        await all_is_heard(manager)
         device.told.clear()
         await die(manager)
         await pause(0.1)
@@ -300,6 +312,7 @@ async def test_a_replacement_to_whose_start_a_latched_stop_says_no_comes_up_afte
     async with lab(it, codec="esp300") as (manager, device):
         await identified(device, manager)
         await manager.stop_all()
+        await all_is_heard(manager)
         device.told.clear()
         pid = kill(manager)
         await until(lambda: "latched" in status(manager).message, manager)
