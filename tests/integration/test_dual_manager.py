@@ -374,6 +374,7 @@ async def test_a_restarted_runtime_works_and_its_channels_count_on(bench: Bench)
 async def test_an_instrument_is_restarted_alone(bench: Bench) -> None:
     manager, _, stage_sim = await meter_and_stage(bench)
     await manager.command("meter", ReadChannel("power"))
+    assert await until(lambda: "VE" in stage_sim.report()["produced"], 2.0), "its identity is asked after the start"
     asked = stage_sim.report()["exchanges"]
     await manager.restart_instrument("meter")
     assert stage_sim.report()["exchanges"] == asked
