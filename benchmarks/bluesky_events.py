@@ -1,8 +1,8 @@
 """What an event of a Bluesky plan costs on instruments of a lab, beside ophyd's simulated devices in the same run.
 
 The same RunEngine counts and scans with ophyd.sim's ``motor`` and ``det`` and with devices of a lab of both runtimes
-(a class of one's own in V2, an actor in V4, both without hardware, as ophyd's are), in turns. Printed are the medians of
-the turns. V2 and V4 live in threads here; what a process costs is in `worker_calls`.
+(a class of one's own in V2, an actor in V4, both without hardware, as ophyd's are), in turns. Printed are the medians
+of the turns. V2 and V4 live in threads here; what a process costs is in `worker_calls`.
 """
 
 from __future__ import annotations
