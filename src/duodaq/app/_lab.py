@@ -101,12 +101,19 @@ class Lab:
         """The whole lab at this moment."""
         return self.manager.health()
 
-    async def start_recording(self, directory: str | Path | None = None, *, wire: bool | None = None) -> Path:
+    async def start_recording(
+        self,
+        directory: str | Path | None = None,
+        *,
+        wire: bool | None = None,
+        labels: Mapping[str, Any] | None = None,
+    ) -> Path:
         """Record every channel of both runtimes from now on, into a new directory.
 
         Args:
             directory: Where to; a new one in the lab's own folder for recordings by default.
             wire: Whether the wire log goes with it, as `wire.arrows`; by default what the lab file says.
+            labels: What is said of it: sample, operator, note, tags; see `duodaq.storage.edit_labels`.
 
         Raises:
             LifecycleError: A recording is under way.
@@ -115,13 +122,18 @@ class Lab:
         if self._recording is not None:
             raise LifecycleError(f"a recording is under way, in {self._recording.recorder.directory}")
         target = Path(directory) if directory is not None else self._new_directory()
-        recording = Recording(self.manager, self.definition, target)
+        recording = Recording(self.manager, self.definition, target, labels)
         await recording.start()
         self._recording = recording
         self.manager.attach("recording", recording)
         if self.definition.record_wire if wire is None else wire:
             await self._start_wire(_WITH_RECORDING, target / WIRE_FILE)
         return target
+
+    def note_in_recording(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Put something that happens into the event log of the recording under way; nothing happens without one."""
+        if self._recording is not None:
+            self._recording.recorder.note(name, dict(doc))
 
     async def stop_recording(self) -> RecordingSummary:
         """Write what is still under way, close every file and say what was recorded.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,21 @@ _WATCHER = "recording"
 class Recording:
     """Everything that the lab measures from `start` on; a component as the manager closes it."""
 
-    def __init__(self, manager: DualRuntimeManager, definition: LabDefinition, target: Path) -> None:
+    def __init__(
+        self,
+        manager: DualRuntimeManager,
+        definition: LabDefinition,
+        target: Path,
+        labels: Mapping[str, Any] | None = None,
+    ) -> None:
         self._manager = manager
         self._versions = {_name(entry): entry.version for entry in manager.parameters.snapshot()}
         self.recorder = Recorder(
-            target, manager.v4_data, provenance=_provenance(manager, definition), code=definition.directory
+            target,
+            manager.v4_data,
+            provenance=_provenance(manager, definition),
+            code=definition.directory,
+            labels=labels,
         )
         self.summary: RecordingSummary | None = None
         self._watching: asyncio.Task[None] | None = None

@@ -27,7 +27,7 @@ from duodaq.dataplane import Hub, Policy, Subscription
 from duodaq.errors import LifecycleError, StoppedError, StorageError, StorageFullError
 from duodaq.storage._tally import Tally, WallClock
 from duodaq.storage._watermark import Watermark, Watermarks
-from duodaq.storage.journal import Disk, Journal, Level, RunPage
+from duodaq.storage.journal import Disk, Journal, Level, RunPage, edit_labels
 from duodaq.telemetry import get_logger
 
 WhenFull = Literal["slow", "count"]
@@ -82,6 +82,7 @@ class Recorder:
         max_bytes: The most memory they may keep.
         name: The name of its subscription.
         code: The folder whose git state goes with the run.
+        labels: What is said of the run from the start, as `edit_labels` takes it.
         disk: What to write with.
     """
 
@@ -98,6 +99,7 @@ class Recorder:
         max_bytes: int = 512 * 2**20,
         name: str = "recorder",
         code: str | Path | None = None,
+        labels: Mapping[str, Any] | None = None,
         disk: Disk | None = None,
     ) -> None:
         self.directory = Path(directory)
@@ -110,6 +112,7 @@ class Recorder:
         self._capacity = capacity
         self._max_bytes = max_bytes
         self._code = code
+        self._labels = dict(labels or {})
         self._disk = disk
         self._subscription: Subscription[pa.RecordBatch] | None = None
         self._journal: Journal | None = None
@@ -256,6 +259,8 @@ class Recorder:
         try:
             page = RunPage.of_now(self.directory, level=self.level, provenance=self._provenance, code=self._code)
             self._journal = Journal(str(self.directory), page, self._disk)
+            if self._labels:
+                edit_labels(self.directory, **self._labels, disk=self._disk)
         except StorageError as error:
             return [error]
         except OSError as error:
@@ -354,6 +359,8 @@ class Recorder:
             journal.note("gap", gap)
         if self._given_up:
             return
+        while self._notes:
+            journal.note(*self._notes.pop(0))
         for attempt in range(2):
             try:
                 journal.close(self._stop_doc(journal, subscription))
