@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,31 @@ def test_an_interrupted_scan_says_where_its_points_are(simulated_lab: Any) -> No
     kinds = [kind for kind, _ in documents(directory)]
     assert kinds[:3] == ["start", "descriptor", "event"]
     assert kinds[-1] == "stop"
+
+
+def test_a_scan_from_the_command_line(simulated_lab: Any, start_program: Any, duodaq_command: Any) -> None:
+    running = start_program("-m", "duodaq.cli", "run", simulated_lab.file)
+    running.wait_for("Attach with")
+    at = ("--lab", simulated_lab.name)
+    done = duodaq_command("scan", "stage.x", "1", "2", "3", "--read", "dmm", "--sample", "knife 4", "--tag", "a", *at)
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 points are in" in done.stdout
+    assert "stage_x 1 … 2 mm" in done.stdout.replace("0.999", "1").replace("1.999", "2")
+    told = duodaq_command("scan", "stage.x", "1", "1.5", "2", "--read", "dmm", "--json", *at)
+    lines = [json.loads(line) for line in told.stdout.splitlines()]
+    assert [line["point"] for line in lines[:2]] == [1, 2]
+    assert lines[-1]["complete"]
+    for words, sentence in (
+        (("stage.q", "1", "2", "3"), "The axes of stage are: stage.x"),
+        (("stage.x", "1", "2", "3", "--read", "nobody"), "There are: dmm, shutter, stage"),
+        (("stage.x", "1", "2", "3", "--settle", "soon"), "not a duration"),
+        (("stage.x", "1", "26", "3"), "outside the limits"),
+    ):
+        refused = duodaq_command("scan", *words, *at)
+        assert refused.returncode in (1, 2)
+        assert sentence in refused.stderr
+    running.interrupt()
+    assert running.end() == 0
+    first, second = duodaq.runs(simulated_lab.file.parent / "runs")
+    assert (first.labels.sample, first.labels.tags) == ("knife 4", ("a",))
+    assert str(second.path) == lines[-1]["directory"]
