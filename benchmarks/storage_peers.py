@@ -236,7 +236,9 @@ def main() -> None:
         Goal("as they come: ours against QCoDeS", grouped / found["QCoDeS"], "≥", 20),
         Goal("as they come: ours against h5py, synced", grouped / found["h5py, flushed and synced"], "≥", 10),
         Goal("as they come: ours against h5py, only flushed", grouped / found["h5py, flushed"]),
-        Goal("as they come: ours against plain writes, grouped alike", grouped / found["plain file, grouped"], "≥", 0.3),
+        Goal(
+            "as they come: ours against plain writes, grouped alike", grouped / found["plain file, grouped"], "≥", 0.3
+        ),
         Goal("each durable: ours against QCoDeS", ours / found["QCoDeS"]),
         Goal("each durable: ours against h5py, synced", ours / found["h5py, flushed and synced"]),
         Goal("each durable: ours against a plain write and sync", ours / raw_one, "≥", 0.3),

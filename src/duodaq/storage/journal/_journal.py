@@ -257,7 +257,7 @@ class Journal:
 
     def _open_frames(self, state: StreamState, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FramesSegment:
         def make(name: str, header: Header) -> FramesSegment:
-            return FramesSegment(self._disk, self._folder.descriptor, name, header, shape, dtype)
+            return FramesSegment(self._disk, self._crew, self._folder.descriptor, name, header, shape, dtype)
 
         frame_bytes = int(np.prod(shape)) * dtype.itemsize
         header = self._header(state, FRAMES)._replace(frame_bytes=frame_bytes, data_start=DATA_START)
