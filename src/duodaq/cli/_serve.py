@@ -43,9 +43,10 @@ def serve_flight(asked: Asked, out: Console, err: Console) -> int:
         ConfigError: It must not be opened so, a file cannot be read, or the address is taken.
     """
     name = None if asked.recorded else lab_of(find_lab(asked.lab))
+    lab = asked.lab or name
     certificate, key = _read(asked.certificate, "--tls-cert"), _read(asked.key, "--tls-key")
     serving = Serving(asked.host, asked.port, asked.token, certificate, key).checked()
-    service = FlightService(serving, None if name is None else lambda: find_lab(name), asked.runs)
+    service = FlightService(serving, None if name is None else lambda: find_lab(lab), asked.runs)
     if asked.token and certificate is None and asked.host not in ("127.0.0.1", "::1", "localhost"):
         err.print("[yellow]Without a certificate, the token and all data travel in the clear.[/]")
     if asked.as_json:

@@ -56,7 +56,7 @@ class _Bearer(flight.ServerMiddlewareFactory):
     """Lets nobody in who does not show the token: ``authorization: Bearer TOKEN``."""
 
     def __init__(self, token: str) -> None:
-        cast("Any", super()).__init__()  # it brings no types
+        super().__init__()  # pyright: ignore[reportUnknownMemberType] - it brings no types
         self._wanted = f"Bearer {token}".encode()
 
     def start_call(self, info: Any, headers: Any) -> None:
@@ -87,7 +87,7 @@ class FlightService(flight.FlightServerBase):
         pair = [(serving.certificate, serving.key)] if serving.certificate else None
         middleware = {"bearer": _Bearer(serving.token)} if serving.token else None
         try:
-            cast("Any", super()).__init__(
+            super().__init__(  # pyright: ignore[reportUnknownMemberType] - it brings no types
                 f"{scheme}://{host}:{serving.port}", tls_certificates=pair, middleware=middleware
             )
         except (pa.ArrowException, OSError) as error:
@@ -120,7 +120,7 @@ class FlightService(flight.FlightServerBase):
         """One part of a recorded stream."""
         with _Said():
             schema, batches = self._recorded.read(_decoded(ticket.ticket, Replay, '{"run": "7", "stream": "a.b"}'))
-            return flight.GeneratorStream(schema, batches)
+            return flight.RecordBatchStream(pa.RecordBatchReader.from_batches(schema, batches))
 
     def get_flight_info(self, context: Any, descriptor: Any) -> Any:
         """A recorded stream: its schema, its rows, and a ticket for each of its parts."""
