@@ -381,7 +381,8 @@ def export(
         Path | None, typer.Option("--out", metavar="PATH", help="Where to; by default into the run's directory.")
     ] = None,
     frames: Annotated[
-        str | None, typer.Option("--frames", metavar="HOW", help="Of hdf5: inside, or external (no copy).")
+        str | None,
+        typer.Option("--frames", metavar="HOW", help="Of hdf5: inside, or without a copy: external, relative."),
     ] = None,
     directory: RunsDirectory = Path("runs"),
     as_json: AsJson = False,
