@@ -18,6 +18,7 @@ from duodaq.link._rendezvous import (
     lab_of,
     running_labs,
     socket_path,
+    tap_path,
     watchdog_path,
 )
 from duodaq.link._ring import BlobRef, RingReader, RingWriter
@@ -49,5 +50,6 @@ __all__ = [
     "running_labs",
     "send_descriptors",
     "socket_path",
+    "tap_path",
     "watchdog_path",
 ]
