@@ -2,8 +2,9 @@
 
 The rules that whoever edits this file must keep:
 
-1.  The driver's thread never touches the owner: it hands over one callback per exchange (`call_soon_threadsafe`) and
-    sleeps on `_news`. What is shared is changed under its lock, never while waiting for another.
+1.  The driver's thread never touches an owner of this process: it hands over one callback per exchange
+    (`call_soon_threadsafe`) and sleeps on `_news`. What is shared is changed under its lock, never while waiting for
+    another, and nothing is sent to an owner elsewhere under it.
 2.  A query is read whole into the buffer by the broker as soon as it comes, whether or not the driver reads it; `read`
     only waits for the buffer. So a driver that reads late, or never, blocks nobody.
 3.  A write without a reply, or one that moves, returns when it is written or raises what refused it; a pure query
@@ -291,14 +292,15 @@ class BlockingSession:
                 job.exchange = None  # which knows this function: else the two would keep each other alive
                 if job.errand is not None and isinstance(error, StoppedError):
                     job.errand.refused(self._call)
-                if job.discard:
-                    self._owner.note_late()
-                elif job.aside:
+                late = job.discard
+                if job.aside:
                     job.reply = reply
-                elif reply:
+                elif reply and not late:
                     self._buffer.take_in(reply)
                     self._buffer.end_message()
                 self._news.notify_all()
+            if late:
+                self._owner.note_late()
 
         return done
 
