@@ -43,6 +43,12 @@ class LinkedBroker:
         self._unsubscribe: Callable[[], None] | None = None
         self.remote: RemoteBroker
         self.far_pipe: Pipe
+        self.lines: ThreadLines
+
+    @property
+    def idle(self) -> bool:
+        """Whether the remote end has nothing at any port."""
+        return self.desk.idle and self.threads.idle
 
     async def open(self) -> None:
         """Connect the ends; the broker's ports must have been added."""
@@ -61,10 +67,10 @@ class LinkedBroker:
             found = next((codec for codec in known if codec is not None and codec.name == name), None)
             return find_codec(name) if found is None else found
 
-        lines = ThreadLines(self._far_threads, encode, result_parcel, self.far_loop, self._fail_sessions)
+        self.lines = ThreadLines(self._far_threads, encode, result_parcel, self.far_loop, self._fail_sessions)
         self.remote = RemoteBroker(
             self.far_pipe.send,
-            lines,
+            self.lines,
             broker.definitions(),
             codec_of,
             broker.epochs(),
