@@ -26,10 +26,9 @@ from duodaq.clock import Deadline
 from duodaq.errors import DataError, DeliveryError
 from duodaq.link._frame import MAX_FRAME, FrameDecoder, framed
 from duodaq.link._news import News
-from duodaq.link._pipe import NO_MEMORY, reason_of
+from duodaq.link._pipe import NO_MEMORY, READ_BYTES, reason_of
 
 _SEND_S = 10.0
-_CHUNK = 256 * 1024
 
 
 class _Turn:
@@ -120,24 +119,34 @@ class BlockingPipe:
 
     def await_news(self, news: News, timeout_s: float | None) -> None:
         """Within `news`: wait until it may have been notified, or `timeout_s` has passed; reads for all who wait."""
+        with self._turns:
+            mine = not (self._reading or self._closed)
+            if mine:
+                self._reading = True
         limit, told = Deadline(timeout_s), news.told
-        if not self._await_turn(news, limit):
+        if not mine and not self._await_turn(news, limit):
             return
         try:
-            while news.wait_beside(self._fd, None if timeout_s is None else limit.left_s):
-                self._hear_beside(news)
-                if self._closed or news.told != told or limit.passed:
+            while news.wait_beside(self._fd, timeout_s):
+                self._hear()
+                if news.told != told or self._closed or limit.passed:
+                    break
+                timeout_s = limit.left_s
+                news.acquire()
+                if news.told != told:
+                    news.release()
                     break
         finally:
-            self._pass_on_beside(news)
+            self._pass_on()
+            news.acquire()
 
     def _await_turn(self, news: News, limit: Deadline) -> bool:
-        """Whether it is the caller's turn to read; if not now, he sleeps until it is, or his news are told."""
+        """Sleep until it is the caller's turn to read: True; or until his news are told, or the time is over."""
         turn = _Turn(news)
         with self._turns:
             if self._closed:
                 return False
-            if not self._reading:
+            if not self._reading:  # since a moment ago
                 self._reading = True
                 return True
             self._waiting.append(turn)
@@ -149,22 +158,10 @@ class BlockingPipe:
                 if not turn.mine:
                     self._waiting.remove(turn)
             if turn.mine and ends:
-                self._pass_on_beside(news)
+                news.release()
+                self._pass_on()
+                news.acquire()
         return turn.mine and not ends
-
-    def _hear_beside(self, news: News) -> None:
-        news.release()
-        try:
-            self._hear()
-        finally:
-            news.acquire()
-
-    def _pass_on_beside(self, news: News) -> None:
-        news.release()
-        try:
-            self._pass_on()
-        finally:
-            news.acquire()
 
     def _pass_on(self) -> None:
         """Whoever has had the turn has it no more: one who waits reads on."""
@@ -193,7 +190,7 @@ class BlockingPipe:
     def _hear(self) -> None:
         """Hear one chunk, if there is one."""
         try:
-            data = self._end.recv(_CHUNK)
+            data = self._end.recv(READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:

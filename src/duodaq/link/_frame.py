@@ -90,13 +90,24 @@ class FrameDecoder:
         Raises:
             DataError: A frame is longer than `max_frame`, or is no msgpack. The stream is of no use any more.
         """
+        if not self._held and self._is_one(data):
+            yield self._decoded(data[_LENGTH.size :])
+            return
         self._held += data
         while (body := self._next_body()) is not None:
-            try:
-                value = self._decode(body)
-            except (msgspec.DecodeError, ValueError, TypeError) as error:
-                raise DataError(f"a frame cannot be decoded: {error}") from error
-            yield value
+            yield self._decoded(body)
+
+    def _is_one(self, data: bytes) -> bool:
+        """Whether `data` is one whole frame: by far the most frequent case."""
+        if len(data) < _LENGTH.size:
+            return False
+        return _LENGTH.unpack_from(data)[0] == len(data) - _LENGTH.size <= self.max_frame
+
+    def _decoded(self, body: bytes) -> Any:
+        try:
+            return self._decode(body)
+        except (msgspec.DecodeError, ValueError, TypeError) as error:
+            raise DataError(f"a frame cannot be decoded: {error}") from error
 
     def _next_body(self) -> bytes | None:
         if len(self._held) < _LENGTH.size:

@@ -162,29 +162,38 @@ class News:
         Returns:
             Whether it was notified.
         """
-        told = self.told
-        self._sleep(-1, timeout_s)
+        told, bell = self.told, self._fall_asleep()
+        try:
+            bell.wait(timeout_s)
+        finally:
+            self._lock.acquire()
+            self._wake_up(bell)
         return self.told != told
 
     def wait_beside(self, fd: int, timeout_s: float | None) -> bool:
-        """As `wait`, or until `fd` can be read: whether it can."""
-        return self._sleep(fd, timeout_s)
+        """As `wait`, or until `fd` can be read; the lock is not taken again.
 
-    def _sleep(self, fd: int, timeout_s: float | None) -> bool:
+        Returns:
+            Whether `fd` can be read.
+        """
+        bell = self._fall_asleep()
+        try:
+            return bell.wait_beside(fd, timeout_s)
+        finally:
+            with self._lock:
+                self._wake_up(bell)
+
+    def _fall_asleep(self) -> _Bell:
         bell, self._bell = self._bell or _new_bell(), None
         self._waiting.append(bell)
         self.release()
-        try:
-            if fd >= 0:
-                return bell.wait_beside(fd, timeout_s)
-            bell.wait(timeout_s)
-            return False
-        finally:
-            self._lock.acquire()
-            if bell in self._waiting:
-                self._waiting.remove(bell)
-            if self._bell is None and not self._closed:
-                self._bell = bell
+        return bell
+
+    def _wake_up(self, bell: _Bell) -> None:
+        if bell in self._waiting:
+            self._waiting.remove(bell)
+        if self._bell is None and not self._closed:
+            self._bell = bell
 
     def close(self) -> None:
         """Wake all that wait, and keep no descriptor. What is waited for later still works."""

@@ -71,6 +71,7 @@ class RemoteOwner:
         self.codec = codec
         self.epoch = epoch
         self.loop = loop
+        self.await_news = lines.await_news
         self._lines = lines
 
     def hand_over(self, action: Callable[..., Any], *args: Any) -> None:
@@ -113,10 +114,6 @@ class RemoteOwner:
         number = self._lines.forget_lock(request)
         if number:
             self._lines.tell(LockWithdrawn(number))
-
-    def await_news(self, news: News, timeout_s: float | None) -> None:
-        """Wait, within `news`, until it is notified or may have been."""
-        self._lines.await_news(news, timeout_s)
 
     def leave(self, seat: Seat) -> None:
         self._end_seat(seat, now=False)

@@ -189,6 +189,8 @@ class BlockingSession:
     def _take_the_word(self) -> None:
         """Before a command: what a thread has asked that an earlier call left behind answers nobody else."""
         mine = self._errands.mine(self._call)
+        if self._errands.asked_last(mine):
+            return
         with self._news:
             job = self._pending
             comes = job is not None and not (job.over or job.discard)
@@ -388,9 +390,10 @@ class BlockingSession:
         self._mark_reading(True)
         try:
             with self._news:
-                self._await_message(lambda: self._buffer.message_end(size, terminator, ends)[0], deadline, ends)
+                taken, why = self._await_message(
+                    lambda: self._buffer.message_end(size, terminator, ends), deadline, ends
+                )
                 self._errands.check_reader(self.name)
-                taken, why = self._buffer.message_end(size, terminator, ends)
                 if taken:
                     return self._buffer.take_out(taken), why
         finally:
@@ -400,23 +403,28 @@ class BlockingSession:
             on_owner_loop(self._owner, self._owner.suspect)
         raise PortTimeoutError("no whole message in time", port=self.name)
 
-    def _await_message(self, end: Callable[[], int], deadline: Deadline, ends: bool) -> None:
-        """Wait, under the condition, until there is a message, or the time is over."""
+    def _await_message(
+        self, end: Callable[[], tuple[int, ReadEnd]], deadline: Deadline, ends: bool
+    ) -> tuple[int, ReadEnd]:
+        """Wait, under the condition, until there is a message, or the time is over: what `end` says then."""
         idle_ms = self._owner.definition.idle_ms
         idle_s = idle_ms / 1000 if idle_ms is not None and self._owner.codec is None and ends else None
-        came, silence = -1, Deadline(None)
-        while not end():
+        came, silence = -1, deadline
+        while not (found := end())[0]:
             if self._has_ended():
                 continue
-            if deadline.passed:
-                return
+            left_s = deadline.left_s
+            if not left_s:
+                break
             if idle_s is not None and self._buffer:
                 if came != self._buffer.came:
                     came, silence = self._buffer.came, Deadline(idle_s)
                 elif silence.passed:
                     self._buffer.end_message()
                     continue
-            self._await_news(min(deadline.left_s, silence.left_s))
+                left_s = min(left_s, silence.left_s)
+            self._await_news(left_s)
+        return found
 
     def _await_bytes(self, enough: Callable[[bytearray], int], deadline: Deadline) -> None:
         """Wait, under the condition, until there is enough, or no more can come, or the time is over."""
@@ -497,7 +505,7 @@ class BlockingSession:
     def _settle_pending(self) -> None:
         """Before the next command: the reply of the last one is here, or thrown away."""
         job, self._pending = self._pending, None
-        if job is not None:
+        if job is not None and not job.over:
             self._wait_over(job)
 
     def _wait_over(self, job: _Job, *, or_written: bool = False) -> None:
