@@ -167,7 +167,8 @@ def test_who_waits_when_the_lab_hangs_up_or_the_program_leaves_is_told_at_once(l
         threads = [threading.Thread(target=wait) for _ in range(3)]
         for thread in threads:
             thread.start()
-        block(0.05)
+        pipe = with_ports._talk._pipe
+        until(lambda pipe=pipe: len(pipe._waiting) == 2)
         began = monotonic_s()
         leave()
         for thread in threads:
@@ -175,6 +176,15 @@ def test_who_waits_when_the_lab_hangs_up_or_the_program_leaves_is_told_at_once(l
         assert len(ended) == 3
         assert monotonic_s() - began < 3.0
         with_ports.close()
+
+
+def test_a_session_that_is_made_when_the_connection_is_over_is_over_too(lab: VisaLab, ports: LabPorts) -> None:
+    ports.close()
+    session = ports.session("p", "late")
+    began = monotonic_s()
+    with pytest.raises(PortLostError, match="over"):
+        session.read_message(10, b"\n", 10.0)
+    assert monotonic_s() - began < 5
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")

@@ -230,6 +230,20 @@ def test_a_look_hears_what_nobody_waits_for_and_leaves_it_to_one_who_does(line: 
     assert waiter.join()
 
 
+def test_a_look_for_which_there_is_no_memory_hears_it_the_next_time(line: Line) -> None:
+    class Full:
+        def recv(self, size: int) -> bytes:
+            raise MemoryError
+
+    line.far.sendall(framed(b"a"))
+    end, line.pipe._end = line.pipe._end, Full()  # type: ignore[assignment]
+    line.pipe.look()
+    line.pipe._end = end
+    assert line.heard == []
+    line.pipe.look()
+    assert line.heard == [b"a"]
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [

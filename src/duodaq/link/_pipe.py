@@ -25,9 +25,7 @@ from duodaq.errors import DataError, DeliveryError
 MAX_MESSAGE = 64 * 1024 * 1024
 BACKLOG_LIMIT = 256 * 1024 * 1024
 _LENGTH = struct.Struct("<I")
-READ_BYTES = 64 * 1024
-"""At most at once. Above 128 KiB the C library maps and unmaps the buffer for each read, which takes 12 µs."""
-_WRITE_BYTES = 256 * 1024
+_CHUNK = 256 * 1024
 _LAST_CHUNKS = 64
 _SMALL = 4096
 """To copy so little costs less than a view of it."""
@@ -173,7 +171,7 @@ class Pipe:
     def _first_of_unsent(self) -> bytearray:
         """A copy, for a view would forbid whoever sends in the middle of it to add to what it is of."""
         try:
-            return self._unsent[:_WRITE_BYTES]
+            return self._unsent[:_CHUNK]
         except MemoryError:
             return self._unsent[:_SMALL]
 
@@ -197,7 +195,7 @@ class Pipe:
         if self._closed:
             return 0
         try:
-            data = self._end.recv(READ_BYTES)
+            data = self._end.recv(_CHUNK)
         except (BlockingIOError, InterruptedError):
             return 0
         except MemoryError:

@@ -69,6 +69,8 @@ class LabPorts:
             raise ConfigError(f"there is no port named '{port}'", remedy=f"Ports here: {known}.")
         made = BlockingSession(owners[port], holder, impatient=impatient)
         self._sessions.add(made)
+        if not self._talk.alive:  # nobody will tell it
+            made.fail(PortLostError("the connection to the lab is over", port=port))
         return made
 
     def close(self) -> None:
