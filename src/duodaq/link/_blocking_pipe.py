@@ -95,18 +95,18 @@ class BlockingPipe:
         body = self._encode(message)
         if len(body) > MAX_FRAME:
             raise DataError(f"a message of {len(body)} bytes; at most {MAX_FRAME} travel")
+        frame = framed(body)
         try:
             with self._sending:
-                self._write(framed(body))
+                sent = self._write_some(frame)
+                if sent < len(frame):
+                    self._write_rest(memoryview(frame)[sent:])
         except OSError as error:
             self._finish(error.strerror or str(error))
             raise DeliveryError(f"the connection is over: {error}", fate="not done") from error
 
-    def _write(self, frame: bytes) -> None:
-        sent = self._write_some(frame)
-        if sent == len(frame):
-            return
-        deadline, rest = Deadline(_SEND_S), memoryview(frame)[sent:]
+    def _write_rest(self, rest: memoryview) -> None:
+        deadline = Deadline(_SEND_S)
         while rest:
             _await_room(self._end, deadline)
             rest = rest[self._write_some(rest) :]
