@@ -277,6 +277,18 @@ def test_closing_wakes_who_waits_and_tells_nobody(line: Line) -> None:
     assert line.pipe._end.fileno() == -1
 
 
+def test_who_waits_on_when_it_is_over_leaves_the_lock_to_whoever_tells_him(line: Line) -> None:
+    waiter = Waiter(line, b"me")
+    line.pipe.close()
+    waiter._thread.start()
+    until(lambda: waiter.woken > 1)
+    assert waiter.news._lock.acquire(timeout=5)
+    waiter.news._lock.release()
+    waiter.tell()
+    assert waiter.join()
+    assert waiter.woken < 1000  # it did not ask without a rest
+
+
 def test_what_is_longer_than_the_sockets_buffer_is_sent_whole(line: Line) -> None:
     message, came = b"x" * 3_000_000, bytearray()
 

@@ -29,6 +29,8 @@ from duodaq.link._news import News
 from duodaq.link._pipe import NO_MEMORY, reason_of
 
 _SEND_S = 10.0
+_OVER_S = 0.05
+"""Who waits here when it is over, and is not told of it, asks so often."""
 _READ_BYTES = 64 * 1024
 """At most at once. Above 128 KiB the C library maps and unmaps the buffer for each read: 12 µs in a young process."""
 
@@ -146,12 +148,16 @@ class BlockingPipe:
         """Sleep until it is the caller's turn to read: True; or until his news are told, or the time is over."""
         turn = _Turn(news)
         with self._turns:
-            if self._closed:
-                return False
-            if not self._reading:  # since a moment ago
+            over = self._closed
+            mine = not (self._reading or over)
+            if mine:  # since a moment ago
                 self._reading = True
-                return True
-            self._waiting.append(turn)
+            elif not over:
+                self._waiting.append(turn)
+        if over:
+            news.wait(min(limit.left_s, _OVER_S))  # `lost` tells him, who needs the lock for that
+        if over or mine:
+            return mine
         ends = True
         try:
             ends = news.wait(None if limit.left_s == float("inf") else limit.left_s) or limit.passed
