@@ -4,6 +4,7 @@ Besides, what the processes of one lab use among themselves: messages over a con
 shared memory: a ring with one writer, and readers that see its arrays without a copy.
 """
 
+from duodaq.link._blocking_pipe import BlockingPipe
 from duodaq.link._client import LinkClient, LinkEvents
 from duodaq.link._descriptors import receive_descriptors, send_descriptors
 from duodaq.link._error import error_from_wire, error_to_wire
@@ -29,6 +30,7 @@ __all__ = [
     "LAB_PROTOCOL",
     "NO_MEMORY",
     "BlobRef",
+    "BlockingPipe",
     "BlockingTalk",
     "FrameDecoder",
     "LabLock",
