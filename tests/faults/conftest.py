@@ -206,12 +206,13 @@ class Ward:
             await self.manager.command("witness", Execute("finish"), 2.0)
             await self.manager.command("witness", StopAcquisition(), 2.0)
             await self.manager.command("steady", StopAcquisition(), 2.0)
-            self._made = {name: self._counted(name) - before[name] for name in self.devices}
+            made = {name: self._counted(name) - before[name] for name in self.beats}  # these have stopped
             limit = Deadline(5.0)
-            while not limit.passed and any(len(numbers[name]) < self._made[name] for name in self.beats):
+            while not limit.passed and any(len(numbers[name]) < made[name] for name in made):
                 await pause(0.01)
             await pause(0.1)  # nothing may come that was not made
             await _ended(gathering)
+            self._made = {name: self._counted(name) - before[name] for name in self.devices}
             self._judge(numbers)
 
     async def _gather(self, v2: Any, v4: Any, numbers: dict[str, list[int]]) -> None:
