@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from duodaq.app._lab import Lab
+from duodaq.app._lab import Lab, summary_facts
 from duodaq.app._reading import reading_of
 from duodaq.errors import ConfigError, LifecycleError
 from duodaq.model import (
@@ -115,13 +115,7 @@ class LabService:
         return str(await self._lab.start_recording(params.get("directory"), wire=params.get("wire")))
 
     async def _op_record_stop(self, params: dict[str, Any]) -> Any:
-        summary = await self._lab.stop_recording()
-        return {
-            "directory": str(summary.directory),
-            "files": dict(summary.files),
-            "complete": summary.complete,
-            "lost": dict(summary.lost),
-        }
+        return summary_facts(await self._lab.stop_recording())
 
     async def _op_ports(self, params: dict[str, Any]) -> Any:
         return msgspec.to_builtins(self._lab.manager.broker.status(), enc_hook=str)

@@ -35,7 +35,7 @@ from duodaq.model import (
 from duodaq.ports import OfUser, Stopped, ToUser
 from duodaq.workers._by_value import dumps
 
-VERSION: Final = 2
+VERSION: Final = 3
 _PLAIN = frozenset({type(None), bool, float, bytes})
 _NUMPY_CORE = "numpy.core" if np.__version__.startswith("1.") else "numpy._core"
 _BY_NAME = frozenset(
@@ -191,6 +191,14 @@ class NeighbourAsk(Message, frozen=True, tag="Y"):
     trace_id: str | None = None
 
 
+class RecorderAsk(Message, frozen=True, tag="rec"):
+    """Have the lab's recorder start or stop; a NeighbourAnswer of that number says what became of it."""
+
+    number: int
+    op: str
+    options: Parcel = None
+
+
 class Put(Message, frozen=True, tag="U"):
     """An entry of the parameter table, written by its owner."""
 
@@ -260,7 +268,7 @@ FromManager: TypeAlias = (
 )
 FromWorker: TypeAlias = (
     Made | Answer | Alive | Snapshot | Figures | OfUser | Put | Kept | Nature | Stale | Rows | Item | Batch | Ring | Log
-    | NeighbourAsk
+    | NeighbourAsk | RecorderAsk
 )  # fmt: skip
 
 

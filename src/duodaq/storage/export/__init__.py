@@ -2,5 +2,16 @@
 
 from duodaq.storage.export._export import FORMATS, Exported, Format, export, finalise
 from duodaq.storage.export._progress import Progress
+from duodaq.storage.export._record import WANTED, finalise_and_note, left_to_finalise
 
-__all__ = ["FORMATS", "Exported", "Format", "Progress", "export", "finalise"]
+__all__ = [
+    "FORMATS",
+    "WANTED",
+    "Exported",
+    "Format",
+    "Progress",
+    "export",
+    "finalise",
+    "finalise_and_note",
+    "left_to_finalise",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -12,7 +13,7 @@ from duodaq.errors import StorageError
 from duodaq.storage.journal._disk import Disk, write_whole
 from duodaq.storage.journal._events import EventLog, lock_run
 from duodaq.storage.journal._file import GrowingFile, new_index
-from duodaq.storage.journal._layout import JOURNAL, JOURNAL_INDEX, RUN, Header, numbered, pack_record
+from duodaq.storage.journal._layout import EVENTS, JOURNAL, JOURNAL_INDEX, RUN, Header, numbered, pack_record
 from duodaq.storage.journal._run import RunPage
 
 
@@ -126,15 +127,24 @@ class RunFolder:
     def _begin(self, n: int, lines: Sequence[bytes] = ()) -> None:
         self.disk.make_directory(self.path)
         self.descriptor = self.disk.open_directory(self.path)
-        if RUN in os.listdir(self.descriptor):
+        if {RUN, EVENTS} & {*os.listdir(self.descriptor)}:
             raise StorageError(f"{self.path} already holds a recording", left="it is untouched")
+        self._lock_before_it_is_seen(n, lines)
         write_whole(self.disk, self.descriptor, RUN, self.page.encode())
-        self._events = EventLog(self.disk, self.descriptor, n=n, lines=lines)
-        self._lock = lock_run(self.descriptor)
-        self._events.note("start", self.page.start_doc())
-        self._events.flush()
         self._next_index()
         self._new_names = True
+
+    def _lock_before_it_is_seen(self, n: int, lines: Sequence[bytes]) -> None:
+        """Make the event log; a repair that looks for what nobody writes must never find it unlocked, or empty."""
+        aside = f"{EVENTS}.part"
+        with contextlib.suppress(FileNotFoundError):
+            self.disk.remove(self.descriptor, aside)
+        events = self._events = EventLog(self.disk, self.descriptor, n=n, lines=lines, name=aside)
+        self._lock = lock_run(self.descriptor, aside)
+        events.note("start", self.page.start_doc())
+        events.flush()
+        events.sync()
+        self.disk.rename(self.descriptor, aside, EVENTS)
 
     def _enter(self) -> None:
         self.descriptor = self.disk.open_directory(self.path)

@@ -46,7 +46,7 @@ class Journal:
     Attributes:
         page: What the run is.
         pending: Batches that were taken and do not count yet.
-        refused: Rows that name no stream, or that Arrow has no form for, by reason.
+        refused: Rows that name no stream, or that Arrow has no form for, by stream and reason.
         files: Rows or frames that count, by file.
         counts: Rows that count, by stream.
 
@@ -64,7 +64,7 @@ class Journal:
         self.path = path
         self.page = page
         self.pending: list[pa.RecordBatch] = []
-        self.refused: dict[str, int] = {}
+        self.refused: dict[str, dict[str, int]] = {}
         self.files: dict[str, int] = {}
         self.counts: dict[str, int] = {}
         self._disk = disk or Disk()
@@ -187,7 +187,7 @@ class Journal:
         try:
             stream = stream_of(batch)
         except DataError:
-            self._refuse(NO_STREAM, batch)
+            self._refuse(NO_STREAM, NO_STREAM, batch)
         else:
             state = self._streams.get(stream)
             if state is None:
@@ -220,7 +220,7 @@ class Journal:
         entries, refused = segment.write(batches)
         self._records += [(segment.header.segment, entry) for entry in entries]
         for batch in refused:
-            self._refuse(NO_FORM, batch)
+            self._refuse(state.stream, NO_FORM, batch)
 
     def _write_frames(self, state: StreamState, batch: pa.RecordBatch) -> pa.RecordBatch:
         pixels = pixels_in(batch)
@@ -232,8 +232,9 @@ class Journal:
         self._records += [(segment.header.segment, entry) for entry in entries]
         return state.with_references(batch, segment.header.segment, first)
 
-    def _refuse(self, reason: str, batch: pa.RecordBatch) -> None:
-        self.refused[reason] = self.refused.get(reason, 0) + batch.num_rows
+    def _refuse(self, stream: str, reason: str, batch: pa.RecordBatch) -> None:
+        of_stream = self.refused.setdefault(stream, {})
+        of_stream[reason] = of_stream.get(reason, 0) + batch.num_rows
 
     def _count(self, batches: list[pa.RecordBatch]) -> None:
         for batch in batches:

@@ -11,6 +11,7 @@ from google_crc32c import extend as _extend  # pyright: ignore[reportUnknownVari
 
 FORMAT = "duodaq.journal/1"
 RUN, LABELS, EVENTS, JOURNAL_INDEX, DAMAGE = "run.json", "labels.json", "events.jsonl", "journal.index", "damage"
+FINALISED = "finalised.json"
 SEED = 0x64756F64
 ROWS, FRAMES, JOURNAL = 1, 2, 3
 KINDS = {ROWS: "rows", FRAMES: "frames", JOURNAL: "journal"}

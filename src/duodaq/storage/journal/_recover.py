@@ -15,7 +15,7 @@ from duodaq import clock
 from duodaq.errors import LifecycleError, StorageError, StorageFullError
 from duodaq.storage.journal._catalog import Catalog, SegmentFacts
 from duodaq.storage.journal._disk import Disk, write_whole
-from duodaq.storage.journal._events import Event, event_log_name, lock_run, pack_event, unpack_event
+from duodaq.storage.journal._events import Event, event_log_name, last_event, lock_run, pack_event, unpack_event
 from duodaq.storage.journal._layout import EVENTS, FRAMES, ROWS, RUN, index_name
 from duodaq.storage.journal._mend import Infirmary, Mended
 from duodaq.storage.journal._reader import Gap, JournalReader
@@ -183,7 +183,7 @@ def _is_unfinished(path: Path) -> bool:
     if not (path / RUN).exists() and not (path / EVENTS).exists():
         return False
     try:
-        if Catalog(path).finished:
+        if ((last := last_event(path)) is not None and last.name == "stop") or Catalog(path).finished:
             return False
         with _locked(path):
             return True
