@@ -17,7 +17,9 @@ from duodaq.model import ShutdownReport
 ANSWER_S = 10.0
 """How long a lab may take to answer what needs no instrument. Everything else has its deadline at the lab."""
 
-_UNHURRIED = frozenset({"command", "read", "restart", "record_start", "record_stop", "wire_start", "wire_stop"})
+_UNHURRIED = frozenset(
+    {"command", "read", "restart", "record_start", "record_stop", "wire_start", "wire_stop", "log_start", "log_stop"}
+)
 
 Convert = Callable[[Any], Any]
 

@@ -49,9 +49,9 @@ class Chores:
         self._process: subprocess.Popen[str] | None = None
         self._ending = False
 
-    def recover(self) -> None:
+    def recover(self, root: Path | None = None) -> None:
         """Repair the runs that were left unfinished and that nobody writes; then finalise what was left to be."""
-        self._order(("recover",))
+        self._order(("recover", str(root or self.root)))
 
     def finalise(self, run: Path, to: Sequence[Format], *, keep_journal: bool = True) -> None:
         """Turn an ended run into what it is kept as; `finalised.json` in it says what came of that."""
@@ -117,10 +117,11 @@ class Chores:
                 _log.error("a chore could not be done", chore=" ".join(chore), error=str(error))
 
     def _do(self, chore: _Chore) -> None:
-        if chore == ("recover",):
-            if self.root.is_dir() and unfinished_runs(self.root):
-                self._run(("recover", str(self.root)))
-            for run, to, remove in left_to_finalise(self.root):
+        if chore[0] == "recover":
+            root = Path(chore[1])
+            if root.is_dir() and unfinished_runs(root):
+                self._run(chore)
+            for run, to, remove in left_to_finalise(root):
                 self.finalise(run, to, keep_journal=not remove)
         else:
             self._run(chore)

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from duodaq.app._chores import Chores
+from duodaq.app._log import Log, LogPlan
 from duodaq.app._opening import explain
 from duodaq.app._reading import Reading, reading_of
 from duodaq.app._recording import Recording
@@ -43,6 +44,7 @@ class Lab:
         self._wanted: tuple[Format, ...] = ()
         self._wires: dict[str, WireRecording] = {}
         self.chores = Chores(self._recording_root)
+        self._logs: dict[str, Log] = {}
         self.manager.recorder.recorder = _V2Recorder(self)
         self.recordings: list[RecordingSummary] = []
 
@@ -159,6 +161,77 @@ class Lab:
         await recording.close(30.0)
         self._note_recording()
         return self.recordings[-1]
+
+    async def log(
+        self,
+        name: str = "log",
+        channels: Sequence[str] = (),
+        *,
+        directory: str | Path | None = None,
+        rotate: str | None = "daily",
+        keep: str | None = None,
+        budget: str | int | None = None,
+        finalise: Sequence[Format] = ("parquet",),
+        keep_journal: bool = False,
+    ) -> Path:
+        """Record for weeks, beside any other recording: a series of runs, the oldest of which are removed in time.
+
+        Args:
+            name: Of the series; its runs are called after it, and ``duodaq.runs(log=name)`` finds them. One that has
+                been there before goes on.
+            channels: Which streams, with ``*`` and ``?`` as in file names; all if none is given.
+            directory: Where its runs lie; the lab's own folder for recordings by default.
+            rotate: When a run ends and the next begins: ``hourly``, ``daily``, ``weekly`` (whole ones of UTC), a
+                duration (``6h``), or None.
+            keep: For how long an ended run is kept: ``90d``. None: for ever.
+            budget: What the series may take on the disk: ``50GB``. None: all there is.
+            finalise: What each run is turned into at its end, beside the lab; with none, it is read and checked.
+            keep_journal: Whether the journal's rows stay once Parquet holds them, read back and found equal.
+
+        Returns:
+            The directory of the first run.
+
+        Raises:
+            LifecycleError: A log of this name is under way.
+            ConfigError: A word means nothing.
+            StorageError: The directory cannot be made. Nothing is recorded.
+        """
+        if name in self._logs:
+            raise LifecycleError(f"a log called {name} is under way, in {self._logs[name].directory}")
+        root = self._recording_root if directory is None else Path(directory)
+        if isinstance(channels, str):
+            channels = (channels,)
+        plan = LogPlan(name, root, (*channels,), rotate, keep, budget, (*finalise,), keep_journal)
+        log = Log(self.manager, self.definition, plan, self.chores)
+        if root != self._recording_root:
+            self.chores.recover(root)
+        self._logs[name] = log
+        try:
+            await log.start()
+        except BaseException:
+            del self._logs[name]
+            raise
+        self.manager.attach(f"log {name}", log)
+        return log.directory
+
+    async def stop_log(self, name: str = "log") -> dict[str, Any]:
+        """End a log; what its last run came to.
+
+        Raises:
+            LifecycleError: There is none of this name.
+        """
+        if name not in self._logs:
+            known = ", ".join(self._logs) or "none is under way"
+            raise LifecycleError(f"no log called {name}; {known}")
+        log = self._logs.pop(name)
+        self.manager.detach(f"log {name}")
+        await self._let_bridge_catch_up()
+        await log.close(30.0)
+        return {**log.facts(), **summary_facts(log.runs[-1])}
+
+    def logs(self) -> list[dict[str, Any]]:
+        """The logs under way, as plain values."""
+        return [log.facts() for log in self._logs.values()]
 
     async def record_wire(self, path: str | Path | None = None) -> Path:
         """Record all that passes the ports into one file, beside a recording or without one.

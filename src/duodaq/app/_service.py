@@ -117,6 +117,15 @@ class LabService:
     async def _op_record_stop(self, params: dict[str, Any]) -> Any:
         return summary_facts(await self._lab.stop_recording())
 
+    async def _op_log_start(self, params: dict[str, Any]) -> Any:
+        return str(await self._lab.log(**params))
+
+    async def _op_log_stop(self, params: dict[str, Any]) -> Any:
+        return await self._lab.stop_log(params["name"])
+
+    async def _op_logs(self, params: dict[str, Any]) -> Any:
+        return self._lab.logs()
+
     async def _op_ports(self, params: dict[str, Any]) -> Any:
         return msgspec.to_builtins(self._lab.manager.broker.status(), enc_hook=str)
 

@@ -27,7 +27,7 @@ def main() -> int:
     chores.add_parser("recover").add_argument("directory", type=Path)
     finalising = chores.add_parser("finalise")
     finalising.add_argument("run", type=Path)
-    finalising.add_argument("forms", nargs="*", choices=FORMATS)
+    finalising.add_argument("forms", nargs="*", metavar="FORM", help=", ".join(FORMATS))
     finalising.add_argument("--remove-journal", action="store_true")
     asked = parser.parse_args()
     os.nice(NICE)

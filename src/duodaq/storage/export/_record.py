@@ -11,12 +11,12 @@ from typing import Any, cast
 import msgspec
 
 from duodaq import clock
-from duodaq.errors import DuodaqError, LifecycleError
+from duodaq.errors import DuodaqError, LifecycleError, TornFileError
 from duodaq.storage.export._export import Format, finalise
-from duodaq.storage.journal import Disk
+from duodaq.storage.journal import Disk, JournalReader
 from duodaq.storage.journal._disk import write_whole
 from duodaq.storage.journal._events import lock_run
-from duodaq.storage.journal._layout import FINALISED
+from duodaq.storage.journal._layout import FINALISED, RUN
 from duodaq.storage.journal._run import iso
 from duodaq.storage.reading import Run, is_run
 
@@ -56,6 +56,8 @@ def _finalise(path: Path, to: Sequence[Format], remove_journal: bool) -> dict[st
     told: dict[str, Any] = {"to": [*to], "files": [], "bytes": 0, "journal": "kept", "error": None}
     try:
         done = finalise(path, to, remove_journal=remove_journal)
+        if not to:
+            _check(path)
     except LifecycleError:
         raise
     except (DuodaqError, ImportError) as error:
@@ -65,6 +67,17 @@ def _finalise(path: Path, to: Sequence[Format], remove_journal: bool) -> dict[st
         told["bytes"] = sum(one.size for one in done)
         told["journal"] = "removed" if remove_journal else "kept"
     return {**told, "at": iso(clock.utc_ns()), "took_s": round(clock.monotonic_s() - begun_s, 3)}
+
+
+def _check(path: Path) -> None:
+    """Read all of a run.
+
+    Raises:
+        TornFileError: Something in it is damaged.
+    """
+    damaged = sum(gap.reason == "damage" for gap in JournalReader(path).gaps())
+    if damaged:
+        raise TornFileError(f"{path} is damaged in {damaged} places", left="all that stands beside them is whole")
 
 
 def left_to_finalise(root: Path) -> Iterator[tuple[Path, list[Format], bool]]:
@@ -77,12 +90,12 @@ def left_to_finalise(root: Path) -> Iterator[tuple[Path, list[Format], bool]]:
         return
     for place in places:
         wanted = _wanted(place)
-        if wanted and Run(place).state == "finished":
+        if wanted is not None and Run(place).state == "finished":
             yield place, cast("list[Format]", wanted.get("to", [])), not wanted.get("keep_journal", True)
 
 
-def _wanted(place: Path) -> dict[str, Any]:
+def _wanted(place: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((place / "run.json").read_bytes())["provenance"][WANTED] or {}
+        return json.loads((place / RUN).read_bytes())["provenance"][WANTED]
     except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        return None

@@ -48,6 +48,11 @@ class Stream:
         self.name = name
         self.window = window
 
+    @property
+    def origin(self) -> tuple[Callable[[], Catalog], str, dict[str, Any]]:
+        """What another stream of the same run is made of."""
+        return self._look, self.name, self._facts
+
     # --- what it is
 
     @property
