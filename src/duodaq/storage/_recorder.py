@@ -29,6 +29,7 @@ from duodaq import clock
 from duodaq.dataplane import Hub, Policy, Subscription
 from duodaq.errors import LifecycleError, StoppedError, StorageError, StorageFullError
 from duodaq.storage._books import Books
+from duodaq.storage._compactor import Compactor
 from duodaq.storage._tally import Tally, WallClock
 from duodaq.storage._watermark import Watermark, Watermarks
 from duodaq.storage.journal import Disk, Journal, Level, RunPage
@@ -140,6 +141,7 @@ class Recorder:
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
         self._limit = clock.Deadline(None)
+        self._compactor: Compactor | None = None
         self._marks = Watermarks()
         self._tally = Tally()
         self._wall = WallClock()
@@ -308,7 +310,7 @@ class Recorder:
 
         def prepare() -> None:
             made.append(self._journal_in(directory, provenance))
-            if gone.is_set() and isinstance(made[0], Journal):
+            if gone.is_set() and not isinstance(made[0], StorageError):
                 made[0].abandon()
 
         preparing = threading.Thread(target=prepare, name="recorder-open", daemon=True)
@@ -387,12 +389,15 @@ class Recorder:
         notes = [("gap", gap) for gap in gaps] + ([] if step is None else [("clock", step)])
         while self._notes:
             notes.append(self._notes.pop(0))
-        if not batches and not notes:
+        compactor = self._compactor_of(journal)
+        if not batches and not notes and not compactor.has_result:
+            compactor.order()
             return
         marks = self._tally.marks(batches)
         try:
             for name, doc in notes:
                 journal.note(name, doc)
+            compactor.settle()
             journal.write(batches)
             self._marks.raise_to("kernel", marks, rows)
             journal.commit()
@@ -402,6 +407,12 @@ class Recorder:
                 return
         if self.level == "durable":
             self._marks.raise_to("durable", marks, rows)
+        compactor.order()
+
+    def _compactor_of(self, journal: Journal) -> Compactor:
+        if self._compactor is None:
+            self._compactor = Compactor(journal, self._disk)
+        return self._compactor
 
     def _try_again(self, journal: Journal, error: OSError) -> bool:
         """Bring what the journal has in its care to the disk; False: it was given up, and is counted as lost."""
@@ -440,6 +451,16 @@ class Recorder:
             self._refusing = False
 
     def _close(self, journal: Journal) -> None:
+        compactor, self._compactor = self._compactor_of(journal), None
+        try:
+            compactor.finish()
+            with contextlib.suppress(OSError):  # the journal is closed in a moment, and says so, too
+                compactor.settle()
+            self._end(journal)
+        finally:
+            compactor.close()
+
+    def _end(self, journal: Journal) -> None:
         if self._started().dropped:
             self._tally.note_losses(self._books.dropped())
         for gap in self._tally.rest():

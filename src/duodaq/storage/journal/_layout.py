@@ -52,6 +52,17 @@ class Header(NamedTuple):
     frame_bytes: int = 0
     data_start: int = 0
 
+    @property
+    def replaces(self) -> tuple[int, int] | None:
+        """Of merged rows: the first and the last segment of the stream that they stand for."""
+        if self.kind != ROWS or not self.frame_bytes:
+            return None
+        return self.frame_bytes & MOST_ROWS, self.frame_bytes >> 32
+
+    def replacing(self, first: int, last: int) -> Header:
+        """The same, of merged rows."""
+        return self._replace(frame_bytes=first | last << 32)
+
     def pack(self) -> bytes:
         """The 64 bytes."""
         body = _HEADER.pack(_MAGIC, 1, self.kind, HEADER_BYTES, *self[1:])

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
+import pyarrow as pa
+
 from duodaq.storage.journal._reader import Gap
 from duodaq.storage.reading._frames import FrameStack
 from duodaq.storage.reading._moments import ALL, Moment, Window, moment_ns, utc
@@ -45,6 +47,10 @@ class SeriesStream(Stream):
     @property
     def parts(self) -> list[Rows]:
         return [part for stream in self._streams for part in stream.parts]
+
+    def whole_tables(self, window: Window) -> Iterator[pa.Table]:
+        for stream in self._streams:
+            yield from stream.whole_tables(window)
 
     def gaps(self) -> list[Gap]:
         return [gap for stream in self._streams for gap in stream.gaps()]
