@@ -55,7 +55,7 @@ def check(path: Path, row: int, frame: int) -> None:
         reader = JournalReader(path)
         assert reader.finished == finished
         assert reader.gaps() == []
-        if "dmm.voltage" in reader.streams:
+        if any(reader.batches("dmm.voltage")):  # a file that was begun may hold none yet
             table = reader.table("dmm.voltage")
             numbers = table.column("sequence").to_numpy()
             np.testing.assert_array_equal(numbers, np.arange(len(numbers), dtype=np.uint64))

@@ -198,6 +198,33 @@ async def test_an_axis_is_busy_with_one_motion_at_a_time() -> None:
 
 
 @virtual_time
+async def test_a_move_behind_a_stop_waits_until_the_axis_stands() -> None:
+    async with stage() as (driver, _, _, _):
+        first = asyncio.ensure_future(driver.move_absolute("x", 5.0))
+        await pause(0.5)
+        await driver.stop("x")
+        await driver.move_absolute("x", 0.2)
+        with pytest.raises(StoppedError):
+            await first
+        assert await driver.read_position("x") == pytest.approx(0.2)
+
+
+@virtual_time
+async def test_a_move_that_waits_behind_a_stop_is_not_begun_when_another_stop_comes() -> None:
+    async with stage() as (driver, _, line, _):
+        first = asyncio.ensure_future(driver.move_absolute("x", 5.0))
+        await pause(0.5)
+        await driver.stop("x")
+        second = asyncio.ensure_future(driver.move_absolute("x", 0.2))
+        await pause(0)
+        await driver.stop("x")
+        for move in (first, second):
+            with pytest.raises(StoppedError):
+                await move
+        assert b"1PA0.2" not in line.lines
+
+
+@virtual_time
 async def test_a_move_that_ends_short_was_stopped_by_somebody_else() -> None:
     async with stage() as (driver, device, _, _):
         move = asyncio.ensure_future(driver.move_absolute("x", 2.0))

@@ -49,6 +49,9 @@ class FakeAxis:
     def read_position(self) -> Value:
         return Value(self.here, "mm")
 
+    def read_position_soon(self) -> concurrent.futures.Future[Any]:
+        return done(self.read_position())
+
     def stop(self) -> None:
         self.stops += 1
 

@@ -18,7 +18,10 @@ ANSWER_S = 10.0
 """How long a lab may take to answer what needs no instrument. Everything else has its deadline at the lab."""
 
 _UNHURRIED = frozenset(
-    {"command", "read", "restart", "record_start", "record_stop", "wire_start", "wire_stop", "log_start", "log_stop"}
+    {
+        *("command", "read", "restart", "record_start", "record_stop", "wire_start", "wire_stop"),
+        *("scan_keep", "scan_place", "scan_document", "fly", "fly_started", "log_start", "log_stop"),
+    }
 )
 
 Convert = Callable[[Any], Any]

@@ -7,10 +7,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from duodaq.app._channel import Channel, LocalChannel, RemoteChannel
+from duodaq.app._documents import DocumentJournal
 from duodaq.app._handles import AxisHandle, InstrumentHandle, is_number
 from duodaq.app._lab import Lab
 from duodaq.app._opening import LABS_HERE
-from duodaq.errors import LifecycleError
+from duodaq.errors import LifecycleError, StorageError
 from duodaq.link import find_lab, lab_of
 from duodaq.model import WireRecord
 from duodaq.telemetry import configure_logging
@@ -172,35 +173,107 @@ class LabClient:
         *,
         settle_s: float = 0.0,
         progress: bool = True,
+        record: bool = True,
         on_document: Callable[[str, dict[str, Any]], None] | None = None,
         **metadata: Any,
     ) -> ScanRun:
         """Move `axis` through `positions` and read every channel of `read` at each; the points are kept on Ctrl-C.
+
+        The lab records it: a recording is begun for it if none is under way. If this program is killed, the lab stops
+        what it moved and ends that recording, with the points there are.
 
         Args:
             positions: In the axis's unit; checked against its limits before anything moves.
             read: One instrument or several.
             settle_s: How long to wait after each move, in seconds.
             progress: Show a progress bar.
+            record: Whether the lab records it.
             on_document: Called with each of Bluesky's documents, in the scan's own thread.
-            metadata: Goes with the run, and into its tables: ``sample="knife 3"``.
+            metadata: Goes with the run, and into its tables: ``sample="knife 3"``. Sample, operator, note and tags
+                become the labels of the recording.
 
         Raises:
             TypeError: Something else was given than an axis, numbers, and instruments. Nothing moved.
             OutOfRangeError: A position is beyond the limits. Nothing moved.
             ScanInterruptedError: Something failed at a point, or Ctrl-C. The axis is stopped; its `run` has the points.
+            StorageError: The lab cannot record it. Nothing moved.
         """
         from duodaq.bluesky import run_scan
 
-        return run_scan(
-            _axis(axis),
-            _positions(positions),
-            _instruments(read),
-            settle_s=settle_s,
-            progress=progress,
-            metadata=metadata,
-            on_document=on_document,
+        moved, points, readers = _axis(axis), _positions(positions), _instruments(read)
+        return self._recorded(
+            record,
+            on_document,
+            lambda heard: run_scan(
+                moved, points, readers, settle_s=settle_s, progress=progress, metadata=metadata, on_document=heard
+            ),
         )
+
+    def grid(
+        self,
+        *axes: tuple[AxisHandle, Iterable[float]],
+        read: InstrumentHandle | Iterable[InstrumentHandle],
+        snake: bool = True,
+        settle_s: float = 0.0,
+        progress: bool = True,
+        record: bool = True,
+        on_document: Callable[[str, dict[str, Any]], None] | None = None,
+        **metadata: Any,
+    ) -> ScanRun:
+        """Move several axes over the grid of their positions and read at each point; as `scan` in all else.
+
+        ::
+
+            run = lab.grid((lab.stage.y, [0, 1, 2]), (lab.stage.x, np.linspace(0, 5, 51)), read=lab.meter)
+
+        Args:
+            axes: Each with its positions; the last one is the fastest.
+            snake: Whether every other line is gone through backwards.
+        """
+        from duodaq.bluesky import run_grid
+
+        if not axes:
+            raise TypeError("a grid has axes with their positions: lab.grid((lab.stage.x, [0, 1]), …, read=lab.dmm)")
+        parts = [(_axis(axis), _positions(positions)) for axis, positions in axes]
+        readers = _instruments(read)
+        return self._recorded(
+            record,
+            on_document,
+            lambda heard: run_grid(
+                parts, readers, snake=snake, settle_s=settle_s, progress=progress, metadata=metadata, on_document=heard
+            ),
+        )
+
+    def journal(self) -> DocumentJournal:
+        """What has the lab keep the runs of a RunEngine of your own: ``RE.subscribe(lab.journal())``."""
+        return DocumentJournal(self._channel)
+
+    def _recorded(
+        self,
+        record: bool,
+        on_document: Callable[[str, dict[str, Any]], None] | None,
+        scan: Callable[[Callable[[str, dict[str, Any]], None] | None], ScanRun],
+    ) -> ScanRun:
+        from duodaq.bluesky import ScanInterruptedError
+
+        if not record:
+            return scan(on_document)
+        journal = self.journal()
+
+        def heard(name: str, document: dict[str, Any]) -> None:
+            journal(name, document)
+            if on_document is not None:
+                on_document(name, document)
+
+        try:
+            run = scan(heard)
+        except ScanInterruptedError as error:
+            error.run.directory = journal.directories.get(error.run.uid)
+            if error.run.directory is None and isinstance(error.__cause__, StorageError):
+                raise error.__cause__ from None
+            raise
+        run.directory = journal.directories.get(run.uid)
+        return run
 
     def close(self) -> Any:
         """Leave the lab. A private lab is shut down, and its report returned; one attached to goes on."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import uuid
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -86,6 +87,27 @@ class InstrumentHandle:
     def call_soon(self, name: str, *args: Any, deadline_s: float | None = None) -> concurrent.futures.Future[Any]:
         """Begin a method or an operation; cancelling the future cancels it."""
         return self._submit("execute", {"name": name, "args": args}, deadline_s)
+
+    def parameters(self) -> list[dict[str, Any]]:
+        """What the lab's parameter table knows of it: each with name, value, unit, time and whether it is stale."""
+        return [entry for entry in self._channel.request("parameters", {}) if entry["instrument"] == self.id]
+
+    def set_soon(self, name: str, value: Any, deadline_s: float | None = None) -> concurrent.futures.Future[Any]:
+        """Begin to set a parameter; the future ends with what the device accepted."""
+        return self._submit("set", {"name": name, "value": value}, deadline_s)
+
+    def get_soon(self, name: str, deadline_s: float | None = None) -> concurrent.futures.Future[Any]:
+        """Begin to read a parameter from the device."""
+        return self._submit("get", {"name": name}, deadline_s)
+
+    def fly(self, channel: str, options: dict[str, Any] | None = None) -> Flight:
+        """Collect a stream, while something else goes on, until the flight is landed.
+
+        Args:
+            channel: Which of its channels.
+            options: Start the acquisition with these, and stop it at the end; None: leave it as it is.
+        """
+        return Flight(self._channel, self.id, channel, options)
 
     def start(self, **options: Any) -> Any:
         """Start acquiring: the polls of a V2 instrument, the stream of an actor."""
@@ -194,6 +216,10 @@ class AxisHandle:
         """Where the axis is now."""
         return self._instrument.read(f"{self.axis}.position")
 
+    def read_position_soon(self) -> concurrent.futures.Future[Reading]:
+        """Begin to read where the axis is."""
+        return self._instrument.read_soon(f"{self.axis}.position")
+
     def stop(self) -> int | None:
         """Stop this axis at once."""
         return self._instrument.stop(self.axis)
@@ -214,6 +240,27 @@ class AxisHandle:
             if not isinstance(error, Exception):  # Ctrl-C: the axis must not go on alone
                 self.stop()
             raise
+
+
+class Flight:
+    """A stream that is collected at the lab while something else goes on. It ends with the program that began it.
+
+    Attributes:
+        rows: Ends with the flight: ``sequence``, ``t_ns``, ``value`` (of numbers) of each row, and how many were
+            ``lost`` to it. Cancelling it ends the flight, and its acquisition.
+        started: Ends when the acquisition runs: True, or False if it could not be started; `rows` has the error then.
+    """
+
+    def __init__(self, channel: Channel, instrument: str, stream: str, options: dict[str, Any] | None) -> None:
+        self._channel = channel
+        self._id = uuid.uuid4().hex
+        params = {"flight": self._id, "instrument": instrument, "channel": stream, "options": options}
+        self.rows: concurrent.futures.Future[dict[str, Any]] = channel.submit("fly", params)
+        self.started: concurrent.futures.Future[bool] = channel.submit("fly_started", {"flight": self._id})
+
+    def land(self, enough: int | None = None) -> None:
+        """End it now, or once it has `enough` rows. `rows` ends with what it has."""
+        self._channel.request("fly_land", {"flight": self._id, "enough": enough})
 
 
 def is_number(given: Any) -> bool:

@@ -118,6 +118,7 @@ class Lab:
         *,
         wire: bool | None = None,
         finalise: Sequence[Format] | None = None,
+        labels: Mapping[str, Any] | None = None,
     ) -> Path:
         """Record every channel of both runtimes from now on, into a new directory.
 
@@ -126,6 +127,7 @@ class Lab:
             wire: Whether the wire log goes with it, as `wire.arrows`; by default what the lab file says.
             finalise: What it is turned into at its end, beside the lab: ``parquet``, ``hdf5`` or both; by default what
                 the lab file says. `finalised.json` in its directory says what came of that.
+            labels: What is said of it: sample, operator, note, tags; see `duodaq.storage.edit_labels`.
 
         Raises:
             LifecycleError: A recording is under way.
@@ -136,7 +138,7 @@ class Lab:
         target = Path(directory) if directory is not None else self._new_directory()
         forms = self.definition.finalise if finalise is None else tuple(finalise)
         wanted = {WANTED: {"to": forms, "keep_journal": self.definition.keep_journal}} if forms else {}
-        recording = Recording(self.manager, self.definition, target, more=wanted)
+        recording = Recording(self.manager, self.definition, target, labels=labels, more=wanted)
         await recording.start()
         self._recording = recording
         self._wanted = cast("tuple[Format, ...]", forms)
@@ -144,6 +146,11 @@ class Lab:
         if self.definition.record_wire if wire is None else wire:
             await self._start_wire(_WITH_RECORDING, target / WIRE_FILE)
         return target
+
+    def note_in_recording(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Put something that happens into the event log of the recording under way; nothing happens without one."""
+        if self._recording is not None:
+            self._recording.recorder.note(name, dict(doc))
 
     async def stop_recording(self) -> RecordingSummary:
         """Write what is still under way, close every file and say what was recorded.

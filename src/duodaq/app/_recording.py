@@ -27,6 +27,7 @@ class Recording:
         manager: The lab's.
         definition: The lab's.
         target: The directory.
+        labels: What is said of it from the start.
         more: What else the provenance says.
         name: What its subscriptions are called.
         accepts: Which batches; all if not given.
@@ -38,6 +39,7 @@ class Recording:
         definition: LabDefinition,
         target: Path,
         *,
+        labels: Mapping[str, Any] | None = None,
         more: Mapping[str, Any] | None = None,
         name: str = RECORDING,
         accepts: Callable[[pa.RecordBatch], bool] | None = None,
@@ -53,6 +55,7 @@ class Recording:
             code=definition.directory,
             accepts=accepts,
             name="recorder" if name == RECORDING else name,
+            labels=labels,
         )
         self.summary: RecordingSummary | None = None
         self._watching: asyncio.Task[None] | None = None

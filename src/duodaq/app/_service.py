@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 
+from duodaq.app._flights import Flights
 from duodaq.app._lab import Lab, summary_facts
 from duodaq.app._reading import reading_of
+from duodaq.app._scan_records import ScanRecords
 from duodaq.errors import ConfigError, LifecycleError
 from duodaq.model import (
     Command,
@@ -50,6 +52,8 @@ class LabService:
     def __init__(self, lab: Lab, on_shutdown: Callable[[], None] | None = None) -> None:
         self._lab = lab
         self._on_shutdown = on_shutdown
+        self._scans = ScanRecords(lab)
+        self._flights = Flights(lab)
         self._operations: dict[str, Operation] = {
             name.removeprefix("_op_"): getattr(self, name) for name in dir(self) if name.startswith("_op_")
         }
@@ -125,6 +129,25 @@ class LabService:
 
     async def _op_logs(self, params: dict[str, Any]) -> Any:
         return self._lab.logs()
+
+    async def _op_scan_keep(self, params: dict[str, Any]) -> Any:
+        return await self._scans.keep(params["run"], params.get("labels", {}))
+
+    async def _op_scan_place(self, params: dict[str, Any]) -> Any:
+        place = await self._scans.place(params["run"])
+        return None if place is None else str(place)
+
+    async def _op_scan_document(self, params: dict[str, Any]) -> Any:
+        await self._scans.document(params["run"], params["kind"], params["doc"])
+
+    async def _op_fly(self, params: dict[str, Any]) -> Any:
+        return await self._flights.fly(params["flight"], params["instrument"], params["channel"], params.get("options"))
+
+    async def _op_fly_started(self, params: dict[str, Any]) -> Any:
+        return await self._flights.started(params["flight"])
+
+    async def _op_fly_land(self, params: dict[str, Any]) -> Any:
+        return self._flights.land(params["flight"], params.get("enough"))
 
     async def _op_ports(self, params: dict[str, Any]) -> Any:
         return msgspec.to_builtins(self._lab.manager.broker.status(), enc_hook=str)

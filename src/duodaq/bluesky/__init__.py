@@ -1,18 +1,29 @@
-"""Scans: Bluesky's plans and run engine over the instruments of a lab."""
+"""Scans: Bluesky's plans and run engine over the instruments of a lab, and its instruments as devices of plans."""
 
-from duodaq.bluesky._devices import FutureStatus, ScanAxis, ScanReader
+from duodaq.bluesky._axis import AxisDevice, ParameterDevice
+from duodaq.bluesky._fly import StreamFlyer
+from duodaq.bluesky._instrument import InstrumentDevice, ReaderDevice
+from duodaq.bluesky._lab import Devices, devices
 from duodaq.bluesky._promise import Axis, Measured, Reader
 from duodaq.bluesky._run import ScanInterruptedError, ScanRun
-from duodaq.bluesky._scan import run_scan
+from duodaq.bluesky._scan import run_grid, run_scan
+from duodaq.bluesky._status import FutureStatus, MoveStatus
 
 __all__ = [
     "Axis",
+    "AxisDevice",
+    "Devices",
     "FutureStatus",
+    "InstrumentDevice",
     "Measured",
+    "MoveStatus",
+    "ParameterDevice",
     "Reader",
-    "ScanAxis",
+    "ReaderDevice",
     "ScanInterruptedError",
-    "ScanReader",
     "ScanRun",
+    "StreamFlyer",
+    "devices",
+    "run_grid",
     "run_scan",
 ]

@@ -16,6 +16,10 @@ OnRepeat = Callable[[str], None]
 _log = get_logger("bluesky")
 
 
+def nobody(field: str) -> None:
+    """Nobody is told of repeats but the log."""
+
+
 def is_lost_read(error: BaseException | None) -> bool:
     """Whether a read ended so because its worker died under it, and not because of a stop or a deadline."""
     return type(error) in (DeliveryError, RestartingError)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,17 +21,27 @@ _ENGINES_OWN = frozenset(
     {
         *("uid", "time", "scan_id", "versions", "hints", "detectors", "motors", "num_points", "num_intervals"),
         *("plan_type", "plan_name", "plan_args", "plan_pattern", "plan_pattern_module", "plan_pattern_args"),
+        *("shape", "extents", "snaking"),
     }
 )
 """What Bluesky writes into each start document by itself."""
 
 
 class ScanRun:
-    """One scan: its points, with units, and Bluesky's own documents. Points are kept however the scan ended."""
+    """One scan: its points, with units, and Bluesky's own documents. Points are kept however the scan ended.
 
-    def __init__(self, axis: str, planned: int) -> None:
-        self.axis = axis
-        self.planned = planned
+    Attributes:
+        axes: The names of the scanned axes; of a grid, the slowest first.
+        planned: How many points were asked for.
+        directory: The recording that has it, if the lab recorded it; `duodaq.open_run` opens it.
+    """
+
+    def __init__(self, axes: Mapping[str, Sequence[float]], places: Sequence[tuple[int, ...]]) -> None:
+        self._positions = {name: [float(one) for one in positions] for name, positions in axes.items()}
+        self._places = places
+        self.axes = tuple(self._positions)
+        self.planned = len(places)
+        self.directory: Path | None = None
         self.start: Document = {}
         self.stop: Document = {}
         self.descriptor: Document = {}
@@ -56,6 +68,16 @@ class ScanRun:
                 self.events.append(document)
             case _:
                 pass
+
+    @property
+    def axis(self) -> str:
+        """The scanned axis; of a grid, the slowest one."""
+        return self.axes[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """How many positions each axis was to take."""
+        return tuple(len(positions) for positions in self._positions.values())
 
     @property
     def uid(self) -> str:
@@ -103,15 +125,35 @@ class ScanRun:
     def to_xarray(self) -> xarray.Dataset:
         """All points as a Dataset over the scanned axis; its attrs are the uid and what was given with the scan.
 
+        A grid comes over all of its axes at their set positions, with NaN at the points that were not taken.
+
         Raises:
             ImportError: xarray is not installed; it comes with duodaq[scan].
         """
         import xarray
 
+        if len(self.axes) > 1:
+            return self._grid()
         units = self.units
         variables = {n: (self._dims(n), self[n], {"units": units[n]}) for n in self.fields() if n != self.axis}
         coordinate = (self.axis, self[self.axis], {"units": units[self.axis]})
         return xarray.Dataset(variables, coords={self.axis: coordinate}, attrs=self._attributes())
+
+    def _grid(self) -> xarray.Dataset:
+        import xarray
+
+        units = self.units
+        coordinates = {n: ((n,), p, {"units": units.get(n, "")}) for n, p in self._positions.items()}
+        variables: dict[str, Any] = {}
+        for name in self.fields():
+            values = self[name]
+            cells = np.full((*self.shape, *values.shape[1:]), np.nan)
+            for place, value in zip(self._places, values, strict=False):
+                cells[place] = value
+            inner = tuple(f"{name}_{i}" for i in range(values.ndim - 1))
+            known = f"{name}_readback" if name in self.axes else name
+            variables[known] = ((*self.axes, *inner), cells, {"units": units[name]})
+        return xarray.Dataset(variables, coords=coordinates, attrs=self._attributes())
 
     def _attributes(self) -> dict[str, Any]:
         return {**self.metadata, "uid": self.uid}
@@ -124,7 +166,7 @@ class ScanRun:
 
     def __repr__(self) -> str:
         how = "complete" if self.complete else self.stop.get("exit_status", "under way")
-        return f"<scan of {self.axis}: {len(self)} of {self.planned} points, {how}>"
+        return f"<scan of {' × '.join(self.axes)}: {len(self)} of {self.planned} points, {how}>"
 
 
 def _as_text(value: Any) -> str:

@@ -8,16 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+import bluesky.plan_patterns
 import bluesky.plan_stubs as bps
 import bluesky.plans
 from bluesky import RunEngine
 from bluesky.utils import DuringTask, Msg, RunEngineInterrupted
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from duodaq.bluesky._devices import FutureStatus, ScanAxis, ScanReader
+from duodaq.bluesky._axis import AxisDevice
+from duodaq.bluesky._instrument import ReaderDevice
 from duodaq.bluesky._promise import Axis, Reader
 from duodaq.bluesky._repeat import OnRepeat
 from duodaq.bluesky._run import ScanInterruptedError, ScanRun
+from duodaq.bluesky._status import FutureStatus
 from duodaq.errors import OutOfRangeError
 
 Listener = Callable[[str, dict[str, Any]], None]
@@ -25,6 +28,7 @@ Listener = Callable[[str, dict[str, Any]], None]
 
 # Bluesky's own annotations are generic beyond what strict checking can follow: its plans are untyped here, by choice.
 _plans: Any = bluesky.plans
+_patterns: Any = bluesky.plan_patterns
 _steps: Any = bps
 
 
@@ -47,45 +51,102 @@ def run_scan(
         ScanInterruptedError: Something failed at a point, or Ctrl-C. The axis is stopped; the points are in its `run`.
     """
     _expect_within(axis, positions)
-    run = ScanRun(axis.name, len(positions))
-    mover = ScanAxis(axis, run.note_repeat)
+    run = ScanRun({axis.name: positions}, [(n,) for n in range(len(positions))])
+    mover = AxisDevice(axis, run.note_repeat)
     devices = _name_fields(readers, run.note_repeat)
-    with _engine() as engine, _bar(len(positions), progress) as count:
+    plan = _plans.list_scan(devices, mover, list(positions), per_step=_step(settle_s))
+    return _carry_out(plan, run, [mover], progress=progress, metadata=metadata, on_document=on_document)
+
+
+def run_grid(
+    axes: Sequence[tuple[Axis, Sequence[float]]],
+    readers: Sequence[Reader],
+    *,
+    snake: bool = True,
+    settle_s: float = 0.0,
+    progress: bool = True,
+    metadata: dict[str, Any] | None = None,
+    on_document: Listener | None = None,
+) -> ScanRun:
+    """Move several axes over the grid of their positions, the last one fastest, and measure at each point.
+
+    Args:
+        axes: Each with its positions, the slowest first.
+        snake: Whether every other line is gone through backwards.
+
+    Raises:
+        OutOfRangeError: A position is beyond the limits. Nothing moved.
+        ScanInterruptedError: Something failed at a point, or Ctrl-C. The axes are stopped; the points are in its `run`.
+    """
+    for axis, positions in axes:
+        _expect_within(axis, positions)
+    run = ScanRun({axis.name: positions for axis, positions in axes}, _places(axes, snake=snake))
+    movers = [AxisDevice(axis, run.note_repeat) for axis, _ in axes]
+    devices = _name_fields(readers, run.note_repeat)
+    steps = [part for mover, (_, positions) in zip(movers, axes, strict=True) for part in (mover, list(positions))]
+    plan = _plans.list_grid_scan(devices, *steps, snake_axes=snake, per_step=_step(settle_s))
+    return _carry_out(plan, run, movers, progress=progress, metadata=metadata, on_document=on_document)
+
+
+def _places(axes: Sequence[tuple[Axis, Sequence[float]]], *, snake: bool) -> list[tuple[int, ...]]:
+    """Which place in the grid each point of the plan has, by Bluesky's own order."""
+    names = [f"axis {number}" for number in range(len(axes))]
+    parts = [part for name, (_, positions) in zip(names, axes, strict=True) for part in (name, range(len(positions)))]
+    if len(axes) == 1:
+        return [(index,) for index in range(len(axes[0][1]))]
+    return [tuple(step[name] for name in names) for step in _patterns.outer_list_product(parts, snake)]
+
+
+def _carry_out(
+    plan: Any,
+    run: ScanRun,
+    movers: Sequence[AxisDevice],
+    *,
+    progress: bool,
+    metadata: dict[str, Any] | None,
+    on_document: Listener | None,
+) -> ScanRun:
+    with _engine() as engine, _bar(run.planned, progress) as count:
         listeners = [run.document, count, *([on_document] if on_document else [])]
         try:
-            engine(_plan(mover, devices, positions, settle_s), _all(listeners), **(metadata or {}))
+            engine(plan, _all(listeners), **(metadata or {}))
         except RunEngineInterrupted:
-            mover.stop()
+            _stop(movers)
             engine.abort("interrupted by hand")
-            raise ScanInterruptedError(f"interrupted after {len(run)} of {len(positions)} points", run=run) from None
+            raise ScanInterruptedError(f"interrupted after {len(run)} of {run.planned} points", run=run) from None
         except Exception as error:  # noqa: BLE001 - whatever a driver raises ends the scan, and is chained
-            mover.stop()
+            _stop(movers)
             cause = _root_of(error)
-            raise ScanInterruptedError(
-                f"failed after {len(run)} of {len(positions)} points: {cause}", run=run
-            ) from cause
+            raise ScanInterruptedError(f"failed after {len(run)} of {run.planned} points: {cause}", run=run) from cause
     return run
+
+
+def _stop(movers: Sequence[AxisDevice]) -> None:
+    for mover in movers:
+        mover.stop()
 
 
 def _all(listeners: list[Listener]) -> Any:
     return {"all": listeners}
 
 
-def _plan(mover: ScanAxis, devices: list[ScanReader], positions: Sequence[float], settle_s: float) -> Any:
+def _step(settle_s: float) -> Any:
     def at_each_point(detectors: Any, step: Any, pos_cache: Any) -> Generator[Any, Any, Any]:
         yield from _steps.move_per_step(step, pos_cache)
         if settle_s > 0:
             yield Msg("sleep", None, settle_s)
         yield from _steps.trigger_and_read([*detectors, *step])
 
-    return _plans.list_scan(devices, mover, list(positions), per_step=at_each_point)
+    return at_each_point
 
 
-def _name_fields(readers: Sequence[Reader], on_repeat: OnRepeat) -> list[ScanReader]:
+def _name_fields(readers: Sequence[Reader], on_repeat: OnRepeat) -> list[ReaderDevice]:
     channels = {reader.id: reader.channels() for reader in readers}
     uses = Counter(channel for names in channels.values() for channel in names)
     return [
-        ScanReader(r, {c: (c if uses[c] == 1 else f"{r.id}_{c}").replace(".", "_") for c in channels[r.id]}, on_repeat)
+        ReaderDevice(
+            r, {c: (c if uses[c] == 1 else f"{r.id}_{c}").replace(".", "_") for c in channels[r.id]}, on_repeat
+        )
         for r in readers
     ]
 
@@ -93,16 +154,9 @@ def _name_fields(readers: Sequence[Reader], on_repeat: OnRepeat) -> list[ScanRea
 def _expect_within(axis: Axis, positions: Sequence[float]) -> None:
     if not positions:
         raise OutOfRangeError("a scan needs at least one position", instrument=axis.name)
-    if axis.limits is None:
-        return
-    low, high = axis.limits
+    device = AxisDevice(axis)
     for position in positions:
-        if not low <= position <= high:
-            raise OutOfRangeError(
-                f"{position:g} {axis.unit} is outside the limits {low:g} … {high:g} {axis.unit}",
-                instrument=axis.name,
-                left="nothing moved",
-            )
+        device.check_value(position)
 
 
 def _root_of(error: BaseException) -> BaseException:

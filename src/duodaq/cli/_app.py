@@ -61,6 +61,68 @@ def run(file: LabFile) -> None:
 
 
 @app.command()
+def init(
+    file: Annotated[Path, typer.Argument(metavar="[LAB.toml]", help="The file to write.")] = Path("lab.toml"),
+    add: Annotated[
+        list[str] | None,
+        typer.Option("--add", metavar="KIND=WHERE", help="An instrument and its port, such as esp300=/dev/ttyUSB0."),
+    ] = None,
+    kinds: Annotated[bool, typer.Option("--kinds", help="List the kinds of instrument there are, and end.")] = False,
+) -> None:
+    """Write a lab file with comments, from the ports that are found and the instruments you choose. Opens no port.
+
+    Without --add, and at a terminal, it asks what is at each port. WHERE is a serial device, HOST:PORT, or a VISA
+    resource name; own=./chopper.py:Chopper@/dev/ttyUSB3 hosts a class of yours.
+    """
+    from duodaq.cli._init import init_lab, show_kinds
+
+    if kinds:
+        show_kinds(out)
+    else:
+        init_lab(file, add or [], out)
+
+
+@app.command()
+def doctor(
+    lab: Annotated[Path | None, typer.Argument(metavar="[LAB.toml]", help="Look at its ports, too.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say what is installed, permitted and reachable, how fast the disk is, and what to do about it. Ends with 1 if
+    something stands in the way. Opens no port.
+    """
+    from duodaq.cli._doctor import examine
+
+    raise typer.Exit(examine(lab, out, as_json=as_json))
+
+
+@app.command()
+def scan(
+    axis: Annotated[str, typer.Argument(metavar="AXIS", help="Which axis: INSTRUMENT.AXIS, such as stage.x.")],
+    start: Annotated[float, typer.Argument(metavar="START", help="The first position, in the axis's unit.")],
+    stop: Annotated[float, typer.Argument(metavar="STOP", help="The last one.")],
+    points: Annotated[int, typer.Argument(metavar="POINTS", min=1, help="How many, evenly spaced.")],
+    read: Annotated[
+        list[str] | None, typer.Option("--read", metavar="INSTRUMENT", help="What is read at each; may be repeated.")
+    ] = None,
+    settle: Annotated[str, typer.Option("--settle", metavar="TIME", help="How long to wait after each move.")] = "0 s",
+    sample: Annotated[str | None, typer.Option("--sample", help="What is measured.")] = None,
+    operator: Annotated[str | None, typer.Option("--operator", help="Who measures.")] = None,
+    note: Annotated[str | None, typer.Option("--note", help="Free text.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="May be repeated.")] = None,
+    lab: LabName = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: one line of JSON a point, and one at the end.")
+    ] = False,
+) -> None:
+    """Scan an axis of a running lab; the lab records it. Ctrl-C stops the axis and keeps the points."""
+    from duodaq.cli._scan import Wanted, scan_lab
+
+    labels = {"sample": sample, "operator": operator, "note": note, "tags": tag}
+    wanted = Wanted(axis, start, stop, points, tuple(read or ()), settle, labels)
+    raise typer.Exit(scan_lab(lab, wanted, out, as_json=as_json))
+
+
+@app.command()
 def check(file: LabFile) -> None:
     """Say what a lab file describes and what is wrong with it. Touches no hardware."""
     from duodaq.cli._check import check_lab

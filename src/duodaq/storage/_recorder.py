@@ -32,7 +32,7 @@ from duodaq.storage._books import Books
 from duodaq.storage._compactor import Compactor
 from duodaq.storage._tally import Tally, WallClock
 from duodaq.storage._watermark import Watermark, Watermarks
-from duodaq.storage.journal import Disk, Journal, Level, RunPage
+from duodaq.storage.journal import Disk, Journal, Level, RunPage, edit_labels
 from duodaq.telemetry import get_logger
 
 WhenFull = Literal["slow", "count"]
@@ -99,6 +99,7 @@ class Recorder:
         name: The name of its subscription.
         code: The folder whose git state goes with the run.
         accepts: Which batches; all if not given. A quick, pure filter.
+        labels: What is said of the run from the start, as `edit_labels` takes it.
         disk: What to write with.
     """
 
@@ -116,6 +117,7 @@ class Recorder:
         name: str = "recorder",
         code: str | Path | None = None,
         accepts: Callable[[pa.RecordBatch], bool] | None = None,
+        labels: Mapping[str, Any] | None = None,
         disk: Disk | None = None,
     ) -> None:
         self.directory = Path(directory)
@@ -129,6 +131,7 @@ class Recorder:
         self._max_bytes = max_bytes
         self._code = code
         self._accepts = accepts
+        self._labels = dict(labels or {})
         self._disk = disk
         self._subscription: Subscription[pa.RecordBatch] | None = None
         self._journal: Journal | None = None
@@ -325,11 +328,18 @@ class Recorder:
     def _journal_in(self, directory: Path, provenance: dict[str, Any]) -> Journal | StorageError:
         try:
             page = RunPage.of_now(directory, level=self.level, provenance=provenance, code=self._code)
-            return Journal(str(directory), page, self._disk)
+            journal = Journal(str(directory), page, self._disk)
         except StorageError as error:
             return error
         except OSError as error:
             return storage_error(error, f"cannot record to {directory}", "nothing is recorded to it")
+        try:
+            if self._labels:
+                edit_labels(directory, **self._labels, disk=self._disk)
+        except StorageError as error:
+            journal.abandon()
+            return error
+        return journal
 
     # --- in the thread
 
@@ -467,6 +477,8 @@ class Recorder:
             journal.note("gap", gap)
         if self._given_up:
             return
+        while self._notes:
+            journal.note(*self._notes.pop(0))
         for attempt in range(2):
             try:
                 journal.close(self._stop_doc(journal))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from duodaq.drivers._limited_axis import LimitedAxis
 from duodaq.drivers.esp300._codec import EspError, unit_factor
@@ -21,10 +22,13 @@ class Axis(LimitedAxis):
 
     `factor` turns the axis's unit into the controller's; `fault` is the last error
     the controller reported about it, until it is enabled, homed or moved with success.
+    `began` is the number of stops there had been when the motion in hand began; `free` is set when there is none.
     """
 
     factor: float = 1.0
     fault: EspError | None = None
+    began: int = 0
+    free: asyncio.Event = field(default_factory=asyncio.Event)
 
     def learn_unit(self, code: int) -> None:
         """Take the controller's unit, as SN reports it.

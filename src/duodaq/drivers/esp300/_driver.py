@@ -244,9 +244,13 @@ class Esp300Driver:
 
     @contextlib.asynccontextmanager
     async def _motion(self, axle: Axis, doing: str) -> AsyncGenerator[int]:
+        stops = self._epoch
+        while axle.doing and axle.began < stops:  # it was stopped and slows down: its end is near
+            await axle.free.wait()
         if axle.doing:
             raise LifecycleError(f"axis {axle.definition.name} is already busy with a {axle.doing}")
-        axle.doing, stops = doing, self._epoch
+        axle.doing, axle.began = doing, stops
+        axle.free.clear()
         try:
             yield stops
         except (RefusedError, StoppedError, OutOfRangeError):
@@ -261,6 +265,7 @@ class Esp300Driver:
             raise
         finally:
             axle.doing = ""
+            axle.free.set()
 
     async def _move_to(self, axle: Axis, target: float, stops: int, progress: Progress | None) -> None:
         await self._enable_if_off(axle, stops)

@@ -1,0 +1,127 @@
+"""Scans of clients, kept with the recordings of the lab: their documents go into the event log of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from duodaq.app._lab import Lab
+from duodaq.clock import utc_ns
+from duodaq.errors import LifecycleError
+from duodaq.telemetry import get_logger
+
+EVENT = "document"
+"""The name under which a document is in the event log: ``{"kind": "start", "run": its uid, "doc": the document}``."""
+
+_LABELS = ("sample", "operator", "note", "tags")
+_log = get_logger("app.scans")
+
+
+class ScanRecords:
+    """The scans under way of a lab's clients, by the uids of their runs."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._scans: dict[str, _Scan] = {}
+
+    async def keep(self, run: str, labels: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep the documents of a scan until its stop document has come: this request is as long as the scan.
+
+        A recording is begun if none is under way, and ended with the scan. When the client's program ends first, a
+        stop document says so.
+
+        Args:
+            run: The uid of Bluesky's run.
+            labels: Of a recording that is begun for it: sample, operator, note, tags.
+
+        Returns:
+            ``directory``, where it is; ``documents``, how many there are.
+
+        Raises:
+            LifecycleError: This run is kept already.
+            StorageError: No recording can be begun. Nothing is kept.
+        """
+        if run in self._scans:
+            raise LifecycleError(f"the documents of run {run} are kept already")
+        self._scans[run] = scan = _Scan()
+        try:
+            directory = self._lab.recording_directory
+            own = directory is None
+            if directory is None:
+                directory = await self._lab.start_recording(labels=_chosen(labels))
+            scan.directory = directory
+            scan.ready.set()
+            try:
+                await scan.ended.wait()
+            except asyncio.CancelledError:
+                self._note(run, "stop", _aborted(run))
+                _log.warning("the program of a scan has ended before its scan", run=run, documents=scan.documents)
+                raise
+            finally:
+                if own and self._lab.recording_directory == directory:
+                    with contextlib.suppress(LifecycleError):  # the lab itself is ending, and ends the recording
+                        await self._lab.stop_recording()
+            return {"directory": str(directory), "documents": scan.documents}
+        finally:
+            scan.ready.set()
+            del self._scans[run]
+
+    async def document(self, run: str, kind: str, document: Mapping[str, Any]) -> None:
+        """Keep one document of a scan.
+
+        Raises:
+            LifecycleError: `keep` is not under way for that run.
+        """
+        scan = self._scans.get(run)
+        if scan is not None:
+            await scan.ready.wait()
+        if run not in self._scans or scan is None:
+            raise LifecycleError(f"the documents of run {run} are not kept")
+        scan.documents += 1
+        self._note(run, kind, document)
+        if kind == "stop":
+            scan.ended.set()
+
+    async def place(self, run: str) -> Path | None:
+        """Where the documents of a run go, once that is known; None if they are not kept."""
+        scan = self._scans.get(run)
+        if scan is None:
+            return None
+        await scan.ready.wait()
+        return scan.directory
+
+    def _note(self, run: str, kind: str, document: Mapping[str, Any]) -> None:
+        self._lab.note_in_recording(EVENT, {"kind": kind, "run": run, "doc": dict(document)})
+
+
+class _Scan:
+    def __init__(self) -> None:
+        self.ready = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.directory: Path | None = None
+        self.documents = 0
+
+
+def _chosen(labels: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a scan's metadata is a label of its recording."""
+    told: dict[str, Any] = {name: str(labels[name]) for name in _LABELS[:3] if labels.get(name) is not None}
+    tags: Any = labels.get("tags")
+    if tags is not None:
+        told["tags"] = [str(tag) for tag in cast("list[Any]", tags)] if isinstance(tags, list) else [str(tags)]
+    return told
+
+
+def _aborted(run: str) -> dict[str, Any]:
+    reason = "the program that scanned has ended"
+    return {
+        "uid": str(uuid.uuid4()),
+        "run_start": run,
+        "time": utc_ns() / 1e9,
+        "exit_status": "abort",
+        "reason": reason,
+        "num_events": {},
+    }

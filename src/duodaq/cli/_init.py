@@ -1,0 +1,161 @@
+"""Writes a lab file to begin with."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.markup import escape
+from rich.prompt import Prompt
+
+from duodaq.cli._catalogue import KINDS, Kind
+from duodaq.config import load_lab
+from duodaq.errors import ConfigError
+
+_TCP = re.compile(r"\[?[\w.:-]+\]?:\d+")
+_VISA = re.compile(r"\w+\d*::.+")
+_HEAD = """\
+# The lab file: its ports, and the instruments on them. `duodaq check {file}` says what it describes and what is
+# wrong with it; `duodaq run {file}` runs it. Every key is in docs/reference/lab-file.md.
+
+[lab]
+name = "{name}"
+"""
+
+
+class Line(NamedTuple):
+    """A serial line that is plugged in: its device, how it is best named, and what it says it is."""
+
+    device: str
+    key: str
+    says: str
+
+
+class Chosen(NamedTuple):
+    """An instrument of a kind, at a port; `driver` of a class of one's own."""
+
+    kind: Kind
+    where: str
+    driver: str = ""
+
+
+def show_kinds(out: Console) -> None:
+    """Print the kinds of instrument there are."""
+    width = max(map(len, KINDS))
+    for kind in KINDS.values():
+        out.print(escape(f"  {kind.name:{width}}  {kind.says}"))
+
+
+def init_lab(file: Path, added: Sequence[str], out: Console) -> None:
+    """Write the lab file and say what to do next.
+
+    Raises:
+        ConfigError: It is there already, a kind is unknown, or a port is none. Nothing was written.
+    """
+    if file.exists():
+        raise ConfigError("is there already; nothing was written", file=file, remedy="Name another file")
+    lines = _plugged_in()
+    chosen = [_chosen(text) for text in added]
+    if not added and sys.stdin.isatty() and out.is_terminal:
+        chosen = _ask(lines, out)
+    text = _text(file, chosen, lines)
+    try:
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(text)
+    except OSError as error:
+        raise ConfigError(f"cannot be written: {error.strerror}", file=file) from error
+    counts = f"instruments: {len(chosen)}, serial lines found: {len(lines)}"
+    out.print(f"Wrote {escape(str(file))} ({counts}).", soft_wrap=True)
+    try:
+        load_lab(file)
+    except ConfigError as error:
+        out.print(f"[yellow]Before it runs it wants your hand: {escape(str(error))}[/]", soft_wrap=True)
+    out.print(f"Next: duodaq check {escape(str(file))}, then duodaq run {escape(str(file))}", soft_wrap=True)
+
+
+def _chosen(text: str) -> Chosen:
+    name, _, where = text.partition("=")
+    kind = KINDS.get(name)
+    if kind is None or not where:
+        remedy = f"Write KIND=WHERE; the kinds are {', '.join(KINDS)}"
+        raise ConfigError(f"{text!r} is no instrument and port", key="--add", remedy=remedy)
+    if kind.name != "own":
+        return Chosen(kind, where)
+    driver, at, where = where.rpartition("@")
+    if not at or ":" not in driver:
+        raise ConfigError(f"{text!r} names no class", key="--add", remedy="Write own=./chopper.py:Chopper@/dev/ttyUSB3")
+    return Chosen(kind, where, driver)
+
+
+def _ask(lines: Sequence[Line], out: Console) -> list[Chosen]:
+    """Ask at the terminal what is at each line, and what is at other ports."""
+    chosen: list[Chosen] = []
+    show_kinds(out)
+    for line in lines:
+        said = Prompt.ask(f"What is at {line.device} ({line.says})?", default="nothing", console=out)
+        if said in KINDS and said != "own":
+            chosen.append(Chosen(KINDS[said], line.device))
+        elif said != "nothing":
+            chosen.append(_chosen(f"own={said}@{line.device}"))
+    while said := Prompt.ask(
+        "Another one, as KIND=WHERE (Enter: no more)", default="", show_default=False, console=out
+    ):
+        chosen.append(_chosen(said))
+    return chosen
+
+
+def _text(file: Path, chosen: Sequence[Chosen], lines: Sequence[Line]) -> str:
+    name = re.sub(r"[^\w-]", "-", file.resolve().stem) or "lab"
+    parts = [_HEAD.format(file=file, name=name)]
+    used: dict[str, int] = {}
+    for one in chosen:
+        word = one.kind.name if one.kind.name != "own" else re.sub(r"\W", "", one.driver.rpartition(":")[2]).lower()
+        used[word] = used.get(word, 0) + 1
+        parts.append(_stanzas(one, word if used[word] == 1 else f"{word}{used[word]}", lines))
+    taken = {one.where for one in chosen}
+    free = [line for line in lines if line.device not in taken]
+    if free:
+        parts.append("# Also plugged in:\n" + "".join(f"# serial = {{ {line.key} }}  # {line.says}\n" for line in free))
+    return "\n".join(parts)
+
+
+def _stanzas(one: Chosen, name: str, lines: Sequence[Line]) -> str:
+    kind = one.kind
+    codec = f'codec = "{kind.codec}"\n' if kind.codec else ""
+    port = f"[ports.{name}]\n{_address(one, lines)}\n{codec}{kind.port_more}"
+    return f"{port}\n{kind.stanza.replace('$id', name).replace('$driver', one.driver)}"
+
+
+def _address(one: Chosen, lines: Sequence[Line]) -> str:
+    if _VISA.fullmatch(one.where):
+        return f'visa = "{one.where}"'
+    if _TCP.fullmatch(one.where):
+        return f'tcp = "{one.where}"'
+    if not one.where.startswith(("/", "COM")):
+        remedy = "A port is a serial device, HOST:PORT, or a VISA resource name"
+        raise ConfigError(f"{one.where!r} is no port", key="--add", remedy=remedy)
+    key = next((line.key for line in lines if line.device == one.where), f'path = "{one.where}"')
+    return f"serial = {{ {key}, {one.kind.serial} }}"
+
+
+def _plugged_in() -> list[Line]:
+    """The serial lines on this machine; one on USB is named by its identity, which stays when its device changes."""
+    if importlib.util.find_spec("serial") is None:
+        return []
+    from serial.tools import list_ports
+
+    return [_line(port) for port in sorted(list_ports.comports())]
+
+
+def _line(port: object) -> Line:
+    vid, pid, number = (getattr(port, name, None) for name in ("vid", "pid", "serial_number"))
+    device, says = str(getattr(port, "device", "")), str(getattr(port, "description", "") or "")
+    if vid is None or pid is None:
+        return Line(device, f'path = "{device}"', says)
+    usb = f"{vid:04x}:{pid:04x}" + (f":{number}" if number else "")
+    return Line(device, f'usb = "{usb}"', says)
