@@ -129,7 +129,8 @@ def _virtual_ports_fit(lab: LabDefinition) -> Iterator[Said]:
 
 INSTRUMENT_NAMES_TAKEN = frozenset(
     {
-        *("close", "log", "logs", "parameters", "record_wire", "reset_stop", "scan", "start_recording", "status"),
+        *("close", "grid", "journal", "log", "logs", "parameters", "record_wire", "reset_stop", "scan"),
+        *("start_recording", "status"),
         *("ports", "stop_all", "stop_log", "stop_recording", "stop_wire", "wire_tail"),
     }
 )
