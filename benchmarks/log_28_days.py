@@ -2,10 +2,10 @@
 
 20 channels at 1 Hz for 28 days, with the stamps of these days, go through the journal and its merging as a recorder has
 them done, in one run. A channel's first and last stretch are written as they come in a lab, a batch for each row; those
-between in batches of 64 rows, which leaves the same once it is merged (`--whole`: all of it row by row).
-Printed are the bytes for each row of all that is in the directory, and how long it takes to open the run and ask every
-channel for its length and its times; beside them the same rows unmerged, by one stretch of each channel. The disk is not
-waited for: neither figure is about that.
+between in batches of 64 rows, which leaves the same once it is merged (`--whole`: all row by row).
+Printed are the bytes for each row of all that is in the directory, how long it takes to open the run and ask every
+channel for its length and its times, and what a row takes that is not merged. The disk is not waited for: no figure is
+about that.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ _PICKLED = 1
 
 
 class Make(Message, frozen=True, tag="m"):
-    """The first message: what to be. `plan` is a pickled WorkerPlan. Three descriptors come beside it."""
+    """The first message: what to be. `plan` is a pickled WorkerPlan. Four descriptors come beside it."""
 
     version: int
     plan: bytes

@@ -77,6 +77,7 @@ class Journal:
         self._remove_replaced: list[Stretch] = []
         self._gone: set[int] = set()
         self._sorted = self._written = 0
+        self._names: list[str | None] = []
         self._records: list[tuple[int, bytes]] = []
         self._crew = Crew()
         self._folder = RunFolder(path, page, self._disk)
@@ -115,8 +116,8 @@ class Journal:
             for segment in state.segments:
                 self.files[segment.name] = segment.rows if isinstance(segment, RowsSegment) else segment.safe
         self._folder.events.settle()
-        self._count(self.pending[: self._written])
-        del self.pending[: self._written]
+        self._count()
+        del self.pending[: self._written], self._names[: self._written]
         self._sorted -= self._written
         self._written = 0
         self._remove_replaced, self._replaced = [*self._remove_replaced, *self._replaced], []
@@ -190,6 +191,7 @@ class Journal:
             if state.touched or state.waiting:
                 given_up += self._give_up(state)
         self._records.clear()
+        self._names.clear()
         self._sorted = self._written = 0
         return given_up
 
@@ -249,6 +251,7 @@ class Journal:
     # --- on the way in
 
     def _sort_in(self, batch: pa.RecordBatch) -> None:
+        stream = None
         try:
             stream = stream_of(batch)
         except DataError:
@@ -263,6 +266,7 @@ class Journal:
                 self._end(state)
             if batch.num_rows:
                 state.add(batch)
+        self._names.append(stream)
         self._sorted += 1
 
     def _flush(self) -> None:
@@ -301,10 +305,9 @@ class Journal:
         of_stream = self.refused.setdefault(stream, {})
         of_stream[reason] = of_stream.get(reason, 0) + batch.num_rows
 
-    def _count(self, batches: list[pa.RecordBatch]) -> None:
-        for batch in batches:
-            with contextlib.suppress(DataError):
-                stream = stream_of(batch)
+    def _count(self) -> None:
+        for stream, batch in zip(self._names[: self._written], self.pending, strict=False):
+            if stream is not None:
                 self.counts[stream] = self.counts.get(stream, 0) + batch.num_rows
 
     # --- segments
@@ -320,7 +323,7 @@ class Journal:
 
     def _open_frames(self, state: StreamState, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FramesSegment:
         def make(name: str, header: Header) -> FramesSegment:
-            return FramesSegment(self._disk, self._folder.descriptor, name, header, shape, dtype)
+            return FramesSegment(self._disk, self._crew, self._folder.descriptor, name, header, shape, dtype)
 
         frame_bytes = int(np.prod(shape)) * dtype.itemsize
         header = self._header(state, FRAMES)._replace(frame_bytes=frame_bytes, data_start=DATA_START)
@@ -383,7 +386,7 @@ def _stretch(segment: RowsSegment, slow: bool) -> Stretch:
 def _portions(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """A batch in parts that an entry can describe."""
     rows = batch.num_rows
-    if rows < 2 or bytes_of(batch) <= _LARGEST_BYTES:
+    if rows < 2 or batch.get_total_buffer_size() <= _LARGEST_BYTES or bytes_of(batch) <= _LARGEST_BYTES:
         yield batch
         return
     yield from _portions(batch.slice(0, rows // 2))
