@@ -151,6 +151,7 @@ AXIS_NAMES_TAKEN = frozenset(
             "recover",
         ),
         *("restart", "runtime", "set", "snap", "start", "status", "stop"),
+        *("fly", "get_soon", "parameters", "set_soon"),
     }
 )
 """What ``lab.x`` and ``lab.stage.x`` mean already."""
