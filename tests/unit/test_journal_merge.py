@@ -202,6 +202,17 @@ def test_who_reads_while_it_is_merged_gets_every_row_once(tmp_path: Path, merges
     journal.abandon()
 
 
+def test_who_looked_before_a_merge_and_reads_after_it_gets_every_row(tmp_path: Path) -> None:
+    disk = QuickDisk()
+    journal = journal_at(tmp_path / "run", disk)
+    record(journal, range(300), disk, merging=False)
+    reader = JournalReader(tmp_path / "run")
+    tidy(journal, disk)
+    for stream in STREAMS:
+        assert rows_of(reader.batches(stream)) == published(stream, 300)
+    journal.abandon()
+
+
 def test_what_is_damaged_is_not_merged_and_is_named(tmp_path: Path) -> None:
     disk = QuickDisk()
     journal = journal_at(tmp_path / "run", disk)

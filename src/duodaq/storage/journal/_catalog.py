@@ -167,8 +167,11 @@ class Catalog:
         file = name.removesuffix(".index")
         if file == name or _RUN_INDEX.fullmatch(name):
             return None
-        with open(self.path / name, "rb") as index:
-            header = Header.unpack(index.read(HEADER_BYTES))
+        try:
+            with open(self.path / name, "rb") as index:
+                header = Header.unpack(index.read(HEADER_BYTES))
+        except FileNotFoundError:  # it was merged since its name was read: its descriptor is still there
+            return None
         if header is None or header.kind == JOURNAL or (self.page is not None and header.run != self.page.uid.bytes):
             return None
         shape, dtype = _npy_shape(self.path / file) if header.kind == FRAMES else ((), "")
