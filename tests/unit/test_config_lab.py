@@ -80,6 +80,8 @@ USES: dict[tuple[str, ...], tuple[str, str]] = {
     ("lab", "name"): ("[lab]\nname = 'x'\n", "lab"),
     ("lab", "recording"): ("[lab]\nrecording = 'data'\n", "lab"),
     ("lab", "record_wire"): ("[lab]\nrecord_wire = true\n", "lab"),
+    ("lab", "finalise"): ('[lab]\nfinalise = ["hdf5"]\n', "lab"),
+    ("lab", "keep_journal"): ('[lab]\nfinalise = ["parquet"]\nkeep_journal = false\n', "lab"),
     ("lab", "shutdown"): ("[lab]\nshutdown = '3 s'\n", "lab"),
     ("runtimes", "v2"): ("[runtimes.v2]\nworker = 'thread'\n", "lab"),
     ("runtimes", "v4"): ("[runtimes.v4]\nworker = 'thread'\n", "lab"),

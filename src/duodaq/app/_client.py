@@ -109,6 +109,53 @@ class LabClient:
         """Finish the recording: its directory, and how many rows each file holds."""
         return self._channel.request("record_stop", {})
 
+    def log(
+        self,
+        name: str = "log",
+        channels: Iterable[str] = (),
+        *,
+        directory: str | Path | None = None,
+        rotate: str | None = "daily",
+        keep: str | None = None,
+        budget: str | int | None = None,
+        finalise: Iterable[str] = ("parquet",),
+        keep_journal: bool = False,
+    ) -> Path:
+        """Record for weeks, beside any other recording; see `Lab.log`. It goes on when this program ends.
+
+        Args:
+            name: Of the series of runs; ``duodaq.runs(log=name)`` finds them.
+            channels: Which streams, with ``*`` and ``?``: ``["room.*"]``; all if none is given.
+            directory: Where its runs lie; the lab's own folder for recordings by default.
+            rotate: ``hourly``, ``daily``, ``weekly`` (of UTC), a duration (``6h``), or None.
+            keep: For how long an ended run is kept, ``90d``; None: for ever. One tagged ``keep`` is never removed.
+            budget: What the series may take on the disk, ``50GB``; None: all there is.
+            finalise: What each run is turned into at its end.
+            keep_journal: Whether the journal's rows stay once Parquet holds them.
+
+        Returns:
+            The directory of the run that it begins with.
+        """
+        asked = {
+            "name": name,
+            "channels": [channels] if isinstance(channels, str) else [*channels],
+            "directory": None if directory is None else str(Path(directory).absolute()),
+            "rotate": rotate,
+            "keep": keep,
+            "budget": budget,
+            "finalise": [*finalise],
+            "keep_journal": keep_journal,
+        }
+        return Path(self._channel.request("log_start", asked))
+
+    def stop_log(self, name: str = "log") -> dict[str, Any]:
+        """End a log: the directory of its last run, and how many rows each file of it holds."""
+        return self._channel.request("log_stop", {"name": name})
+
+    def logs(self) -> list[dict[str, Any]]:
+        """The logs under way: name, directory, channels, what is kept, and what was lost."""
+        return self._channel.request("logs", {})
+
     def record_wire(self, path: str | Path | None = None) -> Path:
         """Record what passes the ports, behind what they remember, into one file, beside a recording or not."""
         target = None if path is None else str(Path(path).absolute())

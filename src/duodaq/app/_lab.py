@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
+from duodaq.app._chores import Chores
+from duodaq.app._log import Log, LogPlan
 from duodaq.app._opening import explain
 from duodaq.app._reading import Reading, reading_of
 from duodaq.app._recording import Recording
@@ -18,6 +20,7 @@ from duodaq.model import Command, LabDefinition, ReadChannel, ShutdownReport
 from duodaq.ports import Transport
 from duodaq.schema import WIRE_FILE
 from duodaq.storage import RecordingSummary, WireSummary
+from duodaq.storage.export import WANTED, Format
 
 CATCH_UP_S = 0.5
 _ALONE, _WITH_RECORDING = "wire log", "wire log of the recording"
@@ -38,7 +41,11 @@ class Lab:
         self.definition = definition
         self.manager = DualRuntimeManager(definition, transports=transports)
         self._recording: Recording | None = None
+        self._wanted: tuple[Format, ...] = ()
         self._wires: dict[str, WireRecording] = {}
+        self.chores = Chores(self._recording_root)
+        self._logs: dict[str, Log] = {}
+        self.manager.recorder.recorder = _V2Recorder(self)
         self.recordings: list[RecordingSummary] = []
 
     @classmethod
@@ -62,6 +69,8 @@ class Lab:
     async def start(self, timeout_s: float = 30.0) -> None:
         """Open the ports and start both runtimes; see DualRuntimeManager.start.
 
+        Recordings in the lab's own folder that a crash left unfinished are repaired beside it: nobody waits for that.
+
         Raises:
             PortOpenError, PortBusyError: A port cannot be opened: names its line in the lab file, its device, and who
                 has it. Nothing was left open.
@@ -70,6 +79,8 @@ class Lab:
             await self.manager.start(timeout_s)
         except PortError as error:
             raise explain(error, self.definition, self.manager.broker.status()) from error
+        self.manager.attach("chores", self.chores)
+        self.chores.recover()
 
     async def shutdown(self, timeout_s: float | None = None) -> ShutdownReport:
         """Stop everything in order; see DualRuntimeManager.shutdown. A recording under way is finished."""
@@ -106,6 +117,7 @@ class Lab:
         directory: str | Path | None = None,
         *,
         wire: bool | None = None,
+        finalise: Sequence[Format] | None = None,
         labels: Mapping[str, Any] | None = None,
     ) -> Path:
         """Record every channel of both runtimes from now on, into a new directory.
@@ -113,6 +125,8 @@ class Lab:
         Args:
             directory: Where to; a new one in the lab's own folder for recordings by default.
             wire: Whether the wire log goes with it, as `wire.arrows`; by default what the lab file says.
+            finalise: What it is turned into at its end, beside the lab: ``parquet``, ``hdf5`` or both; by default what
+                the lab file says. `finalised.json` in its directory says what came of that.
             labels: What is said of it: sample, operator, note, tags; see `duodaq.storage.edit_labels`.
 
         Raises:
@@ -122,9 +136,12 @@ class Lab:
         if self._recording is not None:
             raise LifecycleError(f"a recording is under way, in {self._recording.recorder.directory}")
         target = Path(directory) if directory is not None else self._new_directory()
-        recording = Recording(self.manager, self.definition, target, labels)
+        forms = self.definition.finalise if finalise is None else tuple(finalise)
+        wanted = {WANTED: {"to": forms, "keep_journal": self.definition.keep_journal}} if forms else {}
+        recording = Recording(self.manager, self.definition, target, labels=labels, more=wanted)
         await recording.start()
         self._recording = recording
+        self._wanted = cast("tuple[Format, ...]", forms)
         self.manager.attach("recording", recording)
         if self.definition.record_wire if wire is None else wire:
             await self._start_wire(_WITH_RECORDING, target / WIRE_FILE)
@@ -151,6 +168,77 @@ class Lab:
         await recording.close(30.0)
         self._note_recording()
         return self.recordings[-1]
+
+    async def log(
+        self,
+        name: str = "log",
+        channels: Sequence[str] = (),
+        *,
+        directory: str | Path | None = None,
+        rotate: str | None = "daily",
+        keep: str | None = None,
+        budget: str | int | None = None,
+        finalise: Sequence[Format] = ("parquet",),
+        keep_journal: bool = False,
+    ) -> Path:
+        """Record for weeks, beside any other recording: a series of runs, the oldest of which are removed in time.
+
+        Args:
+            name: Of the series; its runs are called after it, and ``duodaq.runs(log=name)`` finds them. One that has
+                been there before goes on.
+            channels: Which streams, with ``*`` and ``?`` as in file names; all if none is given.
+            directory: Where its runs lie; the lab's own folder for recordings by default.
+            rotate: When a run ends and the next begins: ``hourly``, ``daily``, ``weekly`` (whole ones of UTC), a
+                duration (``6h``), or None.
+            keep: For how long an ended run is kept: ``90d``. None: for ever.
+            budget: What the series may take on the disk: ``50GB``. None: all there is.
+            finalise: What each run is turned into at its end, beside the lab; with none, it is read and checked.
+            keep_journal: Whether the journal's rows stay once Parquet holds them, read back and found equal.
+
+        Returns:
+            The directory of the first run.
+
+        Raises:
+            LifecycleError: A log of this name is under way.
+            ConfigError: A word means nothing.
+            StorageError: The directory cannot be made. Nothing is recorded.
+        """
+        if name in self._logs:
+            raise LifecycleError(f"a log called {name} is under way, in {self._logs[name].directory}")
+        root = self._recording_root if directory is None else Path(directory)
+        if isinstance(channels, str):
+            channels = (channels,)
+        plan = LogPlan(name, root, (*channels,), rotate, keep, budget, (*finalise,), keep_journal)
+        log = Log(self.manager, self.definition, plan, self.chores)
+        if root != self._recording_root:
+            self.chores.recover(root)
+        self._logs[name] = log
+        try:
+            await log.start()
+        except BaseException:
+            del self._logs[name]
+            raise
+        self.manager.attach(f"log {name}", log)
+        return log.directory
+
+    async def stop_log(self, name: str = "log") -> dict[str, Any]:
+        """End a log; what its last run came to.
+
+        Raises:
+            LifecycleError: There is none of this name.
+        """
+        if name not in self._logs:
+            known = ", ".join(self._logs) or "none is under way"
+            raise LifecycleError(f"no log called {name}; {known}")
+        log = self._logs.pop(name)
+        self.manager.detach(f"log {name}")
+        await self._let_bridge_catch_up()
+        await log.close(30.0)
+        return {**log.facts(), **summary_facts(log.runs[-1])}
+
+    def logs(self) -> list[dict[str, Any]]:
+        """The logs under way, as plain values."""
+        return [log.facts() for log in self._logs.values()]
 
     async def record_wire(self, path: str | Path | None = None) -> Path:
         """Record all that passes the ports into one file, beside a recording or without one.
@@ -207,12 +295,42 @@ class Lab:
 
     def _note_recording(self) -> None:
         if self._recording is not None and self._recording.summary is not None:
-            self.recordings.append(self._recording.summary)
+            summary = self._recording.summary
+            self.recordings.append(summary)
             self._recording = None
+            if self._wanted and summary.ended:
+                keep = self.definition.keep_journal
+                self.chores.finalise(Path(summary.directory), self._wanted, keep_journal=keep)
+
+    @property
+    def _recording_root(self) -> Path:
+        return self.definition.recording_dir or self.definition.directory / "runs"
 
     def _new_directory(self) -> Path:
-        root = self.definition.recording_dir or self.definition.directory / "runs"
-        return root / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        return self._recording_root / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+
+
+class _V2Recorder:
+    """What V2's own commands StartRecording and StopRecording drive: the lab's recording, as anybody else's."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    async def start(self, **options: Any) -> dict[str, Any]:
+        return {"directory": str(await self._lab.start_recording(**options))}
+
+    async def stop(self) -> dict[str, Any]:
+        return summary_facts(await self._lab.stop_recording())
+
+
+def summary_facts(summary: RecordingSummary) -> dict[str, Any]:
+    """What a recording came to, as plain values."""
+    return {
+        "directory": str(summary.directory),
+        "files": dict(summary.files),
+        "complete": summary.complete,
+        "lost": dict(summary.lost),
+    }
 
 
 def _bridged(manager: DualRuntimeManager) -> tuple[int, int]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from duodaq.clock import pause
 from duodaq.dual import DualRuntimeManager
@@ -16,26 +17,44 @@ from duodaq.model import ComponentReport, LabDefinition, Outcome, ParameterEntry
 from duodaq.storage import Recorder, RecordingSummary
 
 _CHANGES_EVERY_S = 0.5
-_WATCHER = "recording"
+RECORDING = "recording"
 
 
 class Recording:
-    """Everything that the lab measures from `start` on; a component as the manager closes it."""
+    """What the lab measures from `start` on; a component as the manager closes it.
+
+    Args:
+        manager: The lab's.
+        definition: The lab's.
+        target: The directory.
+        labels: What is said of it from the start.
+        more: What else the provenance says.
+        name: What its subscriptions are called.
+        accepts: Which batches; all if not given.
+    """
 
     def __init__(
         self,
         manager: DualRuntimeManager,
         definition: LabDefinition,
         target: Path,
+        *,
         labels: Mapping[str, Any] | None = None,
+        more: Mapping[str, Any] | None = None,
+        name: str = RECORDING,
+        accepts: Callable[[pa.RecordBatch], bool] | None = None,
     ) -> None:
         self._manager = manager
+        self._definition = definition
+        self._name = name
         self._versions = {_name(entry): entry.version for entry in manager.parameters.snapshot()}
         self.recorder = Recorder(
             target,
             manager.v4_data,
-            provenance=_provenance(manager, definition),
+            provenance=self._provenance(more or {}),
             code=definition.directory,
+            accepts=accepts,
+            name="recorder" if name == RECORDING else name,
             labels=labels,
         )
         self.summary: RecordingSummary | None = None
@@ -48,7 +67,17 @@ class Recording:
             StorageError: The directory cannot be made, or holds a recording. Nothing is recorded.
         """
         await self.recorder.start()
-        self._watching = asyncio.create_task(self._note_changes(), name="recording-changes")
+        self._watching = asyncio.create_task(self._note_changes(), name=f"{self._name}-changes")
+
+    async def rotate(self, target: Path, more: Mapping[str, Any]) -> RecordingSummary:
+        """End the run and go on in another one, in `target`; what the one that has ended came to.
+
+        Raises:
+            LifecycleError: It does not record. Nothing has changed.
+            StorageError: The disk refused: recording goes on where it is.
+        """
+        self._note_ledgers()
+        return await self.recorder.rotate(target, provenance=self._provenance(more))
 
     async def close(self, timeout_s: float) -> ComponentReport:
         """End it; `summary` says what it came to. May be called again."""
@@ -57,15 +86,16 @@ class Recording:
             watching.cancel()
             await asyncio.wait([watching])
         if self.summary is None:
+            self._note_ledgers()
             self.summary = await self.recorder.stop(timeout_s)
-        name = f"recording {self.summary.directory}"
+        name = f"{self._name} {self.summary.directory}"
         if self.summary.complete:
             return ComponentReport(name, Outcome.CLEAN)
         return ComponentReport(name, Outcome.FORCED, f"incomplete: {self.summary.error or self.summary.lost}")
 
     async def _note_changes(self) -> None:
         """Put changes of the parameter table into the event log: of each entry the newest, every half second."""
-        changes = self._manager.parameters.watch(_WATCHER)
+        changes = self._manager.parameters.watch(self._name)
         try:
             while True:
                 for entry in await changes.get_many(1024):
@@ -78,17 +108,22 @@ class Recording:
         finally:
             changes.close()
 
+    def _note_ledgers(self) -> None:
+        """Keep with the run what there was on its way to it: both hubs, and every worker process, dead ones too."""
+        self.recorder.note("ledgers", self._manager.ledgers())
 
-def _provenance(manager: DualRuntimeManager, definition: LabDefinition) -> dict[str, Any]:
-    return {
-        "lab": definition.name,
-        "file": None if definition.file is None else _text_of(definition.file),
-        "definition": msgspec.to_builtins(definition, enc_hook=str),
-        "instruments": {
-            status.id: msgspec.to_builtins(status, enc_hook=str) for status in manager.health().instruments
-        },
-        "parameters": [_plain(entry) for entry in manager.parameters.snapshot()],
-    }
+    def _provenance(self, more: Mapping[str, Any]) -> dict[str, Any]:
+        definition, manager = self._definition, self._manager
+        return {
+            "lab": definition.name,
+            "file": None if definition.file is None else _text_of(definition.file),
+            "definition": msgspec.to_builtins(definition, enc_hook=str),
+            "instruments": {
+                status.id: msgspec.to_builtins(status, enc_hook=str) for status in manager.health().instruments
+            },
+            "parameters": [_plain(entry) for entry in manager.parameters.snapshot()],
+            **more,
+        }
 
 
 def _text_of(file: Path) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from duodaq.app._flights import Flights
-from duodaq.app._lab import Lab
+from duodaq.app._lab import Lab, summary_facts
 from duodaq.app._reading import reading_of
 from duodaq.app._scan_records import ScanRecords
 from duodaq.errors import ConfigError, LifecycleError
@@ -119,13 +119,16 @@ class LabService:
         return str(await self._lab.start_recording(params.get("directory"), wire=params.get("wire")))
 
     async def _op_record_stop(self, params: dict[str, Any]) -> Any:
-        summary = await self._lab.stop_recording()
-        return {
-            "directory": str(summary.directory),
-            "files": dict(summary.files),
-            "complete": summary.complete,
-            "lost": dict(summary.lost),
-        }
+        return summary_facts(await self._lab.stop_recording())
+
+    async def _op_log_start(self, params: dict[str, Any]) -> Any:
+        return str(await self._lab.log(**params))
+
+    async def _op_log_stop(self, params: dict[str, Any]) -> Any:
+        return await self._lab.stop_log(params["name"])
+
+    async def _op_logs(self, params: dict[str, Any]) -> Any:
+        return self._lab.logs()
 
     async def _op_scan_keep(self, params: dict[str, Any]) -> Any:
         return await self._scans.keep(params["run"], params.get("labels", {}))

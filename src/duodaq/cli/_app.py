@@ -261,6 +261,48 @@ def replay(
     raise typer.Exit(serve_replay(asked))
 
 
+@app.command("record")
+def record_log(
+    channels: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CHANNEL]...", help="Which ones: dmm.voltage, 'room.*'; all if none is named."),
+    ] = None,
+    lab: LabName = None,
+    name: Annotated[
+        str, typer.Option("--name", help="What its runs are called; `duodaq runs log=NAME` finds them.")
+    ] = ("log"),
+    directory: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where they lie; by default where the lab's are.")
+    ] = None,
+    rotate: Annotated[
+        str, typer.Option("--rotate", metavar="WHEN", help="Begin a new run daily, hourly, weekly (UTC), or every 6h.")
+    ] = "never",
+    keep: Annotated[
+        str | None, typer.Option("--keep", metavar="TIME", help="Remove ended runs older than this: 90d.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", metavar="SIZE", help="Remove the oldest beyond this: 50GB.")
+    ] = None,
+    forms: Annotated[
+        list[str] | None, typer.Option("--to", metavar="FORMAT", help="What each ended run is turned into: parquet.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Begin it and leave; the lab goes on with it.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="End the log of this name.")] = False,
+) -> None:
+    """Have a running lab record until Ctrl-C, beside whatever else it records; for weeks, if asked to.
+
+    With --keep or --budget, old runs are removed: only ended ones of this name that were read back and found whole, and
+    none that is tagged `keep`.
+    """
+    from duodaq.cli._record import record_log as record
+    from duodaq.cli._record import stop_log
+
+    if stop:
+        raise typer.Exit(stop_log(name, lab, out))
+    asked: dict[str, Any] = {"name": name, "directory": directory, "rotate": rotate, "keep": keep, "budget": budget}
+    raise typer.Exit(record(channels or [], lab, out, forms=forms or ["parquet"], detach=detach, **asked))
+
+
 @app.command()
 def serve(
     flight: Annotated[bool, typer.Option("--flight", help="By Arrow Flight, for programs in any language.")] = False,
@@ -309,7 +351,7 @@ app.add_typer(runs, name="runs")
 
 @runs.callback()
 def show_runs(context: typer.Context, directory: RunsDirectory = Path("runs"), as_json: AsJson = False) -> None:
-    """List recorded runs. FILTER: words of their labels, or sample=, operator=, tag=, since=, until=, state=."""
+    """List recorded runs. FILTER: words of their labels, or sample=, operator=, tag=, since=, until=, state=, log=."""
     context.obj = (directory, as_json)
     if context.invoked_subcommand is None:
         from duodaq.cli._runs import list_runs

@@ -17,7 +17,7 @@ from duodaq.storage.export import FORMATS, Exported, Frames, export
 from duodaq.storage.journal import Recovery, recover, unfinished_runs
 from duodaq.storage.reading import Run, Runs, differences, facts_of, find_run, is_run, runs
 
-_KEYS = ("sample", "operator", "tag", "since", "until", "state")
+_KEYS = ("sample", "operator", "tag", "since", "until", "state", "log")
 
 
 def list_runs(words: Sequence[str], directory: Path, out: Console, *, as_json: bool) -> None:

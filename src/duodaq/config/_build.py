@@ -36,6 +36,8 @@ def build(tables: LabFile, file: Path) -> LabDefinition:
         file=file.resolve(),
         recording_dir=directory / lab.recording if lab.recording is not None else None,
         record_wire=lab.record_wire,
+        finalise=tuple(lab.finalise),
+        keep_journal=lab.keep_journal,
         shutdown_s=lab.shutdown,
     )
 

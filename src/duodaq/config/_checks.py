@@ -42,6 +42,12 @@ def check_tables(tables: LabFile, lab: LabDefinition) -> Iterator[Said]:
     for table, runtime in ((tables.runtimes.v2, lab.v2), (tables.runtimes.v4, lab.v4)):
         if "memory" in table.model_fields_set:
             yield from _memory_is_limited(runtime, lab)
+    if "keep_journal" in tables.lab.model_fields_set and "parquet" not in tables.lab.finalise:
+        yield (
+            ("lab", "keep_journal"),
+            "only where recordings are finalised to Parquet can their journal be left out",
+            'Write finalise = ["parquet"], or leave this key out: the journal is kept.',
+        )
     for name, table in tables.instruments.items():
         at = ("instruments", name)
         options = OPTIONS[table.runtime]
@@ -123,8 +129,9 @@ def _virtual_ports_fit(lab: LabDefinition) -> Iterator[Said]:
 
 INSTRUMENT_NAMES_TAKEN = frozenset(
     {
-        *("close", "parameters", "record_wire", "reset_stop", "scan", "start_recording", "status", "stop_all"),
-        *("ports", "stop_recording", "stop_wire", "wire_tail"),
+        *("close", "grid", "journal", "log", "logs", "parameters", "record_wire", "reset_stop", "scan"),
+        *("start_recording", "status"),
+        *("ports", "stop_all", "stop_log", "stop_recording", "stop_wire", "wire_tail"),
     }
 )
 AXIS_NAMES_TAKEN = frozenset(
@@ -144,6 +151,7 @@ AXIS_NAMES_TAKEN = frozenset(
             "recover",
         ),
         *("restart", "runtime", "set", "snap", "start", "status", "stop"),
+        *("fly", "get_soon", "parameters", "set_soon"),
     }
 )
 """What ``lab.x`` and ``lab.stage.x`` mean already."""

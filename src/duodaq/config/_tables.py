@@ -156,6 +156,8 @@ class LabTable(Table):
     name: str | None = None
     recording: str | None = None
     record_wire: bool = False
+    finalise: list[Literal["parquet", "hdf5"]] = []
+    keep_journal: bool = True
     shutdown: Positive = 10.0
 
 

@@ -21,6 +21,7 @@ from duodaq.workers import (
     Nursery,
     ProcessGroup,
     ProcessHosted,
+    RecorderDesk,
     RuntimeFactory,
     RuntimeParts,
     SharedPage,
@@ -44,6 +45,7 @@ class Housing:
         memory_bytes: What a worker process of either runtime may take.
         guard: Who sees to it that no worker process outlives this one.
         board: How instruments ask each other.
+        recorder: What V2's commands to record drive.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Housing:
         memory_bytes: dict[RuntimeName, int | None],
         guard: Guard,
         board: Switchboard,
+        recorder: RecorderDesk,
     ) -> None:
         self.nursery = Nursery()
         self._broker = broker
@@ -72,6 +75,7 @@ class Housing:
             worker_began=guard.worker_began,
             worker_ended=guard.worker_ended,
             board=board,
+            recorder=recorder,
         )
 
     def host(self, group: Group) -> Host:

@@ -47,9 +47,9 @@ from duodaq.model import (
 )
 from duodaq.ports import Broker, Transport
 from duodaq.telemetry import get_logger
-from duodaq.v2 import DataDistributor
+from duodaq.v2 import DataDistributor, V2Command
 from duodaq.v4 import DataPublisher
-from duodaq.workers import Factories, RuntimeParts, Switchboard, introduced, spawn_port_worker
+from duodaq.workers import Factories, RecorderDesk, RuntimeParts, Switchboard, introduced, spawn_port_worker
 
 START_ENDS_S = 0.5
 """How long a start that was cancelled by a shutdown may take to end; what it started is stopped all the same."""
@@ -99,12 +99,14 @@ class DualRuntimeManager:
         self._shutdown_task: asyncio.Task[ShutdownReport] | None = None
         self._shutdown_run: ShutdownRun | None = None
         self._hurried = False
-        parts = RuntimeParts(self.broker, self.parameters, self.v2_data, self.v4_data)
+        self.recorder = RecorderDesk()
+        parts = RuntimeParts(self.broker, self.parameters, self.v2_data, self.v4_data, recorder=self.recorder)
         memory: dict[RuntimeName, int | None] = {side.name: side.memory_bytes for side in (self.lab.v2, self.lab.v4)}
         self.guard = Guard(self.broker)
         self._board = Switchboard(self._command_across)
         made_by = factories or Factories()
-        self._housing = Housing(self.broker, parts, self.parameters, made_by, memory, self.guard, self._board)
+        around = (memory, self.guard, self._board, self.recorder)
+        self._housing = Housing(self.broker, parts, self.parameters, made_by, *around)
         self._sides: dict[RuntimeName, Side] = {
             "v2": Side(self.lab.v2, self._housing.host, self._introduced),
             "v4": Side(self.lab.v4, self._housing.host, self._introduced),
@@ -209,6 +211,7 @@ class DualRuntimeManager:
         self._expect(ManagerState.IDLE, "start")
         self._began_s = monotonic_s()
         self._board.start()
+        self.recorder.open()
         self._enter(ManagerState.STARTING)
         self._start_task = asyncio.ensure_future(self._start(Deadline(timeout_s)))
         try:
@@ -296,6 +299,16 @@ class DualRuntimeManager:
         if self._state is not ManagerState.RUNNING:
             self._expect(ManagerState.RUNNING, f"{instrument}.{command_name(command)}")
         return await self._command(instrument, command, deadline_s)
+
+    async def submit_v2(self, command: V2Command, timeout_s: float = 60.0) -> Any:
+        """Carry out one of V2's own commands, StartRecording for instance, in V2's manager task wherever that lives.
+
+        Raises:
+            LifecycleError: Not Running, V2 is not, or there is no such instrument. Nothing was begun.
+            DuodaqError: What V2 says.
+        """
+        self._expect(ManagerState.RUNNING, type(command).__name__)
+        return await self._sides["v2"].submit(command, timeout_s)
 
     async def _command_across(self, instrument: str, command: Command, deadline_s: float) -> Any:
         """A command that another instrument gives; also while the lab starts, for a driver may ask in its beginning."""

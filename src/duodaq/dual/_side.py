@@ -21,6 +21,7 @@ from duodaq.model import (
     RuntimeName,
     RuntimeStatus,
 )
+from duodaq.v2 import V2Command
 from duodaq.workers import Host
 
 _WORST_FIRST = (RuntimeStatus.FAILED, RuntimeStatus.STARTING, RuntimeStatus.DEGRADED)
@@ -169,6 +170,14 @@ class Side:
     async def command(self, instrument: str, command: Command, deadline_s: float | None) -> Any:
         """Hand a command to the instrument's worker; see Runtime.command."""
         return await self._of(instrument).command(instrument, command, deadline_s)
+
+    async def submit(self, command: V2Command, timeout_s: float) -> Any:
+        """Carry out a command of V2's own: at the worker of the instrument that it names, or at the first one."""
+        if not self._hosted:
+            raise LifecycleError(f"runtime {self.name} is not running", command=type(command).__name__)
+        named: str | None = getattr(command, "id", None)
+        host = next(iter(self._hosted.values())) if named is None else self._of(named)
+        return await host.submit(command, timeout_s)
 
     def moves(self, instrument: str, command: Command) -> bool:
         """See Runtime.moves."""

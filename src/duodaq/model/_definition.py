@@ -143,5 +143,7 @@ class LabDefinition:
     file: Path | None = None
     recording_dir: Path | None = None
     record_wire: bool = False
+    finalise: tuple[str, ...] = ()
+    keep_journal: bool = True
     shutdown_s: float = 10.0
     options: dict[str, Any] = field(default_factory=dict[str, Any])

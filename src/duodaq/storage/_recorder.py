@@ -7,12 +7,15 @@ Rules for whoever edits this:
 * What it has taken is in the journal's care until it counts. While the disk refuses, the thread takes nothing: the
   queue fills, and what a full queue does was decided at the start: producers wait, or losses are counted. Either way
   they are in the books and in the event log.
+* A rotation changes the journal and not the subscription: the thread ends one run between two takes and goes on in the
+  next, so that no row can be lost or doubled there.
 * Rows are acknowledged after the commit that holds them, in the order in which they came. Whoever asks how far it is
   reads counters that only this thread writes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +28,8 @@ import pyarrow as pa
 from duodaq import clock
 from duodaq.dataplane import Hub, Policy, Subscription
 from duodaq.errors import LifecycleError, StoppedError, StorageError, StorageFullError
+from duodaq.storage._books import Books
+from duodaq.storage._compactor import Compactor
 from duodaq.storage._tally import Tally, WallClock
 from duodaq.storage._watermark import Watermark, Watermarks
 from duodaq.storage.journal import Disk, Journal, Level, RunPage, edit_labels
@@ -65,6 +70,17 @@ class RecordingSummary(msgspec.Struct, frozen=True):
         return self.ended and not any(self.lost.values())
 
 
+class _Turn:
+    """A run that is ready to be gone on in, and what the one before it came to once that was done."""
+
+    def __init__(self, directory: Path, journal: Journal) -> None:
+        self.directory = directory
+        self.journal = journal
+        self.start_ns = clock.utc_ns()
+        self.summary: RecordingSummary | None = None
+        self.over = threading.Event()
+
+
 class Recorder:
     """Writes every batch of a hub into the journal of one run; the format is in docs/reference/journal.md.
 
@@ -82,6 +98,7 @@ class Recorder:
         max_bytes: The most memory they may keep.
         name: The name of its subscription.
         code: The folder whose git state goes with the run.
+        accepts: Which batches; all if not given. A quick, pure filter.
         labels: What is said of the run from the start, as `edit_labels` takes it.
         disk: What to write with.
     """
@@ -99,6 +116,7 @@ class Recorder:
         max_bytes: int = 512 * 2**20,
         name: str = "recorder",
         code: str | Path | None = None,
+        accepts: Callable[[pa.RecordBatch], bool] | None = None,
         labels: Mapping[str, Any] | None = None,
         disk: Disk | None = None,
     ) -> None:
@@ -112,17 +130,21 @@ class Recorder:
         self._capacity = capacity
         self._max_bytes = max_bytes
         self._code = code
+        self._accepts = accepts
         self._labels = dict(labels or {})
         self._disk = disk
         self._subscription: Subscription[pa.RecordBatch] | None = None
         self._journal: Journal | None = None
+        self._turn: _Turn | None = None
         self._notes: list[tuple[str, dict[str, Any]]] = []
-        self._lost: dict[str, int] = {}
+        self._books = Books(hub, name)
+        self._told_of: set[str] = set()
         self._error: StorageError | None = None
         self._refusing = self._given_up = self._closed_well = False
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
         self._limit = clock.Deadline(None)
+        self._compactor: Compactor | None = None
         self._marks = Watermarks()
         self._tally = Tally()
         self._wall = WallClock()
@@ -197,24 +219,49 @@ class Recorder:
         """
         if self._thread is not None:
             raise LifecycleError("this recorder was started before; make another one")
-        failure: list[StorageError] = []
         self._start_ns = clock.utc_ns()
-        preparing = threading.Thread(target=lambda: failure.extend(self._prepare()), name="recorder-open", daemon=True)
-        preparing.start()
-        if not await _until(lambda: not preparing.is_alive(), timeout_s):
-            raise StorageError(f"{self.directory} did not answer within {timeout_s} s", left="nothing is recorded")
-        if failure:
-            raise failure[0]
+        self._journal = await self._prepared(self.directory, self._provenance, timeout_s)
+        self._books = Books(self._hub, self.name)
         self._subscription = self._hub.subscribe(
             self.name,
             capacity=self._capacity,
             max_bytes=self._max_bytes,
             policy=self._policy,
+            accepts=self._accepts,
             sync_overflow="drop",
             alarm_at=_ALARM_AT,
         )
         self._thread = threading.Thread(target=self._run, args=(self._subscription,), name="recorder", daemon=True)
         self._thread.start()
+
+    async def rotate(
+        self, directory: str | Path, *, provenance: Mapping[str, Any] | None = None, timeout_s: float = 60.0
+    ) -> RecordingSummary:
+        """End this run and go on in another one, in `directory`: every row is in one of the two, and only there.
+
+        Args:
+            directory: Of the next run; made if missing, must not hold another recording.
+            provenance: Goes with the next run; that of this one if not given.
+            timeout_s: How long the disk may take.
+
+        Returns:
+            What the run that has ended came to.
+
+        Raises:
+            LifecycleError: It does not record, or is being rotated. Nothing has changed.
+            StorageError: The next directory cannot be made or written: recording goes on in this one.
+        """
+        if not self.recording or self._turn is not None:
+            raise LifecycleError("only a recording that goes on can be rotated, and once at a time")
+        told = self._provenance if provenance is None else dict(provenance)
+        turn = _Turn(Path(directory), await self._prepared(Path(directory), told, timeout_s))
+        self._turn = turn
+        if not self.recording:
+            self._let_go(turn)
+        if not await _until(turn.over.is_set, timeout_s) or turn.summary is None:
+            raise StorageError(f"{self.directory} was not ended", left="recording goes on as soon as the disk allows")
+        self._provenance = told
+        return turn.summary
 
     async def stop(self, timeout_s: float = 10.0) -> RecordingSummary:
         """Take nothing new, write what waits, end the files. Idempotent.
@@ -238,13 +285,18 @@ class Recorder:
         subscription.close()
         self._marks.end()
         self._stop_ns = self._stop_ns or clock.utc_ns()
-        self._summary = self._summarise(subscription)
+        self._summary = self._summarise()
         return self._summary
 
     def _started(self) -> Subscription[pa.RecordBatch]:
         if self._subscription is None:
             raise LifecycleError("this recorder was never started")
         return self._subscription
+
+    @property
+    def _open_journal(self) -> Journal:
+        assert self._journal is not None
+        return self._journal
 
     def _valid(self, level: Level | None) -> Level:
         if level == "durable" and self.level != "durable":
@@ -254,58 +306,108 @@ class Recorder:
     def _ended(self) -> bool:
         return self._thread is not None and not self._thread.is_alive()
 
-    def _prepare(self) -> list[StorageError]:
-        left = "nothing is recorded"
+    async def _prepared(self, directory: Path, provenance: dict[str, Any], timeout_s: float) -> Journal:
+        """A journal in `directory`, made in a thread of its own: the disk may take its time."""
+        made: list[Journal | StorageError] = []
+        gone = threading.Event()
+
+        def prepare() -> None:
+            made.append(self._journal_in(directory, provenance))
+            if gone.is_set() and not isinstance(made[0], StorageError):
+                made[0].abandon()
+
+        preparing = threading.Thread(target=prepare, name="recorder-open", daemon=True)
+        preparing.start()
+        if not await _until(lambda: not preparing.is_alive(), timeout_s):
+            gone.set()
+            raise StorageError(f"{directory} did not answer within {timeout_s} s", left="nothing is recorded to it")
+        if isinstance(made[0], StorageError):
+            raise made[0]
+        return made[0]
+
+    def _journal_in(self, directory: Path, provenance: dict[str, Any]) -> Journal | StorageError:
         try:
-            page = RunPage.of_now(self.directory, level=self.level, provenance=self._provenance, code=self._code)
-            self._journal = Journal(str(self.directory), page, self._disk)
-            if self._labels:
-                edit_labels(self.directory, **self._labels, disk=self._disk)
+            page = RunPage.of_now(directory, level=self.level, provenance=provenance, code=self._code)
+            journal = Journal(str(directory), page, self._disk)
         except StorageError as error:
-            return [error]
+            return error
         except OSError as error:
-            return [storage_error(error, f"cannot record to {self.directory}", left)]
-        return []
+            return storage_error(error, f"cannot record to {directory}", "nothing is recorded to it")
+        try:
+            if self._labels:
+                edit_labels(directory, **self._labels, disk=self._disk)
+        except StorageError as error:
+            journal.abandon()
+            return error
+        return journal
 
     # --- in the thread
 
     def _run(self, subscription: Subscription[pa.RecordBatch]) -> None:
-        assert self._journal is not None
-        journal = self._journal
+        journal = self._open_journal
         try:
             while True:
+                if self._turn is not None:
+                    journal = self._go_on_in(self._turn)
                 try:
                     batches = subscription.get_many_blocking(_AT_ONCE, _TICK_S, linger_s=COMMIT_S)
                 except StoppedError:
                     break
-                self._store(journal, subscription, batches)
-            self._close(journal, subscription)
+                self._store(journal, batches)
+            self._close(journal)
         finally:
             journal.abandon()
+            if self._turn is not None:
+                self._let_go(self._turn)
             self._marks.end()
             self._stop_ns = clock.utc_ns()
 
-    def _store(
-        self, journal: Journal, subscription: Subscription[pa.RecordBatch], batches: Sequence[pa.RecordBatch]
-    ) -> None:
-        if subscription.dropped:
-            self._tally.note_losses(self._dropped())
+    def _go_on_in(self, turn: _Turn) -> Journal:
+        """End this run between two takes; the next one."""
+        old = self._open_journal
+        self._close(old)
+        old.abandon()
+        self._stop_ns = clock.utc_ns()
+        summary = self._summarise()
+        self._journal, self.directory, self._start_ns, self._stop_ns = turn.journal, turn.directory, turn.start_ns, 0
+        self._books = Books(self._hub, self.name)
+        self._told_of.clear()
+        self._tally.forget_losses()
+        self._error, self._given_up, self._closed_well, self._turn = None, False, False, None
+        turn.summary = summary
+        turn.over.set()
+        return turn.journal
+
+    def _let_go(self, turn: _Turn) -> None:
+        """The recording has ended before it could go on there: an empty run is left of it."""
+        self._turn = None
+        with contextlib.suppress(OSError):
+            turn.journal.close({"exit_status": "abort", "reason": "the recording ended before this run began"})
+        turn.journal.abandon()
+        turn.over.set()
+
+    def _store(self, journal: Journal, batches: Sequence[pa.RecordBatch]) -> None:
+        if self._started().dropped:
+            self._tally.note_losses(self._books.dropped())
         gaps = self._tally.look(batches)
         rows = sum(batch.num_rows for batch in batches)
         if self._given_up:
-            self._lose("disk", rows)
+            self._lose("disk", batches)
             self._marks.raise_to(self.level, {}, rows)
             return
         step = self._wall.step()
         notes = [("gap", gap) for gap in gaps] + ([] if step is None else [("clock", step)])
         while self._notes:
             notes.append(self._notes.pop(0))
-        if not batches and not notes:
+        compactor = self._compactor_of(journal)
+        if not batches and not notes and not compactor.has_result:
+            compactor.order()
             return
         marks = self._tally.marks()
         try:
             for name, doc in notes:
                 journal.note(name, doc)
+            compactor.settle()
             journal.write(batches)
             self._marks.raise_to("kernel", marks, rows)
             journal.commit()
@@ -315,6 +417,12 @@ class Recorder:
                 return
         if self.level == "durable":
             self._marks.raise_to("durable", marks, rows)
+        compactor.order()
+
+    def _compactor_of(self, journal: Journal) -> Compactor:
+        if self._compactor is None:
+            self._compactor = Compactor(journal, self._disk)
+        return self._compactor
 
     def _try_again(self, journal: Journal, error: OSError) -> bool:
         """Bring what the journal has in its care to the disk; False: it was given up, and is counted as lost."""
@@ -346,15 +454,25 @@ class Recorder:
                     journal.note("resume", {"attempts": attempt})
                     return True
             self._given_up = True
-            self._lose("disk", sum(batch.num_rows for batch in journal.pending))
+            self._lose("disk", journal.pending)
             journal.pending.clear()
             return False
         finally:
             self._refusing = False
 
-    def _close(self, journal: Journal, subscription: Subscription[pa.RecordBatch]) -> None:
-        if subscription.dropped:
-            self._tally.note_losses(self._dropped())
+    def _close(self, journal: Journal) -> None:
+        compactor, self._compactor = self._compactor_of(journal), None
+        try:
+            compactor.finish()
+            with contextlib.suppress(OSError):  # the journal is closed in a moment, and says so, too
+                compactor.settle()
+            self._end(journal)
+        finally:
+            compactor.close()
+
+    def _end(self, journal: Journal) -> None:
+        if self._started().dropped:
+            self._tally.note_losses(self._books.dropped())
         for gap in self._tally.rest():
             journal.note("gap", gap)
         if self._given_up:
@@ -363,7 +481,7 @@ class Recorder:
             journal.note(*self._notes.pop(0))
         for attempt in range(2):
             try:
-                journal.close(self._stop_doc(journal, subscription))
+                journal.close(self._stop_doc(journal))
             except OSError as error:
                 left = "what was acknowledged is whole; duodaq.storage.recover ends the files"
                 self._fail(storage_error(error, f"{self.directory} cannot be ended", left))
@@ -373,8 +491,8 @@ class Recorder:
                 self._closed_well = True
                 return
 
-    def _stop_doc(self, journal: Journal, subscription: Subscription[pa.RecordBatch]) -> dict[str, Any]:
-        lost = self._all_lost(subscription)
+    def _stop_doc(self, journal: Journal) -> dict[str, Any]:
+        lost = self._books.lost(journal.refused)
         return {
             "uid": f"{journal.page.uid}/stop",
             "run_start": str(journal.page.uid),
@@ -383,19 +501,15 @@ class Recorder:
             "reason": f"lost: {lost}" if lost else "",
             "num_events": journal.counts,
             "lost": lost,
+            "books": self._books.page(journal.counts, journal.refused),
             "ledger": self._hub.ledger().to_dict(),
         }
 
-    def _dropped(self) -> dict[str, int]:
-        rows = self._hub.ledger().rows()
-        return {row.stream: row.lost for row in rows if row.subscriber == self.name and row.lost}
-
-    def _lose(self, reason: str, rows: int) -> None:
-        if not rows:
-            return
-        if reason not in self._lost:
+    def _lose(self, reason: str, batches: Sequence[pa.RecordBatch]) -> None:
+        rows = self._books.lose(reason, batches)
+        if rows and reason not in self._told_of:
+            self._told_of.add(reason)
             self._log.error("rows are lost to the recording", directory=str(self.directory), reason=reason, rows=rows)
-        self._lost[reason] = self._lost.get(reason, 0) + rows
 
     def _left(self) -> str:
         if self._on_failure == "resume":
@@ -407,22 +521,14 @@ class Recorder:
             self._error = error
         self._log.error("recording is interrupted", directory=str(self.directory), error=str(error))
 
-    def _all_lost(self, subscription: Subscription[pa.RecordBatch]) -> dict[str, int]:
-        lost = dict(self._lost)
-        refused = {} if self._journal is None else self._journal.refused
-        for reason, rows in (*subscription.losses().items(), *refused.items()):
-            lost[reason] = lost.get(reason, 0) + rows
-        return lost
-
-    def _summarise(self, subscription: Subscription[pa.RecordBatch]) -> RecordingSummary:
-        journal = self._journal
-        assert journal is not None
+    def _summarise(self) -> RecordingSummary:
+        journal = self._open_journal
         return RecordingSummary(
             directory=str(self.directory),
             files=dict(journal.files),
             start_ns=self._start_ns,
             stop_ns=self._stop_ns,
-            lost=self._all_lost(subscription),
+            lost=self._books.lost(journal.refused),
             error=None if self._error is None else str(self._error),
             ended=self._closed_well,
             uid=str(journal.page.uid),

@@ -57,6 +57,10 @@ class Tally:
                 self._lost[stream] = rows
                 self.unexplained[stream] = self.unexplained.get(stream, 0) + new
 
+    def forget_losses(self) -> None:
+        """From now on `note_losses` is told what another run has lost."""
+        self._lost.clear()
+
     def rest(self) -> list[dict[str, Any]]:
         """Gaps for losses of which no number told, such as those at the end."""
         gaps = [

@@ -57,6 +57,11 @@ class RefusingDisk(QuickDisk):
         self._names[file] = name
         return file
 
+    def rename(self, directory: int, name: str, to: str) -> None:
+        """As any other."""
+        super().rename(directory, name, to)
+        self._names |= {file: to for file, called in self._names.items() if called == name}
+
     def write(self, file: int, parts: Sequence[Any], offset: int) -> None:
         """Unless it is refused; then half."""
         try:

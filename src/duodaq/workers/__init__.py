@@ -13,6 +13,7 @@ from duodaq.workers._process import Surroundings
 from duodaq.workers._process_group import ProcessGroup
 from duodaq.workers._process_hosted import ProcessHosted
 from duodaq.workers._promise import Host, Worker, make_worker
+from duodaq.workers._recorder import RecorderDesk
 from duodaq.workers._thread import ThreadWorker
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Nursery",
     "ProcessGroup",
     "ProcessHosted",
+    "RecorderDesk",
     "RuntimeFactory",
     "RuntimeParts",
     "SharedPage",

@@ -36,6 +36,7 @@ from duodaq.workers._messages import (
     Message,
     NeighbourAnswer,
     NeighbourAsk,
+    RecorderAsk,
     error_of,
     error_parts,
     parcel,
@@ -276,11 +277,20 @@ class NeighbourLine:
 
     def put(self, asker: str, target: str, command: Command, timeout_s: float) -> Answer:
         """Put one question."""
+        return self._asked(
+            lambda number: NeighbourAsk(number, asker, target, parcel(command), timeout_s, current_trace_id())
+        )
+
+    def record(self, op: str, options: dict[str, Any]) -> Answer:
+        """Have the lab's recorder started or stopped."""
+        return self._asked(lambda number: RecorderAsk(number, op, parcel(options)))
+
+    def _asked(self, question: Callable[[int], Message]) -> Answer:
         number, answer = next(self._numbers), Answer()
         answer.add_done_callback(lambda _: self._open.pop(number, None))
         self._open[number] = answer
         try:
-            self._send(NeighbourAsk(number, asker, target, parcel(command), timeout_s, current_trace_id()))
+            self._send(question(number))
         except DuodaqError:
             self._open.pop(number, None)
             raise

@@ -22,7 +22,9 @@ from duodaq.model import (
     RuntimeStatus,
     command_name,
 )
+from duodaq.v2 import V2Command
 from duodaq.workers._hosting import HUNG_AFTER_S
+from duodaq.workers._parts import submitted
 from duodaq.workers._promise import Worker
 
 Learn = Callable[[tuple[InstrumentDefinition, ...]], Coroutine[Any, Any, None]]
@@ -139,6 +141,10 @@ class Hosted:
             return await self._call(lambda r: r.command(instrument, command, deadline_s), limit)
         except (ReplyTimeoutError, LifecycleError) as error:
             raise error.about(instrument=instrument, command=command_name(command)) from error.__cause__
+
+    async def submit(self, command: V2Command, timeout_s: float) -> Any:
+        """Carry out one of V2's own commands in the worker; see V2Runtime.submit."""
+        return await self._call(lambda r: submitted(r, command), timeout_s)
 
     def moves(self, instrument: str, command: Command) -> bool:
         """See Runtime.moves; of a runtime that is not there the cautious answer."""

@@ -191,6 +191,14 @@ class NeighbourAsk(Message, frozen=True, tag="Y"):
     trace_id: str | None = None
 
 
+class RecorderAsk(Message, frozen=True, tag="rec"):
+    """Have the lab's recorder start or stop; a NeighbourAnswer of that number says what became of it."""
+
+    number: int
+    op: str
+    options: Parcel = None
+
+
 class Put(Message, frozen=True, tag="U"):
     """An entry of the parameter table, written by its owner."""
 
@@ -260,7 +268,7 @@ FromManager: TypeAlias = (
 )
 FromWorker: TypeAlias = (
     Made | Answer | Alive | Snapshot | Figures | OfUser | Put | Kept | Nature | Stale | Rows | Item | Batch | Ring | Log
-    | NeighbourAsk
+    | NeighbourAsk | RecorderAsk
 )  # fmt: skip
 
 

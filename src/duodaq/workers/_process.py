@@ -10,7 +10,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -60,6 +60,7 @@ from duodaq.workers._messages import (
     Order,
     Probe,
     Put,
+    RecorderAsk,
     Ring,
     Rows,
     Snapshot,
@@ -76,6 +77,7 @@ from duodaq.workers._messages import (
 from duodaq.workers._output import OutputReader
 from duodaq.workers._page import IN_HAND, SharedPage
 from duodaq.workers._plan import WorkerPlan
+from duodaq.workers._recorder import RecorderDesk
 
 LAST_S = 0.5
 COMMAND = "command"
@@ -97,6 +99,7 @@ class Surroundings:
     worker_began: Callable[[int, int], None]
     worker_ended: Callable[[int], None]
     board: Switchboard
+    recorder: RecorderDesk = field(default_factory=RecorderDesk)
 
 
 class Pending:
@@ -365,6 +368,8 @@ class ProcessWorker:
                 self._note_made(message)
             case NeighbourAsk():
                 self._own(self._neighbours.serve(message, self._neighbours.checked(message)))
+            case RecorderAsk():
+                self._own(self._around.recorder.serve(message, self._tell))
             case _:
                 self._port_request(message)
 

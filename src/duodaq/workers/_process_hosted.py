@@ -31,6 +31,7 @@ from duodaq.model import (
     command_name,
 )
 from duodaq.telemetry import current_trace_id, get_logger
+from duodaq.v2 import V2Command
 from duodaq.workers._after_death import Remembered, WorkerDiedError, fate_after_death, waits_for_replacement
 from duodaq.workers._hosting import HUNG_AFTER_S, deadline_of, moves_as_far_as_known
 from duodaq.workers._page import IN_HAND
@@ -150,6 +151,11 @@ class ProcessHosted:
         worker = await self.group.available(Deadline(RESTART_S))
         self._refuse_stranger(instrument)
         await worker.request("restart", instrument, RESTART_S)
+
+    async def submit(self, command: V2Command, timeout_s: float) -> Any:
+        """Carry out one of V2's own commands in the process; see V2Runtime.submit."""
+        worker = await self.group.available(Deadline(timeout_s))
+        return await worker.request("submit", command, timeout_s)
 
     async def end_moving(self, reason: str, timeout_s: float = 1.0) -> int:
         """End every waiting command that moves or emits; the number ended, 0 if the process does not answer."""

@@ -13,6 +13,7 @@ from duodaq.model import (
     RuntimeName,
     RuntimeStatus,
 )
+from duodaq.v2 import V2Command
 
 T = TypeVar("T")
 
@@ -96,6 +97,8 @@ class Host(Protocol):
     async def restart(self, instrument: str) -> None: ...
 
     async def command(self, instrument: str, command: Command, deadline_s: float | None = None) -> Any: ...
+
+    async def submit(self, command: V2Command, timeout_s: float) -> Any: ...
 
     def moves(self, instrument: str, command: Command) -> bool: ...
 

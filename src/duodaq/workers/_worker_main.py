@@ -77,8 +77,9 @@ from duodaq.workers._messages import (
 from duodaq.workers._mirror import ParameterMirror
 from duodaq.workers._outbox import Outbox
 from duodaq.workers._page import PagedNumbers, PagedSequences, SharedPage
-from duodaq.workers._parts import RuntimeParts
+from duodaq.workers._parts import RuntimeParts, submitted
 from duodaq.workers._plan import Stanzas, WorkerPlan, started
+from duodaq.workers._recorder import RecorderLine
 from duodaq.workers._title import show_as
 
 TELL_EVERY_S = 0.02
@@ -274,6 +275,7 @@ class Ready:
                 PagedSequences(page),
                 PagedNumbers(page),
                 self._keep,
+                RecorderLine(self.neighbours.record),
             )
         )
         self._ahead = plan.ahead
@@ -288,6 +290,7 @@ class Ready:
             "remove": self.runtime.remove,
             "restart": self.runtime.restart,
             "end_moving": self._end_moving,
+            "submit": self._submit,
         }
 
     def _keep(self, instrument: str, name: str, value: Any) -> None:
@@ -357,6 +360,9 @@ class Ready:
 
     async def _end_moving(self, reason: str) -> int:
         return self.runtime.end_moving(reason)
+
+    async def _submit(self, command: Any) -> Any:
+        return await submitted(self.runtime, command)
 
     async def command(self, number: int, instrument: str, command: Command, deadline_s: float | None) -> Any:
         """Carry out one command of the runtime, as soon as its instrument has had its start."""

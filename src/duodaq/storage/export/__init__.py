@@ -3,5 +3,17 @@
 from duodaq.storage.export._export import FORMATS, Exported, Format, export, finalise
 from duodaq.storage.export._nexus import Frames
 from duodaq.storage.export._progress import Progress
+from duodaq.storage.export._record import WANTED, finalise_and_note, left_to_finalise
 
-__all__ = ["FORMATS", "Exported", "Format", "Frames", "Progress", "export", "finalise"]
+__all__ = [
+    "FORMATS",
+    "WANTED",
+    "Exported",
+    "Format",
+    "Frames",
+    "Progress",
+    "export",
+    "finalise",
+    "finalise_and_note",
+    "left_to_finalise",
+]

@@ -21,6 +21,7 @@ from duodaq.storage.export._progress import Progress, silent
 from duodaq.storage.export._zarr import write_zarr
 from duodaq.storage.journal._layout import ROWS, index_name
 from duodaq.storage.reading import Run
+from duodaq.storage.reading._rows import SegmentMovedError
 
 Format = Literal["parquet", "hdf5", "zarr", "csv"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -65,6 +66,14 @@ def export(
         StorageError: The disk refused, or what was written is not what the journal holds. Nothing is left half done.
     """
     run = run if isinstance(run, Run) else Run(run)
+    while True:
+        try:
+            return _export(run, to, target, frames, progress)
+        except SegmentMovedError:  # it is still recorded, and was just merged: there are fewer segments now
+            continue
+
+
+def _export(run: Run, to: Format, target: str | Path | None, frames: Frames | None, progress: Progress) -> Exported:
     at_home = target is None
     match to:
         case "parquet" | "csv":

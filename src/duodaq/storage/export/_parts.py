@@ -30,10 +30,12 @@ def write_parts(
         verify: Raises StorageError if what is at a place is not that part.
     """
     written: list[Path] = []
+    at_home = folder.resolve() == run.path.resolve()
     for stream in run:
         counting, done = Counting(progress, stream.name, len(stream)), 0
         for number, part in enumerate(stream.parts, 1):
-            path = folder / f"{file_stem(stream, number)}.{ending}"
+            stem = Path(part.file).stem if at_home else file_stem(stream, number)  # readers look for it by that name
+            path = folder / f"{stem}.{ending}"
             counting.part_begins_at(done)
             with aside(path) as place:
                 done += write(part, place, counting)

@@ -6,7 +6,7 @@ import base64
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +53,11 @@ class SegmentFacts(NamedTuple):
     def id(self) -> int:
         """Its number in the run."""
         return self.header.segment
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first and the last segment, as they were recorded, that it is or stands for."""
+        return self.header.replaces or (self.id, self.id)
 
 
 class Catalog:
@@ -104,8 +109,10 @@ class Catalog:
             if facts is not None:
                 told = found.get(facts.id)
                 found[facts.id] = facts if told is None else told._replace(header=facts.header)
-        self.superseded = [facts.file for facts in found.values() if not _counts(facts, _followers(found.values()))]
-        return tuple(_limited(sorted(found.values(), key=lambda facts: facts.id)))
+        standing, replaced = _standing(found.values())
+        followers = _followers(found.values())
+        self.superseded = replaced + [facts.file for facts in standing if not _counts(facts, followers)]
+        return tuple(_limited(sorted(standing, key=lambda facts: (facts.span[0], facts.id)), followers))
 
     @cached_property
     def mirror(self) -> dict[int, dict[int, bytes]]:
@@ -160,8 +167,11 @@ class Catalog:
         file = name.removesuffix(".index")
         if file == name or _RUN_INDEX.fullmatch(name):
             return None
-        with open(self.path / name, "rb") as index:
-            header = Header.unpack(index.read(HEADER_BYTES))
+        try:
+            with open(self.path / name, "rb") as index:
+                header = Header.unpack(index.read(HEADER_BYTES))
+        except FileNotFoundError:  # it was merged since its name was read: its descriptor is still there
+            return None
         if header is None or header.kind == JOURNAL or (self.page is not None and header.run != self.page.uid.bytes):
             return None
         shape, dtype = _npy_shape(self.path / file) if header.kind == FRAMES else ((), "")
@@ -183,6 +193,8 @@ def _from_descriptor(event: Event) -> SegmentFacts | None:
         told.get("frame_bytes", 0),
         told.get("data_start", 0),
     )
+    if "replaces" in told:
+        header = header.replacing(*told["replaces"])
     head = base64.b64decode(told["head"]) if "head" in told else None
     return SegmentFacts(
         header, told["file"], event.doc["name"], head, tuple(told.get("shape", ())), told.get("dtype", "")
@@ -204,9 +216,30 @@ def _counts(facts: SegmentFacts, followers: dict[int, Header]) -> bool:
     return not follows or followers[follows].segment == facts.id
 
 
-def _limited(segments: list[SegmentFacts]) -> Iterator[SegmentFacts]:
+def _standing(segments: Iterable[SegmentFacts]) -> tuple[list[SegmentFacts], list[str]]:
+    """The segments that no merged one stands for; and the files of the others, which do not count any more."""
+    merged: dict[str, list[SegmentFacts]] = {}
+    for facts in segments:
+        if facts.header.replaces is not None:
+            merged.setdefault(facts.stream, []).append(facts)
+    for one in merged.values():
+        one.sort(key=lambda facts: facts.span)
+    standing: list[SegmentFacts] = []
+    replaced: list[str] = []
+    for facts in segments:
+        rows = facts.header.kind == ROWS
+        others = merged.get(facts.stream, ()) if rows else ()
+        (replaced.append(facts.file) if _is_replaced(facts, others) else standing.append(facts))
+    return standing, replaced
+
+
+def _is_replaced(facts: SegmentFacts, merged: Sequence[SegmentFacts]) -> bool:
+    first, last = facts.span
+    return any(one.span[0] <= first and last <= one.span[1] and one.id > facts.id for one in merged)
+
+
+def _limited(segments: list[SegmentFacts], followers: dict[int, Header]) -> Iterator[SegmentFacts]:
     """Those that count, with what counts of each."""
-    followers = _followers(segments)
     for facts in segments:
         if _counts(facts, followers):
             follower = followers.get(facts.id)

@@ -28,6 +28,8 @@ def descriptor(stream: str, segment: RowsSegment | FramesSegment, run: UUID) -> 
     }
     if isinstance(segment, RowsSegment):
         keys = {field.name: _data_key(field, stream) for field in segment.encoder.schema}
+        if header.replaces is not None:
+            place["replaces"] = list(header.replaces)
         place["head"] = base64.b64encode(segment.encoder.head).decode()
     else:
         shape = list(segment.shape)

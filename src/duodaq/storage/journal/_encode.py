@@ -12,9 +12,10 @@ _RECORD_BATCH = "record batch"
 
 
 class BatchEncoder:
-    """Turns batches of one schema into bytes; the first one makes the head."""
+    """Turns batches of one schema into bytes; the first one makes the head. With `compress`, their buffers are."""
 
-    def __init__(self, first: pa.RecordBatch) -> None:
+    def __init__(self, first: pa.RecordBatch, *, compress: bool = False) -> None:
+        self._compress = compress and pa.Codec.is_available("zstd")
         self.schema = first.schema
         self._metadata: dict[bytes, bytes] = first.schema.metadata or {}
         self._columns = [i for i, field in enumerate(first.schema) if pa.types.is_dictionary(field.type)]
@@ -64,7 +65,7 @@ class BatchEncoder:
         """
         told = self._differing(batch.schema)
         own = self._own or not self._has_dictionaries_of_head(batch)
-        if not own and told is None:
+        if not own and told is None and not self._compress:
             return batch.serialize(), False
         whole = self._stream(batch, told)
         start = self._schema_bytes if own else _start_of_batch(whole)
@@ -80,7 +81,8 @@ class BatchEncoder:
 
     def _stream(self, batch: pa.RecordBatch, told: dict[bytes, bytes] | None) -> Any:
         sink = pa.BufferOutputStream()
-        writer: Any = ipc.new_stream(sink, self.schema)
+        options: Any = ipc.IpcWriteOptions(compression="zstd" if self._compress else None)
+        writer: Any = ipc.new_stream(sink, self.schema, options=options)
         writer.write_batch(batch, custom_metadata=told)
         return sink.getvalue()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,6 +14,8 @@ from duodaq import clock
 from duodaq.storage.journal._disk import Disk
 from duodaq.storage.journal._file import GrowingFile
 from duodaq.storage.journal._layout import EVENTS, SEED, crc32c, numbered
+
+_TAIL_BYTES = 64 * 2**10
 
 
 class Event(NamedTuple):
@@ -40,6 +43,18 @@ def unpack_event(line: bytes) -> Event | None:
     return Event(found["n"], found["t_ns"], found["name"], found["doc"])
 
 
+def last_event(path: Path) -> Event | None:
+    """The last line of a run's event log, without reading the others; None if that cannot be said so quickly."""
+    if len([*path.glob("events*.jsonl")]) != 1:
+        return None
+    try:
+        with open(path / EVENTS, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            return unpack_event(file.read().rpartition(b"\n")[0].rpartition(b"\n")[2] + b"\n")
+    except OSError:
+        return None
+
+
 def event_log_name(part: int) -> str:
     """The `part`-th event log of a run, from 1."""
     stem, _, suffix = EVENTS.rpartition(".")
@@ -54,17 +69,20 @@ class EventLog:
         n: The number of the first event.
         part: The number of the file.
         lines: What it begins with.
+        name: What the file is called as long as it is not known by its own name.
 
     Raises:
         OSError: The disk refused.
     """
 
-    def __init__(self, disk: Disk, directory: int, *, n: int = 0, part: int = 1, lines: Sequence[bytes] = ()) -> None:
+    def __init__(
+        self, disk: Disk, directory: int, *, n: int = 0, part: int = 1, lines: Sequence[bytes] = (), name: str = ""
+    ) -> None:
         self.n = n
         self.part = part
         self._unwritten = [*lines]
         self._unconfirmed: list[bytes] = []
-        self._file = GrowingFile(disk, directory, event_log_name(part))
+        self._file = GrowingFile(disk, directory, name or event_log_name(part))
 
     @property
     def lines(self) -> list[bytes]:
@@ -113,13 +131,13 @@ class EventLog:
         self._file.close()
 
 
-def lock_run(directory: int) -> int | None:
+def lock_run(directory: int, name: str = EVENTS) -> int | None:
     """A descriptor that marks the run as being written, until it is closed or its process ends; None: another has it.
 
     Raises:
         OSError: There is no event log.
     """
-    file = os.open(EVENTS, os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
+    file = os.open(name, os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

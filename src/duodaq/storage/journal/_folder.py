@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import NamedTuple
 
 from duodaq.errors import StorageError
 from duodaq.storage.journal._disk import Disk, write_whole
 from duodaq.storage.journal._events import EventLog, lock_run
 from duodaq.storage.journal._file import GrowingFile, new_index
-from duodaq.storage.journal._layout import JOURNAL, JOURNAL_INDEX, RUN, Header, numbered, pack_record
+from duodaq.storage.journal._layout import EVENTS, JOURNAL, JOURNAL_INDEX, RUN, Header, numbered, pack_record
 from duodaq.storage.journal._run import RunPage
+
+
+class ClosedPart(NamedTuple):
+    """An index of the run that nobody writes any more: how many records it has of each segment.
+
+    `folded`: what was left of several was put into it.
+    """
+
+    name: str
+    counts: Mapping[int, int]
+    folded: bool = False
+
+    def left(self, gone: Set[int]) -> dict[int, int]:
+        """Its records of segments that are not gone."""
+        return {segment: count for segment, count in self.counts.items() if segment not in gone}
+
+
+PART_RECORDS = 2**16
+"""An index of the run that has so many records is closed, and another one begun."""
 
 
 class RunFolder:
@@ -33,6 +55,8 @@ class RunFolder:
         self._events: EventLog | None = None
         self._index: GrowingFile | None = None
         self._new_names = False
+        self.closed_parts: list[ClosedPart] = []
+        self._part = 1
         try:
             self._begin(0)
         except BaseException:
@@ -57,6 +81,52 @@ class RunFolder:
         packed = b"".join([pack_record(first + i, *record, salt) for i, record in enumerate(records)])
         self._index.append([packed], len(packed))
         self._records += len(records)
+        self._counts.update([segment for segment, _ in records])
+
+    def turn_index(self, most: int = PART_RECORDS) -> None:
+        """Begin a new index of the run if this one is long; all of it counts already.
+
+        Raises:
+            OSError: The disk refused: this one is gone on with.
+        """
+        if self._index is None or self._records < most:
+            return
+        old, records, salt_, counts = self._index, self._records, self._salt, self._counts
+        self._index = None
+        try:
+            self._next_index()
+        except OSError:
+            self._index, self._records, self._salt, self._counts = old, records, salt_, counts
+            raise
+        old.close()
+        self.closed_parts.append(ClosedPart(old.name, counts))
+
+    def worth_pruning(self, gone: Set[int]) -> list[str]:
+        """Closed indices of which half or more is of segments that are gone, and one that takes what is left there."""
+        chosen: list[ClosedPart] = []
+        left = 0
+        for part in self.closed_parts:
+            kept = sum(part.left(gone).values())
+            if 2 * kept <= sum(part.counts.values()) and (not chosen or left + kept <= PART_RECORDS):
+                chosen.append(part)
+                left += kept
+        if not chosen:
+            return []
+        for part in self.closed_parts:
+            if part.folded and part not in chosen and left + sum(part.counts.values()) <= PART_RECORDS:
+                return [part.name, *(one.name for one in chosen)]
+        return [part.name for part in chosen]
+
+    def pruned(self, parts: Sequence[str], left: Sequence[str], gone: Set[int]) -> None:
+        """What is left of `parts` is in the one of `left`; if that is all of them, nothing was done."""
+        if len(left) != 1:
+            return
+        counts: Counter[int] = Counter()
+        for part in self.closed_parts:
+            if part.name in parts:
+                counts.update(part.left(gone))
+        others = [part for part in self.closed_parts if part.name not in parts]
+        self.closed_parts[:] = [*others, ClosedPart(left[0], counts, folded=True)]
 
     def made(self) -> None:
         """A file was made here: its name is synced with the next `sync`."""
@@ -99,6 +169,8 @@ class RunFolder:
                 self._events = self._next_log(events)
                 self._next_index()
                 return False
+            self.closed_parts.clear()
+            self._part = 1
             self._begin(events.n, events.lines)
             return True
         if self.events.spoiled:
@@ -126,15 +198,24 @@ class RunFolder:
     def _begin(self, n: int, lines: Sequence[bytes] = ()) -> None:
         self.disk.make_directory(self.path)
         self.descriptor = self.disk.open_directory(self.path)
-        if RUN in os.listdir(self.descriptor):
+        if {RUN, EVENTS} & {*os.listdir(self.descriptor)}:
             raise StorageError(f"{self.path} already holds a recording", left="it is untouched")
+        self._lock_before_it_is_seen(n, lines)
         write_whole(self.disk, self.descriptor, RUN, self.page.encode())
-        self._events = EventLog(self.disk, self.descriptor, n=n, lines=lines)
-        self._lock = lock_run(self.descriptor)
-        self._events.note("start", self.page.start_doc())
-        self._events.flush()
         self._next_index()
         self._new_names = True
+
+    def _lock_before_it_is_seen(self, n: int, lines: Sequence[bytes]) -> None:
+        """Make the event log; a repair that looks for what nobody writes must never find it unlocked, or empty."""
+        aside = f"{EVENTS}.part"
+        with contextlib.suppress(FileNotFoundError):
+            self.disk.remove(self.descriptor, aside)
+        events = self._events = EventLog(self.disk, self.descriptor, n=n, lines=lines, name=aside)
+        self._lock = lock_run(self.descriptor, aside)
+        events.note("start", self.page.start_doc())
+        events.flush()
+        events.sync()
+        self.disk.rename(self.descriptor, aside, EVENTS)
 
     def _enter(self) -> None:
         self.descriptor = self.disk.open_directory(self.path)
@@ -156,7 +237,7 @@ class RunFolder:
             self._index.close()
             self._index = None
         stem, _, suffix = JOURNAL_INDEX.rpartition(".")
-        part, self._salt, self._records = 1, salt(), 0
+        part, self._salt, self._records, self._counts = self._part, salt(), 0, Counter[int]()
         while True:
             header = Header(JOURNAL, part, self._salt, 0, 0, self.page.uid.bytes)
             try:
@@ -165,6 +246,7 @@ class RunFolder:
                 part += 1
                 continue
             self._new_names = True
+            self._part = part + 1
             return
 
     def _is_elsewhere(self) -> bool:

@@ -24,10 +24,11 @@ import pyarrow as pa
 
 from duodaq.errors import DataError
 from duodaq.schema import bytes_of, stream_of
+from duodaq.storage.journal._compact import FAN_IN, STRETCH_ENTRIES, Merge, Merged, Stretch, is_slow, plan
 from duodaq.storage.journal._crew import Crew
 from duodaq.storage.journal._descriptor import descriptor
 from duodaq.storage.journal._disk import Disk
-from duodaq.storage.journal._folder import RunFolder, salt
+from duodaq.storage.journal._folder import PART_RECORDS, RunFolder, salt
 from duodaq.storage.journal._frames import FramesSegment
 from duodaq.storage.journal._layout import DATA_START, FRAMES, ROWS, Header, file_name, index_name
 from duodaq.storage.journal._rows import RowsSegment
@@ -46,7 +47,7 @@ class Journal:
     Attributes:
         page: What the run is.
         pending: Batches that were taken and do not count yet.
-        refused: Rows that name no stream, or that Arrow has no form for, by reason.
+        refused: Rows that name no stream, or that Arrow has no form for, by stream and reason.
         files: Rows or frames that count, by file.
         counts: Rows that count, by stream.
 
@@ -54,22 +55,27 @@ class Journal:
         path: The directory; made if it is missing, must not hold a run.
         page: What the run is.
         disk: What to write with.
+        stretch: With how many batches the segment of a slow stream is ended, to be merged.
 
     Raises:
         StorageError: There is a run already. It is untouched.
         OSError: The disk refused. Nothing is held.
     """
 
-    def __init__(self, path: str, page: RunPage, disk: Disk | None = None) -> None:
+    def __init__(self, path: str, page: RunPage, disk: Disk | None = None, *, stretch: int = STRETCH_ENTRIES) -> None:
         self.path = path
         self.page = page
         self.pending: list[pa.RecordBatch] = []
-        self.refused: dict[str, int] = {}
+        self.refused: dict[str, dict[str, int]] = {}
         self.files: dict[str, int] = {}
         self.counts: dict[str, int] = {}
         self._disk = disk or Disk()
         self._streams: dict[str, StreamState] = {}
         self._last_segment = 0
+        self._stretch, self._fan_in, self._part_records = stretch, FAN_IN, PART_RECORDS
+        self._replaced: list[Stretch] = []
+        self._remove_replaced: list[Stretch] = []
+        self._gone: set[int] = set()
         self._sorted = self._written = 0
         self._names: list[str | None] = []
         self._records: list[tuple[int, bytes]] = []
@@ -114,6 +120,65 @@ class Journal:
         del self.pending[: self._written], self._names[: self._written]
         self._sorted -= self._written
         self._written = 0
+        self._remove_replaced, self._replaced = [*self._remove_replaced, *self._replaced], []
+        for state in touched:
+            if state.rows is not None and state.rows.entries >= self._stretch and self._is_slow(state):
+                self._end(state)
+        self._folder.turn_index(self._part_records)
+
+    # --- merging
+
+    def next_merge(self) -> Merge | None:
+        """What is worth merging now, for `merge`, in any thread; then `adopt` it, or `spare` it."""
+        for state in self._streams.values():
+            sources = plan(state.closed, self._fan_in)
+            if not sources:
+                continue
+            header = self._header(state, ROWS)._replace(follows=0, follows_entries=0)
+            header = header.replacing(sources[0].first, sources[-1].last)
+            state.parts[ROWS] += 1
+            return Merge(state.stream, sources, file_name(state.stream, state.parts[ROWS], ROWS), header)
+        return None
+
+    def adopt(self, merged: Merged) -> None:
+        """A merge is done: with the next commit it counts in every respect, and what it replaces can be removed."""
+        state = self._streams.get(merged.merge.stream)
+        sources = merged.merge.sources
+        if state is None or sources[0] not in state.closed:
+            return  # the directory is another one now
+        place = state.closed.index(sources[0])
+        state.closed[place : place + len(sources)] = [merged.stretch]
+        self.note("descriptor", descriptor(state.stream, merged.segment, self.page.uid))
+        self._records += [(merged.segment.header.segment, entry) for entry in merged.entries]
+        self._folder.put(self._records)
+        self._records.clear()
+        self.files[merged.merge.name] = merged.segment.rows
+        for source in sources:
+            self.files.pop(source.name, None)
+        self._replaced += sources
+
+    def spare(self, asked: Merge) -> None:
+        """A merge could not be done: its sources stay as they are."""
+        state = self._streams.get(asked.stream)
+        for source in asked.sources:
+            if state is not None and source in state.closed:
+                state.closed[state.closed.index(source)] = source._replace(may_merge=False)
+
+    def take_replaced(self) -> tuple[list[Stretch], list[str], frozenset[int]]:
+        """Once: the segments that can be removed now, the closed indices of the run that are worth pruning, and the
+        numbers of all segments that are gone.
+        """
+        gone, self._remove_replaced = self._remove_replaced, []
+        self._gone.update(stretch.id for stretch in gone)
+        dead = frozenset(self._gone)
+        return gone, self._folder.worth_pruning(dead) if gone else [], dead
+
+    def pruned(self, parts: Sequence[str], left: Sequence[str]) -> None:
+        """What is left of these closed indices is in the one of `left`."""
+        self._folder.pruned(parts, left, self._gone)
+
+    def _is_slow(self, state: StreamState) -> bool:
+        return state.rows is not None and not state.has_frames and is_slow(state.rows)
 
     def note(self, name: str, doc: dict[str, Any]) -> None:
         """Have an event of now in the log; it is written, and counts, with the next commit."""
@@ -190,7 +255,7 @@ class Journal:
         try:
             stream = stream_of(batch)
         except DataError:
-            self._refuse(NO_STREAM, batch)
+            self._refuse(NO_STREAM, NO_STREAM, batch)
         else:
             state = self._streams.get(stream)
             if state is None:
@@ -224,7 +289,7 @@ class Journal:
         entries, refused = segment.write(batches)
         self._records += [(segment.header.segment, entry) for entry in entries]
         for batch in refused:
-            self._refuse(NO_FORM, batch)
+            self._refuse(state.stream, NO_FORM, batch)
 
     def _write_frames(self, state: StreamState, batch: pa.RecordBatch) -> pa.RecordBatch:
         pixels = pixels_in(batch)
@@ -236,8 +301,9 @@ class Journal:
         self._records += [(segment.header.segment, entry) for entry in entries]
         return state.with_references(batch, segment.header.segment, first)
 
-    def _refuse(self, reason: str, batch: pa.RecordBatch) -> None:
-        self.refused[reason] = self.refused.get(reason, 0) + batch.num_rows
+    def _refuse(self, stream: str, reason: str, batch: pa.RecordBatch) -> None:
+        of_stream = self.refused.setdefault(stream, {})
+        of_stream[reason] = of_stream.get(reason, 0) + batch.num_rows
 
     def _count(self) -> None:
         for stream, batch in zip(self._names[: self._written], self.pending, strict=False):
@@ -286,13 +352,18 @@ class Journal:
 
     def _end(self, state: StreamState) -> None:
         state.touched = True  # should the disk refuse, what counts of it is said by the segment that follows
+        slow = self._is_slow(state)
         for segment in state.segments:
             self._records.append((segment.header.segment, segment.end()))
             segment.close()
+            if isinstance(segment, RowsSegment):
+                state.closed.append(_stretch(segment, slow))
         state.end()
 
     def _give_up(self, state: StreamState) -> list[int]:
         nothing_counts = [segment for segment in state.segments if not segment.safe]
+        if state.rows is not None:
+            state.closed.append(_stretch(state.rows, False))
         given_up = state.give_up()
         for segment in nothing_counts:
             self._remove(segment.name)
@@ -303,6 +374,13 @@ class Journal:
         for one in (name, index_name(name)):
             with contextlib.suppress(OSError):
                 self._disk.remove(self._folder.descriptor, one)
+
+
+def _stretch(segment: RowsSegment, slow: bool) -> Stretch:
+    """An ended segment; one that takes over from another is not merged, for it says what counts of that."""
+    header, schema = segment.header, segment.encoder.schema
+    own = header.segment
+    return Stretch(own, segment.name, own, own, 0, segment.rows, schema, header, slow and not header.follows)
 
 
 def _portions(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

@@ -11,6 +11,7 @@ from google_crc32c import extend as _extend  # pyright: ignore[reportUnknownVari
 
 FORMAT = "duodaq.journal/1"
 RUN, LABELS, EVENTS, JOURNAL_INDEX, DAMAGE = "run.json", "labels.json", "events.jsonl", "journal.index", "damage"
+FINALISED = "finalised.json"
 SEED = 0x64756F64
 ROWS, FRAMES, JOURNAL = 1, 2, 3
 KINDS = {ROWS: "rows", FRAMES: "frames", JOURNAL: "journal"}
@@ -50,6 +51,17 @@ class Header(NamedTuple):
     run: bytes
     frame_bytes: int = 0
     data_start: int = 0
+
+    @property
+    def replaces(self) -> tuple[int, int] | None:
+        """Of merged rows: the first and the last segment of the stream that they stand for."""
+        if self.kind != ROWS or not self.frame_bytes:
+            return None
+        return self.frame_bytes & MOST_ROWS, self.frame_bytes >> 32
+
+    def replacing(self, first: int, last: int) -> Header:
+        """The same, of merged rows."""
+        return self._replace(frame_bytes=first | last << 32)
 
     def pack(self) -> bytes:
         """The 64 bytes."""

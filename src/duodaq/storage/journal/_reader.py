@@ -13,9 +13,10 @@ from duodaq.storage.journal._catalog import Catalog, SegmentFacts, frame_type
 from duodaq.storage.journal._check import Batch, FramesCheck, RowsCheck
 from duodaq.storage.journal._encode import decode
 from duodaq.storage.journal._events import Event
-from duodaq.storage.journal._layout import FRAMES, GAP, ROWS
+from duodaq.storage.journal._layout import FRAMES, GAP
 from duodaq.storage.journal._run import RunPage
 from duodaq.storage.journal._stream import PIXELS, REFERENCES, tensors
+from duodaq.storage.journal._succession import Succession
 
 _AT_ONCE_BYTES = 4 * 2**20
 
@@ -108,15 +109,44 @@ class JournalReader:
         found = [item for one in streams for item in self.items(one) if isinstance(item, Gap)]
         return found + [gap for gap in self._told_gaps() if gap.stream in streams or stream is None]
 
+    def _rows(self, stream: str) -> Iterator[pa.RecordBatch | Gap]:
+        """The rows of a stream and the gaps between them; what is merged meanwhile is read on where it is then."""
+        catalog, read = self._catalog, Succession()
+        while True:
+            facts, skip = read.next_of(catalog, stream)
+            if facts is None:
+                return
+            rows, now = 0, None
+            for item in _rows_of(RowsCheck(catalog, facts)):
+                if not isinstance(item, Gap):
+                    rows += item.num_rows
+                    if rows > skip:
+                        yield item.slice(max(0, item.num_rows - (rows - skip)))
+                elif (now := self._if_merged(catalog, facts)) is None:
+                    yield item
+                else:
+                    break
+            now = now or self._if_merged(catalog, facts)
+            if now is None:
+                read.whole(facts.span, rows)
+            else:
+                read.part_of(facts.span, rows)
+                catalog = now
+
+    def _if_merged(self, catalog: Catalog, facts: SegmentFacts) -> Catalog | None:
+        """How things are now, if a segment is not there any more because another one stands for it."""
+        if (catalog.path / facts.file).exists():
+            return None
+        now = Catalog(self.path)
+        return None if any(one.id == facts.id for one in now.segments) else now
+
     def items(self, stream: str) -> Iterator[pa.RecordBatch | Gap]:
         """Batches and gaps of a stream, in order."""
         last: int | None = None
         waiting: list[Gap] = []
         pixels = {facts.id: FramesCheck(self._catalog, facts) for facts in self.segments(stream) if _is(facts, FRAMES)}
-        for facts in self.segments(stream):
-            if not _is(facts, ROWS):
-                continue
-            for item in _rows_of(RowsCheck(self._catalog, facts)):
+        if self.segments(stream):
+            for item in self._rows(stream):
                 for part in [item] if isinstance(item, Gap) else _with_pixels(item, pixels):
                     if isinstance(part, Gap):
                         waiting.append(part._replace(stream=stream, after=last))

@@ -14,9 +14,10 @@ import msgspec
 from duodaq import clock
 from duodaq.errors import LifecycleError, StorageError, StorageFullError
 from duodaq.storage.journal._catalog import Catalog, SegmentFacts
+from duodaq.storage.journal._compact import ASIDE
 from duodaq.storage.journal._disk import Disk, write_whole
-from duodaq.storage.journal._events import Event, event_log_name, lock_run, pack_event, unpack_event
-from duodaq.storage.journal._layout import EVENTS, FRAMES, ROWS, RUN, index_name
+from duodaq.storage.journal._events import Event, event_log_name, last_event, lock_run, pack_event, unpack_event
+from duodaq.storage.journal._layout import EVENTS, FRAMES, ROWS, RUN, SUFFIX, index_name
 from duodaq.storage.journal._mend import Infirmary, Mended
 from duodaq.storage.journal._reader import Gap, JournalReader
 
@@ -123,7 +124,10 @@ def _mend_one(infirmary: Infirmary, facts: SegmentFacts) -> Mended:
 
 
 def _set_aside(catalog: Catalog, disk: Disk, place: int) -> None:
-    """Remove segments of which nothing counts, since what is in them is in others."""
+    """Remove segments of which nothing counts, since what is in them is in others; and merges that were begun."""
+    for name in os.listdir(place):
+        if name.endswith((f"{SUFFIX[ROWS]}{ASIDE}", f"{index_name(SUFFIX[ROWS])}{ASIDE}")):
+            disk.remove(place, name)
     for name in catalog.superseded:
         for one in (name, index_name(name)):
             with contextlib.suppress(FileNotFoundError):
@@ -183,7 +187,7 @@ def _is_unfinished(path: Path) -> bool:
     if not (path / RUN).exists() and not (path / EVENTS).exists():
         return False
     try:
-        if Catalog(path).finished:
+        if ((last := last_event(path)) is not None and last.name == "stop") or Catalog(path).finished:
             return False
         with _locked(path):
             return True

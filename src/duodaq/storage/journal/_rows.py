@@ -33,18 +33,30 @@ class RowsSegment:
         name: The file.
         header: Of its index.
         first: A batch; the schema and the dictionaries of the head are its own. It is not written.
+        aside: What its files are called besides as long as they do not count.
+        compress: Whether the buffers of batches are compressed.
     """
 
-    def __init__(self, disk: Disk, directory: int, name: str, header: Header, first: pa.RecordBatch) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        directory: int,
+        name: str,
+        header: Header,
+        first: pa.RecordBatch,
+        *,
+        aside: str = "",
+        compress: bool = False,
+    ) -> None:
         self.name = name
         self.header = header
         self.entries = self.safe = self.rows = 0
-        self.encoder = BatchEncoder(first)
+        self.encoder = BatchEncoder(first, compress=compress)
         self._time, self._to_ns = _time_column(first.schema)
         self._safe_bytes = 0
-        self.file = GrowingFile(disk, directory, name)
+        self.file = GrowingFile(disk, directory, name + aside)
         try:
-            self._index = new_index(disk, directory, index_name(name), header)
+            self._index = new_index(disk, directory, index_name(name) + aside, header)
         except OSError:
             self.file.close()
             raise

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from duodaq.storage.journal._compact import Stretch
 from duodaq.storage.journal._frames import FramesSegment
 from duodaq.storage.journal._layout import FRAMES, MOST_ROWS, ROWS
 from duodaq.storage.journal._rows import RowsSegment
@@ -25,7 +26,8 @@ class StreamState:
     """What a journal knows of one stream.
 
     `parts` counts the files of each kind; `follows` is the segment of each kind, and how many of its entries count,
-    that the next one takes over from after a failure. `touched`: something was begun since the last commit.
+    that the next one takes over from after a failure. `touched`: something was begun since the last commit. `closed`:
+    the segments of rows that were ended, in order.
     """
 
     def __init__(self, stream: str) -> None:
@@ -37,6 +39,7 @@ class StreamState:
         self.waiting: list[pa.RecordBatch] = []
         self.waiting_rows = 0
         self.touched = False
+        self.closed: list[Stretch] = []
         self._schema: pa.Schema | None = None
         self._facts: pa.Schema | None = None
 

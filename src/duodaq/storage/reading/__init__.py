@@ -5,6 +5,7 @@ from duodaq.storage.reading._frames import FrameStack
 from duodaq.storage.reading._labels import Labels
 from duodaq.storage.reading._listing import Difference, Runs, differences, facts_of, find_run, is_run, runs
 from duodaq.storage.reading._run import Run, open_run
+from duodaq.storage.reading._series import Series, SeriesStream, folder_bytes, of_series
 from duodaq.storage.reading._stream import Stream
 
 __all__ = [
@@ -15,11 +16,15 @@ __all__ = [
     "Named",
     "Run",
     "Runs",
+    "Series",
+    "SeriesStream",
     "Stream",
     "differences",
     "facts_of",
     "find_run",
+    "folder_bytes",
     "is_run",
+    "of_series",
     "open_run",
     "runs",
 ]

@@ -71,6 +71,10 @@ class RowsIndex:
         before = max(1, int(np.searchsorted(known, start_ns, side="left")))
         return before if self._batch_is_sound(before) else 1
 
+    def rows_before(self, entry: int) -> int:
+        """How many rows of the segment stand before an entry, as far as that is known."""
+        return int(self._entries["first_row"][entry]) if 0 < entry < len(self._entries) else 0
+
     def extent(self, head: bytes) -> Extent | None:
         """How much there is; None if the index does not say."""
         last = _last_batch(self._entries)

@@ -16,6 +16,7 @@ from duodaq.storage.journal._layout import EVENTS, RUN
 from duodaq.storage.reading._card import STATES, lasting, local
 from duodaq.storage.reading._moments import Moment, moment_ns
 from duodaq.storage.reading._run import Run
+from duodaq.storage.reading._series import Series, of_series
 
 if TYPE_CHECKING:
     import pandas  # pyright: ignore[reportMissingTypeStubs] - it brings no types
@@ -40,6 +41,10 @@ class Runs(Sequence[Run]):
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self._runs)
+
+    def together(self) -> Series:
+        """These runs read as one, as the days of a log."""
+        return Series(self)
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row for each run: number, path, start, state, labels."""
@@ -74,6 +79,7 @@ def runs(
     since: Moment | None = None,
     until: Moment | None = None,
     state: str | None = None,
+    log: str | None = None,
 ) -> Runs:
     """The runs of a directory, the latest last; those that are all of what is asked for.
 
@@ -86,6 +92,7 @@ def runs(
         since: It began then or later.
         until: It began before.
         state: ``finished``, ``recording`` or ``unfinished``.
+        log: It belongs to the log of that name; ``runs(log="room").together()`` reads them as one.
 
     Raises:
         StorageError: There is no such directory.
@@ -106,6 +113,8 @@ def runs(
         checks.append(lambda run: run.start is not None and run.page.start_ns < until_ns)
     if state is not None:
         checks.append(lambda run: run.state == state)
+    if log is not None:
+        checks.append(lambda run: of_series(run, log))
     return Runs(run for run in _all(Path(directory)) if all(check(run) for check in checks))
 
 

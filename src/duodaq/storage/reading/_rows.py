@@ -27,8 +27,26 @@ _AT_ONCE_BYTES = 8 * 2**20
 _METADATA_TYPE = pa.dictionary(pa.int32(), pa.string())
 
 
+class SegmentMovedError(StorageError):
+    """A segment was merged into another one while it was read: look again."""
+
+
 class Rows(Protocol):
-    """The rows of one schema of a stream."""
+    """The rows of one schema of a stream.
+
+    Attributes:
+        file: The segment that they are in, or were when it was turned into something else.
+        span: The first and the last segment, as they were recorded, that this is or stands for.
+        rows_read: How many rows, from the first on, `tables` has gone through so far, last time.
+    """
+
+    rows_read: int
+
+    @property
+    def file(self) -> str: ...
+
+    @property
+    def span(self) -> tuple[int, int]: ...
 
     @property
     def schema(self) -> pa.Schema:
@@ -44,8 +62,12 @@ class Rows(Protocol):
         """The first few rows; None if there are none."""
         ...
 
-    def tables(self, window: Window = ALL) -> Iterator[pa.Table]:
-        """All rows, in order."""
+    def tables(self, window: Window = ALL, skip: int = 0) -> Iterator[pa.Table]:
+        """All rows, in order, but for the first `skip`.
+
+        Raises:
+            SegmentMovedError: They were merged with others meanwhile, and are to be read there.
+        """
         ...
 
 
@@ -62,11 +84,16 @@ class JournalRows:
     def __init__(self, look: Callable[[], Catalog], facts: SegmentFacts) -> None:
         self._look = look
         self._facts = facts
+        self.rows_read = 0
 
     @property
     def file(self) -> str:
         """Where they are."""
         return self._facts.file
+
+    @property
+    def span(self) -> tuple[int, int]:
+        return self._facts.span
 
     @cached_property
     def _head(self) -> bytes:
@@ -88,28 +115,39 @@ class JournalRows:
         batch = RowsIndex(self._folder, self._facts).first_batch(self._head)
         return next(self.tables(), None) if batch is None else _table_of([batch])
 
-    def tables(self, window: Window = ALL) -> Iterator[pa.Table]:
-        for parts in self._portions(window):
-            table = cut(decoded(self._head, parts), window)
+    def tables(self, window: Window = ALL, skip: int = 0) -> Iterator[pa.Table]:
+        for parts in self._portions(window, whole=bool(skip)):
+            table = decoded(self._head, parts)
+            before, self.rows_read = self.rows_read, self.rows_read + table.num_rows
+            table = cut(table.slice(max(0, skip - before)), window)
             if table.num_rows:
                 yield table
 
-    def _portions(self, window: Window) -> Iterator[list[bytes]]:
+    def _portions(self, window: Window, *, whole: bool) -> Iterator[list[bytes]]:
         """Quickly, as long as the index agrees with the file; batch by batch, with both copies of its entries, else."""
         index = RowsIndex(self._folder, self._facts)
-        portions = index.portions(index.first_entry(window.start_ns), window.stop_ns)
+        first = 1 if whole else index.first_entry(window.start_ns)
+        self.rows_read = index.rows_before(first)
+        portions = index.portions(first, window.stop_ns)
         while True:
             try:
                 yield [next(portions)]
             except StopIteration as end:
                 left: int | None = end.value
                 break
+        if left is not None and self._was_merged():
+            raise SegmentMovedError(f"{self.file} was merged with others", left="it is to be read there")
         if left is not None:
             yield from patient_portions(RowsCheck(self._look(), self._facts), left, window.stop_ns)
 
     @property
     def _folder(self) -> Path:
         return self._look().path
+
+    def _was_merged(self) -> bool:
+        if (self._folder / self.file).exists():
+            return False
+        return all(facts.id != self._facts.id for facts in self._look().segments)
 
     def _counted(self) -> Extent:
         rows, first, last = 0, 0, 0

@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from duodaq.errors import StorageError
 from duodaq.storage.journal._catalog import Catalog
-from duodaq.storage.journal._events import Event, unpack_event
+from duodaq.storage.journal._events import Event, last_event
 from duodaq.storage.journal._labels import edit_labels
-from duodaq.storage.journal._layout import EVENTS, RUN
+from duodaq.storage.journal._layout import EVENTS, FINALISED, RUN
 from duodaq.storage.journal._run import RunPage
 from duodaq.storage.reading._labels import Labels, read_labels
 from duodaq.storage.reading._moments import ALL, Moment, Window, moment_ns, utc
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 State = Literal["finished", "recording", "unfinished"]
-_TAIL_BYTES = 64 * 2**10
 
 
 def open_run(path: str | Path) -> Run:
@@ -121,6 +120,14 @@ class Run:
     def versions(self) -> dict[str, str]:
         """Of Python and of packages, at the start."""
         return {} if self._page is None else self._page.versions
+
+    @property
+    def finalised(self) -> dict[str, Any] | None:
+        """What it was turned into at its end, and what came of that: `finalised.json`; None if nothing was noted."""
+        try:
+            return json.loads((self.path / FINALISED).read_bytes())
+        except (OSError, ValueError):
+            return None
 
     @property
     def events(self) -> list[Event]:
@@ -281,15 +288,9 @@ class Run:
         """The last line of the event log, without reading the others if that can be helped."""
         if self._catalog is not None and self._catalog.finished:
             return self._catalog.events[-1]
-        if len([*self.path.glob("events*.jsonl")]) == 1:
-            try:
-                with open(self.path / EVENTS, "rb") as file:
-                    file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-                    last = unpack_event(file.read().rpartition(b"\n")[0].rpartition(b"\n")[2] + b"\n")
-            except OSError:
-                last = None
-            if last is not None:
-                return last
+        last = last_event(self.path)
+        if last is not None:
+            return last
         events = self.look().events
         return events[-1] if events else None
 

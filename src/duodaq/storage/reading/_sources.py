@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from duodaq.storage.journal._catalog import Catalog
+from duodaq.storage.journal._catalog import Catalog, SegmentFacts
 from duodaq.storage.journal._layout import ROWS
 from duodaq.storage.reading._arrow import Table, parquet
 from duodaq.storage.reading._index import Extent
@@ -28,15 +28,25 @@ def rows_of(look: Callable[[], Catalog], stream: str) -> list[Rows]:
             continue
         path = catalog.path / facts.file
         final = path.with_suffix(".parquet")
-        parts.append(JournalRows(look, facts) if path.exists() or not final.exists() else ParquetRows(final))
+        parts.append(JournalRows(look, facts) if path.exists() or not final.exists() else ParquetRows(final, facts))
     return parts
 
 
 class ParquetRows:
     """Rows of a Parquet file that a segment was turned into."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, facts: SegmentFacts) -> None:
         self._path = path
+        self._facts = facts
+        self.rows_read = 0
+
+    @property
+    def file(self) -> str:
+        return self._facts.file
+
+    @property
+    def span(self) -> tuple[int, int]:
+        return self._facts.span
 
     @cached_property
     def _file(self) -> Any:
@@ -59,8 +69,11 @@ class ParquetRows:
         batch = next(self._file.iter_batches(1), None)
         return None if batch is None else Table.from_batches([batch])
 
-    def tables(self, window: Window = ALL) -> Iterator[pa.Table]:
+    def tables(self, window: Window = ALL, skip: int = 0) -> Iterator[pa.Table]:
+        self.rows_read = 0
         for number in range(self._file.num_row_groups):
-            table = cut(self._file.read_row_group(number), window)
+            table = self._file.read_row_group(number)
+            before, self.rows_read = self.rows_read, self.rows_read + table.num_rows
+            table = cut(table.slice(max(0, skip - before)), window)
             if table.num_rows:
                 yield table

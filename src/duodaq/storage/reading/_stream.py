@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +14,12 @@ from duodaq.schema import schema_name
 from duodaq.storage.journal._catalog import Catalog
 from duodaq.storage.journal._layout import FRAMES
 from duodaq.storage.journal._reader import Gap, JournalReader
+from duodaq.storage.journal._succession import Succession
 from duodaq.storage.reading._arrow import Table
 from duodaq.storage.reading._columns import Named, named, units_in, with_units
 from duodaq.storage.reading._frames import FrameStack, stacks
 from duodaq.storage.reading._moments import ALL, Moment, Window, moment_ns, utc
-from duodaq.storage.reading._rows import Rows
+from duodaq.storage.reading._rows import Rows, SegmentMovedError
 from duodaq.storage.reading._sources import rows_of
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     import pandas  # pyright: ignore[reportMissingTypeStubs] - it brings no types
     import polars
     import xarray
+
+
+T = TypeVar("T")
 
 
 class Stream:
@@ -47,6 +51,11 @@ class Stream:
         self._facts = facts
         self.name = name
         self.window = window
+
+    @property
+    def origin(self) -> tuple[Callable[[], Catalog], str, dict[str, Any]]:
+        """What another stream of the same run is made of."""
+        return self._look, self.name, self._facts
 
     # --- what it is
 
@@ -80,24 +89,24 @@ class Stream:
     @property
     def units(self) -> dict[str, str]:
         """The unit of each column that has one, at the beginning."""
-        first = next((table for part in self.parts if (table := part.first()) is not None), None)
+        first = self.settled(lambda parts: next((t for part in parts if (t := part.first()) is not None), None))
         return {} if first is None else units_in(first)
 
     def __len__(self) -> int:
         if not self.window.is_all:
             return sum(table.num_rows for table in self.tables(["timestamp"]))
-        return sum(part.extent.rows for part in self.parts)
+        return self.settled(lambda parts: sum(part.extent.rows for part in parts))
 
     @property
     def start(self) -> datetime | None:
         """When its first row was, in UTC."""
-        known = [extent.first_ns for part in self.parts if (extent := part.extent).first_ns]
+        known = self.settled(lambda parts: [extent.first_ns for p in parts if (extent := p.extent).first_ns])
         return utc(min(known)) if known else None
 
     @property
     def stop(self) -> datetime | None:
         """When its last row was, so far, in UTC."""
-        known = [extent.last_ns for part in self.parts if (extent := part.extent).last_ns]
+        known = self.settled(lambda parts: [extent.last_ns for p in parts if (extent := p.extent).last_ns])
         return utc(max(known)) if known else None
 
     def gaps(self) -> list[Gap]:
@@ -121,9 +130,28 @@ class Stream:
         schema = self.schema
         wanted = schema.names if columns is None else list(columns)
         fields = pa.schema([schema.field(name) for name in wanted], metadata=schema.metadata)
-        for part in self.parts:
-            for table in part.tables(self.window):
-                yield _fitted(table, fields)
+        for table in self.whole_tables(self.window):
+            yield _fitted(table, fields)
+
+    def whole_tables(self, window: Window) -> Iterator[pa.Table]:
+        """The rows as each part has them. What is merged with others meanwhile is read on where it is then."""
+        read, parts = Succession(), self.parts
+        while (part := next((p for p in parts if not read.is_read(p.span)), None)) is not None:
+            try:
+                yield from part.tables(window, read.read_of(part.span))
+            except SegmentMovedError:
+                read.part_of(part.span, part.rows_read)
+                parts = self.parts
+            else:
+                read.whole(part.span, part.rows_read)
+
+    def settled(self, ask: Callable[[list[Rows]], T]) -> T:
+        """What `ask` says of its parts: asked again if they were merged meanwhile, which makes fewer of them."""
+        while True:
+            try:
+                return ask(self.parts)
+            except SegmentMovedError:
+                continue
 
     def reader(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """The rows as an Arrow reader: once, without ever holding all of them in memory."""

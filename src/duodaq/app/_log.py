@@ -1,0 +1,298 @@
+"""A log: a recording that goes on for weeks, as a series of runs, the oldest of which are removed in time.
+
+Rules for whoever edits this:
+
+* A rotation is the recorder's own (`Recorder.rotate`): one subscription, another journal. A disk that does not take the
+  next run costs nothing but that the present one goes on; it is tried again.
+* Nothing is removed but ended runs of this series whose Parquet files, or journal, were read back and found whole, and
+  that nobody has tagged ``keep``. Each removal is in the event log of the run that goes on.
+* The directory to remove gets another name first, so that a run is there or is not, and never half.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import translate
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from duodaq.app._chores import Chores
+from duodaq.app._recording import Recording
+from duodaq.clock import pause, utc_ns
+from duodaq.dual import DualRuntimeManager
+from duodaq.errors import ConfigError, DuodaqError, LifecycleError, StorageError
+from duodaq.model import ComponentReport, LabDefinition
+from duodaq.schema import stream_of
+from duodaq.storage import RecordingSummary
+from duodaq.storage._series import (
+    KeptRun,
+    age_ns,
+    budget_bytes,
+    fits,
+    next_turn_ns,
+    rotation_ns,
+    run_name,
+    to_remove,
+)
+from duodaq.storage.export import WANTED, Format
+from duodaq.storage.reading import Run, folder_bytes, is_run, of_series
+from duodaq.telemetry import get_logger
+
+SERIES = "log"
+"""Where a run's provenance says which series it is of."""
+LOOK_EVERY_S = 0.25
+TIDY_EVERY_S = 60.0
+AGAIN_S = 10.0
+_GOING = ".removed"
+_log = get_logger("lab")
+
+
+class LogPlan(msgspec.Struct, frozen=True):
+    """What a log records and how much of it is kept.
+
+    Attributes:
+        name: Of the series.
+        root: Where its runs lie.
+        channels: Streams, ``*`` and ``?`` as in file names; all if there is none.
+        rotate: ``hourly``, ``daily``, ``weekly`` (whole ones of UTC), a duration, or None.
+        keep: For how long an ended run is kept, ``90d``; None: for ever.
+        budget: What the series may take on the disk, ``50GB``; None: all there is.
+        finalise: What each run is turned into at its end.
+        keep_journal: Whether its rows stay in the journal once Parquet holds them.
+    """
+
+    name: str
+    root: Path
+    channels: tuple[str, ...] = ()
+    rotate: str | None = "daily"
+    keep: str | None = None
+    budget: str | int | None = None
+    finalise: tuple[Format, ...] = ("parquet",)
+    keep_journal: bool = False
+
+
+class Log:
+    """One log under way; a component as the manager closes it.
+
+    Args:
+        manager: The lab's.
+        definition: The lab's.
+        plan: What to do.
+        chores: What finalises its runs.
+        now_ns: UTC nanoseconds; the lab's clock.
+
+    Raises:
+        ConfigError: A word of the plan means nothing.
+    """
+
+    def __init__(
+        self,
+        manager: DualRuntimeManager,
+        definition: LabDefinition,
+        plan: LogPlan,
+        chores: Chores,
+        now_ns: Callable[[], int] | None = None,
+    ) -> None:
+        if not plan.name or plan.name.startswith(".") or "/" in plan.name:
+            raise ConfigError(f"{plan.name!r} is no name of a log", key="name", remedy="It begins a directory's name.")
+        self.plan = plan
+        self.runs: list[RecordingSummary] = []
+        self._every_ns = rotation_ns(plan.rotate)
+        self._keep_ns = age_ns(plan.keep)
+        self._budget = budget_bytes(plan.budget)
+        self._chores = chores
+        self._now_ns = now_ns or utc_ns
+        self._part = 1
+        self._previous: str | None = None
+        self._wants = _filter(plan.channels)
+        began = self._now_ns()
+        self._turn_ns = None if self._every_ns is None else next_turn_ns(began, self._every_ns)
+        self._begin = partial(Recording, manager, definition, plan.root / run_name(plan.name, began))
+        self._recording_or_none: Recording | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._tidier: threading.Thread | None = None
+
+    @property
+    def _recording(self) -> Recording:
+        if self._recording_or_none is None:
+            raise LifecycleError(f"the log {self.plan.name} was never started")
+        return self._recording_or_none
+
+    @property
+    def directory(self) -> Path:
+        """The run that goes on."""
+        return self._recording.recorder.directory
+
+    def facts(self) -> dict[str, Any]:
+        """How it stands, as plain values."""
+        return {
+            "name": self.plan.name,
+            "directory": str(self.directory),
+            "channels": list(self.plan.channels),
+            "rotate": self.plan.rotate,
+            "keep": self.plan.keep,
+            "budget": self.plan.budget,
+            "runs": len(self.runs) + 1,
+            "lost": _summed(run.lost for run in self.runs),
+            "error": None if self._recording.recorder.error is None else str(self._recording.recorder.error),
+        }
+
+    async def start(self) -> None:
+        """Begin.
+
+        Raises:
+            StorageError: The directory cannot be made. Nothing is recorded.
+        """
+        found: list[tuple[str, int] | None] = []
+        await self._aside(lambda: found.append(_last_of(self.plan.root, self.plan.name)))
+        if found and found[0] is not None:
+            self._previous, self._part = found[0][0], found[0][1] + 1
+        recording = self._begin(more=self._more(), name=f"log {self.plan.name}", accepts=self._wants)
+        await recording.start()
+        self._recording_or_none = recording
+        self._task = asyncio.create_task(self._look_after(), name=f"log {self.plan.name}")
+
+    async def close(self, timeout_s: float) -> ComponentReport:
+        """End it. May be called again."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        while self._tidier is not None and self._tidier.is_alive():
+            await pause(0.005)
+        report = await self._recording.close(timeout_s)
+        if self._recording.summary is not None and self._recording.summary not in self.runs:
+            self._ended(self._recording.summary)
+        return report
+
+    # --- beside the recording
+
+    async def _look_after(self) -> None:
+        tidy_ns = self._now_ns()
+        while True:
+            now_ns = self._now_ns()
+            if self._turn_ns is not None and now_ns >= self._turn_ns:
+                await self._rotate(now_ns)
+            if (self._keep_ns is not None or self._budget is not None) and now_ns >= tidy_ns:
+                await self._aside(partial(self._remove_old, now_ns))
+                tidy_ns = now_ns + int(TIDY_EVERY_S * 1e9)
+            await pause(LOOK_EVERY_S)
+
+    async def _rotate(self, now_ns: int) -> None:
+        assert self._every_ns is not None
+        previous, part = self._previous, self._part
+        self._previous, self._part = self._uid, part + 1
+        try:
+            summary = await self._recording.rotate(self.plan.root / run_name(self.plan.name, now_ns), self._more())
+        except (StorageError, LifecycleError) as error:
+            self._previous, self._part = previous, part
+            self._turn_ns = now_ns + int(AGAIN_S * 1e9)
+            _log.error("a log goes on without being rotated", log=self.plan.name, error=str(error))
+            return
+        self._turn_ns = next_turn_ns(now_ns, self._every_ns)
+        _log.info("a log was rotated", log=self.plan.name, ended=summary.directory, run=str(self.directory))
+        self._ended(summary)
+
+    def _ended(self, summary: RecordingSummary) -> None:
+        self.runs.append(summary)
+        if summary.ended:
+            path = Path(summary.directory)
+            self._chores.finalise(path, self.plan.finalise, keep_journal=self.plan.keep_journal)
+
+    @property
+    def _uid(self) -> str | None:
+        page = self._recording.recorder.page
+        return None if page is None else str(page.uid)
+
+    def _more(self) -> dict[str, Any]:
+        told = {"name": self.plan.name, "part": self._part, "previous": self._previous}
+        wanted = {"to": self.plan.finalise, "keep_journal": self.plan.keep_journal}
+        return {SERIES: {**told, "channels": self.plan.channels}, WANTED: wanted}
+
+    # --- what goes
+
+    async def _aside(self, work: Callable[[], None]) -> None:
+        """Have a thread do it: the disk may take its time."""
+
+        def do() -> None:
+            try:
+                work()
+            except (OSError, DuodaqError) as error:
+                _log.error("a log's folder could not be looked after", log=self.plan.name, error=str(error))
+
+        self._tidier = threading.Thread(target=do, name=f"tidy {self.plan.name}", daemon=True)
+        self._tidier.start()
+        while self._tidier.is_alive():
+            await pause(0.005)
+
+    def _remove_old(self, now_ns: int) -> None:
+        for left in self.plan.root.glob(f".{self.plan.name}-*{_GOING}"):
+            shutil.rmtree(left, ignore_errors=True)  # it was begun by somebody who did not end it
+        ended = [*_ended_runs(self.plan.root, self.plan.name, self.directory)]
+        growing = folder_bytes(self.directory)
+        for run, reason in to_remove(ended, now_ns, keep_ns=self._keep_ns, budget=self._budget, growing=growing):
+            page = Run(run.path)
+            told = {"run": str(run.path), "uid": page.uid, "bytes": run.size, "reason": reason}
+            self._recording.recorder.note("removed", told)
+            aside = run.path.with_name(f".{run.path.name}{_GOING}")
+            run.path.rename(aside)
+            shutil.rmtree(aside)
+            _log.info("a run of a log was removed", log=self.plan.name, **told)
+
+
+def _last_of(root: Path, name: str) -> tuple[str, int] | None:
+    """The uid and the number in the series of its last run; None if there is none."""
+    places = sorted(root.glob(f"{name}-*"), reverse=True) if root.is_dir() else []
+    for path in places:
+        if is_run(path) and of_series(run := Run(path), name):
+            return run.uid, int(run.provenance[SERIES].get("part", 0))
+    return None
+
+
+def _ended_runs(root: Path, name: str, growing: Path) -> list[KeptRun]:
+    found: list[KeptRun] = []
+    for path in sorted(root.iterdir()):
+        if path == growing or path.name.startswith(".") or not is_run(path):
+            continue
+        try:
+            run = Run(path)
+        except StorageError:
+            continue
+        stop = run.stop
+        if stop is None or not of_series(run, name):
+            continue
+        noted = run.finalised
+        verified = noted is not None and noted["error"] is None
+        found.append(KeptRun(path, int(stop.timestamp() * 1e9), folder_bytes(path), verified, run.labels.tags))
+    return found
+
+
+def _filter(channels: Sequence[str]) -> Callable[[pa.RecordBatch], bool] | None:
+    if not channels:
+        return None
+    patterns = [re.compile(translate(channel)) for channel in channels]
+    known: dict[str, bool] = {}
+
+    def wants(batch: pa.RecordBatch) -> bool:
+        stream = stream_of(batch)
+        if stream not in known:
+            known[stream] = fits(stream, patterns)
+        return known[stream]
+
+    return wants
+
+
+def _summed(pages: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for page in pages:
+        for reason, rows in page.items():
+            total[reason] = total.get(reason, 0) + rows
+    return total

@@ -1,0 +1,101 @@
+"""What a run was turned into at its end, kept with it: `finalised.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from duodaq import clock
+from duodaq.errors import DuodaqError, LifecycleError, TornFileError
+from duodaq.storage.export._export import Format, finalise
+from duodaq.storage.journal import Disk, JournalReader
+from duodaq.storage.journal._disk import write_whole
+from duodaq.storage.journal._events import lock_run
+from duodaq.storage.journal._layout import FINALISED, RUN
+from duodaq.storage.journal._run import iso
+from duodaq.storage.reading import Run, is_run
+
+WANTED = "finalise"
+"""Where a run's provenance says what is to be made of it at its end."""
+
+
+def finalise_and_note(run: str | Path, to: Sequence[Format], *, remove_journal: bool = False) -> dict[str, Any]:
+    """`finalise` a run, and write into its directory what came of it.
+
+    Returns:
+        What `finalised.json` says then: `to`, `files`, `bytes`, `journal` (``kept`` or ``removed``), `at`, `took_s`,
+        and `error`, None if all went well.
+
+    Raises:
+        LifecycleError: The run is not finished, or somebody else is at it. It is untouched.
+        StorageError: The result could not be noted.
+    """
+    path = Path(run)
+    place = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        lock = lock_run(place)
+        if lock is None:
+            raise LifecycleError(f"{path} is in use", left="it is untouched")
+        try:
+            told = _finalise(path, to, remove_journal)
+            write_whole(Disk(), place, FINALISED, msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n")
+        finally:
+            os.close(lock)
+    finally:
+        os.close(place)
+    return told
+
+
+def _finalise(path: Path, to: Sequence[Format], remove_journal: bool) -> dict[str, Any]:
+    begun_s = clock.monotonic_s()
+    told: dict[str, Any] = {"to": [*to], "files": [], "bytes": 0, "journal": "kept", "error": None}
+    try:
+        done = finalise(path, to, remove_journal=remove_journal)
+        if not to:
+            _check(path)
+    except LifecycleError:
+        raise
+    except (DuodaqError, ImportError) as error:
+        told["error"] = str(error)
+    else:
+        told["files"] = [os.path.relpath(file, path) for one in done for file in one.files]
+        told["bytes"] = sum(one.size for one in done)
+        told["journal"] = "removed" if remove_journal else "kept"
+    return {**told, "at": iso(clock.utc_ns()), "took_s": round(clock.monotonic_s() - begun_s, 3)}
+
+
+def _check(path: Path) -> None:
+    """Read all of a run.
+
+    Raises:
+        TornFileError: Something in it is damaged.
+    """
+    damaged = sum(gap.reason == "damage" for gap in JournalReader(path).gaps())
+    if damaged:
+        raise TornFileError(f"{path} is damaged in {damaged} places", left="all that stands beside them is whole")
+
+
+def left_to_finalise(root: Path) -> Iterator[tuple[Path, list[Format], bool]]:
+    """The finished runs in `root` that were to be finalised at their end and were not: in which forms, and whether the
+    rows of their journal are to be removed then. Nothing if there is no such directory.
+    """
+    try:
+        places = sorted(path for path in root.iterdir() if is_run(path) and not (path / FINALISED).exists())
+    except OSError:
+        return
+    for place in places:
+        wanted = _wanted(place)
+        if wanted is not None and Run(place).state == "finished":
+            yield place, cast("list[Format]", wanted.get("to", [])), not wanted.get("keep_journal", True)
+
+
+def _wanted(place: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((place / RUN).read_bytes())["provenance"][WANTED]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

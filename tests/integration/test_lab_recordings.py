@@ -1,0 +1,200 @@
+"""What a lab does for its recordings: V2's own commands reach them, crashes are repaired, ends are finalised."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import duodaq
+from duodaq import clock, schema
+from duodaq.clock import pause
+from duodaq.config import load_lab
+from duodaq.errors import ConfigError, LifecycleError
+from duodaq.model import InstrumentDefinition, LabDefinition, PollDefinition, RuntimeDefinition, Scalar
+from duodaq.storage import unfinished_runs
+from duodaq.testing import growing_run, record_run
+from duodaq.v2 import GetInstrumentList, StartRecording, StopRecording
+from duodaq.workers._starter import CAN_FORK
+
+KINDS = ["inline", "thread", *(["process"] if CAN_FORK else [])]
+T = 1_790_000_000_000_000_000
+
+
+class Meter:
+    """A class of the lab's own, without a line."""
+
+    def power(self) -> float:
+        return 1.5
+
+
+def bench(folder: Path, kind: str = "inline", **options: Any) -> LabDefinition:
+    meter = InstrumentDefinition(
+        "meter", "v2", Meter, polls=(PollDefinition("power", call="power", unit="W", every_s=0.02),)
+    )
+    return LabDefinition(
+        "recordings", instruments=(meter,), v2=RuntimeDefinition("v2", kind), directory=folder, **options
+    )
+
+
+def rows(first: int, count: int) -> Any:
+    return schema.scalar_batch(
+        [Scalar("dmm", "voltage", "V", T + n, n, n / 7, "v4") for n in range(first, first + count)]
+    )
+
+
+def left_behind(path: Path, **provenance: Any) -> Path:
+    """A run whose program was killed after 40 rows, in the middle of another batch."""
+    with growing_run(path, provenance=provenance) as journal:
+        for first in range(0, 40, 10):
+            journal.write([rows(first, 10)])
+            journal.commit()
+    with (path / "dmm.voltage.arrows").open("ab") as file:
+        file.write(b"\xff\xff\xff\xff torn")
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_v2s_own_commands_start_and_stop_the_labs_recording(kind: str, tmp_path: Path) -> None:
+    async with duodaq.Lab(bench(tmp_path, kind)) as lab:
+        with pytest.raises(LifecycleError, match="no recording is under way"):
+            await lab.manager.submit_v2(StopRecording())
+        began = await lab.manager.submit_v2(StartRecording({"directory": str(tmp_path / "one")}))
+        assert began == {"directory": str(tmp_path / "one")}
+        assert lab.recording_directory == tmp_path / "one"
+        with pytest.raises(LifecycleError, match="a recording is under way"):
+            await lab.manager.submit_v2(StartRecording())
+        await lab.read("meter", "power")
+        summary = await lab.manager.submit_v2(StopRecording())
+        assert [status.id for status in await lab.manager.submit_v2(GetInstrumentList())] == ["meter"]
+    assert summary["complete"]
+    run = duodaq.open_run(tmp_path / "one")
+    assert run.state == "finished"
+    assert len(run["meter.power"]) == summary["files"]["meter.power.arrows"] >= 1
+    books = run.events[-1].doc["books"]["meter.power"]
+    assert books == {
+        "carried_in": 0,
+        "produced": len(run["meter.power"]),
+        "stored": len(run["meter.power"]),
+        "lost": {},
+        "in_flight": 0,
+        "balanced": True,
+    }
+
+
+async def test_a_lab_repairs_at_its_start_what_a_crash_left_and_nothing_that_is_being_written(tmp_path: Path) -> None:
+    crashed = left_behind(tmp_path / "runs" / "crashed")
+    finished = record_run(tmp_path / "runs" / "finished", [rows(0, 3)])
+    before = (finished / "events.jsonl").read_bytes()
+    with growing_run(tmp_path / "runs" / "growing") as journal:
+        journal.write([rows(0, 10)])
+        journal.commit()
+        async with duodaq.Lab(bench(tmp_path)) as lab:
+            assert await lab.chores.done(30)
+        journal.write([rows(10, 10)])
+        journal.commit()
+        assert duodaq.open_run(tmp_path / "runs" / "growing").state == "recording"
+    run = duodaq.open_run(crashed)
+    assert (run.state, len(run["dmm.voltage"])) == ("finished", 40)
+    assert [event.name for event in run.events][-2:] == ["recovered", "stop"]
+    assert (finished / "events.jsonl").read_bytes() == before
+    assert [path.name for path in unfinished_runs(tmp_path / "runs")] == ["growing"]
+
+
+async def test_a_lab_does_not_wait_for_its_repairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left_behind(tmp_path / "runs" / "crashed")
+    let = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(root: Path) -> list[Path]:
+        asyncio.run_coroutine_threadsafe(let.wait(), loop).result(30)
+        return unfinished_runs(root)
+
+    monkeypatch.setattr("duodaq.app._chores.unfinished_runs", slow)
+    async with duodaq.Lab(bench(tmp_path)) as lab:
+        assert (await lab.read("meter", "power")).value == 1.5
+        assert not lab.chores.idle
+        assert duodaq.open_run(tmp_path / "runs" / "crashed").state == "unfinished"
+        let.set()
+        assert await lab.chores.done(30)
+    assert duodaq.open_run(tmp_path / "runs" / "crashed").state == "finished"
+
+
+async def test_a_run_is_finalised_at_its_end_beside_the_lab(tmp_path: Path) -> None:
+    async with duodaq.Lab(bench(tmp_path, finalise=("parquet", "hdf5"), keep_journal=False)) as lab:
+        path = await lab.start_recording()
+        await lab.read("meter", "power")
+        await lab.stop_recording()
+        assert not lab.chores.idle
+        assert await lab.chores.done(60)
+    run = duodaq.open_run(path)
+    told = run.finalised
+    assert told is not None
+    assert (told["to"], told["error"], told["journal"]) == (["parquet", "hdf5"], None, "removed")
+    assert sorted(told["files"]) == sorted(["meter.power.parquet", f"{path.name}.nxs"])
+    assert not (path / "meter.power.arrows").exists()
+    assert run["meter.power"].to_arrow().column("value").to_pylist() == [1.5] * len(run["meter.power"])
+
+
+async def test_what_was_not_finalised_when_the_lab_ended_is_at_the_next_start(tmp_path: Path) -> None:
+    async with duodaq.Lab(bench(tmp_path, finalise=("parquet",))) as lab:
+        path = await lab.start_recording()
+        await lab.read("meter", "power")
+    assert duodaq.open_run(path).state == "finished"
+    assert duodaq.open_run(path).finalised is None
+    crashed = left_behind(tmp_path / "runs" / "crashed", finalise={"to": ["parquet"], "keep_journal": True})
+    async with duodaq.Lab(bench(tmp_path)) as lab:
+        assert await lab.chores.done(60)
+    for one, file in ((path, "meter.power"), (crashed, "dmm.voltage")):
+        told = duodaq.open_run(one).finalised
+        assert told is not None
+        assert (told["files"], told["journal"]) == ([f"{file}.parquet"], "kept")
+        assert (one / f"{file}.arrows").exists()
+
+
+async def test_a_finalise_that_fails_says_so_in_the_run_and_leaves_its_journal(tmp_path: Path) -> None:
+    async with duodaq.Lab(bench(tmp_path, finalise=("parquet",), keep_journal=False)) as lab:
+        path = await lab.start_recording()
+        await lab.read("meter", "power")
+        (path / "meter.power.parquet").mkdir()
+        (path / "meter.power.parquet" / "somebody's").touch()
+        await lab.stop_recording()
+        assert await lab.chores.done(60)
+    run = duodaq.open_run(path)
+    assert run.finalised is not None
+    assert "is a folder" in run.finalised["error"]
+    assert (path / "meter.power.arrows").exists()
+    assert len(run["meter.power"])
+
+
+async def test_a_chore_under_way_does_not_hold_up_a_shutdown_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "slow.py"
+    slow.write_text("import threading\nthreading.Event().wait(600)\n", encoding="utf-8")
+    monkeypatch.setattr("duodaq.app._chores.COMMAND", (str(slow),))
+    lab = duodaq.Lab(bench(tmp_path))
+    await lab.start()
+    lab.chores.finalise(tmp_path / "x", ["parquet"])
+    while lab.chores.pid is None:
+        await pause(0.005)
+    pid = lab.chores.pid
+    begun = clock.monotonic_s()
+    report = await lab.shutdown(4.0)
+    assert clock.monotonic_s() - begun < 4.0 + 1.0
+    assert report.clean
+    assert lab.chores.idle
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_rows_are_removed_only_where_parquet_holds_them(tmp_path: Path) -> None:
+    file = tmp_path / "lab.toml"
+    file.write_text(
+        '[lab]\nfinalise = ["hdf5"]\nkeep_journal = false\n[instruments.m]\nruntime = "v2"\ndriver = "x:Y"\n'
+    )
+    with pytest.raises(ConfigError, match="keep_journal"):
+        load_lab(file)
