@@ -1,5 +1,6 @@
 """The wiring: a lab from its file, for async programs, for scripts and notebooks, and as a program of its own."""
 
+from duodaq.app._alarms_handle import AlarmsHandle
 from duodaq.app._client import LabClient, connect, open_lab
 from duodaq.app._handles import AxisHandle, DriverProxy, InstrumentHandle
 from duodaq.app._host import LabHost
@@ -9,6 +10,7 @@ from duodaq.app._stopping import stop_all_of
 from duodaq.link import find_lab, running_labs
 
 __all__ = [
+    "AlarmsHandle",
     "AxisHandle",
     "DriverProxy",
     "InstrumentHandle",

@@ -6,6 +6,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import msgspec
+
+from duodaq.alarms import Alarms
 from duodaq.app._opening import explain
 from duodaq.app._reading import Reading, reading_of
 from duodaq.app._recording import Recording
@@ -14,7 +17,7 @@ from duodaq.clock import Deadline, pause
 from duodaq.config import load_lab
 from duodaq.dual import DualRuntimeManager, Health, StopReport
 from duodaq.errors import LifecycleError, PortError
-from duodaq.model import Command, LabDefinition, ReadChannel, ShutdownReport
+from duodaq.model import AlarmChange, Command, LabDefinition, ReadChannel, ShutdownReport
 from duodaq.ports import Transport
 from duodaq.schema import WIRE_FILE
 from duodaq.storage import RecordingSummary, WireSummary
@@ -37,6 +40,9 @@ class Lab:
     def __init__(self, definition: LabDefinition, *, transports: Mapping[str, Transport] | None = None) -> None:
         self.definition = definition
         self.manager = DualRuntimeManager(definition, transports=transports)
+        data = (self.manager.v2_data, self.manager.v4_data)
+        self.alarms = Alarms(definition.name, definition.alarms, *data, self.manager.stop_all, definition.mail)
+        self.alarms.listeners.append(self._note_alarm)
         self._recording: Recording | None = None
         self._wires: dict[str, WireRecording] = {}
         self.recordings: list[RecordingSummary] = []
@@ -70,6 +76,8 @@ class Lab:
             await self.manager.start(timeout_s)
         except PortError as error:
             raise explain(error, self.definition, self.manager.broker.status()) from error
+        await self.alarms.start()
+        self.manager.attach("alarms", self.alarms)
 
     async def shutdown(self, timeout_s: float | None = None) -> ShutdownReport:
         """Stop everything in order; see DualRuntimeManager.shutdown. A recording under way is finished."""
@@ -209,6 +217,10 @@ class Lab:
         if self._recording is not None and self._recording.summary is not None:
             self.recordings.append(self._recording.summary)
             self._recording = None
+
+    def _note_alarm(self, change: AlarmChange) -> None:
+        if self._recording is not None:
+            self._recording.recorder.note("alarm", msgspec.to_builtins(change))
 
     def _new_directory(self) -> Path:
         root = self.definition.recording_dir or self.definition.directory / "runs"

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from duodaq.config._ancestry import is_no_actor
 from duodaq.config._complaints import Said, complaints
 from duodaq.config._driver_lookup import BUILT_IN_CODECS, DriverMissingError, built_in, find_driver
+from duodaq.config._lab_file import LabFile
 from duodaq.config._options import CLASSIC_KEYS, OPTIONS
-from duodaq.config._tables import LabFile
 from duodaq.config._where import worker_of
 from duodaq.config._words import choose
 from duodaq.drivers import CODECS, codec
@@ -123,7 +123,17 @@ def _virtual_ports_fit(lab: LabDefinition) -> Iterator[Said]:
 
 INSTRUMENT_NAMES_TAKEN = frozenset(
     {
-        *("close", "parameters", "record_wire", "reset_stop", "scan", "start_recording", "status", "stop_all"),
+        *(
+            "alarms",
+            "close",
+            "parameters",
+            "record_wire",
+            "reset_stop",
+            "scan",
+            "start_recording",
+            "status",
+            "stop_all",
+        ),
         *("ports", "stop_recording", "stop_wire", "wire_tail"),
     }
 )

@@ -1,0 +1,52 @@
+"""What can be wrong with the alarms of a lab file whose every key is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from duodaq.config._complaints import Said
+from duodaq.config._words import choose, nearest
+from duodaq.model import AlarmDefinition, LabDefinition
+from duodaq.units import convert, same_unit
+
+
+def check_alarms(lab: LabDefinition) -> Iterator[Said]:
+    """Everything about alarms that contradicts itself or is not there: where, what, and what would be right."""
+    for alarm in lab.alarms:
+        yield from _has_a_channel(alarm, lab)
+        if alarm.email and lab.mail is None:
+            remedy = 'Add a table: [mail], with server = "smtp.example.org:587" and sender = "lab@example.org"'
+            yield ("alarms", alarm.name, "email"), "needs a server for mail, and the lab has none", remedy
+    if lab.mail is not None and not any(alarm.email for alarm in lab.alarms):
+        yield ("mail",), "sends nothing: no alarm has email", 'Write email = ["someone@example.org"] in an alarm'
+
+
+def _has_a_channel(alarm: AlarmDefinition, lab: LabDefinition) -> Iterator[Said]:
+    at = ("alarms", alarm.name, "channel")
+    instrument = next((one for one in lab.instruments if one.id == alarm.instrument), None)
+    if instrument is None:
+        names = [one.id for one in lab.instruments]
+        yield (
+            at,
+            f'there is no instrument "{alarm.instrument}"',
+            choose(alarm.instrument, names, "The instruments here"),
+        )
+        return
+    polls = {poll.channel: poll for poll in instrument.polls}
+    poll = polls.get(alarm.channel)
+    if poll is None and instrument.runtime == "v2" and (meant := nearest(alarm.channel, polls)):
+        remedy = f'Did you mean "{alarm.instrument}.{meant}"?'
+        yield at, f'"{alarm.channel}" is no channel of {alarm.instrument}', remedy
+    elif poll is not None and alarm.unit is not None and poll.unit and not _fits(poll.unit, alarm.unit):
+        what = f'"{alarm.unit}" cannot be had from {alarm.instrument}.{alarm.channel}, which is in "{poll.unit}"'
+        yield ("alarms", alarm.name, "unit"), what, f'Write unit = "{poll.unit}", or leave it out'
+
+
+def _fits(unit: str, target: str) -> bool:
+    if same_unit(unit, target):
+        return True
+    try:
+        convert(1.0, unit, target)
+    except ValueError:
+        return False
+    return True
