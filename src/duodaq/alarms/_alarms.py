@@ -24,10 +24,8 @@ from duodaq.model import (
     AlarmDefinition,
     AlarmState,
     AlarmStatus,
-    ComponentReport,
     MailDefinition,
     Measurement,
-    Outcome,
     Scalar,
 )
 from duodaq.schema import instrument_of, numeric_scalars, origin_of, scalars_of, schema_name, stage_scalars
@@ -136,25 +134,29 @@ class Alarms:
             asyncio.create_task(self._tick(), name="alarms-tick"),
         ]
 
-    async def close(self, timeout_s: float) -> ComponentReport:
-        """Stop watching, and let what is to be sent be sent. Idempotent; a component as the manager closes it."""
-        deadline = Deadline(timeout_s)
-        for task in self._tasks:
+    async def rest(self) -> None:
+        """Watch no more: what falls silent from now on is meant to. Idempotent."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks)
+        self.messenger.end()
+
+    async def close(self, timeout_s: float) -> bool:
+        """Watch no more, and let be sent what is to be sent; whether it was, within `timeout_s`. Idempotent."""
+        deadline = Deadline(timeout_s)
+        await self.rest()
         if self._stopping:
             await asyncio.wait(self._stopping, timeout=deadline.left_s / 2)
             for task in self._stopping:
                 task.cancel()
-        self._tasks = []
-        self.messenger.end()
         while not self.messenger.ended and not deadline.passed:
             await pause(0.005)
         self.changes.close()
-        if self.messenger.ended:
-            return ComponentReport(_NAME, Outcome.CLEAN)
-        return ComponentReport(_NAME, Outcome.LEAKED, f"a notice was not sent within {timeout_s:g} s")
+        if not self.messenger.ended:
+            _log.error("a notice of an alarm was still on its way at the end", waited_s=timeout_s)
+        return self.messenger.ended
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +14,7 @@ from duodaq.app._opening import LABS_HERE
 from duodaq.errors import LifecycleError, StorageError
 from duodaq.link import find_lab, lab_of
 from duodaq.model import WireRecord
-from duodaq.telemetry import configure_logging
+from duodaq.telemetry import configure_logging, is_read_by_a_person
 
 if TYPE_CHECKING:
     from duodaq.bluesky import ScanRun
@@ -286,7 +285,7 @@ def connect(lab: str | None = None) -> LabClient:
 
 
 def _client(channel: Channel) -> LabClient:
-    if not logging.getLogger("duodaq").hasHandlers():
+    if not is_read_by_a_person():
         configure_logging("WARNING")  # a program that says nothing about logs gets warnings in sentences, on stderr
     try:
         return LabClient(channel)

@@ -1,12 +1,14 @@
-"""What can be wrong with the alarms of a lab file whose every key is right."""
+"""What can be wrong with the alarms of a lab file whose every key is right, and with who looks at the lab."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 from duodaq.config._complaints import Said
+from duodaq.config._lab_file import LabFile
 from duodaq.config._words import choose, nearest
-from duodaq.model import AlarmDefinition, LabDefinition
+from duodaq.model import AlarmDefinition, LabDefinition, install_command
 from duodaq.units import convert, same_unit
 
 
@@ -19,6 +21,25 @@ def check_alarms(lab: LabDefinition) -> Iterator[Said]:
             yield ("alarms", alarm.name, "email"), "needs a server for mail, and the lab has none", remedy
     if lab.mail is not None and not any(alarm.email for alarm in lab.alarms):
         yield ("mail",), "sends nothing: no alarm has email", 'Write email = ["someone@example.org"] in an alarm'
+
+
+def check_observers(tables: LabFile) -> Iterator[Said]:
+    """What is asked for and cannot be had, for its library is not installed."""
+    wanted = (("metrics", tables.metrics, "prometheus_client"), ("telemetry", tables.telemetry, "opentelemetry.sdk"))
+    for name, table, package in wanted:
+        if table is not None and not _is_there(package):
+            yield (
+                (name,),
+                f"needs {package.replace('_', '-')}, which is not installed",
+                f"Run: {install_command(package)}",
+            )
+
+
+def _is_there(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # what holds it is not there either
+        return False
 
 
 def _has_a_channel(alarm: AlarmDefinition, lab: LabDefinition) -> Iterator[Said]:

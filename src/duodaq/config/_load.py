@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from duodaq.config._alarm_checks import check_alarms
+from duodaq.config._alarm_checks import check_alarms, check_observers
 from duodaq.config._build import build
 from duodaq.config._checks import check_lab, check_tables
 from duodaq.config._complaints import Said, complaints
@@ -45,7 +45,7 @@ def load_lab(path: str | Path) -> LabDefinition:
         problems = complaints(error)
         raise _together(file, positions, [*problems, *_elsewhere(values, problems, file)]) from None
     lab = build(tables, file)
-    problems = [*check_tables(tables, lab), *check_lab(lab), *check_alarms(lab)]
+    problems = [*check_tables(tables, lab), *check_lab(lab), *check_alarms(lab), *check_observers(tables)]
     if problems:
         raise _together(file, positions, problems)
     return lab

@@ -204,7 +204,8 @@ class Side:
 
     def metrics(self) -> dict[str, Any]:
         """Figures of every worker, by its name."""
-        return {h.worker.name: h.metrics() for h in self._hosted.values()}
+        hosts = tuple(self._hosted.values())
+        return {h.worker.name: {**h.metrics(), "blocked_s": h.worker.blocked_s} for h in hosts}
 
     def probe(self) -> None:
         """Ask every worker for a sign of progress."""
