@@ -123,13 +123,13 @@ class DialLine(MemoryTransport):
 def dial_lab() -> Callable[..., Lab]:
     """Makes a lab of one dial that is read a hundred times a second, not yet started."""
 
-    def make(every_s: float = 0.01, **facts: Any) -> Lab:
+    def make(every_s: float = 0.01, worker: str = "inline", driver: Any = Dial, **facts: Any) -> Lab:
         poll = PollDefinition("angle", every_s, "deg", call="angle")
         definition = LabDefinition(
             'the "lab"\\',
             ports=(PortDefinition("line", serial={"path": "nowhere"}, idle_ms=1),),
-            instruments=(InstrumentDefinition("dial", "v2", Dial, port="line", polls=(poll,), passive=True),),
-            v2=RuntimeDefinition("v2", "inline"),
+            instruments=(InstrumentDefinition("dial", "v2", driver, port="line", polls=(poll,), passive=True),),
+            v2=RuntimeDefinition("v2", worker),
             **facts,
         )
         return Lab(definition, transports={"line": DialLine()})

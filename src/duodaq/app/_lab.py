@@ -87,6 +87,7 @@ class Lab:
         except BaseException:
             await self._end_observers()
             raise
+        self.observers.watch_wire()
         await self.alarms.start()
 
     async def shutdown(self, timeout_s: float | None = None) -> ShutdownReport:

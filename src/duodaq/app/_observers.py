@@ -8,16 +8,18 @@ from typing import Any
 import msgspec
 
 from duodaq.app._flight import FlightRecorder
+from duodaq.app._wire_spans import WireSpans
 from duodaq.clock import pause
 from duodaq.dataplane import Subscription
 from duodaq.dual import DualRuntimeManager, StateChange
 from duodaq.errors import ConfigError, StoppedError
 from duodaq.model import InstrumentState, LabDefinition
-from duodaq.telemetry import Histogram, LogFile, get_logger
+from duodaq.telemetry import Histogram, LogFile, OtelSpans, get_logger, otlp_exporter, spans, use_spans
 
 LOOK_S = 0.25
 LOG_S = 2.0
 """How long the end of a lab waits for the disk to take the rest of the log."""
+EXPORT_S = 3.0
 _log = get_logger("observers")
 
 
@@ -44,6 +46,8 @@ class Observers:
         self._definition = lab.observers
         self._file = lab.file
         self._log_file: LogFile | None = None
+        self._spans: OtelSpans | None = None
+        self._wire_spans: WireSpans | None = None
         self._manager = manager
         self._tasks: list[asyncio.Task[None]] = []
         manager.broker.subscribe_stops(self._stopped)
@@ -55,6 +59,7 @@ class Observers:
             ConfigError: The log file cannot be written.
         """
         self._open_log_file()
+        self._take_spans()
         self.flight.start()
         states = self._manager.subscribe_state("observers")
         self._tasks = [
@@ -69,6 +74,7 @@ class Observers:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        await self._take_no_spans()
         await self.flight.aclose()
         if self._log_file is not None:
             ended = await asyncio.to_thread(self._log_file.end, LOG_S)
@@ -87,6 +93,29 @@ class Observers:
             what = f"{one.log_file} cannot be written: {(error.strerror or str(error)).lower()}"
             raise ConfigError(what, file=self._file, key="logging.file", remedy="Name another file") from error
         self._log_file = log_file
+
+    def watch_wire(self) -> None:
+        """Begin to make spans of what passes the ports, once they are there."""
+        if self._spans is not None and self._wire_spans is None:
+            self._wire_spans = WireSpans(self._manager.broker, self._spans)
+
+    def _take_spans(self) -> None:
+        endpoint = self._definition.otlp
+        if endpoint is not None and self._spans is None:
+            self._spans = OtelSpans(otlp_exporter(endpoint), self.facts["lab"])
+            use_spans(self._spans)
+
+    async def _take_no_spans(self) -> None:
+        taken, self._spans = self._spans, None
+        if self._wire_spans is not None:
+            self._wire_spans.close()
+            self._wire_spans = None
+        if taken is None:
+            return
+        if spans() is taken:
+            use_spans(None)
+        if not await asyncio.to_thread(taken.close, EXPORT_S):
+            _log.error("the collector did not take all spans", otlp=self._definition.otlp)
 
     def _stopped(self, port: str, epoch: int) -> None:
         if port:

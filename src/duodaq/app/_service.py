@@ -29,6 +29,7 @@ from duodaq.model import (
     StopAcquisition,
     Vector,
 )
+from duodaq.telemetry import span
 
 MEASURED = frozenset({"scalar", "vector", "spectrum", "image"})
 """Kinds of channel of which one measurement can be taken; the others are streams of rows: stage/1, scpi_event/1."""
@@ -68,7 +69,8 @@ class LabService:
         operation = self._operations.get(op)
         if operation is None:
             raise LifecycleError(f"no operation {op!r}; there are {', '.join(sorted(self._operations))}")
-        return await operation(params)
+        with span("request", op=op, instrument=params.get("instrument")):
+            return await operation(params)
 
     async def _op_describe(self, params: dict[str, Any]) -> Any:
         return {

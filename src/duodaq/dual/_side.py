@@ -21,6 +21,7 @@ from duodaq.model import (
     RuntimeName,
     RuntimeStatus,
 )
+from duodaq.telemetry import spans
 from duodaq.workers import Host
 
 _WORST_FIRST = (RuntimeStatus.FAILED, RuntimeStatus.STARTING, RuntimeStatus.DEGRADED)
@@ -168,7 +169,12 @@ class Side:
 
     async def command(self, instrument: str, command: Command, deadline_s: float | None) -> Any:
         """Hand a command to the instrument's worker; see Runtime.command."""
-        return await self._of(instrument).command(instrument, command, deadline_s)
+        host = self._of(instrument)
+        if (taker := spans()) is None:
+            return await host.command(instrument, command, deadline_s)
+        facts = {"instrument": instrument, "runtime": self.name, "worker": host.worker.name}
+        with taker.span("runtime", facts):
+            return await host.command(instrument, command, deadline_s)
 
     def moves(self, instrument: str, command: Command) -> bool:
         """See Runtime.moves."""

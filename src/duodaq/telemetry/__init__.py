@@ -1,4 +1,4 @@
-"""Structured logs, metrics, and the trace id that follows one action from the click to the wire."""
+"""Structured logs, metrics, spans, and the trace id that follows one action from the click to the wire."""
 
 from duodaq.telemetry._histogram import Histogram
 from duodaq.telemetry._log_file import LogFile, is_read_by_a_person
@@ -12,6 +12,8 @@ from duodaq.telemetry._metrics import (
     exposition_of,
     families_of,
 )
+from duodaq.telemetry._otel import OpenSpan, OtelSpans, otlp_exporter
+from duodaq.telemetry._spans import Spans, span, spans, use_spans
 from duodaq.telemetry._tap import event_counts, listen_to_log, note_event
 from duodaq.telemetry._trace import current_trace_id, new_trace_id, tracing, work_for
 from duodaq.telemetry._traceback import broke_off, named, told, words
@@ -23,7 +25,10 @@ __all__ = [
     "Histogram",
     "LogFile",
     "Metric",
+    "OpenSpan",
+    "OtelSpans",
     "Sample",
+    "Spans",
     "broke_off",
     "configure_logging",
     "current_trace_id",
@@ -36,8 +41,12 @@ __all__ = [
     "named",
     "new_trace_id",
     "note_event",
+    "otlp_exporter",
+    "span",
+    "spans",
     "told",
     "tracing",
+    "use_spans",
     "words",
     "work_for",
 ]
