@@ -163,19 +163,21 @@ async def test_every_line_says_its_lab_run_instrument_port_and_trace(dial_lab: L
     assert "still in the file" in told
 
 
-def test_a_full_file_is_put_aside_and_only_so_many_are_kept(tmp_path: Path) -> None:
+async def test_a_full_file_is_put_aside_and_only_so_many_are_kept(tmp_path: Path) -> None:
     file = LogFile(tmp_path / "lab.jsonl", 2000, 2, {})
     file.open()
     for number in range(60):
         get_logger("test").info("a line of some length", number=number)
-    assert file.end(20.0)
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["lab.jsonl", "lab.jsonl.1", "lab.jsonl.2"]
-    assert all(one.stat().st_size <= 2000 for one in tmp_path.iterdir())
+    file.end()
+    await until(lambda: file.ended)
+    files = flights(tmp_path)
+    assert [one.name for one in files] == ["lab.jsonl", "lab.jsonl.1", "lab.jsonl.2"]
+    assert all(one.stat().st_size <= 2000 for one in files)
     assert lines_of(tmp_path / "lab.jsonl")[-1]["number"] == 59
     assert file.lost == 0
 
 
-def test_a_log_file_is_nobody_who_reads_the_log(tmp_path: Path) -> None:
+async def test_a_log_file_is_nobody_who_reads_the_log(tmp_path: Path) -> None:
     root = logging.getLogger("duodaq")
     root.handlers[:], root.propagate = [], False
     file = LogFile(tmp_path / "lab.jsonl", 2000, 2, {})
@@ -183,7 +185,8 @@ def test_a_log_file_is_nobody_who_reads_the_log(tmp_path: Path) -> None:
     assert not is_read_by_a_person()
     configure_logging("WARNING")
     assert is_read_by_a_person()
-    assert file.end(20.0)
+    file.end()
+    await until(lambda: file.ended)
 
 
 async def test_a_log_file_that_cannot_be_is_said_and_nothing_is_started(dial_lab: Labs, tmp_path: Path) -> None:

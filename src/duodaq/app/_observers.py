@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from duodaq.app._flight import FlightRecorder
 from duodaq.app._wire_spans import WireSpans
-from duodaq.clock import pause
+from duodaq.clock import Deadline, pause
 from duodaq.dataplane import Subscription
 from duodaq.dual import DualRuntimeManager, StateChange
 from duodaq.errors import ConfigError, StoppedError
@@ -77,8 +78,8 @@ class Observers:
         await self._take_no_spans()
         await self.flight.aclose()
         if self._log_file is not None:
-            ended = await asyncio.to_thread(self._log_file.end, LOG_S)
-            if not ended:
+            self._log_file.end()
+            if not await _until(lambda one=self._log_file: one.ended, LOG_S):
                 _log.error("the log file did not take all of the log", file=str(self._log_file.path))
             self._log_file = None
 
@@ -114,7 +115,8 @@ class Observers:
             return
         if spans() is taken:
             use_spans(None)
-        if not await asyncio.to_thread(taken.close, EXPORT_S):
+        taken.end()
+        if not await _until(lambda: taken.ended, EXPORT_S):
             _log.error("the collector did not take all spans", otlp=self._definition.otlp)
 
     def _stopped(self, port: str, epoch: int) -> None:
@@ -137,9 +139,12 @@ class Observers:
             while True:
                 change = await states.get()
                 self.flight.note("state", msgspec.to_builtins(change))
+                runtime, dot, instrument = change.subject.partition(".")
                 if change.new == InstrumentState.HUNG:
                     self.flight.trigger("hang")
-                _, dot, instrument = change.subject.partition(".")
+                    _log.error("instrument hangs", instrument=instrument, runtime=runtime, cause=change.cause)
+                elif dot and change.new == InstrumentState.ERROR:
+                    _log.warning("instrument is in error", instrument=instrument, runtime=runtime, cause=change.cause)
                 if dot:
                     key = (instrument, change.new)
                     self.changes[key] = self.changes.get(key, 0) + 1
@@ -147,3 +152,12 @@ class Observers:
             return
         finally:
             states.close()
+
+
+async def _until(condition: Callable[[], bool], limit_s: float) -> bool:
+    deadline = Deadline(limit_s)
+    while not condition():
+        if deadline.passed:
+            return False
+        await pause(0.002)
+    return True

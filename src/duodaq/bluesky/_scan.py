@@ -46,8 +46,8 @@ def run_scan(
 ) -> ScanRun:
     """Move `axis` through `positions` and measure with every reader at each, on Bluesky's run engine.
 
-    Works in a script and in a notebook. Ctrl-C stops the axis and ends the scan with the points it has. Before each point
-    it waits while `holds` names alarms.
+    Works in a script and in a notebook. Ctrl-C stops the axis and ends the scan with the points it has. Before each
+    point it waits while `holds` names alarms.
 
     Raises:
         OutOfRangeError: A position is beyond the limits. Nothing moved.

@@ -46,7 +46,7 @@ from duodaq.model import (
     command_name,
 )
 from duodaq.ports import Broker, Transport
-from duodaq.telemetry import get_logger, spans
+from duodaq.telemetry import get_logger, named, spans
 from duodaq.v2 import DataDistributor
 from duodaq.v4 import DataPublisher
 from duodaq.workers import Factories, RuntimeParts, Switchboard, introduced, spawn_port_worker
@@ -326,6 +326,9 @@ class DualRuntimeManager:
                 return await side.command(instrument, command, deadline_s)
             with taker.span("command", {"instrument": instrument, "command": command_name(command)}):
                 return await side.command(instrument, command, deadline_s)
+        except Exception as error:
+            _log.info("command failed", instrument=instrument, command=command_name(command), error=named(error))
+            raise
         finally:
             self._in_hand -= 1
             if not self._in_hand:

@@ -5,6 +5,7 @@ Every line has `lab`, `run`, `instrument`, `port` and `trace_id`, null where the
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
 import queue
@@ -36,6 +37,7 @@ class LogFile(logging.Handler):
         self._max_bytes, self._keep = max_bytes, keep
         self._waiting: queue.Queue[tuple[logging.LogRecord, dict[str, Any]] | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._run, name="log file", daemon=True)
+        self._ending = threading.Event()
         self._level_before: int | None = None
 
     def open(self) -> None:
@@ -60,20 +62,20 @@ class LogFile(logging.Handler):
         except queue.Full:
             self.lost += 1
 
-    def end(self, timeout_s: float) -> bool:
-        """Write what waits, and end; whether that was within `timeout_s`. Idempotent."""
+    def end(self) -> None:
+        """Take nothing more, write what waits, and end; `ended` says when. Idempotent; never waits."""
         root = logging.getLogger(ROOT)
         root.removeHandler(self)
         if self._level_before is not None:
             root.setLevel(self._level_before)
             self._level_before = None
-        if not self._thread.is_alive():
-            return True
-        try:
-            self._waiting.put(None, timeout=timeout_s)
-        except queue.Full:
-            return False
-        self._thread.join(timeout_s)
+        self._ending.set()
+        with contextlib.suppress(queue.Full):  # it looks whether it shall end behind each line, too
+            self._waiting.put_nowait(None)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all is written."""
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -84,6 +86,8 @@ class LogFile(logging.Handler):
             while (next_one := self._waiting.get()) is not None:
                 record, lines.facts = next_one
                 file.handle(record)
+                if self._ending.is_set() and self._waiting.empty():
+                    return
         finally:
             file.close()
 

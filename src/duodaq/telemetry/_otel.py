@@ -57,6 +57,7 @@ class OtelSpans:
         self._next_trace: int | None = None
         self._next_span: int | None = None
         self._open: dict[str, list[OpenSpan]] = {}
+        self._ending: threading.Thread | None = None
         resource = Resource({"service.name": "duodaq", "duodaq.lab": lab})
         ids: Any = self
         self._provider: Any = TracerProvider(resource=resource, id_generator=ids, shutdown_on_exit=False)
@@ -179,12 +180,16 @@ class OtelSpans:
             span.set_status(status)
         span.end(end_time=ended_ns)
 
-    def close(self, timeout_s: float) -> bool:
-        """Export what is left, and end; whether that was within `timeout_s`."""
-        ending = threading.Thread(target=self._provider.shutdown, name="trace export", daemon=True)
-        ending.start()
-        ending.join(timeout_s)
-        return not ending.is_alive()
+    def end(self) -> None:
+        """Export what is left, and end, in a thread of its own; `ended` says when. Idempotent; never waits."""
+        if self._ending is None:
+            self._ending = threading.Thread(target=self._provider.shutdown, name="trace export", daemon=True)
+            self._ending.start()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self._ending is not None and not self._ending.is_alive()
 
 
 def otlp_exporter(endpoint: str) -> Any:
