@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import duodaq
-from duodaq.clock import Deadline, block
+from duodaq.cli._alarms import show_alarms
 from duodaq.errors import LifecycleError
+from duodaq.telemetry import listen_to_log
 
 pytest.importorskip("pymeasure")
 pytestmark = pytest.mark.serial
@@ -27,14 +30,20 @@ note = "look at the supply"
 """
 
 
+def look(lab: str, acknowledge: list[str], *, as_json: bool) -> tuple[int, str]:
+    """What `duodaq alarms` ends with and prints, in this process."""
+    out = io.StringIO()
+    code = show_alarms(lab, acknowledge, Console(file=out, width=200), as_json=as_json)
+    return code, out.getvalue()
+
+
 def test_a_scan_waits_until_its_alarm_is_acknowledged_from_the_command_line(
-    simulated_lab: Any, start_program: Callable[..., Any], duodaq_command: Callable[..., Any]
+    simulated_lab: Any, start_program: Callable[..., Any]
 ) -> None:
     simulated_lab.file.write_text(simulated_lab.file.read_text().replace('every = "1 s"', 'every = "50 ms"') + ALARM)
     host = start_program("-m", "duodaq.cli", "run", simulated_lab.file)
     host.wait_for("Attach with")
     with duodaq.connect(simulated_lab.name) as lab:
-        lab.stage.x.home()
         simulated_lab.until(lambda: lab.alarms["high"].state == "raised")
         done: list[Any] = []
 
@@ -42,25 +51,27 @@ def test_a_scan_waits_until_its_alarm_is_acknowledged_from_the_command_line(
             with duodaq.connect(simulated_lab.name) as mine:
                 done.append(mine.scan(mine.stage.x, [0.1, 0.2], read=mine.dmm, progress=False, record=False))
 
+        said: list[str] = []
+        deaf = listen_to_log(lambda level, event: said.append(str(event.get("event"))))
         scanning = threading.Thread(target=scan)
         scanning.start()
-        begun = Deadline(0.5)
-        while not begun.passed:
-            assert not done
-            block(0.02)
-        assert lab.stage.x.read_position().value == pytest.approx(0.0, abs=1e-3)
-        shown = duodaq_command("alarms", "--lab", simulated_lab.name)
-        assert shown.returncode == 1
+        simulated_lab.until(lambda: any(one.startswith("the scan waits for its alarms") for one in said))
+        assert not done
+        assert not simulated_lab.is_moving()
+        code, shown = look(simulated_lab.name, [], as_json=False)
+        assert code == 1
         for part in ("high", "dmm.voltage", "raised", "mV is below 1e+09 mV", "look at the supply"):
-            assert part in shown.stdout
-        assert "mV is below 1e+09 mV" in duodaq_command("status", "--lab", simulated_lab.name).stdout
-        told = duodaq_command("alarms", "--lab", simulated_lab.name, "--acknowledge", "high", "--json")
-        assert told.returncode == 0
-        assert json.loads(told.stdout)[0]["state"] == "acknowledged"
-        assert json.loads(told.stdout)[0]["by"]
+            assert part in shown
+        assert [one["name"] for one in lab.status()["alarms"]] == ["high"]
+        code, told = look(simulated_lab.name, ["high"], as_json=True)
+        assert code == 0
+        assert json.loads(told)[0]["state"] == "acknowledged"
+        assert json.loads(told)[0]["by"]
         scanning.join(20.0)
         assert done
         assert done[0].complete
+        assert said[-1] == "the scan goes on"
+        deaf()
         with pytest.raises(LifecycleError, match="no alarm 'hihg'; there are: high"):
             lab.alarms.acknowledge("hihg")
         assert repr(lab.alarms) == "<alarms: high acknowledged>"

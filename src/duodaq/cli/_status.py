@@ -78,9 +78,9 @@ def _print_status(status: dict[str, Any], out: Console) -> None:
         if one["message"]:
             out.print(escape(f"{one['id']}: {one['message']}"), soft_wrap=True)
     out.print(port_table(status["ports"]))
-    if status["alarms"]:
+    if status.get("alarms"):
         out.print(alarm_table(status["alarms"]))
-    for one in status["alarms"]:
+    for one in status.get("alarms", ()):
         if one["why"]:
             out.print(escape(f"{one['name']}: {one['why']}"), soft_wrap=True)
 

@@ -123,37 +123,15 @@ def _virtual_ports_fit(lab: LabDefinition) -> Iterator[Said]:
 
 INSTRUMENT_NAMES_TAKEN = frozenset(
     {
-        *(
-            "alarms",
-            "close",
-            "parameters",
-            "record_wire",
-            "reset_stop",
-            "scan",
-            "start_recording",
-            "status",
-            "stop_all",
-        ),
-        *("ports", "stop_recording", "stop_wire", "wire_tail"),
+        *("alarms", "close", "grid", "journal", "parameters", "ports", "record_wire", "reset_stop", "scan"),
+        *("start_recording", "status", "stop_all", "stop_recording", "stop_wire", "wire_tail"),
     }
 )
 AXIS_NAMES_TAKEN = frozenset(
     {
-        *(
-            "axes",
-            "call",
-            "call_soon",
-            "channels",
-            "driver",
-            "driver_name",
-            "finish",
-            "get",
-            "id",
-            "read",
-            "read_soon",
-            "recover",
-        ),
-        *("restart", "runtime", "set", "snap", "start", "status", "stop"),
+        *("axes", "call", "call_soon", "channels", "driver", "driver_name", "finish", "fly", "get", "get_soon", "id"),
+        *("parameters", "read", "read_soon", "recover", "restart", "runtime", "set", "set_soon", "snap", "start"),
+        *("status", "stop"),
     }
 )
 """What ``lab.x`` and ``lab.stage.x`` mean already."""
