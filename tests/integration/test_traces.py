@@ -24,7 +24,7 @@ from duodaq.model import (
     RuntimeDefinition,
 )
 from duodaq.ports import MemoryTransport, Receiver
-from duodaq.telemetry import new_trace_id, spans, tracing
+from duodaq.telemetry import SPANS, new_trace_id, tracing
 
 pytest.importorskip("opentelemetry.sdk")
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -115,8 +115,8 @@ async def test_a_call_is_one_trace_down_to_the_bytes(
             assert await service.handle("command", call) == 8.0
         with tracing(broken_id), pytest.raises(DuodaqError, match="broken"):
             await lab.command("dial", Execute("break_down"))
-        assert spans() is not None
-    assert spans() is None
+        assert SPANS.taker is not None
+    assert SPANS.taker is None
     leased: list[Any] = [("lease", [("exchange", []), ("exchange", [])])]
     at_the_port = [("worker", leased)] if worker == "process" else leased
     assert tree(exporter, trace_id) == [("request", [("command", [("runtime", at_the_port)])])]

@@ -15,7 +15,7 @@ from duodaq.dataplane import Subscription
 from duodaq.dual import DualRuntimeManager, StateChange
 from duodaq.errors import ConfigError, StoppedError
 from duodaq.model import InstrumentState, LabDefinition
-from duodaq.telemetry import Histogram, LogFile, OtelSpans, get_logger, otlp_exporter, spans, use_spans
+from duodaq.telemetry import SPANS, Histogram, LogFile, OtelSpans, get_logger, otlp_exporter
 
 LOOK_S = 0.25
 LOG_S = 2.0
@@ -104,7 +104,7 @@ class Observers:
         endpoint = self._definition.otlp
         if endpoint is not None and self._spans is None:
             self._spans = OtelSpans(otlp_exporter(endpoint), self.facts["lab"])
-            use_spans(self._spans)
+            SPANS.taker = self._spans
 
     async def _take_no_spans(self) -> None:
         taken, self._spans = self._spans, None
@@ -113,8 +113,8 @@ class Observers:
             self._wire_spans = None
         if taken is None:
             return
-        if spans() is taken:
-            use_spans(None)
+        if SPANS.taker is taken:
+            SPANS.taker = None
         taken.end()
         if not await _until(lambda: taken.ended, EXPORT_S):
             _log.error("the collector did not take all spans", otlp=self._definition.otlp)

@@ -46,7 +46,7 @@ from duodaq.model import (
     command_name,
 )
 from duodaq.ports import Broker, Transport
-from duodaq.telemetry import get_logger, named, spans
+from duodaq.telemetry import SPANS, get_logger, named
 from duodaq.v2 import DataDistributor
 from duodaq.v4 import DataPublisher
 from duodaq.workers import Factories, RuntimeParts, Switchboard, introduced, spawn_port_worker
@@ -322,7 +322,7 @@ class DualRuntimeManager:
         self._in_hand += 1
         self._settled.clear()
         try:
-            if (taker := spans()) is None:
+            if (taker := SPANS.taker) is None:
                 return await side.command(instrument, command, deadline_s)
             with taker.span("command", {"instrument": instrument, "command": command_name(command)}):
                 return await side.command(instrument, command, deadline_s)

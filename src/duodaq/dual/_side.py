@@ -21,7 +21,7 @@ from duodaq.model import (
     RuntimeName,
     RuntimeStatus,
 )
-from duodaq.telemetry import spans
+from duodaq.telemetry import SPANS
 from duodaq.workers import Host
 
 _WORST_FIRST = (RuntimeStatus.FAILED, RuntimeStatus.STARTING, RuntimeStatus.DEGRADED)
@@ -170,7 +170,7 @@ class Side:
     async def command(self, instrument: str, command: Command, deadline_s: float | None) -> Any:
         """Hand a command to the instrument's worker; see Runtime.command."""
         host = self._of(instrument)
-        if (taker := spans()) is None:
+        if (taker := SPANS.taker) is None:
             return await host.command(instrument, command, deadline_s)
         facts = {"instrument": instrument, "runtime": self.name, "worker": host.worker.name}
         with taker.span("runtime", facts):

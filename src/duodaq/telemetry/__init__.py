@@ -13,7 +13,7 @@ from duodaq.telemetry._metrics import (
     families_of,
 )
 from duodaq.telemetry._otel import OpenSpan, OtelSpans, otlp_exporter
-from duodaq.telemetry._spans import Spans, span, spans, use_spans
+from duodaq.telemetry._spans import SPANS, Spans, span
 from duodaq.telemetry._tap import event_counts, listen_to_log, note_event
 from duodaq.telemetry._trace import current_trace_id, new_trace_id, tracing, work_for
 from duodaq.telemetry._traceback import broke_off, named, told, words
@@ -22,6 +22,7 @@ __all__ = [
     "CONTENT_TYPE",
     "METRICS",
     "OPENMETRICS_TYPE",
+    "SPANS",
     "Histogram",
     "LogFile",
     "Metric",
@@ -43,10 +44,8 @@ __all__ = [
     "note_event",
     "otlp_exporter",
     "span",
-    "spans",
     "told",
     "tracing",
-    "use_spans",
     "words",
     "work_for",
 ]

@@ -26,21 +26,19 @@ class Spans(Protocol):
         ...
 
 
-_spans: Spans | None = None
+class SpanSwitch:
+    """Who takes spans in this program; nobody while `taker` is None, which is all that the busiest paths look at."""
+
+    __slots__ = ("taker",)
+
+    def __init__(self) -> None:
+        self.taker: Spans | None = None
+
+
+SPANS = SpanSwitch()
 _NOTHING = nullcontext()
-
-
-def spans() -> Spans | None:
-    """What takes spans now; None while nobody does."""
-    return _spans
-
-
-def use_spans(taker: Spans | None) -> None:
-    """From now on give spans to `taker`, or to nobody."""
-    global _spans
-    _spans = taker
 
 
 def span(name: str, **facts: Any) -> AbstractContextManager[Any]:
     """A span around a block, if anybody takes spans; not for what is done thousands of times a second."""
-    return _NOTHING if _spans is None else _spans.span(name, facts)
+    return _NOTHING if SPANS.taker is None else SPANS.taker.span(name, facts)

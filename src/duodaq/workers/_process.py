@@ -29,7 +29,7 @@ from duodaq.model import (
     RuntimeStatus,
 )
 from duodaq.ports import Broker, OfUser, PortDesk
-from duodaq.telemetry import current_trace_id, get_logger, spans
+from duodaq.telemetry import SPANS, current_trace_id, get_logger
 from duodaq.workers._across import NeighbourDesk, Switchboard
 from duodaq.workers._by_value import dumps
 from duodaq.workers._child import Child
@@ -242,7 +242,7 @@ class ProcessWorker:
         """Send a command; as `ask`."""
         pending = self._new_pending(COMMAND, (instrument, command, deadline_s), trace_id)
         message: Ask | Order
-        if (taker := spans()) is not None:
+        if (taker := SPANS.taker) is not None:
             taker.expect_inner(pending.trace_id, instrument)
         if may_be_ordered(command):
             message = Order(pending.number, instrument, command, deadline_s, pending.trace_id, taker is not None)
@@ -372,7 +372,7 @@ class ProcessWorker:
         pending = self.pending.get(message.number % IN_HAND)
         if pending is None or pending.number != message.number or pending.answer.done():
             return
-        if message.took is not None and pending.op == COMMAND and (taker := spans()) is not None:
+        if message.took is not None and pending.op == COMMAND and (taker := SPANS.taker) is not None:
             facts = {"worker": self.name, "pid": self.child.pid}
             taker.inner(pending.trace_id, pending.body[0], *message.took, facts)
         if message.error is None:
