@@ -285,16 +285,22 @@ class DuodaqVisaLibrary(VisaLibraryBase):
 
     def _do(self, session: int, work: Callable[[VisaSession], _T]) -> _T:
         made = self._session(session)
-        return self._guarded(session, lambda: work(made))
+        try:
+            return work(made)
+        except DuodaqError as error:
+            raise self._refusal(session, error) from error
 
     def _guarded(self, session: int, work: Callable[[], _T]) -> _T:
         """The result of `work`; what a port or its lab refuses as the VISA error that it is."""
         try:
             return work()
         except DuodaqError as error:
-            status = status_of(error)
-            self._note(session, status)
-            raise SharedVisaIOError(status, str(error)) from error
+            raise self._refusal(session, error) from error
+
+    def _refusal(self, session: int, error: DuodaqError) -> SharedVisaIOError:
+        status = status_of(error)
+        self._note(session, status)
+        return SharedVisaIOError(status, str(error))
 
     def _done(self, session: int, status: StatusCode, why: str = "") -> StatusCode:
         if status < 0:

@@ -14,14 +14,16 @@ import pytest
 from duodaq import clock
 from duodaq.bridge import ParameterTable
 from duodaq.drivers import codec
-from duodaq.errors import LifecycleError, RefusedError, ReplyTimeoutError, StoppedError
+from duodaq.errors import LifecycleError, RefusedError, ReplyTimeoutError, StoppedError, UnsafeStateError
 from duodaq.model import (
     Execute,
     InstrumentDefinition,
     InstrumentState,
+    InstrumentStatus,
     Outcome,
     PollDefinition,
     PortDefinition,
+    Recover,
     Runtime,
     RuntimeStatus,
     SetParameter,
@@ -82,6 +84,19 @@ class Chopper:
         assert self.gate
         self.gate.wait(30.0)
         return "came back"
+
+
+class Source:
+    """A home-made class with two settings, of which one emits."""
+
+    def __init__(self, port: Any) -> None:
+        self.port = port
+        self.__dict__.update(level=0, filter=0)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "level" in self.__dict__:
+            self.port.write(f"{name.upper()} {value}\n".encode())
+        super().__setattr__(name, value)
 
 
 class Bench:
@@ -265,3 +280,51 @@ async def test_a_class_from_a_file_on_no_path_is_hosted(bench: Bench, tmp_path: 
         assert await bench.v2.command("plain", Execute("get_rate")) == 7.5
     finally:
         del sys.modules[file.stem]
+
+
+@pytest.mark.parametrize("policy", ["ask", "withhold", "passive"])
+async def test_after_a_lost_line_what_waits_for_somebody_is_set_when_he_says_recover(bench: Bench, policy: str) -> None:
+    await bench.start(
+        InstrumentDefinition(
+            "source",
+            "v2",
+            Source,
+            port="line",
+            settings={"filter": 3},
+            passive=frozenset({"filter"}),
+            options={"on_reconnect": policy},
+        )
+    )
+    await bench.v2.command("source", SetParameter("level", 7))
+    bench.line.unplug()
+    bench.line.replug()
+    await until(lambda: status_of(bench, "source").restarts == 1 and status_of(bench, "source").state == "ready")
+    by_itself = [b"FILTER 3"] if policy == "passive" else []
+    assert bench.lines == [b"FILTER 3", b"LEVEL 7", *by_itself]
+    await bench.v2.command("source", Recover())
+    when_asked = [b"FILTER 3", b"LEVEL 7"] if policy == "ask" else []
+    assert bench.lines == [b"FILTER 3", b"LEVEL 7", *by_itself, *when_asked]
+    await bench.v2.command("source", Recover())  # once
+    assert bench.lines == [b"FILTER 3", b"LEVEL 7", *by_itself, *when_asked]
+
+
+async def test_a_recover_while_a_stop_is_latched_sets_nothing_that_emits_and_after_its_reset_it_does(
+    bench: Bench,
+) -> None:
+    options = {"on_reconnect": "ask"}
+    await bench.start(InstrumentDefinition("source", "v2", Source, port="line", options=options))
+    await bench.v2.command("source", SetParameter("level", 7))
+    bench.broker.latch("the test")
+    bench.line.unplug()
+    bench.line.replug()
+    await until(lambda: status_of(bench, "source").restarts == 1 and status_of(bench, "source").state == "ready")
+    with pytest.raises(UnsafeStateError):
+        await bench.v2.command("source", Recover())
+    assert bench.lines == [b"LEVEL 7"]
+    bench.broker.reset_latch("the test")
+    await bench.v2.command("source", Recover())
+    assert bench.lines == [b"LEVEL 7", b"LEVEL 7"]
+
+
+def status_of(bench: Bench, instrument: str) -> InstrumentStatus:
+    return next(status for status in bench.v2.instruments() if status.id == instrument)

@@ -89,6 +89,16 @@ class Bench:
                     text = text.replace(f'"{written}"', f'"{self.at(written, options)}"')
             file.write_text(text, encoding="utf-8")
 
+    def run_and_serve(self, folder: Path, port: str) -> None:
+        """The lab of the folder, and beside it the program that serves its streams, as a document says it."""
+        for command in (["run", "lab.toml"], ["serve", "--flight", "--port", port]):
+            program = [sys.executable, "-m", "duodaq.cli", *command]
+            started = subprocess.Popen(program, cwd=folder, stdout=subprocess.PIPE, text=True)
+            self.stack.callback(started.communicate)
+            self.stack.callback(started.terminate)
+            assert started.stdout is not None
+            assert any("Ctrl-C" in line for line in started.stdout)
+
     def at(self, written: str, options: dict[str, Any]) -> str:
         if written not in self.addresses:
             self.addresses[written] = self.stack.enter_context(launch(**options)).address
@@ -127,9 +137,13 @@ def test_programs_in_a_document_run(document: Document, tmp_path: Path, bench: B
     document = Document(document.path, text)
     document.write_files(tmp_path)
     bench.connect(tmp_path)
-    if "duodaq.runs()" in document.text:
+    if "duodaq.runs()" in document.text or ".replay(" in document.text:
         record_run(tmp_path / "runs" / "demo", knife_edge(), provenance={"lab": "demo"})
     programs = [body for body in document.blocks("python") if not FILE_NAME.match(body)]
+    if "serve --flight" in document.text and programs:
+        served = str(free_port())
+        bench.run_and_serve(tmp_path, served)
+        programs = [body.replace("8815", served) for body in programs]
     run("\n".join(programs), tmp_path)
 
 
@@ -192,7 +206,11 @@ def test_reference_names_every_key_of_a_lab_file() -> None:
     text = (ROOT / "docs" / "reference" / "lab-file.md").read_text(encoding="utf-8")
     tables = [("lab",), ("runtimes", "v2"), ("ports", "p"), ("ports", "p", "serial"), ("ports", "p", "virtual")]
     tables += [("instruments", "i"), ("alarms", "a"), ("mail",)]
-    dotted = [f"{name}.{key}" for name in ("metrics", "logging", "telemetry", "flight") for key in known_keys((name,))]
+    dotted = [
+        f"{name}.{key}"
+        for name in ("metrics", "logging", "telemetry", "flight_recorder")
+        for key in known_keys((name,))
+    ]
     inner = [("instruments", "i", name, "x") for name in ("poll", "axes")] + [("instruments", "i", "safe")]
     keys = {key for table in (*tables, *inner) for key in known_keys(table)}
     keys |= set(dotted)

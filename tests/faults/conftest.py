@@ -206,9 +206,12 @@ class Ward:
             await self.manager.command("witness", Execute("finish"), 2.0)
             await self.manager.command("witness", StopAcquisition(), 2.0)
             await self.manager.command("steady", StopAcquisition(), 2.0)
-            await pause(0.1)
-            await _ended(gathering)
             self._made = {name: self._counted(name) - before[name] for name in self.devices}
+            limit = Deadline(5.0)
+            while not limit.passed and any(len(numbers[name]) < self._made[name] for name in self.beats):
+                await pause(0.01)
+            await pause(0.1)  # nothing may come that was not made
+            await _ended(gathering)
             self._judge(numbers)
 
     async def _gather(self, v2: Any, v4: Any, numbers: dict[str, list[int]]) -> None:

@@ -49,7 +49,7 @@ def test_runs_are_listed_and_filtered(directory: Path, duodaq_command: Command) 
         (["runs", "show", "7"], "there is no run 7"),
         (["runs", "diff", "1", "7"], "there is no run 7"),
         (["export", "1", "--to", "word"], "Known: parquet, hdf5, zarr, csv"),
-        (["export", "1", "--to", "hdf5", "--frames", "somewhere"], "Known: inside, external"),
+        (["export", "1", "--to", "hdf5", "--frames", "somewhere"], "Known: inside, external, relative"),
         (["recover", "nowhere"], "cannot read nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

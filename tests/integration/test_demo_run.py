@@ -48,6 +48,8 @@ def test_the_demo_finds_the_beam_balances_its_books_and_leaves_all_safe(
     files = {row[0]: int(row[1]) for row in table_of(ended.stdout, "read back with plain pyarrow and numpy")}
     frames = files.pop("camera.frames.npy")
     assert len(np.load(folder / "camera.frames.npy", mmap_mode="r")) == frames == files["camera.frames.arrows"]
+    brightest = int(np.load(folder / "camera.frames.npy", mmap_mode="r").max())
+    assert 2**16 / 16 < brightest < 2**16 / 2, "the beam is to be seen, and not cut off"
     assert set(files) == {f"{s}.arrows" for s in ("camera.frames", "dmm.reference", "meter.power", "stage.x")}
     for name, rows in files.items():
         with pa.OSFile(str(folder / name)) as source:

@@ -14,7 +14,7 @@ import pytest
 
 from duodaq.clock import Deadline, block, monotonic_s
 from duodaq.errors import DataError, DeliveryError, LifecycleError, PortLostError, PortTimeoutError
-from duodaq.link import LAB_PROTOCOL, BlockingTalk, LinkClient, encode, find_lab
+from duodaq.link import LAB_PROTOCOL, BlockingTalk, LinkClient, News, encode, find_lab
 from duodaq.model import PortDefinition
 from duodaq.ports import LabPorts
 from duodaq.ports import _sentences as said
@@ -119,7 +119,7 @@ def test_a_server_that_says_rubbish_ends_the_talk(path: Path, rubbish: bytes) ->
     why: list[str] = []
     made = BlockingTalk(path, LAB_PROTOCOL, "ports", lambda _: None, why.append)
     made.send(b"go on")
-    news = threading.Condition()
+    news = News()
     with news:
         until(lambda: made.await_news(news, 0.05) or not made.alive)
     assert "makes no sense" in why[0]
@@ -167,7 +167,8 @@ def test_who_waits_when_the_lab_hangs_up_or_the_program_leaves_is_told_at_once(l
         threads = [threading.Thread(target=wait) for _ in range(3)]
         for thread in threads:
             thread.start()
-        block(0.05)
+        pipe = with_ports._talk._pipe
+        until(lambda pipe=pipe: len(pipe._waiting) == 2)
         began = monotonic_s()
         leave()
         for thread in threads:
@@ -175,6 +176,15 @@ def test_who_waits_when_the_lab_hangs_up_or_the_program_leaves_is_told_at_once(l
         assert len(ended) == 3
         assert monotonic_s() - began < 3.0
         with_ports.close()
+
+
+def test_a_session_that_is_made_when_the_connection_is_over_is_over_too(lab: VisaLab, ports: LabPorts) -> None:
+    ports.close()
+    session = ports.session("p", "late")
+    began = monotonic_s()
+    with pytest.raises(PortLostError, match="over"):
+        session.read_message(10, b"\n", 10.0)
+    assert monotonic_s() - began < 5
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
@@ -217,7 +227,7 @@ def test_a_program_that_says_what_it_may_not_is_disconnected_and_nothing_is_writ
     ended: list[str] = []
     made = BlockingTalk(find_lab(lab.name), LAB_PROTOCOL, "ports", lambda _: None, ended.append)
     made.send(sentence if isinstance(sentence, bytes) else msgspec.msgpack.encode(sentence))
-    news = threading.Condition()
+    news = News()
     with news:
         until(lambda: made.await_news(news, 0.05) or not made.alive)
     assert ended == ["the lab hung up"]
@@ -230,7 +240,7 @@ def test_no_program_outside_passes_a_latched_stop(lab: VisaLab, ports: LabPorts)
     made: list[Any] = []
     one = BlockingTalk(find_lab(lab.name), LAB_PROTOCOL, "ports", made.append, lambda _: None)
     one.send(msgspec.msgpack.encode(said.Exchanged(1, "p", b"MV 1\n", True, 1.0, False, False, None, None, lane=0)))
-    news = threading.Condition()
+    news = News()
     with news:
         until(lambda: one.await_news(news, 0.05) or len(made) > 1)
     ended = msgspec.msgpack.decode(made[-1], type=said.Ended)

@@ -15,6 +15,7 @@ from duodaq.errors import (
     ConfigError,
     DataError,
     DeliveryError,
+    LifecycleError,
     PortBusyError,
     PortTimeoutError,
     StoppedError,
@@ -85,7 +86,7 @@ async def test_an_exchange_in_hand_when_the_link_dies_is_cut_and_its_reply_answe
     lab.linked.cut()
     assert await lab.here() == b"B=ok\n"
     assert lab.broker.status()[0].late == 1
-    assert lab.linked.desk.idle
+    assert lab.linked.idle
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
 
@@ -197,7 +198,7 @@ async def test_cancelling_at_the_far_end_cuts_it_at_the_broker(lab: Lab) -> None
     await until(lambda: lab.line.lines == [b"SLOW?"])
     asking.cancel()
     assert await lab.here() == b"B=ok\n"
-    await until(lambda: lab.linked.desk.idle)
+    await until(lambda: lab.linked.idle)
 
 
 async def test_thousands_of_exchanges_leave_nothing_at_the_desk(lab: Lab) -> None:
@@ -210,7 +211,7 @@ async def test_thousands_of_exchanges_leave_nothing_at_the_desk(lab: Lab) -> Non
                 assert session.read_until(b"\n") == b"A=ok\n"
 
     await asyncio.to_thread(drive)
-    await until(lambda: lab.linked.desk.idle)
+    await until(lambda: lab.linked.idle)
 
 
 FORGED = {
@@ -232,13 +233,73 @@ async def test_a_forged_request_ends_the_link_and_writes_nothing(lab: Lab, reque
     await lab.far(lambda: _send(lab, request_))
     await until(lambda: lab.linked.lost)
     assert "makes no sense" in lab.linked.lost[0]
-    assert lab.linked.desk.idle
+    assert lab.linked.idle
     assert await lab.here() == b"B=ok\n"
     assert lab.line.lines == [b"B?"]
 
 
 async def _send(lab: Lab, message: m.Message) -> None:
     lab.linked.far_pipe.send(message)
+
+
+@pytest.mark.parametrize("request_", FORGED.values(), ids=FORGED)
+async def test_a_forged_request_on_the_line_of_the_threads_ends_that_too(lab: Lab, request_: m.Message) -> None:
+    lab.linked.lines.send(request_)
+    await until(lambda: lab.linked.lost)
+    assert "makes no sense" in lab.linked.lost[0]
+    assert lab.linked.idle
+    assert await lab.here() == b"B=ok\n"
+    assert lab.line.lines == [b"B?"]
+
+
+async def test_a_driver_that_waits_for_a_reply_is_freed_at_once_when_its_session_is_revoked(lab: Lab) -> None:
+    session, freed = lab.linked.session("p", "driver"), asyncio.Event()
+
+    def drive() -> None:
+        session.write(b"MUTE?\n")
+        session.read_until(b"\n", 20.0)
+
+    call = asyncio.create_task(asyncio.to_thread(drive))
+    call.add_done_callback(lambda _: freed.set())
+    await until(lambda: lab.line.lines == [b"MUTE?"])
+    await pause(0.02)  # it sleeps by then
+    session.revoke("hung")
+    await asyncio.wait_for(freed.wait(), 0.8)  # the exchange itself may take a second
+    with pytest.raises(LifecycleError, match="hung"):
+        await call
+    assert await lab.here() == b"B=ok\n"
+
+
+async def test_what_a_thread_held_that_has_died_goes_back(lab: Lab) -> None:
+    session = lab.linked.session("p", "driver", hold_max_s=60)
+
+    def drive() -> None:
+        session.call().__enter__()  # and never leaves it
+        session.write(b"A?\n")
+
+    thread = threading.Thread(target=drive)
+    thread.start()
+    await asyncio.to_thread(thread.join)
+    assert await lab.here() == b"B=ok\n"
+    await until(lambda: lab.linked.idle)
+
+
+async def test_what_nobody_reads_is_heard_all_the_same(lab: Lab) -> None:
+    session = lab.linked.session("p", "driver")
+    await asyncio.to_thread(session.write, b"A?\n")
+    await until(lambda: len(session._buffer))
+    assert await asyncio.to_thread(session.read_until, b"\n") == b"A=ok\n"
+
+
+async def test_a_session_is_not_used_on_the_loop_of_its_process(lab: Lab) -> None:
+    session = lab.linked.session("p", "driver")
+
+    async def use() -> None:
+        session.write(b"A?\n")
+
+    with pytest.raises(LifecycleError, match="would block"):
+        await lab.far(use)
+    assert lab.line.lines == []
 
 
 async def test_endings_of_what_is_not_known_change_nothing(lab: Lab) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +132,21 @@ def test_nexus_is_equal_for_h5py_and_plain_xarray(run: Run, tmp_path: Path, fram
         assert file["entry/stage_x/stage_x_state"].asstr()[()].tolist() == ["idle"] * 21
         assert np.array_equal(file["entry/camera_frames/frames"][()], pictures())
         assert json.loads(file["entry/duodaq/run"][()])["uid"] == run.uid
+
+
+def test_a_run_with_relative_frames_can_be_moved(run: Run, tmp_path: Path) -> None:
+    home = tmp_path / "before"
+    shutil.copytree(run.path, home)
+    written = export(Run(home), "hdf5", home / "run.nxs", frames="relative").files[0]
+    with h5py.File(written) as file:
+        assert [name for name, _, _ in file["entry/camera_frames/frames"].external] == ["camera.frames.npy"]
+    moved = home.rename(tmp_path / "behind")
+    read = "import h5py, sys; print(int(h5py.File(sys.argv[1])['entry/camera_frames/frames'][()].sum()))"
+    told = {**os.environ, "HDF5_EXTFILE_PREFIX": "${ORIGIN}"}
+    for folder, environment in ((Path("/"), told), (moved, None)):
+        command = [sys.executable, "-c", read, str(moved / "run.nxs")]
+        ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+        assert int(ended.stdout) == int(pictures().sum())
 
 
 def test_zarr_is_equal_for_zarr_and_xarray(run: Run, tmp_path: Path) -> None:

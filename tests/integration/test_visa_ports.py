@@ -15,7 +15,7 @@ import pytest
 from duodaq import clock
 from duodaq.drivers import codec
 from duodaq.errors import ConfigError, DeliveryError, PortBusyError, PortLostError, PortOpenError, PortTimeoutError
-from duodaq.model import PortDefinition, VisaDefinition
+from duodaq.model import Outcome, PortDefinition, VisaDefinition
 from duodaq.ports import Broker, Idle, Lines, Terminated, meaning, status_query_of, worker_key
 from duodaq.ports import _visa_process as visa_process
 from duodaq.workers import spawn_port_worker
@@ -227,6 +227,23 @@ async def test_a_hang_on_a_board_is_the_loss_of_all_on_it_and_all_come_back(
         assert await ask(broker, b"A?\n", "p0") == b"A!\n"
         assert await ask(broker, b"B?\n", "p1") == b"B!\n"
         assert pid_of(broker, 0) == pid_of(broker, 1)
+
+
+async def test_a_close_that_does_not_come_back_is_reported_by_name_as_what_it_was(log: Path) -> None:
+    broker = Broker(spawn_worker=spawn_port_worker)
+    for name, resource in {"alone": "GPIB1::27::INSTR", "first": "GPIB0::27::INSTR", "last": "GPIB0::2::INSTR"}.items():
+        visa = VisaDefinition(resource, f"{log}@scripted")
+        await broker.add(PortDefinition(name, visa=visa, codec="scpi"), codec("scpi"))
+        await broker.open(name, 10.0)
+    try:
+        alone, first = await broker.remove("alone", 0.4), await broker.remove("first", 0.4)
+        assert (alone.component, alone.outcome, first.component) == ("port.alone", Outcome.FORCED, "port.first")
+        assert "did not close GPIB1::27::INSTR within 0.2 s; its process" in alone.why
+        assert alone.why.endswith("was killed")
+        assert first.outcome is Outcome.LEAKED
+        assert first.why.endswith("carries others, and is still at it")
+    finally:
+        await broker.aclose()
 
 
 async def test_a_busy_board_keeps_no_exchange_beyond_its_time_and_sends_none_late(bench: Bench, log: Path) -> None:

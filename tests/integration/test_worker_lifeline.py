@@ -173,7 +173,7 @@ async def test_commands_get_their_fate_when_the_process_has_gone_and_the_replace
     worker, kill = group.current, Child.kill
     assert worker is not None
     hanging = asyncio.ensure_future(manager.command("patient", Execute("hang")))
-    while not any(map(group.page.begun, worker.pending)):
+    while not any(group.page.begun(request.number) for request in worker.pending.values()):
         await pause(0.005)
     monkeypatch.setattr(Child, "kill", lambda child: None if child is worker.child else kill(child))
     monkeypatch.setattr(_process, "LAST_S", LIMIT_S)  # it is waited for no longer, in a lab

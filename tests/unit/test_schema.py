@@ -272,7 +272,10 @@ def test_the_bytes_of_a_picture_are_those_of_its_pixels_and_of_a_slice_its_own(d
     batch = schema.frame_batch(stack, **numbers, **FACTS)
     assert schema.bytes_of(batch) == stack.nbytes
     assert schema.bytes_of(batch.slice(1, 2)) == stack.nbytes // 2
-    assert 0 < schema.bytes_of(schema.scalar_batch(scalars())) == schema.scalar_batch(scalars()).nbytes
+    few = schema.scalar_batch(scalars())
+    assert 0 < few.nbytes <= schema.bytes_of(few) == few.get_total_buffer_size()
+    many = schema.scalar_batch(scalars() * 5000)
+    assert schema.bytes_of(many.slice(1, 2)) == many.slice(1, 2).nbytes
 
 
 def test_the_bytes_of_what_only_claims_to_be_a_picture_are_counted_all_the_same():

@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable, Generator
 
 from duodaq.app._lab import Lab
 from duodaq.app._service import LabService
-from duodaq.link import LAB_PROTOCOL, LabLock, LinkServer, watchdog_path
+from duodaq.link import LAB_PROTOCOL, LabLock, LinkServer, tap_path, watchdog_path
 from duodaq.model import ShutdownReport
 from duodaq.ports import Gate
+from duodaq.tap import TapServer
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -66,13 +67,17 @@ class LabHost:
             await starting
             talks = {"ports": Gate(self.lab.manager.broker).talk}
             server = LinkServer(lock.socket, service.handle, version=LAB_PROTOCOL, talks=talks)
-            await server.start()
+            tap = TapServer(tap_path(lock.socket), self.lab.manager.v4_data)
+            tap.start()
             try:
+                await server.start()
                 if ready is not None:
                     await ready()
                 await asked
+                await tap.aclose()  # first: a reader that has stopped would be waited for, as a recorder is
                 return await self.lab.shutdown()
             finally:
+                await tap.aclose()
                 await server.aclose()
         finally:
             asked.cancel()

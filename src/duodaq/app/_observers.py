@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from duodaq.app._flight import FlightRecorder
+from duodaq.app._flight_recorder import FlightRecorder
 from duodaq.app._wire_spans import WireSpans
 from duodaq.clock import Deadline, pause
 from duodaq.dataplane import Subscription

@@ -275,6 +275,33 @@ def replay(
     raise typer.Exit(serve_replay(asked))
 
 
+@app.command()
+def serve(
+    flight: Annotated[bool, typer.Option("--flight", help="By Arrow Flight, for programs in any language.")] = False,
+    lab: LabName = None,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; beyond this machine only with a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 for any free one.")] = 8815,
+    token: Annotated[
+        str | None,
+        typer.Option("--token", envvar="DUODAQ_FLIGHT_TOKEN", help="What readers must show.", show_envvar=True),
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option("--tls-cert", metavar="PEM", help="A certificate: with TLS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", metavar="PEM", help="Its key.")] = None,
+    runs_too: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where recorded runs lie.")] = Path("runs"),
+    recorded: Annotated[bool, typer.Option("--recorded", help="Recorded runs only: no lab is needed.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON when ready.")] = False,
+) -> None:
+    """Serve the streams of a running lab, and recorded runs, to other programs, until Ctrl-C."""
+    if not flight:
+        raise ConfigError("nothing was named to serve by", remedy="Name the one there is: duodaq serve --flight.")
+    from duodaq.cli._serve import Asked, serve_flight
+
+    asked = Asked(lab, host, port, token, tls_cert, tls_key, runs_too, recorded, as_json)
+    raise typer.Exit(serve_flight(asked, out, err))
+
+
 RunsDirectory = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the runs lie.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its directory, its number, or `last`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
@@ -368,7 +395,8 @@ def export(
         Path | None, typer.Option("--out", metavar="PATH", help="Where to; by default into the run's directory.")
     ] = None,
     frames: Annotated[
-        str | None, typer.Option("--frames", metavar="HOW", help="Of hdf5: inside, or external (no copy).")
+        str | None,
+        typer.Option("--frames", metavar="HOW", help="Of hdf5: inside, or without a copy: external, relative."),
     ] = None,
     directory: RunsDirectory = Path("runs"),
     as_json: AsJson = False,

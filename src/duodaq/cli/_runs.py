@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -13,7 +13,7 @@ from rich.text import Text
 
 from duodaq.cli._report import plain_table
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError, StorageError
-from duodaq.storage.export import FORMATS, Exported, export
+from duodaq.storage.export import FORMATS, Exported, Frames, export
 from duodaq.storage.journal import Recovery, recover, unfinished_runs
 from duodaq.storage.reading import Run, Runs, differences, facts_of, find_run, is_run, runs
 
@@ -102,8 +102,10 @@ def export_run(
     unknown = [form for form in forms if form not in FORMATS]
     if unknown:
         raise ConfigError(f"{unknown[0]!r} is no form of a run", key="--to", remedy=f"Known: {', '.join(FORMATS)}.")
-    if frames not in (None, "inside", "external"):
-        raise ConfigError(f"{frames!r} is no place for frames", key="--frames", remedy="Known: inside, external.")
+    if frames not in (None, *get_args(Frames)):
+        raise ConfigError(
+            f"{frames!r} is no place for frames", key="--frames", remedy=f"Known: {', '.join(get_args(Frames))}."
+        )
     run = _run(name, directory)
     if target is not None and len(forms) > 1:
         target.mkdir(parents=True, exist_ok=True)

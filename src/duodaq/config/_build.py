@@ -76,7 +76,7 @@ def _mail(table: MailTable) -> MailDefinition:
 
 
 def _observers(tables: LabFile, directory: Path) -> ObserverDefinition:
-    logging, flight = tables.logging, tables.flight
+    logging, flight = tables.logging, tables.flight_recorder
     return ObserverDefinition(
         metrics_port=None if tables.metrics is None else tables.metrics.port,
         otlp=None if tables.telemetry is None else tables.telemetry.otlp,

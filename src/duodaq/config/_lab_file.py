@@ -18,4 +18,4 @@ class LabFile(Table):
     metrics: MetricsTable | None = None
     logging: LoggingTable | None = None
     telemetry: TelemetryTable | None = None
-    flight: FlightTable = FlightTable()
+    flight_recorder: FlightTable = FlightTable()

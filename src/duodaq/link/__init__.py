@@ -4,6 +4,7 @@ Besides, what the processes of one lab use among themselves: messages over a con
 shared memory: a ring with one writer, and readers that see its arrays without a copy.
 """
 
+from duodaq.link._blocking_pipe import BlockingPipe
 from duodaq.link._client import LinkClient, LinkEvents
 from duodaq.link._descriptors import receive_descriptors, send_descriptors
 from duodaq.link._error import error_from_wire, error_to_wire
@@ -18,6 +19,7 @@ from duodaq.link._rendezvous import (
     lab_of,
     running_labs,
     socket_path,
+    tap_path,
     watchdog_path,
 )
 from duodaq.link._ring import BlobRef, RingReader, RingWriter
@@ -28,6 +30,7 @@ __all__ = [
     "LAB_PROTOCOL",
     "NO_MEMORY",
     "BlobRef",
+    "BlockingPipe",
     "BlockingTalk",
     "FrameDecoder",
     "LabLock",
@@ -49,5 +52,6 @@ __all__ = [
     "running_labs",
     "send_descriptors",
     "socket_path",
+    "tap_path",
     "watchdog_path",
 ]

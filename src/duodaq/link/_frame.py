@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import msgspec
@@ -46,8 +46,8 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=_to_wire)
 _decoder = msgspec.msgpack.Decoder(ext_hook=_from_wire)
 
 
-def encode(value: Any) -> bytes:
-    """One frame: length (u32, little-endian) and msgpack.
+def encode_body(value: Any) -> bytes:
+    """What a frame holds, as msgpack.
 
     Plain values, bytes, aware datetimes, structs and dataclasses (as maps), tuples and sets (as lists), numpy scalars
     (as numbers) and arrays, and exceptions travel.
@@ -56,17 +56,32 @@ def encode(value: Any) -> bytes:
         DataError: The value holds something that does not travel.
     """
     try:
-        body = _encoder.encode(value)
+        return _encoder.encode(value)
     except (NotImplementedError, TypeError, OverflowError) as error:
         raise DataError(str(error)) from error
+
+
+def decode_body(body: bytes) -> Any:
+    """What a frame holds; raises msgspec's errors."""
+    return _decoder.decode(body)
+
+
+def framed(body: bytes) -> bytes:
+    """One frame: length (u32, little-endian) and body."""
     return _LENGTH.pack(len(body)) + body
+
+
+def encode(value: Any) -> bytes:
+    """One frame with `value` in it; see `encode_body`."""
+    return framed(encode_body(value))
 
 
 class FrameDecoder:
     """Cuts a stream into frames and decodes them. Pure; holds at most one unfinished frame of `max_frame` bytes."""
 
-    def __init__(self, max_frame: int = MAX_FRAME) -> None:
+    def __init__(self, max_frame: int = MAX_FRAME, decode: Callable[[bytes], Any] = decode_body) -> None:
         self.max_frame = max_frame
+        self._decode = decode
         self._held = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Any]:
@@ -75,13 +90,24 @@ class FrameDecoder:
         Raises:
             DataError: A frame is longer than `max_frame`, or is no msgpack. The stream is of no use any more.
         """
+        if not self._held and self._is_one(data):
+            yield self._decoded(data[_LENGTH.size :])
+            return
         self._held += data
         while (body := self._next_body()) is not None:
-            try:
-                value = _decoder.decode(body)
-            except (msgspec.DecodeError, ValueError, TypeError) as error:
-                raise DataError(f"a frame cannot be decoded: {error}") from error
-            yield value
+            yield self._decoded(body)
+
+    def _is_one(self, data: bytes) -> bool:
+        """Whether `data` is one whole frame: by far the most frequent case."""
+        if len(data) < _LENGTH.size:
+            return False
+        return _LENGTH.unpack_from(data)[0] == len(data) - _LENGTH.size <= self.max_frame
+
+    def _decoded(self, body: bytes) -> Any:
+        try:
+            return self._decode(body)
+        except (msgspec.DecodeError, ValueError, TypeError) as error:
+            raise DataError(f"a frame cannot be decoded: {error}") from error
 
     def _next_body(self) -> bytes | None:
         if len(self._held) < _LENGTH.size:

@@ -128,7 +128,7 @@ class Pipe:
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
-            self._end_soon(_why(error, "it cannot be written to"))
+            self._end_soon(reason_of(error, "it cannot be written to"))
             raise DeliveryError("the link has ended", fate="not done") from error
 
     def _keep_first(self, frame: bytes, sent: int) -> None:
@@ -202,7 +202,7 @@ class Pipe:
             self._wait_for_memory()
             return 0
         except OSError as error:
-            self._lose(_why(error, "it cannot be read"))
+            self._lose(reason_of(error, "it cannot be read"))
             return 0
         if not data:
             self._lose("" if not self._held else "it ended in the middle of a message")
@@ -291,6 +291,6 @@ class Pipe:
             return True
 
 
-def _why(error: OSError, what: str) -> str:
+def reason_of(error: OSError, what: str) -> str:
     """Nothing where the other end has simply gone: also with unread messages in its hands, which is told as a reset."""
     return "" if isinstance(error, BrokenPipeError | ConnectionResetError) else f"{what}: {error.strerror}"

@@ -47,6 +47,11 @@ def watchdog_path(socket: Path) -> Path:
     return socket.with_suffix(".watchdog")
 
 
+def tap_path(socket: Path) -> Path:
+    """Where the lab with that control socket serves its live streams to programs on this machine."""
+    return socket.with_suffix(".tap")
+
+
 class LabLock:
     """One lab of a name at a time: a lock that the system drops when its owner dies, however it dies.
 

@@ -4,6 +4,7 @@ from duodaq.model import WireRecord
 from duodaq.ports._broker import Broker
 from duodaq.ports._codec import Explains, PortCodec, meaning, meaning_of_reply
 from duodaq.ports._commands import CommandEnds, CommandStream
+from duodaq.ports._desk_line import DeskLine
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._framing import Block488, FixedLength, Framing, Idle, Lines, Terminated, TerminatedOrBlock
 from duodaq.ports._gate import Gate
@@ -18,7 +19,7 @@ from duodaq.ports._port import FROM_CODEC, Lease, Port
 from duodaq.ports._port_desk import PortDesk
 from duodaq.ports._programs import command_of, has_open, programs_holding
 from duodaq.ports._queue import Lane, LeaseQueue, Ticket
-from duodaq.ports._remote import RemoteBroker
+from duodaq.ports._remote_broker import RemoteBroker, ThreadLines
 from duodaq.ports._reply_buffer import ReadEnd
 from duodaq.ports._seat import LineOwner, PortSource, Seat
 from duodaq.ports._sentences import Ended, Granted, Heard, LockTold, OfUser, Stopped, ToUser, Written
@@ -44,6 +45,7 @@ __all__ = [
     "Broker",
     "CommandEnds",
     "CommandStream",
+    "DeskLine",
     "Ended",
     "Exchange",
     "Explains",
@@ -88,6 +90,7 @@ __all__ = [
     "TcpTransport",
     "Terminated",
     "TerminatedOrBlock",
+    "ThreadLines",
     "Ticket",
     "ToUser",
     "Transport",

@@ -165,6 +165,7 @@ class Broker:
             outcome, why = Outcome.FORCED, f"held by {held.holder}"
         try:
             await asyncio.wait_for(owner.aclose(timeout_s / 2), timeout_s)
+            outcome, why = owner.unclosed() or (outcome, why)
         except TimeoutError:
             outcome, why = Outcome.LEAKED, f"did not close within {timeout_s:g} s"
         except Exception as error:  # noqa: BLE001 - closing goes on whatever one port does

@@ -97,9 +97,9 @@ class Errands:
     def mine(self, now: DriverCall | None) -> Errand | None:
         """What the present thread speaks for while `now` is in hand; None: for `now`, or for no call at all."""
         thread = threading.current_thread()
-        if now is None and self._last is None and not self._of:
-            return None
         if now is not None and now.thread is thread:
+            return None
+        if now is None and self._last is None and not self._of:
             return None
         with self._guard:
             errand = self._of.get(thread)
@@ -112,6 +112,10 @@ class Errands:
             return errand
 
     # --- replies
+
+    def asked_last(self, mine: Errand | None) -> bool:
+        """Whether the last that was written came from whoever `mine` speaks for; nothing has to be thrown away then."""
+        return self._asker is mine and not (mine is not None and mine.robbed)
 
     def asks(self, mine: Errand | None, port: str, *, unread: bool) -> bool:
         """The thread of `mine` is about to write; `unread`: there is a reply, or will be, that nobody has read.

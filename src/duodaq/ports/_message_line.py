@@ -6,7 +6,7 @@ from collections import deque
 
 from duodaq import clock
 from duodaq.errors import PortTimeoutError, ReplyFormatError
-from duodaq.model import PortDefinition
+from duodaq.model import Outcome, PortDefinition
 from duodaq.ports._alarm import Alarm
 from duodaq.ports._books import PortBooks
 from duodaq.ports._codec import PortCodec
@@ -59,6 +59,10 @@ class MessageLine(Seating):
     def worker(self) -> str:
         """What carries the line, and in which process; empty if it is this one."""
         return self._fetching.worker() if self._fetching is not None else ""
+
+    def unclosed(self) -> tuple[Outcome, str] | None:
+        """What the last close left behind or cut off; None if nothing."""
+        return self._fetching.unclosed if self._fetching is not None else None
 
     def message_received(self, data: bytes, ends: bool) -> None:
         """See MessageReceiver: END ends a reply, whatever its framing waits for; without, more of it is fetched."""

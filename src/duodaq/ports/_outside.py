@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from duodaq.clock import Deadline
-from duodaq.errors import ConfigError, DataError, DeliveryError, LifecycleError, PortLostError
+from duodaq.errors import ConfigError, DataError, LifecycleError, PortLostError
 from duodaq.link import BlockingTalk, Message, News
 from duodaq.model import PortDefinition, VisaDefinition
 from duodaq.ports._remote import RemoteLines, RemoteOwner
-from duodaq.ports._sentences import Exchanged, LockAsk, PortFacts, Ports, ToUser
+from duodaq.ports._sentences import PortFacts, Ports, ToUser
 from duodaq.ports._session import BlockingSession
 from duodaq.ports._told_codec import ToldCodec
 
@@ -20,17 +20,6 @@ TOPIC = "ports"
 _FIRST_S = 5.0
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(ToUser | Ports).decode
-
-
-class _TalkLines(RemoteLines):
-    """What this program has under way at a lab; whoever waits hears for all."""
-
-    def __init__(self, ports: LabPorts) -> None:
-        super().__init__(ports.send, _no_framing)
-        self._ports = ports
-
-    def await_news(self, news: News, timeout_s: float | None) -> None:
-        self._ports.await_news(news, timeout_s)
 
 
 class LabPorts:
@@ -46,7 +35,7 @@ class LabPorts:
 
     def __init__(self, path: Path, version: int) -> None:
         self.lab = ""
-        self._lines = _TalkLines(self)
+        self._lines = RemoteLines(self.send, _no_framing, await_news=self.await_news)
         self._owners: Mapping[str, RemoteOwner] | None = None
         self._sessions: weakref.WeakSet[BlockingSession] = weakref.WeakSet()
         self._news = News()
@@ -80,6 +69,8 @@ class LabPorts:
             raise ConfigError(f"there is no port named '{port}'", remedy=f"Ports here: {known}.")
         made = BlockingSession(owners[port], holder, impatient=impatient)
         self._sessions.add(made)
+        if not self._talk.alive:  # nobody will tell it
+            made.fail(PortLostError("the connection to the lab is over", port=port))
         return made
 
     def close(self) -> None:
@@ -91,16 +82,12 @@ class LabPorts:
         """Send one sentence.
 
         Raises:
-            DeliveryError: The connection is over and somebody waits for an answer to it.
+            DeliveryError: The connection is over.
         """
-        try:
-            self._talk.send(_encode(message))
-        except DeliveryError:
-            if isinstance(message, Exchanged | LockAsk):
-                raise
+        self._talk.send(_encode(message))
 
     def await_news(self, news: News, timeout_s: float | None) -> None:
-        """Within `news`: wait until it may have been notified; see BlockingTalk."""
+        """Within `news`: wait until it may have been notified; see BlockingPipe."""
         self._talk.await_news(news, timeout_s)
 
     def _heard(self, sentence: bytes) -> None:

@@ -44,6 +44,7 @@ from duodaq.ports._sentences import (
 MOST = 1024
 """So many tickets, seats or exchanges of one process may be open at once: one that has more is faulty."""
 
+_LANES = {lane.value: lane for lane in Lane}
 FramingOf = Callable[[Any], Framing | None]
 Told = Callable[[Message], None]
 
@@ -191,7 +192,8 @@ class PortDesk:
         owner.begin(exchange)
 
     def _lane(self, lane: int) -> Lane:
-        return Lane(lane) if self._own is not None else max(Lane(lane), Lane.STOP)
+        known = _LANES[lane]
+        return known if self._own is not None else max(known, Lane.STOP)
 
     def _framing(self, owner: PortOwner, request: Exchanged) -> Framing | None:
         if request.framing is True:

@@ -4,7 +4,8 @@ Rules for whoever edits this:
 
 * Nothing is decided here. Who holds, who waits and what may move is known at the broker alone; what is kept here is
   only whom to tell.
-* A driver's thread sends its request by itself and is woken when the reply is heard: a loop has no part in the way out.
+* A driver's thread sends its request by itself, on a line on which the threads hear their replies by themselves too: a
+  loop has no part in it. What a loop asks for goes over the link of its process, and is heard there.
 * When the link ends the broker gives everything back by itself, and a worker ends, so nothing is tidied up here. Only
   the death of a single thread or loop is seen here alone.
 """
@@ -12,18 +13,17 @@ Rules for whoever edits this:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from duodaq.errors import ConfigError
+from duodaq.errors import DeliveryError
 from duodaq.link import Message, News, error_from_wire
 from duodaq.model import PortDefinition
-from duodaq.ports._bus_codec import codec_on
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._lock import LockRequest
-from duodaq.ports._port import Port
 from duodaq.ports._queue import Ticket
 from duodaq.ports._seat import Seat
 from duodaq.ports._sentences import (
@@ -38,17 +38,16 @@ from duodaq.ports._sentences import (
     Reading,
     SeatEnd,
     SeatFacts,
-    StopPort,
     Suspect,
     TicketAsk,
     TicketEnd,
     ToUser,
     Written,
 )
-from duodaq.ports._session import BlockingSession
 
 Send = Callable[[Message], None]
 PackFraming = Callable[[Any], Any]
+AwaitNews = Callable[[News, float | None], object]
 _WATCH_S = 0.2
 
 
@@ -72,6 +71,7 @@ class RemoteOwner:
         self.codec = codec
         self.epoch = epoch
         self.loop = loop
+        self.await_news = lines.await_news
         self._lines = lines
 
     def hand_over(self, action: Callable[..., Any], *args: Any) -> None:
@@ -85,7 +85,7 @@ class RemoteOwner:
     def end(self, ticket: Ticket) -> None:
         number = self._lines.forget(ticket)
         if number:
-            self._lines.send(TicketEnd(number))
+            self._lines.tell(TicketEnd(number))
 
     def begin(self, exchange: Exchange) -> None:
         self._send(exchange, ticket=self._lines.number_of(exchange.ticket))
@@ -113,11 +113,7 @@ class RemoteOwner:
     def withdraw_lock(self, request: LockRequest) -> None:
         number = self._lines.forget_lock(request)
         if number:
-            self._lines.send(LockWithdrawn(number))
-
-    def await_news(self, news: News, timeout_s: float | None) -> None:
-        """Wait, within `news`, until it is notified or may have been."""
-        self._lines.await_news(news, timeout_s)
+            self._lines.tell(LockWithdrawn(number))
 
     def leave(self, seat: Seat) -> None:
         self._end_seat(seat, now=False)
@@ -127,22 +123,22 @@ class RemoteOwner:
 
     def mark_reading(self, seat: Seat, reading: bool) -> None:
         if seat.number:
-            self._lines.send(Reading(seat.number, reading))
+            self._lines.tell(Reading(seat.number, reading))
 
     def abandon(self, exchange: Exchange) -> None:
         number = self._lines.forget_exchange(exchange)
         if number:
-            self._lines.send(Abandoned(number))
+            self._lines.tell(Abandoned(number))
 
     def suspect(self) -> None:
-        self._lines.send(Suspect(self.name))
+        self._lines.tell(Suspect(self.name))
 
     def note_late(self) -> None:
-        self._lines.send(Suspect(self.name, late=True))
+        self._lines.tell(Suspect(self.name, late=True))
 
     def _end_seat(self, seat: Seat, *, now: bool) -> None:
         if seat.number:
-            self._lines.send(SeatEnd(seat.number, now))
+            self._lines.tell(SeatEnd(seat.number, now))
             if now or not (seat.renews or seat.alone):
                 self._lines.forget_seat(seat)
 
@@ -170,12 +166,20 @@ class RemoteLines:
     Args:
         send: Sends a sentence to the broker's side, from any thread.
         pack: A framing, as it travels.
-        loop: The loop on which is heard, if it is one; it then looks after dead threads too.
+        loop: Looks after dead threads and loops, if there is one.
+        await_news: Waits for what is heard, where no loop hears it.
     """
 
-    def __init__(self, send: Send, pack: PackFraming, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(
+        self,
+        send: Send,
+        pack: PackFraming,
+        loop: asyncio.AbstractEventLoop | None = None,
+        await_news: AwaitNews = News.wait,
+    ) -> None:
         self.send = send
         self.pack = pack
+        self.await_news = await_news
         self._loop = loop
         self._numbers = itertools.count(1)
         self._tickets: dict[Ticket, int] = {}
@@ -183,28 +187,29 @@ class RemoteLines:
         self._exchanges: dict[int, Exchange] = {}
         self._seats: dict[int, Seat] = {}
         self._locks: dict[int, LockRequest] = {}
-        self._watch = None if loop is None else loop.call_later(_WATCH_S, self._look_after_owners)
+        self._watch = None if loop is None else loop.call_later(_WATCH_S, self.look_after_owners)
 
     def close(self) -> None:
         """Watch over nothing any more."""
         if self._watch is not None:
             self._watch.cancel()
 
-    def await_news(self, news: News, timeout_s: float | None) -> None:
-        """Wait, within `news`, until it is notified."""
-        news.wait(timeout_s)
+    def tell(self, message: Message) -> None:
+        """Send what nobody waits for an answer to; nothing if the link is over, by which all went back."""
+        with contextlib.suppress(DeliveryError):
+            self.send(message)
 
-    def _look_after_owners(self) -> None:
+    def look_after_owners(self) -> None:
         """Give back what dead threads and loops of this process hold: the broker cannot see that they are dead."""
         for ticket in list(self._tickets):
             if _is_dead(ticket) and (number := self.forget(ticket)):
-                self.send(TicketEnd(number))
+                self.tell(TicketEnd(number))
         for number, seat in list(self._seats.items()):
             if seat.ticket is not None and _is_dead(seat.ticket):
                 self.forget_seat(seat)
-                self.send(SeatEnd(number, True))
+                self.tell(SeatEnd(number, True))
         if self._loop is not None:
-            self._watch = self._loop.call_later(_WATCH_S, self._look_after_owners)
+            self._watch = self._loop.call_later(_WATCH_S, self.look_after_owners)
 
     def number_of(self, ticket: Ticket) -> int:
         """The number of a ticket, which it gets when it first asks."""
@@ -283,7 +288,7 @@ class RemoteLines:
         if ticket is None:
             return
         if message.error is None:
-            ticket.granted_s = asyncio.get_running_loop().time() if self._loop is not None else None
+            ticket.granted_s = self._loop.time() if self._loop is not None else None
             ticket.settle(None)
         else:
             self._tickets.pop(ticket, None)
@@ -296,96 +301,3 @@ def _error(error: dict[str, Any] | None) -> Exception | None:
 
 def _is_dead(ticket: Ticket) -> bool:
     return ticket.alive is not None and not ticket.alive()
-
-
-class RemoteBroker:
-    """The lab's ports as a worker's runtime sees them: keeps the promise of PortSource. Made on the loop that hears."""
-
-    def __init__(
-        self,
-        send: Send,
-        ports: Mapping[str, PortDefinition],
-        codecs: Callable[[str], PortCodec],
-        epochs: Mapping[str, int],
-        *,
-        latched: bool,
-        pack: PackFraming,
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        self.lines = RemoteLines(send, pack, loop)
-        self.latched = latched
-        self._owners = {
-            name: RemoteOwner(
-                p, codec_on(p, codecs(p.codec) if p.codec else None), epochs.get(name, 0), self.lines, loop
-            )
-            for name, p in ports.items()
-        }
-        self._stops = itertools.count(1)
-        self._stopping: dict[int, asyncio.Future[int]] = {}
-        self._loss_listeners: tuple[Callable[[str], None], ...] = ()
-
-    def port(self, name: str) -> Port:
-        """The port of that name."""
-        return Port(self._owner(name))
-
-    def definitions(self) -> dict[str, PortDefinition]:
-        """The definition of every port, by name. From any thread."""
-        return {name: owner.definition for name, owner in self._owners.items()}
-
-    def session(self, port: str, holder: str, *, impatient: bool = False) -> BlockingSession:
-        """A session of `holder` for blocking code, usable from any thread but that of this process's loop."""
-        return BlockingSession(self._owner(port), holder, impatient=impatient)
-
-    def close(self) -> None:
-        """Watch over nothing any more; for a process that outlives its link."""
-        self.lines.close()
-
-    async def stop(
-        self, port: str, data: bytes | None = None, holder: str = "stop", *, ends_moving: bool = True
-    ) -> int:
-        """Put stop bytes on the wire before everything else; see Broker.stop."""
-        number = next(self._stops)
-        answer = self._stopping[number] = asyncio.get_running_loop().create_future()
-        try:
-            self.lines.send(StopPort(number, self._owner(port).name, data, holder, ends_moving))
-            return await answer
-        finally:
-            del self._stopping[number]
-
-    def stopped(self, number: int, t_ns: int, error: Exception | None) -> None:
-        """A stop is on the wire, or is not."""
-        answer = self._stopping.get(number)
-        if answer is None or answer.done():
-            return
-        if error is None:
-            answer.set_result(t_ns)
-        else:
-            answer.set_exception(error)
-
-    def note_stop(self, port: str, epoch: int) -> None:
-        """The stop epoch of a port has risen; or, without a port, the latch has changed."""
-        if not port:
-            self.latched = bool(epoch)
-        elif port in self._owners:
-            self._owners[port].epoch = epoch
-
-    def subscribe_losses(self, listener: Callable[[str], None]) -> Callable[[], None]:
-        """Call `listener` with a port's name whenever its line is lost, until the result is called."""
-        self._loss_listeners = (*self._loss_listeners, listener)
-
-        def unsubscribe() -> None:
-            self._loss_listeners = tuple(one for one in self._loss_listeners if one is not listener)
-
-        return unsubscribe
-
-    def note_loss(self, port: str) -> None:
-        """The line of a port is lost."""
-        for listener in self._loss_listeners:
-            listener(port)
-
-    def _owner(self, name: str) -> RemoteOwner:
-        owner = self._owners.get(name)
-        if owner is None:
-            known = ", ".join(sorted(self._owners)) or "none"
-            raise ConfigError(f"there is no port named '{name}'", remedy=f"Ports here: {known}.")
-        return owner

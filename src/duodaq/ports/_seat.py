@@ -118,7 +118,7 @@ class LineOwner(Protocol):
         """Nobody waits for that lock any more."""
         ...
 
-    def await_news(self, news: News, timeout_s: float | None) -> None:
+    def await_news(self, news: News, timeout_s: float | None, /) -> object:
         """Wait, within `news`, until it is notified or may have been, or `timeout_s` has passed. From any thread."""
         ...
 

@@ -2,8 +2,9 @@
 
 The rules that whoever edits this file must keep:
 
-1.  The driver's thread never touches the owner: it hands over one callback per exchange (`call_soon_threadsafe`) and
-    sleeps on `_news`. What is shared is changed under its lock, never while waiting for another.
+1.  The driver's thread never touches an owner of this process: it hands over one callback per exchange
+    (`call_soon_threadsafe`) and sleeps on `_news`. What is shared is changed under its lock, never while waiting for
+    another, and nothing is sent to an owner elsewhere under it.
 2.  A query is read whole into the buffer by the broker as soon as it comes, whether or not the driver reads it; `read`
     only waits for the buffer. So a driver that reads late, or never, blocks nobody.
 3.  A write without a reply, or one that moves, returns when it is written or raises what refused it; a pure query
@@ -188,6 +189,8 @@ class BlockingSession:
     def _take_the_word(self) -> None:
         """Before a command: what a thread has asked that an earlier call left behind answers nobody else."""
         mine = self._errands.mine(self._call)
+        if self._errands.asked_last(mine):
+            return
         with self._news:
             job = self._pending
             comes = job is not None and not (job.over or job.discard)
@@ -291,14 +294,15 @@ class BlockingSession:
                 job.exchange = None  # which knows this function: else the two would keep each other alive
                 if job.errand is not None and isinstance(error, StoppedError):
                     job.errand.refused(self._call)
-                if job.discard:
-                    self._owner.note_late()
-                elif job.aside:
+                late = job.discard
+                if job.aside:
                     job.reply = reply
-                elif reply:
+                elif reply and not late:
                     self._buffer.take_in(reply)
                     self._buffer.end_message()
                 self._news.notify_all()
+            if late:
+                self._owner.note_late()
 
         return done
 
@@ -386,9 +390,10 @@ class BlockingSession:
         self._mark_reading(True)
         try:
             with self._news:
-                self._await_message(lambda: self._buffer.message_end(size, terminator, ends)[0], deadline, ends)
+                taken, why = self._await_message(
+                    lambda: self._buffer.message_end(size, terminator, ends), deadline, ends
+                )
                 self._errands.check_reader(self.name)
-                taken, why = self._buffer.message_end(size, terminator, ends)
                 if taken:
                     return self._buffer.take_out(taken), why
         finally:
@@ -398,23 +403,28 @@ class BlockingSession:
             on_owner_loop(self._owner, self._owner.suspect)
         raise PortTimeoutError("no whole message in time", port=self.name)
 
-    def _await_message(self, end: Callable[[], int], deadline: Deadline, ends: bool) -> None:
-        """Wait, under the condition, until there is a message, or the time is over."""
+    def _await_message(
+        self, end: Callable[[], tuple[int, ReadEnd]], deadline: Deadline, ends: bool
+    ) -> tuple[int, ReadEnd]:
+        """Wait, under the condition, until there is a message, or the time is over: what `end` says then."""
         idle_ms = self._owner.definition.idle_ms
         idle_s = idle_ms / 1000 if idle_ms is not None and self._owner.codec is None and ends else None
-        came, silence = -1, Deadline(None)
-        while not end():
+        came, silence = -1, deadline
+        while not (found := end())[0]:
             if self._has_ended():
                 continue
-            if deadline.passed:
-                return
+            left_s = deadline.left_s
+            if not left_s:
+                break
             if idle_s is not None and self._buffer:
                 if came != self._buffer.came:
                     came, silence = self._buffer.came, Deadline(idle_s)
                 elif silence.passed:
                     self._buffer.end_message()
                     continue
-            self._await_news(min(deadline.left_s, silence.left_s))
+                left_s = min(left_s, silence.left_s)
+            self._await_news(left_s)
+        return found
 
     def _await_bytes(self, enough: Callable[[bytearray], int], deadline: Deadline) -> None:
         """Wait, under the condition, until there is enough, or no more can come, or the time is over."""
@@ -495,7 +505,7 @@ class BlockingSession:
     def _settle_pending(self) -> None:
         """Before the next command: the reply of the last one is here, or thrown away."""
         job, self._pending = self._pending, None
-        if job is not None:
+        if job is not None and not job.over:
             self._wait_over(job)
 
     def _wait_over(self, job: _Job, *, or_written: bool = False) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+from duodaq.model import Outcome
+
 
 class Receiver(Protocol):
     """Who gets what a transport hears. Called on the event loop that opened it, and never after `aclose`."""
@@ -118,6 +120,11 @@ class FetchingTransport(Protocol):
         Raises:
             PortLostError: That was not done in time, or the line is gone.
         """
+        ...
+
+    @property
+    def unclosed(self) -> tuple[Outcome, str] | None:
+        """How the last close went if the library had a part in it that it did not end; None if all went well."""
         ...
 
     def worker(self) -> str:

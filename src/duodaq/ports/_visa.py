@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from duodaq.errors import PortBusyError, PortLostError, PortOpenError
-from duodaq.model import VisaDefinition
+from duodaq.model import Outcome, VisaDefinition
 from duodaq.ports._bus_codec import SERIAL_POLL
 from duodaq.ports._framing import MAX_REPLY
 from duodaq.ports._transport import MessageReceiver, Receiver
@@ -106,6 +106,7 @@ class VisaTransport:
     def __init__(self, visa: VisaDefinition, workers: PortWorkers) -> None:
         self.visa = visa
         self.opened = 0
+        self.unclosed: tuple[Outcome, str] | None = None
         self._workers = workers
         self._worker: PortWorker | None = None
         self._resource = 0
@@ -136,6 +137,7 @@ class VisaTransport:
         loop = asyncio.get_running_loop()
         until_s = loop.time() + timeout_s
         self.opened += 1
+        self.unclosed = None
         opening = self.opened
         worker, resource = await self._workers.join(self.visa, lambda cause: self._lost(cause, opening), timeout_s)
         try:
@@ -192,8 +194,11 @@ class VisaTransport:
         try:
             await asyncio.wait({asking}, timeout=timeout_s)
         finally:
+            closed = asking.done() or worker.over
             asking.cancel()
-            await self._workers.leave(worker, resource)
+            ended = await self._workers.leave(worker, resource)
+            if not closed:
+                self.unclosed = _unclosed(self.address, worker.pid, timeout_s, ended=ended)
 
     # --- messages
 
@@ -314,3 +319,11 @@ class VisaTransport:
             cause = PortLostError(f"it could not be cleared: {said[1]}", port=self.address)
             self._lost(cause, opened)
             raise cause
+
+
+def _unclosed(resource: str, pid: int, timeout_s: float, *, ended: bool) -> tuple[Outcome, str]:
+    """How a resource ended of which the library did not come back from its close."""
+    what = f"the VISA library did not close {resource} within {timeout_s:g} s; its process {pid}"
+    if ended:
+        return Outcome.FORCED, f"{what} was killed"
+    return Outcome.LEAKED, f"{what} carries others, and is still at it"

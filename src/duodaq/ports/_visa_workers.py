@@ -49,12 +49,13 @@ class PortWorkers:
                 worker = self._workers[key] = await self._make(visa, key, timeout_s)
             return worker, worker.add(lost)
 
-    async def leave(self, worker: PortWorker, resource: int) -> None:
-        """That resource is closed; a worker without any is ended."""
+    async def leave(self, worker: PortWorker, resource: int) -> bool:
+        """That resource is closed; a worker without any is ended. Whether this one has ended."""
         if worker.forget(resource):
             await worker.aclose()
             for key in [key for key, known in self._workers.items() if known is worker]:
                 del self._workers[key]
+        return worker.over
 
     async def _make(self, visa: VisaDefinition, key: str, timeout_s: float) -> PortWorker:
         if self._spawn is None:

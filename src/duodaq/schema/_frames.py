@@ -23,6 +23,7 @@ from duodaq.schema._stream import channel_of, instrument_of, origin_of, schema_n
 _UNIT_KEY = b"duodaq.unit"
 _HEAD = struct.Struct("=qQQ")
 _TIME, _NUMBER = pa.timestamp("ns"), pa.uint64()
+_SMALL_BYTES = 32 * 2**10
 _OF_PIXELS = frozenset({"camera_frame/1", "image/1"})
 
 
@@ -63,7 +64,8 @@ def has_pixels(batch: pa.RecordBatch) -> bool:
 def bytes_of(batch: pa.RecordBatch) -> int:
     """The bytes of memory that a batch keeps; of pictures those of their pixels, which are nearly all.
 
-    (`nbytes` looks at every buffer of every column, which for a frame takes ten times as long.)
+    Of a small batch it is all of its buffers, also where it is a slice of them: `nbytes`, which knows what part of
+    each is meant, takes ten times as long.
     """
     if has_pixels(batch):
         schema = batch.schema
@@ -71,7 +73,8 @@ def bytes_of(batch: pa.RecordBatch) -> int:
         kind = schema.field(i).type if i >= 0 else None
         if isinstance(kind, pa.FixedShapeTensorType):
             return batch.num_rows * kind.storage_type.list_size * kind.value_type.bit_width // 8
-    return batch.nbytes
+    whole = batch.get_total_buffer_size()
+    return whole if whole <= _SMALL_BYTES else batch.nbytes
 
 
 def frame_batch(

@@ -35,7 +35,7 @@ OnFailure = Literal["resume", "end"]
 
 COMMIT_S = 0.01
 _TICK_S = 0.5
-_AT_ONCE = 256
+_AT_ONCE = 1024
 _RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 _ALARM_AT = 0.5
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ENOENT, errno.EACCES, errno.EPERM)
@@ -303,7 +303,7 @@ class Recorder:
             notes.append(self._notes.pop(0))
         if not batches and not notes:
             return
-        marks = self._tally.marks(batches)
+        marks = self._tally.marks()
         try:
             for name, doc in notes:
                 journal.note(name, doc)

@@ -24,15 +24,18 @@ class Tally:
         self.unexplained: dict[str, int] = {}
         self._seen: dict[str, Watermark] = {}
         self._lost: dict[str, int] = {}
+        self._latest: set[str] = set()
 
     def look(self, batches: Sequence[pa.RecordBatch]) -> list[dict[str, Any]]:
         """Count batches in; the gaps before them, as the event log says it."""
         gaps: list[dict[str, Any]] = []
+        self._latest = set()
         for batch in batches:
             try:
                 stream = stream_of(batch)
             except DataError:
                 continue
+            self._latest.add(stream)
             seen = self._seen.get(stream)
             first, last = _numbers(batch)
             if seen is not None and first is not None and seen.sequence >= 0 and first > seen.sequence + 1:
@@ -42,15 +45,9 @@ class Tally:
             self._seen[stream] = Watermark(rows, newest)
         return gaps
 
-    def marks(self, batches: Sequence[pa.RecordBatch]) -> dict[str, Watermark]:
-        """The watermarks of the streams in `batches`, once these are all acknowledged."""
-        streams: set[str] = set()
-        for batch in batches:
-            try:
-                streams.add(stream_of(batch))
-            except DataError:
-                continue
-        return {stream: self._seen[stream] for stream in streams}
+    def marks(self) -> dict[str, Watermark]:
+        """The watermarks of the streams in the batches last looked at, once these are all acknowledged."""
+        return {stream: self._seen[stream] for stream in self._latest}
 
     def note_losses(self, dropped: dict[str, int]) -> None:
         """Learn how many rows of each stream the queue has lost in all; they explain gaps that are seen later."""
@@ -105,7 +102,10 @@ def wall_ns() -> int:
 
 def _numbers(batch: pa.RecordBatch) -> tuple[int | None, int | None]:
     place = batch.schema.get_field_index("sequence")
-    if place < 0 or not batch.num_rows or not pa.types.is_integer(batch.schema.field(place).type):
+    rows = batch.num_rows
+    if place < 0 or not rows:
         return None, None
     column = batch.column(place)
-    return column[0].as_py(), column[-1].as_py()
+    first = column[0].as_py()
+    last = first if rows == 1 else column[rows - 1].as_py()
+    return (first, last) if isinstance(first, int) and isinstance(last, int) else (None, None)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import threading
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import Any
 from duodaq.drivers import codec as find_codec
 from duodaq.errors import DeliveryError
 from duodaq.link import Pipe
-from duodaq.ports import BlockingSession, Broker, Port, PortDesk, RemoteBroker
+from duodaq.ports import BlockingSession, Broker, DeskLine, Port, PortDesk, RemoteBroker, ThreadLines
 from duodaq.workers._messages import (
     Stops,
     decode_from_manager,
@@ -37,15 +36,24 @@ class LinkedBroker:
         self._owned: set[asyncio.Task[None]] = set()
         self.pipe = Pipe(near, encode, decode_from_worker, self._heard, self._ended)
         self.desk = PortDesk(broker, self.pipe.send, self._own, unpack)
+        near, self._far_threads = socket.socketpair()
+        self.threads = DeskLine(broker, near, encode, self._own, unpack, self._ended)
         self.far_loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.far_loop.run_forever, name="far end")
         self._unsubscribe: Callable[[], None] | None = None
         self.remote: RemoteBroker
         self.far_pipe: Pipe
+        self.lines: ThreadLines
+
+    @property
+    def idle(self) -> bool:
+        """Whether the remote end has nothing at any port."""
+        return self.desk.idle and self.threads.idle
 
     async def open(self) -> None:
         """Connect the ends; the broker's ports must have been added."""
         self.pipe.open()
+        self.threads.open()
         self._thread.start()
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._open_far(), self.far_loop))
         self._unsubscribe = self.broker.subscribe_stops(lambda port, epoch: self.pipe.send(Stops(port, epoch)))
@@ -59,8 +67,10 @@ class LinkedBroker:
             found = next((codec for codec in known if codec is not None and codec.name == name), None)
             return find_codec(name) if found is None else found
 
+        self.lines = ThreadLines(self._far_threads, encode, result_parcel, self.far_loop, self._fail_sessions)
         self.remote = RemoteBroker(
             self.far_pipe.send,
+            self.lines,
             broker.definitions(),
             codec_of,
             broker.epochs(),
@@ -88,17 +98,16 @@ class LinkedBroker:
 
     def cut(self) -> None:
         """The remote end dies, as far as the broker can see: its socket is closed by the system."""
-        self._far_end.shutdown(socket.SHUT_RDWR)
+        for end in (self._far_end, self._far_threads):
+            end.shutdown(socket.SHUT_RDWR)
 
     async def aclose(self) -> None:
         """Close both ends, and the sessions that were made at the remote one."""
         for session in self._sessions:
-            with contextlib.suppress(DeliveryError):  # its link may have been cut
-                session.close()
+            session.close()
         if self._unsubscribe is not None:
             self._unsubscribe()
-        self.pipe.close()
-        self.desk.close()
+        self._leave()
         for task in tuple(self._owned):
             task.cancel()
         await asyncio.gather(*self._owned, return_exceptions=True)
@@ -128,7 +137,16 @@ class LinkedBroker:
 
     def _ended(self, why: str) -> None:
         self.lost.append(why)
+        self._leave()
+
+    def _leave(self) -> None:
+        self.pipe.close()
         self.desk.close()
+        self.threads.close()
+
+    def _fail_sessions(self, why: str) -> None:
+        for session in self._sessions:
+            session.fail(DeliveryError(f"the link is over: {why}", fate="unknown"))
 
     def _heard_far(self, message: Any) -> None:
         match message.__class__.__name__:

@@ -88,16 +88,27 @@ class ScriptedTransport:
         answers = self.script(line)
         if isinstance(answers, bytes):
             answers = Answer(answers)
-        for answer in (answers,) if isinstance(answers, Answer) else answers or ():
-            self.say(answer.data, answer.after_s)
+        self._say_in_turn(list((answers,) if isinstance(answers, Answer) else answers or ()), 0.0)
+
+    def _say_in_turn(self, answers: list[Answer], said_s: float) -> None:
+        """Say the answers in order, also where a busy loop comes to all of them too late."""
+        if answers:
+            answer, *rest = answers
+            loop = asyncio.get_running_loop()
+            loop.call_later(
+                max(0.0, answer.after_s - said_s), self._deliver, answer.data, self.opened, rest, answer.after_s
+            )
 
     def say(self, data: bytes, after_s: float = 0.0) -> None:
         """Have the device say `data`, asked or not."""
         loop = asyncio.get_running_loop()
         loop.call_later(after_s, self._deliver, data, self.opened)
 
-    def _deliver(self, data: bytes, opened: int) -> None:
-        if self._receiver is not None and opened == self.opened:  # what was said into a lost line is lost
+    def _deliver(self, data: bytes, opened: int, rest: list[Answer] | None = None, said_s: float = 0.0) -> None:
+        if opened != self.opened:
+            return  # what was said into a lost line is lost
+        self._say_in_turn(rest or [], said_s)
+        if self._receiver is not None:
             self._receiver.data_received(data)
 
     def when_writable(self, callback: Callable[[], None] | None) -> None:

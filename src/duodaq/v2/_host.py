@@ -22,6 +22,7 @@ from duodaq.telemetry import get_logger, named
 from duodaq.units import same_unit
 from duodaq.v2._member import Member
 from duodaq.v2._reading import Reading
+from duodaq.v2._rules import may_move
 from duodaq.v2.families import SharedLine, Surface, family_of, load_driver
 
 LineMaker = Callable[[str, str], SharedLine]
@@ -113,11 +114,17 @@ class DriverHost:
             case _:
                 raise RefusedError(f"V2 does not know the command {type(command).__name__}")
 
-    def apply(self, settings: dict[str, Any]) -> None:
+    def apply_and_read(self, settings: dict[str, Any], guard: Guard) -> dict[str, Any]:
+        """Apply `settings`, those that may move or emit under `guard`; what the watched names read then."""
+        self.apply(settings, guard)
+        return self.read_watched(self.watched)
+
+    def apply(self, settings: dict[str, Any], guard: Guard | None = None) -> None:
         """Set every one of `settings`, in order; the error of one that is refused names it."""
         for name, value in settings.items():
+            moves = guard is not None and may_move(self._definition, SetParameter(name, value))
             try:
-                self.set(name, value)
+                self.set(name, value, guard if moves else None)
             except DuodaqError as error:
                 raise error.about(command=name) from error.__cause__
 

@@ -43,10 +43,8 @@ from duodaq.model import (
     Measurement,
     Outcome,
     Parameters,
-    ReadChannel,
     Recover,
     SetParameter,
-    SnapFrame,
     StartAcquisition,
     StopAcquisition,
 )
@@ -436,40 +434,51 @@ class Instrument:
         work.succeed(None)
 
     async def _recover(self, work: Work) -> None:
-        if self._link.up and self.status.state is not _S.ERROR:
-            work.succeed(None)
-            return
-        await self._connect()
-        if self._link.up:
+        if not self._link.up or self.status.state is _S.ERROR:
+            await self._connect()
+        if not self._link.up:
+            why = f"it could not be recovered: {self.status.message}"
+            work.fail(LifecycleError(why, left=self._link.outlook(self._now_s)))
+        elif not self._settings.waiting:
             work.succeed(None)
         else:
-            work.fail(
-                LifecycleError(
-                    f"it could not be recovered: {self.status.message}", left=self._link.outlook(self._now_s)
-                )
-            )
+            await self._apply_waiting(work)
+
+    async def _apply_waiting(self, work: Work) -> None:
+        """Somebody has said yes to the settings that were withheld when it came back."""
+        assert self._host is not None
+        guard = partial(self._refuse_if_stopped, self._stop_epoch)
+        apply = partial(self._host.apply_and_read, dict(self._settings.waiting), guard)
+        result = await self._call(work.name, apply, None, work=work)
+        if result is not None and not self._failed(work, result):
+            self._settings.applied(result.value)
+            work.succeed(None)
 
     async def _drive(self, work: Work) -> None:
         assert self._host is not None
         guard = partial(self._refuse_if_stopped, self._stop_epoch) if work.moving else None
         result = await self._call(work.name, partial(self._host.perform, work.command, guard), None, work=work)
-        if result is None:
-            return
-        if result.error is not None:
-            error = typed_error(result.error, self.definition.id, work.name)
-            work.fail(error)
-            if is_lost(result.error):
-                self._lose(error)
+        if result is None or self._failed(work, result):
             return
         value = result.value
         if isinstance(value, Reading):
-            value = await self._publisher.publish(_channel_of(work), value, late=result.late)
+            value = await self._publisher.publish(work.channel, value, late=result.late)
         elif isinstance(work.command, SetParameter | GetParameter):
             self._settings.note(work.command, value)
         work.succeed(value)
         self._well()
         if isinstance(work.command, SetParameter) and not self._closing:
             await self._read_watched(without=work.command.name)
+
+    def _failed(self, work: Work, result: CallResult) -> bool:
+        """Whether a call raised; whoever asked for it is told."""
+        if result.error is None:
+            return False
+        error = typed_error(result.error, self.definition.id, work.name)
+        work.fail(error)
+        if is_lost(result.error):
+            self._lose(error)
+        return True
 
     def _refuse_if_stopped(self, epoch: int) -> None:
         if self._services.latched():
@@ -582,14 +591,6 @@ class Instrument:
 
 def _latched() -> UnsafeStateError:
     return UnsafeStateError("a stop is latched", left="nothing was sent; reset it first")
-
-
-def _channel_of(work: Work) -> str:
-    if isinstance(work.command, ReadChannel):
-        return work.command.channel
-    if isinstance(work.command, SnapFrame):
-        return str(work.command.options.get("channel", "frame"))
-    return work.name
 
 
 async def _ends(task: asyncio.Task[None], timeout_s: float) -> bool:

@@ -12,11 +12,15 @@ _LOG = get_logger("v2.settings")
 
 
 class WatchedSettings:
-    """What an instrument's settings are, as far as its driver told: kept in the parameter table."""
+    """What an instrument's settings are, as far as its driver told: kept in the parameter table.
+
+    `asked` is what was set since it started, `waiting` what a reconnection withheld until somebody says Recover.
+    """
 
     def __init__(self, definition: InstrumentDefinition, parameters: Parameters) -> None:
         self.names = tuple(dict.fromkeys((*definition.watched, *definition.settings)))
         self.asked: dict[str, Any] = {}
+        self.waiting: dict[str, Any] = {}
         self._stopped: set[str] = set()
         self._definition = definition
         self._id = definition.id
@@ -26,6 +30,7 @@ class WatchedSettings:
         """What is set when it starts: what the stanza gives; while a stop is latched only what is passive of it."""
         given = self._definition.settings
         self._stopped.clear()
+        self.waiting.clear()
         chosen = {n: v for n, v in given.items() if not (latched and may_move(self._definition, SetParameter(n, v)))}
         if len(chosen) < len(given):
             withheld = [name for name in given if name not in chosen]
@@ -33,8 +38,16 @@ class WatchedSettings:
         return chosen
 
     def again(self, *, latched: bool) -> dict[str, Any]:
-        """What is to be set again after a reconnection; that, and what is withheld, is logged."""
+        """What is to be set again after a reconnection; that, and what is withheld, is logged.
+
+        Withheld until somebody says Recover is what the policy "ask" asks for, and what another would have applied if
+        nothing had been stopped.
+        """
         again, withheld = settings_for_reconnect(self._definition, self.asked, latched=latched, undone=self._stopped)
+        by_policy, _ = settings_for_reconnect(self._definition, self.asked, latched=False)
+        wanted = {**self._definition.settings, **self.asked}
+        asks = self._definition.options.get("on_reconnect") == "ask"
+        self.waiting = {name: wanted[name] for name in withheld if asks or name in by_policy}
         if again or withheld:
             _LOG.warning("settings after reconnect", instrument=self._id, applied=list(again), withheld=withheld)
         return again
@@ -50,6 +63,7 @@ class WatchedSettings:
         if isinstance(command, SetParameter):
             self.asked[command.name] = command.value
             self._stopped.discard(command.name)
+            self.waiting.pop(command.name, None)
         if isinstance(command, SetParameter) or command.name in self.names:
             self._put(command.name, value)
 
@@ -57,6 +71,12 @@ class WatchedSettings:
         """A polled value that is also watched."""
         if name in self.names and isinstance(measurement, Scalar):
             self._put(name, measurement.value, measurement.unit)
+
+    def applied(self, values: dict[str, Any]) -> None:
+        """What waited has been set; `values` are those just read back."""
+        self._stopped -= self.waiting.keys()
+        self.waiting = {}
+        self.accept(values)
 
     def accept(self, values: dict[str, Any]) -> None:
         """Values as just read back."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from duodaq.clock import Deadlines
 from duodaq.errors import DeliveryError, DuodaqError, MailboxFullError, ReplyTimeoutError
-from duodaq.model import IN_HAND, Command, Fate, command_name
+from duodaq.model import IN_HAND, Command, Fate, ReadChannel, SnapFrame, command_name
 from duodaq.telemetry import get_logger
 from duodaq.v2._figures import Figures
 
@@ -75,6 +75,15 @@ class Work:
         if self.deadline_at is not None:
             deadlines.add(self, self.deadline_at)
         self.reply.add_done_callback(self._ended)
+
+    @property
+    def channel(self) -> str:
+        """To which channel its reading belongs, if it is one."""
+        if isinstance(self.command, ReadChannel):
+            return self.command.channel
+        if isinstance(self.command, SnapFrame):
+            return str(self.command.options.get("channel", "frame"))
+        return self.name
 
     @property
     def ended(self) -> bool:

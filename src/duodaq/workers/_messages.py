@@ -35,7 +35,7 @@ from duodaq.model import (
 from duodaq.ports import OfUser, Stopped, ToUser
 from duodaq.workers._by_value import dumps
 
-VERSION: Final = 2
+VERSION: Final = 3
 _PLAIN = frozenset({type(None), bool, float, bytes})
 _NUMPY_CORE = "numpy.core" if np.__version__.startswith("1.") else "numpy._core"
 _BY_NAME = frozenset(
@@ -64,7 +64,7 @@ _PICKLED = 1
 
 
 class Make(Message, frozen=True, tag="m"):
-    """The first message: what to be. `plan` is a pickled WorkerPlan. Three descriptors come beside it."""
+    """The first message: what to be. `plan` is a pickled WorkerPlan. Four descriptors come beside it."""
 
     version: int
     plan: bytes

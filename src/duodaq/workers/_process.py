@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import signal
+import socket
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from duodaq.model import (
     RuntimeName,
     RuntimeStatus,
 )
-from duodaq.ports import Broker, OfUser, PortDesk
+from duodaq.ports import Broker, DeskLine, OfUser, PortDesk
 from duodaq.telemetry import SPANS, current_trace_id, get_logger
 from duodaq.workers._across import NeighbourDesk, Switchboard
 from duodaq.workers._by_value import dumps
@@ -166,6 +167,7 @@ class ProcessWorker:
         self._loop = asyncio.get_running_loop()
         self._pipe = Pipe(child.link, encode, decode_from_worker, self._heard, self._ended)
         self._desk = PortDesk(around.broker, self._pipe.send, self._own, unpack)
+        self._threads: DeskLine | None = None
         self._neighbours = NeighbourDesk(around.board, neighbours, self._tell)
         self._inbox = Inbox(around.v2_data, around.v4_data, books, self._acknowledge)
         self._output: OutputReader | None = None
@@ -198,11 +200,14 @@ class ProcessWorker:
         """Tell the process what to be; `made` tells whether it is."""
         read, write = os.pipe()
         self._output = OutputReader(read, self.name)
+        near, far = socket.socketpair()
+        self._threads = DeskLine(self._around.broker, near, encode, self._own, unpack, self._pipe.end)
+        self._threads.open()
         self._pipe.open()
         self.ahead, self.memory_bytes = plan.ahead, plan.memory_bytes
         try:
             body = dumps(plan)
-            if not send_descriptors(self.child.fds, [self.page.fd, write, self._lifeline.far]):
+            if not send_descriptors(self.child.fds, [self.page.fd, write, self._lifeline.far, far.fileno()]):
                 raise LifecycleError(f"worker {self.name} ended before it was told what to be")
             self._pipe.send(Make(VERSION, body))
         except DuodaqError:
@@ -211,6 +216,7 @@ class ProcessWorker:
             raise DataError(f"what {self.name} is to be cannot be sent to a process: {error}") from error
         finally:
             os.close(write)
+            far.close()
             self._lifeline.let_go()
 
     async def made(self, timeout_s: float) -> None:
@@ -322,8 +328,7 @@ class ProcessWorker:
         """End it: hang up, let it leave, kill it if it does not; whether it left by itself. `on_lost` is not called."""
         self._over = True
         self._lifeline.close()
-        self._pipe.close()
-        self._desk.close()
+        self._leave_ports()
         left = False
         try:
             await asyncio.wait({self.child.gone}, timeout=timeout_s)
@@ -438,11 +443,18 @@ class ProcessWorker:
         if why:
             self.fault = self.fault or f"its link ended: {why}"
         self.child.kill()
-        self._desk.close()
+        self._leave_ports()
         if not self._made.done():
             self._made.set_exception(DeliveryError(f"worker {self.name} died while it was being made", fate="not done"))
             self._made.exception()
         self._on_lost(self, self.fault)
+
+    def _leave_ports(self) -> None:
+        """Hear nothing more from it, and give back all that it had at the ports."""
+        self._pipe.close()
+        self._desk.close()
+        if self._threads is not None:
+            self._threads.close()
 
     async def cause_of_death(self, patience_s: float = 0.05) -> str:
         """Why it died, in words; asked after `on_lost`."""
@@ -479,7 +491,7 @@ class ProcessWorker:
     async def _release(self) -> None:
         self._over = True
         self._lifeline.close()
-        self._pipe.close()
+        self._leave_ports()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -102,12 +102,13 @@ class _Rehearsing(Worker):
         self._pipe.close()
         if self._ready is not None:
             self._ready.page.close()
+            self._ready.broker.close()
 
-    def _settle(self) -> SharedPage:
+    def _settle(self) -> tuple[SharedPage, socket.socket]:
         keeper()
         if sys.platform == "linux":
             private_bytes()
-        return SharedPage()
+        return SharedPage(), socket.socket(socket.AF_UNIX)
 
     def _lost(self, why: str) -> None:
         raise AssertionError(f"a rehearsal that was cut short: {why}")

@@ -39,7 +39,7 @@ from duodaq.model import (
     StartAcquisition,
     command_name,
 )
-from duodaq.ports import Ended, Granted, Heard, LockTold, RemoteBroker, Stopped, Written, announce_ports
+from duodaq.ports import Ended, Granted, Heard, LockTold, RemoteBroker, Stopped, ThreadLines, Written, announce_ports
 from duodaq.telemetry import get_logger, told, work_for
 from duodaq.workers._across import NeighbourLine, bound
 from duodaq.workers._hosting import is_known
@@ -204,10 +204,11 @@ class Worker:
         try:
             if message.version != VERSION:
                 raise LifecycleError(f"the manager speaks version {message.version}, this worker {VERSION}")
-            page = self._settle()
+            page, threads = self._settle()
             plan = pickle.loads(message.plan)
             show_as(plan.name)
-            self._ready = Ready(plan, page, self._pipe.send, self._descriptors)
+            lines = ThreadLines(threads, encode, result_parcel, asyncio.get_running_loop(), self._lost)
+            self._ready = Ready(plan, page, self._pipe.send, self._descriptors, lines)
         except Exception as error:  # noqa: BLE001 - whatever a plan's classes raise when they are made here is told
             told_error = error if isinstance(error, DuodaqError) else LifecycleError(told(error))
             self._pipe.send(Made(error_parts(told_error)[0]))
@@ -215,12 +216,12 @@ class Worker:
         self._pipe.send(Made())
         self._ready.tell()
 
-    def _settle(self) -> SharedPage:
-        """Take what comes beside the first message, and use it."""
-        page, output, lifeline = receive_descriptors(self._descriptors, DESCRIPTORS_S)
+    def _settle(self) -> tuple[SharedPage, socket.socket]:
+        """Take what comes beside the first message, and use it; the page, and the line of the drivers' threads."""
+        page, output, lifeline, threads = receive_descriptors(self._descriptors, DESCRIPTORS_S)
         _redirect(output)
         keeper().hold(lifeline)
-        return SharedPage(page)
+        return SharedPage(page), socket.socket(fileno=threads)
 
     async def _serve(self, ready: Ready, ask: Order | Ask) -> None:
         work_for(ask.trace_id)
@@ -246,7 +247,12 @@ class Ready:
     """A worker that knows what it is: its runtime, and the ends of all that the runtime was given."""
 
     def __init__(
-        self, plan: WorkerPlan, page: SharedPage, send: Callable[[Message], None], descriptors: socket.socket
+        self,
+        plan: WorkerPlan,
+        page: SharedPage,
+        send: Callable[[Message], None],
+        descriptors: socket.socket,
+        threads: ThreadLines,
     ) -> None:
         self._send = send
         clock.adopt_anchor(plan.anchor_ns)
@@ -255,7 +261,9 @@ class Ready:
         if plan.memory_bytes is not None and sys.platform == "linux":
             limit_memory(plan.memory_bytes)
         self.page = page
-        self.broker = RemoteBroker(send, plan.ports, find_codec, plan.epochs, latched=plan.latched, pack=result_parcel)
+        self.broker = RemoteBroker(
+            send, threads, plan.ports, find_codec, plan.epochs, latched=plan.latched, pack=result_parcel
+        )
         announce_ports(plan.lab, self.broker)
         self.mirror = ParameterMirror(send, plan.entries)
         self.neighbours = NeighbourLine(send)

@@ -51,6 +51,8 @@ class ScriptedLibrary(highlevel.VisaLibraryBase):
     def close(self, session):
         if session in self._names:
             self._log("close", session)
+            if "::27::" in self._names[session]:
+                block(600.0)
             del self._names[session]
         return StatusCode.success
 

@@ -30,7 +30,7 @@ TOLERANCE = 0.02
 _PICTURE = "run.png"
 OBEYED_S = 1.0
 """How long a device may take from the bytes of a stop to having stopped."""
-VIEW = {"roi": (768, 768, 512, 512), "binning": (4, 4), "exposure_s": 0.02}
+VIEW = {"roi": (768, 768, 512, 512), "binning": (4, 4), "exposure_s": 0.02, "speed": 1, "gain": 1}
 
 
 class Demo:

@@ -56,8 +56,9 @@ def export(
             ``zarr``: one store.
         target: The folder, file or store; a folder that is there gets a file or store of the run's name; by default
             the run's own directory.
-        frames: Of ``hdf5``: ``inside`` the file, compressed, or ``external``, where they are. By default external in
-            the run's own directory once the run is finished, and else inside.
+        frames: Of ``hdf5``: ``inside`` the file, compressed; ``external``, where they are, by absolute paths; or
+            ``relative``, where they are, by paths that hold when the run is moved, for readers that are told so. By
+            default external in the run's own directory once the run is finished, and else inside.
         progress: Told how far it is.
 
     Raises:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -27,7 +28,9 @@ from duodaq.storage.export._pieces import Piece, as_integers, pieces
 from duodaq.storage.export._progress import Progress
 from duodaq.storage.reading import Column, FrameStack, Named, Run
 
-Frames = Literal["inside", "external"]
+Frames = Literal["inside", "external", "relative"]
+_ORIGIN = "${ORIGIN}"
+"""The folder of the file itself, as HDF5 calls it."""
 _OWNERS = {"stage/1": ("NXpositioner", {"value": "", "velocity": "_velocity"})}
 _CHUNK_BYTES = 4 * 2**20
 
@@ -39,8 +42,10 @@ def write_nexus(run: Run, path: Path, progress: Progress, *, frames: Frames = "i
         run: What to write.
         path: The file.
         progress: Told how far it is.
-        frames: ``inside``: compressed in the file; ``external``: where they are, without a copy. A file with external
-            frames has the absolute paths of the run's files: it reads them as long as those stay.
+        frames: ``inside``: compressed in the file; ``external``: where they are, without a copy, by the absolute paths
+            of the run's files: it reads them as long as those stay; ``relative``: likewise, by their paths from the
+            file's own folder, which may be moved. HDF5 takes such paths from where a program runs, unless it is told
+            otherwise: ``HDF5_EXTFILE_PREFIX='${ORIGIN}'`` in the environment.
 
     Raises:
         StorageError: The disk refused, or what it holds is not what the journal does. No file is left half done.
@@ -51,13 +56,13 @@ def write_nexus(run: Run, path: Path, progress: Progress, *, frames: Frames = "i
             found = _named_for_nexus(pieces(run))
             entry = _frame_of_file(h5py, file, run, path)
             for piece in found:
-                _write_piece(h5py, entry, piece, frames, progress)
+                _write_piece(h5py, entry, piece, frames, path.parent, progress)
             first = next((p for p in found if p.rows.rows), None)
             if first is not None:
                 entry.attrs["default"] = first.name
         with h5py.File(place, "r") as file:
             for piece in found:
-                _verify(file["entry"][piece.name], piece)
+                _verify(h5py, file["entry"][piece.name], piece)
     return [path]
 
 
@@ -114,7 +119,7 @@ def _frame_of_file(h5py: Any, file: Any, run: Run, path: Path) -> Any:
     return entry
 
 
-def _write_piece(h5py: Any, entry: Any, piece: Piece, frames: Frames, progress: Progress) -> None:
+def _write_piece(h5py: Any, entry: Any, piece: Piece, frames: Frames, home: Path, progress: Progress) -> None:
     rows = piece.rows
     data = _group(entry, piece.name, "NXdata")
     data["title"] = piece.stream.name
@@ -130,7 +135,7 @@ def _write_piece(h5py: Any, entry: Any, piece: Piece, frames: Frames, progress: 
         _write_column(h5py, data, axis._replace(name=name))
     signal = rows.signal
     if piece.stack is not None:
-        _write_frames(h5py, data, piece, frames, progress)
+        _write_frames(data, piece, frames, home, progress)
         _say_axes(data, piece.frames, ("y", "x"), rows)
     elif signal is not None:
         _say_axes(data, signal.name, signal.dims, rows)
@@ -181,12 +186,16 @@ def _write_column(h5py: Any, data: Any, column: Column) -> None:
     data[column.name].attrs["long_name"] = f"{column.name} ({column.unit})" if column.unit else column.name
 
 
-def _write_frames(h5py: Any, data: Any, piece: Piece, frames: Frames, progress: Progress) -> None:
+def _write_frames(data: Any, piece: Piece, frames: Frames, home: Path, progress: Progress) -> None:
     stack = piece.stack
     assert stack is not None
-    if frames == "external" and len(stack):
-        size = stack.nbytes // len(stack)
-        parts = [(str(path.resolve()), offset, count * size) for path, offset, _, count in stack.files()]
+    if frames != "inside" and len(stack):
+        size, home = stack.nbytes // len(stack), home.resolve()
+        places = [(path.resolve(), offset, count * size) for path, offset, _, count in stack.files()]
+        if frames == "relative":
+            parts = [(os.path.relpath(path, home), offset, length) for path, offset, length in places]
+        else:
+            parts = [(str(path), offset, length) for path, offset, length in places]
         dataset = data.create_dataset(piece.frames, stack.shape, stack.dtype, external=parts)
     else:
         dataset = _copied(data, piece, stack, progress)
@@ -227,7 +236,7 @@ def _group(parent: Any, name: str, kind: str) -> Any:
     return group
 
 
-def _verify(data: Any, piece: Piece) -> None:
+def _verify(h5py: Any, data: Any, piece: Piece) -> None:
     wanted = {column.name: column.values for column in piece.rows.columns}
     wanted |= {name: axis.values for name, axis in piece.rows.axes.items()}
     if piece.rows.times_ns is not None:
@@ -240,7 +249,9 @@ def _verify(data: Any, piece: Piece) -> None:
         if not same_array(np.asarray(read), values):
             raise StorageError(f"{data.name}/{name} is not what the journal holds", left="the journal is untouched")
     if piece.stack is not None:
-        there = data[piece.frames]
+        access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+        access.set_efile_prefix(_ORIGIN.encode())
+        there = h5py.Dataset(h5py.h5d.open(data.id, piece.frames.encode(), access))
         if there.shape != piece.stack.shape or not all(
             same_array(there[n], frame) for n, frame in enumerate(piece.stack)
         ):

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 Job = Callable[[], None]
-_Done = queue.SimpleQueue[OSError | None]
+_Done = queue.SimpleQueue[Exception | None]
 
 
 class Crew:
@@ -25,7 +25,7 @@ class Crew:
         """Do all of `jobs`, and return when the last has ended.
 
         Raises:
-            OSError: One of them did; all have ended.
+            OSError: One of them did, or whatever else it was; all have ended.
         """
         done: _Done = queue.SimpleQueue()
         others = jobs[1:]
@@ -55,9 +55,9 @@ class Crew:
             done.put(_end_of(job))
 
 
-def _end_of(job: Job) -> OSError | None:
+def _end_of(job: Job) -> Exception | None:
     try:
         job()
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001 - it is raised by whoever waits for the job
         return error
     return None

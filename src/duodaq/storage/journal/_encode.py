@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -22,10 +22,39 @@ class BatchEncoder:
         self._schema_bytes = len(self.schema.serialize())
         self.head = self._head(first)
         self._own = any(_hides_dictionary(field.type) for field in first.schema)
+        self._nothing = (
+            None
+            if self._own
+            else pa.RecordBatch.from_arrays(
+                [_empty_like(first.column(i)) for i in range(first.num_columns)], schema=first.schema
+            )
+        )
 
     def fits(self, schema: pa.Schema) -> bool:
         """Whether batches of `schema` can go into the same segment."""
         return self.schema.equals(schema) and _field_facts(self.schema) == _field_facts(schema)
+
+    def encode_all(self, batches: Sequence[pa.RecordBatch]) -> tuple[Any, list[int]] | None:
+        """The messages of all batches in one buffer, and where each ends in it; None if not all can do with the head.
+
+        One writer for many batches compares dictionaries in Arrow, at a quarter of what that takes in Python.
+        """
+        if self._nothing is None or self._own or not all(self.schema.equals(b.schema, True) for b in batches):
+            return None
+        sink = pa.BufferOutputStream()
+        writer: Any = ipc.new_stream(sink, self.schema)
+        writer.write_batch(self._nothing)
+        start = sink.tell()
+        ends: list[int] = []
+        try:
+            for batch in batches:
+                writer.write_batch(batch)
+                ends.append(sink.tell() - start)
+        except pa.ArrowException:
+            return None
+        if writer.stats.num_replaced_dictionaries:
+            return None
+        return sink.getvalue().slice(start), ends
 
     def encode(self, batch: pa.RecordBatch) -> tuple[Any, bool]:
         """The messages of a batch, and whether they bring their own dictionaries.
@@ -104,6 +133,14 @@ def _empty(kind: Any) -> Any:
     if isinstance(kind, pa.BaseExtensionType):
         return pa.ExtensionArray.from_storage(kind, pa.nulls(0, kind.storage_type))
     return pa.nulls(0, kind)
+
+
+def _empty_like(column: Any) -> Any:
+    """No rows of a column, with its dictionary."""
+    if not pa.types.is_dictionary(column.type):
+        return _empty(column.type)
+    indices = pa.nulls(0, column.type.index_type)
+    return pa.DictionaryArray.from_arrays(indices, column.dictionary, ordered=column.type.ordered)
 
 
 def _start_of_batch(stream: Any) -> int:

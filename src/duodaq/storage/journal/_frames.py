@@ -5,6 +5,7 @@ Rules for whoever edits this:
 * O_DIRECT takes whole blocks from aligned memory at aligned offsets. Frames that are so already go to the disk from
   where they are. Others are packed through the staging buffer, whose beginning always holds the bytes of the file's
   last, partial block: that block is written again, the same and more, when the next frame comes.
+* Checksums of what is large are made by another thread while this one writes: neither needs the interpreter.
 * The file is made longer ahead (fallocate), so that a sync need not change its length each time; what is behind the
   last entry is nothing. `end` cuts it.
 """
@@ -21,12 +22,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from duodaq.storage.journal._crew import Crew
 from duodaq.storage.journal._disk import Disk
 from duodaq.storage.journal._file import new_index
 from duodaq.storage.journal._layout import BLOCK, DATA_START, END, Header, index_name, pack_frame
 
 STAGING_BYTES = 4 * 2**20
 _AHEAD_BYTES = 64 * 2**20
+_LARGE_BYTES = 2**20
 _REFUSALS = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
@@ -34,7 +37,14 @@ class FramesSegment:
     """Writes frames of one shape and dtype. `entries` counts what the kernel has, `safe` what counts."""
 
     def __init__(
-        self, disk: Disk, directory: int, name: str, header: Header, shape: tuple[int, ...], dtype: np.dtype[Any]
+        self,
+        disk: Disk,
+        crew: Crew,
+        directory: int,
+        name: str,
+        header: Header,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
     ) -> None:
         self.name = name
         self.header = header
@@ -43,6 +53,7 @@ class FramesSegment:
         self.entries = self.safe = 0
         self.unsynced = False
         self._disk = disk
+        self._crew = crew
         self._staging: npt.NDArray[np.uint8] | None = None
         self._tail = 0
         self._allocated = 0
@@ -67,16 +78,20 @@ class FramesSegment:
         flat = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
         size = self.header.frame_bytes
         first, salt = self.entries, self.header.salt
-        entries = [
-            pack_frame(first + i, 0, sequence[i], t_ns[i], flat[i * size : (i + 1) * size], salt)
-            for i in range(len(sequence))
-        ]
+        entries: list[bytes] = []
+
+        def check() -> None:
+            for i, number in enumerate(sequence):
+                frame = flat[i * size : (i + 1) * size]
+                entries.append(pack_frame(first + i, 0, number, t_ns[i], frame, salt))
+
         self.unsynced = True
         self._allocate(self.size + flat.size)
-        if self.direct:
-            self._write_blocks(flat)
+        if self.direct and flat.size >= _LARGE_BYTES:
+            self._crew.run([lambda: self._write(flat), check])
         else:
-            self._disk.write(self._file, [flat.data], self.size)
+            self._write(flat)
+            check()
         self._index.append([b"".join(entries)], len(entries) * len(entries[0]))
         self.entries += len(entries)
         return entries
@@ -147,6 +162,12 @@ class FramesSegment:
         block = _aligned(DATA_START)
         block[:] = np.frombuffer(npy_header((frames, *self.shape), self.dtype), np.uint8)
         self._disk.write(file, [block.data], 0)
+
+    def _write(self, flat: npt.NDArray[np.uint8]) -> None:
+        if self.direct:
+            self._write_blocks(flat)
+        else:
+            self._disk.write(self._file, [flat.data], self.size)
 
     def _write_blocks(self, flat: npt.NDArray[np.uint8]) -> None:
         if not self._tail and flat.size % BLOCK == 0 and flat.ctypes.data % BLOCK == 0:

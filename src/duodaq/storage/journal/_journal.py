@@ -71,6 +71,7 @@ class Journal:
         self._streams: dict[str, StreamState] = {}
         self._last_segment = 0
         self._sorted = self._written = 0
+        self._names: list[str | None] = []
         self._records: list[tuple[int, bytes]] = []
         self._crew = Crew()
         self._folder = RunFolder(path, page, self._disk)
@@ -109,8 +110,8 @@ class Journal:
             for segment in state.segments:
                 self.files[segment.name] = segment.rows if isinstance(segment, RowsSegment) else segment.safe
         self._folder.events.settle()
-        self._count(self.pending[: self._written])
-        del self.pending[: self._written]
+        self._count()
+        del self.pending[: self._written], self._names[: self._written]
         self._sorted -= self._written
         self._written = 0
 
@@ -125,6 +126,7 @@ class Journal:
             if state.touched or state.waiting:
                 given_up += self._give_up(state)
         self._records.clear()
+        self._names.clear()
         self._sorted = self._written = 0
         return given_up
 
@@ -184,6 +186,7 @@ class Journal:
     # --- on the way in
 
     def _sort_in(self, batch: pa.RecordBatch) -> None:
+        stream = None
         try:
             stream = stream_of(batch)
         except DataError:
@@ -198,6 +201,7 @@ class Journal:
                 self._end(state)
             if batch.num_rows:
                 state.add(batch)
+        self._names.append(stream)
         self._sorted += 1
 
     def _flush(self) -> None:
@@ -235,10 +239,9 @@ class Journal:
     def _refuse(self, reason: str, batch: pa.RecordBatch) -> None:
         self.refused[reason] = self.refused.get(reason, 0) + batch.num_rows
 
-    def _count(self, batches: list[pa.RecordBatch]) -> None:
-        for batch in batches:
-            with contextlib.suppress(DataError):
-                stream = stream_of(batch)
+    def _count(self) -> None:
+        for stream, batch in zip(self._names[: self._written], self.pending, strict=False):
+            if stream is not None:
                 self.counts[stream] = self.counts.get(stream, 0) + batch.num_rows
 
     # --- segments
@@ -254,7 +257,7 @@ class Journal:
 
     def _open_frames(self, state: StreamState, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FramesSegment:
         def make(name: str, header: Header) -> FramesSegment:
-            return FramesSegment(self._disk, self._folder.descriptor, name, header, shape, dtype)
+            return FramesSegment(self._disk, self._crew, self._folder.descriptor, name, header, shape, dtype)
 
         frame_bytes = int(np.prod(shape)) * dtype.itemsize
         header = self._header(state, FRAMES)._replace(frame_bytes=frame_bytes, data_start=DATA_START)
@@ -305,7 +308,7 @@ class Journal:
 def _portions(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """A batch in parts that an entry can describe."""
     rows = batch.num_rows
-    if rows < 2 or bytes_of(batch) <= _LARGEST_BYTES:
+    if rows < 2 or batch.get_total_buffer_size() <= _LARGEST_BYTES or bytes_of(batch) <= _LARGEST_BYTES:
         yield batch
         return
     yield from _portions(batch.slice(0, rows // 2))

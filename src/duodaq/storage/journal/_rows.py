@@ -62,6 +62,9 @@ class RowsSegment:
         Raises:
             OSError: The disk refused. Nothing of this call counts.
         """
+        together = self.encoder.encode_all(batches) if len(batches) > 1 else None
+        if together is not None and together[1][-1] <= LONGEST_BATCH:
+            return self._write_together(batches, *together), []
         parts: list[Any] = []
         entries: list[bytes] = []
         refused: list[pa.RecordBatch] = []
@@ -84,6 +87,18 @@ class RowsSegment:
         if entries:
             self._put(parts, offset - self.file.size, entries, rows - self.rows)
         return entries, refused
+
+    def _write_together(self, batches: Sequence[pa.RecordBatch], data: Any, ends: list[int]) -> list[bytes]:
+        entries: list[bytes] = []
+        rows, begin, number, offset, salt = self.rows, 0, self.entries, self.file.size, self.header.salt
+        for batch, end in zip(batches, ends, strict=True):
+            part, t_ns = data.slice(begin, end - begin), self._t_ns(batch)
+            entries.append(pack_rows(number, offset + begin, 0, t_ns, rows, [part], end - begin, salt))
+            number += 1
+            begin = end
+            rows += batch.num_rows
+        self._put([data], begin, entries, rows - self.rows)
+        return entries
 
     def sync(self) -> None:
         """Return when the disk has all batches.

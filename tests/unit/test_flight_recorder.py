@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from duodaq.app import Lab
-from duodaq.app import _flight as flight
+from duodaq.app import _flight_recorder as flight
 from duodaq.cli._tail import tail_port
 from duodaq.clock import Deadline, pause
 from duodaq.errors import ConfigError
