@@ -156,7 +156,7 @@ async def fill_the_disk(ward: Ward, name: str) -> None:
     full: list[bool] = []
 
     def recorder(*args: Any, **facts: Any) -> Recorder:
-        disk = RefusingDisk(lambda op, _: errno.ENOSPC if full and op == "write" else None)
+        disk = RefusingDisk(lambda op, _: errno.ENOSPC if full and op != "create" else None)
         return Recorder(*args, disk=disk, **facts)
 
     with pytest.MonkeyPatch.context() as patch:
