@@ -133,7 +133,8 @@ def bench() -> Iterator[Bench]:
 @documents_with("python")
 def test_programs_in_a_document_run(document: Document, tmp_path: Path, bench: Bench) -> None:
     virtual = str(free_port())  # for the documents' 5030, so that two runs on one machine can be
-    document = Document(document.path, document.text.replace("5030", virtual))
+    text = document.text.replace("5030", virtual).replace("9464", str(free_port()))
+    document = Document(document.path, text)
     document.write_files(tmp_path)
     bench.connect(tmp_path)
     if "duodaq.runs()" in document.text or ".replay(" in document.text:
@@ -204,9 +205,15 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_reference_names_every_key_of_a_lab_file() -> None:
     text = (ROOT / "docs" / "reference" / "lab-file.md").read_text(encoding="utf-8")
     tables = [("lab",), ("runtimes", "v2"), ("ports", "p"), ("ports", "p", "serial"), ("ports", "p", "virtual")]
-    tables += [("instruments", "i")]
+    tables += [("instruments", "i"), ("alarms", "a"), ("mail",)]
+    dotted = [
+        f"{name}.{key}"
+        for name in ("metrics", "logging", "telemetry", "flight_recorder")
+        for key in known_keys((name,))
+    ]
     inner = [("instruments", "i", name, "x") for name in ("poll", "axes")] + [("instruments", "i", "safe")]
     keys = {key for table in (*tables, *inner) for key in known_keys(table)}
+    keys |= set(dotted)
     keys |= {key for options in OPTIONS.values() for key in options.model_fields}
     assert {key for key in keys if f"`{key}`" not in text and f"`{key}." not in text} == set()
 

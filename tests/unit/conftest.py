@@ -1,14 +1,18 @@
-"""What the tests of lab files share: a file without a mistake, and the drivers that it names."""
+"""What tests share: a lab file without a mistake, with the drivers that it names; and a lab of one dial, in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from duodaq.app import Lab
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError
+from duodaq.model import InstrumentDefinition, LabDefinition, PollDefinition, PortDefinition, RuntimeDefinition
+from duodaq.ports import MemoryTransport, Receiver
 
 LAB = """\
 [ports.stage]
@@ -87,3 +91,47 @@ def sentence(lab_folder: Path, refusal: Callable[[Path], str]) -> Callable[[str,
         return refusal(file).removeprefix(f"{file}:")
 
     return said_with
+
+
+class Dial:
+    """A driver of the test's own."""
+
+    def __init__(self, serial: Any) -> None:
+        self.serial = serial
+
+    def angle(self) -> float:
+        self.serial.write(b"A?\n")
+        return float(self.serial.readline())
+
+    def break_down(self) -> None:
+        raise ArithmeticError("broken")
+
+
+class DialLine(MemoryTransport):
+    """A dial that says 4 to whoever asks."""
+
+    async def open(self, receiver: Receiver, timeout_s: float) -> None:
+        self.peer = self.peer or MemoryTransport("dial")
+        await super().open(receiver, timeout_s)
+
+    def write_nowait(self, data: bytes) -> int:
+        self.take(b"4\n")
+        return len(data)
+
+
+@pytest.fixture
+def dial_lab() -> Callable[..., Lab]:
+    """Makes a lab of one dial that is read a hundred times a second, not yet started."""
+
+    def make(every_s: float = 0.01, worker: str = "inline", driver: Any = Dial, **facts: Any) -> Lab:
+        poll = PollDefinition("angle", every_s, "deg", call="angle")
+        definition = LabDefinition(
+            'the "lab"\\',
+            ports=(PortDefinition("line", serial={"path": "nowhere"}, idle_ms=1),),
+            instruments=(InstrumentDefinition("dial", "v2", driver, port="line", polls=(poll,), passive=True),),
+            v2=RuntimeDefinition("v2", worker),
+            **facts,
+        )
+        return Lab(definition, transports={"line": DialLine()})
+
+    return make

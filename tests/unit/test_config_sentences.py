@@ -34,7 +34,8 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "unknown table": (
         "[ports.stage]",
         "[port.stage]",
-        '1: port: unknown key. Did you mean "ports"? The keys here: instruments, lab, ports, runtimes',
+        '1: port: unknown key. Did you mean "ports"? The keys here: alarms, flight_recorder, instruments, lab, '
+        "logging, mail, metrics, ports, runtimes, telemetry",
     ),
     "unknown key without a likeness": (
         'runtime = "v4"',

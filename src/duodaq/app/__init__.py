@@ -1,14 +1,17 @@
 """The wiring: a lab from its file, for async programs, for scripts and notebooks, and as a program of its own."""
 
+from duodaq.app._alarms_handle import AlarmsHandle
 from duodaq.app._client import LabClient, connect, open_lab
 from duodaq.app._handles import AxisHandle, DriverProxy, InstrumentHandle
 from duodaq.app._host import LabHost
 from duodaq.app._lab import Lab
 from duodaq.app._reading import Reading
+from duodaq.app._samples import exposition, samples_of
 from duodaq.app._stopping import stop_all_of
 from duodaq.link import find_lab, running_labs
 
 __all__ = [
+    "AlarmsHandle",
     "AxisHandle",
     "DriverProxy",
     "InstrumentHandle",
@@ -17,8 +20,10 @@ __all__ = [
     "LabHost",
     "Reading",
     "connect",
+    "exposition",
     "find_lab",
     "open_lab",
     "running_labs",
+    "samples_of",
     "stop_all_of",
 ]

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
+from duodaq.app._alarms_handle import AlarmsHandle
 from duodaq.app._channel import Channel, LocalChannel, RemoteChannel
 from duodaq.app._documents import DocumentJournal
 from duodaq.app._handles import AxisHandle, InstrumentHandle, is_number
@@ -14,7 +14,7 @@ from duodaq.app._opening import LABS_HERE
 from duodaq.errors import LifecycleError, StorageError
 from duodaq.link import find_lab, lab_of
 from duodaq.model import WireRecord
-from duodaq.telemetry import configure_logging
+from duodaq.telemetry import configure_logging, is_read_by_a_person
 
 if TYPE_CHECKING:
     from duodaq.bluesky import ScanRun
@@ -30,6 +30,7 @@ class LabClient:
         self._channel = channel
         facts = channel.request("describe", {})
         self.name: str = facts["lab"]
+        self._pausing = bool(facts.get("pausing"))
         self._instruments = {f["id"]: InstrumentHandle(channel, f) for f in facts["instruments"]}
 
     def __enter__(self) -> LabClient:
@@ -64,6 +65,11 @@ class LabClient:
     def status(self) -> dict[str, Any]:
         """The whole lab at this moment, as plain values."""
         return self._channel.request("status", {})
+
+    @property
+    def alarms(self) -> AlarmsHandle:
+        """The lab's alarms: ``lab.alarms["hot"]``, ``lab.alarms.acknowledge("hot")``."""
+        return AlarmsHandle(self._channel)
 
     def parameters(self) -> list[dict[str, Any]]:
         """The parameter table: every entry with value, unit, time, version, owner, and whether it is stale."""
@@ -205,7 +211,14 @@ class LabClient:
             record,
             on_document,
             lambda heard: run_scan(
-                moved, points, readers, settle_s=settle_s, progress=progress, metadata=metadata, on_document=heard
+                moved,
+                points,
+                readers,
+                settle_s=settle_s,
+                progress=progress,
+                metadata=metadata,
+                on_document=heard,
+                holds=self._holds(),
             ),
         )
 
@@ -240,13 +253,24 @@ class LabClient:
             record,
             on_document,
             lambda heard: run_grid(
-                parts, readers, snake=snake, settle_s=settle_s, progress=progress, metadata=metadata, on_document=heard
+                parts,
+                readers,
+                snake=snake,
+                settle_s=settle_s,
+                progress=progress,
+                metadata=metadata,
+                on_document=heard,
+                holds=self._holds(),
             ),
         )
 
     def journal(self) -> DocumentJournal:
         """What has the lab keep the runs of a RunEngine of your own: ``RE.subscribe(lab.journal())``."""
         return DocumentJournal(self._channel)
+
+    def _holds(self) -> Callable[[], list[str]] | None:
+        """What a scan asks before each point whether an alarm has it wait; None in a lab where none may."""
+        return (lambda: self._channel.request("scan_holds", {})) if self._pausing else None
 
     def _recorded(
         self,
@@ -308,7 +332,7 @@ def connect(lab: str | None = None) -> LabClient:
 
 
 def _client(channel: Channel) -> LabClient:
-    if not logging.getLogger("duodaq").hasHandlers():
+    if not is_read_by_a_person():
         configure_logging("WARNING")  # a program that says nothing about logs gets warnings in sentences, on stderr
     try:
         return LabClient(channel)

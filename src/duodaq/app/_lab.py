@@ -6,8 +6,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
+import msgspec
+
+from duodaq.alarms import Alarms
 from duodaq.app._chores import Chores
 from duodaq.app._log import Log, LogPlan
+from duodaq.app._metrics_server import MetricsServer
+from duodaq.app._observers import Observers
 from duodaq.app._opening import explain
 from duodaq.app._reading import Reading, reading_of
 from duodaq.app._recording import Recording
@@ -16,13 +21,15 @@ from duodaq.clock import Deadline, pause
 from duodaq.config import load_lab
 from duodaq.dual import DualRuntimeManager, Health, StopReport
 from duodaq.errors import LifecycleError, PortError
-from duodaq.model import Command, LabDefinition, ReadChannel, ShutdownReport
+from duodaq.model import AlarmChange, Command, LabDefinition, ReadChannel, ShutdownReport
 from duodaq.ports import Transport
 from duodaq.schema import WIRE_FILE
-from duodaq.storage import RecordingSummary, WireSummary
+from duodaq.storage import Recorder, RecordingSummary, WireSummary
 from duodaq.storage.export import WANTED, Format
 
 CATCH_UP_S = 0.5
+NOTICES_S = 2.0
+"""How long the end of a lab waits for notices of alarms that are on their way."""
 _ALONE, _WITH_RECORDING = "wire log", "wire log of the recording"
 
 
@@ -40,6 +47,11 @@ class Lab:
     def __init__(self, definition: LabDefinition, *, transports: Mapping[str, Transport] | None = None) -> None:
         self.definition = definition
         self.manager = DualRuntimeManager(definition, transports=transports)
+        data = (self.manager.v2_data, self.manager.v4_data)
+        self.alarms = Alarms(definition.name, definition.alarms, *data, self.manager.stop_all, definition.mail)
+        self.alarms.listeners.append(self._note_alarm)
+        self.observers = Observers(self.manager, definition)
+        self._metrics: MetricsServer | None = None
         self._recording: Recording | None = None
         self._wanted: tuple[Format, ...] = ()
         self._wires: dict[str, WireRecording] = {}
@@ -76,15 +88,26 @@ class Lab:
                 has it. Nothing was left open.
         """
         try:
+            await self._start_observers()
             await self.manager.start(timeout_s)
         except PortError as error:
+            await self._end_observers()
             raise explain(error, self.definition, self.manager.broker.status()) from error
+        except BaseException:
+            await self._end_observers()
+            raise
+        self.observers.watch_wire()
+        await self.alarms.start()
         self.manager.attach("chores", self.chores)
         self.chores.recover()
 
     async def shutdown(self, timeout_s: float | None = None) -> ShutdownReport:
         """Stop everything in order; see DualRuntimeManager.shutdown. A recording under way is finished."""
-        report = await self.manager.shutdown(timeout_s)
+        await self.alarms.rest()
+        try:
+            report = await self.manager.shutdown(timeout_s)
+        finally:
+            await self._end_observers()
         self._note_recording()
         return report
 
@@ -142,6 +165,7 @@ class Lab:
         await recording.start()
         self._recording = recording
         self._wanted = cast("tuple[Format, ...]", forms)
+        self.observers.facts["run"] = None if recording.recorder.page is None else str(recording.recorder.page.uid)
         self.manager.attach("recording", recording)
         if self.definition.record_wire if wire is None else wire:
             await self._start_wire(_WITH_RECORDING, target / WIRE_FILE)
@@ -293,14 +317,43 @@ class Lab:
         """Where a recording is under way, if one is."""
         return None if self._recording is None else self._recording.recorder.directory
 
+    @property
+    def recorder(self) -> Recorder | None:
+        """What writes the recording that is under way, if one is."""
+        return None if self._recording is None else self._recording.recorder
+
+    async def _start_observers(self) -> None:
+        await self.observers.start()
+        port = self.definition.observers.metrics_port
+        if port is not None:
+            from duodaq.app._samples import exposition
+
+            def exposed(openmetrics: bool) -> bytes:
+                return exposition(self, openmetrics=openmetrics)
+
+            self._metrics = MetricsServer(port, exposed, self.definition.file)
+            await self._metrics.start()
+
+    async def _end_observers(self) -> None:
+        if self._metrics is not None:
+            await self._metrics.aclose()
+        await self.alarms.close(NOTICES_S)
+        await self.observers.aclose()
+
     def _note_recording(self) -> None:
         if self._recording is not None and self._recording.summary is not None:
             summary = self._recording.summary
             self.recordings.append(summary)
             self._recording = None
+            self.observers.facts.pop("run", None)
             if self._wanted and summary.ended:
                 keep = self.definition.keep_journal
                 self.chores.finalise(Path(summary.directory), self._wanted, keep_journal=keep)
+
+    def _note_alarm(self, change: AlarmChange) -> None:
+        self.observers.flight.note("alarm", msgspec.to_builtins(change))
+        if self._recording is not None:
+            self._recording.recorder.note("alarm", msgspec.to_builtins(change))
 
     @property
     def _recording_root(self) -> Path:

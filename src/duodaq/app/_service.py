@@ -29,6 +29,7 @@ from duodaq.model import (
     StopAcquisition,
     Vector,
 )
+from duodaq.telemetry import span
 
 MEASURED = frozenset({"scalar", "vector", "spectrum", "image"})
 """Kinds of channel of which one measurement can be taken; the others are streams of rows: stage/1, scpi_event/1."""
@@ -68,18 +69,31 @@ class LabService:
         operation = self._operations.get(op)
         if operation is None:
             raise LifecycleError(f"no operation {op!r}; there are {', '.join(sorted(self._operations))}")
-        return await operation(params)
+        with span("request", op=op, instrument=params.get("instrument")):
+            return await operation(params)
 
     async def _op_describe(self, params: dict[str, Any]) -> Any:
         return {
             "lab": self._lab.definition.name,
             "instruments": [_describe(d) for d in self._lab.definition.instruments],
+            "pausing": self._lab.alarms.pausing,
         }
 
     async def _op_status(self, params: dict[str, Any]) -> Any:
         health = msgspec.to_builtins(self._lab.health(), enc_hook=str)
         directory = self._lab.recording_directory
-        return {**health, "lab": self._lab.definition.name, "recording": str(directory) if directory else None}
+        recording = str(directory) if directory else None
+        alarms = msgspec.to_builtins(self._lab.alarms.status())
+        return {**health, "lab": self._lab.definition.name, "recording": recording, "alarms": alarms}
+
+    async def _op_alarms(self, params: dict[str, Any]) -> Any:
+        return msgspec.to_builtins(self._lab.alarms.status())
+
+    async def _op_acknowledge(self, params: dict[str, Any]) -> Any:
+        return msgspec.to_builtins(self._lab.alarms.acknowledge(params["alarm"], params.get("who", "")))
+
+    async def _op_scan_holds(self, params: dict[str, Any]) -> Any:
+        return list(self._lab.alarms.holds)
 
     async def _op_channels(self, params: dict[str, Any]) -> Any:
         return [

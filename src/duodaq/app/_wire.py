@@ -18,7 +18,7 @@ class WireRecording:
         self.path = path
         self.summary: WireSummary | None = None
         sources = {port: broker.log_source(port) for port in broker.names()}
-        self._recorder = WireRecorder(path, sources, _facts(broker), lab, remembered=remembered)
+        self._recorder = WireRecorder(path, sources, port_facts(broker), lab, remembered=remembered)
 
     async def start(self) -> None:
         """Begin.
@@ -38,7 +38,7 @@ class WireRecording:
         return ComponentReport(name, Outcome.FORCED, f"incomplete: {self.summary.error or self.summary.lost}")
 
 
-def _facts(broker: Broker) -> dict[str, dict[str, Any]]:
+def port_facts(broker: Broker) -> dict[str, dict[str, Any]]:
     """What each port is, for whoever reads its log."""
     addresses = {status.name: status.address for status in broker.status()}
     return {

@@ -16,6 +16,7 @@ from bluesky.utils import DuringTask, Msg, RunEngineInterrupted
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from duodaq.bluesky._axis import AxisDevice
+from duodaq.bluesky._hold import Holds, while_held
 from duodaq.bluesky._instrument import ReaderDevice
 from duodaq.bluesky._promise import Axis, Reader
 from duodaq.bluesky._repeat import OnRepeat
@@ -41,10 +42,12 @@ def run_scan(
     progress: bool = True,
     metadata: dict[str, Any] | None = None,
     on_document: Listener | None = None,
+    holds: Holds | None = None,
 ) -> ScanRun:
     """Move `axis` through `positions` and measure with every reader at each, on Bluesky's run engine.
 
-    Works in a script and in a notebook. Ctrl-C stops the axis and ends the scan with the points it has.
+    Works in a script and in a notebook. Ctrl-C stops the axis and ends the scan with the points it has. Before each
+    point it waits while `holds` names alarms.
 
     Raises:
         OutOfRangeError: A position is beyond the limits. Nothing moved.
@@ -54,7 +57,7 @@ def run_scan(
     run = ScanRun({axis.name: positions}, [(n,) for n in range(len(positions))])
     mover = AxisDevice(axis, run.note_repeat)
     devices = _name_fields(readers, run.note_repeat)
-    plan = _plans.list_scan(devices, mover, list(positions), per_step=_step(settle_s))
+    plan = _plans.list_scan(devices, mover, list(positions), per_step=_step(settle_s, holds))
     return _carry_out(plan, run, [mover], progress=progress, metadata=metadata, on_document=on_document)
 
 
@@ -67,6 +70,7 @@ def run_grid(
     progress: bool = True,
     metadata: dict[str, Any] | None = None,
     on_document: Listener | None = None,
+    holds: Holds | None = None,
 ) -> ScanRun:
     """Move several axes over the grid of their positions, the last one fastest, and measure at each point.
 
@@ -84,7 +88,7 @@ def run_grid(
     movers = [AxisDevice(axis, run.note_repeat) for axis, _ in axes]
     devices = _name_fields(readers, run.note_repeat)
     steps = [part for mover, (_, positions) in zip(movers, axes, strict=True) for part in (mover, list(positions))]
-    plan = _plans.list_grid_scan(devices, *steps, snake_axes=snake, per_step=_step(settle_s))
+    plan = _plans.list_grid_scan(devices, *steps, snake_axes=snake, per_step=_step(settle_s, holds))
     return _carry_out(plan, run, movers, progress=progress, metadata=metadata, on_document=on_document)
 
 
@@ -130,8 +134,10 @@ def _all(listeners: list[Listener]) -> Any:
     return {"all": listeners}
 
 
-def _step(settle_s: float) -> Any:
+def _step(settle_s: float, holds: Holds | None) -> Any:
     def at_each_point(detectors: Any, step: Any, pos_cache: Any) -> Generator[Any, Any, Any]:
+        if holds is not None:
+            yield from while_held(holds)
         yield from _steps.move_per_step(step, pos_cache)
         if settle_s > 0:
             yield Msg("sleep", None, settle_s)

@@ -150,6 +150,20 @@ def stop_all(
     raise typer.Exit(order_stop_all(lab, out, reset=reset, as_json=as_json))
 
 
+@app.command()
+def alarms(
+    lab: LabName = None,
+    acknowledge: Annotated[
+        list[str] | None, typer.Option("--acknowledge", metavar="ALARM", help="Say that you know of it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show the alarms of a running lab. Ends with 1 if any waits to be acknowledged."""
+    from duodaq.cli._alarms import show_alarms
+
+    raise typer.Exit(show_alarms(lab, acknowledge or [], out, as_json=as_json))
+
+
 ports = typer.Typer(invoke_without_command=True)
 app.add_typer(ports, name="ports")
 

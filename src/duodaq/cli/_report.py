@@ -12,7 +12,11 @@ from duodaq.model import Outcome, ShutdownReport
 
 _STYLE = {Outcome.CLEAN: "green", Outcome.FORCED: "yellow", Outcome.LEAKED: "bold red"}
 WHOLE = {"instrument", "port", "worker", "mode", "pid", "state"}
-_STATES = {"ready": "green", "acquiring": "green", "open": "green", "error": "bold red", "hung": "bold red"}
+_STATES = {
+    **dict.fromkeys(("ready", "acquiring", "open", "normal"), "green"),
+    **dict.fromkeys(("error", "hung", "raised"), "bold red"),
+    **dict.fromkeys(("pending", "returned"), "yellow"),
+}
 
 
 def plain_table(title: str, words: Sequence[str], numbers: Sequence[str] = ()) -> Table:
@@ -59,6 +63,23 @@ def instrument_table(instruments: list[dict[str, Any]]) -> Table:
         ]
         cells += [escape(i["port"] or "–"), *([str(i["restarts"])] if restarts else [])]
         table.add_row(*cells)
+    return table
+
+
+def alarm_table(alarms: list[dict[str, Any]]) -> Table:
+    """Every alarm of a running lab. A cause may be a long sentence, so it is not in here."""
+    table = plain_table("Alarms", ("alarm", "channel", "state", "since", "by"), ("value", "raised"))
+    for one in alarms:
+        value = "–" if one["value"] is None else f"{one['value']:.6g} {one['unit']}".rstrip()
+        table.add_row(
+            escape(one["name"]),
+            escape(f"{one['instrument']}.{one['channel']}"),
+            port_state(one["state"]),
+            since(one["since_ns"]),
+            escape(one["by"] or "–"),
+            escape(value),
+            str(one["raised"]),
+        )
     return table
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from duodaq.app import connect, running_labs, stop_all_of
-from duodaq.cli._report import instrument_table, port_table
+from duodaq.cli._report import alarm_table, instrument_table, port_table
 from duodaq.errors import DuodaqError
 
 
@@ -78,6 +78,11 @@ def _print_status(status: dict[str, Any], out: Console) -> None:
         if one["message"]:
             out.print(escape(f"{one['id']}: {one['message']}"), soft_wrap=True)
     out.print(port_table(status["ports"]))
+    if status.get("alarms"):
+        out.print(alarm_table(status["alarms"]))
+    for one in status.get("alarms", ()):
+        if one["why"]:
+            out.print(escape(f"{one['name']}: {one['why']}"), soft_wrap=True)
 
 
 def _print_stops(reports: dict[str, dict[str, Any]], failures: dict[str, str], out: Console) -> None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from duodaq.config._tables import InstrumentTable, LabFile, PortTable, RuntimeTable, SerialTable, VirtualTable
+from duodaq.config._lab_file import LabFile
+from duodaq.config._observing import AlarmTable, MailTable
+from duodaq.config._tables import InstrumentTable, PortTable, RuntimeTable, SerialTable, VirtualTable
 from duodaq.model import (
+    AlarmDefinition,
     AxisDefinition,
     InstrumentDefinition,
     LabDefinition,
+    MailDefinition,
+    ObserverDefinition,
     PollDefinition,
     PortDefinition,
     RuntimeDefinition,
@@ -39,6 +44,50 @@ def build(tables: LabFile, file: Path) -> LabDefinition:
         finalise=tuple(lab.finalise),
         keep_journal=lab.keep_journal,
         shutdown_s=lab.shutdown,
+        alarms=tuple(_alarm(name, table) for name, table in tables.alarms.items()),
+        mail=_mail(tables.mail) if tables.mail is not None else None,
+        observers=_observers(tables, directory),
+    )
+
+
+def _alarm(name: str, table: AlarmTable) -> AlarmDefinition:
+    instrument, _, channel = table.channel.partition(".")
+    return AlarmDefinition(
+        name=name,
+        instrument=instrument,
+        channel=channel,
+        unit=table.unit,
+        low=table.low,
+        high=table.high,
+        rate=table.rate,
+        stale_s=table.stale,
+        hysteresis=table.hysteresis,
+        delay_s=table.delay,
+        latch=table.latch,
+        pause_scan=table.pause_scan,
+        stop_all=table.stop_all,
+        webhook=table.webhook,
+        email=tuple(table.email),
+        note=table.note,
+    )
+
+
+def _mail(table: MailTable) -> MailDefinition:
+    host, _, port = table.server.rpartition(":")
+    return MailDefinition(host, int(port), table.sender, table.security, table.user, table.password_env)
+
+
+def _observers(tables: LabFile, directory: Path) -> ObserverDefinition:
+    logging, flight = tables.logging, tables.flight_recorder
+    return ObserverDefinition(
+        metrics_port=None if tables.metrics is None else tables.metrics.port,
+        otlp=None if tables.telemetry is None else tables.telemetry.otlp,
+        flight_dir=directory / (flight.folder or "flight") if flight.keep else None,
+        flight_s=flight.last,
+        flight_keep=flight.keep,
+        log_file=None if logging is None else directory / logging.file,
+        log_bytes=0 if logging is None else logging.max,
+        log_keep=0 if logging is None else logging.keep,
     )
 
 

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from duodaq.config._ancestry import is_no_actor
 from duodaq.config._complaints import Said, complaints
 from duodaq.config._driver_lookup import BUILT_IN_CODECS, DriverMissingError, built_in, find_driver
+from duodaq.config._lab_file import LabFile
 from duodaq.config._options import CLASSIC_KEYS, OPTIONS
-from duodaq.config._tables import LabFile
 from duodaq.config._where import worker_of
 from duodaq.config._words import choose
 from duodaq.drivers import CODECS, codec
@@ -129,29 +129,15 @@ def _virtual_ports_fit(lab: LabDefinition) -> Iterator[Said]:
 
 INSTRUMENT_NAMES_TAKEN = frozenset(
     {
-        *("close", "grid", "journal", "log", "logs", "parameters", "record_wire", "reset_stop", "scan"),
-        *("start_recording", "status"),
-        *("ports", "stop_all", "stop_log", "stop_recording", "stop_wire", "wire_tail"),
+        *("alarms", "close", "grid", "journal", "log", "logs", "parameters", "ports", "record_wire", "reset_stop"),
+        *("scan", "start_recording", "status", "stop_all", "stop_log", "stop_recording", "stop_wire", "wire_tail"),
     }
 )
 AXIS_NAMES_TAKEN = frozenset(
     {
-        *(
-            "axes",
-            "call",
-            "call_soon",
-            "channels",
-            "driver",
-            "driver_name",
-            "finish",
-            "get",
-            "id",
-            "read",
-            "read_soon",
-            "recover",
-        ),
-        *("restart", "runtime", "set", "snap", "start", "status", "stop"),
-        *("fly", "get_soon", "parameters", "set_soon"),
+        *("axes", "call", "call_soon", "channels", "driver", "driver_name", "finish", "fly", "get", "get_soon", "id"),
+        *("parameters", "read", "read_soon", "recover", "restart", "runtime", "set", "set_soon", "snap", "start"),
+        *("status", "stop"),
     }
 )
 """What ``lab.x`` and ``lab.stage.x`` mean already."""

@@ -9,8 +9,9 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from duodaq.config._lab_file import LabFile
 from duodaq.config._positions import KeyPath
-from duodaq.config._tables import LabFile, WrongTableError
+from duodaq.config._tables import WrongTableError
 from duodaq.config._words import and_list, choose, kind
 
 Said = tuple[KeyPath, str, str | None]
@@ -30,6 +31,12 @@ _EXAMPLES = {
     "driver": 'Write for example driver = "package.module:Class" or "./file.py:Class"',
     "runtime": 'Write runtime = "v2" for a blocking driver class, "v4" for an actor',
     "resource": 'Write for example resource = "GPIB0::9::INSTR", the name of a VISA resource',
+    "channel": 'Write for example channel = "dmm.voltage"',
+    "server": 'Write for example server = "smtp.example.org:587"',
+    "sender": 'Write for example sender = "lab@example.org"',
+    "port": "Write for example port = 9464",
+    "file": 'Write for example file = "log/lab.jsonl"',
+    "otlp": 'Write for example otlp = "http://localhost:4318"',
     "number": "Write the axis number that the controller uses, number = 1",
 }
 

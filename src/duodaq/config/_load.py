@@ -10,11 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from duodaq.config._alarm_checks import check_alarms, check_observers
 from duodaq.config._build import build
 from duodaq.config._checks import check_lab, check_tables
 from duodaq.config._complaints import Said, complaints
+from duodaq.config._lab_file import LabFile
 from duodaq.config._positions import KeyPath, Positions
-from duodaq.config._tables import LabFile
 from duodaq.config._words import nearest
 from duodaq.errors import ConfigError
 from duodaq.model import LabDefinition
@@ -44,7 +45,7 @@ def load_lab(path: str | Path) -> LabDefinition:
         problems = complaints(error)
         raise _together(file, positions, [*problems, *_elsewhere(values, problems, file)]) from None
     lab = build(tables, file)
-    problems = [*check_tables(tables, lab), *check_lab(lab)]
+    problems = [*check_tables(tables, lab), *check_lab(lab), *check_alarms(lab), *check_observers(tables)]
     if problems:
         raise _together(file, positions, problems)
     return lab
@@ -65,9 +66,11 @@ def _elsewhere(values: dict[str, Any], problems: list[Said], file: Path) -> list
         return []
     lab = build(tables, file)
     if any(path[0] == "instruments" for path in wrong):
-        wrong |= {("runtimes", "v2"), ("runtimes", "v4")}
+        wrong |= {("runtimes", "v2"), ("runtimes", "v4"), *(("alarms", one.name) for one in lab.alarms)}
     wrong |= {("instruments", one.id) for one in lab.instruments if ("ports", one.port) in wrong}
-    return [said for said in (*check_tables(tables, lab), *check_lab(lab)) if said[0][:2] not in wrong]
+    return [
+        said for said in (*check_tables(tables, lab), *check_lab(lab), *check_alarms(lab)) if said[0][:2] not in wrong
+    ]
 
 
 def _readable(values: dict[str, Any], wrong: Iterable[KeyPath]) -> dict[str, Any]:

@@ -398,10 +398,3 @@ def _passive(value: Any) -> frozenset[str] | bool:
             f"it is {kind(value)}"
         )
     return frozenset(names)
-
-
-class LabFile(Table):
-    lab: LabTable = LabTable()
-    runtimes: RuntimesTable = RuntimesTable()
-    ports: dict[str, PortTable] = {}
-    instruments: dict[str, InstrumentTable] = {}

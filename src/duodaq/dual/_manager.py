@@ -46,7 +46,7 @@ from duodaq.model import (
     command_name,
 )
 from duodaq.ports import Broker, Transport
-from duodaq.telemetry import get_logger
+from duodaq.telemetry import SPANS, get_logger, named
 from duodaq.v2 import DataDistributor, V2Command
 from duodaq.v4 import DataPublisher
 from duodaq.workers import Factories, RecorderDesk, RuntimeParts, Switchboard, introduced, spawn_port_worker
@@ -335,7 +335,13 @@ class DualRuntimeManager:
         self._in_hand += 1
         self._settled.clear()
         try:
-            return await side.command(instrument, command, deadline_s)
+            if (taker := SPANS.taker) is None:
+                return await side.command(instrument, command, deadline_s)
+            with taker.span("command", {"instrument": instrument, "command": command_name(command)}):
+                return await side.command(instrument, command, deadline_s)
+        except Exception as error:
+            _log.info("command failed", instrument=instrument, command=command_name(command), error=named(error))
+            raise
         finally:
             self._in_hand -= 1
             if not self._in_hand:

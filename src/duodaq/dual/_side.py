@@ -21,6 +21,7 @@ from duodaq.model import (
     RuntimeName,
     RuntimeStatus,
 )
+from duodaq.telemetry import SPANS
 from duodaq.v2 import V2Command
 from duodaq.workers import Host
 
@@ -169,7 +170,12 @@ class Side:
 
     async def command(self, instrument: str, command: Command, deadline_s: float | None) -> Any:
         """Hand a command to the instrument's worker; see Runtime.command."""
-        return await self._of(instrument).command(instrument, command, deadline_s)
+        host = self._of(instrument)
+        if (taker := SPANS.taker) is None:
+            return await host.command(instrument, command, deadline_s)
+        facts = {"instrument": instrument, "runtime": self.name, "worker": host.worker.name}
+        with taker.span("runtime", facts):
+            return await host.command(instrument, command, deadline_s)
 
     async def submit(self, command: V2Command, timeout_s: float) -> Any:
         """Carry out a command of V2's own: at the worker of the instrument that it names, or at the first one."""
@@ -213,7 +219,8 @@ class Side:
 
     def metrics(self) -> dict[str, Any]:
         """Figures of every worker, by its name."""
-        return {h.worker.name: h.metrics() for h in self._hosted.values()}
+        hosts = tuple(self._hosted.values())
+        return {h.worker.name: {**h.metrics(), "blocked_s": h.worker.blocked_s} for h in hosts}
 
     def probe(self) -> None:
         """Ask every worker for a sign of progress."""

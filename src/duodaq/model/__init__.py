@@ -1,5 +1,6 @@
 """Pure values and promises, shared by both runtimes: nothing here waits, opens or owns anything."""
 
+from duodaq.model._alarm import AlarmChange, AlarmDefinition, AlarmState, AlarmStatus, MailDefinition
 from duodaq.model._capability import (
     AxisReading,
     AxisState,
@@ -31,6 +32,7 @@ from duodaq.model._definition import (
     AxisDefinition,
     InstrumentDefinition,
     LabDefinition,
+    ObserverDefinition,
     PollDefinition,
     PortDefinition,
     RuntimeDefinition,
@@ -60,6 +62,10 @@ from duodaq.model._wire import Direction, WireRecord
 __all__ = [
     "INSTRUMENT_TRANSITIONS",
     "IN_HAND",
+    "AlarmChange",
+    "AlarmDefinition",
+    "AlarmState",
+    "AlarmStatus",
     "AxisDefinition",
     "AxisReading",
     "AxisState",
@@ -79,10 +85,12 @@ __all__ = [
     "InstrumentStatus",
     "LabDefinition",
     "LaserReading",
+    "MailDefinition",
     "ManagerState",
     "Measurement",
     "MeasurementSink",
     "MotionController",
+    "ObserverDefinition",
     "Outcome",
     "ParameterEntry",
     "Parameters",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from duodaq.model._alarm import AlarmDefinition, MailDefinition
 from duodaq.model._life import Cause, RuntimeName
 
 
@@ -131,8 +132,26 @@ class RuntimeDefinition:
 
 
 @dataclass(frozen=True, slots=True)
+class ObserverDefinition:
+    """Who looks at a lab: by a `metrics_port` of this machine, a log file, an OTLP collector, a flight recorder.
+
+    `log_file` holds `log_bytes` at most before it is put aside, `log_keep` such files are kept. `flight_dir` is where
+    the last `flight_s` seconds are written when something breaks, `flight_keep` times; None: nowhere.
+    """
+
+    metrics_port: int | None = None
+    log_file: Path | None = None
+    log_bytes: int = 10_000_000
+    log_keep: int = 5
+    otlp: str | None = None
+    flight_dir: Path | None = None
+    flight_s: float = 60.0
+    flight_keep: int = 10
+
+
+@dataclass(frozen=True, slots=True)
 class LabDefinition:
-    """A whole lab: its ports, its instruments, and where its two runtimes run."""
+    """A whole lab: its ports, its instruments, where its two runtimes run, and what is watched."""
 
     name: str
     ports: tuple[PortDefinition, ...] = ()
@@ -146,4 +165,7 @@ class LabDefinition:
     finalise: tuple[str, ...] = ()
     keep_journal: bool = True
     shutdown_s: float = 10.0
+    alarms: tuple[AlarmDefinition, ...] = ()
+    mail: MailDefinition | None = None
+    observers: ObserverDefinition = ObserverDefinition()
     options: dict[str, Any] = field(default_factory=dict[str, Any])

@@ -3,6 +3,8 @@ from __future__ import annotations
 _EXTRAS = {
     "ophyd": "ophyd",
     "ophyd_async": "ophyd",
+    "opentelemetry": "otel",
+    "prometheus_client": "web",
     "pyvisa": "visa",
     "pyvisa_py": "visa",
     "qcodes": "qcodes",

@@ -33,7 +33,7 @@ from duodaq.storage._compactor import Compactor
 from duodaq.storage._tally import Tally, WallClock
 from duodaq.storage._watermark import Watermark, Watermarks
 from duodaq.storage.journal import Disk, Journal, Level, RunPage, edit_labels
-from duodaq.telemetry import get_logger
+from duodaq.telemetry import Histogram, get_logger
 
 WhenFull = Literal["slow", "count"]
 OnFailure = Literal["resume", "end"]
@@ -123,6 +123,7 @@ class Recorder:
         self.directory = Path(directory)
         self.name = name
         self.level: Level = level
+        self.commits = Histogram()
         self._hub = hub
         self._provenance = dict(provenance or {})
         self._policy = Policy.BLOCK if when_full == "slow" else Policy.DROP_NEWEST
@@ -410,7 +411,9 @@ class Recorder:
             compactor.settle()
             journal.write(batches)
             self._marks.raise_to("kernel", marks, rows)
+            begun_s = clock.monotonic_s()
             journal.commit()
+            self.commits.note(clock.monotonic_s() - begun_s)
         except OSError as error:
             if not self._try_again(journal, error):
                 self._marks.raise_to(self.level, {}, rows)

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any, TextIO
 
 import structlog
 
+from duodaq.telemetry._tap import note_event
 from duodaq.telemetry._trace import current_trace_id
 
-_ROOT = "duodaq"
+ROOT = "duodaq"
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
@@ -17,13 +19,14 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     It writes to the standard logger ``duodaq.<name>``, so an application that never calls `configure_logging` still
     decides with `logging` alone what it sees, and nothing of ours ever lands on stdout.
     """
-    full = name if name.startswith(_ROOT) else f"{_ROOT}.{name}"
+    full = name if name.startswith(ROOT) else f"{ROOT}.{name}"
     return structlog.wrap_logger(
         logging.getLogger(full),
         processors=[
             structlog.stdlib.filter_by_level,
             structlog.contextvars.merge_contextvars,
             *_shared_processors(),
+            _tapped,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -36,13 +39,15 @@ def configure_logging(level: str | int = "INFO", json: bool = False, stream: Tex
 
     Calling it again replaces what the former call had set up.
     """
-    root = logging.getLogger(_ROOT)
+    root = logging.getLogger(ROOT)
     for old in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
         root.removeHandler(old)
     handler = _Handler(stream or sys.stderr)
     handler.setFormatter(_formatter(json, handler.stream))
+    handler.setLevel(level.upper() if isinstance(level, str) else level)
+    files = [one.level for one in root.handlers]
     root.addHandler(handler)
-    root.setLevel(level.upper() if isinstance(level, str) else level)
+    root.setLevel(min([handler.level, *files]))
     root.propagate = False
 
 
@@ -66,6 +71,19 @@ def _formatter(json: bool, stream: TextIO) -> logging.Formatter:
     )
 
 
+def json_formatter(last: Any) -> logging.Formatter:
+    """One JSON object a line, which the processor `last` has had in its hands."""
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_shared_processors(),
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            last,
+            structlog.processors.JSONRenderer(default=str, ensure_ascii=False),
+        ],
+    )
+
+
 def _shared_processors() -> list[Any]:
     return [
         structlog.stdlib.add_logger_name,
@@ -73,6 +91,11 @@ def _shared_processors() -> list[Any]:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _add_trace_id,
     ]
+
+
+def _tapped(_logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    note_event(method, event)
+    return event
 
 
 def _add_trace_id(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from duodaq.errors import DataError, DuodaqError
+from duodaq.telemetry import note_event
 from duodaq.workers._messages import Log, Message, parcel, unpack
 
 ROOT = "duodaq"
@@ -62,6 +63,7 @@ def log_here(line: Log, worker: str) -> None:
     if not isinstance(event, dict):
         raise DataError("a line of the log that is none")
     event = {"worker": worker, **cast("dict[str, Any]", event)}
+    note_event(_METHODS.get(line.level, "info"), event)
     record = logger.makeRecord(logger.name, line.level, "", 0, event, (), None)
     record.__dict__.update(_logger=logger, _name=_METHODS.get(line.level, "info"))  # as structlog's formatter wants it
     logger.handle(record)

@@ -71,12 +71,13 @@ class Make(Message, frozen=True, tag="m"):
 
 
 class Ask(Message, frozen=True, tag="a"):
-    """Do something, and answer under the same number."""
+    """Do something, and answer under the same number; if it is `traced`, with the time that it took."""
 
     number: int
     op: str
     body: Parcel
     trace_id: str | None = None
+    traced: bool = False
 
 
 class Order(Message, frozen=True, tag="o"):
@@ -87,6 +88,7 @@ class Order(Message, frozen=True, tag="o"):
     command: Command
     deadline_s: float | None = None
     trace_id: str | None = None
+    traced: bool = False
 
 
 class Cancel(Message, frozen=True, tag="c"):
@@ -152,12 +154,13 @@ class Made(Message, frozen=True, tag="M"):
 
 
 class Answer(Message, frozen=True, tag="A"):
-    """What became of an Ask: its result, or its error and the error's cause."""
+    """What became of an Ask: its result, or its error and the error's cause; of a traced one, when it was."""
 
     number: int
     body: Parcel = None
     error: dict[str, Any] | None = None
     cause: dict[str, Any] | None = None
+    took: tuple[int, int] | None = None
 
 
 class Alive(Message, frozen=True, tag="P"):

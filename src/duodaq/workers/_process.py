@@ -30,7 +30,7 @@ from duodaq.model import (
     RuntimeStatus,
 )
 from duodaq.ports import Broker, DeskLine, OfUser, PortDesk
-from duodaq.telemetry import current_trace_id, get_logger
+from duodaq.telemetry import SPANS, current_trace_id, get_logger
 from duodaq.workers._across import NeighbourDesk, Switchboard
 from duodaq.workers._by_value import dumps
 from duodaq.workers._child import Child
@@ -251,10 +251,12 @@ class ProcessWorker:
         """Send a command; as `ask`."""
         pending = self._new_pending(COMMAND, (instrument, command, deadline_s), trace_id)
         message: Ask | Order
+        if (taker := SPANS.taker) is not None:
+            taker.expect_inner(pending.trace_id, instrument)
         if may_be_ordered(command):
-            message = Order(pending.number, instrument, command, deadline_s, pending.trace_id)
+            message = Order(pending.number, instrument, command, deadline_s, pending.trace_id, taker is not None)
         else:
-            message = Ask(pending.number, COMMAND, parcel(pending.body), pending.trace_id)
+            message = Ask(pending.number, COMMAND, parcel(pending.body), pending.trace_id, taker is not None)
         self._send(pending, message)
         return pending
 
@@ -380,6 +382,9 @@ class ProcessWorker:
         pending = self.pending.get(message.number % IN_HAND)
         if pending is None or pending.number != message.number or pending.answer.done():
             return
+        if message.took is not None and pending.op == COMMAND and (taker := SPANS.taker) is not None:
+            facts = {"worker": self.name, "pid": self.child.pid}
+            taker.inner(pending.trace_id, pending.body[0], *message.took, facts)
         if message.error is None:
             pending.answer.set_result(unpack(message.body))
         else:

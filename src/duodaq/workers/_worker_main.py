@@ -226,6 +226,7 @@ class Worker:
 
     async def _serve(self, ready: Ready, ask: Order | Ask) -> None:
         work_for(ask.trace_id)
+        begun_ns = clock.utc_ns() if ask.traced else 0
         try:
             if isinstance(ask, Order):
                 result = await ready.command(ask.number, ask.instrument, ask.command, ask.deadline_s)
@@ -235,6 +236,8 @@ class Worker:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is the manager who has to know
             answer = Answer(ask.number, None, *error_parts(ready.explained(error, ask)))
         ready.push_changes()
+        if ask.traced:
+            answer = msgspec.structs.replace(answer, took=(begun_ns, clock.utc_ns()))
         try:
             self._pipe.send(answer)
         except DataError as error:  # e.g. it is too long: whoever waits has to know

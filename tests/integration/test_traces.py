@@ -1,0 +1,214 @@
+"""One trace of one call holds every layer, from the request down to the bytes, wherever the instrument lives."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from duodaq.app import Lab, LabHost, _observers
+from duodaq.app._service import LabService
+from duodaq.errors import DuodaqError
+from duodaq.link import LAB_PROTOCOL, LinkClient, find_lab
+from duodaq.model import (
+    Execute,
+    InstrumentDefinition,
+    LabDefinition,
+    ObserverDefinition,
+    PortDefinition,
+    RuntimeDefinition,
+)
+from duodaq.ports import MemoryTransport, Receiver
+from duodaq.telemetry import SPANS, new_trace_id, tracing
+
+pytest.importorskip("opentelemetry.sdk")
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+DRIVER = """\
+class Dial:
+    def __init__(self, serial):
+        self.serial = serial
+
+    def angle(self):
+        self.serial.write(b"A?\\n")
+        return float(self.serial.readline())
+
+    def twice(self):
+        return self.angle() + self.angle()
+
+    def break_down(self):
+        self.serial.write(b"B?\\n")
+        raise ArithmeticError("broken")
+"""
+
+
+class DialLine(MemoryTransport):
+    """A dial that says 4 to whoever asks."""
+
+    async def open(self, receiver: Receiver, timeout_s: float) -> None:
+        self.peer = self.peer or MemoryTransport("dial")
+        await super().open(receiver, timeout_s)
+
+    def write_nowait(self, data: bytes) -> int:
+        self.take(b"4\n")
+        return len(data)
+
+
+def lab_in(folder: Path, worker: str, otlp: str = "http://127.0.0.1:9") -> Lab:
+    (folder / "dial.py").write_text(DRIVER)
+    dial = InstrumentDefinition("dial", "v2", "./dial.py:Dial", port="line", passive=True, base_dir=folder)
+    definition = LabDefinition(
+        "traced",
+        ports=(PortDefinition("line", serial={"path": "nowhere"}, idle_ms=1),),
+        instruments=(dial,),
+        v2=RuntimeDefinition("v2", worker),
+        observers=ObserverDefinition(otlp=otlp),
+    )
+    return Lab(definition, transports={"line": DialLine()})
+
+
+@pytest.fixture
+def exporter(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    one = InMemorySpanExporter()
+    monkeypatch.setattr(_observers, "otlp_exporter", lambda endpoint: one)
+    return one
+
+
+def tree(exporter: InMemorySpanExporter, trace_id: str) -> list[tuple[str, list[Any]]]:
+    """The spans of a trace as (name, children), in the order in which they began."""
+    found = [one for one in exporter.get_finished_spans() if f"{one.context.trace_id:032x}" == trace_id]
+    found.sort(key=lambda one: one.start_time)
+    known = {one.context.span_id for one in found}
+    assert all(one.parent is None or one.parent.span_id in known for one in found), "a span without its parent"
+    for one in found:
+        parent = next((p for p in found if one.parent is not None and p.context.span_id == one.parent.span_id), None)
+        if parent is not None:
+            assert parent.start_time <= one.start_time <= one.end_time <= parent.end_time, (one.name, parent.name)
+
+    def below(parent: int | None) -> list[Any]:
+        here = [one for one in found if (one.parent.span_id if one.parent else None) == parent]
+        return [(one.name, below(one.context.span_id)) for one in here]
+
+    return below(None)
+
+
+def of_name(exporter: InMemorySpanExporter, name: str) -> list[dict[str, Any]]:
+    found = [one for one in exporter.get_finished_spans() if one.name == name]
+    return [dict(one.attributes) for one in sorted(found, key=lambda one: one.start_time)]
+
+
+@pytest.mark.parametrize("worker", ["inline", "thread", "process"])
+async def test_a_call_is_one_trace_down_to_the_bytes(
+    tmp_path: Path, worker: str, exporter: InMemorySpanExporter
+) -> None:
+    trace_id, broken_id = new_trace_id(), new_trace_id()
+    call = {"kind": "execute", "instrument": "dial", "fields": {"name": "twice", "args": []}}
+    async with lab_in(tmp_path, worker) as lab:
+        service = LabService(lab)
+        with tracing(trace_id):
+            assert await service.handle("command", call) == 8.0
+        with tracing(broken_id), pytest.raises(DuodaqError, match="broken"):
+            await lab.command("dial", Execute("break_down"))
+        assert SPANS.taker is not None
+    assert SPANS.taker is None
+    leased: list[Any] = [("lease", [("exchange", []), ("exchange", [])])]
+    at_the_port = [("worker", leased)] if worker == "process" else leased
+    assert tree(exporter, trace_id) == [("request", [("command", [("runtime", at_the_port)])])]
+    ((name, below),) = tree(exporter, broken_id)
+    assert (name, below[0][0]) == ("command", "runtime")
+    first = of_name(exporter, "exchange")[0]
+    assert (first["duodaq.request"], first["duodaq.reply"]) == ("A?\\n", "4\\n")
+    assert (first["duodaq.port"], first["duodaq.holder"]) == ("line", "v2.dial")
+    assert (first["duodaq.sent_bytes"], first["duodaq.heard_bytes"]) == (3, 2)
+    assert of_name(exporter, "lease")[0]["duodaq.wait_s"] >= 0
+    assert of_name(exporter, "request")[0]["duodaq.op"] == "command"
+    failed = [one for one in exporter.get_finished_spans() if one.status.status_code.name == "ERROR"]
+    assert {one.name for one in failed} == {"command", "runtime"}
+    assert all("broken" in one.status.description for one in failed)
+    if worker == "process":
+        assert of_name(exporter, "worker")[0]["duodaq.worker"] == "v2-process"
+
+
+async def test_the_trace_of_a_client_goes_on_in_the_lab(tmp_path: Path, exporter: InMemorySpanExporter) -> None:
+    trace_id = new_trace_id()
+    host = LabHost(lab_in(tmp_path, "inline"))
+
+    async def ready() -> None:
+        client = await LinkClient.open(find_lab("traced"), version=LAB_PROTOCOL)
+        call = {"kind": "execute", "instrument": "dial", "fields": {"name": "angle", "args": []}}
+        with tracing(trace_id):
+            assert await client.request("command", call) == 4.0
+        await client.aclose()
+        host.ask_to_end()
+
+    await host.run(ready)
+    names = ["request", "command", "runtime", "lease", "exchange"]
+    (one,) = tree(exporter, trace_id)
+    for name in names:
+        assert one[0] == name
+        one = one[1][0] if one[1] else ("", [])
+
+
+async def test_what_nobody_asked_for_by_a_call_makes_no_span(tmp_path: Path, exporter: InMemorySpanExporter) -> None:
+    async with lab_in(tmp_path, "inline") as lab:
+        with tracing():
+            lab.manager.broker.port("line")
+        port = lab.manager.broker.port("line")
+        await port.exchange(b"A?\n", holder="somebody")
+        with tracing():
+            await port.exchange(b"A?\n", holder="somebody")
+    assert exporter.get_finished_spans() == ()
+
+
+@contextmanager
+def collector() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+    heard: list[tuple[str, bytes]] = []
+
+    class Collector(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Collector) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", heard
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def test_a_collector_is_sent_all_spans_before_the_lab_has_ended(tmp_path: Path) -> None:
+    import gzip
+
+    with collector() as (endpoint, heard):
+        async with lab_in(tmp_path, "inline", endpoint) as lab:
+            await lab.command("dial", Execute("angle"))
+    assert {path for path, _ in heard} == {"/v1/traces"}
+    names: list[str] = []
+    for _, body in heard:
+        plain = gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body
+        told = ExportTraceServiceRequest.FromString(plain)
+        names += [s.name for r in told.resource_spans for scope in r.scope_spans for s in scope.spans]
+    assert sorted(names) == ["command", "exchange", "lease", "runtime"]
+
+
+async def test_a_collector_that_is_not_there_holds_up_no_call_and_no_end(tmp_path: Path) -> None:
+    from duodaq.clock import monotonic_s
+
+    async with lab_in(tmp_path, "inline") as lab:
+        for _ in range(3):
+            assert await lab.command("dial", Execute("angle")) == 4.0
+        begun_s = monotonic_s()
+    assert monotonic_s() - begun_s < 15.0
