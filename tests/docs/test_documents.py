@@ -203,7 +203,14 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def test_reference_names_every_key_of_a_lab_file() -> None:
     text = (ROOT / "docs" / "reference" / "lab-file.md").read_text(encoding="utf-8")
-    tables = [("lab",), ("runtimes", "v2"), ("ports", "p"), ("ports", "p", "serial"), ("ports", "p", "virtual")]
+    tables = [
+        ("lab",),
+        ("web",),
+        ("runtimes", "v2"),
+        ("ports", "p"),
+        ("ports", "p", "serial"),
+        ("ports", "p", "virtual"),
+    ]
     tables += [("instruments", "i")]
     inner = [("instruments", "i", name, "x") for name in ("poll", "axes")] + [("instruments", "i", "safe")]
     keys = {key for table in (*tables, *inner) for key in known_keys(table)}

@@ -1,10 +1,12 @@
 """The wiring: a lab from its file, for async programs, for scripts and notebooks, and as a program of its own."""
 
-from duodaq.app._client import LabClient, connect, open_lab
+from duodaq.app._client import LabClient, connect, in_lab, open_lab
 from duodaq.app._handles import AxisHandle, DriverProxy, InstrumentHandle
 from duodaq.app._host import LabHost
 from duodaq.app._lab import Lab
+from duodaq.app._panel import panel_of
 from duodaq.app._reading import Reading
+from duodaq.app._service import LabService
 from duodaq.app._stopping import stop_all_of
 from duodaq.link import find_lab, running_labs
 
@@ -15,10 +17,13 @@ __all__ = [
     "Lab",
     "LabClient",
     "LabHost",
+    "LabService",
     "Reading",
     "connect",
     "find_lab",
+    "in_lab",
     "open_lab",
+    "panel_of",
     "running_labs",
     "stop_all_of",
 ]

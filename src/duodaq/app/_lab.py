@@ -210,9 +210,13 @@ class Lab:
             self.recordings.append(self._recording.summary)
             self._recording = None
 
+    @property
+    def runs_directory(self) -> Path:
+        """Where recordings lie unless they were told where to go."""
+        return self.definition.recording_dir or self.definition.directory / "runs"
+
     def _new_directory(self) -> Path:
-        root = self.definition.recording_dir or self.definition.directory / "runs"
-        return root / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        return self.runs_directory / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
 
 
 def _bridged(manager: DualRuntimeManager) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from duodaq.config._tables import InstrumentTable, LabFile, PortTable, RuntimeTable, SerialTable, VirtualTable
+from duodaq.config._tables import InstrumentTable, LabFile, PortTable, RuntimeTable, SerialTable, VirtualTable, WebTable
 from duodaq.model import (
     AxisDefinition,
     InstrumentDefinition,
@@ -16,6 +16,7 @@ from duodaq.model import (
     RuntimeName,
     VirtualDefinition,
     VisaDefinition,
+    WebDefinition,
 )
 
 VISA_IDLE_MS = 20.0
@@ -37,7 +38,13 @@ def build(tables: LabFile, file: Path) -> LabDefinition:
         recording_dir=directory / lab.recording if lab.recording is not None else None,
         record_wire=lab.record_wire,
         shutdown_s=lab.shutdown,
+        web=_web(tables.web),
     )
+
+
+def _web(table: WebTable) -> WebDefinition:
+    names, arming = tuple(name.lower() for name in table.names), tuple(table.arming)
+    return WebDefinition(table.host, table.port, table.token, table.viewer_token, names, arming)
 
 
 def _runtime(name: RuntimeName, table: RuntimeTable) -> RuntimeDefinition:
