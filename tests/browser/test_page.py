@@ -137,6 +137,7 @@ class Page:
         return any(self.bench.table.state().moving.values())
 
     def move_to(self, position: str) -> None:
+        self.js("document.getElementById('toasts').replaceChildren()")
         self.panel("stage")
         self.tab.fill("[data-target=x]", position)
         self.tab.press("[data-target=x]", "Enter")

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.params import Query
+from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -60,10 +61,8 @@ RunName = Annotated[str, InPath(max_length=200, description="Its directory's nam
 Level = Literal["info", "warning", "error", "critical"]
 
 
-class Answer(Response):
+class Answer(JSONResponse):
     """A value as JSON."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """Its bytes."""
