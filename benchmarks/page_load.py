@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +23,7 @@ from _harness import Goal, parser, report
 
 from duodaq import clock
 from duodaq.app import Lab
-from duodaq.model import InstrumentDefinition, LabDefinition, RuntimeDefinition, Scalar, WebDefinition
+from duodaq.model import ChannelInfo, InstrumentDefinition, LabDefinition, RuntimeDefinition, Scalar, WebDefinition
 from duodaq.schema import frame_batch, scalar_batch
 from duodaq.telemetry import configure_logging
 from duodaq.v4.instruments import InstrumentActor, Parameter
@@ -46,15 +46,16 @@ async def main():
                 break
             await page.wait_for_timeout(50)
         print("ready", flush=True)
-        sys.stdin.readline()
         figures = "[performance.now(), duodaq.plots.updates, duodaq.camera.images, duodaq.camera.ages.length]"
-        before = await page.evaluate(figures)
-        await page.evaluate("duodaq.camera.ages.splice(0)")
-        await page.wait_for_timeout(seconds * 1000)
-        after = await page.evaluate(figures)
-        took = (after[0] - before[0]) / 1000
-        ages = await page.evaluate("duodaq.camera.ages")
-        print(json.dumps({"plots": (after[1] - before[1]) / took, "images": (after[2] - before[2]) / took, "ages": ages}), flush=True)
+        while sys.stdin.readline():
+            before = await page.evaluate(figures)
+            await page.evaluate("duodaq.camera.ages.splice(0)")
+            await page.wait_for_timeout(seconds * 1000)
+            after = await page.evaluate(figures)
+            took = (after[0] - before[0]) / 1000
+            ages = await page.evaluate("duodaq.camera.ages")
+            plots, images = ((after[i] - before[i]) / took for i in (1, 2))
+            print(json.dumps({"plots": plots, "images": images, "ages": ages}), flush=True)
         await browser.close()
 asyncio.run(main())
 """
@@ -68,6 +69,11 @@ class Source(InstrumentActor):
     """An instrument whose data this benchmark makes."""
 
     parameters: ClassVar[Mapping[str, Parameter]] = {"level": Parameter(_nothing)}
+
+    def channel_infos(self) -> tuple[ChannelInfo, ...]:
+        """Four curves and a camera."""
+        mine = (ChannelInfo("source", f"c{curve}", "V", "scalar", "v4") for curve in range(CURVES))
+        return (*mine, ChannelInfo("source", "frames", "counts", "image", "v4"))
 
 
 async def curves(lab: Lab) -> None:
@@ -134,28 +140,39 @@ async def processor(seconds: float) -> float:
     return (time.process_time() - used) / (time.perf_counter() - began)
 
 
-async def browse(page: Any, seconds: float) -> tuple[dict[str, Any], float]:
-    """What a browser saw, and what this process took meanwhile."""
-    command = [sys.executable, "-c", DRIVE, page.address, str(seconds), str(CHROMIUM)]
-    pipe = asyncio.subprocess.PIPE
-    driver = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
-    assert driver.stdin is not None
-    assert driver.stdout is not None
-    assert (await driver.stdout.readline()).strip() == b"ready"
-    driver.stdin.write(b"\n")
-    took = await processor(seconds)
-    import json
+class Browser:
+    """A browser on the page, in processes of its own: its work is not the server's."""
 
-    found = json.loads(await driver.stdout.readline())
-    await driver.wait()
-    return found, took
+    def __init__(self, driver: asyncio.subprocess.Process, seconds: float) -> None:
+        assert driver.stdin is not None
+        assert driver.stdout is not None
+        self._in, self._out, self._driver = driver.stdin, driver.stdout, driver
+        self._seconds = seconds
+
+    @classmethod
+    async def open(cls, page: Any, seconds: float) -> Browser:
+        """One that shows the page and has drawn something."""
+        command = [sys.executable, "-c", DRIVE, page.address, str(seconds), str(CHROMIUM)]
+        pipe = asyncio.subprocess.PIPE
+        browser = cls(await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe), seconds)
+        assert (await browser._out.readline()).strip() == b"ready"
+        return browser
+
+    async def watch(self) -> tuple[dict[str, Any], float]:
+        """What it saw, and what this process took meanwhile."""
+        self._in.write(b"\n")
+        took = await processor(self._seconds)
+        return json.loads(await self._out.readline()), took
+
+    async def close(self) -> None:
+        """End it."""
+        self._in.close()
+        await self._driver.wait()
 
 
 @contextlib.asynccontextmanager
-async def slow_browsers(page: Any, lab: Lab) -> AsyncGenerator[None]:
+async def slow_browsers(page: Any) -> AsyncGenerator[None]:
     """Ten that want everything and take nothing."""
-    import json
-
     from websockets.asyncio.client import connect
 
     place = page.address.replace("http", "ws") + "api/live"
@@ -178,7 +195,7 @@ async def recorded(lab: Lab, folder: Path, seconds: float) -> tuple[int, bool]:
     rows = [row for row in lab.manager.v4_data.ledger().rows() if row.subscriber == "recorder"]
     sound = lab.manager.v4_data.ledger().balanced and sum(row.lost for row in rows) == 0
     summary = await lab.stop_recording()
-    return sum(dict(summary.files).values()), sound and summary.complete
+    return sum(summary.files.values()), sound and summary.complete
 
 
 async def measured(seconds: float) -> list[Goal]:
@@ -186,14 +203,16 @@ async def measured(seconds: float) -> list[Goal]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         async with busy(folder) as (lab, page):
-            channels = [f"source.c{curve}" for curve in range(CURVES)]
-            assert channels
             alone = await processor(seconds / 2)
             rows_alone, sound_alone = await recorded(lab, folder / "alone", seconds / 2)
-            found, took = await browse(page, seconds)
-            async with slow_browsers(page, lab):
-                with_slow, took_slow = await browse(page, seconds)
-                rows_slow, sound_slow = await recorded(lab, folder / "slow", seconds / 2)
+            browser = await Browser.open(page, seconds)
+            try:
+                found, took = await browser.watch()
+                async with slow_browsers(page):
+                    with_slow, took_slow = await browser.watch()
+                    rows_slow, sound_slow = await recorded(lab, folder / "slow", seconds / 2)
+            finally:
+                await browser.close()
     assert sound_alone
     assert sound_slow
     age, age_slow = (float(np.median(one["ages"])) for one in (found, with_slow))
@@ -220,5 +239,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    assert subprocess  # the driver of the browser is a program of its own: its work is not the server's
     main()
