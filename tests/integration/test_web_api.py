@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -353,6 +354,19 @@ async def test_recording_is_begun_ended_listed_labelled_and_compared(tmp_path: P
         assert (await lab.get(f"/api/runs/{newest['name']}")).json()["streams"]["lamp.level"]["rows"] == 1
         differing = (await lab.get(f"/api/runs/{newest['name']}/diff/{oldest['name']}")).json()
         assert differing["labels.sample"][0] == "knife 3"
+
+
+async def test_tokens_do_not_go_with_a_recording(tmp_path: Path) -> None:
+    file = tmp_path / "lab.toml"
+    file.write_text(f'[web]\ntoken = "{TOKEN}"\n')
+    asked = definition(tmp_path, token=TOKEN, viewer_token=LOOK)
+    async with Lab(replace(asked, file=file)) as lab:
+        place = await lab.start_recording()
+        await lab.stop_recording()
+    written = "".join(path.read_text() for path in place.iterdir() if path.suffix in (".json", ".jsonl"))
+    assert "(left out)" in written
+    assert TOKEN not in written
+    assert LOOK not in written
 
 
 async def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:

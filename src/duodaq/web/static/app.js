@@ -22,7 +22,7 @@ function start() {
   $("theme").addEventListener("click", theme);
   $("stop-all").addEventListener("click", stopAll);
   $("record").addEventListener("click", record);
-  addEventListener("keydown", (e) => e.key === "Escape" && panel.current() && panel.close());
+  addEventListener("keydown", (e) => e.key === "Escape" && ($("ask").open ? $("ask").close() : panel.current() && panel.close()));
   plots.build($("plots"));
   camera.build($("camera"), parameterOf);
   log.build($("view-log"));
@@ -34,6 +34,7 @@ function start() {
   link.on("close", lost);
   link.on("token", askToken);
   setInterval(figures, 1000);
+  new ResizeObserver(() => document.documentElement.style.setProperty("--top", `${document.querySelector(".top").offsetHeight}px`)).observe(document.querySelector(".top"));
   route();
   enter();
 }
@@ -62,13 +63,14 @@ function askToken(then) {
   const form = el("form", { onsubmit: async (e) => { e.preventDefault(); if (await show(input.value)) { $("ask").close(); then(); } } },
     el("h2", {}, "This lab wants a token"), el("p", { class: "soft", style: "margin:0" }, "The operator's, or one to look only. It is in the lab file under [web]."), input, el("div", { class: "row" }, el("button", { class: "main", type: "submit" }, "Enter")));
   $("ask").replaceChildren(form);
-  $("ask").showModal();
+  $("ask").show();
 }
 
 function route() {
   const name = VIEWS.some(([view]) => `#${view}` === location.hash) ? location.hash.slice(1) : "live";
   for (const [view] of VIEWS) $(`view-${view}`).hidden = view !== name;
   $("views").querySelectorAll("button").forEach((b) => (b.dataset.view === name ? b.setAttribute("aria-current", "page") : b.removeAttribute("aria-current")));
+  camera.inSight(name === "live");
   if (name === "runs") runs.show();
   if (name === "log") log.draw();
   if (name === "ports" && lab) tables.show($("view-ports"), lab);
@@ -140,7 +142,7 @@ function reset() {
     $("ask").close();
   } }, el("h2", {}, "Lift the stop?"), el("p", { class: "soft", style: "margin:0" }, "Moves and shutters are accepted again. Is everybody out of the beam?"), who, el("div", { class: "row" }, el("button", { type: "button", onclick: () => $("ask").close() }, "Leave it"), el("button", { class: "main", type: "submit" }, "Lift the stop")));
   $("ask").replaceChildren(form);
-  $("ask").showModal();
+  $("ask").show();
 }
 
 async function stopAll() {

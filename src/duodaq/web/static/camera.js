@@ -11,7 +11,7 @@ const ANCHORS = {
 };
 const SATURATED = 0xff2020ff;
 const view = { stream: null, low: null, high: null, region: null, line: null };
-const shown = { map: "inferno", overlay: true, tool: "look", paused: false, rectangle: null };
+const shown = { map: "inferno", overlay: true, tool: "look", paused: false, hidden: false, rectangle: null };
 export const figures = { images: 0, ages: [] };
 let box, image, over, histogram, profile, facts, drag = null, last = null, table = null, data = null, marks = [], parameters = () => null;
 const inputs = {};
@@ -67,9 +67,15 @@ function choose(stream) {
   ask();
 }
 
-export function ask() {
+/** A picture that nobody sees is not asked for. */
+export function inSight(is) {
+  shown.hidden = !is;
+  ask();
+}
+
+function ask() {
   if (!view.stream) return;
-  if (shown.paused) link.leaveImage(view.stream);
+  if (shown.paused || shown.hidden) link.leaveImage(view.stream);
   else link.watchImage({ ...view });
 }
 

@@ -11,7 +11,7 @@ export function quantity(value, unit = "", digits = 5) {
     const [scale, prefix] = PREFIXES.find(([least]) => size >= least * 0.99999) ?? PREFIXES.at(-1);
     return [precise(value / scale, digits), prefix + unit];
   }
-  return [precise(value, digits + 1), unit];
+  return [precise(value, digits), unit];
 }
 
 export function said(value, unit, digits) {
@@ -31,7 +31,7 @@ export function plain(value) {
   if (value === null || value === undefined) return "–";
   if (value === true) return "yes";
   if (value === false) return "no";
-  if (typeof value === "number") return precise(value, 6);
+  if (typeof value === "number") return String(Number(value.toPrecision(8)));
   if (Array.isArray(value)) return value.map(plain).join(", ");
   if (typeof value === "object") return Object.entries(value).map(([k, v]) => `${k} ${plain(v)}`).join(", ");
   return String(value);

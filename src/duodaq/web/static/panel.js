@@ -159,7 +159,7 @@ function operations({ id, panel }) {
   const shown = panel.operations.filter((o) => !hidden.has(o.name));
   if (!shown.length) return [];
   const make = ({ name, arguments: wanted, words }) => {
-    const inputs = wanted.map((a) => el("input", { placeholder: a.name.replace(/_/g, " ") + (a.required ? "" : " (may be empty)"), "aria-label": a.name, title: a.type }));
+    const inputs = wanted.map((a) => el("input", { placeholder: a.name.replace(/_/g, " "), "aria-label": a.name, title: a.required ? a.type : `${a.type}; may be empty`, value: a.name === "axis" && panel.axes.length ? panel.axes[0].name : "" }));
     const go = () => {
       const args = inputs.map((i) => (i.value === "" ? null : typed(i.value)));
       while (args.length && args.at(-1) === null) args.pop();
@@ -172,11 +172,13 @@ function operations({ id, panel }) {
 
 function rest({ id }) {
   const list = el("div", { class: "facts" });
+  const title = el("h3", {}, "Done from pages");
   live.push(() => {
     const mine = now.operations.filter((o) => o.instrument === id).slice(-4).reverse();
+    title.hidden = !mine.length;
     list.replaceChildren(...mine.flatMap((o) => [el("span", { title: o.detail }, `${clock(o.since_ns / 1e6)}  ${o.what}${o.target === null ? "" : ` ${plain(o.target)}`}`), el("b", { class: o.state === "failed" ? "hot" : "", title: o.detail }, o.state)]));
   });
-  return [el("h3", {}, "Done from pages"), list, el("h3", {}, "Care"), el("div", { class: "row" },
+  return [title, list, el("h3", {}, "Care"), el("div", { class: "row" },
     el("button", { class: "danger", onclick: () => act("stop", id, {}).then(() => toast(`${id}: stopped`, "", "good"), (e) => toast(`${id}: stop failed`, e.message, "bad")) }, "Stop"),
     el("button", { onclick: () => run(id, "recover", { kind: "recover" }) }, "Recover"),
     el("button", { onclick: () => act("restart", id, {}).then(() => toast(`${id}: restarted`, "", "good"), (e) => toast(`${id}: not restarted`, e.message, "bad")) }, "Restart"))];

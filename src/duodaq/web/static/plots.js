@@ -46,7 +46,7 @@ class Curve {
 
 const view = { chosen: [], window_s: 30, paused: false, from: null, to: null };
 export const figures = { updates: 0 };
-let box, picker, chart, plot, channels = [], dirty = false, last_ms = 0, shape = "";
+let box, picker, chart, plot, channels = [], dirty = false, last_ms = 0, told_ms = 0, shape = "";
 
 export function build(container) {
   box = container;
@@ -155,7 +155,16 @@ function draw(now_ms) {
     plot.setScale("x", { min: from, max: to });
     for (const unit of units) plot.setScale(`y${unit}`, range(shown.filter((n) => unitOf(n) === unit), from, to));
   });
+  if (plot.cursor.left < 0 && now_ms - told_ms > 400) {
+    told_ms = now_ms;
+    plot.setLegend({ idx: null }, false);
+  }
   figures.updates += 1;
+}
+
+function latest(name) {
+  const curve = curves.get(name);
+  return curve?.end ? said(curve.v[curve.end - 1], curve.unit) : "–";
 }
 
 const unitOf = (name) => curves.get(name)?.unit ?? channels.find((c) => c.name === name)?.unit ?? "";
@@ -250,9 +259,9 @@ function make(names, units, wanted) {
       freeze(u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x"));
       u.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
     }] },
-    series: [{ value: (_, t) => (t ? new Date(t * 1000).toLocaleTimeString([], { hour12: false }) : "–") }, ...names.map((name, i) => ({
+    series: [{ value: (_, t) => (t ? new Date(t * 1000).toLocaleTimeString([], { hour12: false }) : "last") }, ...names.map((name, i) => ({
       label: name, scale: `y${unitOf(name)}`, stroke: colour(`--c${i % COLOURS}`), width: 1.6, spanGaps: true, points: { show: false },
-      value: (_, v) => (v === null || v === undefined ? "–" : said(v, unitOf(name))),
+      value: (_, v) => (v === null || v === undefined ? latest(name) : said(v, unitOf(name))),
     }))],
   }, [[0], ...names.map(() => [null])], chart);
   plot.over.addEventListener("dblclick", live);

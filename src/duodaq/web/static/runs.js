@@ -22,7 +22,7 @@ export async function show() {
     return;
   }
   const field = el("input", { type: "search", placeholder: "sample, note, tag, number …", value: search, "aria-label": "Find runs", onchange: show });
-  const moment = (text) => (text ? new Date(text).toLocaleString([], { hour12: false }) : "–");
+  const moment = (text) => (text ? new Date(text).toLocaleString("sv-SE") : "–");
   const took = (run) => (run.start && run.stop ? `${((new Date(run.stop) - new Date(run.start)) / 1000).toFixed(0)} s` : "–");
   const list = runs.length ? table([
     ["run", (r) => el("b", {}, String(r.number ?? "–")), "n"], ["began", (r) => moment(r.start)], ["took", took, "n"], ["state", (r) => el("span", { class: "chip" }, el("span", { class: `dot ${r.state === "finished" ? "good" : r.state === "recording" ? "busy" : "warn"}` }), r.state)],
@@ -40,7 +40,7 @@ async function detail(run) {
   dialog.replaceChildren(el("h2", {}, `Run ${run.number ?? ""}`), el("p", { class: "soft", style: "overflow-wrap:anywhere" }, found.path),
     table([["stream", (s) => s.name], ["rows", (s) => count(s.rows), "n"], ["units", (s) => Object.values(s.units ?? {}).filter(Boolean).join(", ") || "–"]], streams),
     el("div", { class: "row", style: "margin-top:14px" }, el("button", { class: "main", onclick: () => dialog.close() }, "Close")));
-  dialog.showModal();
+  dialog.show();
 }
 
 function label(run) {
@@ -52,5 +52,5 @@ function label(run) {
     show();
   } }, el("h2", {}, `Run ${run.number ?? run.name}`), Object.values(fields), el("div", { class: "row" }, el("button", { type: "button", onclick: () => dialog.close() }, "Leave"), el("button", { class: "main", type: "submit" }, "Keep")));
   dialog.replaceChildren(form);
-  dialog.showModal();
+  dialog.show();
 }
