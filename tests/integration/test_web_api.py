@@ -207,7 +207,7 @@ async def test_tokens_decide_who_looks_and_who_acts(tmp_path: Path) -> None:
             ).status_code == acts
             answer = await lab.client.post("/api/instruments/lamp/command", json=arm, headers=headers)
             assert answer.status_code == acts
-        assert (await lab.get("/")).status_code == 200
+        assert [(await lab.get(path)).status_code for path in ("/", "/app.js", "/anything")] == [200, 200, 401]
         assert (await lab.get("/api/session")).json() == {"role": "nobody", "tokens": True}
         with pytest.raises(Exception, match="401"):
             await lab.live().__aenter__()
@@ -354,6 +354,23 @@ async def test_recording_is_begun_ended_listed_labelled_and_compared(tmp_path: P
         assert (await lab.get(f"/api/runs/{newest['name']}")).json()["streams"]["lamp.level"]["rows"] == 1
         differing = (await lab.get(f"/api/runs/{newest['name']}/diff/{oldest['name']}")).json()
         assert differing["labels.sample"][0] == "knife 3"
+
+
+async def test_connections_are_few_and_those_that_say_nothing_are_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server: Any = pytest.importorskip("duodaq.web._server")
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(server, "FIRST_REQUEST_S", 0.2)
+    async with serving(tmp_path) as lab:
+        host, port = lab.address.removeprefix("http://").strip("/").split(":")
+        silent = [await asyncio.open_connection(host, int(port)) for _ in range(5)]
+        async with asyncio.timeout(10):
+            for reader, writer in silent:
+                with contextlib.suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+                writer.close()
+        assert (await lab.get("/api/status")).status_code == 200
 
 
 async def test_tokens_do_not_go_with_a_recording(tmp_path: Path) -> None:

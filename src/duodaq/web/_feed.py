@@ -22,11 +22,13 @@ from duodaq.errors import DuodaqError, StoppedError
 from duodaq.schema import channel_of, has_pixels, instrument_of, pixels_of, schema_name, stream_of
 from duodaq.telemetry import get_logger
 from duodaq.web._pictures import Frame, View, encoded, ipc_bytes
+from duodaq.web._refusal import Refusal
 from duodaq.web._viewer import Viewer, Waiting
 
 ROWS_EVERY_S = 0.05
 MOST_POINTS = 400
 """Of one stream in one message: more are thinned to the least and the greatest of equal stretches."""
+MOST_RAW = 4
 _WAITING = 8192
 _MOST_TOLD = 100
 _WAITING_BYTES = 64 * 2**20
@@ -44,6 +46,7 @@ class Feed:
         self._rows: asyncio.Task[None] | None = None
         self._cameras: dict[str, asyncio.Task[None]] = {}
         self._room = asyncio.Event()
+        self._raw = 0
         self._told: set[tuple[str, str, str]] = set()
         self.values: dict[str, tuple[float, float, str]] = {}
         """The last value of each stream since somebody watches: UTC ms, value, unit."""
@@ -79,13 +82,21 @@ class Feed:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def raw_frame(self, stream: str, timeout_s: float) -> npt.NDArray[Any] | None:
-        """The next frame of a stream as it is, copied; None if none comes in time."""
+        """The next frame of a stream as it is, copied; None if none comes in time.
+
+        Raises:
+            Refusal: 429, so many are waited for already.
+        """
+        if self._raw >= MOST_RAW:
+            raise Refusal(429, "TooMany", f"{MOST_RAW} whole frames are waited for; ask again")
+        self._raw += 1
         reader = self._subscribe(f"page, raw {stream} {monotonic_s():.6f}", stream)
         try:
             return pixels_of(await reader.get(timeout_s))[-1].copy()
         except (TimeoutError, StoppedError):
             return None
         finally:
+            self._raw -= 1
             reader.close()
 
     # ---- rows ----------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ _HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
 ]
 _OPEN = frozenset({"/api/session"})
+_FILES = (".html", ".js", ".css", ".svg", ".txt")
 
 
 class Gate:
@@ -69,7 +70,7 @@ class Gate:
             raise Refusal(429, "TooMany", "too many requests; wait a second")
         role = self._role(headers, peer)
         scope.setdefault("state", {}).update(role=role, peer=peer)
-        if not scope["path"].startswith("/api/") or scope["path"] in _OPEN:
+        if scope["path"] in _OPEN or _is_of_the_page(scope["path"]):
             return
         if role is Role.NOBODY:
             raise Refusal(401, "NoToken", "this lab wants a token: Authorization: Bearer …")
@@ -93,6 +94,11 @@ class Gate:
     def may_try(self, peer: str) -> bool:
         """Whether somebody there may try a token now."""
         return self._wrong_tokens.has(peer)
+
+
+def _is_of_the_page(path: str) -> bool:
+    """Whether it is one of the page's own files, which are no secret; everything else wants a token."""
+    return path == "/" or (not path.startswith("/api/") and path.endswith(_FILES))
 
 
 def _headers_of(scope: Scope) -> dict[str, str]:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from duodaq.app import Lab
 from duodaq.clock import pause
@@ -27,6 +28,8 @@ from duodaq.web._moment import Moment
 
 FIRST_PORT, LAST_PORT = 8400, 8499
 REQUESTS_PER_S = 200.0
+MOST_CONNECTIONS = 256
+FIRST_REQUEST_S = 10.0
 _log = get_logger("web")
 
 
@@ -116,6 +119,23 @@ class PageServer:
             self._socket = None
 
 
+class _BoundedHttp(H11Protocol):
+    """Connections are few, and begin with a request soon: they take descriptors that the lab's ports need."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - as uvicorn has it
+        """Take it, or cut it off at once."""
+        if len(self.connections) >= MOST_CONNECTIONS:
+            self.transport = transport
+            transport.abort()
+            return
+        super().connection_made(transport)
+        self._first = self.loop.call_later(FIRST_REQUEST_S, self._cut_off_if_silent)
+
+    def _cut_off_if_silent(self) -> None:
+        if not bool(self.cycle) and self in self.connections:
+            self.transport.close()
+
+
 class _Uvicorn(uvicorn.Server):
     """Uvicorn without its signal handlers: this program has its own."""
 
@@ -130,7 +150,7 @@ def _config(app: object) -> uvicorn.Config:
         lifespan="off",
         log_config=None,
         access_log=False,
-        http="h11",
+        http=_BoundedHttp,
         ws="websockets-sansio",
         ws_max_size=LARGEST_MESSAGE,
         ws_per_message_deflate=False,
