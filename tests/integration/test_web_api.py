@@ -37,6 +37,10 @@ class Wait(msgspec.Struct, frozen=True):
     time_s: float
 
 
+class Capabilities(msgspec.Struct, frozen=True):
+    """What it can do."""
+
+
 class Arm(msgspec.Struct, frozen=True):
     """Arm it."""
 
@@ -57,12 +61,16 @@ class Lamp(InstrumentActor):
 
     level = 1.0
     parameters: ClassVar[Mapping[str, Parameter]] = {"level": Parameter(_level, _set_level, "V")}
-    operations: ClassVar[Mapping[str, type]] = {"wait": Wait, "arm": Arm}
+    operations: ClassVar[Mapping[str, type]] = {"wait": Wait, "arm": Arm, "get_capabilities": Capabilities}
 
     @handler(Wait, moves=True, operation=True)
     async def wait(self, message: Wait) -> str:
         await clock.pause(message.time_s)
         return "waited"
+
+    @handler(Capabilities)
+    async def capabilities(self, message: Capabilities) -> dict[str, int]:
+        return {"bit_depth": 12}
 
     @handler(Arm)
     async def arm(self, message: Arm) -> str:
@@ -319,6 +327,24 @@ async def test_images_come_by_credit_the_latest_first_and_raw_on_request(tmp_pat
         finally:
             shooting.cancel()
             await asyncio.gather(shooting, return_exceptions=True)
+
+
+async def test_saturation_is_where_the_camera_says_and_not_where_its_pixels_end(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab, lab.live() as live:
+        await live.send(json.dumps({"type": "image", "stream": "lamp.frames", "low": 0, "high": 4094}))
+        await live.send(json.dumps({"type": "credit", "images": 8}))
+        pixels = np.array([[0, 4094, 4095]], np.uint16)
+        facts: dict[str, Any] = {"instrument": "lamp", "channel": "frames", "t_ns": 1, "sequence": 0, "frame_number": 0}
+
+        async def shown() -> dict[str, Any]:
+            seeing = asyncio.create_task(seen(live, "image"))
+            while not seeing.done():
+                lab.lab.manager.v4_data.publish(frame_batch(pixels, **facts))
+                await clock.pause(0.01)
+            return (await seeing).to_pylist()[0]
+
+        found = await shown()
+        assert (list(found["pixels"]), found["saturated"], found["full"]) == ([0, 254, 255], 1, 4095)
 
 
 async def test_slow_browsers_cost_the_lab_nothing_and_their_losses_are_theirs(tmp_path: Path) -> None:

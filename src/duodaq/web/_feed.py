@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from duodaq.app import Lab
+from duodaq.app import Lab, LabService
 from duodaq.clock import monotonic_s, pause
 from duodaq.dataplane import Policy, Subscription
 from duodaq.errors import DuodaqError, StoppedError
@@ -29,6 +29,7 @@ ROWS_EVERY_S = 0.05
 MOST_POINTS = 400
 """Of one stream in one message: more are thinned to the least and the greatest of equal stretches."""
 MOST_RAW = 4
+CAPABILITIES_S = 2.0
 _WAITING = 8192
 _MOST_TOLD = 100
 _WAITING_BYTES = 64 * 2**20
@@ -41,6 +42,7 @@ class Feed:
 
     def __init__(self, lab: Lab, pictures: ThreadPoolExecutor) -> None:
         self._lab = lab
+        self._service = LabService(lab)
         self._pictures = pictures
         self._viewers: set[Viewer] = set()
         self._rows: asyncio.Task[None] | None = None
@@ -149,11 +151,12 @@ class Feed:
     async def _carry_images(self, stream: str) -> None:
         reader = self._subscribe(f"page {stream}", stream)
         try:
+            full = await self._full_scale(stream)
             while True:
                 while not any(viewer.has_room_for(stream) for viewer in self._viewers):
                     self._room.clear()
                     await self._room.wait()
-                frame = frame_of(stream, await reader.get())
+                frame = frame_of(stream, await reader.get(), full)
                 views: defaultdict[View, list[Viewer]] = defaultdict(list)
                 for viewer in self._viewers:
                     if viewer.has_room_for(stream):
@@ -164,6 +167,17 @@ class Feed:
             return
         finally:
             reader.close()
+
+    async def _full_scale(self, stream: str) -> float | None:
+        """The count of a saturated pixel, as the camera tells of itself: a camera of 12 bits fills no 16; None if not."""
+        instrument = stream.partition(".")[0]
+        fields = {"name": "get_capabilities"}
+        asked = {"instrument": instrument, "kind": "execute", "fields": fields, "deadline_s": CAPABILITIES_S}
+        try:
+            found = await self._service.handle("command", asked)
+            return float((1 << int(found["bit_depth"])) - 1)
+        except Exception:  # noqa: BLE001 - whatever a driver says to that: then it is what its pixels can hold
+            return None
 
     async def _show(self, frame: Frame, view: View, viewers: list[Viewer]) -> None:
         try:
@@ -196,16 +210,16 @@ def numbers_of(batch: pa.RecordBatch) -> list[tuple[str, _Rows]]:
     ]
 
 
-def frame_of(stream: str, batch: pa.RecordBatch) -> Frame:
-    """The last frame of a batch; its pixels share the batch's memory."""
+def frame_of(stream: str, batch: pa.RecordBatch, full: float | None = None) -> Frame:
+    """The last frame of a batch; its pixels share the batch's memory. `full` is the count of a saturated pixel."""
     pixels = pixels_of(batch)[-1]
     last = batch.num_rows - 1
     t_ns = int(batch.column("timestamp").view(pa.int64())[last].as_py())
     sequence = int(batch.column("sequence")[last].as_py())
     camera = "frame_number" in batch.schema.names
     number = int(batch.column("frame_number")[last].as_py()) if camera else sequence
-    full = float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind == "u" else float("inf")
-    return Frame(stream, pixels, t_ns, sequence, number, full)
+    most = float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind == "u" else float("inf")
+    return Frame(stream, pixels, t_ns, sequence, number, min(most, full or most))
 
 
 def _floats(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.float64]:
