@@ -287,11 +287,26 @@ async def test_live_connection_brings_states_rows_and_answers(tmp_path: Path) ->
         assert now["values"]["lamp.level"][1:] == [1.0, "V"]
 
 
+async def test_closing_a_browser_stops_nothing_that_it_began(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab:
+        async with lab.live() as live:
+            wait = {"kind": "execute", "name": "wait", "args": [0.3]}
+            await live.send(json.dumps({"type": "do", "id": 1, "name": "command", "target": "lamp", "body": wait}))
+            while not (await heard(live, "now"))["now"]["operations"]:
+                pass
+        states = {"in hand"}
+        while states == {"in hand"}:
+            await clock.pause(0.02)
+            states = {one["state"] for one in (await lab.get("/api/operations")).json()}
+        assert states == {"done"}
+
+
 async def test_live_connection_from_another_page_is_refused(tmp_path: Path) -> None:
     async with serving(tmp_path) as lab:
         for wrong in ({"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}):
             with pytest.raises(Exception, match="403"):
                 await lab.live(**wrong).__aenter__()
+        assert "handshake" not in (await lab.get("/api/log")).text
 
 
 async def test_images_come_by_credit_the_latest_first_and_raw_on_request(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ class Feed:
             reader.close()
 
     async def _full_scale(self, stream: str) -> float | None:
-        """The count of a saturated pixel, as the camera tells of itself: a camera of 12 bits fills no 16; None if not."""
+        """The count of a saturated pixel, as the camera says: one of 12 bits fills no 16. None if it does not say."""
         instrument = stream.partition(".")[0]
         fields = {"name": "get_capabilities"}
         asked = {"instrument": instrument, "kind": "execute", "fields": fields, "deadline_s": CAPABILITIES_S}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -102,6 +103,9 @@ class PageServer:
         for thread in (self._files, self._pictures):
             stack.callback(thread.shutdown)
         stack.enter_context(self._log)
+        theirs = logging.getLogger("uvicorn")
+        theirs.addHandler(_TO_OUR_LOG)
+        theirs.propagate = False
         for part in (self._actions.operations, self._feed, self._moment, self._live):
             stack.push_async_callback(part.aclose)
         server = _Uvicorn(_config(self._app))
@@ -117,6 +121,19 @@ class PageServer:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+class _ToOurLog(logging.Handler):
+    """What uvicorn has to say that is worth a line, in the lab's own log; a refused browser is none."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass it on."""
+        said = record.getMessage().strip()
+        if "without completing handshake" not in said:
+            _log.error(said, server=record.name, exc_info=record.exc_info)
+
+
+_TO_OUR_LOG = _ToOurLog(logging.WARNING)
 
 
 class _BoundedHttp(H11Protocol):
