@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -229,3 +230,8 @@ async def test_images_have_a_credit_of_their_own_and_newer_ones_take_their_place
     assert await viewer.next() == ("second", None)
     assert await viewer.next() == (None, b"new")
     assert not viewer.has_room_for("c")
+    viewer.offer_image("c", b"without credit")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(viewer.next(), 0.01)
+    viewer.give(0, 1)
+    assert await viewer.next() == (None, b"without credit")
