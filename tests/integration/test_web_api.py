@@ -397,21 +397,36 @@ async def test_recording_is_begun_ended_listed_labelled_and_compared(tmp_path: P
         assert differing["labels.sample"][0] == "knife 3"
 
 
-async def test_connections_are_few_and_those_that_say_nothing_are_cut_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server: Any = pytest.importorskip("duodaq.web._server")
-    monkeypatch.setattr(server, "MOST_CONNECTIONS", 3)
-    monkeypatch.setattr(server, "FIRST_REQUEST_S", 0.2)
-    async with serving(tmp_path) as lab:
-        host, port = lab.address.removeprefix("http://").strip("/").split(":")
-        silent = [await asyncio.open_connection(host, int(port)) for _ in range(5)]
-        async with asyncio.timeout(10):
-            for reader, writer in silent:
-                with contextlib.suppress(ConnectionResetError):
-                    assert await reader.read() == b""
-                writer.close()
-        assert (await lab.get("/api/status")).status_code == 200
+async def test_connections_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytest.importorskip("duodaq.web._server"), "MOST_CONNECTIONS", 3)
+    async with serving(tmp_path) as lab, silent_connections(lab, 4) as readers:
+        assert await ended(readers[3])
+        assert not any(reader.at_eof() for reader in readers[:3])
+
+
+async def test_connections_that_say_nothing_are_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytest.importorskip("duodaq.web._server"), "FIRST_REQUEST_S", 0.1)
+    async with serving(tmp_path) as lab, silent_connections(lab, 1) as readers:
+        assert await ended(readers[0])
+
+
+@contextlib.asynccontextmanager
+async def silent_connections(lab: Served, count: int) -> AsyncIterator[list[asyncio.StreamReader]]:
+    host, port = lab.address.removeprefix("http://").strip("/").split(":")
+    opened = [await asyncio.open_connection(host, int(port)) for _ in range(count)]
+    try:
+        yield [reader for reader, _ in opened]
+    finally:
+        for _, writer in opened:
+            writer.close()
+
+
+async def ended(reader: asyncio.StreamReader) -> bool:
+    """Whether the other end has closed it; waits for that."""
+    async with asyncio.timeout(10):
+        with contextlib.suppress(ConnectionResetError):
+            return await reader.read() == b""
+    return True
 
 
 async def test_tokens_do_not_go_with_a_recording(tmp_path: Path) -> None:

@@ -211,6 +211,8 @@ async def test_viewer_without_credit_gets_no_rows_and_loses_the_oldest() -> None
         viewer.offer_rows(Waiting("a", b"%d" % number, 3))
     viewer.offer_rows(Waiting("unwanted", b"", 3))
     assert viewer.rows_dropped == 30
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(viewer.next(), 0.01)
     viewer.give(2, 0)
     assert [await viewer.next() for _ in range(2)] == [(None, b"10"), (None, b"11")]
 
