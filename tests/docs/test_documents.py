@@ -204,7 +204,14 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def test_reference_names_every_key_of_a_lab_file() -> None:
     text = (ROOT / "docs" / "reference" / "lab-file.md").read_text(encoding="utf-8")
-    tables = [("lab",), ("runtimes", "v2"), ("ports", "p"), ("ports", "p", "serial"), ("ports", "p", "virtual")]
+    tables = [
+        ("lab",),
+        ("web",),
+        ("runtimes", "v2"),
+        ("ports", "p"),
+        ("ports", "p", "serial"),
+        ("ports", "p", "virtual"),
+    ]
     tables += [("instruments", "i"), ("alarms", "a"), ("mail",)]
     dotted = [
         f"{name}.{key}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,3 +161,41 @@ def test_a_simulator_serves_on_tcp_and_a_taken_port_is_named(
     assert f"--tcp {port}: cannot serve there: " in taken.stderr
     program.interrupt()
     assert program.end() == 0
+
+
+def test_run_says_where_the_page_is_and_serves_it_until_the_end(
+    simulated_lab: Any, start_program: Callable[..., Any]
+) -> None:
+    pytest.importorskip("fastapi")
+    host = start_program("-m", "duodaq.cli", "run", "--web-port", "0", simulated_lab.file)
+    host.wait_for("Attach with")
+    address = re.search(r"Its page is at (http://127\.0\.0\.1:\d+/)", host.said)
+    assert address is not None, host.said
+    with urllib.request.urlopen(f"{address[1]}api/status", timeout=10) as answer:
+        assert json.load(answer)["lab"] == simulated_lab.name
+    host.interrupt()
+    assert host.end() == 0, host.said
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(address[1], timeout=10)
+
+
+def test_run_without_the_parts_of_the_page_says_how_to_get_them_and_goes_on(
+    simulated_lab: Any, start_program: Callable[..., Any], tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare.py"
+    bare.write_text(
+        "import sys; sys.modules['uvicorn'] = None\nfrom duodaq.cli import main\nsys.argv[0] = 'duodaq'\nmain()\n"
+    )
+    host = start_program(bare, "run", simulated_lab.file)
+    host.wait_for("Attach with")
+    assert "There is no page without uvicorn: pip install 'duodaq[web]'" in host.said
+    host.interrupt()
+    assert host.end() == 0, host.said
+
+
+def test_lab_that_would_let_strangers_in_is_not_started(simulated_lab: Any, duodaq_command: Callable[..., Any]) -> None:
+    simulated_lab.rewrite("[ports.stage]", '[web]\nhost = "0.0.0.0"\n\n[ports.stage]')
+    ended = duodaq_command("run", simulated_lab.file)
+    assert ended.returncode == 2
+    assert "lets other machines in, and needs a token" in ended.stderr
+    assert f":{simulated_lab.line_of('[web]')}: web:" in ended.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from duodaq.config import describe, load_lab
 from duodaq.config._complaints import known_keys
+from duodaq.errors import ConfigError
 from duodaq.model import AxisDefinition, Cause, LabDefinition, PollDefinition, SafeAction
 
 LAB = """\
@@ -160,6 +162,42 @@ def test_key_changes_the_lab(key: str, tmp_path: Path) -> None:
     assert lab_of(without, tmp_path) != lab_of(with_it, tmp_path)
 
 
+TOKEN = "0f6b9c1de2a84e75"
+WEB_USES: dict[str, tuple[str, Any]] = {
+    "host": ('"127.0.0.2"', "127.0.0.2"),
+    "port": ("8401", 8401),
+    "token": (f'"{TOKEN}"', TOKEN),
+    "viewer_token": (f'"{TOKEN}"', TOKEN),
+    "names": (f'["Lab.Example.org"]\ntoken = "{TOKEN}"', ("lab.example.org",)),
+    "arming": ('["i"]', ("i",)),
+}
+
+
+@pytest.mark.parametrize("key", WEB_USES)
+def test_key_of_the_page_is_used(key: str, tmp_path: Path) -> None:
+    written, expected = WEB_USES[key]
+    assert getattr(lab_of(f"{ONE_INSTRUMENT}[web]\n{key} = {written}\n", tmp_path).web, key) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ('host = "0.0.0.0"', "lets other machines in, and needs a token"),
+        ('host = "::"', "lets other machines in, and needs a token"),
+        ('host = "localhost.example.org"', "lets other machines in, and needs a token"),
+        ('names = ["lab"]', "need a token"),
+        ('token = "short"', "must be 16 plain characters or more"),
+        ("port = 65536", "65535"),
+        ('arming = ["laser"]', 'there is no instrument "laser"'),
+    ],
+)
+def test_page_that_would_let_strangers_in_or_arm_what_is_not_there_is_refused(
+    written: str, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        lab_of(f"{ONE_INSTRUMENT}[web]\n{written}\n", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("table", "shown"),
     [
@@ -169,6 +207,7 @@ def test_key_changes_the_lab(key: str, tmp_path: Path) -> None:
         (("ports", "p", "virtual"), set(VIRTUAL_USES)),
         (("ports", "p", "serial"), set(SERIAL_USES)),
         (("instruments", "i"), set(INSTRUMENT_USES)),
+        (("web",), set(WEB_USES)),
     ],
 )
 def test_no_key_is_taken_and_then_forgotten(table: tuple[str, ...], shown: set[str]) -> None:

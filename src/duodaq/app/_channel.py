@@ -3,9 +3,9 @@ from __future__ import annotations
 import atexit
 import concurrent.futures
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from duodaq.app._lab import Lab
 from duodaq.app._loop_thread import LoopThread
@@ -24,6 +24,7 @@ _UNHURRIED = frozenset(
     }
 )
 
+T = TypeVar("T")
 Convert = Callable[[Any], Any]
 
 
@@ -94,6 +95,10 @@ class LocalChannel(_Threaded):
 
     async def _ask(self, op: str, params: dict[str, Any]) -> Any:
         return await self._service.handle(op, params)
+
+    def run(self, work: Callable[[Lab], Coroutine[Any, Any, T]]) -> T:
+        """Await `work` of the lab on its own loop, and return its result."""
+        return self._thread.run(work(self.lab))
 
     def close(self) -> Any:
         """Shut the lab down and return its report. Idempotent; Ctrl-C makes it faster, and is raised afterwards."""

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from duodaq.app._alarms_handle import AlarmsHandle
 from duodaq.app._channel import Channel, LocalChannel, RemoteChannel
@@ -18,6 +18,9 @@ from duodaq.telemetry import configure_logging, is_read_by_a_person
 
 if TYPE_CHECKING:
     from duodaq.bluesky import ScanRun
+
+
+T = TypeVar("T")
 
 
 class LabClient:
@@ -315,6 +318,18 @@ def open_lab(file: str | Path) -> LabClient:
     channel = LocalChannel(lab)
     LABS_HERE.add(lab)
     return _client(channel)
+
+
+def in_lab(client: LabClient, work: Callable[[Lab], Coroutine[Any, Any, T]]) -> T:
+    """Await `work` of a private lab on the lab's own loop, from this thread, and return its result.
+
+    Raises:
+        LifecycleError: The lab is not in this program.
+    """
+    channel = client._channel  # pyright: ignore[reportPrivateUsage] - a client's attributes are instruments
+    if not isinstance(channel, LocalChannel):
+        raise LifecycleError("that lab runs in another program")
+    return channel.run(work)
 
 
 def connect(lab: str | None = None) -> LabClient:

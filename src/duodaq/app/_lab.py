@@ -55,7 +55,7 @@ class Lab:
         self._recording: Recording | None = None
         self._wanted: tuple[Format, ...] = ()
         self._wires: dict[str, WireRecording] = {}
-        self.chores = Chores(self._recording_root)
+        self.chores = Chores(self.runs_directory)
         self._logs: dict[str, Log] = {}
         self.manager.recorder.recorder = _V2Recorder(self)
         self.recordings: list[RecordingSummary] = []
@@ -229,12 +229,12 @@ class Lab:
         """
         if name in self._logs:
             raise LifecycleError(f"a log called {name} is under way, in {self._logs[name].directory}")
-        root = self._recording_root if directory is None else Path(directory)
+        root = self.runs_directory if directory is None else Path(directory)
         if isinstance(channels, str):
             channels = (channels,)
         plan = LogPlan(name, root, (*channels,), rotate, keep, budget, (*finalise,), keep_journal)
         log = Log(self.manager, self.definition, plan, self.chores)
-        if root != self._recording_root:
+        if root != self.runs_directory:
             self.chores.recover(root)
         self._logs[name] = log
         try:
@@ -356,11 +356,12 @@ class Lab:
             self._recording.recorder.note("alarm", msgspec.to_builtins(change))
 
     @property
-    def _recording_root(self) -> Path:
+    def runs_directory(self) -> Path:
+        """Where recordings lie unless they were told where to go."""
         return self.definition.recording_dir or self.definition.directory / "runs"
 
     def _new_directory(self) -> Path:
-        return self._recording_root / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        return self.runs_directory / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
 
 
 class _V2Recorder:

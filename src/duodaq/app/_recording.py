@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 from duodaq.clock import pause
 from duodaq.dual import DualRuntimeManager
 from duodaq.errors import StoppedError
-from duodaq.model import ComponentReport, LabDefinition, Outcome, ParameterEntry
+from duodaq.model import ComponentReport, LabDefinition, Outcome, ParameterEntry, WebDefinition
 from duodaq.storage import Recorder, RecordingSummary
 
 _CHANGES_EVERY_S = 0.5
@@ -114,10 +115,11 @@ class Recording:
 
     def _provenance(self, more: Mapping[str, Any]) -> dict[str, Any]:
         definition, manager = self._definition, self._manager
+        known = replace(definition, web=replace(definition.web, token=None, viewer_token=None))
         return {
             "lab": definition.name,
-            "file": None if definition.file is None else _text_of(definition.file),
-            "definition": msgspec.to_builtins(definition, enc_hook=str),
+            "file": None if definition.file is None else _text_of(definition.file, definition.web),
+            "definition": msgspec.to_builtins(known, enc_hook=str),
             "instruments": {
                 status.id: msgspec.to_builtins(status, enc_hook=str) for status in manager.health().instruments
             },
@@ -126,11 +128,15 @@ class Recording:
         }
 
 
-def _text_of(file: Path) -> str | None:
+def _text_of(file: Path, web: WebDefinition) -> str | None:
+    """The lab file as it is, but for the tokens: a recording is given to others."""
     try:
-        return file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
+    for token in (web.token, web.viewer_token):
+        text = text.replace(token, "(left out)") if token else text
+    return text
 
 
 def _plain(entry: ParameterEntry) -> dict[str, Any]:

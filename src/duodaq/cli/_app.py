@@ -31,7 +31,15 @@ WRONG = 2
 
 # readable=False: what cannot be read is said by the lab file's own reader, with what to do about it
 LabFile = Annotated[Path, typer.Argument(metavar="LAB.toml", help="The lab file.", readable=False)]
+WebPort = Annotated[
+    int | None, typer.Option("--web-port", metavar="PORT", min=0, max=65535, help="Where the page is; 0 for any.")
+]
+NoWeb = Annotated[bool, typer.Option("--no-web", help="Serve no page.")]
 LabName = Annotated[str | None, typer.Option("--lab", help="Which running lab, if there are several.")]
+
+
+def _web(port: int | None, no_web: bool) -> int | bool:
+    return not no_web if port is None or no_web else port
 
 
 @app.command()
@@ -44,20 +52,26 @@ def demo(
         int | None,
         typer.Option("--unplug-at", metavar="POINT", min=1, help="Pull the power meter's cable at this point."),
     ] = None,
+    stay: Annotated[bool, typer.Option("--stay", help="Go on behind the scan, for the page, until Ctrl-C.")] = False,
+    web_port: WebPort = None,
+    no_web: NoWeb = False,
 ) -> None:
-    """Show all of it without hardware: two runtimes, simulated instruments, a scan, a recording."""
+    """Show all of it without hardware: two runtimes, simulated instruments, a scan, a recording, a page."""
     from duodaq.cli.demo._demo import run_demo
 
-    code = run_demo(headless=headless, points=points, directory=directory, seed=seed, unplug_at=unplug_at)
+    web = _web(web_port, no_web)
+    code = run_demo(
+        headless=headless, points=points, directory=directory, seed=seed, unplug_at=unplug_at, stay=stay, web=web
+    )
     raise typer.Exit(code)
 
 
 @app.command()
-def run(file: LabFile) -> None:
-    """Run a lab until Ctrl-C: once stops in order, twice faster."""
+def run(file: LabFile, web_port: WebPort = None, no_web: NoWeb = False) -> None:
+    """Run a lab, with its page, until Ctrl-C: once stops in order, twice faster."""
     from duodaq.cli._run import run_lab
 
-    raise typer.Exit(run_lab(file, out, err))
+    raise typer.Exit(run_lab(file, out, err, web=_web(web_port, no_web)))
 
 
 @app.command()

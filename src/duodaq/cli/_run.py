@@ -2,33 +2,43 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
 from duodaq.app import Lab, LabHost
+from duodaq.cli._page import LabPage, Web
 from duodaq.cli._report import shutdown_table
 from duodaq.clock import new_loop
 from duodaq.model import ShutdownReport
 from duodaq.telemetry import configure_logging
 
 
-def run_lab(file: Path, out: Console, err: Console) -> int:
-    """Run the lab of `file` until a signal or a client ends it; the exit code."""
+def run_lab(file: Path, out: Console, err: Console, web: Web = True) -> int:
+    """Run the lab of `file`, and its page where `web` says, until a signal or a client ends it; the exit code."""
     configure_logging("INFO")
     lab = Lab.from_file(file)
 
-    async def ready() -> None:
+    async def ready(page: LabPage) -> None:
         counts = lab.manager.counts()
         out.print(f"[bold]{escape(lab.definition.name)}[/] is running: {counts['v2']} in V2, {counts['v4']} in V4.")
         for status in lab.manager.instruments():
             words = f"  {status.id}: {status.state}"
             out.print(escape(f"{words} — {status.message}" if status.message else words), soft_wrap=True)
+        await page.start()
         out.print("Attach with duodaq.connect(); Ctrl-C stops in order, twice faster.")
 
+    async def live() -> ShutdownReport:
+        page = LabPage(lab, web, lambda sentence: out.print(escape(sentence), soft_wrap=True))
+        try:
+            return await LabHost(lab, lambda sentence: out.print(sentence)).run(partial(ready, page))
+        finally:
+            await page.aclose()
+
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        report: ShutdownReport = runner.run(LabHost(lab, lambda sentence: out.print(sentence)).run(ready))
+        report: ShutdownReport = runner.run(live())
     with contextlib.suppress(OSError):  # the terminal may be gone
         err.print(shutdown_table(report))
     return 0 if report.clean else 1

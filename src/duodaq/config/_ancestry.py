@@ -53,7 +53,7 @@ def _not_in_file(path: Path, module: str, name: str, directory: Path, depth: int
         case ast.ClassDef(bases=bases, keywords=[], decorator_list=[]):
             return all(_not_by_base(base, path, module, name, directory, depth + 1) for base in bases)
         case ast.ImportFrom() as statement:
-            source = _source(statement, module)
+            source = imported_from(statement, module)
             original = next(a.name for a in statement.names if (a.asname or a.name) == name)
             return bool(source) and _not_in_module(source, original, directory, depth + 1)
         case _:
@@ -77,7 +77,7 @@ def _bound(statement: ast.stmt) -> set[str]:
                     and isinstance(node.ctx, ast.Store)}  # fmt: skip
 
 
-def _source(statement: ast.ImportFrom, module: str) -> str:
+def imported_from(statement: ast.ImportFrom, module: str) -> str:
     """The absolute name of the module imported from; empty if it cannot be told."""
     if not statement.level:
         return statement.module or ""

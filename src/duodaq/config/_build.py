@@ -7,7 +7,7 @@ from typing import Any
 
 from duodaq.config._lab_file import LabFile
 from duodaq.config._observing import AlarmTable, MailTable
-from duodaq.config._tables import InstrumentTable, PortTable, RuntimeTable, SerialTable, VirtualTable
+from duodaq.config._tables import InstrumentTable, PortTable, RuntimeTable, SerialTable, VirtualTable, WebTable
 from duodaq.model import (
     AlarmDefinition,
     AxisDefinition,
@@ -21,6 +21,7 @@ from duodaq.model import (
     RuntimeName,
     VirtualDefinition,
     VisaDefinition,
+    WebDefinition,
 )
 
 VISA_IDLE_MS = 20.0
@@ -44,6 +45,7 @@ def build(tables: LabFile, file: Path) -> LabDefinition:
         finalise=tuple(lab.finalise),
         keep_journal=lab.keep_journal,
         shutdown_s=lab.shutdown,
+        web=_web(tables.web),
         alarms=tuple(_alarm(name, table) for name, table in tables.alarms.items()),
         mail=_mail(tables.mail) if tables.mail is not None else None,
         observers=_observers(tables, directory),
@@ -89,6 +91,11 @@ def _observers(tables: LabFile, directory: Path) -> ObserverDefinition:
         log_bytes=0 if logging is None else logging.max,
         log_keep=0 if logging is None else logging.keep,
     )
+
+
+def _web(table: WebTable) -> WebDefinition:
+    names, arming = tuple(name.lower() for name in table.names), tuple(table.arming)
+    return WebDefinition(table.host, table.port, table.token, table.viewer_token, names, arming)
 
 
 def _runtime(name: RuntimeName, table: RuntimeTable) -> RuntimeDefinition:

@@ -25,6 +25,7 @@ def check_lab(lab: LabDefinition) -> Iterator[Said]:
         yield from _codec_exists(port)
     yield from _one_line_one_port(lab)
     yield from _virtual_ports_fit(lab)
+    yield from _arms_what_is_there(lab)
     for instrument in lab.instruments:
         yield from _name_is_usable(instrument)
         yield from _name_is_free(instrument)
@@ -141,6 +142,13 @@ AXIS_NAMES_TAKEN = frozenset(
     }
 )
 """What ``lab.x`` and ``lab.stage.x`` mean already."""
+
+
+def _arms_what_is_there(lab: LabDefinition) -> Iterator[Said]:
+    known = [instrument.id for instrument in lab.instruments]
+    for name in lab.web.arming:
+        if name not in known:
+            yield ("web", "arming"), f'there is no instrument "{name}"', choose(name, known, "Instruments here")
 
 
 def _name_is_free(instrument: InstrumentDefinition) -> Iterator[Said]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from duodaq.config._observing import AlarmTable, FlightTable, LoggingTable, MailTable, MetricsTable, TelemetryTable
-from duodaq.config._tables import InstrumentTable, LabTable, PortTable, RuntimesTable, Table
+from duodaq.config._tables import InstrumentTable, LabTable, PortTable, RuntimesTable, Table, WebTable
 
 
 class LabFile(Table):
@@ -13,6 +13,7 @@ class LabFile(Table):
     runtimes: RuntimesTable = RuntimesTable()
     ports: dict[str, PortTable] = Field({})
     instruments: dict[str, InstrumentTable] = Field({})
+    web: WebTable = WebTable()
     alarms: dict[str, AlarmTable] = Field({})
     mail: MailTable | None = None
     metrics: MetricsTable | None = None

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from duodaq.config._words import and_list, kind
-from duodaq.model import Cause, SafeAction, VisaDefinition
+from duodaq.model import Cause, SafeAction, VisaDefinition, WebDefinition
 from duodaq.units import parse_duration_s
 
 _CAUSES = tuple(cause.value for cause in Cause)
@@ -398,3 +398,30 @@ def _passive(value: Any) -> frozenset[str] | bool:
             f"it is {kind(value)}"
         )
     return frozenset(names)
+
+
+LEAST_TOKEN = 16
+
+
+def _token(value: str | None) -> str | None:
+    if value is not None and (len(value) < LEAST_TOKEN or not value.isascii() or not value.isprintable()):
+        raise ValueError(f"must be {LEAST_TOKEN} plain characters or more, such as `openssl rand -hex 16` prints")
+    return value
+
+
+class WebTable(Table):
+    host: str = "127.0.0.1"
+    port: Annotated[int | None, Field(ge=0, le=65535)] = None
+    token: Annotated[str | None, AfterValidator(_token)] = None
+    viewer_token: Annotated[str | None, AfterValidator(_token)] = None
+    names: list[str] = []
+    arming: list[str] = []
+
+    @model_validator(mode="after")
+    def _no_stranger_without_a_token(self) -> WebTable:
+        definition = WebDefinition(self.host, token=self.token, viewer_token=self.viewer_token)
+        if definition.is_open and not definition.is_local:
+            raise ValueError(f'host = "{self.host}" lets other machines in, and needs a token = "…"')
+        if definition.is_open and self.names:
+            raise ValueError('names are for those who come from elsewhere, and need a token = "…"')
+        return self

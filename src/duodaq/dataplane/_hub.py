@@ -27,6 +27,8 @@ T = TypeVar("T")
 SyncOverflow = Literal["refuse", "drop"]
 
 _REMEMBERED = 256
+_LOSING = {Policy.BLOCK: 1e-12, Policy.LATEST: float("inf")}
+"""From which part lost on a reader loses data: one that blocks with the first item, one that wants the latest never."""
 
 
 _Taker: TypeAlias = tuple[Slot[T], Callable[[T], bool] | None]
@@ -134,7 +136,7 @@ class Hub(Generic[T]):
         """
         if capacity < 1:
             raise ValueError(f"subscription {name}: capacity is {capacity}; at least 1 is needed")
-        drop_ratio = 1e-12 if policy is Policy.BLOCK else 0.01
+        drop_ratio = _LOSING.get(policy, 0.01)
         alarm = OccupancyAlarm(drop_ratio=drop_ratio, full_ratio=alarm_at)
         slot: Slot[T] = Slot(name, capacity, policy, max_bytes, sync_overflow == "refuse", alarm)
         subscription = Subscription(slot, self._lock, self._retire)

@@ -39,6 +39,7 @@ from duodaq.model._definition import (
     SafeAction,
     VirtualDefinition,
     VisaDefinition,
+    WebDefinition,
 )
 from duodaq.model._extras import install_command
 from duodaq.model._fate import IN_HAND, Fate
@@ -119,6 +120,7 @@ __all__ = [
     "Vector",
     "VirtualDefinition",
     "VisaDefinition",
+    "WebDefinition",
     "WireRecord",
     "command_name",
     "install_command",

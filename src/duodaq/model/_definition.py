@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,6 +151,38 @@ class ObserverDefinition:
 
 
 @dataclass(frozen=True, slots=True)
+class WebDefinition:
+    """Where a lab's page and its HTTP API are served, and who may do what there.
+
+    Without a token it is served to this machine alone, and whoever is logged in there may do everything. `token` is an
+    operator's, `viewer_token` lets one look only. `port` None: the first free one from 8400. `names` are further names
+    of this machine that browsers use. `arming` names the instruments that may be armed from there: none by default.
+    """
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    token: str | None = field(default=None, repr=False)
+    viewer_token: str | None = field(default=None, repr=False)
+    names: tuple[str, ...] = ()
+    arming: tuple[str, ...] = ()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nobody outside this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it asks nobody who he is."""
+        return self.token is None and self.viewer_token is None
+
+
+@dataclass(frozen=True, slots=True)
 class LabDefinition:
     """A whole lab: its ports, its instruments, where its two runtimes run, and what is watched."""
 
@@ -168,4 +201,5 @@ class LabDefinition:
     alarms: tuple[AlarmDefinition, ...] = ()
     mail: MailDefinition | None = None
     observers: ObserverDefinition = ObserverDefinition()
+    web: WebDefinition = WebDefinition()
     options: dict[str, Any] = field(default_factory=dict[str, Any])

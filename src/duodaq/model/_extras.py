@@ -9,6 +9,10 @@ _EXTRAS = {
     "pyvisa_py": "visa",
     "qcodes": "qcodes",
     "serial": "serial",
+    "fastapi": "web",
+    "starlette": "web",
+    "uvicorn": "web",
+    "websockets": "web",
 }
 _NAMES = {"thorlabs_elliptec": "thorlabs-elliptec", "yaml": "pyyaml"}
 

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from duodaq.app import LabClient, open_lab
+from duodaq.app import Lab, LabClient, in_lab, open_lab
 from duodaq.bluesky import ScanInterruptedError, ScanRun
+from duodaq.cli._page import LabPage, Web
 from duodaq.cli._report import shutdown_table
 from duodaq.cli.demo._knife_edge import KnifeEdge, fit_knife_edge
 from duodaq.cli.demo._ledger import device_table, ledger_table
@@ -28,6 +29,7 @@ from duodaq.telemetry import configure_logging
 FROM_MM, TO_MM = 1.0, 9.0
 TOLERANCE = 0.02
 _PICTURE = "run.png"
+_LOOK_S = 0.2
 OBEYED_S = 1.0
 """How long a device may take from the bytes of a stop to having stopped."""
 VIEW = {"roi": (768, 768, 512, 512), "binning": (4, 4), "exposure_s": 0.02, "speed": 1, "gain": 1}
@@ -36,8 +38,12 @@ VIEW = {"roi": (768, 768, 512, 512), "binning": (4, 4), "exposure_s": 0.02, "spe
 class Demo:
     """The demonstration, step by step; `run` returns the exit code."""
 
-    def __init__(self, out: Console, *, points: int, target: Path, seed: int, unplug_at: int | None) -> None:
+    def __init__(
+        self, out: Console, *, points: int, target: Path, seed: int, unplug_at: int | None, stay: bool, web: Web
+    ) -> None:
         self._out = out
+        self._stay = stay
+        self._web = web
         self._points = points
         self._target = target
         self._seed = seed
@@ -65,12 +71,17 @@ class Demo:
 
     def _run_lab(self, bench: Bench, target: Path) -> None:
         lab = open_lab(bench.lab_file)
+        page = LabPage(in_lab(lab, _itself), self._web, self._say)
+        in_lab(lab, lambda _: page.start())
         try:
             self._introduce(lab)
             lab.start_recording(target)
             self._measure(lab, bench)
             self._finish(lab, bench)
+            if self._stay and not self._faults:
+                self._go_on(lab)
         finally:
+            in_lab(lab, lambda _: page.aclose())
             report: ShutdownReport = lab.close()
             self._out.print(shutdown_table(report))
             if not report.clean:
@@ -78,6 +89,24 @@ class Demo:
         self._show(*recording_table(target, self._ledgers))
         self._say(f"The recording and the lab's log are in {target}")
         self._draw(target)
+
+    def _go_on(self, lab: LabClient) -> None:
+        """Measure again, for whoever looks at the page, until Ctrl-C."""
+        lab.shutter.call("open")
+        for instrument in (lab.meter, lab.dmm, lab.stage):
+            instrument.start()
+        lab.camera.start(**VIEW)
+        self._say("The lab goes on, for you to use its page; Ctrl-C ends it.")
+        try:
+            while True:
+                block(_LOOK_S)
+        except KeyboardInterrupt:
+            self._say("Closing the shutter, ending the streams.")
+        with self._blamed("The shutter was not closed"):
+            lab.shutter.call("shut")
+        for instrument in (lab.camera, lab.stage, lab.meter, lab.dmm):
+            with self._blamed(f"{instrument.id} did not finish"):
+                instrument.finish()
 
     def _draw(self, target: Path) -> None:
         run = open_run(target)
@@ -187,7 +216,20 @@ class Demo:
         self._out.print(f"[bold]{escape(sentence)}[/]")
 
 
-def run_demo(*, headless: bool, points: int, directory: Path, seed: int, unplug_at: int | None = None) -> int:
+async def _itself(lab: Lab) -> Lab:
+    return lab
+
+
+def run_demo(
+    *,
+    headless: bool,
+    points: int,
+    directory: Path,
+    seed: int,
+    unplug_at: int | None = None,
+    stay: bool = False,
+    web: Web = True,
+) -> int:
     """Show all of duodaq without hardware; 0 if the width was right, the books balanced and all was safe.
 
     Raises:
@@ -198,7 +240,8 @@ def run_demo(*, headless: bool, points: int, directory: Path, seed: int, unplug_
     out = Console(highlight=False, no_color=headless, force_terminal=False if headless else None, soft_wrap=True)
     target = _new_folder(directory)
     try:
-        return Demo(out, points=points, target=target, seed=seed, unplug_at=unplug_at).run()
+        stay = stay or (out.is_terminal and web is not False)
+        return Demo(out, points=points, target=target, seed=seed, unplug_at=unplug_at, stay=stay, web=web).run()
     except DuodaqError as error:
         out.print(f"[bold red]The demonstration failed: {escape(str(error))}[/]")
         return 1

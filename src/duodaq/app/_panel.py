@@ -1,0 +1,86 @@
+"""What can be done with an instrument, as a page or a program needs to know it: found without asking the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from duodaq.config import offers_of
+from duodaq.model import InstrumentDefinition
+from duodaq.v4 import BUILT_IN
+
+_OF_AXES = frozenset({"move", "move_absolute", "move_relative", "home", "read_position", "read_axis_state"})
+_OF_STREAMS = frozenset({"start_stream", "stop_stream", "is_streaming", "snap_frame", "get_capabilities"})
+
+
+def panel_of(definition: InstrumentDefinition) -> dict[str, Any]:
+    """The capabilities of one instrument, as plain values.
+
+    Returns:
+        ``axes`` (name, unit, limits), ``settings`` (name, unit, whether it can be set, and whether that may move or
+        emit), ``operations`` (name, arguments, words), ``channels`` and ``camera``, whether it takes pictures. What a
+        driver of V2 has is read from its source: its code runs in its own process alone.
+    """
+    axes = [{"name": a.name, "unit": a.unit, "limits": a.limits} for a in definition.axes]
+    channels = [{"name": p.channel, "unit": p.unit} for p in definition.polls]
+    parts = _of_actor(definition) if definition.runtime == "v4" else _of_driver(definition)
+    return {"axes": axes, "channels": channels, **parts}
+
+
+def _of_actor(definition: InstrumentDefinition) -> dict[str, Any]:
+    kind: Any = BUILT_IN.get(definition.driver) if isinstance(definition.driver, str) else definition.driver
+    if kind is not None:
+        settings = [
+            {"name": name, "unit": p.unit, "settable": p.write is not None, "emits": p.emits}
+            for name, p in kind.parameters.items()
+        ]
+        settings += [
+            {"name": f"{axis.name}.velocity", "unit": f"{axis.unit}/s", "settable": True, "emits": False}
+            for axis in definition.axes
+        ]
+        operations = [
+            {"name": name, "arguments": _fields(message), "words": _first_line(message)}
+            for name, message in kind.operations.items()
+            if name not in _OF_AXES | _OF_STREAMS
+        ]
+        return {"settings": settings, "operations": operations, "camera": "snap_frame" in kind.operations}
+    return {"settings": _named(definition), "operations": [], "camera": False}
+
+
+def _of_driver(definition: InstrumentDefinition) -> dict[str, Any]:
+    offers = offers_of(definition.driver, definition.base_dir or Path()) if isinstance(definition.driver, str) else ()
+    known = {offer.name for offer in offers}
+    settings = [setting for setting in _named(definition) if setting["name"] not in known]
+    settings += [
+        {"name": o.name, "unit": "", "settable": o.kind == "setting", "emits": False, "words": o.words}
+        for o in offers
+        if o.kind != "method"
+    ]
+    operations = [
+        {
+            "name": o.name,
+            "arguments": [{"name": n, "type": kind, "required": must} for n, kind, must in o.arguments],
+            "words": o.words,
+        }
+        for o in offers
+        if o.kind == "method"
+    ]
+    return {"settings": settings, "operations": operations, "camera": "snap" in definition.options}
+
+
+def _named(definition: InstrumentDefinition) -> list[dict[str, Any]]:
+    names = dict.fromkeys((*definition.settings, *definition.watched))
+    return [{"name": name, "unit": "", "settable": True, "emits": False} for name in names]
+
+
+def _fields(message: type) -> list[dict[str, Any]]:
+    return [
+        {"name": f.name, "type": getattr(f.type, "__name__", str(f.type)), "required": f.required}
+        for f in msgspec.structs.fields(message)
+    ]
+
+
+def _first_line(message: type) -> str:
+    return (message.__doc__ or "").partition("\n")[0]

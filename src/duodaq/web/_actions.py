@@ -1,0 +1,299 @@
+"""Everything that the page and the API can do to a lab: one place for both, with the roles and bounds of each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+
+from duodaq.app import Lab, LabService, panel_of
+from duodaq.errors import DuodaqError, StorageError
+from duodaq.model import InstrumentDefinition
+from duodaq.storage.reading import Run, differences, facts_of, find_run, runs
+from duodaq.telemetry import get_logger, tracing
+from duodaq.web._access import Access, Role
+from duodaq.web._log import LogTail
+from duodaq.web._operations import Operation, Operations
+from duodaq.web._refusal import Refusal, refusal_of
+from duodaq.web._requests import (
+    CommandRequest,
+    LabelRequest,
+    ReadRequest,
+    RecordRequest,
+    Request,
+    ResetRequest,
+    StopRequest,
+)
+
+T = TypeVar("T")
+_log = get_logger("web")
+_KINDS = {"start": "start_acquisition", "finish": "stop_acquisition"}
+_MOTIONS = frozenset({"move", "move_absolute", "move_relative", "home"})
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "set": ("name", "value"),
+    "get": ("name",),
+    "execute": ("name", "args", "kwargs"),
+    "start": ("options",),
+    "snap": ("options",),
+    "finish": (),
+    "recover": (),
+}
+
+
+class Visitor(NamedTuple):
+    """Who asks: what he may do, and from where he comes."""
+
+    role: Role
+    peer: str
+
+    @property
+    def name(self) -> str:
+        return f"page ({self.peer})"
+
+
+class Actions:
+    """What may be done, by whom. Every method raises Refusal, with the reason, for what was not done."""
+
+    def __init__(self, lab: Lab, access: Access, log: LogTail, files: ThreadPoolExecutor) -> None:
+        self.lab = lab
+        self.access = access
+        self.log = log
+        self.operations = Operations()
+        self._service = LabService(lab)
+        self._files = files
+        self._by_name: dict[str, tuple[type[Request], Callable[..., Any]]] = {
+            "command": (CommandRequest, self.command),
+            "read": (ReadRequest, self.read),
+            "stop": (StopRequest, self.stop),
+            "restart": (Request, self.restart),
+            "stop_all": (Request, self.stop_all),
+            "reset_stop": (ResetRequest, self.reset_stop),
+            "record_start": (RecordRequest, self.record_start),
+            "record_stop": (Request, self.record_stop),
+            "wire_start": (Request, self.wire_start),
+            "wire_stop": (Request, self.wire_stop),
+            "label": (LabelRequest, self.label),
+        }
+
+    async def perform(self, visitor: Visitor, name: str, target: str | None, body: Any) -> Any:
+        """Do by name what the methods below do: what comes over the live connection.
+
+        Raises:
+            Refusal: There is no such action, its body is wrong, he may not, or the lab says no.
+        """
+        if visitor.role < Role.OPERATOR:
+            raise Refusal(403, "ViewerOnly", "this token lets you look, and change nothing")
+        found = self._by_name.get(name)
+        if found is None:
+            raise Refusal(404, "NoSuchAction", f"no action {name!r}; there are {', '.join(self._by_name)}")
+        try:
+            request = found[0].model_validate(body or {})
+        except ValidationError as error:
+            raise Refusal(422, "WrongRequest", in_words(error.errors())) from None
+        given = () if target is None else (target,)
+        try:
+            return await found[1](visitor, *given, request)
+        except TypeError as error:
+            if target is None:
+                raise Refusal(422, "WrongRequest", f"{name} needs a target") from error
+            raise
+
+    # ---- instruments ---------------------------------------------------------------------------------------------
+
+    async def command(self, visitor: Visitor, instrument: str, request: CommandRequest) -> Any:
+        """Carry out one command, and wait for it unless it says otherwise."""
+        definition = self._definition(instrument)
+        fields = {name: getattr(request, name) for name in _FIELDS[request.kind]}
+        if "name" in fields and request.name is None:
+            raise Refusal(422, "WrongRequest", f"{request.kind} needs a name")
+        self._check_arming(instrument, request)
+        params = {
+            "instrument": instrument,
+            "kind": _KINDS.get(request.kind, request.kind),
+            "fields": fields,
+            "deadline_s": request.deadline_s,
+        }
+        axis = _axis_of(definition, request)
+        operation = Operation(0, instrument, request.name or request.kind, visitor.name, 0, axis, _target_of(request))
+        look = self._look(instrument, axis) if axis is not None and definition.runtime == "v4" else None
+        task = self.operations.begin(operation, lambda: self._ask("command", params), look)
+        if not request.wait:
+            return {"operation": operation.number, "result": None}
+        return {"operation": operation.number, "result": await asyncio.shield(task)}
+
+    async def read(self, visitor: Visitor, instrument: str, request: ReadRequest) -> Any:
+        """Take one measurement now."""
+        self._definition(instrument)
+        return await self._ask("read", {"instrument": instrument, **request.model_dump()})
+
+    async def stop(self, visitor: Visitor, instrument: str, request: StopRequest) -> Any:
+        """Stop one instrument, or one of its axes, at once."""
+        self._definition(instrument)
+        return {"on_wire_ns": await self._ask("stop", {"instrument": instrument, "axis": request.axis})}
+
+    async def restart(self, visitor: Visitor, instrument: str, request: Request) -> Any:
+        """Close and start one instrument again."""
+        self._definition(instrument)
+        await self._ask("restart", {"instrument": instrument})
+        return {}
+
+    async def stop_all(self, visitor: Visitor, request: Request) -> Any:
+        """Stop everything that moves or emits, and latch."""
+        _log.warning("stop-all asked for", who=visitor.name)
+        return await self._ask("stop_all", {})
+
+    async def reset_stop(self, visitor: Visitor, request: ResetRequest) -> Any:
+        """Lift the latch of a stop-all."""
+        await self._ask("reset_stop", {"who": f"{request.who} ({visitor.name})"})
+        return {}
+
+    def panel(self, instrument: str) -> dict[str, Any]:
+        """What can be done with an instrument, and whether it may be armed from here."""
+        return {**panel_of(self._definition(instrument)), "arming": self.access.may_arm(instrument)}
+
+    # ---- recording and runs --------------------------------------------------------------------------------------
+
+    async def record_start(self, visitor: Visitor, request: RecordRequest) -> Any:
+        """Record everything from now on, into a new directory of the lab's."""
+        return {"directory": await self._ask("record_start", {"wire": request.wire})}
+
+    async def record_stop(self, visitor: Visitor, request: Request) -> Any:
+        """Finish the recording."""
+        return await self._ask("record_stop", {})
+
+    async def wire_start(self, visitor: Visitor, request: Request) -> Any:
+        """Record what passes the ports into a file of its own."""
+        return {"file": await self._ask("wire_start", {})}
+
+    async def wire_stop(self, visitor: Visitor, request: Request) -> Any:
+        """End that file."""
+        return await self._ask("wire_stop", {})
+
+    async def runs(self, limit: int, text: str) -> list[dict[str, Any]]:
+        """The newest runs, the latest first."""
+        place = self.lab.runs_directory
+
+        def listed() -> list[dict[str, Any]]:
+            if not place.is_dir():
+                return []
+            return [_told(run) for run in [*runs(place, text=text or None)][-limit:][::-1]]
+
+        return await self._with_files(listed)
+
+    async def run(self, name: str) -> dict[str, Any]:
+        """One run: what it is, and its streams."""
+
+        def shown() -> dict[str, Any]:
+            run = self._run(name)
+            streams = {s.name: {"rows": len(s), "units": s.units, "frames": s.has_frames} for s in run}
+            return {**_told(run), "streams": streams, "provenance": run.provenance}
+
+        return await self._with_files(shown)
+
+    async def differences(self, one: str, other: str) -> dict[str, Any]:
+        """In what two runs differ."""
+
+        def compared() -> dict[str, Any]:
+            return {d.name: [d.ours, d.theirs] for d in differences(self._run(one), self._run(other))}
+
+        return await self._with_files(compared)
+
+    async def label(self, visitor: Visitor, name: str, request: LabelRequest) -> Any:
+        """Say what a run was."""
+
+        def labelled() -> dict[str, Any]:
+            run = self._run(name)
+            run.label(sample=request.sample, operator=request.operator, note=request.note, tags=request.tags)
+            return _told(run)
+
+        return await self._with_files(labelled)
+
+    # ---- looking -------------------------------------------------------------------------------------------------
+
+    async def look(self, op: str, params: dict[str, Any] | None = None) -> Any:
+        """What the lab's service answers to a question that changes nothing."""
+        return await self._ask(op, params or {})
+
+    async def wire(self, port: str, last: int) -> Any:
+        """The last records of a port."""
+        if port not in self.lab.manager.broker.names():
+            raise Refusal(404, "NoSuchPort", f"no port {port!r}")
+        return await self._ask("wire_tail", {"port": port, "after": -last, "limit": last})
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    async def _ask(self, op: str, params: dict[str, Any]) -> Any:
+        try:
+            with tracing():
+                return await self._service.handle(op, params)
+        except DuodaqError as error:
+            raise refusal_of(error) from error
+        except Exception as error:
+            _log.warning("a driver failed", op=op, error=repr(error))
+            raise refusal_of(error) from error
+
+    def _look(self, instrument: str, axis: str) -> Callable[[], Any]:
+        params = {"instrument": instrument, "kind": "get", "fields": {"name": f"{axis}.position"}, "deadline_s": 2.0}
+
+        async def look() -> None:
+            with contextlib.suppress(Exception):  # the motion itself says what is wrong
+                await self._service.handle("command", params)
+
+        return look
+
+    def _definition(self, instrument: str) -> InstrumentDefinition:
+        try:
+            return self.lab.manager.definition(instrument)
+        except DuodaqError as error:
+            raise Refusal(404, "NoSuchInstrument", str(error)) from error
+
+    def _check_arming(self, instrument: str, request: CommandRequest) -> None:
+        arms = request.kind in ("execute", "set") and (request.name or "").rpartition(".")[2] in ("arm", "armed")
+        if arms and not self.access.may_arm(instrument):
+            detail = f'{instrument} is not armed from here; the lab file may allow it: [web] arming = ["{instrument}"]'
+            raise Refusal(403, "ArmingRefused", detail)
+
+    def _run(self, name: str) -> Run:
+        plain = Path(name).name == name and name not in ("", ".", "..")
+        try:
+            if not plain or "\0" in name:
+                raise StorageError(f"{name!r} is the name of no run")
+            return find_run(name, self.lab.runs_directory)
+        except (StorageError, OSError) as error:
+            raise Refusal(404, "NoSuchRun", str(error)) from error
+
+    async def _with_files(self, work: Callable[[], T]) -> T:
+        """`work` in the thread that reads files: disks are slower than instruments."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._files, work)
+        except (DuodaqError, OSError, ValueError) as error:
+            raise refusal_of(error) from error
+
+
+def in_words(errors: Any) -> str:
+    """What pydantic found wrong, in a line."""
+    found = [f"{'.'.join(map(str, e.get('loc', ()))) or 'body'}: {e.get('msg', 'is wrong')}" for e in errors]
+    return "; ".join(found[:5])[:500]
+
+
+def _told(run: Run) -> dict[str, Any]:
+    return {**facts_of(run), "name": run.path.name}
+
+
+def _axis_of(definition: InstrumentDefinition, request: CommandRequest) -> str | None:
+    if request.kind != "execute" or request.name not in _MOTIONS:
+        return None
+    axis = request.kwargs.get("axis", request.args[0] if request.args else None)
+    return axis if axis in [a.name for a in definition.axes] else None
+
+
+def _target_of(request: CommandRequest) -> float | None:
+    if request.name not in ("move", "move_absolute") or len(request.args) < 2:
+        return None
+    target = request.args[1]
+    return float(target) if isinstance(target, int | float) else None

@@ -1,0 +1,167 @@
+"""What every request passes first: name, origin, rate, size, token; and what every answer bears."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+
+from duodaq.web._access import Access, Role
+from duodaq.web._plain import to_json
+from duodaq.web._rates import Rate
+from duodaq.web._refusal import Refusal
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+LARGEST_BODY = 64 * 1024
+BODY_S = 10.0
+_POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+_HEADERS = [
+    (b"content-security-policy", _POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+]
+_OPEN = frozenset({"/api/session"})
+_FILES = (".html", ".js", ".css", ".svg", ".txt")
+
+
+class Gate:
+    """Lets in what may come in, with who it is in ``scope["state"]``; refuses the rest with a reason."""
+
+    def __init__(self, app: App, access: Access, per_s: float) -> None:
+        self._app = app
+        self._access = access
+        self._requests = Rate(per_s, 2 * per_s)
+        self._wrong_tokens = Rate(1 / 6, 10)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._let_in(scope)
+            if scope["type"] == "http":
+                receive = await _whole_body(scope, receive)
+        except Refusal as refusal:
+            await _answer(scope, send, refusal)
+            return
+        await self._app(scope, receive, send if scope["type"] == "websocket" else _with_headers(send))
+
+    def _let_in(self, scope: Scope) -> None:
+        headers = _headers_of(scope)
+        method = scope.get("method", "GET")
+        host = headers.get("host")
+        changes = method not in ("GET", "HEAD") or scope["type"] == "websocket"
+        self._access.check_name(host)
+        self._access.check_origin(headers.get("origin"), host, headers.get("sec-fetch-site"), changes=changes)
+        peer = (scope.get("client") or ("?", 0))[0]
+        stops = scope["path"].endswith(("/stop", "/stop-all"))
+        if not stops and not self._requests.take(peer):
+            raise Refusal(429, "TooMany", "too many requests; wait a second")
+        role = self._role(headers, peer)
+        scope.setdefault("state", {}).update(role=role, peer=peer)
+        if scope["path"] in _OPEN or _is_of_the_page(scope["path"]):
+            return
+        if role is Role.NOBODY:
+            raise Refusal(401, "NoToken", "this lab wants a token: Authorization: Bearer …")
+        if changes and scope["type"] == "http" and role < Role.OPERATOR:
+            raise Refusal(403, "ViewerOnly", "this token lets you look, and change nothing")
+
+    def _role(self, headers: dict[str, str], peer: str) -> Role:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        given = token.strip() if scheme.lower() == "bearer" else None
+        if given is not None and not self._wrong_tokens.has(peer):
+            raise Refusal(429, "TooMany", "too many wrong tokens; wait a minute")
+        role = self._access.role_of(given, _cookie(headers.get("cookie", ""), self._access.cookie_name))
+        if given is not None and role is Role.NOBODY:
+            self.note_wrong_token(peer)
+        return role
+
+    def note_wrong_token(self, peer: str) -> None:
+        """Somebody there tried a token that is none."""
+        self._wrong_tokens.take(peer)
+
+    def may_try(self, peer: str) -> bool:
+        """Whether somebody there may try a token now."""
+        return self._wrong_tokens.has(peer)
+
+
+def _is_of_the_page(path: str) -> bool:
+    """Whether it is one of the page's own files, which are no secret; everything else wants a token."""
+    return path == "/" or (not path.startswith("/api/") and path.endswith(_FILES))
+
+
+def _headers_of(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _cookie(header: str, name: str) -> str | None:
+    try:
+        found = SimpleCookie(header).get(name)
+    except CookieError:
+        return None
+    return found.value if found is not None else None
+
+
+async def _whole_body(scope: Scope, receive: Receive) -> Receive:
+    """The body read whole, bounded in size and time, to be given to the app as one."""
+    headers = _headers_of(scope)
+    length = headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > LARGEST_BODY:
+        raise Refusal(413, "TooLarge", f"a body of more than {LARGEST_BODY} bytes is not read")
+    if scope["method"] in ("GET", "HEAD") and length == "0" and "transfer-encoding" not in headers:
+        return receive
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            while True:
+                message = await receive()
+                body += message.get("body", b"")
+                if len(body) > LARGEST_BODY:
+                    raise Refusal(413, "TooLarge", f"a body of more than {LARGEST_BODY} bytes is not read")
+                if not message.get("more_body", False):
+                    break
+    except TimeoutError:
+        raise Refusal(408, "TooSlow", f"the body did not come within {BODY_S:g} s") from None
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if body and kind != "application/json":
+        raise Refusal(415, "NotJson", "a body has to be application/json")
+    whole: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+    async def replay() -> Message:
+        return whole.pop() if whole else await receive()
+
+    return replay
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *_HEADERS]}
+        await send(message)
+
+    return sending
+
+
+async def _answer(scope: Scope, send: Send, refusal: Refusal) -> None:
+    body = to_json(refusal.body())
+    kind = "http.response" if scope["type"] == "http" else "websocket.http.response"
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *_HEADERS]
+    if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
+        headers.append((b"connection", b"close"))  # the rest of the body is not waited for
+    if refusal.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if refusal.status == 429:
+        headers.append((b"retry-after", b"1"))
+    await send({"type": f"{kind}.start", "status": refusal.status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": body})

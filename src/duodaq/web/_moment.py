@@ -1,0 +1,120 @@
+"""The lab at this moment, as texts that go to every browser: made once, however many there are."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from typing import Any
+
+from duodaq.app import Lab, LabService
+from duodaq.clock import monotonic_s, pause, utc_ns
+from duodaq.telemetry import get_logger
+from duodaq.web._access import Role
+from duodaq.web._actions import Actions, Visitor
+from duodaq.web._feed import Feed
+from duodaq.web._plain import to_json
+from duodaq.web._viewer import Viewer
+
+VERSION = version("duodaq")
+NOW_EVERY_S = 0.2
+LAB_EVERY_S = 1.0
+_log = get_logger("web")
+
+
+class Moment:
+    """Tells viewers five times a second what moves, and once a second all there is."""
+
+    def __init__(self, lab: Lab, actions: Actions, feed: Feed) -> None:
+        self._lab = lab
+        self._actions = actions
+        self._feed = feed
+        self._service = LabService(lab)
+        self._viewers: set[Viewer] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._said: dict[str, bytes] = {}
+
+    async def welcome(self, viewer: Viewer, visitor: Visitor) -> None:
+        """Tell a new viewer everything, and from now on what changes."""
+        viewer.answer(to_json({"type": "hello", **await self.facts(visitor)}))
+        self._viewers.add(viewer)
+        self._said.clear()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._tell(), name="page-moment")
+
+    def leave(self, viewer: Viewer) -> None:
+        """`viewer` is gone."""
+        self._viewers.discard(viewer)
+        if not self._viewers and self._task is not None:
+            self._task.cancel()
+
+    async def aclose(self) -> None:
+        """Tell nobody anything more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def facts(self, visitor: Visitor) -> dict[str, Any]:
+        """What does not change while the lab runs: its name, its instruments and what can be done with each."""
+        described: dict[str, Any] = await self._service.handle("describe", {})
+        instruments = [{**one, "panel": self._actions.panel(one["id"])} for one in described["instruments"]]
+        return {
+            "lab": described["lab"],
+            "version": VERSION,
+            "role": visitor.role.name.lower(),
+            "tokens": not self._actions.access.is_open,
+            "instruments": instruments,
+            "channels": await self._service.handle("channels", {}),
+        }
+
+    async def _tell(self) -> None:
+        lab_due_s = 0.0
+        while True:
+            began_s = monotonic_s()
+            if began_s >= lab_due_s:
+                lab_due_s = began_s + LAB_EVERY_S
+                self._send("lab", await self._whole())
+            self._send("now", await self._now())
+            self._send_log()
+            await pause(max(0.02, NOW_EVERY_S - (monotonic_s() - began_s)))
+
+    async def _whole(self) -> dict[str, Any]:
+        status = await self._service.handle("status", {})
+        return {**status, "channels": await self._service.handle("channels", {})}
+
+    async def _now(self) -> dict[str, Any]:
+        manager = self._lab.manager
+        recording = self._lab.recording_directory
+        return {
+            "state": manager.state,
+            "latched": manager.broker.latched,
+            "recording": None if recording is None else recording.name,
+            "instruments": {one.id: {"state": one.state, "message": one.message} for one in manager.instruments()},
+            "parameters": await self._service.handle("parameters", {}),
+            "values": self._feed.values,
+            "operations": self._actions.operations.all()[-20:],
+            "viewers": len(self._viewers),
+        }
+
+    def _send(self, kind: str, content: dict[str, Any]) -> None:
+        """To everybody, unless it is what was said before; the time goes with it."""
+        body = to_json(content)
+        if self._said.get(kind) == body:
+            return
+        self._said[kind] = body
+        data = b'{"type":"%b","t_ms":%d,"%b":%b}' % (kind.encode(), utc_ns() // 10**6, kind.encode(), body)
+        for viewer in self._viewers:
+            viewer.offer_state(kind, data)
+
+    def _send_log(self) -> None:
+        for viewer in self._viewers:
+            lines = self._actions.log.after(viewer.seen_log)
+            if lines and viewer.answer(to_json({"type": "log", "lines": lines})):
+                viewer.seen_log = lines[-1]["number"]
+            if viewer.rows_dropped or viewer.images_dropped:
+                lost = {"type": "lost", "rows": viewer.rows_dropped, "images": viewer.images_dropped}
+                viewer.offer_state("lost", to_json(lost))
+
+
+def visitor_of(state: Any) -> Visitor:
+    """Who the gate found somebody to be."""
+    return Visitor(getattr(state, "role", Role.NOBODY), getattr(state, "peer", "?"))

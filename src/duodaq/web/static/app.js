@@ -1,0 +1,200 @@
+// The page: who shows what, and what is always in sight.
+import { clock, el, mood, put, toast } from "./format.js";
+import * as link from "./link.js";
+import * as camera from "./camera.js";
+import * as instruments from "./instruments.js";
+import * as log from "./log.js";
+import * as panel from "./panel.js";
+import * as plots from "./plots.js";
+import * as runs from "./runs.js";
+import * as tables from "./tables.js";
+
+const $ = (id) => document.getElementById(id);
+const VIEWS = [["live", "Live"], ["ports", "Ports and ledgers"], ["runs", "Runs"], ["log", "Log"]];
+let hello = null;
+let now = null;
+let lab = null;
+const parameterOf = (instrument, name) => now?.parameters.find((p) => p.instrument === instrument && p.name === name);
+
+function start() {
+  $("views").replaceChildren(...VIEWS.map(([name, title]) => el("button", { data: { view: name }, onclick: () => { location.hash = name; } }, title)));
+  addEventListener("hashchange", route);
+  $("theme").addEventListener("click", theme);
+  $("stop-all").addEventListener("click", stopAll);
+  $("record").addEventListener("click", record);
+  addEventListener("keydown", (e) => e.key === "Escape" && ($("ask").open ? $("ask").close() : panel.current() && panel.close()));
+  plots.build($("plots"));
+  camera.build($("camera"), parameterOf);
+  log.build($("view-log"));
+  panel.build($("panel"), () => instruments.mark(null));
+  link.on("hello", greet);
+  link.on("now", moved);
+  link.on("lab", told);
+  link.on("open", () => { $("banner-lost").hidden = true; document.body.classList.remove("old"); });
+  link.on("close", lost);
+  link.on("token", askToken);
+  setInterval(figures, 1000);
+  new ResizeObserver(() => document.documentElement.style.setProperty("--top", `${document.querySelector(".top").offsetHeight}px`)).observe(document.querySelector(".top"));
+  route();
+  enter();
+}
+
+async function enter() {
+  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (token) {
+    history.replaceState(null, "", location.pathname);
+    await show(token);
+  }
+  const session = await fetch("/api/session").then((a) => a.json()).catch(() => null);
+  if (session?.role === "nobody") askToken(link.connect);
+  else link.connect();
+}
+
+async function show(token) {
+  const answer = await fetch("/api/session", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ token }) });
+  if (answer.ok) return true;
+  toast("Not let in", (await answer.json()).detail, "bad");
+  return false;
+}
+
+function askToken(then) {
+  put($("lab-line"), "a token is wanted");
+  const input = el("input", { type: "password", autocomplete: "current-password", "aria-label": "Token", placeholder: "token" });
+  const form = el("form", { onsubmit: async (e) => { e.preventDefault(); if (await show(input.value)) { $("ask").close(); then(); } } },
+    el("h2", {}, "This lab wants a token"), el("p", { class: "soft", style: "margin:0" }, "The operator's, or one to look only. It is in the lab file under [web]."), input, el("div", { class: "row" }, el("button", { class: "main", type: "submit" }, "Enter")));
+  $("ask").replaceChildren(form);
+  $("ask").show();
+}
+
+function route() {
+  const name = VIEWS.some(([view]) => `#${view}` === location.hash) ? location.hash.slice(1) : "live";
+  for (const [view] of VIEWS) $(`view-${view}`).hidden = view !== name;
+  $("views").querySelectorAll("button").forEach((b) => (b.dataset.view === name ? b.setAttribute("aria-current", "page") : b.removeAttribute("aria-current")));
+  camera.inSight(name === "live");
+  if (name === "runs") runs.show();
+  if (name === "log") log.draw();
+  if (name === "ports" && lab) tables.show($("view-ports"), lab);
+}
+
+function greet(facts) {
+  hello = facts;
+  document.title = facts.lab;
+  put($("lab-name"), facts.lab);
+  instruments.build($("instruments"), facts.instruments, openPanel);
+  runs.build($("view-runs"), $("ask"), facts.role === "operator");
+  plots.offer(facts.channels);
+  camera.offer(facts.channels);
+  $("record").hidden = facts.role !== "operator";
+  $("stop-all").disabled = facts.role !== "operator";
+  const opened = panel.current();
+  if (opened && facts.instruments.some((i) => i.id === opened)) openPanel(opened);
+}
+
+function openPanel(id) {
+  instruments.mark(id);
+  panel.open(hello.instruments.find((i) => i.id === id), hello.role === "operator");
+}
+
+function moved(moment) {
+  now = moment;
+  instruments.moved(moment);
+  panel.update(moment);
+  const recording = Boolean(moment.recording);
+  put($("record"), recording ? "● Recording · end" : "Record");
+  $("record").classList.toggle("recording", recording);
+  $("record").title = recording ? `into ${moment.recording}` : "Record every channel";
+  latched(moment.latched);
+  put($("lab-line"), `${moment.state} · ${moment.viewers} ${moment.viewers === 1 ? "page" : "pages"}${hello?.role === "viewer" ? " · look only" : ""}`);
+}
+
+function told(all) {
+  lab = all;
+  $("runtimes").replaceChildren(...["v2", "v4"].map((name) => el("span", { class: `chip ${name}`, data: { runtime: name }, title: name === "v2" ? "the classic runtime" : "the actor runtime" }, el("span", { class: `dot ${mood(all[name])}` }), name.toUpperCase(), el("small", {}, all[name]))));
+  instruments.placed(all.instruments);
+  plots.offer(all.channels);
+  camera.offer(all.channels);
+  tables.show($("view-ports"), all);
+}
+
+function latched(is) {
+  const banner = $("banner-latched");
+  if (is === !banner.hidden) return;
+  banner.hidden = !is;
+  if (is) banner.replaceChildren("Stopped. Whatever moves or emits is refused until somebody resets it.", hello?.role === "operator" ? el("button", { id: "reset-stop", onclick: reset }, "Reset …") : "");
+}
+
+function reset() {
+  let name = "";
+  try {
+    name = localStorage.getItem("duodaq-name") ?? "";
+  } catch {
+    // asked each time
+  }
+  const who = el("input", { value: name, placeholder: "your name, for the log", "aria-label": "Your name", required: true, maxLength: 100 });
+  const form = el("form", { onsubmit: async (e) => {
+    e.preventDefault();
+    try {
+      localStorage.setItem("duodaq-name", who.value);
+    } catch {
+      // asked each time
+    }
+    await link.act("reset_stop", null, { who: who.value }).then(() => toast("Reset", "Moves are accepted again; nothing goes on by itself.", "good"), (error) => toast("Not reset", error.message, "bad"));
+    $("ask").close();
+  } }, el("h2", {}, "Lift the stop?"), el("p", { class: "soft", style: "margin:0" }, "Moves and shutters are accepted again. Is everybody out of the beam?"), who, el("div", { class: "row" }, el("button", { type: "button", onclick: () => $("ask").close() }, "Leave it"), el("button", { class: "main", type: "submit" }, "Lift the stop")));
+  $("ask").replaceChildren(form);
+  $("ask").show();
+}
+
+async function stopAll() {
+  const began = performance.now();
+  try {
+    const report = await link.stopAll();
+    const reached = Object.keys(report.on_wire_ns);
+    const failed = Object.entries(report.failures).map(([name, why]) => `${name}: ${why}`);
+    const none = report.no_fail_safe.length ? `No fail-safe: ${report.no_fail_safe.join(", ")}. ` : "";
+    toast(`Stopped in ${(performance.now() - began).toFixed(0)} ms`, `On the wire of ${reached.join(", ") || "no port"}. ${none}${failed.join(" ")}`, failed.length ? "bad" : "good");
+  } catch (error) {
+    toast("NOT STOPPED", `${error.message} Use the switch at the instrument, or \`duodaq stop-all\` at the lab.`, "bad");
+  }
+}
+
+async function record() {
+  const recording = Boolean(now?.recording);
+  try {
+    const answer = await link.act(recording ? "record_stop" : "record_start");
+    const rows = recording ? Object.values(answer.files).reduce((sum, n) => sum + n, 0) : 0;
+    toast(recording ? "Recorded" : "Recording", recording ? `${rows} rows, ${answer.complete ? "complete" : "incomplete"}: ${answer.directory}` : answer.directory, recording && !answer.complete ? "bad" : "good");
+    if (!$("view-runs").hidden) runs.show();
+  } catch (error) {
+    toast(recording ? "The recording goes on" : "Not recording", error.message, "bad");
+  }
+}
+
+function lost() {
+  document.body.classList.add("old");
+  $("banner-lost").hidden = false;
+  put($("banner-lost"), `The connection to the lab is lost since ${clock(link.state.since)}. What you see is old; it is tried again until it is back. The lab itself may well go on.`);
+  put($("lab-line"), "not connected");
+}
+
+function theme() {
+  const dark = document.documentElement.dataset.theme ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  document.documentElement.dataset.theme = dark ? "light" : "dark";
+  try {
+    localStorage.setItem("duodaq-theme", document.documentElement.dataset.theme);
+  } catch {
+    // for this visit alone
+  }
+  plots.restyle();
+}
+
+let before = [0, 0];
+function figures() {
+  const rates = [plots.figures.updates - before[0], camera.figures.images - before[1]];
+  before = [plots.figures.updates, camera.figures.images];
+  const lost = link.state.lostRows || link.state.lostImages ? ` · not taken by this browser: ${link.state.lostRows} rows, ${link.state.lostImages} images` : "";
+  put($("figures"), `duodaq ${hello?.version ?? ""} · plots ${rates[0]}/s · images ${rates[1]}/s${lost}`);
+}
+
+globalThis.duodaq = { plots: plots.figures, camera: camera.figures, link: link.state };
+start();

@@ -1,0 +1,95 @@
+// Words, numbers and elements: what all views write with.
+const PREFIXED = new Set(["V", "A", "W", "Hz", "s", "Ω", "J", "F", "Pa", "T", "m", "g"]);
+const PREFIXES = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "µ"], [1e-9, "n"], [1e-12, "p"]];
+
+/** A number with its unit in parts: what a person reads of it. */
+export function quantity(value, unit = "", digits = 5) {
+  if (typeof value !== "number") return [plain(value), unit];
+  if (!Number.isFinite(value)) return ["–", unit];
+  if (PREFIXED.has(unit) && value !== 0) {
+    const size = Math.abs(value);
+    const [scale, prefix] = PREFIXES.find(([least]) => size >= least * 0.99999) ?? PREFIXES.at(-1);
+    return [precise(value / scale, digits), prefix + unit];
+  }
+  return [precise(value, digits), unit];
+}
+
+export function said(value, unit, digits) {
+  const [number, shown] = quantity(value, unit, digits);
+  return shown ? `${number}\u202f${shown}` : number;
+}
+
+function precise(value, digits) {
+  if (value === 0) return "0";
+  if (Number.isInteger(value) && Math.abs(value) < 1e9) return String(value);
+  const size = Math.abs(value);
+  if (size >= 1e7 || size < 1e-4) return value.toExponential(3);
+  return value.toFixed(Math.max(0, Math.min(6, digits - 1 - Math.floor(Math.log10(size)))));
+}
+
+export function plain(value) {
+  if (value === null || value === undefined) return "–";
+  if (value === true) return "yes";
+  if (value === false) return "no";
+  if (typeof value === "number") return String(Number(value.toPrecision(8)));
+  if (Array.isArray(value)) return value.map(plain).join(", ");
+  if (typeof value === "object") return Object.entries(value).map(([k, v]) => `${k} ${plain(v)}`).join(", ");
+  return String(value);
+}
+
+/** A parameter's name as a person says it: its unit stands behind the number already. */
+export const named = (name) => name.replace(/_(s|ms|us|nm|w|mw|v|hz|k|c)$/i, "").replace(/_+$/, "").replace(/_/g, " ");
+
+export function clock(ms, withMs = false) {
+  if (!ms) return "–";
+  const moment = new Date(ms);
+  const text = moment.toLocaleTimeString([], { hour12: false });
+  return withMs ? `${text}.${String(moment.getMilliseconds()).padStart(3, "0")}` : text;
+}
+
+export function duration(s) {
+  if (s < 60) return `${s.toFixed(s < 10 ? 1 : 0)} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min`;
+  return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+}
+
+export const count = (n) => Number(n ?? 0).toLocaleString("en").replaceAll(",", "\u202f");
+
+/** An element: properties, `on…` listeners, `class`, `data`, and children, of which false ones are left out. */
+export function el(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null) continue;
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (name === "class") made.className = value;
+    else if (name === "data") Object.assign(made.dataset, value);
+    else if (name in made && typeof value !== "string") made[name] = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children.flat().filter((child) => child !== false && child !== null && child !== undefined));
+  return made;
+}
+
+export function put(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+export function toast(title, text = "", kind = "") {
+  const box = el("div", { class: `toast ${kind}` }, el("b", {}, title), text);
+  box.addEventListener("click", () => box.remove());
+  document.getElementById("toasts").append(box);
+  setTimeout(() => box.remove(), kind === "bad" ? 12000 : 5000);
+  while (document.querySelectorAll(".toast").length > 4) document.querySelector(".toast").remove();
+}
+
+const GOOD = new Set(["ready", "open", "running"]);
+const BUSY = new Set(["acquiring", "connecting", "starting", "reconnecting"]);
+const BAD = new Set(["error", "hung", "failed", "lost"]);
+export const mood = (state) => (GOOD.has(state) ? "good" : BUSY.has(state) ? "busy" : BAD.has(state) ? "bad" : state === "degraded" ? "warn" : "");
+
+/** A table of rows; columns are [title, cell(row), "n" | "wide"]. */
+export function table(columns, rows) {
+  const head = el("tr", {}, columns.map(([title, , kind]) => el("th", { class: kind }, title)));
+  const body = rows.map((row) => el("tr", {}, columns.map(([, cell, kind]) => el("td", { class: kind }, cell(row) ?? "–"))));
+  return el("div", { class: "scroll" }, el("table", {}, el("thead", {}, head), el("tbody", {}, body)));
+}

@@ -1,0 +1,148 @@
+// The one connection to the lab: what comes in goes to listeners, what is asked comes back as a promise, and when it is
+// lost it is tried again until it is there. Rows and images are asked for by credit: one that cannot draw gets none.
+const listeners = {};
+const pending = new Map();
+const wanted = { streams: [], images: new Map() };
+let socket = null;
+let number = 0;
+let wait_ms = 300;
+let owed = 0;
+
+export const state = { open: false, since: Date.now(), rows: 0, images: 0, lostRows: 0, lostImages: 0 };
+
+export function on(kind, listener) {
+  (listeners[kind] ??= []).push(listener);
+}
+
+function emit(kind, ...what) {
+  for (const listener of listeners[kind] ?? []) listener(...what);
+}
+
+export function connect() {
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  socket = new WebSocket(`${scheme}://${location.host}/api/live`);
+  socket.binaryType = "arraybuffer";
+  socket.onopen = opened;
+  socket.onmessage = (event) => (typeof event.data === "string" ? heard(JSON.parse(event.data)) : drawn(event.data));
+  socket.onclose = closed;
+}
+
+function opened() {
+  wait_ms = 300;
+  owed = 0;
+  Object.assign(state, { open: true, since: Date.now() });
+  say({ type: "credit", rows: 32, images: 2 });
+  say({ type: "streams", names: wanted.streams });
+  for (const view of wanted.images.values()) say({ type: "image", ...view });
+  emit("open");
+}
+
+async function closed() {
+  const was = state.open;
+  socket = null;
+  if (was) Object.assign(state, { open: false, since: Date.now() });
+  for (const { reject } of pending.values()) reject(new Refused("The connection was lost before the answer came; whether it was done is not known."));
+  pending.clear();
+  emit("close", was);
+  setTimeout(retry, wait_ms);
+  wait_ms = Math.min(2500, wait_ms * 1.6);
+}
+
+async function retry() {
+  if (document.hidden && wait_ms > 2000) await new Promise((done) => document.addEventListener("visibilitychange", done, { once: true }));
+  let session = null;
+  try {
+    const answer = await fetch("/api/session", { cache: "no-store" });
+    session = answer.ok ? await answer.json() : null;
+  } catch {
+    session = null; // not there yet
+  }
+  if (session && session.role === "nobody") return emit("token", connect);
+  if (session) return connect();
+  setTimeout(retry, wait_ms);
+  wait_ms = Math.min(2500, wait_ms * 1.6);
+}
+
+function say(message) {
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+}
+
+function heard(message) {
+  if (message.type === "done") {
+    const asked = pending.get(message.id);
+    pending.delete(message.id);
+    if (!asked) return;
+    if (message.ok) asked.resolve(message.result);
+    else asked.reject(new Refused(message.detail, message.error, message.fate, message.status));
+    return;
+  }
+  if (message.type === "lost") Object.assign(state, { lostRows: message.rows, lostImages: message.images });
+  emit(message.type, message[message.type] ?? message, message);
+}
+
+function drawn(buffer) {
+  const read = Arrow.tableFromIPC(new Uint8Array(buffer));
+  const facts = read.schema.metadata;
+  if (facts.get("kind") === "image") {
+    state.images += 1;
+    emit("image", facts.get("stream"), read, () => say({ type: "credit", images: 1 }));
+    return;
+  }
+  state.rows += 1;
+  emit("rows", facts.get("stream"), facts.get("unit"), read.getChild("t_ms").toArray(), read.getChild("value").toArray());
+  owed += 1;
+  if (owed >= 8) {
+    say({ type: "credit", rows: owed });
+    owed = 0;
+  }
+}
+
+/** What the lab said no to, or could not be asked. */
+export class Refused extends Error {
+  constructor(detail, kind = "", fate = "", status = 0) {
+    super(detail);
+    this.status = status;
+    this.kind = kind;
+    this.fate = fate;
+  }
+}
+
+/** Have the lab do something; the promise ends with its result, or with why it was refused. */
+export function act(name, target = null, body = {}) {
+  if (!state.open) return Promise.reject(new Refused("There is no connection to the lab. Nothing was sent."));
+  const id = (number += 1);
+  return new Promise((resolve, reject) => {
+    pending.set(id, { resolve, reject });
+    say({ type: "do", id, name, target, body });
+  });
+}
+
+/** Stop everything: by the live connection and, if that does not answer at once, by a request of its own as well. */
+export async function stopAll() {
+  const asked = act("stop_all");
+  const late = new Promise((done) => setTimeout(() => done("late"), 250));
+  const first = await Promise.race([asked.catch(() => "late"), late]);
+  if (first !== "late") return first;
+  const request = fetch("/api/stop-all", { method: "POST" }).then(async (answer) => {
+    const said = await answer.json();
+    if (!answer.ok) throw new Refused(said.detail, said.error);
+    return said;
+  });
+  return Promise.any([asked, request]).catch((all) => {
+    throw all.errors.find((error) => error instanceof Refused && error.kind) ?? all.errors[0];
+  });
+}
+
+export function watchStreams(names) {
+  wanted.streams = names;
+  say({ type: "streams", names });
+}
+
+export function watchImage(view) {
+  wanted.images.set(view.stream, view);
+  say({ type: "image", ...view });
+}
+
+export function leaveImage(stream) {
+  if (wanted.images.delete(stream)) say({ type: "no image", stream });
+}

@@ -1,0 +1,476 @@
+"""The HTTP API and the live connection, as programs use them: what is done, what is refused, and that it says why."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from duodaq import clock
+from duodaq.app import Lab
+from duodaq.errors import OutOfRangeError, PortOpenError
+from duodaq.model import InstrumentDefinition, LabDefinition, PollDefinition, RuntimeDefinition, WebDefinition
+from duodaq.schema import frame_batch
+from duodaq.v4 import handler
+from duodaq.v4.instruments import InstrumentActor, Parameter
+
+httpx = pytest.importorskip("httpx")
+PageServer: Any = pytest.importorskip("duodaq.web").PageServer
+websockets = pytest.importorskip("websockets.asyncio.client")
+websockets_closed = pytest.importorskip("websockets.exceptions").ConnectionClosed
+
+TOKEN, LOOK = "an operator's token", "a viewer's own token"
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Wait for so long."""
+
+    time_s: float
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """What it can do."""
+
+
+class Arm(msgspec.Struct, frozen=True):
+    """Arm it."""
+
+
+async def _level(lamp: Lamp) -> float:
+    return lamp.level
+
+
+async def _set_level(lamp: Lamp, level: float) -> float:
+    if not 0 <= level <= 10:
+        raise OutOfRangeError(f"{level} is beyond 0 to 10", left="nothing was sent")
+    lamp.level = level
+    return level
+
+
+class Lamp(InstrumentActor):
+    """Something without a line, with all that a panel shows."""
+
+    level = 1.0
+    parameters: ClassVar[Mapping[str, Parameter]] = {"level": Parameter(_level, _set_level, "V")}
+    operations: ClassVar[Mapping[str, type]] = {"wait": Wait, "arm": Arm, "get_capabilities": Capabilities}
+
+    @handler(Wait, moves=True, operation=True)
+    async def wait(self, message: Wait) -> str:
+        await clock.pause(message.time_s)
+        return "waited"
+
+    @handler(Capabilities)
+    async def capabilities(self, message: Capabilities) -> dict[str, int]:
+        return {"bit_depth": 12}
+
+    @handler(Arm)
+    async def arm(self, message: Arm) -> str:
+        return "armed"
+
+
+def definition(folder: Path, **web: Any) -> LabDefinition:
+    lamp = InstrumentDefinition("lamp", "v4", Lamp, polls=(PollDefinition("level", 0.02, "V", read="level"),))
+    inline = RuntimeDefinition("v2", "inline")
+    return LabDefinition("small", instruments=(lamp,), v2=inline, directory=folder, web=WebDefinition(port=0, **web))
+
+
+class Served:
+    """A lab with its page, and a client of it."""
+
+    def __init__(self, lab: Lab, address: str, client: Any) -> None:
+        self.lab = lab
+        self.address = address
+        self.client = client
+
+    async def get(self, path: str, **options: Any) -> Any:
+        return await self.client.get(path, **options)
+
+    async def post(self, path: str, body: Any = None, **options: Any) -> Any:
+        return await self.client.post(path, json=body, **options) if body is not None else await self.client.post(path)
+
+    def live(self, **headers: str) -> Any:
+        place = self.address.replace("http", "ws") + "api/live"
+        return websockets.connect(place, additional_headers=headers, compression=None, max_size=None, proxy=None)
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path, requests_per_s: float = 1000.0, **web: Any) -> AsyncIterator[Served]:
+    async with contextlib.AsyncExitStack() as stack:
+        lab = await stack.enter_async_context(Lab(definition(folder, **web)))
+        page = await stack.enter_async_context(PageServer(lab, requests_per_s=requests_per_s))
+        client = await stack.enter_async_context(httpx.AsyncClient(base_url=page.address, trust_env=False))
+        yield Served(lab, page.address, client)
+
+
+async def heard(live: Any, kind: str) -> dict[str, Any]:
+    """The next text of that kind."""
+    async with asyncio.timeout(10):
+        while True:
+            message = await live.recv()
+            if isinstance(message, str) and (found := json.loads(message))["type"] == kind:
+                return found
+
+
+async def seen(live: Any, kind: str) -> Any:
+    """The next Arrow message of that kind, as a table."""
+    async with asyncio.timeout(10):
+        while True:
+            message = await live.recv()
+            if isinstance(message, bytes):
+                table = pa.ipc.open_stream(message).read_all()
+                if table.schema.metadata[b"kind"] == kind.encode():
+                    return table
+
+
+async def test_a_lab_is_described_watched_and_commanded(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab:
+        facts = (await lab.get("/api/lab")).json()
+        (lamp,) = facts["instruments"]
+        assert (facts["lab"], facts["role"], lamp["id"], lamp["runtime"]) == ("small", "operator", "lamp", "v4")
+        assert lamp["panel"]["settings"] == [{"name": "level", "unit": "V", "settable": True, "emits": False}]
+        assert [one["name"] for one in lamp["panel"]["operations"]] == ["wait", "arm"]
+        assert (await lab.get("/api/status")).json()["v4"] == "running"
+        assert [c["channel"] for c in (await lab.get("/api/channels")).json()] == ["level"]
+        done = await lab.post("/api/instruments/lamp/command", {"kind": "set", "name": "level", "value": 2.5})
+        assert (done.status_code, done.json()["result"]) == (200, 2.5)
+        read = await lab.post("/api/instruments/lamp/read", {"channel": "level"})
+        assert (read.json()["value"], read.json()["unit"]) == (2.5, "V")
+        assert {p["name"]: p["value"] for p in (await lab.get("/api/parameters")).json()}["level"] == 2.5
+        assert (await lab.get("/api/ports")).json() == []
+
+
+async def test_every_refusal_says_why_and_changes_nothing(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab:
+        lamp = "/api/instruments/lamp"
+        asked: list[tuple[str, Any, int, str]] = [
+            (f"{lamp}/command", {"kind": "set", "name": "level", "value": 99}, 422, "99 is beyond 0 to 10"),
+            (f"{lamp}/command", {"kind": "set", "name": "colour", "value": 1}, 422, "no parameter 'colour'"),
+            (f"{lamp}/command", {"kind": "execute", "name": "dance"}, 422, "no operation 'dance'"),
+            (f"{lamp}/command", {"kind": "execute", "name": "arm"}, 403, "arming"),
+            (f"{lamp}/command", {"kind": "get"}, 422, "needs a name"),
+            (f"{lamp}/command", {"kind": "get", "name": "level", "more": 1}, 422, "more"),
+            (f"{lamp}/command", {"kind": "fly", "name": "level"}, 422, "kind"),
+            (f"{lamp}/command", {"kind": "get", "name": "level", "deadline_s": -1}, 422, "deadline_s"),
+            ("/api/instruments/nobody/command", {"kind": "get", "name": "level"}, 404, "nobody"),
+            ("/api/recording/stop", {}, 409, "no recording"),
+            ("/api/runs/nothing/labels", {"sample": "x"}, 404, "nothing"),
+            ("/api/runs/../labels", {"sample": "x"}, 405, ""),
+        ]
+        for path, body, status, words in asked:
+            answer = await lab.post(path, body)
+            assert answer.status_code == status, (path, body, answer.text)
+            assert words in answer.json()["detail"]
+        assert (await lab.post("/api/instruments/lamp/command", {"kind": "get", "name": "level"})).json()["result"] == 1
+
+
+async def test_malformed_oversized_and_foreign_requests_are_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab:
+        command, json_type = "/api/instruments/lamp/command", {"content-type": "application/json"}
+        good = b'{"kind":"set","name":"level","value":7}'
+        asked = [
+            ({"content": b"{", "headers": json_type}, 422),
+            ({"content": b"[" * 30000, "headers": json_type}, 400),
+            ({"content": b"\xff\xfe", "headers": json_type}, 422),
+            ({"content": b" " * 70000, "headers": json_type}, 413),
+            ({"content": good, "headers": {"content-type": "text/plain"}}, 415),
+            ({"content": good, "headers": {**json_type, "origin": "http://evil.example"}}, 403),
+            ({"content": good, "headers": {**json_type, "sec-fetch-site": "cross-site"}}, 403),
+            ({"content": good, "headers": {**json_type, "host": "evil.example"}}, 403),
+        ]
+        for request, status in asked:
+            answer = await lab.client.post(command, **request)
+            assert answer.status_code in (status, 400), (request, answer.text)
+            assert answer.json()["detail"]
+
+        async def endless() -> AsyncIterator[bytes]:
+            for _ in range(1000):
+                yield b" " * 8192
+
+        with contextlib.suppress(httpx.HTTPError):  # it is answered before it has been sent
+            assert (await lab.client.post(command, content=endless(), headers=json_type)).status_code == 413
+        value = await lab.post(command, {"kind": "get", "name": "level"})
+        assert value.json()["result"] == 1
+        headers = value.headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+
+
+async def test_tokens_decide_who_looks_and_who_acts(tmp_path: Path) -> None:
+    async with serving(tmp_path, token=TOKEN, viewer_token=LOOK, arming=("lamp",)) as lab:
+        arm = {"kind": "execute", "name": "arm"}
+        for token, looks, acts in ((None, 401, 401), ("wrong", 401, 401), (LOOK, 200, 403), (TOKEN, 200, 200)):
+            headers = {} if token is None else {"authorization": f"Bearer {token}"}
+            assert (await lab.get("/api/status", headers=headers)).status_code == looks
+            assert (
+                await lab.client.post("/api/stop-all/reset", json={"who": "x"}, headers=headers)
+            ).status_code == acts
+            answer = await lab.client.post("/api/instruments/lamp/command", json=arm, headers=headers)
+            assert answer.status_code == acts
+        assert [(await lab.get(path)).status_code for path in ("/", "/app.js", "/anything")] == [200, 200, 401]
+        assert (await lab.get("/api/session")).json() == {"role": "nobody", "tokens": True}
+        with pytest.raises(Exception, match="401"):
+            await lab.live().__aenter__()
+        entered = await lab.post("/api/session", {"token": LOOK})
+        assert "HttpOnly" in entered.headers["set-cookie"]
+        assert "SameSite=strict" in entered.headers["set-cookie"]
+        assert (await lab.get("/api/status")).status_code == 200
+        assert (await lab.post("/api/stop-all")).status_code == 403
+        async with lab.live(authorization=f"Bearer {LOOK}") as live:
+            assert (await heard(live, "hello"))["role"] == "viewer"
+            await live.send(json.dumps({"type": "do", "id": 1, "name": "stop_all"}))
+            assert (await heard(live, "done"))["status"] == 403
+
+
+async def test_guessing_tokens_is_slowed_down(tmp_path: Path) -> None:
+    async with serving(tmp_path, token=TOKEN) as lab:
+        answers = [(await lab.post("/api/session", {"token": f"guess {n}"})).status_code for n in range(12)]
+        assert answers == [401] * 10 + [429] * 2
+        assert (await lab.get("/api/status", headers={"authorization": f"Bearer {TOKEN}"})).status_code == 429
+
+
+async def test_too_many_requests_are_refused_but_never_a_stop(tmp_path: Path) -> None:
+    async with serving(tmp_path, requests_per_s=0.01) as lab:
+        assert (await lab.get("/api/session")).status_code == 429
+        for _ in range(3):
+            assert (await lab.post("/api/instruments/lamp/stop")).status_code == 200
+            assert (await lab.post("/api/stop-all")).status_code == 200
+
+
+async def test_stop_all_latches_ends_what_is_in_hand_and_is_reset_by_name(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab:
+        wait = {"kind": "execute", "name": "wait", "args": [0.05]}
+        begun = await lab.post("/api/instruments/lamp/command", {**wait, "wait": False})
+        assert begun.json() == {"operation": 1, "result": None}
+        assert (await lab.post("/api/instruments/lamp/command", wait)).json()["result"] == "waited"
+        assert [one["state"] for one in (await lab.get("/api/operations")).json()] == ["done", "done"]
+        assert (await lab.post("/api/stop-all")).json()["failures"] == {}
+        refused = await lab.post("/api/instruments/lamp/command", wait)
+        assert (refused.status_code, refused.json()["error"]) == (409, "UnsafeStateError")
+        assert (await lab.post("/api/stop-all/reset", {"who": ""})).status_code == 422
+        assert (await lab.post("/api/stop-all/reset", {"who": "Ada"})).status_code == 200
+        assert (await lab.post("/api/instruments/lamp/command", wait)).status_code == 200
+        assert any("stop-all" in line["event"] for line in (await lab.get("/api/log?level=warning")).json())
+
+
+async def test_live_connection_brings_states_rows_and_answers(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab, lab.live() as live:
+        assert (await heard(live, "hello"))["lab"] == "small"
+        assert (await heard(live, "lab"))["lab"]["state"] == "running"
+        await live.send(json.dumps({"type": "streams", "names": ["lamp.level"]}))
+        await live.send(
+            json.dumps({"type": "do", "id": "a", "name": "command", "target": "lamp", "body": {"kind": "start"}})
+        )
+        assert (await heard(live, "done"))["ok"]
+        await live.send(json.dumps({"type": "credit", "rows": 2}))
+        table = await seen(live, "rows")
+        assert table.schema.metadata[b"stream"] == b"lamp.level"
+        assert table["value"].to_pylist()[0] == 1.0
+        assert abs(table["t_ms"].to_pylist()[-1] - clock.utc_ns() / 1e6) < 10_000
+        for wrong in ("{", "[]", '{"type":"fly"}', '{"type":"credit","rows":"many"}', '{"type":"image","line":[1]}'):
+            await live.send(wrong)
+            assert (await heard(live, "done"))["status"] == 400
+        await live.send(
+            json.dumps({"type": "do", "id": 2, "name": "command", "target": "lamp", "body": {"kind": "fly"}})
+        )
+        assert (await heard(live, "done"))["status"] == 422
+        while (now := (await heard(live, "now"))["now"])["values"].get("lamp.level") is None:
+            pass
+        assert now["values"]["lamp.level"][1:] == [1.0, "V"]
+
+
+async def test_closing_a_browser_stops_nothing_that_it_began(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab:
+        async with lab.live() as live:
+            wait = {"kind": "execute", "name": "wait", "args": [0.3]}
+            await live.send(json.dumps({"type": "do", "id": 1, "name": "command", "target": "lamp", "body": wait}))
+            while not (await heard(live, "now"))["now"]["operations"]:
+                pass
+        states = {"in hand"}
+        while states == {"in hand"}:
+            await clock.pause(0.02)
+            states = {one["state"] for one in (await lab.get("/api/operations")).json()}
+        assert states == {"done"}
+
+
+async def test_live_connection_from_another_page_is_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab:
+        for wrong in ({"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}):
+            with pytest.raises(Exception, match="403"):
+                await lab.live(**wrong).__aenter__()
+        assert "handshake" not in (await lab.get("/api/log")).text
+
+
+async def test_images_come_by_credit_the_latest_first_and_raw_on_request(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab, lab.live() as live:
+        await live.send(json.dumps({"type": "image", "stream": "cam.frames", "low": 0, "high": 254}))
+        await live.send(json.dumps({"type": "credit", "images": 1}))
+        publisher, number = lab.lab.manager.v4_data, 0
+
+        async def shoot() -> None:
+            nonlocal number
+            while True:
+                pixels = np.full((4, 6), number, np.uint16)
+                publisher.publish(
+                    frame_batch(
+                        pixels, instrument="cam", channel="frames", t_ns=1, sequence=number, frame_number=number
+                    )
+                )
+                number += 1
+                await clock.pause(0.005)
+
+        shooting = asyncio.create_task(shoot())
+        try:
+            first = (await seen(live, "image")).to_pylist()[0]
+            assert set(first["pixels"]) == {first["number"]}
+            while number < first["number"] + 20:
+                await clock.pause(0.01)
+            await live.send(json.dumps({"type": "credit", "images": 1}))
+            second = (await seen(live, "image")).to_pylist()[0]
+            assert second["number"] >= first["number"] + 18
+            raw = await lab.get("/api/streams/cam.frames/frame")
+            assert raw.content[:6] == b"\x93NUMPY"
+            assert (await lab.get("/api/streams/cam.nothing/frame?timeout_s=0.05")).status_code == 404
+        finally:
+            shooting.cancel()
+            await asyncio.gather(shooting, return_exceptions=True)
+
+
+async def test_saturation_is_where_the_camera_says_and_not_where_its_pixels_end(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab, lab.live() as live:
+        await live.send(json.dumps({"type": "image", "stream": "lamp.frames", "low": 0, "high": 4094}))
+        await live.send(json.dumps({"type": "credit", "images": 8}))
+        pixels = np.array([[0, 4094, 4095]], np.uint16)
+        facts: dict[str, Any] = {"instrument": "lamp", "channel": "frames", "t_ns": 1, "sequence": 0, "frame_number": 0}
+
+        async def shown() -> dict[str, Any]:
+            seeing = asyncio.create_task(seen(live, "image"))
+            while not seeing.done():
+                lab.lab.manager.v4_data.publish(frame_batch(pixels, **facts))
+                await clock.pause(0.01)
+            return (await seeing).to_pylist()[0]
+
+        found = await shown()
+        assert (list(found["pixels"]), found["saturated"], found["full"]) == ([0, 254, 255], 1, 4095)
+
+
+async def test_slow_browsers_cost_the_lab_nothing_and_their_losses_are_theirs(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab, contextlib.AsyncExitStack() as stack:
+        slow = [await stack.enter_async_context(lab.live()) for _ in range(3)]
+        for live in slow:
+            await live.send(json.dumps({"type": "streams", "names": ["lamp.level"]}))
+        async with lab.live() as quick:
+            await quick.send(json.dumps({"type": "streams", "names": ["lamp.level"]}))
+            await quick.send(json.dumps({"type": "credit", "rows": 64}))
+            await lab.post("/api/instruments/lamp/command", {"kind": "start"})
+            for _ in range(4):
+                await seen(quick, "rows")
+        books = lab.lab.manager.v4_data.ledger()
+        row = books.row("lamp.level", "page")
+        assert books.balanced
+        assert row.lost == 0
+
+
+async def test_recording_is_begun_ended_listed_labelled_and_compared(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab:
+        for _ in range(2):
+            assert Path((await lab.post("/api/recording/start")).json()["directory"]).is_relative_to(tmp_path)
+            assert (await lab.post("/api/recording/start")).status_code == 409
+            await lab.post("/api/instruments/lamp/read", {"channel": "level"})
+            ended = (await lab.post("/api/recording/stop")).json()
+            assert (ended["complete"], ended["files"]) == (True, {"lamp.level.arrows": 1})
+        newest, oldest = (await lab.get("/api/runs")).json()
+        assert newest["name"] > oldest["name"]
+        labelled = await lab.post(f"/api/runs/{newest['name']}/labels", {"sample": "knife 3", "tags": ["a"]})
+        assert labelled.json()["sample"] == "knife 3"
+        assert [run["name"] for run in (await lab.get("/api/runs?text=knife")).json()] == [newest["name"]]
+        assert (await lab.get(f"/api/runs/{newest['name']}")).json()["streams"]["lamp.level"]["rows"] == 1
+        differing = (await lab.get(f"/api/runs/{newest['name']}/diff/{oldest['name']}")).json()
+        assert differing["labels.sample"][0] == "knife 3"
+
+
+async def test_connections_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytest.importorskip("duodaq.web._server"), "MOST_CONNECTIONS", 3)
+    async with serving(tmp_path) as lab, silent_connections(lab, 4) as readers:
+        assert await ended(readers[3])
+        assert not any(reader.at_eof() for reader in readers[:3])
+
+
+async def test_connections_that_say_nothing_are_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytest.importorskip("duodaq.web._server"), "FIRST_REQUEST_S", 0.1)
+    async with serving(tmp_path) as lab, silent_connections(lab, 1) as readers:
+        assert await ended(readers[0])
+
+
+@contextlib.asynccontextmanager
+async def silent_connections(lab: Served, count: int) -> AsyncIterator[list[asyncio.StreamReader]]:
+    host, port = lab.address.removeprefix("http://").strip("/").split(":")
+    opened = [await asyncio.open_connection(host, int(port)) for _ in range(count)]
+    try:
+        yield [reader for reader, _ in opened]
+    finally:
+        for _, writer in opened:
+            writer.close()
+
+
+async def ended(reader: asyncio.StreamReader) -> bool:
+    """Whether the other end has closed it; waits for that."""
+    async with asyncio.timeout(10):
+        with contextlib.suppress(ConnectionResetError):
+            return await reader.read() == b""
+    return True
+
+
+async def test_tokens_do_not_go_with_a_recording(tmp_path: Path) -> None:
+    file = tmp_path / "lab.toml"
+    file.write_text(f'[web]\ntoken = "{TOKEN}"\n')
+    asked = definition(tmp_path, token=TOKEN, viewer_token=LOOK)
+    async with Lab(replace(asked, file=file)) as lab:
+        place = await lab.start_recording()
+        await lab.stop_recording()
+    written = "".join(path.read_text() for path in place.iterdir() if path.suffix in (".json", ".jsonl"))
+    assert "(left out)" in written
+    assert TOKEN not in written
+    assert LOOK not in written
+
+
+async def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab:
+        taken = WebDefinition(port=int(lab.address.rsplit(":", 1)[1].strip("/")))
+        with pytest.raises(PortOpenError, match="cannot be served at 127"):
+            await PageServer(lab.lab, taken).start()
+
+
+async def test_two_pages_find_a_free_port_each(tmp_path: Path) -> None:
+    here = WebDefinition()
+    async with Lab(definition(tmp_path)) as lab, PageServer(lab, here) as one, PageServer(lab, here) as other:
+        assert one.address != other.address
+
+
+async def test_server_ends_with_browsers_connected_and_commands_in_hand(tmp_path: Path) -> None:
+    async with Lab(definition(tmp_path)) as lab, PageServer(lab) as page:
+        place = page.address.replace("http", "ws") + "api/live"
+        async with websockets.connect(place, proxy=None) as live:
+            long = {"kind": "execute", "name": "wait", "args": [60]}
+            await live.send(json.dumps({"type": "do", "id": 1, "name": "command", "target": "lamp", "body": long}))
+            await heard(live, "hello")
+            await page.aclose()
+            with pytest.raises(websockets_closed, match=r"1001|1012|going away|service restart"):
+                await heard(live, "nothing")
+
+
+async def test_schema_is_served_and_names_every_route(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab:
+        schema = (await lab.get("/api/openapi.json")).json()
+        assert {"/api/stop-all", "/api/instruments/{instrument}/command", "/api/runs/{run}"} <= set(schema["paths"])
+        for path, methods in schema["paths"].items():
+            for method, told in methods.items():
+                assert told.get("description"), f"{method} {path} says nothing of itself"

@@ -1,0 +1,239 @@
+"""The pure parts of the page's server: who may come in, what is refused, how pictures and curves are made small."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from duodaq.errors import ConfigError, OutOfRangeError, PortTimeoutError, StoppedError, UnsafeStateError
+from duodaq.model import WebDefinition
+
+_access: Any = pytest.importorskip("duodaq.web._access")
+_pictures: Any = pytest.importorskip("duodaq.web._pictures")
+_refusal: Any = pytest.importorskip("duodaq.web._refusal")
+_viewer: Any = pytest.importorskip("duodaq.web._viewer")
+thinned: Any = pytest.importorskip("duodaq.web._feed").thinned
+to_json: Any = pytest.importorskip("duodaq.web._plain").to_json
+Rate: Any = pytest.importorskip("duodaq.web._rates").Rate
+Access, Role = _access.Access, _access.Role
+Frame, View, encoded = _pictures.Frame, _pictures.View, _pictures.encoded
+Refusal, refusal_of = _refusal.Refusal, _refusal.refusal_of
+MOST_ROWS, Viewer, Waiting = _viewer.MOST_ROWS, _viewer.Viewer, _viewer.Waiting
+
+TOKEN, OTHER = "an operator's token", "a viewer's own token"
+
+
+def access(**fields: Any) -> Any:
+    return Access(WebDefinition(**fields), "lab")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "lab.example.org"])
+def test_strangers_are_not_let_in_without_a_token(host: str) -> None:
+    with pytest.raises(ConfigError, match="no token"):
+        access(host=host)
+    access(host=host, token=TOKEN)
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1:8400", "localhost:8400", "[::1]:8400", "LOCALHOST", "127.1.2.3:1"])
+def test_own_names_are_known(name: str) -> None:
+    access().check_name(name)
+
+
+@pytest.mark.parametrize("name", ["evil.example:8400", "localhost.evil.example", "192.168.1.5:8400", "", None, "[::1"])
+def test_other_names_are_refused(name: str | None) -> None:
+    with pytest.raises(Refusal) as refused:
+        access().check_name(name)
+    assert refused.value.status == 403
+
+
+def test_a_machine_that_lets_others_in_is_called_by_its_addresses_and_its_names() -> None:
+    open_to_all = access(host="0.0.0.0", token=TOKEN, names=("lab.example.org",))
+    for name in ("192.168.1.5:8400", "lab.example.org", "[fe80::1]:8400"):
+        open_to_all.check_name(name)
+    with pytest.raises(Refusal):
+        open_to_all.check_name("rebound.example:8400")
+
+
+@pytest.mark.parametrize(
+    ("origin", "site", "changes", "let_in"),
+    [
+        (None, None, True, True),  # a program
+        ("http://localhost:8400", "same-origin", True, True),
+        ("https://localhost:8400", "same-origin", True, True),  # behind a proxy with TLS
+        ("http://localhost:8401", "same-site", True, False),
+        ("http://evil.example", "cross-site", False, False),
+        ("null", None, True, False),
+        (None, "cross-site", True, False),
+        (None, "cross-site", False, True),  # somebody followed a link to the page
+    ],
+)
+def test_pages_of_other_sites_cannot_act(origin: str | None, site: str | None, changes: bool, let_in: bool) -> None:
+    if let_in:
+        access().check_origin(origin, "localhost:8400", site, changes=changes)
+        return
+    with pytest.raises(Refusal) as refused:
+        access().check_origin(origin, "localhost:8400", site, changes=changes)
+    assert refused.value.status == 403
+
+
+def test_tokens_give_roles_and_cookies_stand_for_them() -> None:
+    guarded = access(token=TOKEN, viewer_token=OTHER)
+    assert guarded.role_of(TOKEN, None) is Role.OPERATOR
+    assert guarded.role_of(OTHER, None) is Role.VIEWER
+    assert guarded.role_of(None, guarded.cookie_of(Role.VIEWER)) is Role.VIEWER
+    assert guarded.role_of(None, guarded.cookie_of(Role.OPERATOR)) is Role.OPERATOR
+    assert guarded.role_of("wrong", "wrong") is Role.NOBODY
+    assert guarded.role_of(None, None) is Role.NOBODY
+    assert guarded.role_of("é", "é") is Role.NOBODY
+    assert access().role_of(None, None) is Role.OPERATOR
+
+
+def test_a_cookie_is_good_for_its_lab_and_its_token_alone() -> None:
+    cookie = access(token=TOKEN).cookie_of(Role.OPERATOR)
+    assert access(token=OTHER).role_of(None, cookie) is Role.NOBODY
+    assert Access(WebDefinition(token=TOKEN), "another").role_of(None, cookie) is Role.NOBODY
+    assert access(viewer_token=OTHER).role_of(None, access(viewer_token=OTHER).cookie_of(Role.OPERATOR)) is Role.NOBODY
+
+
+def test_rates_refill_and_forget_who_came_least_lately() -> None:
+    now = [0.0]
+    rate = Rate(2.0, 3, most=2, now_s=lambda: now[0])
+    assert [rate.take("a") for _ in range(4)] == [True, True, True, False]
+    now[0] = 0.5
+    assert [rate.take("a") for _ in range(2)] == [True, False]
+    assert rate.take("b")
+    assert rate.take("c")
+    assert rate.take("a")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "fate"),
+    [
+        (OutOfRangeError("too far"), 422, None),
+        (UnsafeStateError("latched"), 409, None),
+        (PortTimeoutError("silent"), 424, None),
+        (StoppedError("gone"), 424, "not done"),
+        (ZeroDivisionError("a driver's own"), 424, None),
+    ],
+)
+def test_errors_become_answers(error: Exception, status: int, fate: str | None) -> None:
+    refusal = refusal_of(error)
+    assert (refusal.status, refusal.body().get("fate")) == (status, fate)
+    assert refusal.body()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (float("nan"), None),
+        ({"a": [float("inf"), 1.5]}, {"a": [None, 1.5]}),
+        ("\ud800", "\ud800"),
+        (2**70, 2**70),
+        (np.float32(1.5), 1.5),
+        (np.zeros((100, 100), np.uint8), {"shape": [100, 100], "dtype": "uint8"}),
+        (np.arange(3), [0, 1, 2]),
+        ({1: object}, {"1": "<class 'object'>"}),
+    ],
+)
+def test_anything_becomes_json(value: object, told: object) -> None:
+    assert json.loads(to_json(value)) == told
+
+
+def picture(data: bytes) -> dict[str, Any]:
+    return pa.ipc.open_stream(data).read_all().to_pylist()[0]
+
+
+def frame(pixels: np.ndarray, full: float = 65535.0) -> Any:
+    return Frame("camera.frames", pixels, 1_700_000_000_000_000_000, 7, 9, full)
+
+
+def test_picture_is_scaled_between_its_limits_and_saturation_stands_out() -> None:
+    pixels = np.array([[0, 100, 200], [300, 50, 65535]], np.uint16)
+    found = picture(encoded(frame(pixels), View(low=0, high=254)))
+    assert list(found["pixels"]) == [0, 100, 200, 254, 50, 255]
+    assert (found["width"], found["height"], found["saturated"]) == (3, 2, 1)
+    assert (found["darkest"], found["brightest"], sum(found["histogram"])) == (0, 65535, 6)
+    assert (found["t_ms"], found["sequence"], found["number"]) == (1_700_000_000_000, 7, 9)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float64])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 500), (700, 2100)])
+def test_any_picture_can_be_shown(dtype: type, shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(1).uniform(0, 255, shape).astype(dtype)
+    full = float("inf") if dtype is np.float64 else float(np.iinfo(dtype).max)
+    found = picture(encoded(frame(pixels, full), View(line=(-5, -5, 9999, 9999))))
+    assert len(found["pixels"]) == found["width"] * found["height"]
+    assert max(found["width"], found["height"]) <= 1024
+    assert len(found["line"]) == 256
+    assert sum(found["histogram"]) > 0
+
+
+def test_picture_of_nothing_but_noughts_or_of_no_numbers_is_shown() -> None:
+    for pixels in (np.full((4, 4), np.nan), np.zeros((4, 4)), np.full((4, 4), np.inf)):
+        assert len(picture(encoded(frame(pixels, float("inf")), View()))["pixels"]) == 16
+
+
+def test_part_and_line_of_a_picture_are_those_pixels() -> None:
+    pixels = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    found = picture(encoded(frame(pixels, 255), View(low=0, high=254, region=(2, 3, 4, 2), line=(0, 0, 9, 0))))
+    assert list(found["pixels"]) == [32, 33, 34, 35, 42, 43, 44, 45]
+    assert (found["x"], found["y"]) == (2, 3)
+    assert found["line"][0] == 0
+    assert found["line"][-1] == 9
+
+
+@pytest.mark.parametrize("region", [(-5, -5, 3, 3), (50, 50, 10, 10), (0, 0, 0, 0), (9, 9, 99999, 99999)])
+def test_a_part_beyond_the_picture_is_what_there_is_of_it(region: tuple[int, int, int, int]) -> None:
+    found = picture(encoded(frame(np.zeros((10, 10), np.uint8), 255), View(region=region)))
+    assert len(found["pixels"]) >= 1
+
+
+def test_thinning_keeps_extremes_ends_and_order() -> None:
+    t_ns = np.arange(10_000)
+    values = np.sin(t_ns / 50)
+    values[4321] = 9.0
+    values[8765] = -9.0
+    fewer_t, fewer = thinned(t_ns, values, 200)
+    assert len(fewer) <= 202
+    assert {9.0, -9.0, values[-1]} <= set(fewer)
+    assert (np.diff(fewer_t) > 0).all()
+
+
+async def test_viewer_without_credit_gets_no_rows_and_loses_the_oldest() -> None:
+    viewer = Viewer()
+    viewer.streams = frozenset({"a"})
+    for number in range(MOST_ROWS + 10):
+        viewer.offer_rows(Waiting("a", b"%d" % number, 3))
+    viewer.offer_rows(Waiting("unwanted", b"", 3))
+    assert viewer.rows_dropped == 30
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(viewer.next(), 0.01)
+    viewer.give(2, 0)
+    assert [await viewer.next() for _ in range(2)] == [(None, b"10"), (None, b"11")]
+
+
+async def test_images_have_a_credit_of_their_own_and_newer_ones_take_their_place() -> None:
+    viewer = Viewer()
+    viewer.views["c"] = View()
+    assert not viewer.has_room_for("c")
+    viewer.give(0, 1)
+    assert viewer.has_room_for("c")
+    viewer.offer_image("c", b"old")
+    assert not viewer.has_room_for("c")
+    viewer.offer_image("c", b"new")
+    assert viewer.images_dropped == 1
+    viewer.offer_state("now", b"first")
+    viewer.offer_state("now", b"second")
+    assert await viewer.next() == ("second", None)
+    assert await viewer.next() == (None, b"new")
+    assert not viewer.has_room_for("c")
+    viewer.offer_image("c", b"without credit")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(viewer.next(), 0.01)
+    viewer.give(0, 1)
+    assert await viewer.next() == (None, b"without credit")
