@@ -6,7 +6,8 @@ import base64
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,12 +77,20 @@ class Catalog:
             self._names = sorted(os.listdir(self.path))
         except OSError as error:
             raise StorageError(f"cannot read {self.path}: {error.strerror}") from error
+        self._stamp = _stamp(self.path, self.event_logs)
         self.torn_events = 0
         self.superseded: list[str] = []
         self.events = self._read_events()
         self.page = self._read_page()
         if self.page is None and not self.events:
             raise StorageError(f"{self.path} holds no journal of a run")
+
+    def refresh(self) -> bool:
+        """Have what grows read again when it is asked for; False if files or events have come or gone since."""
+        if _stamp(self.path, self.event_logs) != self._stamp:
+            return False
+        self.__dict__.pop("mirror", None)
+        return True
 
     @property
     def finished(self) -> bool:
@@ -178,6 +187,14 @@ class Catalog:
         return SegmentFacts(header, file, stream_in(file), shape=shape, dtype=dtype)
 
 
+def _stamp(path: Path, logs: Iterable[str]) -> tuple[int, ...]:
+    """Changes when a file of the directory comes or goes, and when an event is written."""
+    try:
+        return (os.stat(path).st_mtime_ns, *(os.stat(path / name).st_size for name in logs))
+    except OSError:
+        return ()
+
+
 def _from_descriptor(event: Event) -> SegmentFacts | None:
     told: dict[str, Any] = event.doc.get("segment", {})
     kind = {"rows": ROWS, "frames": FRAMES}.get(told.get("kind", ""))
@@ -222,20 +239,33 @@ def _standing(segments: Iterable[SegmentFacts]) -> tuple[list[SegmentFacts], lis
     for facts in segments:
         if facts.header.replaces is not None:
             merged.setdefault(facts.stream, []).append(facts)
-    for one in merged.values():
-        one.sort(key=lambda facts: facts.span)
+    widest = {stream: _widest(found) for stream, found in merged.items()}
     standing: list[SegmentFacts] = []
     replaced: list[str] = []
     for facts in segments:
-        rows = facts.header.kind == ROWS
-        others = merged.get(facts.stream, ()) if rows else ()
-        (replaced.append(facts.file) if _is_replaced(facts, others) else standing.append(facts))
+        others = widest.get(facts.stream) if facts.header.kind == ROWS else None
+        if others is not None and _is_replaced(facts, *others):
+            replaced.append(facts.file)
+        else:
+            standing.append(facts)
     return standing, replaced
 
 
-def _is_replaced(facts: SegmentFacts, merged: Sequence[SegmentFacts]) -> bool:
+def _widest(merged: list[SegmentFacts]) -> tuple[list[int], list[SegmentFacts]]:
+    """Of merged segments, each of which lies within another one or beside it, those that lie within none; in order,
+    and with what they begin.
+    """
+    found: list[SegmentFacts] = []
+    for facts in sorted(merged, key=lambda one: (one.span[0], -one.span[1], -one.id)):
+        if not found or facts.span[1] > found[-1].span[1]:
+            found.append(facts)
+    return [facts.span[0] for facts in found], found
+
+
+def _is_replaced(facts: SegmentFacts, firsts: list[int], merged: list[SegmentFacts]) -> bool:
     first, last = facts.span
-    return any(one.span[0] <= first and last <= one.span[1] and one.id > facts.id for one in merged)
+    place = bisect_right(firsts, first) - 1
+    return place >= 0 and last <= merged[place].span[1] and merged[place].id > facts.id
 
 
 def _limited(segments: list[SegmentFacts], followers: dict[int, Header]) -> Iterator[SegmentFacts]:

@@ -52,7 +52,8 @@ SLOW_ROWS = 32
 """A segment with fewer rows in a batch, at the mean, is slow."""
 FAN_IN = 16
 """So many merged segments of one size, side by side, are merged into one."""
-BATCH_ROWS = 2**17
+BATCH_ROWS = 2**13
+"""Of a merged batch: to learn when a segment ends, its last one has to be decoded."""
 ASIDE = ".part"
 _OWN = b"duodaq."
 _RECORD = np.dtype([("segment", "<u4"), ("rest", "V36")])

@@ -188,7 +188,7 @@ class Run:
 
     def look(self) -> Catalog:
         """What is in its directory now."""
-        if self._catalog is None or not self._catalog.finished:
+        if self._catalog is None or not (self._catalog.finished or self._catalog.refresh()):
             self._catalog = Catalog(self.path)
         return self._catalog
 
