@@ -485,6 +485,12 @@ async def test_schema_is_served_and_names_every_route(tmp_path: Path) -> None:
                 assert told.get("description"), f"{method} {path} says nothing of itself"
 
 
+async def too_bright(lab: Served, **headers: Any) -> None:
+    """Have the lamp beyond its alarm's limit, and that measured."""
+    await lab.post("/api/instruments/lamp/command", {"kind": "set", "name": "level", "value": 6}, **headers)
+    assert (await lab.post("/api/instruments/lamp/read", {"channel": "level"}, **headers)).json()["value"] == 6
+
+
 async def alarm_is(lab: Served, state: str, **headers: Any) -> dict[str, Any]:
     """The one alarm, once it is in that state."""
     async with asyncio.timeout(10):
@@ -503,7 +509,7 @@ async def test_alarm_is_listed_and_acknowledged_by_an_operator_alone(tmp_path: P
         assert (await alarm_is(lab, "normal", **viewer))["raised"] == 0
         nothing = await lab.post(place, {}, **operator)
         assert (nothing.status_code, nothing.json()["state"]) == (200, "normal")
-        await lab.post("/api/instruments/lamp/command", {"kind": "set", "name": "level", "value": 6}, **operator)
+        await too_bright(lab, **operator)
         raised = await alarm_is(lab, "raised", **viewer)
         assert (raised["value"], raised["unit"], raised["instrument"], raised["channel"]) == (6, "V", "lamp", "level")
         assert "above 5 V" in raised["why"]
@@ -517,7 +523,7 @@ async def test_alarm_is_listed_and_acknowledged_by_an_operator_alone(tmp_path: P
 
 async def test_alarms_go_to_every_page_and_are_acknowledged_there(tmp_path: Path) -> None:
     async with serving(tmp_path) as lab, lab.live() as live:
-        await lab.post("/api/instruments/lamp/command", {"kind": "set", "name": "level", "value": 6})
+        await too_bright(lab)
         while (await heard(live, "now"))["now"]["alarms"][0]["state"] != "raised":
             pass
         await live.send(json.dumps({"type": "do", "id": 7, "name": "acknowledge", "target": "bright", "body": {}}))
