@@ -229,6 +229,7 @@ def test_move_from_the_panel_arrives_at_the_simulator(page: Page) -> None:
 
 
 def test_alarm_appears_is_acknowledged_with_a_name_and_goes_when_all_is_well(page: Page) -> None:
+    page.lab.stage.x.move(3.25)
     page.tab.wait_for_selector("#banner-alarms", state="hidden")
     page.lab.stage.x.move(2.75)
     line = page.tab.wait_for_selector("#banner-alarms [data-alarm=close]").inner_text()
