@@ -23,6 +23,13 @@ pytestmark = [
     pytest.mark.alone("a stop is timed from the click, and a browser draws on all of the machine"),
 ]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ALARM = """
+[alarms.close]
+channel = "stage.x.position"
+unit = "mm"
+low = 3.0
+note = "mind the lens"
+"""
 HELLO = "document.querySelectorAll('.instrument').length === 5"
 
 
@@ -157,6 +164,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     app = importlib.import_module("duodaq.app")
     with ExitStack() as stack:
         bench = stack.enter_context(set_up(tmp_path_factory.mktemp("page"), "optics", 1))
+        bench.lab_file.write_text(bench.lab_file.read_text() + ALARM)
         lab = stack.enter_context(app.open_lab(bench.lab_file))
         lab.shutter.call("open")
         lab.camera.start(roi=(768, 768, 512, 512), binning=(2, 2), exposure_s=0.02)
@@ -218,6 +226,31 @@ def test_move_from_the_panel_arrives_at_the_simulator(page: Page) -> None:
     page.move_to("3.25")
     page.until(lambda: abs(page.position_mm() - 3.25) < 0.001 and not page.is_moving())
     page.until(lambda: page.tab.inner_text("#panel [data-axis=x]").startswith("3.2500"))
+
+
+def test_alarm_appears_is_acknowledged_with_a_name_and_goes_when_all_is_well(page: Page) -> None:
+    page.lab.stage.x.move(3.25)
+    page.tab.wait_for_selector("#banner-alarms", state="hidden")
+    page.lab.stage.x.move(2.75)
+    line = page.tab.wait_for_selector("#banner-alarms [data-alarm=close]").inner_text()
+    assert "below 3 mm" in line
+    assert "mind the lens" in line
+    page.tab.click("[data-view=alarms]")
+    card = page.tab.query_selector("#view-alarms [data-alarm=close]")
+    assert card.query_selector(".chip").inner_text() == "raised"
+    page.until(lambda: card.query_selector(".big").inner_text().split() == ["2.7500", "mm"])
+    page.js("localStorage.removeItem('duodaq-name')")
+    page.tab.click("#banner-alarms button")
+    page.tab.fill("#ask input", "Ada")
+    page.tab.click("#ask button.main")
+    page.tab.wait_for_selector("#banner-alarms", state="hidden")
+    assert card.query_selector(".chip").inner_text() == "acknowledged"
+    assert "Ada (page (127.0.0.1))" in card.inner_text()
+    assert not card.query_selector("button").is_visible()
+    assert page.lab.alarms["close"].by == "Ada (page (127.0.0.1))"
+    page.lab.stage.x.move(3.25)
+    page.until(lambda: card.query_selector(".chip").inner_text() == "normal")
+    page.tab.click("[data-view=live]")
 
 
 def test_move_beyond_its_limits_is_refused_with_a_reason_and_nothing_moves(page: Page) -> None:

@@ -29,7 +29,7 @@ def test_a_running_lab_is_shown_stopped_and_reset(
     host.wait_for("Attach with")
     shown = duodaq_command("status", "--lab", name)
     assert shown.returncode == 0
-    for part in (f"{name} is running", "dmm", "V2", "stage", "V4", "acquiring", "exchanges"):
+    for part in (f"{name} is running since ", "dmm", "V2", "stage", "V4", "acquiring", "exchanges"):
         assert part in shown.stdout
     told = json.loads(duodaq_command("status", "--lab", name, "--json").stdout)
     assert told["state"] == "running"
@@ -164,7 +164,7 @@ def test_a_simulator_serves_on_tcp_and_a_taken_port_is_named(
 
 
 def test_run_says_where_the_page_is_and_serves_it_until_the_end(
-    simulated_lab: Any, start_program: Callable[..., Any]
+    simulated_lab: Any, start_program: Callable[..., Any], duodaq_command: Callable[..., Any]
 ) -> None:
     pytest.importorskip("fastapi")
     host = start_program("-m", "duodaq.cli", "run", "--web-port", "0", simulated_lab.file)
@@ -173,6 +173,7 @@ def test_run_says_where_the_page_is_and_serves_it_until_the_end(
     assert address is not None, host.said
     with urllib.request.urlopen(f"{address[1]}api/status", timeout=10) as answer:
         assert json.load(answer)["lab"] == simulated_lab.name
+    assert f"its page is at {address[1]}\n" in duodaq_command("status", "--lab", simulated_lab.name).stdout
     host.interrupt()
     assert host.end() == 0, host.said
     with pytest.raises(OSError, match="refused"):

@@ -18,7 +18,14 @@ import pytest
 from duodaq import clock
 from duodaq.app import Lab
 from duodaq.errors import OutOfRangeError, PortOpenError
-from duodaq.model import InstrumentDefinition, LabDefinition, PollDefinition, RuntimeDefinition, WebDefinition
+from duodaq.model import (
+    AlarmDefinition,
+    InstrumentDefinition,
+    LabDefinition,
+    PollDefinition,
+    RuntimeDefinition,
+    WebDefinition,
+)
 from duodaq.schema import frame_batch
 from duodaq.v4 import handler
 from duodaq.v4.instruments import InstrumentActor, Parameter
@@ -28,6 +35,7 @@ PageServer: Any = pytest.importorskip("duodaq.web").PageServer
 websockets = pytest.importorskip("websockets.asyncio.client")
 websockets_closed = pytest.importorskip("websockets.exceptions").ConnectionClosed
 
+ALARMS = (AlarmDefinition("bright", "lamp", "level", high=5.0),)
 TOKEN, LOOK = "an operator's token", "a viewer's own token"
 
 
@@ -80,7 +88,8 @@ class Lamp(InstrumentActor):
 def definition(folder: Path, **web: Any) -> LabDefinition:
     lamp = InstrumentDefinition("lamp", "v4", Lamp, polls=(PollDefinition("level", 0.02, "V", read="level"),))
     inline = RuntimeDefinition("v2", "inline")
-    return LabDefinition("small", instruments=(lamp,), v2=inline, directory=folder, web=WebDefinition(port=0, **web))
+    page = WebDefinition(port=0, **web)
+    return LabDefinition("small", instruments=(lamp,), v2=inline, directory=folder, web=page, alarms=ALARMS)
 
 
 class Served:
@@ -474,3 +483,74 @@ async def test_schema_is_served_and_names_every_route(tmp_path: Path) -> None:
         for path, methods in schema["paths"].items():
             for method, told in methods.items():
                 assert told.get("description"), f"{method} {path} says nothing of itself"
+
+
+async def too_bright(lab: Served, **headers: Any) -> None:
+    """Have the lamp beyond its alarm's limit, and that measured."""
+    await lab.post("/api/instruments/lamp/command", {"kind": "set", "name": "level", "value": 6}, **headers)
+    assert (await lab.post("/api/instruments/lamp/read", {"channel": "level"}, **headers)).json()["value"] == 6
+
+
+async def alarm_is(lab: Served, state: str, **headers: Any) -> dict[str, Any]:
+    """The one alarm, once it is in that state."""
+    async with asyncio.timeout(10):
+        while True:
+            (alarm,) = (await lab.get("/api/alarms", **headers)).json()
+            if alarm["state"] == state:
+                return alarm
+            await clock.pause(0.01)
+
+
+async def test_alarm_is_listed_and_acknowledged_by_an_operator_alone(tmp_path: Path) -> None:
+    operator, viewer = ({"headers": {"Authorization": f"Bearer {token}"}} for token in (TOKEN, LOOK))
+    async with serving(tmp_path, token=TOKEN, viewer_token=LOOK) as lab:
+        place = "/api/alarms/bright/acknowledge"
+        assert (await lab.get("/api/alarms")).status_code == 401
+        assert (await alarm_is(lab, "normal", **viewer))["raised"] == 0
+        nothing = await lab.post(place, {}, **operator)
+        assert (nothing.status_code, nothing.json()["state"]) == (200, "normal")
+        await too_bright(lab, **operator)
+        raised = await alarm_is(lab, "raised", **viewer)
+        assert (raised["value"], raised["unit"], raised["instrument"], raised["channel"]) == (6, "V", "lamp", "level")
+        assert "above 5 V" in raised["why"]
+        assert (await lab.post(place, {"who": "Eve"}, **viewer)).status_code == 403
+        assert (await alarm_is(lab, "raised", **viewer))["by"] == ""
+        wrong = await lab.post("/api/alarms/dim/acknowledge", {}, **operator)
+        assert (wrong.status_code, wrong.json()["error"]) == (404, "NoSuchAlarm")
+        known = (await lab.post(place, {"who": "Ada"}, **operator)).json()
+        assert (known["state"], known["by"], known["raised"]) == ("acknowledged", "Ada (page (127.0.0.1))", 1)
+
+
+async def test_alarms_go_to_every_page_and_are_acknowledged_there(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab, lab.live() as live:
+        await too_bright(lab)
+        while (await heard(live, "now"))["now"]["alarms"][0]["state"] != "raised":
+            pass
+        await live.send(json.dumps({"type": "do", "id": 7, "name": "acknowledge", "target": "bright", "body": {}}))
+        done = await heard(live, "done")
+        assert (done["id"], done["result"]["state"], done["result"]["by"]) == (7, "acknowledged", "page (127.0.0.1)")
+        while (await heard(live, "now"))["now"]["alarms"][0]["state"] != "acknowledged":
+            pass
+
+
+async def test_metrics_are_served_as_text_and_as_openmetrics_to_whoever_may_look(tmp_path: Path) -> None:
+    pytest.importorskip("prometheus_client")
+    async with serving(tmp_path, token=TOKEN, viewer_token=LOOK) as lab:
+        assert (await lab.get("/metrics")).status_code == 401
+        look = {"Authorization": f"Bearer {LOOK}"}
+        plain = await lab.get("/metrics", headers=look)
+        prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"
+        strict = await lab.get("/metrics", headers={**look, "Accept": prometheus})
+        assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert strict.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        assert 'duodaq_lab_info{lab="small"' in plain.text
+        assert 'duodaq_alarm_state{alarm="bright",state="normal"} 1.0' in plain.text
+        assert strict.text.endswith("# EOF\n")
+        assert "/metrics" in (await lab.get("/api/openapi.json", headers=look)).json()["paths"]
+
+
+async def test_status_tells_where_the_page_is_while_it_is_served(tmp_path: Path) -> None:
+    async with Lab(definition(tmp_path)) as lab:
+        async with PageServer(lab) as page, httpx.AsyncClient(base_url=page.address, trust_env=False) as client:
+            assert (await client.get("/api/status")).json()["page"] == lab.page == page.address
+        assert lab.page is None

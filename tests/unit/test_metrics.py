@@ -17,7 +17,7 @@ from duodaq.app._metrics_server import MetricsServer
 from duodaq.clock import Deadline, pause
 from duodaq.errors import ConfigError
 from duodaq.model import AlarmDefinition, Execute, ObserverDefinition
-from duodaq.telemetry import METRICS, Histogram, Sample, exposition_of, get_logger
+from duodaq.telemetry import METRICS, Histogram, Sample, exposition_of, get_logger, wants_openmetrics
 
 prometheus = pytest.importorskip("prometheus_client")
 from prometheus_client import parser as text_parser  # noqa: E402 - after the look whether it is there
@@ -182,3 +182,20 @@ def test_telemetry_needs_no_library_of_an_extra() -> None:
     code = f"{blocked}import duodaq.telemetry\nprint(len(duodaq.telemetry.METRICS))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("text/plain", False),
+        ("application/openmetrics-text", True),
+        ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1", True),
+        ("text/plain, application/openmetrics-text;q=0.2", False),
+        ("application/openmetrics-text;q=0", False),
+        ("application/openmetrics-text;q=much", False),
+    ],
+)
+def test_openmetrics_is_given_to_whoever_prefers_it(accept: str, wanted: bool) -> None:
+    assert wants_openmetrics(accept) is wanted

@@ -59,6 +59,8 @@ class Lab:
         self._logs: dict[str, Log] = {}
         self.manager.recorder.recorder = _V2Recorder(self)
         self.recordings: list[RecordingSummary] = []
+        self.page: str | None = None
+        """The address of its page, while one is served."""
 
     @classmethod
     def from_file(cls, path: str | Path) -> Lab:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from duodaq.errors import ConfigError
-from duodaq.telemetry import CONTENT_TYPE, OPENMETRICS_TYPE
+from duodaq.telemetry import CONTENT_TYPE, OPENMETRICS_TYPE, wants_openmetrics
 
 REQUEST_S = 5.0
 """How long a client may take to ask, and to take the answer."""
@@ -86,7 +86,7 @@ class MetricsServer:
             return _answer(404, b"there is /metrics\n")
         if method != "GET":
             return _answer(405, b"GET it\n")
-        openmetrics = "application/openmetrics-text" in fields.get("accept", "")
+        openmetrics = wants_openmetrics(fields.get("accept", ""))
         return _answer(200, self._exposition(openmetrics), OPENMETRICS_TYPE if openmetrics else CONTENT_TYPE)
 
 

@@ -84,7 +84,13 @@ class LabService:
         directory = self._lab.recording_directory
         recording = str(directory) if directory else None
         alarms = msgspec.to_builtins(self._lab.alarms.status())
-        return {**health, "lab": self._lab.definition.name, "recording": recording, "alarms": alarms}
+        return {
+            **health,
+            "lab": self._lab.definition.name,
+            "recording": recording,
+            "alarms": alarms,
+            "page": self._lab.page,
+        }
 
     async def _op_alarms(self, params: dict[str, Any]) -> Any:
         return msgspec.to_builtins(self._lab.alarms.status())

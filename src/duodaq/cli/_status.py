@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from duodaq.app import connect, running_labs, stop_all_of
-from duodaq.cli._report import alarm_table, instrument_table, port_table
+from duodaq.cli._report import alarm_table, instrument_table, port_table, since
+from duodaq.clock import utc_ns
 from duodaq.errors import DuodaqError
 
 
@@ -70,7 +71,11 @@ def _plain(reports: dict[str, dict[str, Any]], failures: dict[str, str]) -> Any:
 
 def _print_status(status: dict[str, Any], out: Console) -> None:
     latched = " · [bold red]stop-all is latched[/]" if status["latched"] else ""
-    out.print(f"[bold]{escape(status['lab'])}[/] is {status['state']} · V2 {status['v2']} · V4 {status['v4']}{latched}")
+    begun = since(utc_ns() - round(status["uptime_s"] * 1e9)) if status["uptime_s"] else ""
+    state = f"{status['state']} since {begun}" if begun else status["state"]
+    out.print(f"[bold]{escape(status['lab'])}[/] is {state} · V2 {status['v2']} · V4 {status['v4']}{latched}")
+    if status.get("page"):
+        out.print(escape(f"its page is at {status['page']}"), soft_wrap=True)
     if status["recording"]:
         out.print(escape(f"recording to {status['recording']}"))
     out.print(instrument_table(status["instruments"]))

@@ -11,6 +11,7 @@ from duodaq.telemetry._metrics import (
     Sample,
     exposition_of,
     families_of,
+    wants_openmetrics,
 )
 from duodaq.telemetry._otel import OpenSpan, OtelSpans, otlp_exporter
 from duodaq.telemetry._spans import SPANS, Spans, span
@@ -46,6 +47,7 @@ __all__ = [
     "span",
     "told",
     "tracing",
+    "wants_openmetrics",
     "words",
     "work_for",
 ]

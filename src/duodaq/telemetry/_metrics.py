@@ -15,6 +15,24 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
+def wants_openmetrics(accept: str) -> bool:
+    """Whether an Accept header asks for OpenMetrics rather than for Prometheus' older text."""
+    wanted = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
+    for one in accept.lower().split(","):
+        kind, *parameters = (part.strip() for part in one.split(";"))
+        if kind in wanted:
+            wanted[kind] = max(wanted[kind], _weight(parameters))
+    return wanted["application/openmetrics-text"] > 0 and wanted["application/openmetrics-text"] >= wanted["text/plain"]
+
+
+def _weight(parameters: Iterable[str]) -> float:
+    given = next((one[2:] for one in parameters if one.startswith("q=")), "1")
+    try:
+        return float(given)
+    except ValueError:
+        return 0.0
+
+
 class Metric(NamedTuple):
     """One metric: what it is called (of a counter, without ``_total``), what it says, and by which labels."""
 

@@ -21,6 +21,7 @@ from duodaq.web._log import LogTail
 from duodaq.web._operations import Operation, Operations
 from duodaq.web._refusal import Refusal, refusal_of
 from duodaq.web._requests import (
+    AcknowledgeRequest,
     CommandRequest,
     LabelRequest,
     ReadRequest,
@@ -73,6 +74,7 @@ class Actions:
             "restart": (Request, self.restart),
             "stop_all": (Request, self.stop_all),
             "reset_stop": (ResetRequest, self.reset_stop),
+            "acknowledge": (AcknowledgeRequest, self.acknowledge),
             "record_start": (RecordRequest, self.record_start),
             "record_stop": (Request, self.record_stop),
             "wire_start": (Request, self.wire_start),
@@ -151,6 +153,13 @@ class Actions:
         """Lift the latch of a stop-all."""
         await self._ask("reset_stop", {"who": f"{request.who} ({visitor.name})"})
         return {}
+
+    async def acknowledge(self, visitor: Visitor, alarm: str, request: AcknowledgeRequest) -> Any:
+        """Say that somebody knows of an alarm; how it stands then."""
+        if alarm not in [one.name for one in self.lab.alarms.definitions]:
+            raise Refusal(404, "NoSuchAlarm", f"no alarm {alarm!r}")
+        who = visitor.name if request.who is None else f"{request.who} ({visitor.name})"
+        return await self._ask("acknowledge", {"alarm": alarm, "who": who})
 
     def panel(self, instrument: str) -> dict[str, Any]:
         """What can be done with an instrument, and whether it may be armed from here."""

@@ -17,6 +17,8 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from duodaq.app import exposition
+from duodaq.telemetry import CONTENT_TYPE, OPENMETRICS_TYPE, wants_openmetrics
 from duodaq.web._access import Role
 from duodaq.web._actions import Actions, Visitor, in_words
 from duodaq.web._feed import Feed
@@ -26,6 +28,7 @@ from duodaq.web._moment import Moment, visitor_of
 from duodaq.web._plain import to_json
 from duodaq.web._refusal import Refusal
 from duodaq.web._requests import (
+    AcknowledgeRequest,
     CommandRequest,
     LabelRequest,
     ReadRequest,
@@ -99,6 +102,8 @@ def make_app(actions: Actions, feed: Feed, moment: Moment, live: Live, per_s: fl
     gate = Gate(app, actions.access, per_s)
     _looking(app, actions, feed, moment)
     _doing(app, actions)
+    _alarms(app, actions)
+    _metrics(app, actions)
     _runs(app, actions)
     _session(app, actions, gate)
 
@@ -218,6 +223,45 @@ def _doing(app: FastAPI, actions: Actions) -> None:
     async def reset(body: ResetRequest, request: Request) -> Answer:
         """Lift the latch: what moves or emits is accepted again."""
         return Answer(await actions.reset_stop(_who(request), body))
+
+
+def _alarms(app: FastAPI, actions: Actions) -> None:
+    @app.get("/api/alarms", response_model=list[Anything], responses=refusals(), tags=["alarms"])
+    async def alarms() -> Answer:
+        """Every alarm as it stands: its state and since when, why, the last value with its unit, and who knows."""
+        return Answer(await actions.look("alarms"))
+
+    @app.post(
+        "/api/alarms/{alarm}/acknowledge",
+        response_model=Anything,
+        responses=refusals(404, 409),
+        response_class=Answer,
+        tags=["alarms"],
+    )
+    async def acknowledge(
+        alarm: Annotated[str, InPath(max_length=200)], request: Request, body: AcknowledgeRequest | None = None
+    ) -> Answer:
+        """Say that somebody knows of an alarm; how it stands then."""
+        return Answer(await actions.acknowledge(_who(request), alarm, body or AcknowledgeRequest(who=None)))
+
+
+def _metrics(app: FastAPI, actions: Actions) -> None:
+    kinds: dict[str, Any] = {kind.partition(";")[0]: {} for kind in (CONTENT_TYPE, OPENMETRICS_TYPE)}
+
+    @app.get(
+        "/metrics",
+        responses={**refusals(424), 200: {"content": kinds, "description": "Prometheus' text, or OpenMetrics'."}},
+        response_class=Response,
+        tags=["lab"],
+    )
+    async def metrics(request: Request) -> Response:
+        """Every figure of the lab at this moment, for Prometheus; as OpenMetrics if the Accept header asks for it."""
+        openmetrics = wants_openmetrics(request.headers.get("accept", ""))
+        try:
+            text = exposition(actions.lab, openmetrics=openmetrics)
+        except ModuleNotFoundError as error:
+            raise Refusal(424, "NotInstalled", f"metrics need {error.name}, which is not installed here") from error
+        return Response(text, media_type=OPENMETRICS_TYPE if openmetrics else CONTENT_TYPE)
 
 
 def _runs(app: FastAPI, actions: Actions) -> None:

@@ -91,6 +91,7 @@ class Moment:
             "instruments": {one.id: {"state": one.state, "message": one.message} for one in manager.instruments()},
             "parameters": await self._service.handle("parameters", {}),
             "values": self._feed.values,
+            "alarms": self._lab.alarms.status(),
             "operations": self._actions.operations.all()[-20:],
             "viewers": len(self._viewers),
         }

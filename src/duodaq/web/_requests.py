@@ -55,6 +55,12 @@ class ResetRequest(Request):
     who: Annotated[str, Field(min_length=1, max_length=100)]
 
 
+class AcknowledgeRequest(Request):
+    """Who knows of the alarm; where it came from says so if null."""
+
+    who: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+
+
 class RecordRequest(Request):
     """What to begin: whether the wire goes with it; as the lab file says if null."""
 

@@ -52,6 +52,7 @@ class PageServer:
     """
 
     def __init__(self, lab: Lab, web: WebDefinition | None = None, *, requests_per_s: float = REQUESTS_PER_S) -> None:
+        self._lab = lab
         self._web = lab.definition.web if web is None else web
         self._socket: socket.socket | None = None
         self._started = False
@@ -113,12 +114,14 @@ class PageServer:
         stack.push_async_callback(_end, server, serving)
         while not server.started and not serving.done():
             await pause(0.005)
+        self._lab.page = self.address
         _log.info("the page is served", address=self.address)
 
     async def aclose(self) -> None:
         """Serve no longer: browsers are told, and come back when there is a server again. Idempotent."""
         await self._stack.aclose()
         if self._socket is not None:
+            self._lab.page = None
             self._socket.close()
             self._socket = None
 

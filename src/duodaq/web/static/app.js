@@ -1,6 +1,7 @@
 // The page: who shows what, and what is always in sight.
 import { clock, el, mood, put, toast } from "./format.js";
 import * as link from "./link.js";
+import * as alarms from "./alarms.js";
 import * as camera from "./camera.js";
 import * as instruments from "./instruments.js";
 import * as log from "./log.js";
@@ -10,7 +11,7 @@ import * as runs from "./runs.js";
 import * as tables from "./tables.js";
 
 const $ = (id) => document.getElementById(id);
-const VIEWS = [["live", "Live"], ["ports", "Ports and ledgers"], ["runs", "Runs"], ["log", "Log"]];
+const VIEWS = [["live", "Live"], ["alarms", "Alarms"], ["ports", "Ports and ledgers"], ["runs", "Runs"], ["log", "Log"]];
 let hello = null;
 let now = null;
 let lab = null;
@@ -23,6 +24,7 @@ function start() {
   $("stop-all").addEventListener("click", stopAll);
   $("record").addEventListener("click", record);
   addEventListener("keydown", (e) => e.key === "Escape" && ($("ask").open ? $("ask").close() : panel.current() && panel.close()));
+  alarms.build({ banner: $("banner-alarms"), list: $("view-alarms"), tab: document.querySelector("[data-view=alarms]"), askName });
   plots.build($("plots"));
   camera.build($("camera"), parameterOf);
   log.build($("view-log"));
@@ -34,7 +36,7 @@ function start() {
   link.on("close", lost);
   link.on("token", askToken);
   setInterval(figures, 1000);
-  new ResizeObserver(() => document.documentElement.style.setProperty("--top", `${document.querySelector(".top").offsetHeight}px`)).observe(document.querySelector(".top"));
+  new ResizeObserver(() => document.documentElement.style.setProperty("--top", `${document.querySelector(".above").offsetHeight}px`)).observe(document.querySelector(".above"));
   route();
   enter();
 }
@@ -81,6 +83,7 @@ function greet(facts) {
   document.title = facts.lab;
   put($("lab-name"), facts.lab);
   instruments.build($("instruments"), facts.instruments, openPanel);
+  alarms.greet(facts.role === "operator");
   runs.build($("view-runs"), $("ask"), facts.role === "operator");
   plots.offer(facts.channels);
   camera.offer(facts.channels);
@@ -97,7 +100,7 @@ function openPanel(id) {
 
 function moved(moment) {
   now = moment;
-  instruments.moved(moment);
+  instruments.moved(moment, alarms.moved(moment.alarms));
   panel.update(moment);
   const recording = Boolean(moment.recording);
   put($("record"), recording ? "● Recording · end" : "Record");
@@ -124,11 +127,21 @@ function latched(is) {
 }
 
 function reset() {
+  askName({ title: "Lift the stop?", words: "Moves and shutters are accepted again. Is everybody out of the beam?", button: "Lift the stop", leave: "Leave it" }, (who) =>
+    link.act("reset_stop", null, { who }).then(() => toast("Reset", "Moves are accepted again; nothing goes on by itself.", "good"), (error) => toast("Not reset", error.message, "bad")));
+}
+
+/** Ask for the name of whoever does it, which is remembered; `once`: only if it is not known yet. */
+function askName({ title, words, button, leave = "Not now", once = false }, then) {
   let name = "";
   try {
     name = localStorage.getItem("duodaq-name") ?? "";
   } catch {
     // asked each time
+  }
+  if (once && name) {
+    then(name);
+    return;
   }
   const who = el("input", { value: name, placeholder: "your name, for the log", "aria-label": "Your name", required: true, maxLength: 100 });
   const form = el("form", { onsubmit: async (e) => {
@@ -138,9 +151,9 @@ function reset() {
     } catch {
       // asked each time
     }
-    await link.act("reset_stop", null, { who: who.value }).then(() => toast("Reset", "Moves are accepted again; nothing goes on by itself.", "good"), (error) => toast("Not reset", error.message, "bad"));
+    await then(who.value);
     $("ask").close();
-  } }, el("h2", {}, "Lift the stop?"), el("p", { class: "soft", style: "margin:0" }, "Moves and shutters are accepted again. Is everybody out of the beam?"), who, el("div", { class: "row" }, el("button", { type: "button", onclick: () => $("ask").close() }, "Leave it"), el("button", { class: "main", type: "submit" }, "Lift the stop")));
+  } }, el("h2", {}, title), el("p", { class: "soft", style: "margin:0" }, words), who, el("div", { class: "row" }, el("button", { type: "button", onclick: () => $("ask").close() }, leave), el("button", { class: "main", type: "submit" }, button)));
   $("ask").replaceChildren(form);
   $("ask").show();
 }

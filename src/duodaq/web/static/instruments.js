@@ -38,7 +38,7 @@ export function placed(statuses) {
 }
 
 /** What moves: five times a second. */
-export function moved(now) {
+export function moved(now, ringing) {
   for (const [id, parts] of cards) {
     const { state, message } = now.instruments[id] ?? { state: "gone", message: "" };
     parts.dot.className = `dot ${mood(state)}`;
@@ -46,6 +46,7 @@ export function moved(now) {
     parts.cause.hidden = !message;
     put(parts.cause, message);
   }
+  for (const [id, parts] of cards) for (const [name, row] of parts.rows) row.box.classList.toggle("alarmed", ringing.has(`${id}.${name}`));
   const seen = new Set();
   for (const [stream, [t_ms, value, unit]] of Object.entries(now.values)) {
     const [id, ...rest] = stream.split(".");

@@ -228,7 +228,8 @@ function labels(ticks, unit) {
   const scale = most && Number(sample) ? Math.abs(most / Number(sample)) : 1;
   const rounded = 10 ** (3 * Math.round(Math.log10(scale) / 3));
   const step = ticks.length > 1 ? Math.abs(ticks[1] - ticks[0]) / rounded : 1;
-  const digits = Math.max(0, Math.min(6, -Math.floor(Math.log10(step) + 1e-9)));
+  let digits = 0;
+  while (digits < 9 && ticks.some((v) => Math.abs(v / rounded - Number((v / rounded).toFixed(digits))) > step / 50)) digits += 1;
   return ticks.map((v) => `${(v / rounded).toFixed(digits)}\u202f${shown}`);
 }
 
@@ -248,7 +249,8 @@ function make(names, units, wanted) {
   const scales = { x: { time: true, auto: false } };
   units.forEach((unit, i) => {
     scales[`y${unit}`] = { auto: false };
-    if (i < 2) axes.push({ scale: `y${unit}`, side: i ? 1 : 3, stroke: colour("--soft"), grid: i ? { show: false } : line, ticks: line, size: 66,
+    if (i < 2) axes.push({ scale: `y${unit}`, side: i ? 1 : 3, stroke: colour("--soft"), grid: i ? { show: false } : line, ticks: line,
+      size: (_, said) => Math.max(58, 22 + 6.4 * Math.max(0, ...(said ?? []).map((text) => text?.length ?? 0))),
       font: "11px system-ui", values: (_, ticks) => labels(ticks, unit) });
   });
   plot = new uPlot({
