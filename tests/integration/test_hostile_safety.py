@@ -496,6 +496,7 @@ class Busy(Mover):
     @handler(Go)
     async def go(self, message: Go) -> None:
         gate = Gate(self.definition.args["gate"])
+        Gate(self.definition.args["gate"] + ".in").open()
         while not gate.is_open:
             try:
                 await pause(0.05)
@@ -508,7 +509,8 @@ async def test_a_shutdown_hurries_a_removal_under_way_and_names_only_who_does_no
     manager = lab.manager([own_actor(lab, "busy", Busy), own_actor(lab, "good", Mover)])
     await manager.start()
     calling = asyncio.ensure_future(outcome(manager.command("busy", Execute("go"), 60.0)))
-    await pause(0.05)
+    inside = Gate(notes_of(lab)["gate"] + ".in")
+    assert await until(lambda: inside.is_open, 5.0)
     removing = asyncio.ensure_future(outcome(manager.remove("busy")))
     await pause(0.05)
     began_s = monotonic_s()

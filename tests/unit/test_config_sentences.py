@@ -35,7 +35,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "[ports.stage]",
         "[port.stage]",
         '1: port: unknown key. Did you mean "ports"? The keys here: alarms, flight_recorder, instruments, lab, '
-        "logging, mail, metrics, ports, runtimes, telemetry",
+        "logging, mail, metrics, ports, runtimes, telemetry, web",
     ),
     "unknown key without a likeness": (
         'runtime = "v4"',

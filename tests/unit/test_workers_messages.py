@@ -95,6 +95,7 @@ FROM_WORKER = [
     m.Ring(2**30),
     m.Log("duodaq.x", 20, "line"),
     m.NeighbourAsk(1, "rig", "stage", "command", 1.0, None),
+    m.RecorderAsk(1, "start", None),
 ]
 
 

@@ -96,6 +96,7 @@ class _Rehearsing(Worker):
         super().__init__(link, descriptors)
         self.served = 0
         self.serves = asyncio.Event()
+        self._brokers_end: socket.socket | None = None
 
     def close(self) -> None:
         """End it from this side."""
@@ -103,12 +104,15 @@ class _Rehearsing(Worker):
         if self._ready is not None:
             self._ready.page.close()
             self._ready.broker.close()
+        if self._brokers_end is not None:
+            self._brokers_end.close()
 
     def _settle(self) -> tuple[SharedPage, socket.socket]:
         keeper()
         if sys.platform == "linux":
             private_bytes()
-        return SharedPage(), socket.socket(socket.AF_UNIX)
+        self._brokers_end, end = socket.socketpair()  # silent, but there: a slow rehearsal looks what has come
+        return SharedPage(), end
 
     def _lost(self, why: str) -> None:
         raise AssertionError(f"a rehearsal that was cut short: {why}")
