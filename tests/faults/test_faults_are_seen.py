@@ -143,11 +143,13 @@ async def garble(ward: Ward, name: str) -> None:
 
 
 async def not_start(ward: Ward, name: str) -> None:
+    said_before = len(ward.said)
     (ward.folder / name).touch()
     with pytest.raises(DuodaqError, match="the device does not answer"):
         await ward.lab.manager.restart_instrument(name)
     await until(lambda: ward.figures().get(("duodaq_instrument_state", name, "v2", "error")))
-    await pause(0.1)  # the watch looks twenty times a second
+    said = "instrument is in error"  # a watch says so, which looks twenty times a second
+    await until(lambda: any(event.get("event") == said for _, event in ward.said[said_before:]))
     (ward.folder / name).unlink()
     await ward.command(name, Recover(), 2.0)
 
@@ -170,7 +172,10 @@ async def fill_the_disk(ward: Ward, name: str) -> None:
 
 
 async def read_too_slowly(ward: Ward, name: str) -> None:
-    subscription = ward.lab.manager.v2_data.subscribe("sleeper", capacity=1)
+    its_own = f"{name}.power"
+    subscription = ward.lab.manager.v2_data.subscribe(
+        "sleeper", capacity=1, accepts=lambda m: f"{m.instrument}.{m.channel}" == its_own
+    )
     await until(lambda: subscription.dropped > 3)
     subscription.close()
 

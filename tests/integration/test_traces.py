@@ -204,6 +204,7 @@ async def test_a_collector_is_sent_all_spans_before_the_lab_has_ended(tmp_path: 
     assert sorted(names) == ["command", "exchange", "lease", "runtime"]
 
 
+@pytest.mark.leaks_thread("the exporter's own threads end when its last try at a collector that is not there does")
 async def test_a_collector_that_is_not_there_holds_up_no_call_and_no_end(tmp_path: Path) -> None:
     from duodaq.clock import monotonic_s
 
