@@ -166,8 +166,8 @@ def test_a_count_is_over_time_without_its_baseline_and_null_is_nan(tmp_path: Pat
 
 
 def test_large_arrays_are_read_from_their_stream_and_are_nan_where_it_has_none(tmp_path: Path) -> None:
-    traces = [Vector("scope", "trace", "V", T0 + n * STEP, n, np.arange(3.0) + n, "v2") for n in range(2)]
-    told = [f"duodaq:scope.trace@{round(t / 1e9 * 1e9)}" for t in (T0, T0 + STEP, T0 + 7 * STEP)]
+    traces = [Vector("scope", "trace", "V", T0 + 77 + n * STEP, n, np.arange(3.0) + n, "v2") for n in range(2)]
+    told = [f"duodaq:scope.trace@{round(t / 1e9 * 1e9)}" for t in (T0 + 77, T0 + 77 + STEP, T0 + 7 * STEP)]
     (scan,) = kept(tmp_path, counted(external=True, trace=told), [vector_batch(traces)]).scans
     np.testing.assert_array_equal(scan["trace"], [[0, 1, 2], [1, 2, 3], [np.nan] * 3])
     assert scan.to_xarray().trace.dims == ("time", "trace_0")
