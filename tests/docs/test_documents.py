@@ -27,7 +27,7 @@ from duodaq.config import load_lab
 from duodaq.config._complaints import known_keys
 from duodaq.config._options import OPTIONS
 from duodaq.sim import launch
-from duodaq.testing import knife_edge, record_run
+from duodaq.testing import knife_edge, knife_edge_scan, record_run
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -138,7 +138,8 @@ def test_programs_in_a_document_run(document: Document, tmp_path: Path, bench: B
     document.write_files(tmp_path)
     bench.connect(tmp_path)
     if "duodaq.runs()" in document.text or ".replay(" in document.text:
-        record_run(tmp_path / "runs" / "demo", knife_edge(), provenance={"lab": "demo"})
+        recorded = {"documents": knife_edge_scan(), "provenance": {"lab": "demo"}}
+        record_run(tmp_path / "runs" / "demo", knife_edge(), **recorded)
     programs = [body for body in document.blocks("python") if not FILE_NAME.match(body)]
     if "serve --flight" in document.text and programs:
         served = str(free_port())

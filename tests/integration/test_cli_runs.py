@@ -110,6 +110,25 @@ def test_a_run_is_exported(directory: Path, tmp_path: Path, duodaq_command: Comm
     assert (tmp_path / "out" / "run-0.nxs").exists()
     plain = duodaq_command("export", directory / "run-0", "--to", "csv", "--out", tmp_path / "csv")
     assert "read back and equal to the journal" in plain.stdout
+    assert "hdf5plugin" not in plain.stdout
+
+
+def test_what_a_file_of_frames_needs_is_said_and_a_name_gets_its_suffix(
+    directory: Path, tmp_path: Path, duodaq_command: Command
+) -> None:
+    out = tmp_path / "for-marie"
+    ended = duodaq_command("export", directory / "run-0", "--to", "hdf5", "--out", out)
+    assert ended.returncode == 0
+    assert "`import hdf5plugin` before you open it" in ended.stdout
+    assert f"{out}.nxs" in ended.stdout
+    told = duodaq_command("export", directory / "run-0", "--to", "zarr", "--out", out, "--json")
+    assert json.loads(told.stdout)[0] == {
+        "format": "zarr",
+        "files": [f"{out}.zarr"],
+        "bytes": json.loads(told.stdout)[0]["bytes"],
+        "plugin": None,
+    }
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["for-marie.nxs", "for-marie.zarr"]
 
 
 def test_what_a_form_needs_is_named_where_it_is_missing(

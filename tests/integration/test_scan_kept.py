@@ -75,7 +75,13 @@ def test_a_scan_within_a_recording_goes_into_it(simulated_lab: Any) -> None:
     assert run.directory == directory
     assert none.directory is None
     assert [kind for kind, _ in documents(directory)] == ["start", "descriptor", "event", "event", "stop"]
-    assert len(list(duodaq.runs(directory.parent))) == 1
+    (recorded,) = duodaq.runs(directory.parent)
+    (scan,) = recorded.scans
+    assert scan.complete
+    assert scan.to_arrow().equals(run.to_arrow())
+    assert scan.to_xarray().identical(run.to_xarray().assign_attrs(run_uid=recorded.uid))
+    x, y = recorded.plot().axes[0].lines[0].get_data()
+    assert (x.tolist(), y.tolist()) == (run["stage_x"].tolist(), run["voltage"].tolist())
 
 
 def test_a_grid_comes_out_over_both_axes(simulated_lab: Any) -> None:
@@ -87,6 +93,8 @@ def test_a_grid_comes_out_over_both_axes(simulated_lab: Any) -> None:
     data = run.to_xarray()
     assert data.voltage.dims == ("stage_y", "stage_x")
     assert data.voltage.shape == (2, 3)
+    assert run.directory is not None
+    assert duodaq.open_run(run.directory).scans[0].to_xarray().equals(data)
     assert data.stage_x_readback.values == pytest.approx(data.stage_x.values[None, :].repeat(2, 0), abs=0.01)
 
 

@@ -157,15 +157,15 @@ def test_xarray_names_channels_as_a_scan_does_with_units_in_attrs(run: Run) -> N
 
 
 def test_other_channels_are_put_beside_an_axis(run: Run) -> None:
-    knife = run.to_xarray(align="stage.x", take="next")
+    knife = run.to_xarray(align="stage.x", take="last")
     assert isinstance(knife, xr.Dataset)
     assert knife["power"].attrs == {"units": "W"}
     assert knife["stage_x"].values[0] == 0.5
     assert knife["power"].values[0] == pytest.approx(1e-3, rel=1e-3)
-    table = run.to_arrow("meter.power", align="stage.x", take="last")
+    table = run.to_arrow("meter.power", align="stage.x", take="next")
     assert table["power"].null_count == 0
-    assert np.isnan(table["power"][0].as_py())  # the meter had not been read when the axis was first there
-    assert table["power"][1].as_py() == run["meter.power"].to_arrow()["value"][0].as_py()
+    assert np.isnan(table["power"][20].as_py())  # the meter was not read any more once the axis had last been read
+    assert table["power"][0].as_py() == run["meter.power"].to_arrow()["value"][1].as_py()
     assert table.schema.field("power").metadata == {b"unit": b"W"}
     nearest = run.to_pandas(align="stage.x", take="nearest")
     assert nearest["power"].iloc[0] == run["meter.power"].to_arrow()["value"][0].as_py()
@@ -354,6 +354,7 @@ def test_the_plot_is_the_knife_edge_and_the_beam(run: Run) -> None:
     curve, beam = figure.axes[0], next(axes for axes in figure.axes if axes.images)
     assert curve.get_xlabel() == "stage_x (mm)"
     assert curve.get_ylabel() == "power (W)"
+    assert figure.axes[-1].get_ylabel() == "counts"
     x, y = curve.lines[0].get_data()
     assert x.tolist() == pytest.approx(np.linspace(0.5, 3.5, 21).tolist())
     assert y[0] > 0.99e-3

@@ -103,11 +103,11 @@ def test_what_is_given_with_a_scan_is_in_the_run_and_in_both_of_its_tables() -> 
     run = run_scan(FakeAxis(), [0.0], [FakeReader("dmm", "voltage")], progress=False, metadata=given)
     assert run.metadata.keys() == given.keys()
     attributes = run.to_xarray().attrs
-    assert (attributes["sample"], attributes["power_mW"], attributes["uid"]) == ("knife 3", 2.5, run.uid)
+    assert (attributes["sample"], attributes["power_mW"], attributes["scan_uid"]) == ("knife 3", 2.5, run.uid)
     written = run.to_arrow().schema.metadata
     assert written[b"sample"] == b"knife 3"
     assert written[b"offsets"] == b"[0, 1]"
-    assert written[b"uid"] == run.uid.encode()
+    assert written[b"scan_uid"] == run.uid.encode()
 
 
 def test_a_position_beyond_the_limits_is_refused_before_anything_moves() -> None:

@@ -12,10 +12,8 @@ from typing import Any, cast
 from duodaq.app._lab import Lab
 from duodaq.clock import utc_ns
 from duodaq.errors import LifecycleError
+from duodaq.storage.reading import SCAN_DOCUMENT
 from duodaq.telemetry import get_logger
-
-EVENT = "document"
-"""The name under which a document is in the event log: ``{"kind": "start", "run": its uid, "doc": the document}``."""
 
 _LABELS = ("sample", "operator", "note", "tags")
 _log = get_logger("app.scans")
@@ -95,7 +93,7 @@ class ScanRecords:
         return scan.directory
 
     def _note(self, run: str, kind: str, document: Mapping[str, Any]) -> None:
-        self._lab.note_in_recording(EVENT, {"kind": kind, "run": run, "doc": dict(document)})
+        self._lab.note_in_recording(SCAN_DOCUMENT, {"kind": kind, "run": run, "doc": dict(document)})
 
 
 class _Scan:

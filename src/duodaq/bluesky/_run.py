@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,20 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from duodaq.errors import DuodaqError
+from duodaq.storage.reading import Grid, ScanPoints, told_with
 
 if TYPE_CHECKING:
     import xarray
 
 Document = dict[str, Any]
-
-_ENGINES_OWN = frozenset(
-    {
-        *("uid", "time", "scan_id", "versions", "hints", "detectors", "motors", "num_points", "num_intervals"),
-        *("plan_type", "plan_name", "plan_args", "plan_pattern", "plan_pattern_module", "plan_pattern_args"),
-        *("shape", "extents", "snaking"),
-    }
-)
-"""What Bluesky writes into each start document by itself."""
 
 
 class ScanRun:
@@ -87,7 +78,7 @@ class ScanRun:
     @property
     def metadata(self) -> dict[str, Any]:
         """What the caller gave with the scan, such as its sample."""
-        return {name: value for name, value in self.start.items() if name not in _ENGINES_OWN}
+        return told_with(self.start)
 
     @property
     def complete(self) -> bool:
@@ -113,68 +104,35 @@ class ScanRun:
     def to_arrow(self) -> pa.Table:
         """All points as a table; array fields become lists. Units are in the fields' metadata.
 
-        The schema's metadata has the run's uid and what was given with the scan: text as it is, all else as JSON.
+        The schema's metadata has the attrs of `to_xarray`: text as it is, all else as JSON.
         """
-        columns: dict[str, Any] = {"time": pa.array([int(e["time"] * 1e9) for e in self.events], pa.timestamp("ns"))}
-        columns |= {name: [np.asarray(e["data"][name]).tolist() for e in self.events] for name in self.fields()}
-        table = pa.table(columns)
-        units = self.units
-        named = [f.with_metadata({"unit": units[f.name]}) if units.get(f.name) else f for f in table.schema]
-        return table.cast(pa.schema(named, self._written_attributes()))
+        return self._points().to_arrow()
 
     def to_xarray(self) -> xarray.Dataset:
-        """All points as a Dataset over the scanned axis; its attrs are the uid and what was given with the scan.
+        """All points as a Dataset over the scanned axis.
 
-        A grid comes over all of its axes at their set positions, with NaN at the points that were not taken.
+        Its attrs are `scan_uid` (Bluesky's; a recording has a uid of its own), `run_directory` if the lab recorded it,
+        and what was given with the scan. A grid comes over all of its axes at their set positions, with NaN at the
+        points that were not taken.
 
         Raises:
             ImportError: xarray is not installed; it comes with duodaq[scan].
         """
-        import xarray
+        return self._points().to_xarray()
 
-        if len(self.axes) > 1:
-            return self._grid()
-        units = self.units
-        variables = {n: (self._dims(n), self[n], {"units": units[n]}) for n in self.fields() if n != self.axis}
-        coordinate = (self.axis, self[self.axis], {"units": units[self.axis]})
-        return xarray.Dataset(variables, coords={self.axis: coordinate}, attrs=self._attributes())
-
-    def _grid(self) -> xarray.Dataset:
-        import xarray
-
-        units = self.units
-        coordinates = {n: ((n,), p, {"units": units.get(n, "")}) for n, p in self._positions.items()}
-        variables: dict[str, Any] = {}
-        for name in self.fields():
-            values = self[name]
-            cells = np.full((*self.shape, *values.shape[1:]), np.nan)
-            for place, value in zip(self._places, values, strict=False):
-                cells[place] = value
-            inner = tuple(f"{name}_{i}" for i in range(values.ndim - 1))
-            known = f"{name}_readback" if name in self.axes else name
-            variables[known] = ((*self.axes, *inner), cells, {"units": units[name]})
-        return xarray.Dataset(variables, coords=coordinates, attrs=self._attributes())
+    def _points(self) -> ScanPoints:
+        values = {name: [event["data"][name] for event in self.events] for name in self.fields()}
+        times = [event["time"] for event in self.events]
+        grid = Grid(self._positions, self._places) if len(self.axes) > 1 else None
+        return ScanPoints(self.axes, times, values, self.units, self._attributes(), grid)
 
     def _attributes(self) -> dict[str, Any]:
-        return {**self.metadata, "uid": self.uid}
-
-    def _written_attributes(self) -> dict[bytes, bytes]:
-        return {name.encode(): _as_text(value).encode() for name, value in self._attributes().items()}
-
-    def _dims(self, field: str) -> tuple[str, ...]:
-        return (self.axis, *(f"{field}_{i}" for i in range(self[field].ndim - 1)))
+        place = {} if self.directory is None else {"run_directory": str(self.directory)}
+        return {**self.metadata, "scan_uid": self.uid, **place}
 
     def __repr__(self) -> str:
         how = "complete" if self.complete else self.stop.get("exit_status", "under way")
         return f"<scan of {' × '.join(self.axes)}: {len(self)} of {self.planned} points, {how}>"
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 class ScanInterruptedError(DuodaqError):

@@ -121,13 +121,15 @@ def export_run(
                 remedy = "It comes with duodaq[data]."
                 raise ConfigError(f"{error.name} is not installed", key=f"--to {form}", remedy=remedy) from error
     if as_json:
-        told = [{"format": e.format, "files": e.files, "bytes": e.size} for e in done]
+        told = [{"format": e.format, "files": e.files, "bytes": e.size, "plugin": e.plugin or None} for e in done]
         out.print_json(json.dumps(told))
         return
     for one in done:
         out.print(f"{one.format}: {one.size / 1e6:.1f} MB, read back and equal to the journal")
         for file in one.files:
             out.print(Text(f"  {file}"), soft_wrap=True)
+        if one.plugin:
+            out.print(Text(f"  Its frames are compressed: in Python, `import {one.plugin}` before you open it."))
 
 
 def recover_runs(directory: Path, out: Console, *, all_too: bool, as_json: bool) -> int:

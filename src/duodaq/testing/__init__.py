@@ -5,7 +5,7 @@ from duodaq.sim.replay import launch_replay as replayed
 from duodaq.testing._disks import QuickDisk, RefusingDisk
 from duodaq.testing._leaks import LeakWatch
 from duodaq.testing._power import TracedDisk, after_power_loss
-from duodaq.testing._recorded import growing_run, knife_edge, record_run
+from duodaq.testing._recorded import growing_run, knife_edge, knife_edge_scan, record_run
 from duodaq.testing._virtual_time import VirtualTimeError, VirtualTimeLoop, run_virtual, virtual_time
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "after_power_loss",
     "growing_run",
     "knife_edge",
+    "knife_edge_scan",
     "record_run",
     "replayed",
     "run_virtual",

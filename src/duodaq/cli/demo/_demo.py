@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ FROM_MM, TO_MM = 1.0, 9.0
 TOLERANCE = 0.02
 _PICTURE = "run.png"
 _LOOK_S = 0.2
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 OBEYED_S = 1.0
 """How long a device may take from the bytes of a stop to having stopped."""
 VIEW = {"roi": (768, 768, 512, 512), "binning": (4, 4), "exposure_s": 0.02, "speed": 1, "gain": 1}
@@ -60,7 +62,7 @@ class Demo:
             finally:
                 configure_logging("WARNING")
         for fault in self._faults:
-            self._out.print(f"[bold red]{escape(fault)}[/]")
+            self._print(f"[bold red]{escape(fault)}[/]")
         return 1 if self._faults else 0
 
     def _run_bench(self, target: Path) -> None:
@@ -78,17 +80,16 @@ class Demo:
             lab.start_recording(target)
             self._measure(lab, bench)
             self._finish(lab, bench)
+            self._draw(target)
             if self._stay and not self._faults:
                 self._go_on(lab)
         finally:
             in_lab(lab, lambda _: page.aclose())
             report: ShutdownReport = lab.close()
-            self._out.print(shutdown_table(report))
+            self._print(shutdown_table(report))
             if not report.clean:
                 self._faults.append("The shutdown was not clean.")
         self._show(*recording_table(target, self._ledgers))
-        self._say(f"The recording and the lab's log are in {target}")
-        self._draw(target)
 
     def _go_on(self, lab: LabClient) -> None:
         """Measure again, for whoever looks at the page, until Ctrl-C."""
@@ -109,6 +110,7 @@ class Demo:
                 instrument.finish()
 
     def _draw(self, target: Path) -> None:
+        self._say(f"The recording and the lab's log are in {target}")
         run = open_run(target)
         run.label(sample="knife edge", tags=["demo"])
         try:
@@ -209,11 +211,15 @@ class Demo:
             self._faults.append(f"{what}: {error}")
 
     def _show(self, table: Table, problems: list[str]) -> None:
-        self._out.print(table)
+        self._print(table)
         self._faults.extend(problems)
 
     def _say(self, sentence: str) -> None:
-        self._out.print(f"[bold]{escape(sentence)}[/]")
+        self._print(f"[bold]{escape(sentence)}[/]")
+
+    def _print(self, what: str | Table) -> None:
+        with contextlib.suppress(OSError):  # the terminal may be gone, and the table is made safe all the same
+            self._out.print(what)
 
 
 async def _itself(lab: Lab) -> Lab:
@@ -241,10 +247,29 @@ def run_demo(
     target = _new_folder(directory)
     try:
         stay = stay or (out.is_terminal and web is not False)
-        return Demo(out, points=points, target=target, seed=seed, unplug_at=unplug_at, stay=stay, web=web).run()
+        demo = Demo(out, points=points, target=target, seed=seed, unplug_at=unplug_at, stay=stay, web=web)
+        with _ended_as_by_ctrl_c():
+            return demo.run()
     except DuodaqError as error:
         out.print(f"[bold red]The demonstration failed: {escape(str(error))}[/]")
         return 1
+
+
+@contextlib.contextmanager
+def _ended_as_by_ctrl_c() -> Generator[None]:
+    """Have the first SIGTERM or SIGHUP end in order what Ctrl-C ends in order; those behind it change nothing."""
+
+    def end(_: int, __: Any) -> None:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = [signal.signal(number, end) for number in _SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in zip(_SIGNALS, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _new_folder(directory: Path) -> Path:

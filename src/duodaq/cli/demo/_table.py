@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Generator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,7 +25,10 @@ class Bench:
 
 @contextlib.contextmanager
 def set_up(directory: Path, name: str, seed: int) -> Generator[Bench]:
-    """Start everything that stands in for hardware; it ends with this context, after the lab."""
+    """Start everything that stands in for hardware; it ends with this context, after the lab.
+
+    Recordings of that lab go beside `directory`, which is one of them.
+    """
     with contextlib.ExitStack() as stack:
         table = stack.enter_context(sim.launch_table(seed))
 
@@ -39,6 +43,7 @@ def set_up(directory: Path, name: str, seed: int) -> Generator[Bench]:
         }
         addresses = {key: instrument.address for key, instrument in instruments.items()}
         lab_file = directory / "lab.toml"
+        runs = json.dumps(str(directory.parent), ensure_ascii=False)  # TOML quotes a text likewise
         template = Template((files("duodaq.cli.demo") / "lab.toml").read_text())
-        lab_file.write_text(template.substitute(addresses, name=name, table=table.address, seed=seed))
+        lab_file.write_text(template.substitute(addresses, name=name, table=table.address, seed=seed, runs=runs))
         yield Bench(table, lab_file=lab_file, **instruments)

@@ -24,6 +24,7 @@ from duodaq.storage.reading import Run
 from duodaq.storage.reading._rows import SegmentMovedError
 
 Format = Literal["parquet", "hdf5", "zarr", "csv"]
+_HDF5_PLUGIN = "hdf5plugin"  # frames inside a file are compressed by bitshuffle and LZ4, which HDF5 does not bring
 FORMATS: tuple[str, ...] = get_args(Format)
 
 
@@ -34,11 +35,13 @@ class Exported(msgspec.Struct, frozen=True):
         format: In which form.
         files: What was made.
         size: How many bytes that is.
+        plugin: What a program has to import to read all of it, such as ``hdf5plugin``; "" if its own library will do.
     """
 
     format: str
     files: list[str]
     size: int
+    plugin: str = ""
 
 
 def export(
@@ -55,11 +58,12 @@ def export(
         run: The run, or its directory.
         to: ``parquet`` and ``csv``: a file for each stream in a folder, frames as ``.npy``. ``hdf5``: one NeXus file.
             ``zarr``: one store.
-        target: The folder, file or store; a folder that is there gets a file or store of the run's name; by default
-            the run's own directory.
-        frames: Of ``hdf5``: ``inside`` the file, compressed; ``external``, where they are, by absolute paths; or
-            ``relative``, where they are, by paths that hold when the run is moved, for readers that are told so. By
-            default external in the run's own directory once the run is finished, and else inside.
+        target: The folder, file or store; a folder that is there gets a file or store of the run's name, and a name
+            without a suffix gets ``.nxs`` or ``.zarr``; by default the run's own directory.
+        frames: Of ``hdf5``: ``inside`` the file, compressed, for readers that have hdf5plugin; ``external``, where they
+            are, by absolute paths; or ``relative``, where they are, by paths that hold when the run is moved, for
+            readers that are told so. By default external in the run's own directory once the run is finished, and else
+            inside.
         progress: Told how far it is.
 
     Raises:
@@ -74,7 +78,7 @@ def export(
 
 
 def _export(run: Run, to: Format, target: str | Path | None, frames: Frames | None, progress: Progress) -> Exported:
-    at_home = target is None
+    at_home, plugin = target is None, ""
     match to:
         case "parquet" | "csv":
             folder = run.path if target is None else Path(target)
@@ -83,11 +87,12 @@ def _export(run: Run, to: Format, target: str | Path | None, frames: Frames | No
         case "hdf5":
             kind: Frames = frames or ("external" if at_home and run.state == "finished" else "inside")
             files = write_nexus(run, _in_run(run, target, ".nxs"), progress, frames=kind)
+            plugin = _HDF5_PLUGIN if kind == "inside" and any(stream.stacks for stream in run) else ""
         case "zarr":
             files = write_zarr(run, _in_run(run, target, ".zarr"), progress)
         case _:
             raise StorageError(f"{to!r} is no form of a run", left=f"known are {', '.join(FORMATS)}")
-    return Exported(to, [str(file) for file in files], sum(map(_size, files)))
+    return Exported(to, [str(file) for file in files], sum(map(_size, files)), plugin)
 
 
 def finalise(
@@ -123,10 +128,12 @@ def finalise(
 
 
 def _in_run(run: Run, target: str | Path | None, suffix: str) -> Path:
-    """One file or store: in the run's own directory, in a folder that is there, or just `target`."""
+    """One file or store: in the run's own directory, in a folder that is there, or just `target`, with a suffix."""
     place = run.path if target is None else Path(target)
     is_store = suffix == ".zarr" and (place / "zarr.json").exists()
-    return place / f"{run.path.resolve().name}{suffix}" if place.is_dir() and not is_store else place
+    if place.is_dir() and not is_store:
+        return place / f"{run.path.resolve().name}{suffix}"
+    return place if place.suffix or is_store else place.with_name(f"{place.name}{suffix}")
 
 
 def _copy_frames(run: Run, folder: Path, progress: Progress) -> list[Path]:

@@ -4,18 +4,24 @@ from duodaq.storage.reading._columns import Column, Named
 from duodaq.storage.reading._frames import FrameStack
 from duodaq.storage.reading._labels import Labels
 from duodaq.storage.reading._listing import Difference, Runs, differences, facts_of, find_run, is_run, runs
+from duodaq.storage.reading._points import Grid, ScanPoints, told_with
 from duodaq.storage.reading._run import Run, open_run
+from duodaq.storage.reading._scan import SCAN_DOCUMENT, RecordedScan
 from duodaq.storage.reading._series import Series, SeriesStream, folder_bytes, of_series
 from duodaq.storage.reading._stream import Stream
 
 __all__ = [
+    "SCAN_DOCUMENT",
     "Column",
     "Difference",
     "FrameStack",
+    "Grid",
     "Labels",
     "Named",
+    "RecordedScan",
     "Run",
     "Runs",
+    "ScanPoints",
     "Series",
     "SeriesStream",
     "Stream",
@@ -27,4 +33,5 @@ __all__ = [
     "of_series",
     "open_run",
     "runs",
+    "told_with",
 ]

@@ -1,15 +1,17 @@
-"""A picture of a run: its numbers over the axis that moved, or over time, and its brightest frame."""
+"""A picture of a run: the points of its scan, or its numbers over the axis that moved or over time, and a frame."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from duodaq.errors import TornFileError
-from duodaq.storage.reading._columns import Column, Named
+from duodaq.storage.reading._columns import Column, Named, pixels_unit
 from duodaq.storage.reading._frames import FrameStack, Pixels
 from duodaq.storage.reading._together import SCALAR, aligned
 
@@ -17,8 +19,12 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
     from duodaq.storage.reading._run import Run
+    from duodaq.storage.reading._scan import RecordedScan
     from duodaq.storage.reading._stream import Stream
 
+Panel = Callable[[Any], None]
+
+_PIXELS = "counts"  # what pixels are whose schema names no unit, as in `duodaq.schema`
 _LOOKED_AT = 24
 _FEWEST_POSITIONS = 3
 _MOST_CURVES = 6
@@ -27,21 +33,36 @@ _MOST_CURVES = 6
 def plot(run: Run, x: str | None, y: Sequence[str] | None) -> matplotlib.figure.Figure:
     """See `Run.plot`."""
     figures: Any = importlib.import_module("matplotlib.figure")
-    over = run[x] if x is not None else axis_of(run)
-    names = [s.name for s in run if s.kind == SCALAR and s is not over and s.name != x] if y is None else list(y)
-    curves = names[:_MOST_CURVES] if over is None or y is not None else _following(run, over, names)
-    pictures = [stack for stream in run if stream.has_frames for stack in stream.stacks[:1] if len(stack)][:1]
-    panels = max(1, len(curves) + len(pictures))
+    drawn = (_of_scans(run) if x is None and y is None else []) or _of_streams(run, x, y)
+    pictures = [(s, stack) for s in run if s.has_frames for stack in s.stacks[:1] if len(stack)][:1]
+    panels = max(1, len(drawn) + len(pictures))
     figure = figures.Figure(figsize=(4.8 * min(panels, 3), 3.6 * -(-panels // 3)), layout="constrained")
     axes = list(figure.subplots(-(-panels // 3), min(panels, 3), squeeze=False).flat)
-    for name in curves:
-        _curve(axes.pop(0), run, name, over)
-    for stack in pictures:
-        _picture(axes.pop(0), figure, stack)
+    for draw in drawn:
+        draw(axes.pop(0))
+    for stream, stack in pictures:
+        _picture(axes.pop(0), figure, stack, pixels_unit(stream.schema) or _PIXELS)
     for unused in axes:
         unused.set_axis_off()
     figure.suptitle(" · ".join(part for part in (run.title, run.labels.sample) if part))
     return figure
+
+
+def _of_scans(run: Run) -> list[Panel]:
+    """What was read in the last scan that moved an axis and measured something there: at each point, over the axis."""
+    for scan in reversed(run.scans):
+        names = [n for n in scan.fields() if n not in scan.axes and not n.endswith("_setpoint")]
+        curves = {n: v for n in names if (v := scan[n]).ndim == 1 and np.issubdtype(v.dtype, np.number)}
+        if scan.axes and len(scan) and curves:
+            return [partial(_points, scan=scan, name=n, values=v) for n, v in [*curves.items()][:_MOST_CURVES]]
+    return []
+
+
+def _of_streams(run: Run, x: str | None, y: Sequence[str] | None) -> list[Panel]:
+    over = run[x] if x is not None else axis_of(run)
+    names = [s.name for s in run if s.kind == SCALAR and s is not over and s.name != x] if y is None else list(y)
+    curves = names[:_MOST_CURVES] if over is None or y is not None else _following(run, over, names)
+    return [partial(_curve, run=run, name=name, over=over) for name in curves]
 
 
 def axis_of(run: Run) -> Stream | None:
@@ -79,20 +100,38 @@ def _following(run: Run, over: Stream, names: list[str]) -> list[str]:
     return moved[:_MOST_CURVES]
 
 
+def _points(axes: Any, scan: RecordedScan, name: str, values: npt.NDArray[Any]) -> None:
+    """A field of a scan, its points in their order; of a grid of two axes, over both."""
+    units, grid = scan.units, scan.grid
+    if grid is None or len(grid.positions) != 2:
+        x = Column(scan.axes[0], (), scan[scan.axes[0]], units[scan.axes[0]])
+        _draw(axes, x, Column(name, (), values, units[name]), marks=True)
+        return
+    slow, fast = grid.positions
+    shown = axes.pcolormesh(grid.positions[fast], grid.positions[slow], grid.cells(values), shading="nearest")
+    axes.figure.colorbar(shown, ax=axes, label=_label(Column(name, (), values, units[name])))
+    for label, axis in ((axes.set_xlabel, fast), (axes.set_ylabel, slow)):
+        label(_label(Column(axis, (), values, units[axis])))
+
+
 def _curve(axes: Any, run: Run, name: str, over: Stream | None) -> None:
     if over is None:
         alone = run[name].named()
         _draw(axes, Column("time", (), _dates(alone)), alone.signal)
         return
-    base, columns = aligned(over, [run[name]], "next")
-    _draw(axes, base.signal, columns[-1] if len(columns) > len(base.columns) else None, marks=True)
+    # a scan reads its instruments before its axis: what was there last belongs to the position
+    base, columns = aligned(over, [run[name]], "last")
+    if base.signal is None or len(columns) == len(base.columns):
+        return
+    order = np.argsort(base.signal.values, kind="stable")
+    x, y = (column._replace(values=column.values[order]) for column in (base.signal, columns[-1]))
+    _draw(axes, x, y, marks=True)
 
 
 def _draw(axes: Any, x: Column | None, y: Column | None, *, marks: bool = False) -> None:
     if x is None or y is None:
         return
-    order = np.argsort(x.values, kind="stable")
-    axes.plot(x.values[order], y.values[order], "o-" if marks else "-", markersize=4, linewidth=1)
+    axes.plot(x.values, y.values, "o-" if marks else "-", markersize=4, linewidth=1)
     axes.set_xlabel(_label(x))
     axes.set_ylabel(_label(y))
     axes.grid(alpha=0.3)
@@ -106,12 +145,12 @@ def _label(column: Column) -> str:
     return f"{column.name} ({column.unit})" if column.unit else column.name
 
 
-def _picture(axes: Any, figure: Any, stack: FrameStack) -> None:
+def _picture(axes: Any, figure: Any, stack: FrameStack, unit: str) -> None:
     frame = brightest(stack)
     if frame is None:
         axes.set_axis_off()
         return
     shown = axes.imshow(frame, origin="upper", cmap="inferno")
-    figure.colorbar(shown, ax=axes, shrink=0.8)
+    figure.colorbar(shown, ax=axes, shrink=0.8, label=unit)
     axes.set_xlabel("x (pixels)")
     axes.set_ylabel("y (pixels)")

@@ -21,6 +21,7 @@ from duodaq.storage.journal._layout import EVENTS, FINALISED, RUN
 from duodaq.storage.journal._run import RunPage
 from duodaq.storage.reading._labels import Labels, read_labels
 from duodaq.storage.reading._moments import ALL, Moment, Window, moment_ns, utc
+from duodaq.storage.reading._scan import RecordedScan, scans_of
 from duodaq.storage.reading._stream import Stream
 from duodaq.storage.reading._together import SCALAR, Take, aligned, long_table, wide_table
 
@@ -134,6 +135,11 @@ class Run:
         """What happened: start, descriptors, gaps, steps of the clock, changes, stop; oldest first."""
         return self.look().events
 
+    @property
+    def scans(self) -> list[RecordedScan]:
+        """The scans that were kept in it, in the order in which they began: each with its own points."""
+        return scans_of(self, self.events)
+
     # --- what people say of it
 
     @property
@@ -201,7 +207,8 @@ class Run:
             streams: Which ones; all streams of numbers if none is named.
             align: Instead of all rows behind one another (each saying its instrument, channel and unit), the rows of
                 this stream, with a column for each other channel.
-            take: Of the others, with `align`: the ``last`` row until then, the ``next``, or the ``nearest``.
+            take: Of the others, with `align`: the ``last`` row until then, the ``next``, or the ``nearest``. A scan
+                reads its instruments and then its axis, so ``last`` is what belongs to a position.
         """
         chosen = self._chosen(streams)
         return long_table(chosen) if align is None else wide_table(self[align], chosen, take)
@@ -249,7 +256,9 @@ class Run:
         return connection
 
     def plot(self, x: str | None = None, y: Sequence[str] | None = None) -> matplotlib.figure.Figure:
-        """A picture of it: its numbers over the axis that moved, or over time, and its brightest frame.
+        """A picture of it: the points of its last scan, or its numbers over time, and its brightest frame.
+
+        Without a scan, and where `x` or `y` is given, streams are drawn: over an axis, the last value until then.
 
         Args:
             x: The stream to plot over; the axis with most positions if not given, or else the time.

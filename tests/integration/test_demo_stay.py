@@ -1,0 +1,43 @@
+"""The demonstration that goes on behind its scan: what its page knows, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import duodaq
+
+pytest.importorskip("pymeasure")
+pytest.importorskip("pyvcam")
+pytest.importorskip("fastapi")
+pytestmark = pytest.mark.serial
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_demo_that_stays_has_its_run_on_its_page_and_ends_in_order_by_a_signal(
+    number: signal.Signals, start_program: Any, tmp_path: Path
+) -> None:
+    words = ("demo", "--headless", "--stay", "--points", "11", "--out", tmp_path / "runs", "--web-port", "0")
+    demo = start_program("-m", "duodaq.cli", *words)
+    demo.wait_for("The lab goes on")
+    (run,) = duodaq.runs(tmp_path / "runs")
+    assert (run.labels.sample, run.labels.tags) == ("knife edge", ("demo",))
+    assert (run.path / "run.png").exists()
+    assert run.plot().axes[0].get_ylabel() == "power (W)"
+    (scan,) = run.scans
+    assert len(scan) == 11
+    found = re.search(r"page is at (\S+)", demo.said)
+    assert found is not None, demo.said
+    with urllib.request.urlopen(f"{found[1].rstrip('/')}/api/runs", timeout=30) as answer:
+        assert run.path.name in json.dumps(json.load(answer))
+    demo.interrupt(number)
+    assert demo.end() == 0, demo.said
+    assert "the shutter is closed, nothing moves" in demo.said
+    assert "crash action" not in demo.said
+    assert "Closing the shutter" in demo.said
