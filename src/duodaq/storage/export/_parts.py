@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
 from duodaq.storage.export._aside import aside
 from duodaq.storage.export._progress import Counting, Progress
 from duodaq.storage.reading import Run, Stream
-from duodaq.storage.reading._rows import Rows
+from duodaq.storage.reading._rows import FirstRows, Rows
 
 
 def write_parts(
@@ -28,7 +29,23 @@ def write_parts(
         progress: Told how far it is.
         write: Writes a part to a place, and returns how many rows it has.
         verify: Raises StorageError if what is at a place is not that part.
+
+    Raises:
+        SegmentMovedError: Parts were merged meanwhile. No file took its place.
     """
+    with contextlib.ExitStack() as waiting:
+        return _write_parts(run, folder, ending, progress, write, verify, waiting)
+
+
+def _write_parts(
+    run: Run,
+    folder: Path,
+    ending: str,
+    progress: Progress,
+    write: Callable[[Rows, Path, Counting], int],
+    verify: Callable[[Rows, Path], None],
+    waiting: contextlib.ExitStack,
+) -> list[Path]:
     written: list[Path] = []
     at_home = folder.resolve() == run.path.resolve()
     for stream in run:
@@ -37,9 +54,10 @@ def write_parts(
             stem = Path(part.file).stem if at_home else file_stem(stream, number)  # readers look for it by that name
             path = folder / f"{stem}.{ending}"
             counting.part_begins_at(done)
-            with aside(path) as place:
-                done += write(part, place, counting)
-                verify(part, place)
+            place = waiting.enter_context(aside(path))  # none takes its place before all are written
+            rows = write(part, place, counting)
+            verify(FirstRows(part, rows), place)  # there may be more meanwhile
+            done += rows
             written.append(path)
     return written
 
