@@ -22,6 +22,7 @@ from duodaq.storage.export import export, finalise
 from duodaq.storage.journal import Disk, Gap, Journal, RunPage
 from duodaq.storage.journal._catalog import Catalog
 from duodaq.storage.journal._compact import merge, prune, remove
+from duodaq.storage.journal._sealed import SealedParquet
 from duodaq.storage.reading._rows import JournalRows, SegmentMovedError
 from duodaq.testing import QuickDisk, TracedDisk, after_power_loss
 
@@ -415,7 +416,16 @@ def test_what_was_merged_during_an_export_leaves_no_file_of_before(
         done = export(run, to, tmp_path / "out")
         assert sorted(map(str, (tmp_path / "out").iterdir())) == sorted(done.files)
         assert len(done.files) == sum(len(stream.parts) for stream in duodaq.open_run(tmp_path / "run"))
+        for stream, count in wanted.items():
+            assert sum(_rows_in(Path(file)) for file in done.files if Path(file).name.startswith(stream)) == count
         assert {stream.name: stream.to_arrow().num_rows for stream in run} == wanted
         assert done.missing == {}
     finally:
         journal.abandon()
+
+
+def _rows_in(file: Path) -> int:
+    if file.suffix == ".csv":
+        return file.read_bytes().count(b"\n") - 1
+    with SealedParquet(file) as found:
+        return found.metadata.num_rows
