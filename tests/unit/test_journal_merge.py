@@ -22,6 +22,8 @@ from duodaq.storage.export import export, finalise
 from duodaq.storage.journal import Disk, Gap, Journal, RunPage
 from duodaq.storage.journal._catalog import Catalog
 from duodaq.storage.journal._compact import merge, prune, remove
+from duodaq.storage.journal._sealed import SealedParquet
+from duodaq.storage.reading._rows import JournalRows, SegmentMovedError
 from duodaq.testing import QuickDisk, TracedDisk, after_power_loss
 
 T = 1_790_000_000_000_000_000
@@ -368,3 +370,62 @@ async def test_a_recorder_has_it_done_beside_its_own_thread(tmp_path: Path, monk
         assert rows_of(JournalReader(run.path).batches(stream)) == published(stream, 600)
     left = {facts.file for facts in run.look().segments}
     assert {path.name for path in run.path.glob("*.arrows")} == left == {*summary.files}
+
+
+def test_a_segment_that_is_gone_before_its_descriptor_was_seen_is_looked_for_where_it_was_merged(
+    tmp_path: Path,
+) -> None:
+    disk = QuickDisk()
+    journal = journal_at(tmp_path / "run", disk)
+    try:
+        record(journal, range(300), disk, merging=False)
+        parts = [part for stream in duodaq.open_run(tmp_path / "run") for part in stream.parts]
+        tidy(journal, disk)
+        here = {facts.file for facts in Catalog(tmp_path / "run").segments}
+        merged = [part for part in parts if part.file not in here]
+        assert merged
+        for part in merged:
+            assert isinstance(part, JournalRows)
+            part._facts = part._facts._replace(head=None)
+            for ask in (part.first, lambda part=part: part.schema, lambda part=part: part.extent):
+                with pytest.raises(SegmentMovedError):
+                    ask()
+    finally:
+        journal.abandon()
+
+
+@pytest.mark.parametrize("to", ["parquet", "csv"])
+def test_what_was_merged_during_an_export_leaves_no_file_of_before(
+    tmp_path: Path, to: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = QuickDisk()
+    journal = journal_at(tmp_path / "run", disk)
+    try:
+        record(journal, range(300), disk, merging=False)
+        run = duodaq.open_run(tmp_path / "run")
+        wanted = {stream.name: stream.to_arrow().num_rows for stream in run}
+        tables, seen = JournalRows.tables, list[int]()
+
+        def merging(self: JournalRows, *args: Any, **kwargs: Any) -> Iterator[pa.Table]:
+            seen.append(1)
+            if len(seen) == 4:  # one part was written and verified, and another one written
+                tidy(journal, disk)
+            return tables(self, *args, **kwargs)
+
+        monkeypatch.setattr(JournalRows, "tables", merging)
+        done = export(run, to, tmp_path / "out")
+        assert sorted(map(str, (tmp_path / "out").iterdir())) == sorted(done.files)
+        assert len(done.files) == sum(len(stream.parts) for stream in duodaq.open_run(tmp_path / "run"))
+        for stream, count in wanted.items():
+            assert sum(_rows_in(Path(file)) for file in done.files if Path(file).name.startswith(stream)) == count
+        assert {stream.name: stream.to_arrow().num_rows for stream in run} == wanted
+        assert done.missing == {}
+    finally:
+        journal.abandon()
+
+
+def _rows_in(file: Path) -> int:
+    if file.suffix == ".csv":
+        return file.read_bytes().count(b"\n") - 1
+    with SealedParquet(file) as found:
+        return found.metadata.num_rows

@@ -164,4 +164,12 @@ def _tell(chore: str, told: dict[str, Any]) -> None:
         say = _log.warning if gaps else _log.info
         say("repaired a recording that was left unfinished", run=run, rows=told["rows"], gaps=gaps)
     else:
-        _log.info("finalised a recording", run=run, to=told["to"], bytes=told["bytes"], journal=told["journal"])
+        say = _log.warning if told.get("missing") else _log.info
+        say(
+            "finalised a recording",
+            run=run,
+            to=told["to"],
+            bytes=told["bytes"],
+            journal=told["journal"],
+            missing=told.get("missing"),
+        )

@@ -460,7 +460,7 @@ def export(
     """Write a run in another form. What was written is read back and compared before it counts."""
     from duodaq.cli._runs import export_run
 
-    export_run(run, to, directory, target, frames, out, as_json=as_json)
+    raise typer.Exit(export_run(run, to, directory, target, frames, out, as_json=as_json))
 
 
 @app.command()

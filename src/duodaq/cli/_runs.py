@@ -13,7 +13,7 @@ from rich.text import Text
 
 from duodaq.cli._report import plain_table
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError, StorageError
-from duodaq.storage.export import FORMATS, Exported, Frames, export
+from duodaq.storage.export import FORMATS, Exported, Frames, export, in_words
 from duodaq.storage.journal import Recovery, recover, unfinished_runs
 from duodaq.storage.reading import Run, Runs, differences, facts_of, find_run, is_run, runs
 
@@ -93,8 +93,8 @@ def export_run(
     out: Console,
     *,
     as_json: bool,
-) -> None:
-    """Write a run in other forms.
+) -> int:
+    """Write a run in other forms; 1 if any of it is damaged, so that it is not in them, 0 if not.
 
     Raises:
         ConfigError: There is no such run or form, or what it needs is not installed. Nothing was written.
@@ -121,15 +121,21 @@ def export_run(
                 remedy = "It comes with duodaq[data]."
                 raise ConfigError(f"{error.name} is not installed", key=f"--to {form}", remedy=remedy) from error
     if as_json:
-        told = [{"format": e.format, "files": e.files, "bytes": e.size, "plugin": e.plugin or None} for e in done]
+        told = [
+            {"format": e.format, "files": e.files, "bytes": e.size, "plugin": e.plugin or None, "missing": e.missing}
+            for e in done
+        ]
         out.print_json(json.dumps(told))
-        return
-    for one in done:
-        out.print(f"{one.format}: {one.size / 1e6:.1f} MB, read back and equal to the journal")
+    for one in [] if as_json else done:
+        equal = "what is sound in the damaged journal" if one.missing else "the journal"
+        out.print(f"{one.format}: {one.size / 1e6:.1f} MB, read back and equal to {equal}")
+        if one.missing:
+            out.print(Text(f"  {in_words(one.missing)}", style="bold red"), soft_wrap=True)
         for file in one.files:
             out.print(Text(f"  {file}"), soft_wrap=True)
         if one.plugin:
             out.print(Text(f"  Its frames are compressed: in Python, `import {one.plugin}` before you open it."))
+    return int(any(one.missing for one in done))
 
 
 def recover_runs(directory: Path, out: Console, *, all_too: bool, as_json: bool) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from duodaq.errors import LifecycleError, StorageError
 from duodaq.storage.export._aside import aside, sync_folder
 from duodaq.storage.export._csv import write_csv
+from duodaq.storage.export._missing import all_missing, check_journal, missing_rows
 from duodaq.storage.export._nexus import Frames, write_nexus
 from duodaq.storage.export._parquet import write_parquet
 from duodaq.storage.export._parts import file_stem
@@ -29,19 +30,22 @@ FORMATS: tuple[str, ...] = get_args(Format)
 
 
 class Exported(msgspec.Struct, frozen=True):
-    """What was written, all of it read back and found equal to the journal.
+    """What was written, all of it read back and found equal to what is sound in the journal.
 
     Attributes:
         format: In which form.
         files: What was made.
         size: How many bytes that is.
         plugin: What a program has to import to read all of it, such as ``hdf5plugin``; "" if its own library will do.
+        missing: How many rows of each stream are not in it, since the journal, or the frame of a row, is damaged; None
+            where nobody knows. Streams of which nothing is damaged are not named.
     """
 
     format: str
     files: list[str]
     size: int
     plugin: str = ""
+    missing: dict[str, int | None] = {}
 
 
 def export(
@@ -52,7 +56,7 @@ def export(
     frames: Frames | None = None,
     progress: Progress = silent,
 ) -> Exported:
-    """Write a run in another form; one that is still recorded as it is now.
+    """Write a run in another form; one that is still recorded as it is now, and of one that is damaged what is sound.
 
     Args:
         run: The run, or its directory.
@@ -92,7 +96,9 @@ def _export(run: Run, to: Format, target: str | Path | None, frames: Frames | No
             files = write_zarr(run, _in_run(run, target, ".zarr"), progress)
         case _:
             raise StorageError(f"{to!r} is no form of a run", left=f"known are {', '.join(FORMATS)}")
-    return Exported(to, [str(file) for file in files], sum(map(_size, files)), plugin)
+    with_frames = to in ("hdf5", "zarr") or not at_home
+    missing = missing_rows(run, frames=with_frames and run.state == "finished")
+    return Exported(to, [str(file) for file in files], sum(map(_size, files)), plugin, missing)
 
 
 def finalise(
@@ -107,13 +113,16 @@ def finalise(
     Args:
         run: Its directory.
         to: In which forms.
-        remove_journal: Remove the journal's rows once Parquet, read back, has been found equal to them. Frames stay as
+        remove_journal: Remove the journal's rows once Parquet, read back, has been found equal to them, and all of the
+            journal has been read and nothing in it is damaged but what its event log says. Frames stay as
             they are, which is what every other form of them refers to; so do the event log and the indices of frames.
         progress: Told how far it is.
 
     Raises:
         LifecycleError: The run is not finished: it grows, or `recover` must end it first. It is untouched.
         StorageError: See `export`. The journal is untouched.
+        TornFileError: Something is damaged of which the event log says nothing. What is sound was written; the journal
+            is untouched.
     """
     found = Run(run)
     if found.state != "finished":
@@ -122,6 +131,8 @@ def finalise(
     if remove_journal and "parquet" not in to:
         raise LifecycleError("rows are removed only where Parquet holds them", left="the run is untouched")
     done = [export(found, form, progress=progress) for form in to]
+    if remove_journal or all_missing(done):
+        check_journal(found.path, done)
     if remove_journal:
         _remove_rows(found)
     return done
@@ -137,10 +148,11 @@ def _in_run(run: Run, target: str | Path | None, suffix: str) -> Path:
 
 
 def _copy_frames(run: Run, folder: Path, progress: Progress) -> list[Path]:
-    """The frames that pass their check, as .npy files beside the rows."""
+    """The frames that pass their check, as .npy files beside the rows; where some do not, of which rows they are."""
     written: list[Path] = []
     for stream in run:
-        for number, stack in enumerate(stream.stacks, 1):
+        for number, found in enumerate(stream.stacks, 1):
+            stack = found.sound()
             path = folder / f"{file_stem(stream, number)}.npy"
             with aside(path) as place:
                 whole = np.lib.format.open_memmap(place, "w+", stack.dtype, stack.shape)
@@ -149,6 +161,10 @@ def _copy_frames(run: Run, folder: Path, progress: Progress) -> list[Path]:
                     progress(stream.name, i + 1, len(stack))
                 whole.flush()
             written.append(path)
+            if len(stack) < len(found):  # they do not lie row by row any more
+                written.append(path.with_suffix(".rows.npy"))
+                with aside(written[-1]) as place, open(place, "xb") as file:
+                    np.save(file, stack.rows)
     return written
 
 

@@ -15,6 +15,7 @@ from duodaq.errors import StorageError
 from duodaq.storage.export._compare import same_table
 from duodaq.storage.export._parts import write_parts
 from duodaq.storage.export._progress import Counting, Progress
+from duodaq.storage.journal._sealed import SealedParquet, room_for_seal, seal
 from duodaq.storage.reading import Run
 from duodaq.storage.reading._arrow import Table, parquet
 from duodaq.storage.reading._columns import UNIT_KEY, units_in
@@ -47,9 +48,15 @@ def _write_with(run: Run, part: Rows, place: Path, units: dict[str, str], progre
     pq = parquet()
     schema = _schema(run, part, units)
     encodings, texts = _encodings(schema)
-    rows = 0
+    rows = groups = 0
     writer = pq.ParquetWriter(
-        place, schema, compression="zstd", compression_level=1, use_dictionary=texts, column_encoding=encodings
+        place,
+        schema,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=texts,
+        column_encoding=encodings,
+        write_page_checksum=True,
     )
     with contextlib.closing(writer):
         for table in grouped(part.tables()):
@@ -59,7 +66,10 @@ def _write_with(run: Run, part: Rows, place: Path, units: dict[str, str], progre
                 return rows, differing
             writer.write_table(Table.from_arrays(table.columns, schema=schema), row_group_size=_GROUP_ROWS)
             rows += table.num_rows
+            groups += 1
             progress(rows)
+        writer.add_key_value_metadata(room_for_seal(groups))
+    seal(place)
     return rows, set()
 
 
@@ -115,8 +125,7 @@ def _leaves(path: str, kind: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _verify(part: Rows, place: Path) -> None:
-    pq = parquet()
-    with pq.ParquetFile(place) as file:
+    with SealedParquet(place) as file:
         number = 0
         for table in grouped(part.tables()):
             if number >= file.num_row_groups or not same_table(table, file.read_row_group(number)):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
 from duodaq.storage.export._aside import aside
 from duodaq.storage.export._progress import Counting, Progress
 from duodaq.storage.reading import Run, Stream
-from duodaq.storage.reading._rows import Rows
+from duodaq.storage.reading._rows import FirstRows, Rows, SegmentMovedError
 
 
 def write_parts(
@@ -28,20 +29,53 @@ def write_parts(
         progress: Told how far it is.
         write: Writes a part to a place, and returns how many rows it has.
         verify: Raises StorageError if what is at a place is not that part.
+
+    What is merged with others meanwhile is written as it is then.
     """
+    with contextlib.ExitStack() as waiting:
+        return _write_parts(run, folder, ending, progress, write, verify, waiting)
+
+
+def _write_parts(
+    run: Run,
+    folder: Path,
+    ending: str,
+    progress: Progress,
+    write: Callable[[Rows, Path, Counting], int],
+    verify: Callable[[Rows, Path], None],
+    waiting: contextlib.ExitStack,
+) -> list[Path]:
     written: list[Path] = []
     at_home = folder.resolve() == run.path.resolve()
     for stream in run:
-        counting, done = Counting(progress, stream.name, len(stream)), 0
-        for number, part in enumerate(stream.parts, 1):
-            stem = Path(part.file).stem if at_home else file_stem(stream, number)  # readers look for it by that name
+        counting = Counting(progress, stream.name, len(stream))
+        made: list[tuple[Rows, int, Path, contextlib.ExitStack]] = []  # parts, their rows, files, what puts them there
+        parts = stream.parts
+        until = parts[-1].span[1] if parts else 0
+        while (behind := made[-1][0].span[1] if made else 0) < until:
+            part = next(part for part in parts if part.span[1] > behind)
+            while made and made[-1][0].span[1] >= part.span[0]:  # they were merged into this one
+                _drop(made.pop()[3])
+            stem = Path(part.file).stem if at_home else file_stem(stream, len(made) + 1)  # readers look for that name
             path = folder / f"{stem}.{ending}"
+            done = sum(rows for _, rows, _, _ in made)
             counting.part_begins_at(done)
-            with aside(path) as place:
-                done += write(part, place, counting)
-                verify(part, place)
-            written.append(path)
+            try:
+                with contextlib.ExitStack() as own:
+                    place = own.enter_context(aside(path))
+                    rows = write(part, place, counting)
+                    verify(FirstRows(part, rows), place)  # there may be more meanwhile
+                    made.append((part, rows, path, waiting.enter_context(own.pop_all())))
+            except SegmentMovedError:
+                parts = stream.parts
+        written += [path for _, _, path, _ in made]
     return written
+
+
+def _drop(one: contextlib.ExitStack) -> None:
+    """Leave a file out that was written."""
+    with contextlib.suppress(SegmentMovedError), one:
+        raise SegmentMovedError("it was merged into another one")
 
 
 def file_stem(stream: Stream, number: int) -> str:

@@ -12,7 +12,8 @@ import msgspec
 
 from duodaq import clock
 from duodaq.errors import DuodaqError, LifecycleError, TornFileError
-from duodaq.storage.export._export import Format, finalise
+from duodaq.storage.export._export import Exported, Format, finalise
+from duodaq.storage.export._missing import JournalDamagedError, all_missing
 from duodaq.storage.journal import Disk, JournalReader
 from duodaq.storage.journal._disk import write_whole
 from duodaq.storage.journal._events import lock_run
@@ -29,7 +30,8 @@ def finalise_and_note(run: str | Path, to: Sequence[Format], *, remove_journal: 
 
     Returns:
         What `finalised.json` says then: `to`, `files`, `bytes`, `journal` (``kept`` or ``removed``), `at`, `took_s`,
-        and `error`, None if all went well.
+        and `error`, None if all went well; and of what was written `missing`: how many rows are not in it by stream,
+        since the journal is damaged.
 
     Raises:
         LifecycleError: The run is not finished, or somebody else is at it. It is untouched.
@@ -62,11 +64,17 @@ def _finalise(path: Path, to: Sequence[Format], remove_journal: bool) -> dict[st
         raise
     except (DuodaqError, ImportError) as error:
         told["error"] = str(error)
+        if isinstance(error, JournalDamagedError):
+            told |= _made(path, error.done)
     else:
-        told["files"] = [os.path.relpath(file, path) for one in done for file in one.files]
-        told["bytes"] = sum(one.size for one in done)
+        told |= _made(path, done)
         told["journal"] = "removed" if remove_journal else "kept"
     return {**told, "at": iso(clock.utc_ns()), "took_s": round(clock.monotonic_s() - begun_s, 3)}
+
+
+def _made(path: Path, done: Sequence[Exported]) -> dict[str, Any]:
+    files = [os.path.relpath(file, path) for one in done for file in one.files]
+    return {"files": files, "bytes": sum(one.size for one in done), "missing": all_missing(done)}
 
 
 def _check(path: Path) -> None:

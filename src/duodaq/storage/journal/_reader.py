@@ -140,14 +140,19 @@ class JournalReader:
         now = Catalog(self.path)
         return None if any(one.id == facts.id for one in now.segments) else now
 
-    def items(self, stream: str) -> Iterator[pa.RecordBatch | Gap]:
-        """Batches and gaps of a stream, in order."""
+    def items(self, stream: str, *, frames: bool = True) -> Iterator[pa.RecordBatch | Gap]:
+        """Batches and gaps of a stream, in order.
+
+        Args:
+            stream: The stream.
+            frames: Whether frames are read and checked, too; if not, batches say only where they are.
+        """
         last: int | None = None
         waiting: list[Gap] = []
         pixels = {facts.id: FramesCheck(self._catalog, facts) for facts in self.segments(stream) if _is(facts, FRAMES)}
         if self.segments(stream):
             for item in self._rows(stream):
-                for part in [item] if isinstance(item, Gap) else _with_pixels(item, pixels):
+                for part in _with_pixels(item, pixels) if frames and not isinstance(item, Gap) else [item]:
                     if isinstance(part, Gap):
                         waiting.append(part._replace(stream=stream, after=last))
                         continue

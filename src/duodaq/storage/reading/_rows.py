@@ -99,6 +99,8 @@ class JournalRows:
     def _head(self) -> bytes:
         head = self._facts.head or RowsCheck(self._look(), self._facts).head
         if head is None:
+            if self._was_merged():
+                raise self._moved()
             raise StorageError(f"{self.file} has no readable schema, and its descriptor is gone, too")
         return head
 
@@ -136,7 +138,7 @@ class JournalRows:
                 left: int | None = end.value
                 break
         if left is not None and self._was_merged():
-            raise SegmentMovedError(f"{self.file} was merged with others", left="it is to be read there")
+            raise self._moved()
         if left is not None:
             yield from patient_portions(RowsCheck(self._look(), self._facts), left, window.stop_ns)
 
@@ -149,6 +151,9 @@ class JournalRows:
             return False
         return all(facts.id != self._facts.id for facts in self._look().segments)
 
+    def _moved(self) -> SegmentMovedError:
+        return SegmentMovedError(f"{self.file} was merged with others", left="it is to be read there")
+
     def _counted(self) -> Extent:
         rows, first, last = 0, 0, 0
         for table in self.tables():
@@ -157,6 +162,49 @@ class JournalRows:
                 times = times_ns(table)
                 first, last = first or int(times[0]), int(times[-1])
         return Extent(rows, first, last)
+
+
+class FirstRows:
+    """The first rows of a part, for whoever must not see what has come since.
+
+    Args:
+        part: The part.
+        count: How many of its rows.
+    """
+
+    def __init__(self, part: Rows, count: int) -> None:
+        self._part = part
+        self._count = count
+        self.rows_read = 0
+
+    @property
+    def file(self) -> str:
+        return self._part.file
+
+    @property
+    def span(self) -> tuple[int, int]:
+        return self._part.span
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._part.schema
+
+    @property
+    def extent(self) -> Extent:
+        return self._part.extent._replace(rows=self._count)
+
+    def first(self) -> pa.Table | None:
+        return self._part.first() if self._count else None
+
+    def tables(self, window: Window = ALL, skip: int = 0) -> Iterator[pa.Table]:
+        self.rows_read = skip
+        for table in self._part.tables(skip=skip):
+            some = table.slice(0, self._count - self.rows_read)
+            self.rows_read += some.num_rows
+            if (wanted := cut(some, window)).num_rows:
+                yield wanted
+            if self.rows_read >= self._count:
+                return
 
 
 def patient_portions(check: RowsCheck, first: int, stop_ns: int | None) -> Iterator[list[bytes]]:

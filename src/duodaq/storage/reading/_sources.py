@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from duodaq.storage.journal._catalog import Catalog, SegmentFacts
 from duodaq.storage.journal._layout import ROWS
-from duodaq.storage.reading._arrow import Table, parquet
+from duodaq.storage.journal._sealed import SealedParquet
 from duodaq.storage.reading._index import Extent
 from duodaq.storage.reading._moments import ALL, Window
 from duodaq.storage.reading._rows import JournalRows, Rows, cut, times_ns
@@ -49,8 +48,8 @@ class ParquetRows:
         return self._facts.span
 
     @cached_property
-    def _file(self) -> Any:
-        return parquet().ParquetFile(self._path)
+    def _file(self) -> SealedParquet:
+        return SealedParquet(self._path)
 
     @property
     def schema(self) -> pa.Schema:
@@ -66,8 +65,7 @@ class ParquetRows:
         return Extent(rows, first_ns, int(times_ns(self._file.read_row_group(last, ["timestamp"]))[-1]))
 
     def first(self) -> pa.Table | None:
-        batch = next(self._file.iter_batches(1), None)
-        return None if batch is None else Table.from_batches([batch])
+        return self._file.read_row_group(0).slice(0, 1) if self._file.metadata.num_rows else None
 
     def tables(self, window: Window = ALL, skip: int = 0) -> Iterator[pa.Table]:
         self.rows_read = 0

@@ -71,7 +71,7 @@ class Stream:
         Raises:
             SchemaMismatchError: Parts of it have nothing in common that would hold both; take `parts`.
         """
-        schemas = [part.schema for part in self.parts]
+        schemas = self.settled(lambda parts: [part.schema for part in parts])
         if not schemas:
             return pa.schema([])
         try:
