@@ -148,7 +148,7 @@ def test_what_is_missing_is_named_with_1(tmp_path: Path, duodaq_command: Command
     file.write_bytes(content)
     ended = duodaq_command("recover", tmp_path / "left")
     assert ended.returncode == 1
-    assert "meter.power: 1 rows (damage)" in ended.stdout
+    assert "meter.power: 1 row (damage)" in ended.stdout
     again = duodaq_command("recover", tmp_path / "left", "--all")
     assert again.returncode == 1
 

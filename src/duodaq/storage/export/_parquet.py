@@ -49,7 +49,13 @@ def _write_with(run: Run, part: Rows, place: Path, units: dict[str, str], progre
     encodings, texts = _encodings(schema)
     rows = 0
     writer = pq.ParquetWriter(
-        place, schema, compression="zstd", compression_level=1, use_dictionary=texts, column_encoding=encodings
+        place,
+        schema,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=texts,
+        column_encoding=encodings,
+        write_page_checksum=True,
     )
     with contextlib.closing(writer):
         for table in grouped(part.tables()):

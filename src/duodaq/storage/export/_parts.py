@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
 from duodaq.storage.export._aside import aside
+from duodaq.storage.export._earlier import refuse_to_lose
 from duodaq.storage.export._progress import Counting, Progress
 from duodaq.storage.reading import Run, Stream
 from duodaq.storage.reading._rows import Rows
@@ -31,16 +33,26 @@ def write_parts(
     """
     written: list[Path] = []
     at_home = folder.resolve() == run.path.resolve()
+
+    def place_of(stream: Stream, number: int, part: Rows) -> Path:
+        stem = Path(part.file).stem if at_home else file_stem(stream, number)  # readers look for it by that name
+        return folder / f"{stem}.{ending}"
+
     for stream in run:
-        counting, done = Counting(progress, stream.name, len(stream)), 0
         for number, part in enumerate(stream.parts, 1):
-            stem = Path(part.file).stem if at_home else file_stem(stream, number)  # readers look for it by that name
-            path = folder / f"{stem}.{ending}"
-            counting.part_begins_at(done)
-            with aside(path) as place:
-                done += write(part, place, counting)
+            refuse_to_lose(place_of(stream, number, part), part.extent.rows)
+    with contextlib.ExitStack() as all_of_them:  # they get their names when each of them is whole
+        for stream in run:
+            counting, done = Counting(progress, stream.name, len(stream)), 0
+            for number, part in enumerate(stream.parts, 1):
+                path = place_of(stream, number, part)
+                counting.part_begins_at(done)
+                place = all_of_them.enter_context(aside(path))
+                rows = write(part, place, counting)
                 verify(part, place)
-            written.append(path)
+                refuse_to_lose(path, rows)  # fewer than the index says, where something is damaged
+                done += rows
+                written.append(path)
     return written
 
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from duodaq.storage.journal._catalog import Catalog, SegmentFacts
 from duodaq.storage.journal._layout import ROWS
-from duodaq.storage.reading._arrow import Table, parquet
+from duodaq.storage.journal._parquet import open_parquet, parquet_of
+from duodaq.storage.reading._arrow import Table
 from duodaq.storage.reading._index import Extent
 from duodaq.storage.reading._moments import ALL, Window
 from duodaq.storage.reading._rows import JournalRows, Rows, cut, times_ns
@@ -26,9 +27,8 @@ def rows_of(look: Callable[[], Catalog], stream: str) -> list[Rows]:
     for facts in catalog.segments:
         if facts.stream != stream or facts.header.kind != ROWS:
             continue
-        path = catalog.path / facts.file
-        final = path.with_suffix(".parquet")
-        parts.append(JournalRows(look, facts) if path.exists() or not final.exists() else ParquetRows(final, facts))
+        final = parquet_of(catalog.path, facts)
+        parts.append(JournalRows(look, facts) if final is None else ParquetRows(final, facts))
     return parts
 
 
@@ -50,7 +50,7 @@ class ParquetRows:
 
     @cached_property
     def _file(self) -> Any:
-        return parquet().ParquetFile(self._path)
+        return open_parquet(self._path)
 
     @property
     def schema(self) -> pa.Schema:
