@@ -58,6 +58,7 @@ def test_a_lab_records_chosen_channels_until_ctrl_c_or_until_it_is_told_by_name(
         assert "duodaq record --stop --name log" in begun.stdout
         ended = duodaq_command("record", "--stop", "--lab", running_lab)
         assert ended.returncode == 0, ended.stderr
+        assert "before it" not in ended.stdout
         assert lab.logs() == []
     wrong = duodaq_command("record", "--rotate", "dayly", "--lab", running_lab)
     assert wrong.returncode == 2

@@ -127,6 +127,7 @@ def test_what_a_file_of_frames_needs_is_said_and_a_name_gets_its_suffix(
         "files": [f"{out}.zarr"],
         "bytes": json.loads(told.stdout)[0]["bytes"],
         "plugin": None,
+        "missing": {},
     }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["for-marie.nxs", "for-marie.zarr"]
 
@@ -167,7 +168,7 @@ def test_what_is_missing_is_named_with_1(tmp_path: Path, duodaq_command: Command
     file.write_bytes(content)
     ended = duodaq_command("recover", tmp_path / "left")
     assert ended.returncode == 1
-    assert "meter.power: 1 rows (damage)" in ended.stdout
+    assert "meter.power: 1 row (damage)" in ended.stdout
     again = duodaq_command("recover", tmp_path / "left", "--all")
     assert again.returncode == 1
 

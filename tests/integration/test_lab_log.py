@@ -21,7 +21,7 @@ from duodaq.clock import pause, utc_ns
 from duodaq.dataplane import Hub
 from duodaq.errors import ConfigError, LifecycleError, StorageError
 from duodaq.model import Execute, InstrumentDefinition, LabDefinition, PollDefinition, RuntimeDefinition, Scalar
-from duodaq.storage import Recorder
+from duodaq.storage import Recorder, recover
 from duodaq.testing import QuickDisk, RefusingDisk
 
 DAY = 86_400 * 10**9
@@ -100,6 +100,11 @@ async def test_chosen_channels_go_into_a_series_of_runs_that_is_read_as_one(lab:
     assert not series.missing()
     assert len(duodaq.runs(lab.chores.root, log="other")) == 0
     assert all(run.finalised and run.finalised["journal"] == "removed" for run in runs)
+    checked = [recover(run.path, finished_too=True) for run in runs]
+    assert [(found.rows, found.gaps, found.changed) for found in checked] == [
+        ({"room.temperature": 10}, [], False) for _ in runs
+    ]
+    assert numbers(series["room.temperature"]) == [*range(40)]
 
 
 async def test_it_is_begun_ended_and_listed_by_name(lab: duodaq.Lab) -> None:

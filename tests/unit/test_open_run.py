@@ -7,6 +7,7 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -21,7 +22,7 @@ from rich.console import Console
 import duodaq
 from duodaq.errors import SchemaMismatchError, StorageError
 from duodaq.model import Scalar, Spectrum, Vector
-from duodaq.schema import scalar_batch, spectrum_batch, vector_batch
+from duodaq.schema import scalar_batch, spectrum_batch, stage_batch, vector_batch
 from duodaq.storage.reading import Run
 from duodaq.testing import growing_run, knife_edge, record_run
 
@@ -180,9 +181,50 @@ def test_channels_of_one_name_get_their_instruments_in_front_as_in_a_scan(tmp_pa
 
 
 def test_all_numbers_are_one_long_table(run: Run) -> None:
-    assert run.to_arrow().num_rows == 21
-    assert run.to_polars().collect().height == 21
-    assert [*run.to_pandas().columns] == ["timestamp", "sequence", "instrument", "channel", "value", "unit"]
+    assert run.to_arrow("meter.power").num_rows == 21
+    frame = run.to_pandas()
+    assert [*frame.columns] == ["timestamp", "sequence", "instrument", "channel", "value", "unit"]
+    assert run.to_polars().collect().height == len(frame) == 3 * 21
+
+
+def test_an_axis_gives_its_positions_and_its_velocities_as_numbers(run: Run) -> None:
+    stage = run["stage.x"].to_arrow()
+    for told in (run.to_pandas(), run.to_polars().collect().to_pandas()):
+        axis = told[told["instrument"] == "stage"]
+        for channel, column, unit in (("x", "position", "mm"), ("x_velocity", "velocity", "mm/s")):
+            rows = axis[axis["channel"] == channel]
+            assert rows["value"].tolist() == stage[column].to_pylist()
+            assert {*rows["unit"]} == {unit}
+            assert rows["sequence"].tolist() == stage["sequence"].to_pylist()
+
+
+def test_a_velocity_that_was_not_told_is_no_row(tmp_path: Path) -> None:
+    facts = {"instrument": "stage", "channel": "x", "axis": ["x"] * 2, "state": ["idle"] * 2, "unit": ["mm"] * 2}
+    batch = stage_batch(**facts, t_ns=[T0, T0 + 1], sequence=[0, 1], position=[1.0, 2.0], velocity=[None, 0.5])
+    run = duodaq.open_run(record_run(tmp_path / "run", [batch]))
+    assert run.to_arrow()["value"].to_pylist() == [1.0, 2.0, 0.5]
+    assert run.to_polars().collect()["value"].to_list() == [1.0, 2.0, 0.5]
+
+
+def test_another_way_to_take_rows_is_refused_with_those_that_there_are(run: Run) -> None:
+    wrong: Any = "bogus"
+    for ask in (run.to_xarray, run.to_arrow, run.to_pandas, run.to_polars):
+        with pytest.raises(ValueError, match="last, next, nearest"):
+            ask(align="stage.x", take=wrong)
+
+
+def test_a_run_is_opened_by_what_the_command_line_calls_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match="there is no run 1"):
+        duodaq.open_run(1)
+    paths = [record_run(tmp_path / "runs" / name, knife_edge(1)) for name in ("first", "second")]
+    assert duodaq.open_run(1).path.resolve() == paths[0]
+    for name in (2, "2", "last", "second"):
+        assert duodaq.open_run(name).path.resolve() == paths[1]
+    with pytest.raises(StorageError, match="there is no run 7, neither as a directory nor in runs"):
+        duodaq.open_run(7)
+    with pytest.raises(StorageError, match="there is no run nonsense"):
+        duodaq.open_run("nonsense")
 
 
 def test_a_window_of_time_takes_only_its_rows(tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ class Lab:
         self.manager.detach(f"log {name}")
         await self._let_bridge_catch_up()
         await log.close(30.0)
-        return {**log.facts(), **summary_facts(log.runs[-1])}
+        return {**log.facts(), **summary_facts(log.runs[-1]), "runs": len(log.runs)}
 
     def logs(self) -> list[dict[str, Any]]:
         """The logs under way, as plain values."""

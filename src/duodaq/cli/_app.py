@@ -466,7 +466,9 @@ def export(
 @app.command()
 def recover(
     directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="A run, or where runs lie.")] = Path("runs"),
-    all_too: Annotated[bool, typer.Option("--all", help="Check finished runs, too.")] = False,
+    all_too: Annotated[
+        bool, typer.Option("--all", help="Check finished runs, too; one is mended only if damaged.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Finish what a crash interrupted: keep all that is sound, name what is missing. Ends with 1 if anything is."""

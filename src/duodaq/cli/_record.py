@@ -13,6 +13,7 @@ from duodaq.app import LabClient, connect
 from duodaq.clock import block
 from duodaq.errors import ConfigError, DeliveryError
 from duodaq.storage.export import FORMATS
+from duodaq.storage.reading import counted
 
 _EVERY_S = 1.0
 
@@ -88,8 +89,8 @@ def _wait(client: LabClient, name: str, out: Console) -> bool:
 def _end(client: LabClient, name: str, out: Console) -> int:
     summary = client.stop_log(name)
     rows = sum(count for file, count in summary["files"].items() if file.endswith(".arrows"))
-    before = f" ({summary['runs'] - 1} runs before it)" if summary["runs"] > 1 else ""
-    out.print(escape(f"{rows:,} rows in {Path(summary['directory'])}{before}."), soft_wrap=True)
+    before = f" ({counted(summary['runs'] - 1, 'run')} before it)" if summary["runs"] > 1 else ""
+    out.print(escape(f"{counted(rows, 'row')} in {Path(summary['directory'])}{before}."), soft_wrap=True)
     if summary["complete"]:
         return 0
     missing = summary["error"] or f"lost: {summary['lost']}"

@@ -15,7 +15,7 @@ from duodaq.cli._report import plain_table
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError, StorageError
 from duodaq.storage.export import FORMATS, Exported, Frames, export, in_words
 from duodaq.storage.journal import Recovery, recover, unfinished_runs
-from duodaq.storage.reading import Run, Runs, differences, facts_of, find_run, is_run, runs
+from duodaq.storage.reading import Run, Runs, counted, differences, facts_of, find_run, is_run, runs
 
 _KEYS = ("sample", "operator", "tag", "since", "until", "state", "log")
 
@@ -218,13 +218,11 @@ def _print_recoveries(directory: Path, found: dict[Path, Recovery | DuodaqError]
             continue
         rows = sum(one.rows.values())
         style = "yellow" if one.gaps else "green"
-        what = f"{len(one.gaps)} gaps" if one.gaps else "nothing is missing"
-        out.print(Text(f"{place.name}: {rows:,} rows, {what}", style=style), soft_wrap=True)
+        what = counted(len(one.gaps), "gap") if one.gaps else "nothing is missing"
+        out.print(Text(f"{place.name}: {counted(rows, 'row')}, {what}", style=style), soft_wrap=True)
         for gap in one.gaps:
-            count = "an unknown number of" if gap.rows is None else f"{gap.rows:,}"
-            out.print(
-                Text(f"  {gap.stream}: {count} rows ({gap.reason}) {_between(gap.after, gap.before)}"), soft_wrap=True
-            )
+            count = "an unknown number of rows" if gap.rows is None else counted(gap.rows, "row")
+            out.print(Text(f"  {gap.stream}: {count} ({gap.reason}) {_between(gap.after, gap.before)}"), soft_wrap=True)
 
 
 def _between(after: int | None, before: int | None) -> str:

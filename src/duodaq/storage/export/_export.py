@@ -14,6 +14,7 @@ import numpy as np
 from duodaq.errors import LifecycleError, StorageError
 from duodaq.storage.export._aside import aside, sync_folder
 from duodaq.storage.export._csv import write_csv
+from duodaq.storage.export._earlier import refuse_to_lose
 from duodaq.storage.export._missing import all_missing, check_journal, missing_rows
 from duodaq.storage.export._nexus import Frames, write_nexus
 from duodaq.storage.export._parquet import write_parquet
@@ -71,7 +72,8 @@ def export(
         progress: Told how far it is.
 
     Raises:
-        StorageError: The disk refused, or what was written is not what the journal holds. Nothing is left half done.
+        StorageError: The disk refused, or what was written is not what the journal holds, or what is there already has
+            more rows. Nothing is left half done.
     """
     run = run if isinstance(run, Run) else Run(run)
     while True:
@@ -154,6 +156,7 @@ def _copy_frames(run: Run, folder: Path, progress: Progress) -> list[Path]:
         for number, found in enumerate(stream.stacks, 1):
             stack = found.sound()
             path = folder / f"{file_stem(stream, number)}.npy"
+            refuse_to_lose(path, len(stack))
             with aside(path) as place:
                 whole = np.lib.format.open_memmap(place, "w+", stack.dtype, stack.shape)
                 for i in range(len(stack)):

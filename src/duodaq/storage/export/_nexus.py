@@ -24,6 +24,7 @@ import numpy.typing as npt
 from duodaq.errors import StorageError
 from duodaq.storage.export._aside import aside
 from duodaq.storage.export._compare import same_array
+from duodaq.storage.export._earlier import nexus_rows, refuse_to_lose_groups
 from duodaq.storage.export._pieces import Piece, as_integers, pieces
 from duodaq.storage.export._progress import Progress
 from duodaq.storage.reading import Column, FrameStack, Named, Run
@@ -63,6 +64,7 @@ def write_nexus(run: Run, path: Path, progress: Progress, *, frames: Frames = "i
         with h5py.File(place, "r") as file:
             for piece in found:
                 _verify(h5py, file["entry"][piece.name], piece)
+        refuse_to_lose_groups(path, place, nexus_rows)
     return [path]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from duodaq.storage.export._aside import aside
+from duodaq.storage.export._earlier import refuse_to_lose
 from duodaq.storage.export._progress import Counting, Progress
 from duodaq.storage.reading import Run, Stream
 from duodaq.storage.reading._rows import FirstRows, Rows, SegmentMovedError
@@ -47,6 +48,11 @@ def _write_parts(
 ) -> list[Path]:
     written: list[Path] = []
     at_home = folder.resolve() == run.path.resolve()
+
+    def place_of(stream: Stream, number: int, part: Rows) -> Path:
+        stem = Path(part.file).stem if at_home else file_stem(stream, number)  # readers look for it by that name
+        return folder / f"{stem}.{ending}"
+
     for stream in run:
         counting = Counting(progress, stream.name, len(stream))
         made: list[tuple[Rows, int, Path, contextlib.ExitStack]] = []  # parts, their rows, files, what puts them there
@@ -56,8 +62,7 @@ def _write_parts(
             part = next(part for part in parts if part.span[1] > behind)
             while made and made[-1][0].span[1] >= part.span[0]:  # they were merged into this one
                 _drop(made.pop()[3])
-            stem = Path(part.file).stem if at_home else file_stem(stream, len(made) + 1)  # readers look for that name
-            path = folder / f"{stem}.{ending}"
+            path = place_of(stream, len(made) + 1, part)
             done = sum(rows for _, rows, _, _ in made)
             counting.part_begins_at(done)
             try:
@@ -65,6 +70,7 @@ def _write_parts(
                     place = own.enter_context(aside(path))
                     rows = write(part, place, counting)
                     verify(FirstRows(part, rows), place)  # there may be more meanwhile
+                    refuse_to_lose(path, rows)
                     made.append((part, rows, path, waiting.enter_context(own.pop_all())))
             except SegmentMovedError:
                 parts = stream.parts

@@ -14,10 +14,11 @@ from duodaq import clock
 from duodaq.errors import DuodaqError, LifecycleError, TornFileError
 from duodaq.storage.export._export import Exported, Format, finalise
 from duodaq.storage.export._missing import JournalDamagedError, all_missing
-from duodaq.storage.journal import Disk, JournalReader
+from duodaq.storage.journal import Catalog, Disk, JournalReader
 from duodaq.storage.journal._disk import write_whole
 from duodaq.storage.journal._events import lock_run
 from duodaq.storage.journal._layout import FINALISED, RUN
+from duodaq.storage.journal._parquet import REMOVED, rows_were_removed
 from duodaq.storage.journal._run import iso
 from duodaq.storage.reading import Run, is_run
 
@@ -29,9 +30,9 @@ def finalise_and_note(run: str | Path, to: Sequence[Format], *, remove_journal: 
     """`finalise` a run, and write into its directory what came of it.
 
     Returns:
-        What `finalised.json` says then: `to`, `files`, `bytes`, `journal` (``kept`` or ``removed``), `at`, `took_s`,
-        and `error`, None if all went well; and of what was written `missing`: how many rows are not in it by stream,
-        since the journal is damaged.
+        What `finalised.json` says then: `to`, `files`, `bytes`, `journal` (``kept`` or ``removed``), `rows` (by
+        stream), `at`, `took_s`, and `error`, None if all went well; and of what was written `missing`: how many rows
+        are not in it by stream, since the journal is damaged.
 
     Raises:
         LifecycleError: The run is not finished, or somebody else is at it. It is untouched.
@@ -55,7 +56,7 @@ def finalise_and_note(run: str | Path, to: Sequence[Format], *, remove_journal: 
 
 def _finalise(path: Path, to: Sequence[Format], remove_journal: bool) -> dict[str, Any]:
     begun_s = clock.monotonic_s()
-    told: dict[str, Any] = {"to": [*to], "files": [], "bytes": 0, "journal": "kept", "error": None}
+    told: dict[str, Any] = {"to": [*to], "files": [], "bytes": 0, "journal": "kept", "error": None, "rows": {}}
     try:
         done = finalise(path, to, remove_journal=remove_journal)
         if not to:
@@ -68,7 +69,9 @@ def _finalise(path: Path, to: Sequence[Format], remove_journal: bool) -> dict[st
             told |= _made(path, error.done)
     else:
         told |= _made(path, done)
-        told["journal"] = "removed" if remove_journal else "kept"
+        told["rows"] = {stream.name: len(stream) for stream in Run(path)}
+    if rows_were_removed(Catalog(path)):  # now, or at an earlier time
+        told["journal"] = REMOVED
     return {**told, "at": iso(clock.utc_ns()), "took_s": round(clock.monotonic_s() - begun_s, 3)}
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from duodaq.errors import StorageError
 from duodaq.storage.export._aside import aside
 from duodaq.storage.export._compare import same_array
+from duodaq.storage.export._earlier import refuse_to_lose_groups, zarr_rows
 from duodaq.storage.export._pieces import Piece, as_integers, pieces
 from duodaq.storage.export._progress import Progress
 from duodaq.storage.reading import Run
@@ -36,6 +37,7 @@ def write_zarr(run: Run, path: Path, progress: Progress) -> list[Path]:
         root = zarr.open_group(place, mode="r")
         for piece in found:
             _verify(root[piece.name], piece)
+        refuse_to_lose_groups(path, place, zarr_rows)
     return [path]
 
 

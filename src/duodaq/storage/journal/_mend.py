@@ -42,6 +42,10 @@ class Mended(NamedTuple):
         return bool(self.filled or self.cut_entries or self.cut_bytes)
 
 
+class UnsoundError(Exception):
+    """Something would have to be mended."""
+
+
 class Infirmary:
     """Mends the segments of one run.
 
@@ -49,12 +53,14 @@ class Infirmary:
         catalog: Of the run.
         disk: What to write with.
         directory: A descriptor of the run's.
+        looking: Change nothing: `UnsoundError` where something would have to be.
     """
 
-    def __init__(self, catalog: Catalog, disk: Disk, directory: int) -> None:
+    def __init__(self, catalog: Catalog, disk: Disk, directory: int, *, looking: bool = False) -> None:
         self._catalog = catalog
         self._disk = disk
         self._directory = directory
+        self._looking = looking
 
     def mend_rows(self, facts: SegmentFacts) -> Mended:
         """Put a segment of rows right.
@@ -158,6 +164,8 @@ class Infirmary:
 
     def keep(self, name: str, data: bytes) -> None:
         """Put damaged bytes away, unless that was done before."""
+        if self._looking:
+            raise UnsoundError
         with contextlib.suppress(FileExistsError):
             os.mkdir(DAMAGE, dir_fd=self._directory)
         place = self._disk.open_directory(str(self._catalog.path / DAMAGE))
@@ -177,11 +185,16 @@ class Infirmary:
     @contextlib.contextmanager
     def _opened(self, name: str) -> Generator[_Patient]:
         try:
-            file = self._disk.open(self._directory, name)
+            if self._looking:
+                file = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
+            else:
+                file = self._disk.open(self._directory, name)
         except FileNotFoundError:
+            if self._looking:
+                raise UnsoundError from None
             file = self._disk.create(self._directory, name)
         try:
-            yield _Patient(self._disk, file)
+            yield _Patient(self._disk, file, looking=self._looking)
         finally:
             self._disk.close(file)
 
@@ -190,15 +203,18 @@ class Infirmary:
         header = facts.header if page is None else facts.header._replace(run=page.uid.bytes)
         wanted = header.pack() + b"".join(entries)
         if self._catalog.read(index_name(facts.file)) != wanted:
+            if self._looking:
+                raise UnsoundError
             write_whole(self._disk, self._directory, index_name(facts.file), wanted)
 
 
 class _Patient:
     """A file that is changed only where it must be."""
 
-    def __init__(self, disk: Disk, file: int) -> None:
+    def __init__(self, disk: Disk, file: int, *, looking: bool = False) -> None:
         self._disk = disk
         self._file = file
+        self._looking = looking
         self._changed = False
 
     @property
@@ -210,13 +226,18 @@ class _Patient:
 
     def put(self, data: bytes, offset: int) -> None:
         if self.read(offset, len(data)) != data:
-            self._changed = True
+            self._change()
             self._disk.write(self._file, [data], offset)
 
     def cut(self, length: int) -> None:
         if self.size != length:
-            self._changed = True
+            self._change()
             self._disk.truncate(self._file, length)
+
+    def _change(self) -> None:
+        if self._looking:
+            raise UnsoundError
+        self._changed = True
 
     def sync(self) -> None:
         if self._changed:

@@ -13,7 +13,8 @@ from duodaq.storage.journal._catalog import Catalog, SegmentFacts, frame_type
 from duodaq.storage.journal._check import Batch, FramesCheck, RowsCheck
 from duodaq.storage.journal._encode import decode
 from duodaq.storage.journal._events import Event
-from duodaq.storage.journal._layout import FRAMES, GAP
+from duodaq.storage.journal._layout import FRAMES, GAP, ROWS
+from duodaq.storage.journal._parquet import parquet_batches, parquet_of, rows_expected
 from duodaq.storage.journal._run import RunPage
 from duodaq.storage.journal._stream import PIXELS, REFERENCES, tensors
 from duodaq.storage.journal._succession import Succession
@@ -116,6 +117,9 @@ class JournalReader:
             facts, skip = read.next_of(catalog, stream)
             if facts is None:
                 return
+            if parquet_of(catalog.path, facts) is not None:
+                yield from self._in_parquet(stream)
+                return
             rows, now = 0, None
             for item in _rows_of(RowsCheck(catalog, facts)):
                 if not isinstance(item, Gap):
@@ -132,6 +136,29 @@ class JournalReader:
             else:
                 read.part_of(facts.span, rows)
                 catalog = now
+
+    def _in_parquet(self, stream: str) -> Iterator[pa.RecordBatch | Gap]:
+        """The rows of a stream that have left the journal, and what is missing of them by what was counted then."""
+        catalog = self._catalog
+        rows, readable = 0, True
+        for facts in self.segments(stream):
+            if not _is(facts, ROWS):
+                continue
+            final = parquet_of(catalog.path, facts)
+            found = _rows_of(RowsCheck(catalog, facts)) if final is None else parquet_batches(final)
+            file = facts.file if final is None else final.name
+            for item in found:
+                if isinstance(item, pa.RecordBatch):
+                    rows += item.num_rows
+                    yield item
+                    continue
+                gap = item if isinstance(item, Gap) else Gap("", "damage", item, file=file)
+                readable = readable and gap.rows is not None
+                rows += gap.rows or 0
+                yield gap
+        expected = rows_expected(catalog, stream)
+        if readable and expected is not None and rows < expected:
+            yield Gap("", "damage", expected - rows)
 
     def _if_merged(self, catalog: Catalog, facts: SegmentFacts) -> Catalog | None:
         """How things are now, if a segment is not there any more because another one stands for it."""

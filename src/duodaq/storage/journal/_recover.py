@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from duodaq import clock
 from duodaq.errors import LifecycleError, StorageError, StorageFullError
 from duodaq.storage.journal._catalog import Catalog, SegmentFacts
+from duodaq.storage.journal._check import FramesCheck, RowsCheck
 from duodaq.storage.journal._compact import ASIDE
 from duodaq.storage.journal._disk import Disk, write_whole
 from duodaq.storage.journal._events import Event, event_log_name, last_event, lock_run, pack_event, unpack_event
 from duodaq.storage.journal._layout import EVENTS, FRAMES, ROWS, RUN, SUFFIX, index_name
-from duodaq.storage.journal._mend import Infirmary, Mended
+from duodaq.storage.journal._mend import Infirmary, Mended, UnsoundError
+from duodaq.storage.journal._parquet import parquet_of, rows_were_removed
 from duodaq.storage.journal._reader import Gap, JournalReader
+from duodaq.storage.journal._run import RunPage
 
 
 class Recovery(msgspec.Struct, frozen=True):
@@ -59,7 +64,8 @@ def recover(directory: str | Path, *, finished_too: bool = False, disk: Disk | N
 
     Args:
         directory: The run's.
-        finished_too: Also check a run that was finished.
+        finished_too: Also check a run that was finished, and mend it if something in it is damaged. One that is sound
+            is not written to; nor is one whose rows left the journal for Parquet, which is what is checked then.
         disk: What to write with.
 
     Returns:
@@ -71,15 +77,53 @@ def recover(directory: str | Path, *, finished_too: bool = False, disk: Disk | N
     """
     path = Path(directory)
     catalog = Catalog(path)
-    if catalog.finished and not finished_too:
-        return _found(path, 0, False)
     disk = disk or Disk()
     try:
+        if catalog.finished and not (finished_too and _is_damaged(catalog, disk)):
+            return _found(path)
         with _locked(path) as place:
-            return _mend(Catalog(path), disk, place)
+            catalog = Catalog(path)  # as it is now that nobody else changes it
+            if catalog.finished and not (finished_too and _is_damaged(catalog, disk)):
+                return _found(path)
+            return _mend(catalog, disk, place)
     except OSError as error:
         kind = StorageFullError if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else StorageError
         raise kind(f"cannot mend {path}: {error}", left="what was whole still is; it can be done again") from error
+
+
+def _is_damaged(catalog: Catalog, disk: Disk) -> bool:
+    """Whether a finished run would be changed by a repair; reads only."""
+    if rows_were_removed(catalog):
+        return False
+    if catalog.page is not None and not _says(catalog.read(RUN), catalog.page):
+        return True
+    place = os.open(catalog.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        infirmary = Infirmary(catalog, disk, place, looking=True)
+        for facts in catalog.segments:
+            if facts.limit is None:
+                _mend_one(infirmary, facts)
+            elif not _counts_whole(catalog, facts):
+                return True
+    except UnsoundError:
+        return True
+    finally:
+        os.close(place)
+    return False
+
+
+def _says(data: bytes, page: RunPage) -> bool:
+    try:
+        return RunPage.from_facts(json.loads(data)) == page
+    except (ValueError, AttributeError):
+        return False
+
+
+def _counts_whole(catalog: Catalog, facts: SegmentFacts) -> bool:
+    """Whether all that counts of a segment that was given up, and never ended, is sound."""
+    if facts.header.kind == ROWS:
+        return all(batch.data is not None for batch in RowsCheck(catalog, facts).batches())
+    return all(frame.sound for frame in FramesCheck(catalog, facts).frames())
 
 
 @contextlib.contextmanager
@@ -101,12 +145,13 @@ def _locked(path: Path) -> Generator[int]:
 
 def _mend(catalog: Catalog, disk: Disk, place: int) -> Recovery:
     infirmary = Infirmary(catalog, disk, place)
-    mended = [_mend_one(infirmary, facts) for facts in catalog.segments]
+    standing = [facts for facts in catalog.segments if parquet_of(catalog.path, facts) is None]
+    mended = [_mend_one(infirmary, facts) for facts in standing]
     _set_aside(catalog, disk, place)
     disk.sync_directory(place)
     if catalog.page is not None and catalog.read(RUN) != catalog.page.encode():
         write_whole(disk, place, RUN, catalog.page.encode())
-    found = _found(catalog.path, sum(one.cut_bytes for one in mended), True)
+    found = _found(catalog.path, sum(one.cut_bytes for one in mended), changed=True)
     told = {
         (event.doc.get("file"), *(event.doc.get("entries") or ())) for event in catalog.events if event.name == "gap"
     }
@@ -134,7 +179,7 @@ def _set_aside(catalog: Catalog, disk: Disk, place: int) -> None:
                 disk.remove(place, one)
 
 
-def _found(path: Path, cut_bytes: int, changed: bool) -> Recovery:
+def _found(path: Path, cut_bytes: int = 0, *, changed: bool = False) -> Recovery:
     reader = JournalReader(path)
     rows: dict[str, int] = {}
     gaps: list[Gap] = []
@@ -150,15 +195,39 @@ def _found(path: Path, cut_bytes: int, changed: bool) -> Recovery:
 
 def _stop_doc(catalog: Catalog, found: Recovery) -> dict[str, Any]:
     page = catalog.page
+    stops = [event for event in catalog.events if event.name == "stop"]
+    if stops:  # it had ended, as it did; what changed is what is left of it
+        return {**stops[-1].doc, "num_events": found.rows, "last_ns": stops[-1].doc.get("last_ns", stops[-1].t_ns)}
+    last_ns = _last_known_ns(catalog)
     return {
         "uid": None if page is None else f"{page.uid}/stop",
         "run_start": None if page is None else str(page.uid),
-        "time": clock.utc_ns() / 1e9,
+        "time": last_ns / 1e9,
+        "last_ns": last_ns,
         "exit_status": "abort",
         "reason": "the program ended before the run did; repaired",
         "num_events": found.rows,
         "lost": {},
     }
+
+
+def _last_known_ns(catalog: Catalog) -> int:
+    """When a run that did not say so ended: the time of the last that is known of it."""
+    known = [
+        event.t_ns for event in catalog.events if event.name != "recovered" and event.doc.get("reason") != "damage"
+    ]
+    reader = JournalReader(catalog.path)
+    known += [t_ns for stream in reader.streams for batch in reader.batches(stream) if (t_ns := _last_ns(batch))]
+    now_ns = clock.utc_ns()
+    return max((t_ns for t_ns in known if t_ns <= now_ns), default=now_ns)
+
+
+def _last_ns(batch: pa.RecordBatch) -> int:
+    place = batch.schema.get_field_index("timestamp")
+    if place < 0 or not batch.num_rows or not pa.types.is_timestamp(batch.schema.field(place).type):
+        return 0
+    column: Any = batch.column(place)
+    return column[-1:].cast(pa.timestamp("ns")).cast(pa.int64())[0].as_py() or 0
 
 
 def _key(gap: Gap) -> tuple[Any, ...]:

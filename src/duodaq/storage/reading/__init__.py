@@ -1,11 +1,12 @@
 """Recorded runs, to read: finished, growing or left behind by a crash."""
 
+from duodaq.storage.reading._card import counted
 from duodaq.storage.reading._columns import Column, Named
 from duodaq.storage.reading._frames import FrameStack
 from duodaq.storage.reading._labels import Labels
-from duodaq.storage.reading._listing import Difference, Runs, differences, facts_of, find_run, is_run, runs
+from duodaq.storage.reading._listing import Difference, Runs, differences, facts_of, find_run, is_run, open_run, runs
 from duodaq.storage.reading._points import Grid, ScanPoints, told_with
-from duodaq.storage.reading._run import Run, open_run
+from duodaq.storage.reading._run import Run
 from duodaq.storage.reading._scan import SCAN_DOCUMENT, RecordedScan
 from duodaq.storage.reading._series import Series, SeriesStream, folder_bytes, of_series
 from duodaq.storage.reading._stream import Stream
@@ -25,6 +26,7 @@ __all__ = [
     "Series",
     "SeriesStream",
     "Stream",
+    "counted",
     "differences",
     "facts_of",
     "find_run",

@@ -46,6 +46,11 @@ def local(moment: datetime | None, *, date: bool = True) -> str:
     return "–" if moment is None else moment.astimezone().strftime("%d %b %Y %H:%M:%S" if date else "%H:%M:%S")
 
 
+def counted(count: int, what: str) -> str:
+    """How many there are, for a person: ``1 run``, ``2 runs``."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def lasting(duration: timedelta | None) -> str:
     """How long something took, for a person."""
     if duration is None:

@@ -13,7 +13,7 @@ import msgspec
 
 from duodaq.errors import StorageError
 from duodaq.storage.journal._layout import EVENTS, RUN
-from duodaq.storage.reading._card import STATES, lasting, local
+from duodaq.storage.reading._card import STATES, counted, lasting, local
 from duodaq.storage.reading._moments import Moment, moment_ns
 from duodaq.storage.reading._run import Run
 from duodaq.storage.reading._series import Series, of_series
@@ -66,7 +66,7 @@ class Runs(Sequence[Run]):
         return table
 
     def __repr__(self) -> str:
-        return f"<{len(self)} runs>"
+        return f"<{counted(len(self), 'run')}>"
 
 
 def runs(
@@ -116,6 +116,21 @@ def runs(
     if log is not None:
         checks.append(lambda run: of_series(run, log))
     return Runs(run for run in _all(Path(directory)) if all(check(run) for check in checks))
+
+
+def open_run(path: str | Path | int) -> Run:
+    """Open a run, finished, growing or left behind by a crash: read what it is, and nothing else yet.
+
+    Args:
+        path: Its directory; or, of a run in ``runs/``, what it is called by on the command line: its number, its
+            directory's name, the start of its uid, or ``last``.
+
+    Raises:
+        StorageError: There is no run, or there are several.
+    """
+    name = str(path)
+    is_word = isinstance(path, int) or (isinstance(path, str) and Path(name).name == name and not Path(name).exists())
+    return find_run(name) if is_word else Run(name)
 
 
 def find_run(name: str | Path, directory: str | Path = "runs") -> Run:

@@ -19,11 +19,12 @@ from duodaq.storage.journal._events import Event, last_event
 from duodaq.storage.journal._labels import edit_labels
 from duodaq.storage.journal._layout import EVENTS, FINALISED, RUN
 from duodaq.storage.journal._run import RunPage
+from duodaq.storage.reading._card import counted
 from duodaq.storage.reading._labels import Labels, read_labels
 from duodaq.storage.reading._moments import ALL, Moment, Window, moment_ns, utc
 from duodaq.storage.reading._scan import RecordedScan, scans_of
 from duodaq.storage.reading._stream import Stream
-from duodaq.storage.reading._together import SCALAR, Take, aligned, long_table, wide_table
+from duodaq.storage.reading._together import Take, aligned, check_take, lazy_numbers, long_table, wide_table
 
 if TYPE_CHECKING:
     import duckdb
@@ -34,18 +35,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 State = Literal["finished", "recording", "unfinished"]
-
-
-def open_run(path: str | Path) -> Run:
-    """Open a run, finished, growing or left behind by a crash: read what it is, and nothing else yet.
-
-    Args:
-        path: Its directory.
-
-    Raises:
-        StorageError: There is no run.
-    """
-    return Run(path)
 
 
 class Run:
@@ -94,9 +83,11 @@ class Run:
 
     @property
     def stop(self) -> datetime | None:
-        """When it was stopped, in UTC; None while it is not."""
+        """When it was stopped, in UTC; None while it is not. One that a repair ended: the last that is known of it."""
         last = self._last_event()
-        return utc(last.t_ns) if last is not None and last.name == "stop" else None
+        if last is None or last.name != "stop":
+            return None
+        return utc(last.doc.get("last_ns", last.t_ns))
 
     @property
     def duration(self) -> timedelta | None:
@@ -209,7 +200,11 @@ class Run:
                 this stream, with a column for each other channel.
             take: Of the others, with `align`: the ``last`` row until then, the ``next``, or the ``nearest``. A scan
                 reads its instruments and then its axis, so ``last`` is what belongs to a position.
+
+        Raises:
+            ValueError: `take` is none of these.
         """
+        check_take(take)
         chosen = self._chosen(streams)
         return long_table(chosen) if align is None else wide_table(self[align], chosen, take)
 
@@ -228,12 +223,17 @@ class Run:
         polars: Any = importlib.import_module("polars")
         if align is not None:
             return polars.from_arrow(self.to_arrow(*streams, align=align, take=take)).lazy()
-        columns = ["timestamp", "sequence", "instrument", "channel", "value", "unit"]
-        lazy = [stream.to_polars().select(columns) for stream in self._chosen(streams) if stream.kind == SCALAR]
+        check_take(take)
+        lazy = [part for stream in self._chosen(streams) for part in lazy_numbers(stream)]
         return polars.concat(lazy) if lazy else polars.from_arrow(long_table([])).lazy()
 
     def to_xarray(self, *, align: str | None = None, take: Take = "last") -> xarray.Dataset | xarray.DataTree:
-        """All streams as a DataTree, each over its own `time`; with `align`, one Dataset over that stream's."""
+        """All streams as a DataTree, each over its own `time`; with `align`, one Dataset over that stream's.
+
+        Raises:
+            ValueError: `take` is none of ``last``, ``next``, ``nearest``.
+        """
+        check_take(take)
         xarray: Any = importlib.import_module("xarray")
         if align is None:
             return xarray.DataTree.from_dict({name: stream.to_xarray() for name, stream in self.streams.items()})
@@ -311,7 +311,7 @@ class Run:
     def __repr__(self) -> str:
         began = "" if self.start is None else f" of {self.start.astimezone():%d %b %Y %H:%M:%S}"
         sample = f" ({self.labels.sample})" if self.labels.sample else ""
-        return f"<{self.title}{began}{sample}: {len(self)} streams, {self.state}>"
+        return f"<{self.title}{began}{sample}: {counted(len(self), 'stream')}, {self.state}>"
 
     def __rich__(self) -> RenderableType:
         from duodaq.storage.reading._card import card

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pyarrow as pa
 
 from duodaq.storage.journal._reader import Gap
+from duodaq.storage.reading._card import counted
 from duodaq.storage.reading._frames import FrameStack
 from duodaq.storage.reading._moments import ALL, Moment, Window, moment_ns, utc
 from duodaq.storage.reading._rows import Rows
@@ -117,7 +118,7 @@ class Series:
 
     def __repr__(self) -> str:
         since = "" if self.start is None else f" since {self.start.astimezone():%d %b %Y %H:%M}"
-        return f"<series of {len(self.runs)} runs{since}: {len(self)} streams>"
+        return f"<series of {counted(len(self.runs), 'run')}{since}: {counted(len(self), 'stream')}>"
 
 
 def _told(run: Run) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from duodaq.storage.journal._catalog import Catalog, SegmentFacts
 from duodaq.storage.journal._layout import ROWS
+from duodaq.storage.journal._parquet import parquet_of
 from duodaq.storage.journal._sealed import SealedParquet
 from duodaq.storage.reading._index import Extent
 from duodaq.storage.reading._moments import ALL, Window
@@ -25,9 +26,8 @@ def rows_of(look: Callable[[], Catalog], stream: str) -> list[Rows]:
     for facts in catalog.segments:
         if facts.stream != stream or facts.header.kind != ROWS:
             continue
-        path = catalog.path / facts.file
-        final = path.with_suffix(".parquet")
-        parts.append(JournalRows(look, facts) if path.exists() or not final.exists() else ParquetRows(final, facts))
+        final = parquet_of(catalog.path, facts)
+        parts.append(JournalRows(look, facts) if final is None else ParquetRows(final, facts))
     return parts
 
 

@@ -16,6 +16,7 @@ from duodaq.storage.journal._layout import FRAMES
 from duodaq.storage.journal._reader import Gap, JournalReader
 from duodaq.storage.journal._succession import Succession
 from duodaq.storage.reading._arrow import Table
+from duodaq.storage.reading._card import counted
 from duodaq.storage.reading._columns import Named, named, units_in, with_units
 from duodaq.storage.reading._frames import FrameStack, stacks
 from duodaq.storage.reading._moments import ALL, Moment, Window, moment_ns, utc
@@ -272,7 +273,7 @@ class Stream:
     def __repr__(self) -> str:
         units = ", ".join(dict.fromkeys(self.units.values()))
         pictures = " with frames" if self.has_frames else ""
-        return f"<stream {self.name}: {len(self):,} rows{pictures}{f' in {units}' if units else ''}>"
+        return f"<stream {self.name}: {counted(len(self), 'row')}{pictures}{f' in {units}' if units else ''}>"
 
 
 def _unique(schemas: list[pa.Schema]) -> list[pa.Schema]:

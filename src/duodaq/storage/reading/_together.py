@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from duodaq.storage.reading._arrow import compute as pc
 from duodaq.storage.reading._columns import UNIT_KEY, Column, Named
 
 if TYPE_CHECKING:
     from duodaq.storage.reading._stream import Stream
 
 Take = Literal["last", "next", "nearest"]
-SCALAR = "scalar/1"
+SCALAR, STAGE = "scalar/1", "stage/1"
+_OF_A_STAGE = (("position", "", ""), ("velocity", "_velocity", "/s"))
+_WORDS = ("instrument", "channel", "unit")
 LONG = pa.schema(
     [
         pa.field("timestamp", pa.timestamp("ns"), nullable=False),
@@ -28,10 +32,62 @@ LONG = pa.schema(
 )
 
 
+def check_take(take: str) -> None:
+    """Return if there is such a way to take the others' rows.
+
+    Raises:
+        ValueError: There is not.
+    """
+    if take not in get_args(Take):
+        raise ValueError(f"take={take!r}: it is one of {', '.join(get_args(Take))}")
+
+
 def long_table(streams: Iterable[Stream]) -> pa.Table:
-    """The rows of streams of numbers behind one another, each saying its instrument, channel and unit."""
-    tables = [table for stream in streams if stream.kind == SCALAR for table in stream.tables(LONG.names)]
-    return pa.concat_tables([table.cast(LONG) for table in tables]) if tables else LONG.empty_table()
+    """The rows of streams of numbers behind one another, each saying its instrument, channel and unit.
+
+    An axis gives its positions, and behind them, as a channel of their own, its velocities as far as it told any.
+    """
+    tables = [table for stream in streams for table in _numbers(stream)]
+    return pa.concat_tables(tables) if tables else LONG.empty_table()
+
+
+def _numbers(stream: Stream) -> Iterator[pa.Table]:
+    kind = stream.kind
+    if kind == SCALAR:
+        yield from (table.cast(LONG) for table in stream.tables(LONG.names))
+    elif kind == STAGE:
+        instrument, channel = _stage_names(stream)
+        for column, name, per in _OF_A_STAGE:
+            for table in stream.tables(["timestamp", "sequence", column, "unit"]):
+                known = table.filter(pc.is_valid(table.column(column)))
+                if not known.num_rows:
+                    continue
+                unit = pc.binary_join_element_wise(known.column("unit").cast(pa.string()), per, "")
+                words = [pa.repeat(word, known.num_rows) for word in (instrument, f"{channel}{name}")]
+                columns = [known.column("timestamp"), known.column("sequence"), *words, known.column(column), unit]
+                coded = [c.dictionary_encode() if f.name in _WORDS else c for c, f in zip(columns, LONG, strict=True)]
+                yield pa.table(coded, names=LONG.names).cast(LONG)
+
+
+def lazy_numbers(stream: Stream) -> Iterator[Any]:
+    """The same for Polars, read when it is collected."""
+    kind = stream.kind
+    if kind == SCALAR:
+        yield stream.to_polars().select(LONG.names)
+    elif kind == STAGE:
+        pl: Any = importlib.import_module("polars")
+        instrument, channel = _stage_names(stream)
+        for column, name, per in _OF_A_STAGE:
+            words = {"instrument": instrument, "channel": f"{channel}{name}"}
+            told = [pl.lit(word, dtype=pl.Categorical).alias(key) for key, word in words.items()]
+            unit = (pl.col("unit").cast(pl.String) + per).cast(pl.Categorical)
+            rows = stream.to_polars().filter(pl.col(column).is_not_null())
+            yield rows.select("timestamp", "sequence", *told, pl.col(column).alias("value"), unit)
+
+
+def _stage_names(stream: Stream) -> tuple[str, str]:
+    instrument = (stream.schema.metadata or {}).get(b"duodaq.instrument", b"").decode() or stream.name.partition(".")[0]
+    return instrument, stream.name.removeprefix(f"{instrument}.")
 
 
 def aligned(over: Stream, others: Sequence[Stream], take: Take) -> tuple[Named, list[Column]]:
@@ -39,6 +95,7 @@ def aligned(over: Stream, others: Sequence[Stream], take: Take) -> tuple[Named, 
 
     Names that several instruments use get their instrument's in front, as in a scan.
     """
+    check_take(take)
     base = over.named()
     found: list[tuple[str, Column]] = [(over.name, column) for column in base.columns]
     for other in others:
