@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from duodaq import open_run
+from duodaq.app._log import _ended_runs
 from duodaq.model import Scalar
 from duodaq.schema import scalar_batch
-from duodaq.storage.journal import JournalReader, recover, unfinished_runs
-from duodaq.testing._recorded import growing_run, knife_edge
+from duodaq.storage.export import finalise_and_note
+from duodaq.storage.journal import JournalReader, edit_labels, recover, unfinished_runs
+from duodaq.storage.reading._labels import Labels, labels_are_whole, read_labels
+from duodaq.testing._recorded import growing_run, knife_edge, record_run
 
 T = 1_780_000_000_000_000_000
 
@@ -130,3 +133,34 @@ def test_losses_that_were_noted_are_summed_after_a_kill(tmp_path: Path) -> None:
     assert found.lost == {"overflow": 7, "disk": 3}
     assert [gap.rows for gap in found.gaps] == [5, 2, 3, 9]
     assert JournalReader(tmp_path / "run").events[-1].doc["lost"] == {"overflow": 7, "disk": 3}
+
+
+@pytest.mark.parametrize("place", range(0, 100, 7))
+def test_spoiled_labels_are_known_to_be(cut_off: Path, place: int) -> None:
+    edit_labels(cut_off, tags=["keep"], note="the chiller failed")
+    assert labels_are_whole(cut_off)
+    assert JournalReader(cut_off).labels["tags"] == ["keep"]
+    flip(cut_off / "labels.json", place)
+    changed = read_labels(cut_off) != Labels(
+        note="the chiller failed", tags=("keep",), edited=read_labels(cut_off).edited
+    )
+    assert not labels_are_whole(cut_off) or not changed
+    assert "keep" in edit_labels(cut_off, note="other")["tags"]
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"tags": 3}'])
+def test_torn_labels_are_known_to_be(cut_off: Path, text: bytes) -> None:
+    (cut_off / "labels.json").write_bytes(text)
+    assert not labels_are_whole(cut_off)
+    (cut_off / "labels.json").unlink()
+    assert labels_are_whole(cut_off)
+
+
+def test_a_run_of_a_log_whose_labels_are_spoiled_is_kept(tmp_path: Path) -> None:
+    told = {"log": {"name": "room", "part": 1, "previous": None}}
+    run = record_run(tmp_path / "room-1", knife_edge(2), provenance=told)
+    finalise_and_note(run, ["parquet"])
+    assert [one.may_go for one in _ended_runs(tmp_path, "room", tmp_path / "x")] == [True]
+    edit_labels(run, tags=["keep"])
+    flip(run / "labels.json", 0)
+    assert [one.may_go for one in _ended_runs(tmp_path, "room", tmp_path / "x")] == [False]

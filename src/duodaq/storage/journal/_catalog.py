@@ -16,13 +16,13 @@ import numpy as np
 
 from duodaq.errors import StorageError
 from duodaq.storage.journal._events import Event, unpack_event
+from duodaq.storage.journal._label_file import labels_of
 from duodaq.storage.journal._layout import (
     DATA_START,
     ENTRY_BYTES,
     FRAMES,
     HEADER_BYTES,
     JOURNAL,
-    LABELS,
     RECORD_BYTES,
     ROWS,
     RUN,
@@ -120,10 +120,7 @@ class Catalog:
     @cached_property
     def labels(self) -> dict[str, Any]:
         """Sample, operator, note, tags."""
-        try:
-            return json.loads((self.path / LABELS).read_bytes())
-        except (OSError, ValueError):
-            return {}
+        return labels_of(self.path)[0]
 
     @cached_property
     def segments(self) -> tuple[SegmentFacts, ...]:
