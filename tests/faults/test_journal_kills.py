@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from duodaq.storage import JournalReader, recover, unfinished_runs
+from duodaq.storage import Gap, JournalReader, recover, unfinished_runs
 
 WRITER = Path(__file__).with_name("journal_writer.py")
 ACKNOWLEDGED_S = 0.05
@@ -49,12 +49,17 @@ def killed(nursery: subprocess.Popen[str], path: Path, level: str, life_s: float
     return row, frame, np.frombuffer(told, np.float64, count, writer.ACKS.size).tolist()
 
 
+def named(gaps: list[Gap]) -> list[Gap]:
+    """Without rows that the kernel had and of which the entry was not written yet: they were never acknowledged."""
+    return [gap for gap in gaps if gap.reason != "unconfirmed"]
+
+
 def check(path: Path, row: int, frame: int) -> None:
     """All up to the newest that was promised is there, without a gap, and every value is right."""
     for finished in (False, True):
         reader = JournalReader(path)
         assert reader.finished == finished
-        assert reader.gaps() == []
+        assert named(reader.gaps()) == []
         if any(reader.batches("dmm.voltage")):  # a file that was begun may hold none yet
             table = reader.table("dmm.voltage")
             numbers = table.column("sequence").to_numpy()
@@ -71,7 +76,7 @@ def check(path: Path, row: int, frame: int) -> None:
         assert frames > frame
         if not finished:
             found = recover(path)
-            assert found.gaps == []
+            assert named(found.gaps) == []
 
 
 def kill_some(nursery: subprocess.Popen[str], tmp_path: Path, level: str, kills: int) -> None:

@@ -20,6 +20,7 @@ from duodaq.dataplane import Hub
 from duodaq.errors import LifecycleError, StorageError, StorageFullError
 from duodaq.model import Measurement, Scalar
 from duodaq.storage import JournalReader, Recorder, Watermark, _tally, recover
+from duodaq.storage.journal import _rows
 from duodaq.testing import QuickDisk, RefusingDisk
 
 T = 1_790_000_000_000_000_000
@@ -397,7 +398,44 @@ async def test_a_directory_that_goes_away_is_made_again_with_all_that_is_new(hub
     assert await recorder.flush(timeout_s=5)
     summary = await recorder.stop()
     assert "gone" in (summary.error or "")
-    assert JournalReader(tmp_path / "run").table("dmm.voltage").column("sequence").to_pylist() == [*range(7, 14)]
+    reader = JournalReader(tmp_path / "run")
+    assert reader.table("dmm.voltage").column("sequence").to_pylist() == [*range(7, 14)]
+    assert (summary.lost, summary.complete) == ({"directory": 7}, False)
+    stop = reader.events[-1].doc
+    assert (stop["exit_status"], stop["lost"]) == ("fail", {"directory": 7})
+    page = stop["books"]["dmm.voltage"]
+    assert (page["produced"], page["stored"], page["lost"], page["balanced"]) == (14, 7, {"directory": 7}, True)
+    assert [(gap.rows, gap.reason) for gap in reader.gaps("dmm.voltage")] == [(7, "directory")]
+
+
+async def test_what_a_full_disk_cost_is_known_after_a_repair(hub, tmp_path):
+    """The disk takes no batch any more, but the few bytes of an event; the program then ends without a stop."""
+    sick = False
+    disk = RefusingDisk(lambda o, n: errno.ENOSPC if sick and o == "write" and not n.startswith("events") else None)
+    recorder = Recorder(tmp_path, hub, disk=disk)
+    await recorder.start()
+    hub.publish(scalars(0, 10))
+    assert await recorder.flush(timeout_s=5)
+    sick = True
+    hub.publish(scalars(10, 10))
+    summary = await recorder.stop()
+    assert summary.lost == {"disk": 10}
+    found = recover(tmp_path)
+    assert (found.rows, found.lost) == ({"dmm.voltage": 10}, {"disk": 10})
+    assert JournalReader(tmp_path).events[-1].doc["lost"] == {"disk": 10}
+
+
+async def test_rows_that_are_refused_are_known_after_a_kill(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(_rows, "LONGEST_BATCH", 10_000)
+    recorder = Recorder(tmp_path / "run", hub)
+    await recorder.start()
+    hub.publish(scalars(0, 10))
+    hub.publish(scalars(10, 2000))
+    assert await recorder.flush(timeout_s=5)
+    shutil.copytree(tmp_path / "run", tmp_path / "killed")
+    await recorder.stop()
+    found = recover(tmp_path / "killed")
+    assert (found.rows, found.lost) == ({"dmm.voltage": 10}, {"no form": 2000})
 
 
 async def test_a_place_that_cannot_be_written_is_refused_at_the_start(hub, tmp_path):

@@ -15,9 +15,11 @@ from duodaq.storage._series import (
     KeptRun,
     age_ns,
     budget_bytes,
+    clock_is_implausible,
     next_turn_ns,
     rotation_ns,
     run_name,
+    series_name,
     to_remove,
 )
 
@@ -63,9 +65,10 @@ def test_words_mean_what_a_person_thinks() -> None:
 
 
 @pytest.mark.parametrize(("ask", "word"), [(rotation_ns, "dayly"), (rotation_ns, "0s"), (age_ns, "90"), (age_ns, "0d"),
-                                           (budget_bytes, "much"), (budget_bytes, "5 XB")])  # fmt: skip
-def test_words_that_mean_nothing_are_refused(ask, word: str) -> None:
-    with pytest.raises(ConfigError, match=word):
+                                           (budget_bytes, "much"), (budget_bytes, "5 XB"),
+                                           (budget_bytes, -1)])  # fmt: skip
+def test_words_that_mean_nothing_are_refused(ask, word: str | int) -> None:
+    with pytest.raises(ConfigError, match=str(word)):
         ask(word)
 
 
@@ -103,3 +106,22 @@ def test_nothing_goes_that_may_not_and_the_budget_is_kept_if_it_can_be(
     left = [one for one in runs if one not in going]
     assert growing + sum(one.size for one in left) <= budget or not any(one.may_go for one in left)
     assert not any(one.may_go and NOW - one.stop_ns > 90 * DAY for one in left)
+
+
+@pytest.mark.parametrize("name", ["", ".room", "a/b", "*", "room[1]", "room?", "room\n", "a\nb", "a\tb"])
+def test_a_name_that_is_a_pattern_or_no_line_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="no name of a log"):
+        series_name(name)
+
+
+@pytest.mark.parametrize("name", ["room", "Cryostat 2", "a-b_c.d", "Kälte"])
+def test_plain_names_are_taken(name: str) -> None:
+    assert series_name(name) == name
+
+
+def test_a_clock_that_is_far_ahead_is_not_believed() -> None:
+    runs = [run(days) for days in (3, 2, 1)]
+    assert not clock_is_implausible(runs, NOW + 118 * DAY, keep_ns=90 * DAY)
+    assert clock_is_implausible(runs, NOW + 400 * DAY, keep_ns=90 * DAY)
+    assert not clock_is_implausible(runs, NOW + 400 * DAY, keep_ns=None)
+    assert not clock_is_implausible([], NOW, keep_ns=DAY)

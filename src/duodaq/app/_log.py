@@ -28,22 +28,26 @@ from duodaq.app._chores import Chores
 from duodaq.app._recording import Recording
 from duodaq.clock import pause, utc_ns
 from duodaq.dual import DualRuntimeManager
-from duodaq.errors import ConfigError, DuodaqError, LifecycleError, StorageError
+from duodaq.errors import DuodaqError, LifecycleError, StorageError
 from duodaq.model import ComponentReport, LabDefinition
 from duodaq.schema import stream_of
 from duodaq.storage import RecordingSummary
 from duodaq.storage._series import (
+    KEPT,
     KeptRun,
     age_ns,
     budget_bytes,
+    clock_is_implausible,
     fits,
     next_turn_ns,
     rotation_ns,
     run_name,
+    series_name,
     to_remove,
 )
 from duodaq.storage.export import WANTED, Format
 from duodaq.storage.reading import Run, folder_bytes, is_run, of_series
+from duodaq.storage.reading._labels import labels_are_whole
 from duodaq.telemetry import get_logger
 
 SERIES = "log"
@@ -101,8 +105,7 @@ class Log:
         chores: Chores,
         now_ns: Callable[[], int] | None = None,
     ) -> None:
-        if not plan.name or plan.name.startswith(".") or "/" in plan.name:
-            raise ConfigError(f"{plan.name!r} is no name of a log", key="name", remedy="It begins a directory's name.")
+        series_name(plan.name)
         self.plan = plan
         self.runs: list[RecordingSummary] = []
         self._every_ns = rotation_ns(plan.rotate)
@@ -237,6 +240,12 @@ class Log:
         for left in self.plan.root.glob(f".{self.plan.name}-*{_GOING}"):
             shutil.rmtree(left, ignore_errors=True)  # it was begun by somebody who did not end it
         ended = [*_ended_runs(self.plan.root, self.plan.name, self.directory)]
+        if clock_is_implausible(ended, now_ns, keep_ns=self._keep_ns):
+            newest = max(run.stop_ns for run in ended)
+            days = (now_ns - newest) // (86_400 * 10**9)
+            what = "no run of a log is removed: the clock is far ahead of the end of the newest one; is it right?"
+            _log.warning(what, log=self.plan.name, days=days)
+            return
         growing = folder_bytes(self.directory)
         for run, reason in to_remove(ended, now_ns, keep_ns=self._keep_ns, budget=self._budget, growing=growing):
             page = Run(run.path)
@@ -271,7 +280,11 @@ def _ended_runs(root: Path, name: str, growing: Path) -> list[KeptRun]:
             continue
         noted = run.finalised
         verified = noted is not None and noted["error"] is None
-        found.append(KeptRun(path, int(stop.timestamp() * 1e9), folder_bytes(path), verified, run.labels.tags))
+        tags = run.labels.tags
+        if not labels_are_whole(path):
+            _log.warning("a run is kept since its labels cannot be read", log=name, run=str(path))
+            tags = (*tags, KEPT)
+        found.append(KeptRun(path, int(stop.timestamp() * 1e9), folder_bytes(path), verified, tags))
     return found
 
 

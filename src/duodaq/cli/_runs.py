@@ -160,7 +160,7 @@ def recover_runs(directory: Path, out: Console, *, all_too: bool, as_json: bool)
         out.print_json(json.dumps({str(place): _plain(one) for place, one in found.items()}))
     else:
         _print_recoveries(directory, found, out)
-    return int(any(isinstance(one, DuodaqError) or one.gaps for one in found.values()))
+    return int(any(isinstance(one, DuodaqError) or one.gaps or one.unidentified for one in found.values()))
 
 
 class _Bars:
@@ -205,7 +205,11 @@ def _plain(one: Recovery | DuodaqError) -> dict[str, Any]:
     if isinstance(one, DuodaqError):
         return {"error": str(one)}
     gaps = [gap._asdict() for gap in one.gaps]
-    return {"rows": one.rows, "gaps": gaps, "cut_bytes": one.cut_bytes, "changed": one.changed}
+    return {"rows": one.rows, "gaps": gaps, "cut_bytes": one.cut_bytes, "changed": one.changed} | {
+        "lost": one.lost,
+        "kept": one.kept,
+        "unidentified": one.unidentified,
+    }
 
 
 def _print_recoveries(directory: Path, found: dict[Path, Recovery | DuodaqError], out: Console) -> None:
@@ -223,6 +227,20 @@ def _print_recoveries(directory: Path, found: dict[Path, Recovery | DuodaqError]
         for gap in one.gaps:
             count = "an unknown number of rows" if gap.rows is None else counted(gap.rows, "row")
             out.print(Text(f"  {gap.stream}: {count} ({gap.reason}) {_between(gap.after, gap.before)}"), soft_wrap=True)
+        _print_rest(one, out)
+
+
+def _print_rest(one: Recovery, out: Console) -> None:
+    if one.unidentified:
+        what = (
+            "run.json and the event log were lost: which run it is, its indices say; settings and losses are not known"
+        )
+        out.print(Text(f"  {what}", style="yellow"), soft_wrap=True)
+    if one.lost:
+        told = ", ".join(f"{rows:,} ({reason})" for reason, rows in one.lost.items())
+        out.print(Text(f"  rows lost while it was recorded: {told}"), soft_wrap=True)
+    for name in one.kept:
+        out.print(Text(f"  bytes that no entry covers are kept in {name}"), soft_wrap=True)
 
 
 def _between(after: int | None, before: int | None) -> str:

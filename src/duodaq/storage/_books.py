@@ -30,15 +30,38 @@ class Books:
         self._subscriber = subscriber
         self._before = self._rows()
         self._lost: dict[str, dict[str, int]] = {}
+        self._untold: dict[str, dict[str, int]] = {}
+        self._refusals: dict[str, dict[str, int]] = {}
 
     def lose(self, reason: str, batches: Iterable[pa.RecordBatch]) -> int:
         """Count rows that were taken and are not stored; how many."""
         total = 0
         for batch in batches:
-            of_stream = self._lost.setdefault(_stream(batch), {})
-            of_stream[reason] = of_stream.get(reason, 0) + batch.num_rows
+            stream = _stream(batch)
+            for book in (self._lost.setdefault(stream, {}), self._untold.setdefault(stream, {})):
+                book[reason] = book.get(reason, 0) + batch.num_rows
             total += batch.num_rows
         return total
+
+    def take_untold(self) -> list[tuple[str, int, str]]:
+        """Once: stream, rows and reason of what `lose` has counted."""
+        told = [(stream, rows, reason) for stream, page in self._untold.items() for reason, rows in page.items()]
+        self._untold.clear()
+        return [one for one in told if one[1]]
+
+    @property
+    def has_untold(self) -> bool:
+        """Whether `take_untold` has something."""
+        return bool(self._untold)
+
+    def new_refusals(self, refused: Mapping[str, Mapping[str, int]]) -> list[tuple[str, int, str]]:
+        """Once: stream, rows and reason of what the journal has refused since the last look."""
+        found: list[tuple[str, int, str]] = []
+        for stream, page in refused.items():
+            before = self._refusals.get(stream, {})
+            found += [(stream, n - before.get(why, 0), why) for why, n in page.items() if n > before.get(why, 0)]
+            self._refusals[stream] = dict(page)
+        return found
 
     def dropped(self) -> dict[str, int]:
         """What the queue has lost so far, by stream."""

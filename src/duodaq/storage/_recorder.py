@@ -33,6 +33,7 @@ from duodaq.storage._compactor import Compactor
 from duodaq.storage._tally import Tally, WallClock
 from duodaq.storage._watermark import Watermark, Watermarks
 from duodaq.storage.journal import Disk, Journal, Level, RunPage, edit_labels
+from duodaq.storage.journal._journal import DIRECTORY, gap_doc
 from duodaq.telemetry import Histogram, get_logger
 
 WhenFull = Literal["slow", "count"]
@@ -43,6 +44,7 @@ _TICK_S = 0.5
 _AT_ONCE = 1024
 _RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 _ALARM_AT = 0.5
+_TELL_S = 1.0
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ENOENT, errno.EACCES, errno.EPERM)
 
 
@@ -144,7 +146,7 @@ class Recorder:
         self._refusing = self._given_up = self._closed_well = False
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
-        self._limit = clock.Deadline(None)
+        self._limit, self._told = clock.Deadline(None), clock.Deadline(0.0)
         self._compactor: Compactor | None = None
         self._marks = Watermarks()
         self._tally = Tally()
@@ -394,6 +396,7 @@ class Recorder:
         rows = sum(batch.num_rows for batch in batches)
         if self._given_up:
             self._lose("disk", batches)
+            self._tell_losses(journal)
             self._marks.raise_to(self.level, {}, rows)
             return
         step = self._wall.step()
@@ -410,6 +413,7 @@ class Recorder:
                 journal.note(name, doc)
             compactor.settle()
             journal.write(batches)
+            self._note_refusals(journal)
             self._marks.raise_to("kernel", marks, rows)
             begun_s = clock.monotonic_s()
             journal.commit()
@@ -459,6 +463,7 @@ class Recorder:
             self._given_up = True
             self._lose("disk", journal.pending)
             journal.pending.clear()
+            self._tell_losses(journal, at_once=True)
             return False
         finally:
             self._refusing = False
@@ -479,7 +484,9 @@ class Recorder:
         for gap in self._tally.rest():
             journal.note("gap", gap)
         if self._given_up:
+            self._tell_losses(journal, at_once=True)
             return
+        self._note_refusals(journal)
         while self._notes:
             journal.note(*self._notes.pop(0))
         for attempt in range(2):
@@ -513,6 +520,20 @@ class Recorder:
         if rows and reason not in self._told_of:
             self._told_of.add(reason)
             self._log.error("rows are lost to the recording", directory=str(self.directory), reason=reason, rows=rows)
+
+    def _note_refusals(self, journal: Journal) -> None:
+        for stream, rows, reason in self._books.new_refusals(journal.refused):
+            if reason != DIRECTORY:  # the journal itself says so
+                journal.note("gap", gap_doc(stream, rows, reason))
+
+    def _tell_losses(self, journal: Journal, *, at_once: bool = False) -> None:
+        """Have what was given up in the event log, if the disk takes so little: a repair knows of nothing else."""
+        if not self._books.has_untold or (self._told.left_s > 0 and not at_once) or not journal.tell():
+            return
+        self._told = clock.Deadline(_TELL_S)
+        for stream, rows, reason in self._books.take_untold():
+            journal.note("gap", gap_doc(stream, rows, reason))
+        journal.tell()
 
     def _left(self) -> str:
         if self._on_failure == "resume":

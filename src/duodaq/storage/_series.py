@@ -17,6 +17,7 @@ _NAMED = {"hourly": 3600 * _S, "daily": 86_400 * _S, "weekly": 7 * 86_400 * _S}
 _TIMES = {"s": _S, "min": 60 * _S, "h": 3600 * _S, "d": 86_400 * _S, "w": 7 * 86_400 * _S}
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SHORTEST_NS = _S
+_FAR_AHEAD_NS = 30 * 86_400 * _S
 _MONDAY_NS = 4 * 86_400 * _S
 """1970 began on a Thursday; weeks begin on Mondays."""
 
@@ -56,13 +57,26 @@ def budget_bytes(word: str | int | None) -> int | None:
     Raises:
         ConfigError: It is no size: ``50GB``, ``800 MB``.
     """
-    if word is None or isinstance(word, int):
+    if word is None or (isinstance(word, int) and word >= 0):
         return word
+    word = str(word)
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B?)\s*", word, re.IGNORECASE)
     unit = _SIZES.get(found[2].upper()) if found else None
     if found is None or unit is None:
         raise ConfigError(f"{word!r} is no size", key="budget", remedy="Write a number and MB, GB or TB: 50GB.")
     return int(float(found[1]) * unit)
+
+
+def series_name(word: str) -> str:
+    """The name of a series, if it is one: it begins the names of directories, and of patterns that find them.
+
+    Raises:
+        ConfigError: There is something else in it than letters, digits, spaces, ``-``, ``_`` and ``.``.
+    """
+    if word.startswith(".") or not re.fullmatch(r"[\w .-]+", word) or "\n" in word:
+        remedy = "It begins a directory's name: letters, digits, spaces, -, _ and . (not first)."
+        raise ConfigError(f"{word!r} is no name of a log", key="name", remedy=remedy)
+    return word
 
 
 def next_turn_ns(t_ns: int, every_ns: int) -> int:
@@ -113,6 +127,12 @@ def to_remove(
             going[run.path] = "budget"
             total -= run.size
     return [(run, going[run.path]) for run in oldest_first if run.path in going]
+
+
+def clock_is_implausible(runs: Iterable[KeptRun], now_ns: int, *, keep_ns: int | None) -> bool:
+    """Whether even the newest run is too old by far: rather the clock is wrong than that nothing ran for so long."""
+    newest = max((run.stop_ns for run in runs), default=now_ns)
+    return keep_ns is not None and now_ns - newest > keep_ns + _FAR_AHEAD_NS
 
 
 def fits(stream: str, patterns: Iterable[re.Pattern[str]]) -> bool:

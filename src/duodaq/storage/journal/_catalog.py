@@ -16,13 +16,13 @@ import numpy as np
 
 from duodaq.errors import StorageError
 from duodaq.storage.journal._events import Event, unpack_event
+from duodaq.storage.journal._label_file import labels_of
 from duodaq.storage.journal._layout import (
     DATA_START,
     ENTRY_BYTES,
     FRAMES,
     HEADER_BYTES,
     JOURNAL,
-    LABELS,
     RECORD_BYTES,
     ROWS,
     RUN,
@@ -66,12 +66,13 @@ class Catalog:
 
     Args:
         path: The directory.
+        unidentified: Take one in which nothing says which run it is but the headers of its indices.
 
     Raises:
         StorageError: It holds no journal.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, unidentified: bool = False) -> None:
         self.path = Path(path)
         try:
             self._names = sorted(os.listdir(self.path))
@@ -82,7 +83,7 @@ class Catalog:
         self.superseded: list[str] = []
         self.events = self._read_events()
         self.page = self._read_page()
-        if self.page is None and not self.events:
+        if self.page is None and not self.events and not (unidentified and self.headers):
             raise StorageError(f"{self.path} holds no journal of a run")
 
     def refresh(self) -> bool:
@@ -93,6 +94,25 @@ class Catalog:
         return True
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The files, as they were when the directory was looked at."""
+        return tuple(self._names)
+
+    @cached_property
+    def headers(self) -> list[Header]:
+        """The headers of all indices that are whole, whichever run they are of."""
+        found: list[Header] = []
+        for name in self._names:
+            if name.endswith(".index"):
+                try:
+                    with open(self.path / name, "rb") as index:
+                        header = Header.unpack(index.read(HEADER_BYTES))
+                except OSError:
+                    continue
+                found += [] if header is None else [header]
+        return found
+
+    @property
     def finished(self) -> bool:
         """Whether the last thing that happened is the run's stop."""
         return bool(self.events) and self.events[-1].name == "stop"
@@ -100,10 +120,7 @@ class Catalog:
     @cached_property
     def labels(self) -> dict[str, Any]:
         """Sample, operator, note, tags."""
-        try:
-            return json.loads((self.path / LABELS).read_bytes())
-        except (OSError, ValueError):
-            return {}
+        return labels_of(self.path)[0]
 
     @cached_property
     def segments(self) -> tuple[SegmentFacts, ...]:

@@ -61,13 +61,13 @@ class RowsCheck:
     def __init__(self, catalog: Catalog, facts: SegmentFacts) -> None:
         self.facts = facts
         self._own, self._mirror = catalog.entries(facts)
-        self._path = catalog.path / facts.file
+        self.path = catalog.path / facts.file
         self.numbers = _count(self._own, self._mirror, facts.limit)
         self.head = self._head()
 
     def batches(self, first: int = 1) -> Iterator[Batch]:
         """All places behind the head, in order, from entry `first` on."""
-        with _Bytes(self._path) as file:
+        with _Bytes(self.path) as file:
             for number in range(first, self.numbers):
                 yield self._look(number, file.read)
 
@@ -90,7 +90,7 @@ class RowsCheck:
 
     def _head(self) -> bytes | None:
         """What every batch needs to be read: from the file, or from the descriptor."""
-        with _Bytes(self._path) as file:
+        with _Bytes(self.path) as file:
             found = self._look(0, file.read)
         if found.data is not None:
             return found.data

@@ -36,7 +36,7 @@ from duodaq.storage.journal._run import RunPage
 from duodaq.storage.journal._stream import Segment, StreamState, pixels_in
 
 _LARGEST_BYTES = 2**30
-NO_STREAM, NO_FORM = "no stream", "no form"
+NO_STREAM, NO_FORM, DIRECTORY = "no stream", "no form", "directory"
 
 S = TypeVar("S", bound=Segment)
 
@@ -47,7 +47,8 @@ class Journal:
     Attributes:
         page: What the run is.
         pending: Batches that were taken and do not count yet.
-        refused: Rows that name no stream, or that Arrow has no form for, by stream and reason.
+        refused: Rows that name no stream, that Arrow has no form for, or that went with the directory when somebody
+            removed it, by stream and reason.
         files: Rows or frames that count, by file.
         counts: Rows that count, by stream.
 
@@ -184,6 +185,14 @@ class Journal:
         """Have an event of now in the log; it is written, and counts, with the next commit."""
         self._folder.events.note(name, doc)
 
+    def tell(self) -> bool:
+        """Write the events that were noted, if the disk takes them; whether it did. They count with the next commit."""
+        try:
+            self._folder.events.flush()
+        except OSError:
+            return False
+        return True
+
     def give_up(self) -> list[int]:
         """Close all segments that could hold something pending; their numbers. Never raises OSError."""
         given_up: list[int] = []
@@ -203,6 +212,11 @@ class Journal:
             StorageError: There is another run now where this one was.
         """
         if self._folder.reopen():
+            for stream, rows in self.counts.items():
+                self._refuse(stream, DIRECTORY, rows)
+            for stream, page in self.refused.items():
+                if DIRECTORY in page:
+                    self.note("gap", gap_doc(stream, page[DIRECTORY], DIRECTORY))
             self._streams.clear()
             self.files.clear()
             self.counts.clear()
@@ -255,7 +269,7 @@ class Journal:
         try:
             stream = stream_of(batch)
         except DataError:
-            self._refuse(NO_STREAM, NO_STREAM, batch)
+            self._refuse(NO_STREAM, NO_STREAM, batch.num_rows)
         else:
             state = self._streams.get(stream)
             if state is None:
@@ -289,7 +303,7 @@ class Journal:
         entries, refused = segment.write(batches)
         self._records += [(segment.header.segment, entry) for entry in entries]
         for batch in refused:
-            self._refuse(state.stream, NO_FORM, batch)
+            self._refuse(state.stream, NO_FORM, batch.num_rows)
 
     def _write_frames(self, state: StreamState, batch: pa.RecordBatch) -> pa.RecordBatch:
         pixels = pixels_in(batch)
@@ -301,9 +315,9 @@ class Journal:
         self._records += [(segment.header.segment, entry) for entry in entries]
         return state.with_references(batch, segment.header.segment, first)
 
-    def _refuse(self, stream: str, reason: str, batch: pa.RecordBatch) -> None:
+    def _refuse(self, stream: str, reason: str, rows: int) -> None:
         of_stream = self.refused.setdefault(stream, {})
-        of_stream[reason] = of_stream.get(reason, 0) + batch.num_rows
+        of_stream[reason] = of_stream.get(reason, 0) + rows
 
     def _count(self) -> None:
         for stream, batch in zip(self._names[: self._written], self.pending, strict=False):
@@ -374,6 +388,11 @@ class Journal:
         for one in (name, index_name(name)):
             with contextlib.suppress(OSError):
                 self._disk.remove(self._folder.descriptor, one)
+
+
+def gap_doc(stream: str, rows: int, reason: str) -> dict[str, Any]:
+    """What the event log says of rows that are not there, and of which it is not known where they would be."""
+    return {"stream": stream, "rows": rows, "reason": reason, "after": None, "before": None}
 
 
 def _stretch(segment: RowsSegment, slow: bool) -> Stretch:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from duodaq import clock
 from duodaq.errors import StorageFullError
 from duodaq.storage.journal._catalog import Catalog
 from duodaq.storage.journal._disk import Disk, write_whole
+from duodaq.storage.journal._label_file import labels_of, pack_labels
 from duodaq.storage.journal._layout import LABELS
 from duodaq.storage.journal._run import iso
 
@@ -43,12 +42,15 @@ def edit_labels(
     """
     given = {"sample": sample, "operator": operator, "note": note, "tags": None if tags is None else [*tags]}
     told = {name: value for name, value in given.items() if value is not None}
-    labels = {**Catalog(directory).labels, **told, "edited": iso(clock.utc_ns())}
+    present, whole = labels_of(Catalog(directory).path)
+    if not whole and tags is None:  # perhaps it was to be kept: that is not forgotten for a note
+        present["tags"] = ["keep"]
+    labels = {**present, **told, "edited": iso(clock.utc_ns())}
     disk = disk or Disk()
     try:
         place = disk.open_directory(str(directory))
         try:
-            write_whole(disk, place, LABELS, msgspec.json.format(msgspec.json.encode(labels), indent=2) + b"\n")
+            write_whole(disk, place, LABELS, pack_labels(labels))
         finally:
             disk.close(place)
     except OSError as error:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Generator
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
 
 from duodaq.storage.journal._catalog import Catalog, SegmentFacts, frame_type
 from duodaq.storage.journal._check import Batch, Frame, FramesCheck, RowsCheck
@@ -18,23 +21,34 @@ from duodaq.storage.journal._encode import decode, filler, schema_of
 from duodaq.storage.journal._frames import npy_header
 from duodaq.storage.journal._layout import (
     DAMAGE,
+    DATA_START,
     END,
     END_MARK,
+    FRAMES,
     GAP,
     HEAD,
+    ROWS,
+    SUFFIX,
     index_name,
     pack_frame,
     pack_rows,
 )
 
+_PIECE_BYTES = 64 * 2**20
+
 
 class Mended(NamedTuple):
-    """What was done to one file: damaged places that were filled, entries and bytes that were cut from its end."""
+    """What was done to one file: damaged places that were filled, entries and bytes that were cut from its end.
+
+    `unconfirmed`: it has rows behind all that any entry covers. `kept`: where in `damage/` bytes of it are now.
+    """
 
     file: str
     filled: int = 0
     cut_entries: int = 0
     cut_bytes: int = 0
+    unconfirmed: bool = False
+    kept: tuple[str, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -70,10 +84,12 @@ class Infirmary:
         """
         check = RowsCheck(self._catalog, facts)
         if check.head is None:
-            return Mended(facts.file)  # nothing in it can be read, and nothing is made of it
+            return Mended(facts.file, unconfirmed=holds_rows(check.path))  # nothing is made of it; it stays as it is
         places = [_Place.of(place) for place in check.batches() if place.data is not None or not place.is_end]
         last = max((i for i, place in enumerate(places) if place.sound), default=-1)
         kept, cut = places[: last + 1], places[last + 1 :]
+        kept_in: list[str] = []
+        unconfirmed = False
         with self._opened(facts.file) as file:
             size = file.size
             entries = [pack_rows(0, 0, HEAD, 0, 0, [check.head], len(check.head), facts.header.salt)]
@@ -82,7 +98,8 @@ class Infirmary:
                 file.put(check.head, 0)
             filled, rows, end = self._fill(check, kept, file, entries)
             if not (kept and kept[-1].flags & END):
-                self._keep_tail(facts.file, file, end, size, bool(cut))
+                kept_in = self._keep_tail(facts, file, end, size, bool(cut))
+                unconfirmed = bool(kept_in) and not cut and _has_rows(file.read(end, _PIECE_BYTES))
                 entries += [_nothing_at(len(entries) + i, end, rows, facts.header.salt) for i in range(len(cut))]
                 file.put(END_MARK, end)
                 salt = facts.header.salt
@@ -91,7 +108,7 @@ class Infirmary:
             file.cut(end)
             file.sync()
         self._write_index(facts, entries)
-        return Mended(facts.file, filled, len(cut), max(0, size - end))
+        return Mended(facts.file, filled, len(cut), max(0, size - end), unconfirmed, tuple(kept_in))
 
     def _fill(self, check: RowsCheck, kept: list[_Place], file: _Patient, entries: list[bytes]) -> tuple[int, int, int]:
         """Fill what is damaged among `kept`; how many places, how many rows and bytes there are then."""
@@ -153,14 +170,14 @@ class Infirmary:
                 told = (0, 0) if place.entry is None else (place.entry.sequence, place.entry.t_ns)
                 entries.append(pack_frame(place.number, GAP, *told, b"", header.salt))
                 filled += 1
-            self._keep_tail(facts.file, file, end, end + len(cut) * header.frame_bytes, bool(cut))
+            kept_in = self._keep_tail(facts, file, end, size, bool(cut))
             file.cut(end)
             shape, dtype = frame_type(facts)
             file.put(npy_header((len(kept), *shape), dtype), 0)
             file.sync()
         entries.append(pack_frame(len(entries), END, 0, 0, b"", header.salt))
         self._write_index(facts, entries)
-        return Mended(facts.file, filled, len(cut), 0 if size <= end else size - end)
+        return Mended(facts.file, filled, len(cut), max(0, size - end), kept=tuple(kept_in))
 
     def keep(self, name: str, data: bytes) -> None:
         """Put damaged bytes away, unless that was done before."""
@@ -178,9 +195,22 @@ class Infirmary:
     def _keep(self, name: str, file: _Patient, offset: int, length: int) -> None:
         self.keep(f"{name}@{offset}", file.read(offset, length))
 
-    def _keep_tail(self, name: str, file: _Patient, start: int, end: int, damaged: bool) -> None:
-        if damaged and end > start:
-            self._keep(name, file, start, end - start)
+    def _keep_tail(self, facts: SegmentFacts, file: _Patient, start: int, end: int, damaged: bool) -> list[str]:
+        """Put away what no entry covers before it is cut; in which files of `damage/` it is.
+
+        What a segment that was given up has there is again in the one that follows it. Zeros are space made ahead.
+        """
+        if facts.limit is not None and not damaged:
+            return []
+        kept: list[str] = []
+        for offset in range(start, end, _PIECE_BYTES):
+            piece = file.read(offset, min(_PIECE_BYTES, end - offset))
+            told = piece.rstrip(b"\0")
+            if not told or (offset == start and END_MARK.startswith(told)):
+                continue
+            self.keep(f"{facts.file}@{offset}", piece if facts.header.kind == ROWS else told)
+            kept.append(f"{facts.file}@{offset}")
+        return kept
 
     @contextlib.contextmanager
     def _opened(self, name: str) -> Generator[_Patient]:
@@ -264,6 +294,28 @@ class _Place(NamedTuple):
 def _nothing_at(number: int, offset: int, rows: int, salt: int) -> bytes:
     """The entry of a batch that is not there, and of which not even the place is."""
     return pack_rows(number, offset, GAP, 0, rows, [b""], 0, salt)
+
+
+def _has_rows(tail: bytes) -> bool:
+    """Whether Arrow finds a whole batch at the beginning of `tail`."""
+    messages: Any = pa.ipc.MessageReader.open_stream(pa.py_buffer(tail))
+    try:
+        while True:
+            if messages.read_next_message().type == "record batch":
+                return True
+    except (StopIteration, OSError, pa.ArrowException):
+        return False
+
+
+def holds_rows(path: Path) -> bool:
+    """Whether there is at least one whole batch in a file, or room for a frame, whatever an index says of it."""
+    try:
+        with open(path, "rb") as file:
+            if path.suffix == SUFFIX[FRAMES]:
+                return os.fstat(file.fileno()).st_size > DATA_START
+            return _has_rows(file.read(_PIECE_BYTES))
+    except OSError:
+        return False
 
 
 def _ends(frame: Frame) -> bool:

@@ -192,7 +192,7 @@ class JournalReader:
 
     def _told_gaps(self) -> list[Gap]:
         told = [event.doc for event in self.events if event.name == "gap" and event.doc.get("reason") != "damage"]
-        return [Gap(d["stream"], d["reason"], d["rows"], d.get("after"), d.get("before")) for d in told]
+        return [Gap(d["stream"], d["reason"], d["rows"], d.get("after"), d.get("before"), d.get("file")) for d in told]
 
 
 def _is(facts: SegmentFacts, kind: int) -> bool:

@@ -20,7 +20,16 @@ from duodaq.storage.journal._check import FramesCheck, RowsCheck
 from duodaq.storage.journal._compact import ASIDE
 from duodaq.storage.journal._disk import Disk, write_whole
 from duodaq.storage.journal._events import Event, event_log_name, last_event, lock_run, pack_event, unpack_event
-from duodaq.storage.journal._layout import EVENTS, FRAMES, ROWS, RUN, SUFFIX, index_name
+from duodaq.storage.journal._layout import DAMAGE, EVENTS, FRAMES, ROWS, RUN, SUFFIX, index_name
+from duodaq.storage.journal._losses import (
+    UNCONFIRMED,
+    is_new,
+    is_unidentified,
+    page_from_headers,
+    told_gaps,
+    told_losses,
+    unconfirmed,
+)
 from duodaq.storage.journal._mend import Infirmary, Mended, UnsoundError
 from duodaq.storage.journal._parquet import parquet_of, rows_were_removed
 from duodaq.storage.journal._reader import Gap, JournalReader
@@ -36,6 +45,9 @@ class Recovery(msgspec.Struct, frozen=True):
         gaps: What is missing.
         cut_bytes: What stood behind the last entry: begun and never acknowledged.
         changed: Whether anything had to be done.
+        lost: Rows that its event log says were lost while it was recorded, by reason.
+        kept: Files in its `damage/` that hold bytes which were damaged, or covered by no entry.
+        unidentified: Neither `run.json` nor the event log could be read: which run it is, its indices alone say.
     """
 
     directory: str
@@ -43,6 +55,9 @@ class Recovery(msgspec.Struct, frozen=True):
     gaps: list[Gap]
     cut_bytes: int = 0
     changed: bool = True
+    lost: dict[str, int] = {}
+    kept: list[str] = []
+    unidentified: bool = False
 
 
 def unfinished_runs(root: str | Path) -> list[Path]:
@@ -76,13 +91,13 @@ def recover(directory: str | Path, *, finished_too: bool = False, disk: Disk | N
         StorageError: It holds no journal, or the disk refused: what was whole still is, and it can be done again.
     """
     path = Path(directory)
-    catalog = Catalog(path)
+    catalog = _catalog(path)
     disk = disk or Disk()
     try:
         if catalog.finished and not (finished_too and _is_damaged(catalog, disk)):
             return _found(path)
         with _locked(path) as place:
-            catalog = Catalog(path)  # as it is now that nobody else changes it
+            catalog = _catalog(path)  # as it is now that nobody else changes it
             if catalog.finished and not (finished_too and _is_damaged(catalog, disk)):
                 return _found(path)
             return _mend(catalog, disk, place)
@@ -143,6 +158,21 @@ def _locked(path: Path) -> Generator[int]:
         os.close(place)
 
 
+def _catalog(path: Path) -> Catalog:
+    if not is_unidentified(path):
+        return Catalog(path)
+    try:
+        catalog = Catalog(path, unidentified=True)
+    except StorageError:
+        catalog = None
+    page = None if catalog is None else page_from_headers(catalog)
+    if catalog is None or page is None:
+        what = f"{path} holds segments of an unidentified run"
+        raise StorageError(what, left="run.json, events.jsonl and the indices do not say of which; it is untouched")
+    catalog.page = page
+    return catalog
+
+
 def _mend(catalog: Catalog, disk: Disk, place: int) -> Recovery:
     infirmary = Infirmary(catalog, disk, place)
     standing = [facts for facts in catalog.segments if parquet_of(catalog.path, facts) is None]
@@ -151,13 +181,24 @@ def _mend(catalog: Catalog, disk: Disk, place: int) -> Recovery:
     disk.sync_directory(place)
     if catalog.page is not None and catalog.read(RUN) != catalog.page.encode():
         write_whole(disk, place, RUN, catalog.page.encode())
+    unidentified = not catalog.events and catalog.page is not None and catalog.page.number == 0
+    loose = unconfirmed(catalog, mended)
     found = _found(catalog.path, sum(one.cut_bytes for one in mended), changed=True)
+    found = msgspec.structs.replace(
+        found,
+        gaps=found.gaps + [gap for gap in loose if is_new(gap, catalog.events)],
+        kept=[f"{DAMAGE}/{name}" for one in mended for name in one.kept],
+        unidentified=unidentified,
+    )
     told = {
         (event.doc.get("file"), *(event.doc.get("entries") or ())) for event in catalog.events if event.name == "gap"
     }
     docs: list[tuple[str, dict[str, Any]]] = [
         ("gap", g._asdict()) for g in found.gaps if g.reason == "damage" and _key(g) not in told
     ]
+    docs += [("gap", gap._asdict()) for gap in loose if is_new(gap, catalog.events)]
+    if not catalog.events and catalog.page is not None:
+        docs.insert(0, ("start", catalog.page.start_doc()))
     docs.append(("recovered", {"rows": found.rows, "mended": [one._asdict() for one in mended if one.changed]}))
     docs.append(("stop", _stop_doc(catalog, found)))
     _append_events(catalog, disk, place, docs)
@@ -190,7 +231,9 @@ def _found(path: Path, cut_bytes: int = 0, *, changed: bool = False) -> Recovery
                 gaps.append(item)
             else:
                 rows[stream] += item.num_rows
-    return Recovery(str(path), rows, gaps, cut_bytes, changed)
+    gaps += told_gaps(reader.events)
+    gaps += [Gap(**event.doc) for event in reader.events if event.doc.get("reason") == UNCONFIRMED]
+    return Recovery(str(path), rows, gaps, cut_bytes, changed, told_losses(gaps))
 
 
 def _stop_doc(catalog: Catalog, found: Recovery) -> dict[str, Any]:
@@ -207,7 +250,7 @@ def _stop_doc(catalog: Catalog, found: Recovery) -> dict[str, Any]:
         "exit_status": "abort",
         "reason": "the program ended before the run did; repaired",
         "num_events": found.rows,
-        "lost": {},
+        "lost": found.lost,
     }
 
 
@@ -253,9 +296,11 @@ def _append_events(catalog: Catalog, disk: Disk, place: int, docs: list[tuple[st
 
 
 def _is_unfinished(path: Path) -> bool:
-    if not (path / RUN).exists() and not (path / EVENTS).exists():
-        return False
     try:
+        if is_unidentified(path):
+            return True
+        if not (path / RUN).exists() and not (path / EVENTS).exists():
+            return False
         if ((last := last_event(path)) is not None and last.name == "stop") or Catalog(path).finished:
             return False
         with _locked(path):

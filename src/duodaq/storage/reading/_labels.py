@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import msgspec
 
-from duodaq.storage.journal._layout import LABELS
+from duodaq.storage.journal._label_file import labels_of
 
 
 class Labels(msgspec.Struct, frozen=True):
@@ -31,6 +30,16 @@ class Labels(msgspec.Struct, frozen=True):
 def read_labels(folder: Path) -> Labels:
     """The labels of the run in `folder`; empty ones if there are none, or none that can be read."""
     try:
-        return msgspec.convert(json.loads((folder / LABELS).read_bytes()), Labels, strict=False)
-    except (OSError, ValueError, msgspec.ValidationError):
+        return msgspec.convert(labels_of(folder)[0], Labels, strict=False)
+    except msgspec.ValidationError:
         return Labels()
+
+
+def labels_are_whole(folder: Path) -> bool:
+    """Whether what the run's labels say is what was said; False if the file is torn or damaged."""
+    labels, whole = labels_of(folder)
+    try:
+        msgspec.convert(labels, Labels, strict=False)
+    except msgspec.ValidationError:
+        return False
+    return whole
