@@ -137,8 +137,11 @@ async def fall_silent(ward: Ward, name: str) -> None:
 async def garble(ward: Ward, name: str) -> None:
     line = ward.lines[name]
     before, line.answer = line.answer, lambda _: b"\xff?!\n"
+    failed = ("duodaq_polls", name, "power", "failed")
+    failed_before = ward.figures().get(failed, 0)
     for _ in range(4):
         await ward.command(name, ReadChannel("power"))
+    await until(lambda: ward.figures().get(failed, 0) > failed_before)
     line.answer = before
 
 

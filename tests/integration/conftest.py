@@ -163,17 +163,6 @@ def simulated_lab(
     return SimulatedLab(table, addresses, tmp_path, re.sub(r"\W", "", request.node.name)[:40] + str(os.getpid()))
 
 
-@pytest.fixture(scope="module")
-def shared_lab(
-    simulated_table: tuple[sim.TableProcess, dict[str, str]],
-    tmp_path_factory: pytest.TempPathFactory,
-    request: pytest.FixtureRequest,
-) -> SimulatedLab:
-    """One lab for all tests of a module; they leave its instruments as they come to be."""
-    name = request.module.__name__.rpartition(".")[2]
-    return SimulatedLab(*simulated_table, tmp_path_factory.mktemp("lab"), f"{name[:40]}{os.getpid()}")
-
-
 @pytest.fixture
 def start_program() -> Iterator[Callable[..., Program]]:
     started: list[Program] = []

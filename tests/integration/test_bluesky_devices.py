@@ -50,15 +50,18 @@ Document = tuple[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def lab(shared_lab: Any) -> Iterator[LabClient]:
-    with duodaq.sim.launch("newport1830c", table=shared_lab.table) as meter:
-        text = CAMERA.replace("TABLE", shared_lab.table.address).replace("METER", meter.address)
-        shared_lab.file.write_text(shared_lab.file.read_text() + text)
-        with duodaq.open(shared_lab.file) as lab:
-            lab.camera.set("roi", (768, 768, 512, 512))
-            for _ in range(2):  # the rings of its frames are opened with the first ones, and belong to the lab
-                lab.camera.read("frames")
-            yield lab
+def power_meter(simulated_table: Any) -> Iterator[Any]:
+    with duodaq.sim.launch("newport1830c", table=simulated_table[0]) as meter:
+        yield meter
+
+
+@pytest.fixture
+def lab(simulated_lab: Any, power_meter: Any) -> Iterator[LabClient]:
+    text = CAMERA.replace("TABLE", simulated_lab.table.address).replace("METER", power_meter.address)
+    simulated_lab.file.write_text(simulated_lab.file.read_text() + text)
+    with duodaq.open(simulated_lab.file) as lab:
+        lab.camera.set("roi", (768, 768, 512, 512))
+        yield lab
 
 
 @pytest.fixture
@@ -217,22 +220,22 @@ def test_a_stream_of_v2_flies_as_well(d: Devices, engine: RunEngine, heard: list
 
 @pytest.mark.parametrize("end", ["resume", "abort", "stop", "halt"])
 def test_a_paused_plan_stands_and_goes_on_or_leaves_the_table_safe(
-    end: str, shared_lab: Any, lab: LabClient, d: Devices, engine: RunEngine, heard: list[Document]
+    end: str, simulated_lab: Any, lab: LabClient, d: Devices, engine: RunEngine, heard: list[Document]
 ) -> None:
     lab.stage.x.move(0.5)
     flying = engine_in_thread(engine, bp.scan([d.meter], d.stage.x, 1.0, 21.0, 3))
-    wait_until(lambda: len(values(heard, "meter_power")) == 1 and shared_lab.is_moving())
+    wait_until(lambda: len(values(heard, "meter_power")) == 1 and simulated_lab.is_moving())
     engine.request_pause()
     with pytest.raises(RunEngineInterrupted):
         flying()
-    assert shared_lab.is_safe(), "a pause stops what moves"
+    assert simulated_lab.is_safe(), "a pause stops what moves"
     if end == "resume":
         engine.resume()
         assert values(heard, "stage_x_setpoint") == [1.0, 11.0, 21.0]
         assert stopped_as(heard) == "success"
         return
     getattr(engine, end)()
-    assert shared_lab.is_safe()
+    assert simulated_lab.is_safe()
     assert lab.stage.x.read_position().value < 20
 
 

@@ -95,7 +95,7 @@ async def test_named_spare_has_rehearsed_and_the_bare_one_has_not(runtime: Runti
         while not {"one", None} <= set(nursery._spares.ready) and not limit.passed:
             await pause(0.02)
         named, bare = (nursery._spares.ready[key].pid for key in ("one", None))
-        while tasks(named) < 2 and not limit.passed:  # the keeper of its lifeline waits
+        while tasks(named) != 2 and not limit.passed:  # the keeper of its lifeline waits; what it rehearsed ends
             await pause(0.01)
         assert (tasks(named), tasks(bare)) == (2, 1)
     finally:

@@ -41,6 +41,7 @@ def test_a_status_names_lab_port_and_holder_as_they_are(words: str):
     instrument |= {"since_ns": 1, "restarts": 1, "mode": "process", "pid": 812}
     port = {"name": words, "state": "open", "holder": words, "queue": 0, "exchanges": 1, "errors": 1}
     status = {"lab": words, "state": "running", "v2": "running", "v4": "running", "latched": False, "recording": words}
+    status |= {"uptime_s": 5.0}
     said = printed(
         _print_status,
         status | {"instruments": [instrument], "ports": [port | {"last_error": words, "last_error_ns": 1}]},

@@ -185,12 +185,14 @@ def test_rows_that_come_between_writing_and_verifying_are_not_missed(
         journal.write(rows(0, 20))
         tables = JournalRows.tables
 
+        written = 20
+
         def growing(self: JournalRows, *args: Any, **kwargs: Any) -> Iterator[pa.Table]:
-            journal.write(rows(growing.rows, growing.rows + 7))  # pyright: ignore[reportFunctionMemberAccess]
-            growing.rows += 7  # pyright: ignore[reportFunctionMemberAccess]
+            nonlocal written
+            journal.write(rows(written, written + 7))
+            written += 7
             return tables(self, *args, **kwargs)
 
-        growing.rows = 20  # pyright: ignore[reportFunctionMemberAccess]
         monkeypatch.setattr(JournalRows, "tables", growing)
         done = export(tmp_path / "run", to, tmp_path / "out")
     text = (tmp_path / "out" / f"dmm.v.{to}").read_bytes()

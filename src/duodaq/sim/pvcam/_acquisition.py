@@ -113,6 +113,7 @@ class Acquisition:
     ) -> None:
         self.plan = plan
         self.status = Status.READOUT_NOT_ACTIVE
+        self._all_there = False
         self.queue: deque[Frame] = deque()
         self.fresh = False
         self.fps = 0.0
@@ -159,7 +160,7 @@ class Acquisition:
     @property
     def is_under_way(self) -> bool:
         """Whether frames may still come: not stopped, and not all there."""
-        return self._thread is not None and self._thread.is_alive() and not self.stopped
+        return self._thread is not None and self._thread.is_alive() and not self.stopped and not self._all_there
 
     def trigger(self) -> bool:
         """A trigger arrived, by wire or by software; False if nothing waits for one."""
@@ -275,6 +276,7 @@ class Acquisition:
                 self.queue.popleft()
                 self._counts.dropped += 1
             self.queue.append(frame)
+            self._all_there = frame.number == self.plan.frames
             self.fresh = True
             whole = self.plan.frames is None or frame.number >= self.plan.frames
             self.status = Status.FRAME_AVAILABLE if whole else Status.EXPOSURE_IN_PROGRESS
