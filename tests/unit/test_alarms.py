@@ -247,7 +247,7 @@ class Mailbox(socketserver.StreamRequestHandler):
         self.wfile.write(b"220 here\r\n")
         in_message = False
         while line := self.rfile.readline():
-            self.server.heard.append(line.rstrip().decode())  # type: ignore[attr-defined]
+            self.server.heard.append(line.rstrip().decode())
             if in_message:
                 in_message = line != b".\r\n"
                 reply = b"" if in_message else b"250 taken\r\n"

@@ -236,7 +236,7 @@ def test_a_look_for_which_there_is_no_memory_hears_it_the_next_time(line: Line) 
             raise MemoryError
 
     line.far.sendall(framed(b"a"))
-    end, line.pipe._end = line.pipe._end, Full()  # type: ignore[assignment]
+    end, line.pipe._end = line.pipe._end, Full()
     line.pipe.look()
     line.pipe._end = end
     assert line.heard == []

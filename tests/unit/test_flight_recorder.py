@@ -145,7 +145,7 @@ async def test_every_line_says_its_lab_run_instrument_port_and_trace(dial_lab: L
     async with dial_lab(observers=observers, alarms=(TURNED,)) as lab:
         await until(lambda: lab.alarms.status()[0].state == "raised")
         await lab.start_recording(tmp_path / "run")
-        uid = str(lab.recorder.page.uid)  # type: ignore[union-attr]
+        uid = str(lab.recorder.page.uid)
         with tracing("cd" * 16):
             log.info("in the run", port="line")
         await lab.stop_recording()

@@ -29,7 +29,7 @@ NOW = 1_800_000_000 * S
 
 
 def at(*moment: int) -> int:
-    return int(datetime(*moment, tzinfo=UTC).timestamp()) * S  # type: ignore[arg-type]
+    return int(datetime(*moment, tzinfo=UTC).timestamp()) * S
 
 
 def run(days: float, size: int = 10, *, verified: bool = True, tags: tuple[str, ...] = ()) -> KeptRun:

@@ -38,7 +38,7 @@ async def until(condition, limit_s: float = 20.0) -> None:
 
 
 def values(lab: Lab, name: str) -> dict[tuple[str, ...], float]:
-    return {sample.labels: sample.value for sample in samples_of(lab) if sample.name == name}  # type: ignore[misc]
+    return {sample.labels: sample.value for sample in samples_of(lab) if sample.name == name}
 
 
 async def test_what_a_lab_exposes_passes_strict_parsers_and_says_what_happened(dial_lab: Labs, tmp_path: Path) -> None:

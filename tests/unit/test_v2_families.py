@@ -35,7 +35,7 @@ from duodaq.v2.families._described import field_of, limits_of, member_of
 def hosted(driver: Callable[..., Any], *polls: PollDefinition, **args: Any) -> Iterator[DriverHost]:
     """A driver in the thread of the test."""
     definition = InstrumentDefinition("dev", "v2", driver, args=args, polls=polls)
-    host = DriverHost(definition, lambda port, holder: None)  # type: ignore[arg-type,return-value] - no line is asked for
+    host = DriverHost(definition, lambda port, holder: None)
     host.connect()
     try:
         yield host
@@ -287,7 +287,7 @@ def test_arguments_that_no_class_of_it_takes_are_a_mistake_in_the_stanza(soft_in
         ("label", "Meter"): "",
     }.items():
         definition = InstrumentDefinition("dev", "v2", soft_instrument, args=dict([args]))
-        host = DriverHost(definition, lambda port, holder: None)  # type: ignore[arg-type,return-value] - no line is asked for
+        host = DriverHost(definition, lambda port, holder: None)
         if not words:
             host.connect()
             assert host.perform(GetParameter("label")) == "Meter"

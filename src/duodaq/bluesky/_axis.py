@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,39 @@ from duodaq.clock import utc_ns
 from duodaq.errors import DeliveryError, OutOfRangeError
 
 
-class AxisDevice:
+class _Movable(ABC):
+    """What all that a plan moves has in common: no configuration of its own, and an end with the plan."""
+
+    parent = None
+
+    @abstractmethod
+    def stop(self, *, success: bool = True) -> None:
+        """Stop what is under way."""
+        ...
+
+    def read_configuration(self) -> dict[str, Any]:
+        """Nothing: what it is configured with belongs to its instrument."""
+        return {}
+
+    def describe_configuration(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def stage(self) -> list[Any]:
+        """Nothing has to be prepared."""
+        return [self]
+
+    def unstage(self) -> list[Any]:
+        """Stop, if a plan left something under way."""
+        self.stop()
+        return [self]
+
+
+class AxisDevice(_Movable):
     """An axis as Bluesky moves it; the field `name` is where it really is, `name_setpoint` where it was sent.
 
     Movable with progress, Readable, Locatable, Checkable, Stoppable and Stageable of `bluesky.protocols`.
     """
-
-    parent = None
 
     def __init__(self, axis: Axis, on_repeat: OnRepeat = nobody) -> None:
         self.axis = axis
@@ -99,28 +126,11 @@ class AxisDevice:
         key: dict[str, Any] = {"source": f"duodaq:{self.name}", "dtype": "number", "shape": [], "units": self.axis.unit}
         return {self.name: key, f"{self.name}_setpoint": dict(key)}
 
-    def read_configuration(self) -> dict[str, Any]:
-        """Nothing: what an axis is configured with belongs to its instrument."""
-        return {}
-
-    def describe_configuration(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def stage(self) -> list[Any]:
-        """Nothing has to be prepared."""
-        return [self]
-
-    def unstage(self) -> list[Any]:
-        """Stop, if a plan left it on its way."""
-        self.stop()
-        return [self]
-
     def __repr__(self) -> str:
         return f"<device {self.name}, {self.axis.unit}>"
 
 
-class ParameterDevice:
+class ParameterDevice(_Movable):
     """A parameter of an instrument as Bluesky sets and reads it: the voltage of a supply, a position of a driver.
 
     Args:
@@ -129,8 +139,6 @@ class ParameterDevice:
         unit: Its unit, for the documents.
         then: Called after each setting; the parameter counts as set when it returns: ``y.wait_for_stop``.
     """
-
-    parent = None
 
     def __init__(self, instrument: Instrument, parameter: str, *, unit: str = "", then: str | None = None) -> None:
         self.instrument = instrument
@@ -164,23 +172,6 @@ class ParameterDevice:
     def describe(self) -> dict[str, dict[str, Any]]:
         """Its one field, as its value is now."""
         return {self.name: field_of(self.position, f"duodaq:{self.instrument.id}.{self.parameter}", self.unit)}
-
-    def read_configuration(self) -> dict[str, Any]:
-        """Nothing: what it is configured with belongs to its instrument."""
-        return {}
-
-    def describe_configuration(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def stage(self) -> list[Any]:
-        """Nothing has to be prepared."""
-        return [self]
-
-    def unstage(self) -> list[Any]:
-        """Stop, if a plan left a setting under way."""
-        self.stop()
-        return [self]
 
     def __repr__(self) -> str:
         return f"<device {self.name}>"
