@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import itertools
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -21,7 +20,7 @@ from duodaq.clock import pause, utc_ns
 from duodaq.dataplane import Hub
 from duodaq.errors import ConfigError, LifecycleError, StorageError
 from duodaq.model import Execute, InstrumentDefinition, LabDefinition, PollDefinition, RuntimeDefinition, Scalar
-from duodaq.storage import Recorder, recover
+from duodaq.storage import Recorder, RecordingSummary, recover
 from duodaq.testing import QuickDisk, RefusingDisk
 
 DAY = 86_400 * 10**9
@@ -184,19 +183,25 @@ async def test_no_row_is_lost_or_doubled_at_a_rotation_under_load(tmp_path: Path
     hub: Hub[Any] = Hub("v4", key=schema.stream_of, weigh=lambda batch: batch.num_rows)
     recorder = Recorder(tmp_path / "0", hub, level="kernel", disk=QuickDisk())
     await recorder.start()
-    ending, count = threading.Event(), itertools.count()
+    ending, sent = threading.Event(), 0
     one = schema.scalar_batch([Scalar("dmm", "voltage", "V", utc_ns(), n, 0.0, "v4") for n in range(10)])
 
     def publish() -> None:
+        nonlocal sent
         while not ending.wait(0.0005):
-            first = 10 * next(count)
-            numbers = np.arange(first, first + 10, dtype=np.uint64)
+            numbers = np.arange(10 * sent, 10 * sent + 10, dtype=np.uint64)
             columns = [numbers if f.name == "sequence" else one.column(i) for i, f in enumerate(one.schema)]
             hub.publish(type(one).from_arrays(columns, schema=one.schema))
+            sent += 1
 
     thread = threading.Thread(target=publish)
     thread.start()
-    summaries = [await recorder.rotate(tmp_path / str(turn)) for turn in range(1, 6)]
+    summaries: list[RecordingSummary] = []
+    for turn in range(1, 6):
+        # A series turned over before anything is published is an empty run, which has no books.
+        await until(lambda before=sent: sent > before + 1)
+        summaries.append(await recorder.rotate(tmp_path / str(turn)))
+    await until(lambda before=sent: sent > before + 1)
     ending.set()
     thread.join()
     summaries.append(await recorder.stop())
@@ -209,7 +214,7 @@ async def test_no_row_is_lost_or_doubled_at_a_rotation_under_load(tmp_path: Path
         assert books["stored"] == len(run["dmm.voltage"]) == summary.rows["dmm.voltage"]
         assert not run["dmm.voltage"].gaps()
         found += numbers(run["dmm.voltage"])
-    assert found == [*range(10 * next(count))]
+    assert found == [*range(10 * sent)]
 
 
 async def test_the_books_of_a_series_add_up_over_lost_rows_too(tmp_path: Path) -> None:
