@@ -198,12 +198,10 @@ def duodaq_command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 
 def _exit_code(program: Callable[[], None]) -> int:
-    try:
+    with pytest.raises(SystemExit) as end:
         program()
-    except SystemExit as end:
-        assert end.code is None or isinstance(end.code, int), end
-        return end.code or 0
-    return 0
+    assert isinstance(end.value.code, int), end.value
+    return end.value.code
 
 
 @pytest.fixture
