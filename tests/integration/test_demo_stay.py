@@ -22,12 +22,15 @@ pytestmark = pytest.mark.serial
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_each_signal_ends_in_order_what_ctrl_c_does_and_once(number: signal.Signals) -> None:
+    def work_until_ended_twice() -> None:
+        with _ended_as_by_ctrl_c():
+            try:
+                signal.raise_signal(number)
+            finally:
+                signal.raise_signal(number)
+
     before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt), _ended_as_by_ctrl_c():
-        try:
-            signal.raise_signal(number)
-        finally:
-            signal.raise_signal(number)
+    pytest.raises(KeyboardInterrupt, work_until_ended_twice)
     assert signal.getsignal(number) is before
 
 
