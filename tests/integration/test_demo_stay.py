@@ -30,7 +30,8 @@ def test_each_signal_ends_in_order_what_ctrl_c_does_and_once(number: signal.Sign
                 signal.raise_signal(number)
 
     before = signal.getsignal(number)
-    pytest.raises(KeyboardInterrupt, work_until_ended_twice)
+    with pytest.raises(KeyboardInterrupt):
+        work_until_ended_twice()
     assert signal.getsignal(number) is before
 
 
