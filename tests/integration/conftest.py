@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from duodaq import clock, sim
+from duodaq.cli import _app as command_line
 
 LAB = """\
 [lab]
@@ -177,8 +180,35 @@ def start_program() -> Iterator[Callable[..., Program]]:
 
 
 @pytest.fixture
-def duodaq_command() -> Callable[..., Any]:
-    """Run ``duodaq …`` to its end: its exit code, stdout and stderr."""
+def duodaq_command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Run ``duodaq …`` to its end in this process, which has loaded what it needs: exit code, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(command_line, "out", Console(highlight=False, color_system=None))
+    monkeypatch.setattr(command_line, "err", Console(highlight=False, color_system=None, stderr=True))
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        words = [*map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", ["duodaq", *words])
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            code = _exit_code(command_line.main)
+        return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+def _exit_code(program: Callable[[], None]) -> int:
+    try:
+        program()
+    except SystemExit as end:
+        assert end.code is None or isinstance(end.code, int), end
+        return end.code or 0
+    return 0
+
+
+@pytest.fixture
+def duodaq_program() -> Callable[..., Any]:
+    """Likewise, as a program of its own: where it matters that it is another process."""
 
     def run(*arguments: str | Path, limit_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -5,14 +5,15 @@ import concurrent.futures
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from duodaq.app._lab import Lab
 from duodaq.app._loop_thread import LoopThread
-from duodaq.app._service import LabService
 from duodaq.errors import DeliveryError, DuodaqError, LifecycleError
 from duodaq.link import LAB_PROTOCOL, LinkClient, lab_of
 from duodaq.model import ShutdownReport
+
+if TYPE_CHECKING:
+    from duodaq.app._lab import Lab
 
 ANSWER_S = 10.0
 """How long a lab may take to answer what needs no instrument. Everything else has its deadline at the lab."""
@@ -82,6 +83,8 @@ class LocalChannel(_Threaded):
     """A private lab in a thread of this process, started with it and ended by `close`, or when the program ends."""
 
     def __init__(self, lab: Lab) -> None:
+        from duodaq.app._service import LabService  # who attaches to a lab elsewhere needs none of its own
+
         super().__init__(f"duodaq-{lab.definition.name}")
         self.lab = lab
         self._report: ShutdownReport | None = None

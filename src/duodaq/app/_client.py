@@ -9,14 +9,13 @@ from duodaq.app._alarms_handle import AlarmsHandle
 from duodaq.app._channel import Channel, LocalChannel, RemoteChannel
 from duodaq.app._documents import DocumentJournal
 from duodaq.app._handles import AxisHandle, InstrumentHandle, is_number
-from duodaq.app._lab import Lab
-from duodaq.app._opening import LABS_HERE
 from duodaq.errors import LifecycleError, StorageError
 from duodaq.link import find_lab, lab_of
 from duodaq.model import WireRecord
 from duodaq.telemetry import configure_logging, is_read_by_a_person
 
 if TYPE_CHECKING:
+    from duodaq.app._lab import Lab
     from duodaq.bluesky import ScanRun
 
 
@@ -314,6 +313,9 @@ def open_lab(file: str | Path) -> LabClient:
         ConfigError: Something in the file is wrong. Nothing was started.
         DuodaqError: It could not be started. Nothing was left open.
     """
+    from duodaq.app._lab import Lab  # it takes a second to load, and who attaches to a running lab needs none
+    from duodaq.app._opening import LABS_HERE
+
     lab = Lab.from_file(file)
     channel = LocalChannel(lab)
     LABS_HERE.add(lab)
