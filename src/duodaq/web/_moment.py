@@ -87,6 +87,7 @@ class Moment:
         return {
             "state": manager.state,
             "latched": manager.broker.latched,
+            "stopped": self._actions.last_stop,
             "recording": None if recording is None else recording.name,
             "instruments": {one.id: {"state": one.state, "message": one.message} for one in manager.instruments()},
             "parameters": await self._service.handle("parameters", {}),

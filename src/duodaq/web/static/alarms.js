@@ -1,6 +1,7 @@
 // Alarms: those that nobody knows of in a banner that stays in sight, and all of them in a list. Nothing where there are none.
-import { clock, el, named, put, said, toast } from "./format.js";
+import { clock, el, named, put, said } from "./format.js";
 import * as link from "./link.js";
+import { toast } from "./toasts.js";
 
 const MOST_IN_BANNER = 3;
 const RINGS = new Set(["raised", "returned"]);
@@ -50,11 +51,18 @@ function warn(rings) {
 }
 
 const line = (one) => el("div", { class: "line", data: { alarm: one.name } },
-  el("b", {}, one.name), el("span", { class: "why" }, reason(one)), el("small", {}, `${one.state === "returned" ? "over" : "since"} ${clock(one.since_ns / 1e6)}`),
+  el("b", {}, one.name), el("span", { class: "why" }, reason(one)), el("small", {}, `${one.state === "returned" ? "over since" : "since"} ${clock(one.since_ns / 1e6)}`),
   operator ? el("button", { onclick: () => acknowledge(one.name) }, "Acknowledge") : false);
 
+/** The words of the lab, with numbers that no person reads at a glance in their unit's prefix. */
+function readable(why, unit) {
+  if (!unit) return why;
+  const number = new RegExp(`(-?\\d[\\d.]*(?:e[-+]?\\d+)?) ${unit.replace(/[^\w]/g, "\\$&")}(?![\\w/])`, "g");
+  return why.replace(number, (as, n) => (/e/.test(n) || Math.abs(Number(n)) < 1e-3 ? said(Number(n), unit, 4) : as));
+}
+
 function reason(one) {
-  const why = one.why || (one.state === "returned" ? "it was raised, and nobody knows yet" : "");
+  const why = readable(one.why, one.unit) || (one.state === "returned" ? "it was raised, and nobody knows yet" : "");
   return one.note ? `${why} · ${one.note}` : why;
 }
 
@@ -76,7 +84,7 @@ function update(one) {
   put(parts.state, one.state);
   put(parts.value, one.value === null ? "–" : said(one.value, one.unit));
   parts.value.title = one.value_ns ? `at ${clock(one.value_ns / 1e6, true)}` : "no value yet";
-  put(parts.why, one.why);
+  put(parts.why, readable(one.why, one.unit));
   put(parts.since, clock(one.since_ns / 1e6));
   put(parts.by, one.by || "–");
   put(parts.raised, one.raised === 1 ? "once" : one.raised ? `${one.raised} times` : "never");
