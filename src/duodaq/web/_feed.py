@@ -85,7 +85,7 @@ class Feed:
                 viewer.offer_rows(Waiting(stream, data, len(past.values)))
 
     def want_traces(self, viewer: Viewer, names: frozenset[str]) -> None:
-        """`viewer` wants the vectors and spectra of these streams, of each the latest; the last that was comes at once."""
+        """`viewer` wants the latest of these vectors and spectra; the last that was comes at once."""
         new, viewer.traces = names - viewer.traces, names
         for stream in sorted(new):
             trace = self._traces.get(stream)

@@ -66,7 +66,10 @@ def trace_bytes(trace: Trace) -> bytes:
         "sequence": str(trace.sequence),
         "points": str(trace.points),
     }
-    schema = pa.schema([pa.field("axis", pa.float64()), pa.field("value", pa.float64())], metadata={key.encode(): value.encode() for key, value in facts.items()})
+    schema = pa.schema(
+        [pa.field("axis", pa.float64()), pa.field("value", pa.float64())],
+        metadata={key.encode(): value.encode() for key, value in facts.items()},
+    )
     return ipc_bytes(pa.RecordBatch.from_arrays([pa.array(trace.axis), pa.array(trace.values)], schema=schema))
 
 

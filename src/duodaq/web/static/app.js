@@ -11,17 +11,17 @@ import * as plots from "./plots.js";
 import * as runs from "./runs.js";
 import * as stopping from "./stopping.js";
 import * as tables from "./tables.js";
-import { toast } from "./toasts.js";
+import { clear, toast } from "./toasts.js";
 import * as traces from "./traces.js";
 
 const $ = (id) => document.getElementById(id);
-const VIEWS = [["live", "Live"], ["alarms", "Alarms"], ["ports", "Ports and ledgers"], ["runs", "Runs"], ["log", "Log"]];
+const VIEWS = [["live", "Live"], ["alarms", "Alarms"], ["ports", "Ports", " and ledgers"], ["runs", "Runs"], ["log", "Log"]];
 let hello = null;
 let now = null;
 let lab = null;
 
 function start() {
-  $("views").replaceChildren(...VIEWS.map(([name, title]) => el("button", { data: { view: name }, onclick: () => { location.hash = name; } }, title)));
+  $("views").replaceChildren(...VIEWS.map(([name, title, more]) => el("button", { data: { view: name }, onclick: () => { location.hash = name; } }, title, more ? el("span", { class: "long" }, more) : false)));
   addEventListener("hashchange", route);
   $("theme").addEventListener("click", theme);
   stopping.build({ banner: $("banner-latched"), button: $("stop-all"), askName });
@@ -87,7 +87,7 @@ function greet(facts) {
   document.title = facts.lab;
   put($("lab-name"), facts.lab);
   instruments.build($("instruments"), facts.instruments, openPanel);
-  alarms.greet(facts.role === "operator");
+  alarms.greet(facts.role === "operator", facts.alarms);
   runs.build($("view-runs"), $("ask"), facts.role === "operator");
   camera.greet(facts.role === "operator");
   channelled(facts.channels);
@@ -139,6 +139,7 @@ function askName({ title, words, button, leave = "Not now", once = false }, then
     then(name);
     return;
   }
+  clear();
   const who = el("input", { value: name, placeholder: "your name, for the log", "aria-label": "Your name", required: true, maxLength: 100 });
   const form = el("form", { onsubmit: async (e) => {
     e.preventDefault();

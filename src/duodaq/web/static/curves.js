@@ -36,6 +36,10 @@ class Curve {
     this.end += room;
   }
 
+  get span_s() {
+    return this.end ? this.t[this.end - 1] - this.t[0] : 0;
+  }
+
   first(t) {
     let low = 0;
     let high = this.end;

@@ -35,7 +35,11 @@ export function saidOf(name, value, unit) {
   return said(value, unit);
 }
 
-export const listed = (names) => (names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`);
+/** Names as a sentence has them; of very many the first ones. */
+export function listed(names, most = 6) {
+  if (names.length > most) return `${names.slice(0, most - 1).join(", ")} and ${names.length - most + 1} more`;
+  return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+}
 
 export function ago(ms) {
   return ms < 1500 ? "just now" : `${duration(ms / 1000).replace(/\.\d /, " ")} ago`;

@@ -13,7 +13,7 @@ export function build(container, instruments, onOpen) {
   open = onOpen;
   cards.clear();
   const many = instruments.length > MANY;
-  search ??= el("input", { type: "search", placeholder: "name, driver, port, channel", "aria-label": "Find instruments", oninput: sift });
+  search ??= el("input", { type: "search", placeholder: "find …", title: "By name, driver, port, channel or state", "aria-label": "Find instruments", oninput: sift });
   only ??= el("button", { "aria-pressed": "false", title: "Those with an error, an alarm or no connection", onclick: () => press(only) }, "Trouble");
   small ??= el("button", { "aria-pressed": String(many), onclick: () => press(small) }, "Small");
   tally ??= el("small", { role: "status" });

@@ -11,7 +11,7 @@ const AXES = 2;
 
 const view = { chosen: [], window_s: 30, paused: false, from: null, to: null };
 const slots = new Map();
-export const figures = { updates: 0 };
+export const figures = { updates: 0, past_s: 0 };
 let box, chart, parts = [], needed = 1, channels = [], dirty = false, last_ms = 0, told_ms = 0, shape = "";
 
 export function build(container) {
@@ -123,6 +123,7 @@ function draw(now_ms) {
     if (legend) tell(part);
   }
   figures.updates += 1;
+  figures.past_s = Math.max(...shown.map((name) => curveOf(name)?.span_s ?? 0));
 }
 
 /** The names with their values: under the pointer, or else the last. */
@@ -167,6 +168,8 @@ function make(names, units) {
   const line = { stroke: colour("--line"), width: 1 };
   const of = (unit) => names.filter((name) => unitOf(name) === unit);
   const wide = chart.clientWidth > 560;
+  const least = wide ? 72 : 56;
+  const beside = needed > 1 && units.length === 1 ? least + (wide ? 18 : 0) : 12;
   const axes = [{ stroke: colour("--soft"), grid: line, ticks: line, font: "11px system-ui", space: 70, size: 28,
     values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toLocaleTimeString([], { hour12: false })) }];
   const scales = { x: { time: true, auto: false } };
@@ -175,7 +178,7 @@ function make(names, units) {
     const only = of(unit).length === 1 ? of(unit)[0] : null;
     axes.push({ scale: `y${unit}`, side: i ? 1 : 3, stroke: colour(only ? colourOf(only) : "--soft"), grid: i ? { show: false } : line, ticks: line,
       label: wide ? `${only && only.length < 30 ? `${only}, ` : ""}${unit || "no unit"}` : null, labelFont: "11px system-ui", labelSize: wide ? 18 : 0, labelGap: 2,
-      size: (_, words) => Math.max(52, 26 + 6.2 * Math.max(0, ...(words ?? []).map((text) => text?.length ?? 0))),
+      size: (_, words) => Math.max(least, 26 + 6.2 * Math.max(0, ...(words ?? []).map((text) => text?.length ?? 0))),
       font: "11px system-ui", values: (_, ticks) => labels(ticks, unit) });
   });
   const said = names.map(() => el("span", {}));
@@ -184,7 +187,7 @@ function make(names, units) {
   const canvas = el("div", { class: "plot", role: "img", "aria-label": `Curves of ${names.map((name) => `${name} in ${unitOf(name) || "no unit"}`).join(", ")}` }, empty);
   chart.append(el("div", { class: "axes" }, units.map(group)), canvas);
   const plot = new uPlot({
-    ...size(), scales, axes, padding: [8, units.length > 1 ? 0 : 12, 0, 0], legend: { show: false },
+    ...size(), scales, axes, padding: [8, units.length > 1 ? 0 : beside, 0, 0], legend: { show: false },
     cursor: { drag: { x: true, y: false, setScale: false, dist: 6 } },
     hooks: {
       setCursor: [() => { told_ms = 0; dirty = true; }],

@@ -41,7 +41,7 @@ function words(report) {
   const failed = Object.entries(report.failures).map(([name, why]) => `NOT stopped: ${name}: ${why}`);
   const bare = report.no_fail_safe;
   return [
-    ...failed,
+    ...failed.slice(0, 8), failed.length > 8 ? `NOT stopped: ${failed.length - 8} more; the lab's log names them.` : "",
     reached.length ? `The stop is on the wire of ${listed(reached)}.` : "No port has a stop of its own; the drivers were told.",
     report.ended ? `${report.ended} waiting ${report.ended === 1 ? "command was" : "commands were"} ended, not done.` : "",
     bare.length ? `Without a fail-safe: ${listed(bare)}. Only ${bare.length === 1 ? "its driver" : "their drivers"} could stop ${bare.length === 1 ? "it" : "them"}: look there yourself.` : "",
