@@ -106,9 +106,7 @@ def test_a_changed_key_is_named_with_its_value_before_and_after_and_touches_one_
     assert steps(plan) == [["change instrument one"]]
     (stop, poll) = plan.units[0].steps[0].keys
     assert (stop.key, stop.before, stop.after) == ("stop", '"OFF\\n"', '"OFF\\r"')
-    assert poll.key == "poll.angle"
-    assert poll.before == '{ call = "angle", unit = "deg", every = "500 ms" }'
-    assert poll.after == '{ call = "angle", unit = "deg", every = "2 s" }'
+    assert (poll.key, poll.before, poll.after) == ("poll.angle.every", '"500 ms"', '"2 s"')
 
 
 def test_an_instrument_that_comes_and_one_that_goes_are_steps_of_their_own_the_one_that_goes_first(

@@ -8,17 +8,26 @@ from typing import Any, cast
 
 from duodaq.model import (
     AlarmDefinition,
-    AxisDefinition,
     InstrumentDefinition,
     LabDefinition,
     PollDefinition,
     PortDefinition,
     RuntimeDefinition,
     SafeAction,
+    VirtualDefinition,
 )
 
 Spelled = dict[str, str]
-"""Each key that is set, dotted, and its value as TOML."""
+"""Each key that is set, and is not what it is anyway, dotted, and its value as TOML."""
+_INSTRUMENT: dict[str, float | None] = {
+    "deadline.default": InstrumentDefinition("", "v2", "").deadline_s,
+    "kill_after": InstrumentDefinition("", "v2", "").kill_after_s,
+}
+_PORT: dict[str, float | None] = {
+    "timeout": PortDefinition("").timeout_s,
+    "hold_max": PortDefinition("").hold_max_s,
+    "virtual.stall": VirtualDefinition().stall_s,
+}
 
 
 def toml(value: Any) -> str:
@@ -57,14 +66,14 @@ def instrument_keys(one: InstrumentDefinition) -> Spelled:
         **_each("settings", one.settings),
         **_each("options", one.options),
     }
+    for poll in one.polls:
+        keys |= _each(f"poll.{poll.channel}", _poll(poll))
+    for axis in one.axes:
+        keys |= _each(f"axes.{axis.name}", {"number": axis.number, "unit": axis.unit, "limits": axis.limits})
     spelled = {key: toml(value) for key, value in keys.items() if value is not None}
-    spelled |= {f"poll.{poll.channel}": _poll(poll) for poll in one.polls}
-    spelled |= {f"axes.{axis.name}": _axis(axis) for axis in one.axes}
     spelled |= {f"safe.{cause.value}": _safe(action) for cause, action in one.safe.items()}
-    spelled["deadline.default"] = _seconds(one.deadline_s)
     spelled |= {f"deadline.{name}": _seconds(limit_s) for name, limit_s in one.method_deadline_s.items()}
-    spelled["kill_after"] = _seconds(one.kill_after_s)
-    return spelled
+    return spelled | _but({"deadline.default": one.deadline_s, "kill_after": one.kill_after_s}, _INSTRUMENT)
 
 
 def port_keys(one: PortDefinition) -> Spelled:
@@ -74,12 +83,13 @@ def port_keys(one: PortDefinition) -> Spelled:
     if one.visa is not None:
         keys |= {"visa.resource": one.visa.resource, "visa.library": one.visa.library or None}
         keys |= _each("visa.attributes", one.visa.attributes)
+    limits: dict[str, float | None] = {"timeout": one.timeout_s, "hold_max": one.hold_max_s}
     if one.virtual is not None:
-        keys |= {"virtual.pty": one.virtual.pty, "virtual.tcp": one.virtual.tcp, "virtual.clients": one.virtual.clients}
+        clients = None if one.virtual.clients == VirtualDefinition().clients else one.virtual.clients
+        keys |= {"virtual.pty": one.virtual.pty, "virtual.tcp": one.virtual.tcp, "virtual.clients": clients}
+        limits["virtual.stall"] = one.virtual.stall_s
     spelled = {key: toml(value) for key, value in keys.items() if value is not None}
-    if one.virtual is not None:
-        spelled["virtual.stall"] = _seconds(one.virtual.stall_s)
-    return spelled | {"timeout": _seconds(one.timeout_s), "hold_max": _seconds(one.hold_max_s)}
+    return spelled | _but(limits, _PORT)
 
 
 def alarm_keys(one: AlarmDefinition) -> Spelled:
@@ -89,7 +99,7 @@ def alarm_keys(one: AlarmDefinition) -> Spelled:
         del keys[name]
     for name in ("stale", "delay"):
         limit_s = keys.pop(f"{name}_s")
-        keys[name] = f"{limit_s:g} s" if limit_s else None
+        keys[name] = _duration(limit_s) if limit_s else None
     keys["hysteresis"] = keys["hysteresis"] or None
     spelled = {key: toml(value) for key, value in keys.items() if value not in (None, "", ()) and value is not False}
     return {"channel": toml(f"{one.instrument}.{one.channel}"), **spelled}
@@ -142,21 +152,21 @@ def _each(table: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _seconds(limit_s: float | None) -> str:
-    if limit_s is None:
-        return toml("never")
-    return toml(f"{limit_s:g} s" if limit_s >= 1 or limit_s == 0 else f"{limit_s * 1000:g} ms")
+    return toml("never" if limit_s is None else _duration(limit_s))
 
 
-def _poll(poll: PollDefinition) -> str:
-    table: dict[str, Any] = {"read": poll.read, "call": poll.call, "args": list(poll.args) or None}
-    table |= {"unit": poll.unit or None}
-    parts = [f"{key} = {toml(value)}" for key, value in table.items() if value is not None]
-    return f"{{ {', '.join([*parts, f'every = {_seconds(poll.every_s)}'])} }}"
+def _duration(time_s: float) -> str:
+    return f"{time_s:g} s" if time_s >= 1 or time_s == 0 else f"{time_s * 1000:g} ms"
 
 
-def _axis(axis: AxisDefinition) -> str:
-    table: dict[str, Any] = {"number": axis.number, "unit": axis.unit}
-    return toml(table if axis.limits is None else {**table, "limits": axis.limits})
+def _but(limits: Mapping[str, float | None], defaults: Mapping[str, float | None]) -> Spelled:
+    """Durations that are not what they are anyway."""
+    return {key: _seconds(limit_s) for key, limit_s in limits.items() if defaults[key] != limit_s}
+
+
+def _poll(poll: PollDefinition) -> dict[str, Any]:
+    table: dict[str, Any] = {"read": poll.read, "call": poll.call, "args": poll.args or None}
+    return table | {"unit": poll.unit or None, "every": _duration(poll.every_s)}
 
 
 def _safe(action: SafeAction) -> str:
