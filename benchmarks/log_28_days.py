@@ -24,7 +24,8 @@ import duodaq
 from duodaq.model import Scalar
 from duodaq.schema import scalar_batch
 from duodaq.storage.journal import Disk, Journal, RunPage, _compact
-from duodaq.storage.journal._compact import STRETCH_ENTRIES, merge, prune, remove
+from duodaq.storage.journal._compact import STRETCH_ENTRIES, merge, remove
+from duodaq.storage.journal._prune import prune
 from duodaq.testing import QuickDisk
 
 T0 = 1_780_000_000_000_000_000

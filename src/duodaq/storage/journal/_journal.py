@@ -28,7 +28,7 @@ from duodaq.storage.journal._compact import FAN_IN, STRETCH_ENTRIES, Merge, Merg
 from duodaq.storage.journal._crew import Crew
 from duodaq.storage.journal._descriptor import descriptor
 from duodaq.storage.journal._disk import Disk
-from duodaq.storage.journal._folder import PART_RECORDS, RunFolder, salt
+from duodaq.storage.journal._folder import PART_DESCRIPTORS, PART_RECORDS, RunFolder, salt
 from duodaq.storage.journal._frames import FramesSegment
 from duodaq.storage.journal._layout import DATA_START, FRAMES, ROWS, Header, file_name, index_name
 from duodaq.storage.journal._rows import RowsSegment
@@ -73,7 +73,8 @@ class Journal:
         self._disk = disk or Disk()
         self._streams: dict[str, StreamState] = {}
         self._last_segment = 0
-        self._stretch, self._fan_in, self._part_records = stretch, FAN_IN, PART_RECORDS
+        self._stretch, self._fan_in = stretch, FAN_IN
+        self._part_records, self._part_descriptors = PART_RECORDS, PART_DESCRIPTORS
         self._replaced: list[Stretch] = []
         self._remove_replaced: list[Stretch] = []
         self._gone: set[int] = set()
@@ -126,6 +127,7 @@ class Journal:
             if state.rows is not None and state.rows.entries >= self._stretch and self._is_slow(state):
                 self._end(state)
         self._folder.turn_index(self._part_records)
+        self._folder.turn_log(self._part_descriptors)
 
     # --- merging
 
@@ -166,8 +168,8 @@ class Journal:
                 state.closed[state.closed.index(source)] = source._replace(may_merge=False)
 
     def take_replaced(self) -> tuple[list[Stretch], list[str], frozenset[int]]:
-        """Once: the segments that can be removed now, the closed indices of the run that are worth pruning, and the
-        numbers of all segments that are gone.
+        """Once: the segments that can be removed now, the closed indices and event logs that are worth pruning, and
+        the numbers of all segments that are gone.
         """
         gone, self._remove_replaced = self._remove_replaced, []
         self._gone.update(stretch.id for stretch in gone)
@@ -175,7 +177,7 @@ class Journal:
         return gone, self._folder.worth_pruning(dead) if gone else [], dead
 
     def pruned(self, parts: Sequence[str], left: Sequence[str]) -> None:
-        """What is left of these closed indices is in the one of `left`."""
+        """What is left of these closed indices and event logs is in those of `left`."""
         self._folder.pruned(parts, left, self._gone)
 
     def _is_slow(self, state: StreamState) -> bool:
