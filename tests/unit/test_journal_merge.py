@@ -433,7 +433,7 @@ def test_a_thousand_losses_of_power_around_merges_cost_no_durable_row(trace: Tra
 
 
 async def test_a_recorder_has_it_done_beside_its_own_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("duodaq.storage._recorder.Journal", functools.partial(Journal, stretch=STRETCH))
+    monkeypatch.setattr("duodaq.storage._turn.Journal", functools.partial(Journal, stretch=STRETCH))
     hub: Hub[pa.RecordBatch] = Hub("v4", key=schema.stream_of, weigh=lambda batch: batch.num_rows)
     recorder = Recorder(tmp_path / "run", hub, level="kernel", disk=QuickDisk())
     await recorder.start()

@@ -63,6 +63,11 @@ class SegmentFacts(NamedTuple):
 class Catalog:
     """The files of one run.
 
+    Attributes:
+        events: What its event logs say, oldest first.
+        event_logs: Their names, oldest first.
+        torn_events: How many of their lines are not as they were written.
+
     Args:
         path: The directory.
         unidentified: Take one in which nothing says which run it is but the headers of its indices.
@@ -143,11 +148,6 @@ class Catalog:
                 entries.setdefault(segment, {})[int.from_bytes(entry[:4], "little")] = entry
         return entries
 
-    @property
-    def event_logs(self) -> tuple[str, ...]:
-        """The names of the event logs, oldest first."""
-        return event_logs(self._names)
-
     def read(self, name: str) -> bytes:
         """A file's bytes; none if it is not there."""
         try:
@@ -167,6 +167,7 @@ class Catalog:
             self._names = sorted(os.listdir(self.path))
         except OSError as error:
             raise StorageError(f"cannot read {self.path}: {error.strerror}") from error
+        self.event_logs = event_logs(self._names)
         self._stamp = _stamp(self.path, self.event_logs)
         self.torn_events = 0
         events: dict[int, Event] = {}

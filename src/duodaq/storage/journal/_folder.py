@@ -18,7 +18,6 @@ from duodaq.storage.journal._layout import EVENTS, JOURNAL, JOURNAL_INDEX, RUN, 
 from duodaq.storage.journal._run import RunPage
 from duodaq.storage.journal._shelf import Shelf
 
-
 PART_RECORDS = 2**16
 """An index of the run that has so many records is closed, and another one begun."""
 PART_DESCRIPTORS = 128
@@ -31,7 +30,7 @@ class RunFolder:
 
     Raises:
         StorageError: There is a run already. It is untouched.
-        OSError: The disk refused. Nothing is held.
+        OSError: The disk refused. Nothing is held, and nothing is left.
     """
 
     def __init__(self, path: str, page: RunPage, disk: Disk) -> None:
@@ -45,10 +44,13 @@ class RunFolder:
         self._new_names = False
         self._indices, self._logs = Shelf(PART_RECORDS), Shelf(_MOST_LINES)
         self._part = 1
+        self._made: list[str] = []
+        self._made_directory = False
         try:
             self._begin(0)
         except BaseException:
             self.close()
+            self.remove_made()
             raise
 
     @property
@@ -180,11 +182,29 @@ class RunFolder:
             directory, self.descriptor = self.descriptor, -1
             self.disk.close(directory)
 
+    def remove_made(self) -> None:
+        """Remove what was made at the beginning, as far as the disk allows: nobody shall find half of a run."""
+        made, self._made = self._made, []
+        with contextlib.suppress(OSError):
+            place = self.disk.open_directory(self.path)
+            try:
+                for name in made:
+                    with contextlib.suppress(OSError):
+                        self.disk.remove(place, name)
+                if made:
+                    self.disk.sync_directory(place)
+            finally:
+                self.disk.close(place)
+            if self._made_directory:
+                self.disk.remove_directory(self.path)
+
     def _begin(self, n: int, lines: Sequence[bytes] = ()) -> None:
+        self._made_directory = not os.path.isdir(self.path)
         self.disk.make_directory(self.path)
         self.descriptor = self.disk.open_directory(self.path)
         if {RUN, EVENTS} & {*os.listdir(self.descriptor)}:
             raise StorageError(f"{self.path} already holds a recording", left="it is untouched")
+        self._made = [EVENTS, f"{EVENTS}.part", RUN, f"{RUN}.part", JOURNAL_INDEX]
         self._lock_before_it_is_seen(n, lines)
         write_whole(self.disk, self.descriptor, RUN, self.page.encode())
         self._next_index()
