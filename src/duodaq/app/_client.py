@@ -30,10 +30,21 @@ class LabClient:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        facts = channel.request("describe", {})
-        self.name: str = facts["lab"]
-        self._pausing = bool(facts.get("pausing"))
-        self._instruments = {f["id"]: InstrumentHandle(channel, f) for f in facts["instruments"]}
+        self.name, self._pausing = "", False
+        self._instruments: dict[str, InstrumentHandle] = {}
+        self._described: list[dict[str, Any]] = []
+        self._describe()
+
+    def _describe(self) -> None:
+        """Learn which instruments the lab has; the handles of those that are as they were go on."""
+        facts = self._channel.request("describe", {})
+        self.name, self._pausing = facts["lab"], bool(facts.get("pausing"))
+        known = {f["id"]: f for f in self._described}
+        self._instruments = {
+            f["id"]: self._instruments[f["id"]] if known.get(f["id"]) == f else InstrumentHandle(self._channel, f)
+            for f in facts["instruments"]
+        }
+        self._described = facts["instruments"]
 
     def __enter__(self) -> LabClient:
         return self
@@ -45,6 +56,9 @@ class LabClient:
 
     def __getattr__(self, name: str) -> InstrumentHandle:
         known = self.__dict__.get("_instruments", {})
+        if name not in known and known and not name.startswith("_"):
+            self._describe()  # it may have been added since
+            known = self._instruments
         if name in known:
             return known[name]
         raise AttributeError(f"no instrument {name!r} in this lab; there are: {', '.join(known) or 'none'}")
@@ -94,6 +108,33 @@ class LabClient:
         """
         found = self._channel.request("wire_tail", {"port": port, "after": after, "limit": limit})
         return {**found, "records": [WireRecord(**facts) for facts in found["records"]]}
+
+    def plan(self, file: str | Path | None = None) -> dict[str, Any]:
+        """What `apply` would do: units of steps with their keys, what is refused, and a digest. Nothing is done.
+
+        Raises:
+            ConfigError: Something in the file is wrong, or it is of another lab.
+        """
+        return self._channel.request("plan", {"file": _absolute(file)})
+
+    def apply(self, file: str | Path | None = None, *, digest: str | None = None) -> dict[str, Any]:
+        """Make the running lab what its lab file says now; all that is as it was goes on untouched.
+
+        Args:
+            file: The lab file; the one that the lab was started with, by default.
+            digest: Of a plan: if there is another one by now, nothing is done.
+
+        Returns:
+            The plan, and of each of its units whether it was done, and why not; `complete`, whether all of it was.
+
+        Raises:
+            ConfigError: Something in the file is wrong. Nothing has changed.
+            UnsafeStateError: A stop is latched. Nothing has changed.
+        """
+        try:
+            return self._channel.request("apply", {"file": _absolute(file), "digest": digest})
+        finally:
+            self._describe()
 
     def stop_all(self) -> dict[str, Any]:
         """Stop everything that moves or emits, at once, and latch until `reset_stop`."""
@@ -356,6 +397,10 @@ def _client(channel: Channel) -> LabClient:
     except BaseException:
         channel.close()
         raise
+
+
+def _absolute(file: str | Path | None) -> str | None:
+    return None if file is None else str(Path(file).absolute())
 
 
 def _axis(given: Any) -> AxisHandle:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import msgspec
 
 from duodaq.alarms import Alarms
+from duodaq.app._apply import Applier
 from duodaq.app._chores import Chores
 from duodaq.app._log import Log, LogPlan
 from duodaq.app._metrics_server import MetricsServer
@@ -59,6 +60,8 @@ class Lab:
         self._logs: dict[str, Log] = {}
         self.manager.recorder.recorder = _V2Recorder(self)
         self.recordings: list[RecordingSummary] = []
+        self.changes = Applier(self)
+        """What makes it what its lab file says now."""
         self.page: str | None = None
         """The address of its page, while one is served."""
 
@@ -105,6 +108,7 @@ class Lab:
 
     async def shutdown(self, timeout_s: float | None = None) -> ShutdownReport:
         """Stop everything in order; see DualRuntimeManager.shutdown. A recording under way is finished."""
+        await self.changes.aclose()
         await self.alarms.rest()
         try:
             report = await self.manager.shutdown(timeout_s)
@@ -172,6 +176,11 @@ class Lab:
         if self.definition.record_wire if wire is None else wire:
             await self._start_wire(_WITH_RECORDING, target / WIRE_FILE)
         return target
+
+    def adopt(self, definition: LabDefinition) -> None:
+        """From now on this is what the lab is described by: it has become that."""
+        self.definition = definition
+        self.manager.adopt(definition)
 
     def note_in_recording(self, name: str, doc: Mapping[str, Any]) -> None:
         """Put something that happens into the event log of the recording under way; nothing happens without one."""

@@ -189,6 +189,12 @@ class LabService:
     async def _op_wire_stop(self, params: dict[str, Any]) -> Any:
         return msgspec.to_builtins(await self._lab.stop_wire())
 
+    async def _op_plan(self, params: dict[str, Any]) -> Any:
+        return self._lab.changes.plan(params.get("file")).to_dict()
+
+    async def _op_apply(self, params: dict[str, Any]) -> Any:
+        return (await self._lab.changes.apply(params.get("file"), params.get("digest"))).to_dict()
+
     async def _op_shutdown(self, params: dict[str, Any]) -> Any:
         if self._on_shutdown is None:
             raise LifecycleError("this lab ends with the program that opened it")

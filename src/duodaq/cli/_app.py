@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from duodaq.cli import _completion as completion
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError, PortError
 
 app = typer.Typer(
@@ -26,23 +27,30 @@ app = typer.Typer(
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+BEGIN, LAB, RUNS, SIM = "To begin with", "A running lab", "Recorded runs", "Instruments that are not there"
+
 FAILED = 1
 WRONG = 2
 
 # readable=False: what cannot be read is said by the lab file's own reader, with what to do about it
-LabFile = Annotated[Path, typer.Argument(metavar="LAB.toml", help="The lab file.", readable=False)]
+LabFile = Annotated[
+    Path, typer.Argument(metavar="LAB.toml", help="The lab file.", readable=False, autocompletion=completion.lab_files)
+]
 WebPort = Annotated[
     int | None, typer.Option("--web-port", metavar="PORT", min=0, max=65535, help="Where the page is; 0 for any.")
 ]
 NoWeb = Annotated[bool, typer.Option("--no-web", help="Serve no page.")]
-LabName = Annotated[str | None, typer.Option("--lab", help="Which running lab, if there are several.")]
+LabName = Annotated[
+    str | None,
+    typer.Option("--lab", help="Which running lab, if there are several.", autocompletion=completion.labs),
+]
 
 
 def _web(port: int | None, no_web: bool) -> int | bool:
     return not no_web if port is None or no_web else port
 
 
-@app.command()
+@app.command(rich_help_panel=BEGIN)
 def demo(
     headless: Annotated[bool, typer.Option("--headless", help="No progress bar and no colours.")] = False,
     points: Annotated[int, typer.Option("--points", min=11, help="Points of the knife-edge scan.")] = 41,
@@ -66,7 +74,7 @@ def demo(
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(rich_help_panel=LAB)
 def run(file: LabFile, web_port: WebPort = None, no_web: NoWeb = False) -> None:
     """Run a lab, with its page, until Ctrl-C: once stops in order, twice faster."""
     from duodaq.cli._run import run_lab
@@ -74,12 +82,17 @@ def run(file: LabFile, web_port: WebPort = None, no_web: NoWeb = False) -> None:
     raise typer.Exit(run_lab(file, out, err, web=_web(web_port, no_web)))
 
 
-@app.command()
+@app.command(rich_help_panel=BEGIN)
 def init(
     file: Annotated[Path, typer.Argument(metavar="[LAB.toml]", help="The file to write.")] = Path("lab.toml"),
     add: Annotated[
         list[str] | None,
-        typer.Option("--add", metavar="KIND=WHERE", help="An instrument and its port, such as esp300=/dev/ttyUSB0."),
+        typer.Option(
+            "--add",
+            metavar="KIND=WHERE",
+            help="An instrument and its port, such as esp300=/dev/ttyUSB0.",
+            autocompletion=completion.kinds,
+        ),
     ] = None,
     kinds: Annotated[bool, typer.Option("--kinds", help="List the kinds of instrument there are, and end.")] = False,
 ) -> None:
@@ -96,7 +109,7 @@ def init(
         init_lab(file, add or [], out)
 
 
-@app.command()
+@app.command(rich_help_panel=BEGIN)
 def doctor(
     lab: Annotated[Path | None, typer.Argument(metavar="[LAB.toml]", help="Look at its ports, too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
@@ -109,14 +122,25 @@ def doctor(
     raise typer.Exit(examine(lab, out, as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=LAB)
 def scan(
-    axis: Annotated[str, typer.Argument(metavar="AXIS", help="Which axis: INSTRUMENT.AXIS, such as stage.x.")],
+    axis: Annotated[
+        str,
+        typer.Argument(
+            metavar="AXIS", help="Which axis: INSTRUMENT.AXIS, such as stage.x.", autocompletion=completion.axes
+        ),
+    ],
     start: Annotated[float, typer.Argument(metavar="START", help="The first position, in the axis's unit.")],
     stop: Annotated[float, typer.Argument(metavar="STOP", help="The last one.")],
     points: Annotated[int, typer.Argument(metavar="POINTS", min=1, help="How many, evenly spaced.")],
     read: Annotated[
-        list[str] | None, typer.Option("--read", metavar="INSTRUMENT", help="What is read at each; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--read",
+            metavar="INSTRUMENT",
+            help="What is read at each; may be repeated.",
+            autocompletion=completion.instruments,
+        ),
     ] = None,
     settle: Annotated[str, typer.Option("--settle", metavar="TIME", help="How long to wait after each move.")] = "0 s",
     sample: Annotated[str | None, typer.Option("--sample", help="What is measured.")] = None,
@@ -136,23 +160,48 @@ def scan(
     raise typer.Exit(scan_lab(lab, wanted, out, as_json=as_json))
 
 
-@app.command()
-def check(file: LabFile) -> None:
-    """Say what a lab file describes and what is wrong with it. Touches no hardware."""
+@app.command(rich_help_panel=BEGIN)
+def check(file: LabFile, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Say what a lab file describes, what is wrong with it, and what it would change. Touches no hardware."""
     from duodaq.cli._check import check_lab
 
-    check_lab(file, out)
+    check_lab(file, out, as_json=as_json)
 
 
-@app.command()
-def status(lab: LabName = None, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Show a running lab: both runtimes, every instrument and port."""
+@app.command(rich_help_panel=LAB)
+def apply(
+    file: LabFile,
+    lab: LabName = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; with --yes or --dry-run.")] = False,
+) -> None:
+    """Make a running lab what its lab file says now: show what would change, ask, and change that alone.
+
+    Whatever fails is put back as it was. Ends with 1 if the lab is not all that the file says then.
+    """
+    from duodaq.cli._apply import Wish, apply_file
+
+    raise typer.Exit(apply_file(Wish(file, lab, yes, dry_run, as_json), out))
+
+
+@app.command(rich_help_panel=LAB)
+def status(
+    lab: LabName = None,
+    live: Annotated[
+        bool | None, typer.Option("--live/--once", help="Anew each second until Ctrl-C, as at a terminal; or once.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs; with --live, a line of JSON each second.")
+    ] = False,
+) -> None:
+    """Show a running lab: both runtimes, every instrument, port and alarm. At a terminal, live until Ctrl-C."""
     from duodaq.cli._status import show_status
 
-    show_status(lab, out, as_json=as_json)
+    show_status(lab, out, live=live, as_json=as_json)
 
 
-@app.command("stop-all")
+@app.command("stop-all", rich_help_panel=LAB)
 def stop_all(
     lab: LabName = None,
     reset: Annotated[bool, typer.Option("--reset", help="Lift the latch of an earlier stop-all.")] = False,
@@ -164,11 +213,14 @@ def stop_all(
     raise typer.Exit(order_stop_all(lab, out, reset=reset, as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=LAB)
 def alarms(
     lab: LabName = None,
     acknowledge: Annotated[
-        list[str] | None, typer.Option("--acknowledge", metavar="ALARM", help="Say that you know of it.")
+        list[str] | None,
+        typer.Option(
+            "--acknowledge", metavar="ALARM", help="Say that you know of it.", autocompletion=completion.alarms
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
@@ -179,7 +231,7 @@ def alarms(
 
 
 ports = typer.Typer(invoke_without_command=True)
-app.add_typer(ports, name="ports")
+app.add_typer(ports, name="ports", rich_help_panel=LAB)
 
 
 @ports.callback()
@@ -198,7 +250,12 @@ def show_ports(
 
 @ports.command()
 def tail(
-    port: Annotated[str, typer.Argument(metavar="PORT", help="Which port, by its name in the lab file.")],
+    port: Annotated[
+        str,
+        typer.Argument(
+            metavar="PORT", help="Which port, by its name in the lab file.", autocompletion=completion.ports
+        ),
+    ],
     lab: LabName = None,
     file: Annotated[
         Path | None, typer.Option("--file", metavar="WIRELOG", help="Show a recorded wire log instead of a live line.")
@@ -227,9 +284,14 @@ def record(
     record_wire(lab, file, out)
 
 
-@app.command()
+@app.command(rich_help_panel=SIM)
 def sim(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Which instrument; see the list below.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="Which instrument; see the list below.", autocompletion=completion.simulators
+        ),
+    ],
     pty: Annotated[bool, typer.Option("--pty", help="Serve on a pseudo terminal (the default).")] = False,
     tcp: Annotated[
         int | None, typer.Option("--tcp", metavar="PORT", min=0, max=65535, help="Serve on a TCP port; 0 for any.")
@@ -256,7 +318,7 @@ def sim(
     raise typer.Exit(serve_simulator(name, pty=pty, ports=ports, link=link, model=model, seed=seed, table=table))
 
 
-@app.command()
+@app.command(rich_help_panel=SIM)
 def replay(
     wirelog: Annotated[Path, typer.Argument(metavar="WIRELOG", help="The wire log, or the folder of its recording.")],
     port: Annotated[
@@ -289,11 +351,15 @@ def replay(
     raise typer.Exit(serve_replay(asked))
 
 
-@app.command("record")
+@app.command("record", rich_help_panel=LAB)
 def record_log(
     channels: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CHANNEL]...", help="Which ones: dmm.voltage, 'room.*'; all if none is named."),
+        typer.Argument(
+            metavar="[CHANNEL]...",
+            help="Which ones: dmm.voltage, 'room.*'; all if none is named.",
+            autocompletion=completion.channels,
+        ),
     ] = None,
     lab: LabName = None,
     name: Annotated[
@@ -331,7 +397,7 @@ def record_log(
     raise typer.Exit(record(channels or [], lab, out, forms=forms or ["parquet"], detach=detach, **asked))
 
 
-@app.command()
+@app.command(rich_help_panel=LAB)
 def serve(
     flight: Annotated[bool, typer.Option("--flight", help="By Arrow Flight, for programs in any language.")] = False,
     lab: LabName = None,
@@ -359,7 +425,10 @@ def serve(
 
 
 RunsDirectory = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the runs lie.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its directory, its number, or `last`.")]
+RunName = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="A run: its directory, its number, or `last`.", autocompletion=completion.runs),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 Words = Annotated[list[str] | None, typer.Argument(metavar="[FILTER]...", help="Words, or sample=, tag=, since= …")]
 
@@ -374,7 +443,7 @@ class _RunsGroup(TyperGroup):
 
 
 runs = typer.Typer(cls=_RunsGroup, invoke_without_command=True, subcommand_metavar="[FILTER]... | COMMAND")
-app.add_typer(runs, name="runs")
+app.add_typer(runs, name="runs", rich_help_panel=RUNS)
 
 
 @runs.callback()
@@ -443,10 +512,18 @@ def _directory(context: typer.Context, directory: Path) -> Path:
     return directory if directory != Path("runs") else context.obj[0]
 
 
-@app.command()
+@app.command(rich_help_panel=RUNS)
 def export(
     run: RunName,
-    to: Annotated[list[str], typer.Option("--to", metavar="FORMAT", help="parquet, hdf5, zarr or csv; or several.")],
+    to: Annotated[
+        list[str],
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            help="parquet, hdf5, zarr or csv; or several.",
+            autocompletion=completion.formats,
+        ),
+    ],
     target: Annotated[
         Path | None, typer.Option("--out", metavar="PATH", help="Where to; by default into the run's directory.")
     ] = None,
@@ -463,7 +540,7 @@ def export(
     raise typer.Exit(export_run(run, to, directory, target, frames, out, as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=RUNS)
 def recover(
     directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="A run, or where runs lie.")] = Path("runs"),
     all_too: Annotated[

@@ -130,8 +130,18 @@ def _virtual_ports_fit(lab: LabDefinition) -> Iterator[Said]:
 
 INSTRUMENT_NAMES_TAKEN = frozenset(
     {
-        *("alarms", "close", "grid", "journal", "log", "logs", "parameters", "ports", "record_wire", "reset_stop"),
-        *("scan", "start_recording", "status", "stop_all", "stop_log", "stop_recording", "stop_wire", "wire_tail"),
+        *("alarms", "apply", "close", "grid", "journal", "log", "logs", "parameters", "plan", "ports", "record_wire"),
+        *(
+            "reset_stop",
+            "scan",
+            "start_recording",
+            "status",
+            "stop_all",
+            "stop_log",
+            "stop_recording",
+            "stop_wire",
+            "wire_tail",
+        ),
     }
 )
 AXIS_NAMES_TAKEN = frozenset(

@@ -41,10 +41,15 @@ class Guard:
     async def start(self, instruments: Iterable[InstrumentDefinition], *, workers: bool, timeout_s: float) -> None:
         """Start the watchdog, if these instruments or their workers need one, and tell it of all ports.
 
+        One that is there is only told.
+
         Raises:
             ConfigError: The path of its socket is too long.
         """
         definitions = tuple(instruments)
+        if self._watchdog is not None:
+            self.tell(definitions)
+            return
         if not workers and not self._plans(definitions):
             return
         watchdog = Watchdog(self.socket_path, on_stop_all=self._stopped_all)

@@ -13,6 +13,7 @@ from duodaq.drivers import codec as find_codec
 from duodaq.dual._guard import Guard
 from duodaq.dual._health import Health, StateChange
 from duodaq.dual._housing import Housing
+from duodaq.dual._roster import Roster
 from duodaq.dual._safety import (
     StopReport,
     gather_failures,
@@ -111,6 +112,7 @@ class DualRuntimeManager:
             "v2": Side(self.lab.v2, self._housing.host, self._introduced),
             "v4": Side(self.lab.v4, self._housing.host, self._introduced),
         }
+        self._roster = Roster(self._sides, self.broker, self.guard, self.parameters, self._ports, self._transports)
         self._watch = Watch(self._sides.values(), self._changes, self.parameters, self._after_crash)
         for instrument in self.lab.instruments:
             self._sides[instrument.runtime].register(instrument)
@@ -142,6 +144,10 @@ class DualRuntimeManager:
             LifecycleError: No such instrument.
         """
         return self._of(instrument)[instrument]
+
+    def has(self, instrument: str) -> bool:
+        """Whether there is an instrument of this id."""
+        return any(instrument in side for side in self._sides.values())
 
     def instruments(self) -> tuple[InstrumentStatus, ...]:
         """The status of every instrument."""
@@ -270,18 +276,50 @@ class DualRuntimeManager:
 
     # ---- instruments ---------------------------------------------------------------------------------------------
 
-    async def add(self, instrument: InstrumentDefinition) -> None:
-        """Add an instrument to the running lab."""
-        self._expect(ManagerState.RUNNING, f"add {instrument.id}")
-        await self._sides[instrument.runtime].add(instrument)
-        self.guard.tell(self._definitions())
+    async def add(self, instrument: InstrumentDefinition, *, keep: bool = False) -> None:
+        """Add an instrument to the running lab; with `keep` it is there, too, if it does not start.
 
-    async def remove(self, instrument: str) -> ComponentReport:
-        """Stop an instrument of the running lab and forget it."""
+        Raises:
+            ConfigError: Its id is taken, or its driver cannot be found. Nothing was added.
+            DuodaqError: It did not start. Without `keep` it is not there.
+        """
+        self._expect(ManagerState.RUNNING, f"add {instrument.id}")
+        await self._roster.add(instrument, keep=keep)
+
+    async def remove(self, instrument: str, *, safe: bool = False) -> ComponentReport:
+        """Stop an instrument of the running lab and forget it; with `safe`, after its safe state of a shutdown.
+
+        Its entries of the parameter table become stale, and whoever has an instrument of that id next may write them.
+        """
         self._expect(ManagerState.RUNNING, f"remove {instrument}")
-        report = await self._of(instrument).remove(instrument)
-        self.guard.tell(self._definitions())
-        return report
+        return await self._roster.remove(self._of(instrument), instrument, safe=safe)
+
+    async def add_port(self, port: PortDefinition, *, keep: bool = False) -> None:
+        """Open another port in the running lab; with `keep` it is there, too, if it cannot be opened, and tried again.
+
+        Raises:
+            ConfigError: The name is taken.
+            PortOpenError, PortBusyError: It cannot be opened. Without `keep` it is not there.
+        """
+        self._expect(ManagerState.RUNNING, f"open port {port.name}")
+        await self._roster.add_port(port, keep=keep)
+
+    async def remove_port(self, name: str) -> ComponentReport:
+        """Close a port of the running lab and forget it.
+
+        Raises:
+            LifecycleError: An instrument is on it. It stays as it is.
+        """
+        self._expect(ManagerState.RUNNING, f"close port {name}")
+        return await self._roster.remove_port(name)
+
+    def moves(self, instrument: str, command: Command) -> bool:
+        """Whether a command may move or emit, and so is refused while a stop is latched."""
+        return self._of(instrument).moves(instrument, command)
+
+    def adopt(self, lab: LabDefinition) -> None:
+        """From now on the lab is described so: as it has become, step by step."""
+        self.lab = lab
 
     async def restart_instrument(self, instrument: str) -> None:
         """Close and start one instrument again; the others notice nothing."""
@@ -366,7 +404,7 @@ class DualRuntimeManager:
     async def stop_all(self, limit_s: float = 5.0) -> StopReport:
         """Stop every instrument, without a question, and latch: what moves or emits is refused until `reset_stop`."""
         self.broker.latch("stop-all")
-        definitions = self._definitions()
+        definitions = self._roster.definitions()
         stops, failures = stops_by_port(definitions, self.broker)
         reachable = [d for d in definitions if d.id not in failures]
         written, ended = await asyncio.gather(self.broker.stop_all(stops), self._end_moving("stop-all"))
@@ -437,7 +475,7 @@ class DualRuntimeManager:
         try:
             await self._open_ports(deadline)
             workers = any(side.needs_processes() for side in self._sides.values())
-            await self.guard.start(self._definitions(), workers=workers, timeout_s=deadline.left_s)
+            await self.guard.start(self._roster.definitions(), workers=workers, timeout_s=deadline.left_s)
             await loading
         except BaseException:
             loading.cancel()
@@ -450,9 +488,6 @@ class DualRuntimeManager:
         except ConfigError as error:
             raise in_file(error, self.lab.file) from error.__cause__
         self._watch.start()
-
-    def _definitions(self) -> list[InstrumentDefinition]:
-        return [d for side in self._sides.values() for d in side.definitions]
 
     async def _load(self, timeout_s: float) -> None:
         """Have what makes worker processes loaded, while the ports open."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from duodaq.app import Lab, LabService, panel_of
+from duodaq.clock import utc_ns
 from duodaq.errors import DuodaqError, StorageError
 from duodaq.model import InstrumentDefinition
 from duodaq.storage.reading import Run, differences, facts_of, find_run, runs
@@ -65,6 +66,8 @@ class Actions:
         self.access = access
         self.log = log
         self.operations = Operations()
+        self.last_stop: dict[str, Any] | None = None
+        """The stop-all that is in force: when, and if it was asked for here what it did and for whom."""
         self._service = LabService(lab)
         self._files = files
         self._by_name: dict[str, tuple[type[Request], Callable[..., Any]]] = {
@@ -147,7 +150,14 @@ class Actions:
     async def stop_all(self, visitor: Visitor, request: Request) -> Any:
         """Stop everything that moves or emits, and latch."""
         _log.warning("stop-all asked for", who=visitor.name)
-        return await self._ask("stop_all", {})
+        report = await self._ask("stop_all", {})
+        self.last_stop = {**report, "who": visitor.name}
+        return report
+
+    def note_stop(self, port: str, epoch: int) -> None:
+        """What the broker tells of stops: with no port, that the latch was closed, or (epoch 0) opened."""
+        if not port:
+            self.last_stop = {"t_ns": utc_ns()} if epoch else None
 
     async def reset_stop(self, visitor: Visitor, request: ResetRequest) -> Any:
         """Lift the latch of a stop-all."""

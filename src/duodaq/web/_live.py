@@ -91,6 +91,7 @@ class _Session:
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "credit": self._credit,
             "streams": self._streams,
+            "traces": self._traces,
             "image": self._image,
             "no image": self._no_image,
             "do": self._do,
@@ -143,9 +144,10 @@ class _Session:
         self._feed.look_again()
 
     def _streams(self, message: dict[str, Any]) -> None:
-        names: Any = message.get("names")
-        wanted = cast("list[Any]", names)[:MOST_STREAMS] if isinstance(names, list) else []
-        self._viewer.streams = frozenset(map(str, wanted))
+        self._feed.want_streams(self._viewer, _names(message))
+
+    def _traces(self, message: dict[str, Any]) -> None:
+        self._feed.want_traces(self._viewer, _names(message))
 
     def _image(self, message: dict[str, Any]) -> None:
         stream = str(message.get("stream", ""))
@@ -187,6 +189,11 @@ class _Session:
     def _refuse(self, number: Any, refusal: Refusal) -> None:
         answer = {"type": "done", "id": number, "ok": False, "status": refusal.status, **refusal.body()}
         self._viewer.answer(to_json(answer))
+
+
+def _names(message: dict[str, Any]) -> frozenset[str]:
+    names: Any = message.get("names")
+    return frozenset(map(str, cast("list[Any]", names)[:MOST_STREAMS])) if isinstance(names, list) else frozenset()
 
 
 def _number(value: Any) -> float | None:

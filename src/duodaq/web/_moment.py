@@ -18,6 +18,7 @@ from duodaq.web._viewer import Viewer
 VERSION = version("duodaq")
 NOW_EVERY_S = 0.2
 LAB_EVERY_S = 1.0
+_WATCHED = ("name", "unit", "low", "high", "rate", "stale_s", "delay_s")
 _log = get_logger("web")
 
 
@@ -64,6 +65,7 @@ class Moment:
             "tokens": not self._actions.access.is_open,
             "instruments": instruments,
             "channels": await self._service.handle("channels", {}),
+            "alarms": [{name: getattr(one, name) for name in _WATCHED} for one in self._lab.alarms.definitions],
         }
 
     async def _tell(self) -> None:
@@ -87,6 +89,7 @@ class Moment:
         return {
             "state": manager.state,
             "latched": manager.broker.latched,
+            "stopped": self._actions.last_stop,
             "recording": None if recording is None else recording.name,
             "instruments": {one.id: {"state": one.state, "message": one.message} for one in manager.instruments()},
             "parameters": await self._service.handle("parameters", {}),

@@ -110,8 +110,8 @@ class ProcessHosted:
             return ended
         return (*ended, ComponentReport(f"{self.group.name} data", Outcome.FORCED, "not all of it was delivered"))
 
-    async def add(self, definition: InstrumentDefinition) -> None:
-        """Add an instrument, now or at the next start; one that does not start is not there afterwards."""
+    async def add(self, definition: InstrumentDefinition, *, keep: bool = False) -> None:
+        """Add an instrument, now or at the next start; without `keep`, one that does not start is not there then."""
         group = self.group
         group.definitions[definition.id] = definition
         group.known[definition.id] = Remembered()
@@ -121,8 +121,11 @@ class ProcessHosted:
             return
         try:
             worker = await group.available(Deadline(ADD_S))
-            await worker.request("add", definition, ADD_S)
-        except BaseException:
+            await worker.request("add", (definition, keep), ADD_S)
+        except BaseException as error:
+            if keep and isinstance(error, DuodaqError):
+                group.learn(definition)
+                raise
             group.definitions.pop(definition.id, None)
             if group.current is not None:  # one runtime keeps what did not start, the other forgets it
                 await self._forget_quietly(group.current, definition.id)
