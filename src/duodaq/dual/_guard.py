@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ class Guard:
         self._watchdog: Watchdog | None = None
         self._unsubscribe: Callable[[], None] | None = None
         self._ports: set[str] = set()
+        self._starting = asyncio.Lock()
+        self._disarmed = False
 
     @property
     def pid(self) -> int | None:
@@ -41,22 +44,27 @@ class Guard:
     async def start(self, instruments: Iterable[InstrumentDefinition], *, workers: bool, timeout_s: float) -> None:
         """Start the watchdog, if these instruments or their workers need one, and tell it of all ports.
 
-        One that is there is only told.
+        One that is there, or that another has started meanwhile, is only told; after `disarm` none is started.
 
         Raises:
             ConfigError: The path of its socket is too long.
         """
         definitions = tuple(instruments)
-        if self._watchdog is not None:
-            self.tell(definitions)
-            return
-        if not workers and not self._plans(definitions):
-            return
+        async with self._starting:
+            if self._watchdog is not None:
+                self.tell(definitions)
+            elif not self._disarmed and (workers or self._plans(definitions)):
+                await self._start(definitions, timeout_s)
+
+    async def _start(self, definitions: tuple[InstrumentDefinition, ...], timeout_s: float) -> None:
         watchdog = Watchdog(self.socket_path, on_stop_all=self._stopped_all)
         try:
             await watchdog.start(timeout_s)
         except DuodaqError as error:
             _log.error("no watchdog: crash actions are not carried out if this program dies", error=str(error))
+            return
+        if self._disarmed:  # while it started: nobody else knows of it
+            await watchdog.disarm()
             return
         self._watchdog = watchdog
         self.tell(definitions)
@@ -87,6 +95,7 @@ class Guard:
 
     async def disarm(self, timeout_s: float) -> tuple[ComponentReport, ...]:
         """Let the watchdog go, if there is one: everything has ended in order. Idempotent."""
+        self._disarmed = True
         watchdog, self._watchdog = self._watchdog, None
         if self._unsubscribe is not None:
             self._unsubscribe()
