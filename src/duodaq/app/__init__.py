@@ -2,10 +2,13 @@
 
 from duodaq.app._alarms_handle import AlarmsHandle
 from duodaq.app._client import LabClient, connect, in_lab, open_lab
-from duodaq.app._handles import AxisHandle, DriverProxy, InstrumentHandle
+from duodaq.app._control import Client, ControlChange, Holder, acting, acting_client
+from duodaq.app._handles import AxisHandle, Control, DriverProxy, InstrumentHandle
 from duodaq.app._host import LabHost
 from duodaq.app._lab import Lab
 from duodaq.app._panel import panel_of
+from duodaq.app._preset_rules import Row
+from duodaq.app._presets_handle import PresetDiff, PresetsHandle
 from duodaq.app._reading import Reading
 from duodaq.app._samples import exposition, samples_of
 from duodaq.app._service import LabService
@@ -15,13 +18,22 @@ from duodaq.link import find_lab, running_labs
 __all__ = [
     "AlarmsHandle",
     "AxisHandle",
+    "Client",
+    "Control",
+    "ControlChange",
     "DriverProxy",
+    "Holder",
     "InstrumentHandle",
     "Lab",
     "LabClient",
     "LabHost",
     "LabService",
+    "PresetDiff",
+    "PresetsHandle",
     "Reading",
+    "Row",
+    "acting",
+    "acting_client",
     "connect",
     "exposition",
     "find_lab",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
+from duodaq.app._control import Client
 from duodaq.app._lab import Lab
 from duodaq.app._loop_thread import LoopThread
 from duodaq.app._service import LabService
@@ -19,8 +20,20 @@ ANSWER_S = 10.0
 
 _UNHURRIED = frozenset(
     {
+        *("preset_save", "preset_diff", "preset_load"),
         *("command", "read", "restart", "record_start", "record_stop", "wire_start", "wire_stop"),
-        *("scan_keep", "scan_place", "scan_document", "fly", "fly_started", "log_start", "log_stop"),
+        *(
+            "scan_keep",
+            "scan_place",
+            "scan_document",
+            "fly",
+            "preset_save",
+            "preset_diff",
+            "preset_load",
+            "fly_started",
+            "log_start",
+            "log_stop",
+        ),
     }
 )
 
@@ -85,7 +98,7 @@ class LocalChannel(_Threaded):
         super().__init__(f"duodaq-{lab.definition.name}")
         self.lab = lab
         self._report: ShutdownReport | None = None
-        self._service = LabService(lab)
+        self._session = LabService(lab).session(Client("this program"))
         try:
             self._thread.run(lab.start(), 60.0)
         except BaseException:
@@ -94,7 +107,7 @@ class LocalChannel(_Threaded):
         atexit.register(self.close)
 
     async def _ask(self, op: str, params: dict[str, Any]) -> Any:
-        return await self._service.handle(op, params)
+        return await self._session.handle(op, params)
 
     def run(self, work: Callable[[Lab], Coroutine[Any, Any, T]]) -> T:
         """Await `work` of the lab on its own loop, and return its result."""

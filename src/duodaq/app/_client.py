@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import getpass
+import os
+import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import msgspec
+
 from duodaq.app._alarms_handle import AlarmsHandle
 from duodaq.app._channel import Channel, LocalChannel, RemoteChannel
+from duodaq.app._control import Holder
 from duodaq.app._documents import DocumentJournal
 from duodaq.app._handles import AxisHandle, InstrumentHandle, is_number
 from duodaq.app._lab import Lab
 from duodaq.app._opening import LABS_HERE
+from duodaq.app._presets_handle import PresetsHandle
 from duodaq.errors import LifecycleError, StorageError
 from duodaq.link import find_lab, lab_of
 from duodaq.model import WireRecord
@@ -31,7 +38,7 @@ class LabClient:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        facts = channel.request("describe", {})
+        facts = channel.request("describe", {"who": _this_program()})
         self.name: str = facts["lab"]
         self._pausing = bool(facts.get("pausing"))
         self._instruments = {f["id"]: InstrumentHandle(channel, f) for f in facts["instruments"]}
@@ -69,10 +76,19 @@ class LabClient:
         """The whole lab at this moment, as plain values."""
         return self._channel.request("status", {})
 
+    def holders(self) -> dict[str, Holder]:
+        """Who holds control of which instrument; what nobody holds is free for all."""
+        return msgspec.convert(self._channel.request("holders", {}), dict[str, Holder])
+
     @property
     def alarms(self) -> AlarmsHandle:
         """The lab's alarms: ``lab.alarms["hot"]``, ``lab.alarms.acknowledge("hot")``."""
         return AlarmsHandle(self._channel)
+
+    @property
+    def presets(self) -> PresetsHandle:
+        """Named presets of settings: ``lab.presets.save("alignment")``, ``.diff``, ``.load``."""
+        return PresetsHandle(self._channel)
 
     def parameters(self) -> list[dict[str, Any]]:
         """The parameter table: every entry with value, unit, time, version, owner, and whether it is stale."""
@@ -354,6 +370,16 @@ def _client(channel: Channel) -> LabClient:
     except BaseException:
         channel.close()
         raise
+
+
+def _this_program() -> dict[str, str]:
+    """Who it is that attaches, as others are told."""
+    kind = "notebook" if "ipykernel" in sys.modules else Path(sys.argv[0]).name or "python"
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # a user without an entry
+        name = str(os.getuid())
+    return {"name": name, "kind": kind, "place": f"process {os.getpid()}"}
 
 
 def _axis(given: Any) -> AxisHandle:

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from duodaq.cli._presets import presets
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError, PortError
 
 app = typer.Typer(
@@ -177,6 +178,8 @@ def alarms(
 
     raise typer.Exit(show_alarms(lab, acknowledge or [], out, as_json=as_json))
 
+
+app.add_typer(presets, name="presets")
 
 ports = typer.Typer(invoke_without_command=True)
 app.add_typer(ports, name="ports")

@@ -5,10 +5,11 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from duodaq.app import connect, running_labs, stop_all_of
+from duodaq.app import Holder, connect, running_labs, stop_all_of
 from duodaq.cli._report import alarm_table, instrument_table, port_table, since
 from duodaq.clock import utc_ns
 from duodaq.errors import DuodaqError
@@ -82,6 +83,8 @@ def _print_status(status: dict[str, Any], out: Console) -> None:
     for one in status["instruments"]:
         if one["message"]:
             out.print(escape(f"{one['id']}: {one['message']}"), soft_wrap=True)
+    for one in msgspec.convert(status.get("control") or {}, dict[str, Holder]).values():
+        out.print(escape(f"{one.instrument}: {one} holds control since {since(one.since_ns)}"), soft_wrap=True)
     out.print(port_table(status["ports"]))
     if status.get("alarms"):
         out.print(alarm_table(status["alarms"]))

@@ -375,6 +375,7 @@ class InstrumentTable(Table):
     port: str | None = None
     args: dict[str, Any] = {}
     settings: Annotated[Settings, PlainValidator(_settings)] = Settings()
+    limits: dict[str, Annotated[tuple[float, float], BeforeValidator(lambda value: _limits(value))]] = {}
     deadline: Annotated[Deadlines, PlainValidator(_deadlines)] = Deadlines()
     kill_after: Positive = 10.0
     poll: dict[str, PollTable] = {}

@@ -41,8 +41,10 @@ from duodaq.model import (
     PortDefinition,
     RuntimeName,
     RuntimeStatus,
+    SetParameter,
     ShutdownReport,
     Stop,
+    check_limits,
     command_name,
 )
 from duodaq.ports import Broker, Transport
@@ -300,6 +302,14 @@ class DualRuntimeManager:
             self._expect(ManagerState.RUNNING, f"{instrument}.{command_name(command)}")
         return await self._command(instrument, command, deadline_s)
 
+    def moves(self, instrument: str, command: Command) -> bool:
+        """Whether `command` may move or emit something, so that a latched stop refuses it.
+
+        Raises:
+            LifecycleError: No such instrument, or its runtime is not running.
+        """
+        return self._of(instrument).moves(instrument, command)
+
     async def submit_v2(self, command: V2Command, timeout_s: float = 60.0) -> Any:
         """Carry out one of V2's own commands, StartRecording for instance, in V2's manager task wherever that lives.
 
@@ -326,6 +336,8 @@ class DualRuntimeManager:
         if isinstance(command, Stop):
             await self.stop(instrument, command.axis)
             return None
+        if isinstance(command, SetParameter) and side[instrument].limits:
+            check_limits(side[instrument], command)
         if self.broker.latched and side.moves(instrument, command):
             raise UnsafeStateError(
                 "refused: stop-all is latched until a person resets it",

@@ -107,7 +107,7 @@ class PageServer:
         theirs = logging.getLogger("uvicorn")
         theirs.addHandler(_TO_OUR_LOG)
         theirs.propagate = False
-        for part in (self._actions.operations, self._feed, self._moment, self._live):
+        for part in (self._actions.visitors, self._actions.operations, self._feed, self._moment, self._live):
             stack.push_async_callback(part.aclose)
         server = _Uvicorn(_config(self._app))
         serving = asyncio.create_task(server.serve([self._socket]), name="page")
