@@ -198,12 +198,13 @@ def duodaq_command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 
 def _exit_code(program: Callable[[], None]) -> int:
+    code: object = None
     try:
         program()
     except SystemExit as end:
-        assert end.code is None or isinstance(end.code, int), end
-        return end.code or 0
-    return 0
+        code = end.code
+    assert code is None or isinstance(code, int), code
+    return code or 0
 
 
 @pytest.fixture

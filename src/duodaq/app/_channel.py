@@ -13,6 +13,7 @@ from duodaq.link import LAB_PROTOCOL, LinkClient, lab_of
 from duodaq.model import ShutdownReport
 
 if TYPE_CHECKING:
+    from duodaq.app._control import Client
     from duodaq.app._lab import Lab
 
 ANSWER_S = 10.0
@@ -20,6 +21,7 @@ ANSWER_S = 10.0
 
 _UNHURRIED = frozenset(
     {
+        *("preset_save", "preset_diff", "preset_load"),
         *("command", "read", "restart", "record_start", "record_stop", "wire_start", "wire_stop"),
         *("apply", "plan", "scan_keep", "scan_place", "scan_document", "fly", "fly_started", "log_start", "log_stop"),
     }
@@ -88,7 +90,7 @@ class LocalChannel(_Threaded):
         super().__init__(f"duodaq-{lab.definition.name}")
         self.lab = lab
         self._report: ShutdownReport | None = None
-        self._service = LabService(lab)
+        self._session = LabService(lab).session(Client("this program"))
         try:
             self._thread.run(lab.start(), 60.0)
         except BaseException:
@@ -97,7 +99,7 @@ class LocalChannel(_Threaded):
         atexit.register(self.close)
 
     async def _ask(self, op: str, params: dict[str, Any]) -> Any:
-        return await self._service.handle(op, params)
+        return await self._session.handle(op, params)
 
     def run(self, work: Callable[[Lab], Coroutine[Any, Any, T]]) -> T:
         """Await `work` of the lab on its own loop, and return its result."""

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import getpass
+import os
+import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import msgspec
+
 from duodaq.app._alarms_handle import AlarmsHandle
 from duodaq.app._channel import Channel, LocalChannel, RemoteChannel
+from duodaq.app._control import Holder
 from duodaq.app._documents import DocumentJournal
 from duodaq.app._handles import AxisHandle, InstrumentHandle, is_number
+from duodaq.app._presets_handle import PresetsHandle
 from duodaq.errors import LifecycleError, StorageError
 from duodaq.link import find_lab, lab_of
 from duodaq.model import WireRecord
@@ -36,8 +43,8 @@ class LabClient:
         self._describe()
 
     def _describe(self) -> None:
-        """Learn which instruments the lab has; the handles of those that are as they were go on."""
-        facts = self._channel.request("describe", {})
+        """Say who asks, and learn which instruments the lab has; the handles of those that are as they were go on."""
+        facts = self._channel.request("describe", {"who": _this_program()})
         self.name, self._pausing = facts["lab"], bool(facts.get("pausing"))
         known = {f["id"]: f for f in self._described}
         self._instruments = {
@@ -82,10 +89,19 @@ class LabClient:
         """The whole lab at this moment, as plain values."""
         return self._channel.request("status", {})
 
+    def holders(self) -> dict[str, Holder]:
+        """Who holds control of which instrument; what nobody holds is free for all."""
+        return msgspec.convert(self._channel.request("holders", {}), dict[str, Holder])
+
     @property
     def alarms(self) -> AlarmsHandle:
         """The lab's alarms: ``lab.alarms["hot"]``, ``lab.alarms.acknowledge("hot")``."""
         return AlarmsHandle(self._channel)
+
+    @property
+    def presets(self) -> PresetsHandle:
+        """Named presets of settings: ``lab.presets.save("alignment")``, ``.diff``, ``.load``."""
+        return PresetsHandle(self._channel)
 
     def parameters(self) -> list[dict[str, Any]]:
         """The parameter table: every entry with value, unit, time, version, owner, and whether it is stale."""
@@ -401,6 +417,16 @@ def _client(channel: Channel) -> LabClient:
 
 def _absolute(file: str | Path | None) -> str | None:
     return None if file is None else str(Path(file).absolute())
+
+
+def _this_program() -> dict[str, str]:
+    """Who it is that attaches, as others are told."""
+    kind = "notebook" if "ipykernel" in sys.modules else Path(sys.argv[0]).name or "python"
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # a user without an entry
+        name = str(os.getuid())
+    return {"name": name, "kind": kind, "place": f"process {os.getpid()}"}
 
 
 def _axis(given: Any) -> AxisHandle:

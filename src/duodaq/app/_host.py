@@ -7,6 +7,7 @@ import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Generator
 
+from duodaq.app._control import Client
 from duodaq.app._lab import Lab
 from duodaq.app._service import LabService
 from duodaq.link import LAB_PROTOCOL, LabLock, LinkServer, tap_path, watchdog_path
@@ -66,7 +67,13 @@ class LabHost:
                 return await self.lab.shutdown()
             await starting
             talks = {"ports": Gate(self.lab.manager.broker).talk}
-            server = LinkServer(lock.socket, service.handle, version=LAB_PROTOCOL, talks=talks)
+            server = LinkServer(
+                lock.socket,
+                service.handle,
+                version=LAB_PROTOCOL,
+                talks=talks,
+                sessions=lambda: service.session(Client("a program")),
+            )
             tap = TapServer(tap_path(lock.socket), self.lab.manager.v4_data)
             tap.start()
             try:

@@ -15,6 +15,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from duodaq.cli import _completion as completion
+from duodaq.cli._presets import presets
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError, PortError
 
 app = typer.Typer(
@@ -229,6 +230,8 @@ def alarms(
 
     raise typer.Exit(show_alarms(lab, acknowledge or [], out, as_json=as_json))
 
+
+app.add_typer(presets, name="presets")
 
 ports = typer.Typer(invoke_without_command=True)
 app.add_typer(ports, name="ports", rich_help_panel=LAB)

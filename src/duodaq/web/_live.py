@@ -12,7 +12,7 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from duodaq.telemetry import get_logger
-from duodaq.web._actions import Actions, Visitor
+from duodaq.web._actions import Actions
 from duodaq.web._feed import Feed
 from duodaq.web._moment import Moment
 from duodaq.web._pictures import View
@@ -20,6 +20,7 @@ from duodaq.web._plain import to_json
 from duodaq.web._rates import Rate
 from duodaq.web._refusal import Refusal
 from duodaq.web._viewer import Viewer
+from duodaq.web._visitors import Visitor
 
 LARGEST_MESSAGE = 64 * 1024
 MOST_BROWSERS = 32
@@ -65,6 +66,7 @@ class Live:
             self._count -= 1
             self._moment.leave(viewer)
             self._feed.leave(viewer)
+            self._actions.lab.control.leave(visitor.client, "its page was closed")
 
     async def _until_one_ends(self, session: _Session) -> None:
         work = [asyncio.create_task(session.send()), asyncio.create_task(session.receive())]
