@@ -7,13 +7,13 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
+from duodaq.app._control import Client
 from duodaq.app._loop_thread import LoopThread
 from duodaq.errors import DeliveryError, DuodaqError, LifecycleError
 from duodaq.link import LAB_PROTOCOL, LinkClient, lab_of
 from duodaq.model import ShutdownReport
 
 if TYPE_CHECKING:
-    from duodaq.app._control import Client
     from duodaq.app._lab import Lab
 
 ANSWER_S = 10.0
