@@ -198,13 +198,10 @@ def duodaq_command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 
 def _exit_code(program: Callable[[], None]) -> int:
-    code: object = None
-    try:
+    with pytest.raises(SystemExit) as end:
         program()
-    except SystemExit as end:
-        code = end.code
-    assert code is None or isinstance(code, int), code
-    return code or 0
+    assert isinstance(end.value.code, int), end.value
+    return end.value.code
 
 
 @pytest.fixture

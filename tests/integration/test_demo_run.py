@@ -30,11 +30,10 @@ def table_of(said: str, title: str) -> list[list[str]]:
     return rows[: rows.index([""])]
 
 
-@pytest.mark.parametrize("seed", [1, 7])
 def test_the_demo_finds_the_beam_balances_its_books_and_leaves_all_safe(
-    seed: int, duodaq_program: Callable[..., Any], tmp_path: Path
+    duodaq_program: Callable[..., Any], tmp_path: Path
 ) -> None:
-    ended = duodaq_program("demo", "--headless", "--seed", str(seed), "--points", "21", "--out", tmp_path, limit_s=110)
+    ended = duodaq_program("demo", "--headless", "--points", "21", "--out", tmp_path, limit_s=110)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stderr == ""
     assert width_off(ended.stdout) < 0.02

@@ -7,12 +7,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 import duodaq
+import duodaq.app
 
 ROOT = Path(__file__).parents[2]
+LAZY = (duodaq, duodaq.app)
 HEAVY = ("pyarrow", "pydantic", "bluesky", "pymeasure", "scipy", "pandas", "typer", "duodaq.app", "duodaq.config")
 
 
@@ -43,6 +47,19 @@ def test_small_import_loads_nothing_heavy(module: str) -> None:
     result = run(sys.executable, "-c", code)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout) == []
+
+
+def test_attaching_to_a_lab_loads_neither_runtimes_nor_drivers() -> None:
+    code = "import sys, json, duodaq; duodaq.connect; print(json.dumps([*sys.modules]))"
+    result = run(sys.executable, "-c", code)
+    assert result.returncode == 0, result.stderr
+    heavy = {
+        "pyarrow",
+        "pydantic",
+        "bluesky",
+        *(f"duodaq.{part}" for part in ("config", "dual", "v2", "v4", "workers")),
+    }
+    assert heavy & set(json.loads(result.stdout)) == set()
 
 
 def test_the_visa_backend_loads_the_link_and_the_ports_alone() -> None:
@@ -77,15 +94,16 @@ def test_nothing_that_ships_imports_the_test_kit() -> None:
     assert importers == []
 
 
-@pytest.mark.parametrize("name", duodaq.__all__)
-def test_public_name_is_there(name: str) -> None:
-    assert getattr(duodaq, name) is not None
-    assert name in dir(duodaq)
+@pytest.mark.parametrize(("package", "name"), [(package, name) for package in LAZY for name in package.__all__])
+def test_public_name_is_there(package: ModuleType, name: str) -> None:
+    assert getattr(package, name) is not None
+    assert name in dir(package)
 
 
-def test_name_that_is_not_there_is_an_attribute_error() -> None:
+@pytest.mark.parametrize("package", LAZY)
+def test_name_that_is_not_there_is_an_attribute_error(package: Any) -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        _ = duodaq.nothing
+        _ = package.nothing
 
 
 PACKAGES = sorted(".".join(path.parent.relative_to(ROOT / "src").parts) for path in (ROOT / "src").rglob("__init__.py"))

@@ -1,8 +1,8 @@
 """Judges what it is asked to on stdin, one line of JSON each: ``[test, "--mode", …]``, as the command line takes it.
 
-Each is judged by a process of its own, forked from this one, which has loaded all that they need and has no
-other thread (Arrow's memory pool may have one, and forks as it should). The answer is a line of JSON, too: what the
-process printed on stdout and on stderr.
+Each is judged by a process of its own, forked from this one, which has loaded all that they need and has no other
+thread (Arrow's memory pool may have one, and forks as it should). The answer is a line of JSON, too: what the process
+printed on stdout and on stderr.
 """
 
 from __future__ import annotations
