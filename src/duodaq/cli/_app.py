@@ -231,7 +231,7 @@ def alarms(
     raise typer.Exit(show_alarms(lab, acknowledge or [], out, as_json=as_json))
 
 
-app.add_typer(presets, name="presets")
+app.add_typer(presets, name="presets", rich_help_panel=LAB)
 
 ports = typer.Typer(invoke_without_command=True)
 app.add_typer(ports, name="ports", rich_help_panel=LAB)
@@ -560,7 +560,7 @@ def recover(
 def main() -> None:
     """The entry point: one clear sentence for whatever goes wrong, and the exit code that goes with it."""
     try:
-        app()
+        app(prog_name="duodaq")
     except (ConfigError, PortError, LifecycleError) as error:
         err.print(f"[bold red]duodaq:[/] {_escape(error)}", soft_wrap=True)
         sys.exit(WRONG)

@@ -7,7 +7,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-LabName = Annotated[str | None, typer.Option("--lab", help="Which running lab, if there are several.")]
+from duodaq.cli import _completion as completion
+
+LabName = Annotated[
+    str | None,
+    typer.Option("--lab", help="Which running lab, if there are several.", autocompletion=completion.labs),
+]
 presets = typer.Typer(no_args_is_help=True, help="Named presets of a running lab's settings.")
 PresetName = Annotated[str, typer.Argument(metavar="NAME", help="What it is called.")]
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="INSTRUMENT", help="Only this one; may be repeated.")]
