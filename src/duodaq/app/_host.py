@@ -74,7 +74,7 @@ class LabHost:
                 talks=talks,
                 sessions=lambda: service.session(Client("a program")),
             )
-            tap = TapServer(tap_path(lock.socket), self.lab.manager.v4_data)
+            tap = TapServer(tap_path(lock.socket), self.lab.manager.v4_data, self._streams)
             tap.start()
             try:
                 await server.start()
@@ -90,6 +90,12 @@ class LabHost:
             asked.cancel()
             await asyncio.gather(asked, starting, return_exceptions=True)
             await self.lab.shutdown()
+
+    def _streams(self) -> list[str]:
+        """What there is to be read live: every channel, and whatever else was published."""
+        manager = self.lab.manager
+        channels = [f"{channel.instrument}.{channel.channel}" for channel in manager.channels()]
+        return channels + [row.stream for row in manager.v4_data.ledger().rows()]
 
     @contextlib.contextmanager
     def _signals(self) -> Generator[None]:
