@@ -1,4 +1,4 @@
-"""The files by which a lab is run as a service: systemd reads the unit without a word, the proxies pass on what is wanted."""
+"""How a lab is run as a service: systemd reads the unit without a word, and the proxies pass on what is wanted."""
 
 from __future__ import annotations
 
