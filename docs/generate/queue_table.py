@@ -126,7 +126,7 @@ DATA = (
     Queue(
         "the recorder",
         f"{given(Recorder, 'capacity'):,} batches, {megabytes(given(Recorder, 'max_bytes'))}",
-        f"actors that can wait do, {_streams._ROOM_S:g} s; else **the new one is lost to the recording**, a gap in the run",
+        f"actors that can wait do, {_streams._ROOM_S:g} s; else **the new one is lost to it**, a gap in the run",
         f"`books` of the run, `duodaq_dropped_total`, an alarm at {_recorder._ALARM_AT:.0%}",
     ),
     Queue(
