@@ -19,12 +19,13 @@ from duodaq.link import LinkServer
 from duodaq.link._client import LinkClient
 from duodaq.ports import _owner
 from duodaq.ports._wirelog import WireLog
-from duodaq.storage import Recorder
+from duodaq.storage import Recorder, _recorder
 from duodaq.tap import Opening
 from duodaq.telemetry import _log_file
 from duodaq.v2 import _manager, _work
 from duodaq.v4 import ActorSystem, DataPublisher
 from duodaq.v4._system import DeadLetters
+from duodaq.v4.instruments import _streams
 from duodaq.web import _feed, _operations, _viewer
 from duodaq.web._log import LogTail
 from duodaq.workers import _outbox, _process_hosted
@@ -125,8 +126,8 @@ DATA = (
     Queue(
         "the recorder",
         f"{given(Recorder, 'capacity'):,} batches, {megabytes(given(Recorder, 'max_bytes'))}",
-        "polls and actors wait; what cannot wait is lost, counted, an alarm, and a gap in the run",
-        "`books` of the run, `duodaq_dropped_total`",
+        f"actors that can wait do, {_streams._ROOM_S:g} s; else **the new one is lost to it**, a gap in the run",
+        f"`books` of the run, `duodaq_dropped_total`, an alarm at {_recorder._ALARM_AT:.0%}",
     ),
     Queue(
         "from a worker process to the lab",
