@@ -166,7 +166,7 @@ DATA = (
         "the ledger, under `page`",
     ),
     Queue("one browser: rows", f"{_viewer.MOST_ROWS:,} messages", FULL[Policy.DROP_OLDEST], "told to the page"),
-    Queue("one browser: images", "one a camera", FULL[Policy.LATEST], "told to the page"),
+    Queue("one browser: images, spectra", "one a stream", FULL[Policy.LATEST], "told to the page"),
     Queue(
         "a reader over Arrow Flight",
         f"{given(Opening, 'capacity'):,} batches, unless it says otherwise",
