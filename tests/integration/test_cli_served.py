@@ -404,6 +404,7 @@ WRONG = {
     "sim": ["nonsense"],
     "status": ["--lab", "nobody"],
     "stop-all": ["--lab", "nobody"],
+    "verify": ["--mode", "nonsense"],
 }
 
 

@@ -22,7 +22,7 @@ from pyarrow import flight
 
 import duodaq.flight
 from duodaq import schema
-from duodaq.clock import monotonic_s, pause
+from duodaq.clock import Deadline, block, monotonic_s, pause
 from duodaq.errors import ConfigError, TornFileError
 from duodaq.flight import FlightLab, FlightService, LiveBatch, Lost, Serving
 from duodaq.link import tap_path
@@ -190,6 +190,36 @@ async def test_frames_go_on_when_their_shape_changes(folder: Path) -> None:
     assert [got.number for got in reader.got] == [*range(12)]
     for got, batch in zip(reader.got, sent, strict=True):
         assert np.array_equal(schema.pixels_of(got.batch), schema.pixels_of(batch))
+
+
+class LateCredits:
+    """The writing end of an exchange, for a reader that gives its next credits when the exchange has ended."""
+
+    def __init__(self, writer: Any, ended: Callable[[], bool]) -> None:
+        self._writer = writer
+        self._ended = ended
+
+    def write_metadata(self, data: bytes) -> None:
+        limit = Deadline(20.0)
+        while not self._ended() and not limit.passed:
+            block(0.002)
+        self._writer.write_metadata(data)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+async def test_credits_that_are_under_way_when_the_columns_change_cost_nothing(folder: Path) -> None:
+    async with running_lab(folder) as lab:
+        with service(lab) as served, duodaq.flight.connect(served.address) as client:
+            live = await in_thread(lambda: client.live("cam.frames", credits=2))
+            live._writer = LateCredits(live._writer, lambda: served.readers == 0)
+            lab.hub.publish(frame(0, 4, 6))
+            lab.hub.publish(frame(1, 8, 6))
+            reader = Collected(live, 2)
+            await lab.until(lambda: not reader.is_alive())
+            await in_thread(live.close)
+    assert [got.number for got in reader.got] == [0, 1]
 
 
 async def test_what_a_slow_reader_misses_is_told_it_and_in_the_ledger(folder: Path) -> None:
