@@ -415,6 +415,24 @@ async def test_a_later_run_is_described_as_the_lab_is_then_and_a_run_under_way_s
     assert angles == list(range(angles[0], angles[0] + len(angles)))
 
 
+async def test_a_run_under_way_takes_a_channel_whose_unit_changes(bench: Bench) -> None:
+    run = await bench.lab.start_recording()
+    await bench.read("dial", "angle")
+    bench.rewrite(('unit = "deg"', 'unit = "rad"'), more='[ports.more]\ntcp = "127.0.0.1:1"\nidle_ms = 5\n')
+    bench.rewrite(('127.0.0.1:1"', f'127.0.0.1:{bench.spare.number}"'))
+    assert (await bench.apply())["complete"]
+    last = await bench.read("dial", "angle")
+    summary = await bench.lab.stop_recording()
+    assert summary.complete, summary
+    rows = open_run(run)["dial.angle"].to_arrow().to_pylist()
+    units = {row["sequence"]: row["unit"] for row in rows}
+    assert (min(units.items())[1], units[last.sequence]) == ("deg", "rad")
+    assert [*units] == list(range(min(units), max(units) + 1))
+    said = {event.name: event.doc for event in open_run(run).events if event.name in ("apply", "applied")}
+    assert said["apply"]["plan"]["instrument dial"] == {"what": "change", "keys": ["poll.angle.unit"]}
+    assert said["applied"]["failed"] == []
+
+
 async def test_alarms_follow_and_those_that_are_as_they_were_stay_where_they_stand(bench: Bench) -> None:
     bench.rewrite(more='[alarms.turned]\nchannel = "dial.angle"\nhigh = 5.0\n')
     assert (await bench.apply())["alarms"] == ["turned"]
