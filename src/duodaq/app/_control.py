@@ -222,6 +222,10 @@ class ControlTable:
         if definition.id in self._holds and not only_reads(definition, command):
             self.check(definition.id, command_name(command))
 
+    def forget(self, instrument: str) -> None:
+        """An instrument is gone, and with it the control of it."""
+        self._drop(lambda hold: hold.holder.instrument == instrument, "lost", "it was removed from the lab")
+
     def _acting(self, client: Client | None) -> Client:
         return client or acting_client() or self._here
 

@@ -232,7 +232,8 @@ class LabService:
         return msgspec.to_builtins(await self._lab.stop_wire())
 
     async def _op_plan(self, params: dict[str, Any]) -> Any:
-        return self._lab.changes.plan(params.get("file")).to_dict()
+        plan = await self._lab.changes.plan(params.get("file"))
+        return {**plan.to_dict(), "held": self._lab.changes.held(plan)}
 
     async def _op_apply(self, params: dict[str, Any]) -> Any:
         return (await self._lab.changes.apply(params.get("file"), params.get("digest"))).to_dict()
