@@ -304,6 +304,15 @@ def test_it_is_not_opened_to_others_without_a_token(duodaq_command: Callable[...
         served.shutdown()
 
 
+def test_an_address_that_is_taken_is_said_to_be(tmp_path: Path) -> None:
+    with service(None, tmp_path) as served:
+        taken = int(served.address.rpartition(":")[2])
+        with pytest.raises(ConfigError, match=f"port {taken} is taken: another program listens at 127.0.0.1:{taken}"):
+            FlightService(Serving(port=taken), None, tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot listen at 203\.0"):
+        FlightService(Serving(host="203.0.113.7", token="t"), None, tmp_path)
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_with_a_certificate_it_speaks_tls(tmp_path: Path) -> None:
     subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "2")
