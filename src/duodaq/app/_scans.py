@@ -41,6 +41,7 @@ MOST_DETACHED = 8
 MOST_POINTS = 1_000_000
 _log = get_logger("app.scans")
 
+
 class ScanLab(Protocol):
     """What scans need of a lab."""
 

@@ -12,8 +12,8 @@ from duodaq.app._control import Client, acting, acting_client
 from duodaq.app._flights import Flights
 from duodaq.app._lab import Lab, summary_facts
 from duodaq.app._reading import reading_of
-from duodaq.app._scan_records import ScanRecords
 from duodaq.app._scan_facts import ScanWish
+from duodaq.app._scan_records import ScanRecords
 from duodaq.errors import ConfigError, LifecycleError
 from duodaq.model import (
     Command,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -52,19 +52,14 @@ def scan_lab(lab: str | None, wanted: Wanted, out: Console, *, as_json: bool) ->
         if wanted.detach:
             _say_begun(client.scan(axis, positions, read, settle_s=settle_s, detach=True, **labels), out, as_json)
             return 0
-        why = ""
+        why, shown = "", not as_json and out.is_terminal
         try:
-            run: Any = client.scan(
-                axis,
-                positions,
-                read,
-                settle_s=settle_s,
-                progress=not as_json and out.is_terminal,
-                on_document=tell,
-                **labels,
+            scanned = client.scan(
+                axis, positions, read, settle_s=settle_s, progress=shown, on_document=tell, detach=False, **labels
             )
+            run = cast("ScanRun", scanned)
         except ScanInterruptedError as error:
-            run, why = error.run, str(error)
+            run, why = cast("ScanRun", error.run), str(error)
     _say(run, why, out, as_json=as_json)
     return 1 if why else 0
 

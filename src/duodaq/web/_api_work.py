@@ -35,7 +35,6 @@ def add_work(app: FastAPI, actions: Actions) -> None:
 
 
 def _scans(app: FastAPI, actions: Actions) -> None:
-    work = actions.work
     done: dict[str, Any] = {"response_model": Anything, "tags": ["scans"], "response_class": Answer}
 
     @app.get("/api/scans", response_model=list[Anything], responses=refusals(), tags=["scans"])
@@ -46,31 +45,30 @@ def _scans(app: FastAPI, actions: Actions) -> None:
     @app.post("/api/scans", responses=refusals(404, 409, 424), **done)
     async def start(body: ScanRequest, request: Request) -> Answer:
         """Begin a scan, which the lab carries out and records; it has control of what it moves. Limits come first."""
-        return Answer(await work.scan_start(visitor_of(actions, request), body))
+        return Answer(await actions.work.scan_start(visitor_of(actions, request), body))
 
     @app.get("/api/scans/{number}", responses=refusals(404), **done)
     async def scan(number: Number) -> Answer:
         """One scan."""
-        return Answer(await work.scan(number))
+        return Answer(await actions.work.scan(number))
 
     @app.post("/api/scans/{number}/pause", responses=refusals(404, 409), **done)
     async def pause(number: Number, request: Request) -> Answer:
         """Have it wait before its next point; what moves arrives."""
-        return Answer(await work.scan_pause(visitor_of(actions, request), number, Nothing()))
+        return Answer(await actions.work.scan_pause(visitor_of(actions, request), number, Nothing()))
 
     @app.post("/api/scans/{number}/resume", responses=refusals(404, 409), **done)
     async def resume(number: Number, request: Request) -> Answer:
         """Have it go on."""
-        return Answer(await work.scan_resume(visitor_of(actions, request), number, Nothing()))
+        return Answer(await actions.work.scan_resume(visitor_of(actions, request), number, Nothing()))
 
     @app.post("/api/scans/{number}/abort", responses=refusals(404, 409), **done)
     async def abort(number: Number, request: Request) -> Answer:
         """Stop what it moves, at once, and end it; its points are kept."""
-        return Answer(await work.scan_abort(visitor_of(actions, request), number, Nothing()))
+        return Answer(await actions.work.scan_abort(visitor_of(actions, request), number, Nothing()))
 
 
 def _presets(app: FastAPI, actions: Actions) -> None:
-    work = actions.work
     done: dict[str, Any] = {"response_model": Anything, "tags": ["presets"], "response_class": Answer}
 
     @app.get("/api/presets", response_model=list[Anything], responses=refusals(), tags=["presets"])
@@ -81,12 +79,12 @@ def _presets(app: FastAPI, actions: Actions) -> None:
     @app.post("/api/presets", responses=refusals(404, 409, 424), **done)
     async def save(body: PresetSaveRequest, request: Request) -> Answer:
         """Read every setting from its device and keep it under a name."""
-        return Answer(await work.preset_save(visitor_of(actions, request), body))
+        return Answer(await actions.work.preset_save(visitor_of(actions, request), body))
 
     @app.get("/api/presets/{preset}", responses=refusals(404), **done)
     async def preset(preset: PresetName) -> Answer:
         """One preset: its settings and units by instrument."""
-        return Answer(await work.preset(preset))
+        return Answer(await actions.work.preset(preset))
 
     @app.get(
         "/api/presets/{preset}/diff", response_model=list[Anything], responses=refusals(404, 424), tags=["presets"]
@@ -96,7 +94,7 @@ def _presets(app: FastAPI, actions: Actions) -> None:
 
         With `other`, how that preset differs from it.
         """
-        return Answer(await work.preset_diff(preset, other))
+        return Answer(await actions.work.preset_diff(preset, other))
 
     @app.post(
         "/api/presets/{preset}/load",
@@ -107,16 +105,15 @@ def _presets(app: FastAPI, actions: Actions) -> None:
     )
     async def load(preset: PresetName, request: Request, body: PresetLoadRequest | None = None) -> Answer:
         """Set what a preset has: all of it or, if anything is beyond its limits, nothing. Nothing is switched on."""
-        return Answer(await work.preset_load(visitor_of(actions, request), preset, body or PresetLoadRequest()))
+        return Answer(await actions.work.preset_load(visitor_of(actions, request), preset, body or PresetLoadRequest()))
 
     @app.post("/api/presets/{preset}/remove", responses=refusals(404, 424), **done)
     async def remove(preset: PresetName, request: Request) -> Answer:
         """Remove one."""
-        return Answer(await work.preset_remove(visitor_of(actions, request), preset, Nothing()))
+        return Answer(await actions.work.preset_remove(visitor_of(actions, request), preset, Nothing()))
 
 
 def _logs(app: FastAPI, actions: Actions) -> None:
-    work = actions.work
     done: dict[str, Any] = {"response_model": Anything, "tags": ["recording"], "response_class": Answer}
 
     @app.get("/api/logs", response_model=list[Anything], responses=refusals(), tags=["recording"])
@@ -127,42 +124,41 @@ def _logs(app: FastAPI, actions: Actions) -> None:
     @app.post("/api/logs", responses=refusals(409, 424), **done)
     async def start(body: LogRequest, request: Request) -> Answer:
         """Record for weeks, beside any other recording, in the lab's folder for runs."""
-        return Answer(await work.log_start(visitor_of(actions, request), body))
+        return Answer(await actions.work.log_start(visitor_of(actions, request), body))
 
     @app.post("/api/logs/{log}/stop", responses=refusals(404, 409, 424), **done)
     async def stop(log: Annotated[str, InPath(max_length=200)], request: Request) -> Answer:
         """End a log."""
-        return Answer(await work.log_stop(visitor_of(actions, request), log, Nothing()))
+        return Answer(await actions.work.log_stop(visitor_of(actions, request), log, Nothing()))
 
 
 def _jobs(app: FastAPI, actions: Actions) -> None:
-    work = actions.work
     done: dict[str, Any] = {"response_model": Anything, "tags": ["recording"], "response_class": Answer}
 
     @app.get("/api/jobs", response_model=list[Anything], responses=refusals(), tags=["recording"])
     async def jobs() -> Answer:
         """Exports and repairs: those in hand, and the last that ended."""
-        return Answer(work.jobs.all())
+        return Answer(actions.work.jobs.all())
 
     @app.get("/api/jobs/{number}", responses=refusals(404), **done)
     async def job(number: Number) -> Answer:
         """One of them: its `state`, and in `result` what was made or found."""
-        return Answer(work.jobs.of(number))
+        return Answer(actions.work.jobs.of(number))
 
     @app.post("/api/jobs/{number}/cancel", responses=refusals(404), **done)
     async def cancel(number: Number, request: Request) -> Answer:
         """Cut it off; what it had finished stays."""
-        return Answer(await work.job_cancel(visitor_of(actions, request), number, Nothing()))
+        return Answer(await actions.work.job_cancel(visitor_of(actions, request), number, Nothing()))
 
     @app.post("/api/runs/{run}/export", responses=refusals(404, 409, 424), **done)
     async def export(run: RunName, body: ExportRequest, request: Request) -> Answer:
         """Write a run in other forms, into its own directory: the job that does it. What it writes it reads back."""
-        return Answer(await work.export(visitor_of(actions, request), run, body))
+        return Answer(await actions.work.export(visitor_of(actions, request), run, body))
 
     @app.post("/api/runs/recover", responses=refusals(409, 424), **done)
     async def recover(request: Request, body: RecoverRequest | None = None) -> Answer:
         """Finish what crashes interrupted, in the lab's folder for runs: the job that does it."""
-        return Answer(await work.recover(visitor_of(actions, request), body or RecoverRequest()))
+        return Answer(await actions.work.recover(visitor_of(actions, request), body or RecoverRequest()))
 
 
 def _data(app: FastAPI, actions: Actions) -> None:
