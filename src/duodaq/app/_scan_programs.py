@@ -56,8 +56,8 @@ class ScanPrograms:
         self._waiting = {one: its for one, its in self._waiting.items() if one.is_alive()} | {thread: program}
         return program
 
-    async def close(self, timeout_s: float) -> int:
-        """Wait for them, and kill those that do not end; how many that were. May be called again."""
+    async def close(self, timeout_s: float) -> None:
+        """Wait for them, and kill those that do not end. May be called again."""
         await self._until_they_ended(timeout_s * 0.6)
         late = [program for program in self._waiting.values() if program.poll() is None]
         for program in late:
@@ -69,7 +69,6 @@ class ScanPrograms:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
-        return len(late)
 
     async def _until_they_ended(self, timeout_s: float) -> None:
         deadline = Deadline(timeout_s)

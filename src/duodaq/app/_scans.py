@@ -25,7 +25,7 @@ import msgspec
 from duodaq.app._control import Client, ControlTable, acting_client
 from duodaq.app._scan_facts import ScanStatus, ScanWish
 from duodaq.app._scan_programs import ScanPrograms
-from duodaq.clock import Deadline, utc_ns
+from duodaq.clock import Deadline, pause, utc_ns
 from duodaq.errors import DuodaqError, LifecycleError, NotInControlError, OutOfRangeError
 from duodaq.link import Session
 from duodaq.model import ComponentReport, LabDefinition, Outcome
@@ -242,7 +242,12 @@ class Scans:
     async def close(self, timeout_s: float) -> ComponentReport:
         """End the detached scans, and forget their programs. May be called again."""
         self.rest()
-        late = await self._programs.close(timeout_s)
+        deadline = Deadline(timeout_s * 0.5)
+        own = [scan for scan in self._scans.values() if scan.program is not None]
+        while any(not scan.ended.is_set() for scan in own) and not deadline.passed:
+            await pause(0.01)
+        late = sum(not scan.ended.is_set() for scan in own)
+        await self._programs.close(timeout_s * 0.5)
         for task in tuple(self._ends):
             task.cancel()
         await asyncio.gather(*self._ends, return_exceptions=True)
