@@ -21,6 +21,7 @@ ANSWER_S = 10.0
 _UNHURRIED = frozenset(
     {
         *("preset_save", "preset_diff", "preset_load"),
+        *("scan_start", "scan_ended"),
         *("command", "read", "restart", "record_start", "record_stop", "wire_start", "wire_stop"),
         *("apply", "plan", "scan_keep", "scan_place", "scan_document", "fly", "fly_started", "log_start", "log_stop"),
     }
@@ -84,7 +85,6 @@ class LocalChannel(_Threaded):
     """A private lab in a thread of this process, started with it and ended by `close`, or when the program ends."""
 
     def __init__(self, lab: Lab) -> None:
-        from duodaq.app._control import Client  # who attaches to a lab elsewhere needs neither
         from duodaq.app._service import LabService
 
         super().__init__(f"duodaq-{lab.definition.name}")

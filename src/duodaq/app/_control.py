@@ -172,7 +172,8 @@ class ControlTable:
         before = self._other(instrument, client)
         if before is not None:
             raise self._refusal(before.holder, what)
-        holder = Holder(instrument, client.name, client.called(), utc_ns(), what)
+        own = self.holder(instrument) or Holder(instrument, client.name, client.called(), 0)
+        holder = Holder(instrument, own.name, own.client, utc_ns(), what)
         self._holds.setdefault(instrument, []).append(_Hold(borrower, holder))
         self._say(holder, "lent")
 

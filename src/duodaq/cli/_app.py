@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from duodaq.cli import _completion as completion
 from duodaq.cli._presets import presets
+from duodaq.cli._scans import scans
 from duodaq.cli._verify_options import verify_here
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError, PortError
 
@@ -149,6 +150,7 @@ def scan(
     operator: Annotated[str | None, typer.Option("--operator", help="Who measures.")] = None,
     note: Annotated[str | None, typer.Option("--note", help="Free text.")] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="May be repeated.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Begin it and leave; the lab goes on with it.")] = False,
     lab: LabName = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="For programs: one line of JSON a point, and one at the end.")
@@ -158,7 +160,7 @@ def scan(
     from duodaq.cli._scan import Wanted, scan_lab
 
     labels = {"sample": sample, "operator": operator, "note": note, "tags": tag}
-    wanted = Wanted(axis, start, stop, points, tuple(read or ()), settle, labels)
+    wanted = Wanted(axis, start, stop, points, tuple(read or ()), settle, labels, detach)
     raise typer.Exit(scan_lab(lab, wanted, out, as_json=as_json))
 
 
@@ -233,6 +235,7 @@ def alarms(
 
 
 app.add_typer(presets, name="presets", rich_help_panel=LAB)
+app.add_typer(scans, name="scans", rich_help_panel=LAB)
 
 ports = typer.Typer(invoke_without_command=True)
 app.add_typer(ports, name="ports", rich_help_panel=LAB)
