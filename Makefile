@@ -14,7 +14,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak docs reference clean
+.PHONY: help demo test verified check bench soak docs reference clean
 
 help:
 	@sed -n '2,5s/^# *//p' Makefile
@@ -41,6 +41,10 @@ ifeq ($(strip $(ARGS)),)
 else
 	$(BIN)/python -m pytest -q -m "not soak" $(ARGS)
 endif
+
+# The pages in docs/coexistence say what the tests said that ran last with DUODAQ_COEXISTENCE=build/coexistence.
+verified: $(VENV)/.has-dev
+	$(BIN)/python -m duodaq.cli verify --results build/coexistence --check docs/coexistence
 
 check: $(VENV)/.has-dev
 	$(BIN)/ruff format --check .

@@ -19,13 +19,14 @@ from duodaq.link import LinkServer
 from duodaq.link._client import LinkClient
 from duodaq.ports import _owner
 from duodaq.ports._wirelog import WireLog
-from duodaq.storage import Recorder
+from duodaq.storage import Recorder, _recorder
 from duodaq.tap import Opening
 from duodaq.telemetry import _log_file
 from duodaq.v2 import _manager, _work
 from duodaq.v4 import ActorSystem, DataPublisher
 from duodaq.v4._system import DeadLetters
-from duodaq.web import _feed, _operations, _viewer
+from duodaq.v4.instruments import _streams
+from duodaq.web import _feed, _history, _operations, _viewer
 from duodaq.web._log import LogTail
 from duodaq.workers import _outbox, _process_hosted
 
@@ -125,8 +126,8 @@ DATA = (
     Queue(
         "the recorder",
         f"{given(Recorder, 'capacity'):,} batches, {megabytes(given(Recorder, 'max_bytes'))}",
-        "polls and actors wait; what cannot wait is lost, counted, an alarm, and a gap in the run",
-        "`books` of the run, `duodaq_dropped_total`",
+        f"actors that can wait do, {_streams._ROOM_S:g} s; else **the new one is lost to it**, a gap in the run",
+        f"`books` of the run, `duodaq_dropped_total`, an alarm at {_recorder._ALARM_AT:.0%}",
     ),
     Queue(
         "from a worker process to the lab",
@@ -165,7 +166,7 @@ DATA = (
         "the ledger, under `page`",
     ),
     Queue("one browser: rows", f"{_viewer.MOST_ROWS:,} messages", FULL[Policy.DROP_OLDEST], "told to the page"),
-    Queue("one browser: images", "one a camera", FULL[Policy.LATEST], "told to the page"),
+    Queue("one browser: images, spectra", "one a stream", FULL[Policy.LATEST], "told to the page"),
     Queue(
         "a reader over Arrow Flight",
         f"{given(Opening, 'capacity'):,} batches, unless it says otherwise",
@@ -194,6 +195,7 @@ RECORDS = (
         "the numbers of the records",
     ),
     Queue("the log file", f"{_log_file._WAITING:,} lines", FULL[Policy.DROP_NEWEST], "`lost` of the file's handler"),
+    Queue("the past of a stream, for the page", f"{_history.KEPT:,} points", FULL[Policy.DROP_OLDEST], "not counted"),
     Queue("the log on the page", f"{given(LogTail, 'most'):,} lines", FULL[Policy.DROP_OLDEST], "the numbers"),
 )
 

@@ -134,7 +134,9 @@ def bench() -> Iterator[Bench]:
 @documents_with("python")
 def test_programs_in_a_document_run(document: Document, tmp_path: Path, bench: Bench) -> None:
     virtual = str(free_port())  # for the documents' 5030, so that two runs on one machine can be
-    text = document.text.replace("5030", virtual).replace("9464", str(free_port()))
+    text = document.text.replace("5030", virtual)
+    for port in ("9464", "8400"):
+        text = text.replace(port, str(free_port()))
     document = Document(document.path, text)
     document.write_files(tmp_path)
     bench.connect(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
@@ -18,6 +19,9 @@ from rich.console import Console
 
 from duodaq import clock, sim
 from duodaq.cli import _app as command_line
+
+COEXISTENCE = os.environ.get("DUODAQ_COEXISTENCE", "")
+"""Where each of the twelve leaves what became of it and what it measured, for ``duodaq verify --results``."""
 
 LAB = """\
 [lab]
@@ -59,6 +63,26 @@ port = "stage"
 axes.x = { number = 1, unit = "mm", limits = [0, 25] }
 safe = { shutdown = "stop", crash = "stop", stop_all = "stop" }
 """
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report: Any = yield
+    if COEXISTENCE and call.when == "call" and item.path.name == "test_coexistence.py":
+        bench, name = item.funcargs["bench"], item.originalname
+        facts = {
+            "test": name,
+            "mode": str(bench.mode),
+            "state": report.outcome,
+            "duration_s": call.duration,
+            "error": "" if report.passed else str(call.excinfo.value),
+            "feature": getattr(getattr(call.excinfo, "value", None), "feature", ""),
+            "features": list(bench.proven),
+            "figures": [{"name": f.name, "value": f.value, "unit": f.unit, "of": f.of} for f in bench.figures.measured],
+        }
+        Path(COEXISTENCE).mkdir(parents=True, exist_ok=True)
+        Path(COEXISTENCE, f"{name}-{bench.mode}.json").write_text(json.dumps(facts))
+    return report
 
 
 class SimulatedLab:

@@ -11,26 +11,32 @@ import msgspec
 from duodaq.alarms import Alarms
 from duodaq.app._apply import Applier
 from duodaq.app._chores import Chores
+from duodaq.app._control import Client, ControlChange, ControlTable
 from duodaq.app._log import Log, LogPlan
 from duodaq.app._metrics_server import MetricsServer
 from duodaq.app._observers import Observers
 from duodaq.app._opening import explain
+from duodaq.app._presets import Presets
 from duodaq.app._reading import Reading, reading_of
 from duodaq.app._recording import Recording
+from duodaq.app._scans import Scans
 from duodaq.app._wire import WireRecording
 from duodaq.clock import Deadline, pause
 from duodaq.config import load_lab
 from duodaq.dual import DualRuntimeManager, Health, StopReport
 from duodaq.errors import LifecycleError, PortError
+from duodaq.link import Session
 from duodaq.model import AlarmChange, Command, LabDefinition, ReadChannel, ShutdownReport
 from duodaq.ports import Transport
 from duodaq.schema import WIRE_FILE
 from duodaq.storage import Recorder, RecordingSummary, WireSummary
 from duodaq.storage.export import WANTED, Format
+from duodaq.telemetry import get_logger
 
 CATCH_UP_S = 0.5
 NOTICES_S = 2.0
 """How long the end of a lab waits for notices of alarms that are on their way."""
+_log = get_logger("lab")
 _ALONE, _WITH_RECORDING = "wire log", "wire log of the recording"
 
 
@@ -57,6 +63,9 @@ class Lab:
         self._wanted: tuple[Format, ...] = ()
         self._wires: dict[str, WireRecording] = {}
         self.chores = Chores(self.runs_directory)
+        self.control = ControlTable(self._note_control)
+        self.presets = Presets(self)
+        self.scans = Scans(self, self._serve)
         self._logs: dict[str, Log] = {}
         self.manager.recorder.recorder = _V2Recorder(self)
         self.recordings: list[RecordingSummary] = []
@@ -103,6 +112,7 @@ class Lab:
             raise
         self.observers.watch_wire()
         await self.alarms.start()
+        self.manager.attach("scans", self.scans)  # first: what they still say goes into the recording
         self.manager.attach("chores", self.chores)
         self.chores.recover()
 
@@ -110,6 +120,7 @@ class Lab:
         """Stop everything in order; see DualRuntimeManager.shutdown. A recording under way is finished."""
         await self.changes.aclose()
         await self.alarms.rest()
+        self.scans.rest()
         try:
             report = await self.manager.shutdown(timeout_s)
         finally:
@@ -118,7 +129,13 @@ class Lab:
         return report
 
     async def command(self, instrument: str, command: Command, deadline_s: float | None = None) -> Any:
-        """Carry out one command; see DualRuntimeManager.command."""
+        """Carry out one command; see DualRuntimeManager.command.
+
+        Raises:
+            NotInControlError: It may move, emit or set something, and somebody else holds control. Nothing was sent.
+        """
+        if self.control.holders():
+            self.control.check_command(self.manager.definition(instrument), command)
         return await self.manager.command(instrument, command, deadline_s)
 
     async def read(self, instrument: str, channel: str, deadline_s: float | None = None) -> Reading:
@@ -360,6 +377,19 @@ class Lab:
             if self._wanted and summary.ended:
                 keep = self.definition.keep_journal
                 self.chores.finalise(Path(summary.directory), self._wanted, keep_journal=keep)
+
+    def _serve(self, client: Client) -> Session:
+        from duodaq.app._service import LabService  # it is made of the lab
+
+        return LabService(self).session(client)
+
+    def _note_control(self, change: ControlChange) -> None:
+        facts = {name: value for name, value in msgspec.to_builtins(change).items() if value and name != "what"}
+        facts.pop("t_ns")
+        say = _log.warning if change.what in ("taken over", "lost") else _log.info
+        say(f"control was {change.what}", **facts)
+        self.observers.flight.note("control", msgspec.to_builtins(change))
+        self.note_in_recording("control", msgspec.to_builtins(change))
 
     def _note_alarm(self, change: AlarmChange) -> None:
         self.observers.flight.note("alarm", msgspec.to_builtins(change))

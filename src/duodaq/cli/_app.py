@@ -15,6 +15,9 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from duodaq.cli import _completion as completion
+from duodaq.cli._presets import presets
+from duodaq.cli._scans import scans
+from duodaq.cli._verify_options import verify_here
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError, PortError
 
 app = typer.Typer(
@@ -147,6 +150,7 @@ def scan(
     operator: Annotated[str | None, typer.Option("--operator", help="Who measures.")] = None,
     note: Annotated[str | None, typer.Option("--note", help="Free text.")] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="May be repeated.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Begin it and leave; the lab goes on with it.")] = False,
     lab: LabName = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="For programs: one line of JSON a point, and one at the end.")
@@ -156,7 +160,7 @@ def scan(
     from duodaq.cli._scan import Wanted, scan_lab
 
     labels = {"sample": sample, "operator": operator, "note": note, "tags": tag}
-    wanted = Wanted(axis, start, stop, points, tuple(read or ()), settle, labels)
+    wanted = Wanted(axis, start, stop, points, tuple(read or ()), settle, labels, detach)
     raise typer.Exit(scan_lab(lab, wanted, out, as_json=as_json))
 
 
@@ -229,6 +233,9 @@ def alarms(
 
     raise typer.Exit(show_alarms(lab, acknowledge or [], out, as_json=as_json))
 
+
+app.add_typer(presets, name="presets", rich_help_panel=LAB)
+app.add_typer(scans, name="scans", rich_help_panel=LAB)
 
 ports = typer.Typer(invoke_without_command=True)
 app.add_typer(ports, name="ports", rich_help_panel=LAB)
@@ -554,10 +561,13 @@ def recover(
     raise typer.Exit(recover_runs(directory, out, all_too=all_too, as_json=as_json))
 
 
+app.command("verify", rich_help_panel=BEGIN)(verify_here)
+
+
 def main() -> None:
     """The entry point: one clear sentence for whatever goes wrong, and the exit code that goes with it."""
     try:
-        app()
+        app(prog_name="duodaq")
     except (ConfigError, PortError, LifecycleError) as error:
         err.print(f"[bold red]duodaq:[/] {_escape(error)}", soft_wrap=True)
         sys.exit(WRONG)

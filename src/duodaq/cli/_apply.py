@@ -85,9 +85,13 @@ def of_running_lab(file: Path, lab: str) -> str | None:
 
 
 def _is_wanted(wish: Wish, out: Console) -> bool:
-    if wish.as_json or not (sys.stdin.isatty() and out.is_terminal):
+    if wish.as_json or not _can_ask(out):
         raise ConfigError("nobody is there to be asked; nothing has changed", remedy=NOBODY_TO_ASK)
     return Confirm.ask("Change it so?", default=False, console=out)
+
+
+def _can_ask(out: Console) -> bool:
+    return sys.stdin.isatty() and out.is_terminal
 
 
 # ---- the plan --------------------------------------------------------------------------------------------------------
@@ -108,6 +112,8 @@ def _print_plan(plan: Plain, instruments: list[str], out: Console) -> None:
     for one in plan["refused"]:
         text = Text.assemble((one["key"], "bold"), f" stays as it is: {one['why']}. {one['remedy']}.")
         _print_line("!", "bold red", text, out)
+    for name, why in plan["held"].items():
+        _print_line("!", "bold red", Text.assemble((name, "bold"), f": {why}"), out)
     for note in plan["notes"]:
         _print_line("·", "", Text(note), out)
     touched = {step["name"] for step in steps if step["subject"] == "instrument"}

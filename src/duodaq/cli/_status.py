@@ -6,13 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any
 
+import msgspec
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from duodaq.app import LabClient, connect, running_labs, stop_all_of
+from duodaq.app import Holder, LabClient, connect, running_labs, stop_all_of
 from duodaq.cli._report import alarm_table, instrument_table, port_table, since
 from duodaq.clock import block, monotonic_s, utc_ns
 from duodaq.errors import DuodaqError
@@ -154,6 +155,8 @@ def status_page(status: dict[str, Any], rates: dict[str, float] | None = None) -
         page.append(Text(f"recording to {status['recording']}"))
     page.append(instrument_table(status["instruments"]))
     page += [Text(f"{one['id']}: {one['message']}") for one in status["instruments"] if one["message"]]
+    for one in msgspec.convert(status.get("control") or {}, dict[str, Holder]).values():
+        page.append(Text(f"{one.instrument}: {one} holds control since {since(one.since_ns)}"))
     page.append(port_table(status["ports"], rates))
     if status.get("alarms"):
         page.append(alarm_table(status["alarms"]))

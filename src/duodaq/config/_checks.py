@@ -130,10 +130,13 @@ def _virtual_ports_fit(lab: LabDefinition) -> Iterator[Said]:
 
 INSTRUMENT_NAMES_TAKEN = frozenset(
     {
-        *("alarms", "apply", "close", "grid", "journal", "log", "logs", "parameters", "plan", "ports", "record_wire"),
+        *("alarms", "apply", "close", "grid", "holders", "journal", "log", "logs", "parameters", "plan", "ports"),
         *(
+            "presets",
+            "record_wire",
             "reset_stop",
             "scan",
+            "scans",
             "start_recording",
             "status",
             "stop_all",
@@ -146,9 +149,9 @@ INSTRUMENT_NAMES_TAKEN = frozenset(
 )
 AXIS_NAMES_TAKEN = frozenset(
     {
-        *("axes", "call", "call_soon", "channels", "driver", "driver_name", "finish", "fly", "get", "get_soon", "id"),
-        *("parameters", "read", "read_soon", "recover", "restart", "runtime", "set", "set_soon", "snap", "start"),
-        *("status", "stop"),
+        *("axes", "call", "call_soon", "channels", "control", "driver", "driver_name", "finish", "fly", "get"),
+        *("get_soon", "holder", "id", "parameters", "read", "read_soon", "recover", "release", "restart", "runtime"),
+        *("set", "set_soon", "snap", "start", "status", "stop"),
     }
 )
 """What ``lab.x`` and ``lab.stage.x`` mean already."""

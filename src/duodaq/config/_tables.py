@@ -436,6 +436,8 @@ class InstrumentTable(Table):
     """What the class takes, by name; `"@dmm"` is a handle of the lab's instrument `dmm`, wherever that lives."""
     settings: Annotated[Settings, PlainValidator(_settings)] = Settings()
     """A list of names is watched, `["nplc"]`; a table is applied at start, `{ nplc = 10 }`."""
+    limits: dict[str, Annotated[tuple[float, float], BeforeValidator(lambda value: _limits(value))]] = {}
+    """`limits.SETTING = [lowest, highest]`: what the setting may be set to, enforced before anything is sent."""
     deadline: Annotated[Deadlines, PlainValidator(_deadlines)] = Deadlines()
     """How long a call may take, or `"never"`; a table gives methods their own: `{ default = "5 s", reading = "30 s"
     }`. Default: `"5 s"`.

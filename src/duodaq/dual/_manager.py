@@ -42,8 +42,10 @@ from duodaq.model import (
     PortDefinition,
     RuntimeName,
     RuntimeStatus,
+    SetParameter,
     ShutdownReport,
     Stop,
+    check_limits,
     command_name,
 )
 from duodaq.ports import Broker, Transport
@@ -313,10 +315,6 @@ class DualRuntimeManager:
         self._expect(ManagerState.RUNNING, f"close port {name}")
         return await self._roster.remove_port(name)
 
-    def moves(self, instrument: str, command: Command) -> bool:
-        """Whether a command may move or emit, and so is refused while a stop is latched."""
-        return self._of(instrument).moves(instrument, command)
-
     def adopt(self, lab: LabDefinition) -> None:
         """From now on the lab is described so: as it has become, step by step."""
         self.lab = lab
@@ -337,6 +335,14 @@ class DualRuntimeManager:
         if self._state is not ManagerState.RUNNING:
             self._expect(ManagerState.RUNNING, f"{instrument}.{command_name(command)}")
         return await self._command(instrument, command, deadline_s)
+
+    def moves(self, instrument: str, command: Command) -> bool:
+        """Whether `command` may move or emit something, so that a latched stop refuses it.
+
+        Raises:
+            LifecycleError: No such instrument, or its runtime is not running.
+        """
+        return self._of(instrument).moves(instrument, command)
 
     async def submit_v2(self, command: V2Command, timeout_s: float = 60.0) -> Any:
         """Carry out one of V2's own commands, StartRecording for instance, in V2's manager task wherever that lives.
@@ -364,6 +370,8 @@ class DualRuntimeManager:
         if isinstance(command, Stop):
             await self.stop(instrument, command.axis)
             return None
+        if isinstance(command, SetParameter) and side[instrument].limits:
+            check_limits(side[instrument], command)
         if self.broker.latched and side.moves(instrument, command):
             raise UnsafeStateError(
                 "refused: stop-all is latched until a person resets it",

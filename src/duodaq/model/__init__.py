@@ -25,6 +25,7 @@ from duodaq.model._command import (
     StartAcquisition,
     Stop,
     StopAcquisition,
+    check_limits,
     command_name,
     may_move,
 )
@@ -122,6 +123,7 @@ __all__ = [
     "VisaDefinition",
     "WebDefinition",
     "WireRecord",
+    "check_limits",
     "command_name",
     "install_command",
     "may_change",

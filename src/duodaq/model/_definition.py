@@ -95,6 +95,7 @@ class InstrumentDefinition:
 
     `driver` is ``"package.module:Class"``, ``"./file.py:Class"``, or the class itself. `passive` names the methods and
     parameters that neither move nor emit (True: all of them); everything else is refused while a stop is latched.
+    `limits` are the least and the greatest value of settings, enforced before anything is sent.
     """
 
     id: str
@@ -117,6 +118,7 @@ class InstrumentDefinition:
     autostart: bool = True
     base_dir: Path | None = None
     options: dict[str, Any] = field(default_factory=dict[str, Any])
+    limits: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
 
 
 @dataclass(frozen=True, slots=True)

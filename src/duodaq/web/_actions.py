@@ -7,15 +7,15 @@ import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from duodaq.app import Lab, LabService, panel_of
+from duodaq.app import Client, Lab, LabService, acting, panel_of
 from duodaq.clock import utc_ns
 from duodaq.errors import DuodaqError, StorageError
 from duodaq.model import InstrumentDefinition
-from duodaq.storage.reading import Run, differences, facts_of, find_run, runs
+from duodaq.storage.reading import Run, Stream, differences, facts_of, find_run, runs
 from duodaq.telemetry import get_logger, tracing
 from duodaq.web._access import Access, Role
 from duodaq.web._log import LogTail
@@ -24,6 +24,7 @@ from duodaq.web._refusal import Refusal, refusal_of
 from duodaq.web._requests import (
     AcknowledgeRequest,
     CommandRequest,
+    ControlRequest,
     LabelRequest,
     ReadRequest,
     RecordRequest,
@@ -31,6 +32,9 @@ from duodaq.web._requests import (
     ResetRequest,
     StopRequest,
 )
+from duodaq.web._runs import rows_of, scan_facts
+from duodaq.web._visitors import LAPSE_S, Visitor, Visitors
+from duodaq.web._work import Work
 
 T = TypeVar("T")
 _log = get_logger("web")
@@ -47,17 +51,6 @@ _FIELDS: dict[str, tuple[str, ...]] = {
 }
 
 
-class Visitor(NamedTuple):
-    """Who asks: what he may do, and from where he comes."""
-
-    role: Role
-    peer: str
-
-    @property
-    def name(self) -> str:
-        return f"page ({self.peer})"
-
-
 class Actions:
     """What may be done, by whom. Every method raises Refusal, with the reason, for what was not done."""
 
@@ -70,11 +63,16 @@ class Actions:
         """The stop-all that is in force: when, and if it was asked for here what it did and for whom."""
         self._service = LabService(lab)
         self._files = files
+        self.visitors = Visitors(lab)
+        self._nobody = Client("page", "page")
+        self.work = Work(lab, self._ask, lambda name: self._run(name).path)
         self._by_name: dict[str, tuple[type[Request], Callable[..., Any]]] = {
             "command": (CommandRequest, self.command),
             "read": (ReadRequest, self.read),
             "stop": (StopRequest, self.stop),
             "restart": (Request, self.restart),
+            "control": (ControlRequest, self.control),
+            "release": (Request, self.release),
             "stop_all": (Request, self.stop_all),
             "reset_stop": (ResetRequest, self.reset_stop),
             "acknowledge": (AcknowledgeRequest, self.acknowledge),
@@ -83,6 +81,7 @@ class Actions:
             "wire_start": (Request, self.wire_start),
             "wire_stop": (Request, self.wire_stop),
             "label": (LabelRequest, self.label),
+            **self.work.by_name,
         }
 
     async def perform(self, visitor: Visitor, name: str, target: str | None, body: Any) -> Any:
@@ -126,7 +125,7 @@ class Actions:
         axis = _axis_of(definition, request)
         operation = Operation(0, instrument, request.name or request.kind, visitor.name, 0, axis, _target_of(request))
         look = self._look(instrument, axis) if axis is not None and definition.runtime == "v4" else None
-        task = self.operations.begin(operation, lambda: self._ask("command", params), look)
+        task = self.operations.begin(operation, lambda: self._ask("command", params, visitor), look)
         if not request.wait:
             return {"operation": operation.number, "result": None}
         return {"operation": operation.number, "result": await asyncio.shield(task)}
@@ -134,7 +133,7 @@ class Actions:
     async def read(self, visitor: Visitor, instrument: str, request: ReadRequest) -> Any:
         """Take one measurement now."""
         self._definition(instrument)
-        return await self._ask("read", {"instrument": instrument, **request.model_dump()})
+        return await self._ask("read", {"instrument": instrument, **request.model_dump()}, visitor)
 
     async def stop(self, visitor: Visitor, instrument: str, request: StopRequest) -> Any:
         """Stop one instrument, or one of its axes, at once."""
@@ -144,8 +143,28 @@ class Actions:
     async def restart(self, visitor: Visitor, instrument: str, request: Request) -> Any:
         """Close and start one instrument again."""
         self._definition(instrument)
-        await self._ask("restart", {"instrument": instrument})
+        await self._ask("restart", {"instrument": instrument}, visitor)
         return {}
+
+    async def control(self, visitor: Visitor, instrument: str, request: ControlRequest) -> Any:
+        """Take control of an instrument. Without a connection that stays, a key comes with it."""
+        self._definition(instrument)
+        key = None
+        if not visitor.stays:
+            key, visitor = self.visitors.keep(visitor)
+        asked = {"instrument": instrument, "name": request.who, "take_over": request.take_over}
+        try:
+            holder = await self._ask("control", asked, visitor)
+        finally:
+            self.visitors.forget(visitor.client)
+        return {"holder": holder, "key": key, "lapses_s": LAPSE_S if key else None}
+
+    async def release(self, visitor: Visitor, instrument: str, request: Request) -> Any:
+        """Give control of an instrument up."""
+        self._definition(instrument)
+        released = await self._ask("release", {"instrument": instrument}, visitor)
+        self.visitors.forget(visitor.client)
+        return {"released": released}
 
     async def stop_all(self, visitor: Visitor, request: Request) -> Any:
         """Stop everything that moves or emits, and latch."""
@@ -222,6 +241,27 @@ class Actions:
 
         return await self._with_files(compared)
 
+    async def rows(self, run: str, stream: str, start: int, rows: int) -> bytes:
+        """Some rows of a stream, as an Arrow IPC stream."""
+        return await self._with_files(lambda: rows_of(self._stream(run, stream), start, rows))
+
+    async def points(self, run: str, index: int) -> dict[str, Any]:
+        """A scan that a run kept, with its points."""
+
+        def told() -> dict[str, Any]:
+            scans = self._run(run).scans
+            if index >= len(scans):
+                raise Refusal(404, "NoSuchScan", f"{run} kept {len(scans)} scans, counted from 0")
+            return scan_facts(scans[index])
+
+        return await self._with_files(told)
+
+    def _stream(self, run: str, stream: str) -> Stream:
+        streams = {one.name: one for one in self._run(run)}
+        if stream not in streams:
+            raise Refusal(404, "NoSuchStream", f"no stream {stream!r}; there are: {', '.join(streams) or 'none'}")
+        return streams[stream]
+
     async def label(self, visitor: Visitor, name: str, request: LabelRequest) -> Any:
         """Say what a run was."""
 
@@ -246,9 +286,10 @@ class Actions:
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
-    async def _ask(self, op: str, params: dict[str, Any]) -> Any:
+    async def _ask(self, op: str, params: dict[str, Any], visitor: Visitor | None = None) -> Any:
+        client = self._nobody if visitor is None else visitor.client
         try:
-            with tracing():
+            with tracing(), acting(client), self.visitors.asking(client):
                 return await self._service.handle(op, params)
         except DuodaqError as error:
             raise refusal_of(error) from error

@@ -12,7 +12,7 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from duodaq.telemetry import get_logger
-from duodaq.web._actions import Actions, Visitor
+from duodaq.web._actions import Actions
 from duodaq.web._feed import Feed
 from duodaq.web._moment import Moment
 from duodaq.web._pictures import View
@@ -20,11 +20,14 @@ from duodaq.web._plain import to_json
 from duodaq.web._rates import Rate
 from duodaq.web._refusal import Refusal
 from duodaq.web._viewer import Viewer
+from duodaq.web._visitors import Visitor
 
 LARGEST_MESSAGE = 64 * 1024
 MOST_BROWSERS = 32
 MOST_IN_HAND = 32
 MOST_STREAMS = 64
+STOPS = ("stop", "stop_all", "scan_abort")
+"""What is never too many."""
 _SEND_S = 20.0
 """A browser that takes nothing for so long is gone."""
 _LEFT_S = 2.0
@@ -65,6 +68,7 @@ class Live:
             self._count -= 1
             self._moment.leave(viewer)
             self._feed.leave(viewer)
+            self._actions.lab.control.leave(visitor.client, "its page was closed")
 
     async def _until_one_ends(self, session: _Session) -> None:
         work = [asyncio.create_task(session.send()), asyncio.create_task(session.receive())]
@@ -130,7 +134,7 @@ class _Session:
             self._refuse(None, Refusal(400, "Malformed", "a message is an object with a known type"))
             return
         message = cast("dict[str, Any]", said)
-        stops = message.get("name") in ("stop", "stop_all")
+        stops = message.get("name") in STOPS
         if not stops and not self._messages.take("browser"):
             self._refuse(message.get("id"), Refusal(429, "TooMany", "too many messages; wait a second"))
             return
@@ -167,7 +171,7 @@ class _Session:
 
     def _do(self, message: dict[str, Any]) -> None:
         name, target, number = message.get("name"), message.get("target"), message.get("id")
-        if len(self.tasks) >= MOST_IN_HAND and name not in ("stop", "stop_all"):
+        if len(self.tasks) >= MOST_IN_HAND and name not in STOPS:
             self._refuse(number, Refusal(429, "TooMany", f"{MOST_IN_HAND} of your requests are in hand"))
             return
         target = None if target is None else str(target)

@@ -9,11 +9,11 @@ from typing import Any
 from duodaq.app import Lab, LabService
 from duodaq.clock import monotonic_s, pause, utc_ns
 from duodaq.telemetry import get_logger
-from duodaq.web._access import Role
-from duodaq.web._actions import Actions, Visitor
+from duodaq.web._actions import Actions
 from duodaq.web._feed import Feed
 from duodaq.web._plain import to_json
 from duodaq.web._viewer import Viewer
+from duodaq.web._visitors import Visitor
 
 VERSION = version("duodaq")
 NOW_EVERY_S = 0.2
@@ -62,6 +62,7 @@ class Moment:
             "lab": described["lab"],
             "version": VERSION,
             "role": visitor.role.name.lower(),
+            "client": visitor.name,
             "tokens": not self._actions.access.is_open,
             "instruments": instruments,
             "channels": await self._service.handle("channels", {}),
@@ -95,6 +96,8 @@ class Moment:
             "parameters": await self._service.handle("parameters", {}),
             "values": self._feed.values,
             "alarms": self._lab.alarms.status(),
+            "control": self._lab.control.holders(),
+            "scans": self._lab.scans.all()[-5:],
             "operations": self._actions.operations.all()[-20:],
             "viewers": len(self._viewers),
         }
@@ -117,8 +120,3 @@ class Moment:
             if viewer.rows_dropped or viewer.images_dropped:
                 lost = {"type": "lost", "rows": viewer.rows_dropped, "images": viewer.images_dropped}
                 viewer.offer_state("lost", to_json(lost))
-
-
-def visitor_of(state: Any) -> Visitor:
-    """Who the gate found somebody to be."""
-    return Visitor(getattr(state, "role", Role.NOBODY), getattr(state, "peer", "?"))

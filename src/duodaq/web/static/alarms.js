@@ -1,5 +1,5 @@
 // Alarms: those that nobody knows of in a banner that stays in sight, and all of them in a list. Nothing where there are none.
-import { clock, duration, el, named, put, said, saidOf } from "./format.js";
+import { clock, duration, el, named, neat, put, saidOf } from "./format.js";
 import * as link from "./link.js";
 import { toast } from "./toasts.js";
 
@@ -55,9 +55,9 @@ function warn(rings) {
 function limits(one) {
   const { unit, low, high, rate, stale_s, delay_s } = watches.get(one.name) ?? {};
   const of = unit ?? one.unit;
-  const words = [low !== null && low !== undefined && `below ${said(low, of)}`, high !== null && high !== undefined && `above ${said(high, of)}`,
-    rate && `faster than ${said(rate, of)} a second`, stale_s && `silent for ${duration(stale_s)}`].filter(Boolean).join(", ");
-  return words && `rings ${words}${delay_s ? `, for ${duration(delay_s)}` : ""}`;
+  const words = [low !== null && low !== undefined && `below ${neat(low, of)}`, high !== null && high !== undefined && `above ${neat(high, of)}`,
+    rate && `faster than ${neat(rate, of)} a second`, stale_s && `silent for ${duration(stale_s)}`].filter(Boolean).join(", ");
+  return words && `rings ${words}${delay_s ? ` for ${duration(delay_s)}` : ""}`.replaceAll(".0 s", " s");
 }
 
 const line = (one) => el("div", { class: "line", data: { alarm: one.name } },
@@ -68,7 +68,7 @@ const line = (one) => el("div", { class: "line", data: { alarm: one.name } },
 function readable(why, unit) {
   if (!unit) return why;
   const number = new RegExp(`(-?\\d[\\d.]*(?:e[-+]?\\d+)?) ${unit.replace(/[^\w]/g, "\\$&")}(?![\\w/])`, "g");
-  return why.replace(number, (as, n) => (/e/.test(n) || Math.abs(Number(n)) < 1e-3 ? said(Number(n), unit, 4) : as));
+  return why.replace(number, (as, n) => (/e/.test(n) || Math.abs(Number(n)) < 1e-3 ? neat(Number(n), unit) : as));
 }
 
 function reason(one) {

@@ -1,5 +1,5 @@
 // One axis in a panel: where it is (readback), where it was sent (setpoint), within which limits, and what moves it.
-import { ago, el, put, said, saidOf } from "./format.js";
+import { ago, el, neat, put, saidOf } from "./format.js";
 import { act } from "./link.js";
 import { entry, labTime, present, reading } from "./moment.js";
 import { note } from "./stopping.js";
@@ -50,7 +50,7 @@ export function axisPart(id, axis, run, live) {
     if (!edited && document.activeElement !== target && newest !== undefined) target.value = newest.toFixed(4).replace(/\.?0+$/, "");
     const beyond = ends && target.value !== "" && (Number(target.value) < ends[0] || Number(target.value) > ends[1]);
     target.classList.toggle("beyond", Boolean(beyond));
-    if (ends) put(limits, `${beyond ? "beyond its limits: " : "limits "}${said(ends[0], axis.unit)} to ${said(ends[1], axis.unit)}`);
+    if (ends) put(limits, `${beyond ? "beyond its limits: " : "limits "}${neat(ends[0], axis.unit)} to ${neat(ends[1], axis.unit)}`);
     put(back, `− ${step.value}`);
     put(on, `+ ${step.value}`);
     if (newest !== undefined) for (const [button, sign] of [[back, -1], [on, 1]]) button.title = `to ${saidOf("position", newest + sign * Number(step.value), axis.unit)}`;
@@ -59,7 +59,7 @@ export function axisPart(id, axis, run, live) {
   return el("div", { class: "axis", role: "group", "aria-label": `Axis ${axis.name}` },
     el("div", { class: "head" }, el("b", {}, `Axis ${axis.name}`), state),
     el("div", { class: "pair" }, el("span", {}, "Readback"), el("div", {}, where, when)),
-    axis.limits ? el("div", { class: "track" }, goal, knob) : false, axis.limits ? el("div", { class: "ends" }, el("span", {}, said(axis.limits[0], axis.unit)), el("span", {}, said(axis.limits[1], axis.unit))) : false,
+    axis.limits ? el("div", { class: "track" }, goal, knob) : false, axis.limits ? el("div", { class: "ends" }, el("span", {}, neat(axis.limits[0], axis.unit)), el("span", {}, neat(axis.limits[1], axis.unit))) : false,
     el("div", { class: "pair" }, el("span", {}, "Setpoint"), setpoint), bar, note(live, present),
     el("div", { class: "row", style: "margin-top:8px" }, el("span", { class: "field", style: "flex:1 1 110px" }, target, el("em", {}, axis.unit)), el("button", { class: "main", onclick: move }, "Move"), el("button", { class: "danger", onclick: stop }, "Stop")),
     axis.limits ? limits : false,

@@ -43,8 +43,8 @@ export function build(container) {
   inputs.sensor = el("button", { hidden: true, onclick: toSensor, title: "Have the camera read this region alone" }, "Set on camera");
   inputs.whole = el("button", { hidden: true, onclick: whole }, "Whole frame");
   box.replaceChildren(
-    el("div", { class: "head" }, el("h2", {}, "Camera"), inputs.stream, el("div", { class: "row", role: "group", "aria-label": "Tool on the picture" }, tools), inputs.zoom, inputs.sensor, inputs.whole, inputs.pause, el("a", { id: "raw", class: "button", title: "The next frame as it is, for numpy", href: "#" }, ".npy")),
-    inputs.hint, el("div", { class: "camera" }, el("div", { class: "stage" }, image, over, readout, silence),
+    el("div", { class: "head" }, el("h2", {}, "Camera"), inputs.stream, el("div", { class: "row", role: "group", "aria-label": "Tool on the picture" }, tools), inputs.pause, el("a", { id: "raw", class: "button", title: "The next frame as it is, for numpy", href: "#" }, ".npy")),
+    el("div", { class: "row drawn" }, inputs.hint, inputs.zoom, inputs.sensor, inputs.whole), el("div", { class: "camera" }, el("div", { class: "stage" }, image, over, readout, silence),
       el("div", { class: "side" }, el("label", {}, "Colours", inputs.map), el("label", {}, "Mark saturated", inputs.overlay), el("label", {}, "Contrast by itself", inputs.auto),
         el("label", {}, inputs.low, "to", inputs.high), histogram, profile, facts)));
   over.addEventListener("pointerdown", down);

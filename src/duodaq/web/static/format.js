@@ -19,6 +19,12 @@ export function said(value, unit, digits) {
   return shown ? `${number}\u202f${shown}` : number;
 }
 
+/** A number that somebody has set, without the zeros behind it. */
+export function neat(value, unit = "") {
+  const [number, shown] = quantity(value, unit);
+  return shown ? `${Number(number)}\u202f${shown}` : String(Number(number));
+}
+
 const TWO = [
   [/(^|[._])(is_)?(open|shutter)$/, "open", "closed"], [/(^|[._])(is_)?armed$/, "armed", "not armed"], [/(^|[._])(is_)?moving$/, "moving", "still"],
   [/(^|[._])(is_)?streaming$/, "streaming", "not streaming"], [/(^|[._])(is_)?(on|enabled|emission|output)$/, "on", "off"],

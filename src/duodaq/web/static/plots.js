@@ -3,6 +3,7 @@
 import { el, isTwofold, put, saidOf } from "./format.js";
 import { curveOf, forget, gathered, labels, range, take } from "./curves.js";
 import * as link from "./link.js";
+import { present, reading } from "./moment.js";
 import * as picker from "./picker.js";
 
 const WINDOWS = [[10, "10 s"], [30, "30 s"], [60, "1 min"], [300, "5 min"], [1800, "30 min"]];
@@ -21,7 +22,7 @@ export function build(container) {
   const pause = el("button", { id: "pause", onclick: () => (view.paused ? live() : freeze()) }, "Pause");
   chart = el("div", { class: "charts" });
   box.replaceChildren(el("div", { class: "head" }, el("h2", {}, "Channels"), windows, pause), picker.build(choose), chart);
-  new ResizeObserver(() => parts.forEach(({ plot }) => plot.setSize(size()))).observe(chart);
+  new ResizeObserver(() => { parts.forEach(({ plot }) => plot.setSize(size())); dirty = true; }).observe(chart);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", restyle);
   link.on("rows", (...rows) => { take(...rows); dirty = true; });
   requestAnimationFrame(draw);
@@ -108,7 +109,7 @@ function draw(now_ms) {
     return;
   }
   const units = [...new Set(shown.map(unitOf))];
-  const wanted = JSON.stringify([shown, units]);
+  const wanted = JSON.stringify([shown, units, wide()]);
   if (wanted !== shape || !parts.length) arrange(shown, units, wanted);
   const to = view.paused ? view.to : newest();
   const from = view.paused ? view.from : to - view.window_s;
@@ -126,17 +127,25 @@ function draw(now_ms) {
   figures.past_s = Math.max(...shown.map((name) => curveOf(name)?.span_s ?? 0));
 }
 
-/** The names with their values: under the pointer, or else the last. */
+/** What all of the page says of a channel now. */
+function newestOf(name) {
+  const { instrument } = channels.find((c) => c.name === name) ?? {};
+  return instrument && present() ? reading(instrument, name.slice(instrument.length + 1)) : null;
+}
+
+/** The names with their values: under the pointer, or else the newest. */
 function tell({ plot, names, said: words, empty }) {
   const at = plot.cursor.left >= 0 ? plot.cursor.idxs : null;
   names.forEach((name, i) => {
     const curve = curveOf(name);
     const under = at && at[i + 1] !== null && at[i + 1] !== undefined ? plot.data[i + 1][at[i + 1]] : null;
-    const value = under ?? (curve?.end ? curve.v[curve.end - 1] : null);
+    const value = under ?? newestOf(name)?.value ?? (curve?.end ? curve.v[curve.end - 1] : null);
     put(words[i], value === null ? "no value yet" : saidOf(name, value, unitOf(name)));
   });
   empty.hidden = names.some((name) => curveOf(name)?.end);
 }
+
+const wide = () => chart.clientWidth > 560;
 
 function size() {
   const whole = Math.max(200, Math.min(330, Math.round(innerHeight * 0.34)));
@@ -167,9 +176,8 @@ function make(names, units) {
   const colour = (name) => style.getPropertyValue(name).trim();
   const line = { stroke: colour("--line"), width: 1 };
   const of = (unit) => names.filter((name) => unitOf(name) === unit);
-  const wide = chart.clientWidth > 560;
-  const least = wide ? 72 : 56;
-  const beside = needed > 1 && units.length === 1 ? least + (wide ? 18 : 0) : 12;
+  const least = wide() ? 72 : 56;
+  const beside = needed > 1 && units.length === 1 ? least + (wide() ? 18 : 0) : 12;
   const axes = [{ stroke: colour("--soft"), grid: line, ticks: line, font: "11px system-ui", space: 70, size: 28,
     values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toLocaleTimeString([], { hour12: false })) }];
   const scales = { x: { time: true, auto: false } };
@@ -177,7 +185,7 @@ function make(names, units) {
     scales[`y${unit}`] = { auto: false };
     const only = of(unit).length === 1 ? of(unit)[0] : null;
     axes.push({ scale: `y${unit}`, side: i ? 1 : 3, stroke: colour(only ? colourOf(only) : "--soft"), grid: i ? { show: false } : line, ticks: line,
-      label: wide ? `${only && only.length < 30 ? `${only}, ` : ""}${unit || "no unit"}` : null, labelFont: "11px system-ui", labelSize: wide ? 18 : 0, labelGap: 2,
+      label: wide() ? `${only && only.length < 30 ? `${only}, ` : ""}${unit || "no unit"}` : null, labelFont: "11px system-ui", labelSize: wide() ? 18 : 0, labelGap: 2,
       size: (_, words) => Math.max(least, 26 + 6.2 * Math.max(0, ...(words ?? []).map((text) => text?.length ?? 0))),
       font: "11px system-ui", values: (_, ticks) => labels(ticks, unit) });
   });
