@@ -54,10 +54,9 @@ def scan_lab(lab: str | None, wanted: Wanted, out: Console, *, as_json: bool) ->
             return 0
         why, shown = "", not as_json and out.is_terminal
         try:
-            scanned = client.scan(
+            run = client.scan(
                 axis, positions, read, settle_s=settle_s, progress=shown, on_document=tell, detach=False, **labels
             )
-            run = cast("ScanRun", scanned)
         except ScanInterruptedError as error:
             run, why = cast("ScanRun", error.run), str(error)
     _say(run, why, out, as_json=as_json)
