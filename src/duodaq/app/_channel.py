@@ -86,6 +86,7 @@ class LocalChannel(_Threaded):
     """A private lab in a thread of this process, started with it and ended by `close`, or when the program ends."""
 
     def __init__(self, lab: Lab) -> None:
+        from duodaq.app._control import Client  # who attaches to a lab elsewhere needs neither
         from duodaq.app._service import LabService
 
         super().__init__(f"duodaq-{lab.definition.name}")
