@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from duodaq.app._control import Client
 from duodaq.app._loop_thread import LoopThread
 from duodaq.errors import DeliveryError, DuodaqError, LifecycleError
 from duodaq.link import LAB_PROTOCOL, LinkClient, lab_of
