@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,11 @@ def test_an_installed_wheel_runs_the_twelve_with_what_its_extra_brings(tmp_path:
 
     run(sys.executable, "-m", "venv", tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
-    run(python, "-m", "pip", "wheel", "--no-deps", "-w", tmp_path, ROOT)
+    source = tmp_path / "source"  # a build leaves things where it builds
+    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    run(python, "-m", "pip", "wheel", "--no-deps", "-w", tmp_path, source)
     wheel = next(tmp_path.glob("duodaq-*.whl"))
     run(python, "-m", "pip", "install", "-c", ROOT / "constraints.txt", f"duodaq[verify] @ {wheel.as_uri()}")
     said = run(tmp_path / "venv" / "bin" / "duodaq", "verify", "--mode", "inline", "--no-coverage", "--json")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from duodaq.app._host import LabHost
     from duodaq.app._lab import Lab
     from duodaq.app._panel import panel_of
-    from duodaq.app._preset_rules import Row
+    from duodaq.app._preset_row import Row
     from duodaq.app._presets_handle import PresetDiff, PresetsHandle
     from duodaq.app._reading import Reading
     from duodaq.app._samples import exposition, samples_of
@@ -76,7 +76,7 @@ _HOMES = {
     "PresetDiff": "duodaq.app._presets_handle",
     "PresetsHandle": "duodaq.app._presets_handle",
     "Reading": "duodaq.app._reading",
-    "Row": "duodaq.app._preset_rules",
+    "Row": "duodaq.app._preset_row",
     "ScanHandle": "duodaq.app._scans_handle",
     "ScanStatus": "duodaq.app._scan_facts",
     "ScanWish": "duodaq.app._scan_facts",

@@ -84,7 +84,6 @@ class LabService:
         return {
             "lab": self._lab.definition.name,
             "instruments": [_describe(d) for d in self._lab.definition.instruments],
-            "pausing": self._lab.alarms.pausing,
         }
 
     async def _op_status(self, params: dict[str, Any]) -> Any:
@@ -118,9 +117,6 @@ class LabService:
 
     async def _op_acknowledge(self, params: dict[str, Any]) -> Any:
         return msgspec.to_builtins(self._lab.alarms.acknowledge(params["alarm"], params.get("who", "")))
-
-    async def _op_scan_holds(self, params: dict[str, Any]) -> Any:
-        return list(self._lab.alarms.holds)
 
     async def _op_channels(self, params: dict[str, Any]) -> Any:
         return [

@@ -11,6 +11,7 @@ from duodaq.telemetry import get_logger
 
 Holds = Callable[[], list[str]]
 """Names what a scan waits for now: alarms, a pause. Raises ScanAbortedError if it has to end."""
+PAUSED = "paused by "
 _LOOK_S = 0.2
 _log = get_logger("bluesky")
 
@@ -24,7 +25,11 @@ def while_held(holds: Holds) -> Generator[Any, Any, Any]:
     names = holds()
     if not names:
         return
-    _log.warning("the scan waits: for alarms until they are over, or acknowledged", waits_for=names)
+    alarms = [name for name in names if not name.startswith(PAUSED)]
+    if alarms:
+        _log.warning("the scan waits for its alarms: until they are over, or acknowledged", alarms=alarms)
+    else:
+        _log.warning("the scan waits until it is resumed", why=names)
     while holds():
         yield Msg("sleep", None, _LOOK_S)
     _log.warning("the scan goes on")

@@ -7,7 +7,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-LabName = Annotated[str | None, typer.Option("--lab", help="Which running lab, if there are several.")]
+from duodaq.cli import _completion as completion
+
+LabName = Annotated[
+    str | None,
+    typer.Option("--lab", help="Which running lab, if there are several.", autocompletion=completion.labs),
+]
 Number = Annotated[int, typer.Argument(metavar="NUMBER", help="Which scan.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 

@@ -80,7 +80,9 @@ export function moved(now, ringing) {
   for (const [id, parts] of cards) {
     const { state, message } = now.instruments[id] ?? { state: "gone", message: "" };
     parts.dot.className = `dot ${mood(state)}`;
-    put(parts.state, state);
+    const held = now.control?.[id];
+    put(parts.state, held ? `${state} · ${held.what || held.name}` : state);
+    parts.state.title = held ? `${held.what ? `${held.what} of ` : ""}${held.client} holds control` : "";
     parts.cause.hidden = !message;
     put(parts.cause, message);
     parts.trouble = Boolean(message) || !["good", "busy"].includes(mood(state));
