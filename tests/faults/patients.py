@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -171,7 +172,10 @@ class Blocker:
     def who(self) -> int:
         return os.getpid()
 
-    def block(self, seconds: float) -> float:
+    def block(self, seconds: float, note: str = "") -> float:
+        """Take so long; that it has begun is seen by a file of this name."""
+        if note:
+            Path(note).touch()
         block(seconds)
         return seconds
 

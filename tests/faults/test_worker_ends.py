@@ -109,11 +109,14 @@ class Unkillable:
         self._child.kill()
 
 
-async def test_nobody_takes_over_before_a_worker_that_was_killed_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nobody_takes_over_before_a_worker_that_was_killed_has_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begun = tmp_path / "begun"
     async with lab(blocker(deadline_s=10.0)) as manager:
-        blocked = asyncio.create_task(manager.command("it", Execute("block", (9.0,))))
+        blocked = asyncio.create_task(manager.command("it", Execute("block", (9.0, str(begun)))))
         waiting = asyncio.create_task(manager.command("it", Execute("block", (0.0,))))
-        await pause(0.1)
+        await until(begun.exists, manager)
         old = Unkillable(manager, monkeypatch)
         try:
             for error in await asyncio.gather(blocked, waiting, return_exceptions=True):

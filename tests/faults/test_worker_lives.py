@@ -133,12 +133,14 @@ async def test_the_errors_of_two_instruments_in_one_worker_name_each_its_own() -
             assert f"a mistake in {name}" in str(error)
 
 
-async def test_others_in_a_worker_that_is_ended_for_one_are_told_why_and_go_on() -> None:
+async def test_others_in_a_worker_that_is_ended_for_one_are_told_why_and_go_on(tmp_path: Path) -> None:
+    begun, limit = tmp_path / "begun", Deadline(10.0)
     hung, well = blocker("hung", deadline_s=0.2, kill_after_s=0.2), blocker("well")
     async with lab(hung, well) as manager:
         pid = await manager.command("well", Execute("who"))
-        blocked = asyncio.create_task(timed(manager.command("well", Execute("block", (30.0,)), 30.0)))
-        await pause(0.05)
+        blocked = asyncio.create_task(timed(manager.command("well", Execute("block", (30.0, str(begun))), 30.0)))
+        while not begun.exists() and not limit.passed:
+            await pause(0.01)
         waiting = asyncio.create_task(timed(manager.command("well", GetParameter("serial"), 10.0)))
         await asyncio.gather(manager.command("hung", Execute("block", (30.0,))), return_exceptions=True)
         error, _ = await blocked

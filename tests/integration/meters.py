@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from duodaq.clock import block
@@ -30,7 +31,10 @@ class Meter:
     def fail(self) -> None:
         raise ZeroDivisionError("a mistake in the meter")
 
-    def slow(self, seconds: float) -> None:
+    def slow(self, seconds: float, note: str = "") -> None:
+        """Take so long; that it has begun is seen by a file of this name."""
+        if note:
+            Path(note).touch()
         block(seconds)
 
 
@@ -60,6 +64,9 @@ class Ratio:
 
     def wait(self) -> None:
         self.above.call("slow", 1.0, timeout_s=0.2)
+
+    def linger(self, note: str) -> None:
+        self.above.call("slow", 20.0, note, timeout_s=20.0)
 
 
 @dataclass(frozen=True)

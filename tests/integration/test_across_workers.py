@@ -152,12 +152,16 @@ async def test_it_goes_on_after_the_death_of_what_it_is_made_of_and_after_its_ow
             assert (await manager.command("ratio", Execute("pids")))[victim] != pids[victim]
 
 
-async def test_the_death_of_another_is_told_to_who_asked_for_something_at_that_moment(meters: Any) -> None:
+async def test_the_death_of_another_is_told_to_who_asked_for_something_at_that_moment(
+    meters: Any, tmp_path: Path
+) -> None:
+    begun, limit = tmp_path / "begun", Deadline(10.0)
     async with lab(meters, ratio(worker="own")) as manager:
         await until_ready(manager, "ratio")
         pid = (await manager.command("ratio", Execute("pids")))[1]
-        asked = asyncio.create_task(manager.command("ratio", Execute("wait")))
-        await pause(0.05)
+        asked = asyncio.create_task(manager.command("ratio", Execute("linger", (str(begun),)), 20.0))
+        while not begun.exists() and not limit.passed:
+            await pause(0.01)
         os.kill(pid, 9)
         with pytest.raises(DeliveryError, match="its worker died") as caught:
             await asked

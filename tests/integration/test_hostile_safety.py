@@ -410,18 +410,23 @@ async def test_a_hurried_shutdown_is_quick_in_whichever_step_it_is_and_names_who
 class RawStage:
     """A home-made driver of the stage, on a port whose bytes nobody understands."""
 
-    def __init__(self, serial: Any) -> None:
+    def __init__(self, serial: Any, evidence: str, gate: str) -> None:
         self.serial = serial
+        self.inside, self.gate = Gate(gate + ".in"), Gate(gate)
         serial.write(b"1MO\r")
 
     def late(self) -> None:
-        block(0.1)
+        self._linger()
         self.serial.write(b"1PA20\r")
 
     def twice(self) -> None:
         self.serial.write(b"1PA20\r")
-        block(0.1)
+        self._linger()
         self.serial.write(b"1PA-5\r")
+
+    def _linger(self) -> None:
+        self.inside.open()
+        self.gate.wait(10.0)
 
     def where(self) -> float:
         self.serial.write(b"1TP\r")
@@ -430,7 +435,7 @@ class RawStage:
 
 async def raw_stage(lab: Bench) -> tuple[Any, Any]:
     stage_sim = await lab.simulator("esp300")
-    raw = lab.own_class("raw", RawStage, port="stage", stop=b"ST\r", passive=frozenset({"where"}))
+    raw = own_class(lab, "raw", RawStage, port="stage", stop=b"ST\r", passive=frozenset({"where"}))
     manager = lab.manager([raw], [lab.serial_port("stage", stage_sim, None, idle_ms=5)])
     await manager.start()
     return manager, stage_sim
@@ -443,8 +448,12 @@ async def test_a_call_in_hand_at_a_stop_sends_nothing_more_where_no_codec_knows_
 ) -> None:
     manager, stage_sim = await raw_stage(lab)
     calling = asyncio.ensure_future(outcome(manager.command("raw", Execute(call))))
-    await pause(0.04)
-    await (manager.stop_all() if all_of_them else manager.stop("raw"))
+    inside = Gate(notes_of(lab)["gate"] + ".in")
+    assert await until(lambda: inside.is_open, 5.0)
+    stopping = asyncio.ensure_future(manager.stop_all() if all_of_them else manager.stop("raw"))
+    assert await until(lambda: stage_sim.report()["stops"], 5.0)
+    let_go(lab)
+    await stopping
     end = await calling
     assert isinstance(end, StoppedError | UnsafeStateError), end
     assert getattr(end, "fate", "not done") == fate

@@ -175,8 +175,9 @@ def test_a_killed_worker_is_replaced_with_its_settings_and_qcodes_knows_no_name_
         assert (error.instrument, error.command, error.fate) == ("dmm", "visa_handle.read", "unknown")
         lab.wait(lambda: lab.status("dmm")["restarts"] == restarts + 1)
         lab.wait(lambda: lab.status("dmm")["state"] == "acquiring")
-        assert lab.status("dmm")["pid"] == pid  # its handle was revoked, so it came back, and could not be closed
-        assert lab.dmm.get("NPLC") == 0.2
+        assert (
+            lab.dmm.get("NPLC") == 0.2
+        )  # it came back by its revoked handle, or in another process: who sees it first
         assert abs(lab.dmm.read("voltage").value) < 10
 
 
