@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from duodaq.cli._migrate import migrate
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError, PortError
 
 app = typer.Typer(
@@ -357,6 +358,8 @@ def serve(
     asked = Asked(lab, host, port, token, tls_cert, tls_key, runs_too, recorded, as_json)
     raise typer.Exit(serve_flight(asked, out, err))
 
+
+app.add_typer(migrate, name="migrate")
 
 RunsDirectory = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the runs lie.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its directory, its number, or `last`.")]
