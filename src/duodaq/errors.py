@@ -19,8 +19,10 @@
     │   ├── MailboxFullError (BlockingIOError)
     │   ├── RestartingError
     │   ├── StoppedError
+    │   │   └── FencedError                      another owns its instrument now
     │   └── ReplyTimeoutError (TimeoutError)
     ├── LifecycleError       (RuntimeError)      asked in the wrong state
+    │   └── CutoverError                         an instrument was not moved: owner, step
     ├── DataError
     │   ├── SchemaMismatchError (TypeError)
     │   └── OverrunError                         missed: how many
@@ -196,12 +198,25 @@ class StoppedError(DeliveryError):
     default_fate = "not done"
 
 
+class FencedError(StoppedError):
+    """Its sender was the instrument's owner once; another has taken over. Nothing was written."""
+
+
 class ReplyTimeoutError(DeliveryError, TimeoutError):
     """The deadline passed. If the message was already in hand its outcome is unknown."""
 
 
 class LifecycleError(DuodaqError, RuntimeError):
     """Asked for something that the present state does not allow. The state is unchanged."""
+
+
+class CutoverError(LifecycleError):
+    """An instrument was not moved. `owner` is the runtime that has it, exactly one; `step` is where it was refused."""
+
+    def __init__(self, what: str, *, owner: str = "", step: str = "", **facts: Any) -> None:
+        super().__init__(what, **facts)
+        self.owner = owner
+        self.step = step
 
 
 class DataError(DuodaqError):

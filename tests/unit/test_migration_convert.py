@@ -77,7 +77,7 @@ def test_a_stanza_is_turned_with_its_settings_polls_and_deadlines() -> None:
         "port": "meter",
         "args": {"rate_hz": 5.0},
         "settings": {"wavelength_nm": 780},
-        "deadline": {"default": "3 s", "read_power": "1 s"},
+        "deadline": {"default": "3 s", "power": "1 s"},
         "options": {"acquire": True},
     }
 

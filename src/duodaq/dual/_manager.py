@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from duodaq.bridge import Bridge, ParameterTable
 from duodaq.clock import Deadline, monotonic_s, pause, utc_ns
 from duodaq.config import in_file
 from duodaq.dataplane import Hub, Subscription
 from duodaq.drivers import codec as find_codec
+from duodaq.dual._crossing import Crossing
+from duodaq.dual._gates import Gates
 from duodaq.dual._guard import Guard
 from duodaq.dual._health import Health, StateChange
 from duodaq.dual._housing import Housing
@@ -44,12 +46,16 @@ from duodaq.model import (
     ShutdownReport,
     Stop,
     command_name,
+    may_move,
 )
 from duodaq.ports import Broker, Transport
 from duodaq.telemetry import SPANS, get_logger, named
-from duodaq.v2 import DataDistributor, V2Command
+from duodaq.v2 import DataDistributor, SendInstrumentCommand, V2Command
 from duodaq.v4 import DataPublisher
 from duodaq.workers import Factories, RecorderDesk, RuntimeParts, Switchboard, introduced, spawn_port_worker
+
+if TYPE_CHECKING:
+    from duodaq.migration import Handed, Limits, Passage
 
 START_ENDS_S = 0.5
 """How long a start that was cancelled by a shutdown may take to end; what it started is stopped all the same."""
@@ -103,6 +109,11 @@ class DualRuntimeManager:
         parts = RuntimeParts(self.broker, self.parameters, self.v2_data, self.v4_data, recorder=self.recorder)
         memory: dict[RuntimeName, int | None] = {side.name: side.memory_bytes for side in (self.lab.v2, self.lab.v4)}
         self.guard = Guard(self.broker)
+        self.gates = Gates()
+        self.translations: dict[str, Callable[[Command], Command]] = {}
+        """What an old handle's command is called where its instrument lives now."""
+        self.failed_commands: list[Callable[[str, Command, Exception], None]] = []
+        """Told of every command that failed."""
         self._board = Switchboard(self._command_across)
         made_by = factories or Factories()
         around = (memory, self.guard, self._board, self.recorder)
@@ -111,6 +122,10 @@ class DualRuntimeManager:
             "v2": Side(self.lab.v2, self._housing.host, self._introduced),
             "v4": Side(self.lab.v4, self._housing.host, self._introduced),
         }
+        hubs: dict[RuntimeName, Hub[Any]] = {"v2": self.v2_data, "v4": self.v4_data}
+        self._crossing = Crossing(
+            self._sides, self._housing, self.gates, self.broker, self.parameters, hubs, self.bridge.name, self._tell
+        )
         self._watch = Watch(self._sides.values(), self._changes, self.parameters, self._after_crash)
         for instrument in self.lab.instruments:
             self._sides[instrument.runtime].register(instrument)
@@ -274,19 +289,41 @@ class DualRuntimeManager:
         """Add an instrument to the running lab."""
         self._expect(ManagerState.RUNNING, f"add {instrument.id}")
         await self._sides[instrument.runtime].add(instrument)
-        self.guard.tell(self._definitions())
+        self._tell()
 
     async def remove(self, instrument: str) -> ComponentReport:
         """Stop an instrument of the running lab and forget it."""
         self._expect(ManagerState.RUNNING, f"remove {instrument}")
         report = await self._of(instrument).remove(instrument)
-        self.guard.tell(self._definitions())
+        self._tell()
         return report
 
     async def restart_instrument(self, instrument: str) -> None:
         """Close and start one instrument again; the others notice nothing."""
         self._expect(ManagerState.RUNNING, f"restart {instrument}")
         await self._of(instrument).restart(instrument)
+
+    async def move(
+        self, definition: InstrumentDefinition, handed: Handed | None = None, limits: Limits | None = None
+    ) -> tuple[InstrumentDefinition, Passage]:
+        """Move an instrument to the other runtime, where `definition` says how it lives, while all else goes on.
+
+        Args:
+            definition: Its new one, under the same id.
+            handed: What the new owner calls the settings that the old one knew.
+            limits: How long each step may take.
+
+        Returns:
+            The definition that it now has, and what was done.
+
+        Raises:
+            LifecycleError: Not Running, no such instrument, it lives there already, or it is on its way.
+            CutoverError: It was refused or undone; exactly one runtime has it, and is named.
+
+        Cancellation: It goes on, and is finished or undone.
+        """
+        self._expect(ManagerState.RUNNING, f"move {definition.id}")
+        return await self._crossing.move(self.definition(definition.id), definition, handed, limits)
 
     async def command(self, instrument: str, command: Command, deadline_s: float | None = None) -> Any:
         """Carry out one command, in whichever runtime the instrument lives, and return its result.
@@ -308,6 +345,8 @@ class DualRuntimeManager:
             DuodaqError: What V2 says.
         """
         self._expect(ManagerState.RUNNING, type(command).__name__)
+        if isinstance(command, SendInstrumentCommand):
+            return await self._command(command.id, command.command, command.deadline_s)
         return await self._sides["v2"].submit(command, timeout_s)
 
     async def _command_across(self, instrument: str, command: Command, deadline_s: float) -> Any:
@@ -322,6 +361,11 @@ class DualRuntimeManager:
         return await self._command(instrument, command, deadline.left_s)
 
     async def _command(self, instrument: str, command: Command, deadline_s: float | None) -> Any:
+        if instrument in self.gates.closed and not isinstance(command, Stop):
+            moves = may_move(self.definition(instrument), command)
+            deadline_s = await self.gates.pass_through(instrument, command, deadline_s, moves=moves)
+        if instrument in self.translations:
+            command = self.translations[instrument](command)
         side = self._of(instrument)
         if isinstance(command, Stop):
             await self.stop(instrument, command.axis)
@@ -334,6 +378,7 @@ class DualRuntimeManager:
             )
         self._in_hand += 1
         self._settled.clear()
+        self.gates.enter(instrument)
         try:
             if (taker := SPANS.taker) is None:
                 return await side.command(instrument, command, deadline_s)
@@ -341,8 +386,11 @@ class DualRuntimeManager:
                 return await side.command(instrument, command, deadline_s)
         except Exception as error:
             _log.info("command failed", instrument=instrument, command=command_name(command), error=named(error))
+            for listener in self.failed_commands:
+                listener(instrument, command, error)
             raise
         finally:
+            self.gates.leave(instrument)
             self._in_hand -= 1
             if not self._in_hand:
                 self._settled.set()
@@ -355,25 +403,29 @@ class DualRuntimeManager:
         """
         side = self._of(instrument)
         definition = side[instrument]
+        self.gates.note_stop(instrument)
         data = stop_bytes(definition, self.broker, axis)
         t_ns = None
         if data is not None and definition.port is not None:
             whole = axis is None
             t_ns = await self.broker.stop(definition.port, data, holder=f"stop {instrument}", ends_moving=whole)
-        await side.command(instrument, Stop(axis), limit_s)
+        if side.has_home(instrument) or instrument not in self.gates.closed:
+            await side.command(instrument, Stop(axis), limit_s)
         return t_ns
 
     async def stop_all(self, limit_s: float = 5.0) -> StopReport:
         """Stop every instrument, without a question, and latch: what moves or emits is refused until `reset_stop`."""
         self.broker.latch("stop-all")
         definitions = self._definitions()
+        for definition in definitions:
+            self.gates.note_stop(definition.id)
         stops, failures = stops_by_port(definitions, self.broker)
         reachable = [d for d in definitions if d.id not in failures]
         written, ended = await asyncio.gather(self.broker.stop_all(stops), self._end_moving("stop-all"))
         told = {
             d.id: make_safe(self._of(d.id), d, self.broker, Cause.STOP_ALL, limit_s)
             for d in reachable
-            if self._of(d.id).running and needs_telling(d, self.broker)
+            if self._of(d.id).has_home(d.id) and needs_telling(d, self.broker)
         }
         failures |= await gather_failures(told)
         failures |= {port: in_words(result) for port, result in written.items() if isinstance(result, BaseException)}
@@ -451,6 +503,9 @@ class DualRuntimeManager:
             raise in_file(error, self.lab.file) from error.__cause__
         self._watch.start()
 
+    def _tell(self) -> None:
+        self.guard.tell(self._definitions())
+
     def _definitions(self) -> list[InstrumentDefinition]:
         return [d for side in self._sides.values() for d in side.definitions]
 
@@ -486,6 +541,7 @@ class DualRuntimeManager:
         if self._start_task is not None and not self._start_task.done():
             self._start_task.cancel()
             await asyncio.wait({self._start_task}, timeout=min(run.budget_s * 0.2, START_ENDS_S))
+        await self._crossing.aclose(min(run.budget_s * 0.2, START_ENDS_S))
         self._enter(ManagerState.STOPPING)
         report = await run.run()
         self._enter(ManagerState.STOPPED)

@@ -8,8 +8,9 @@ the same name without ``read_``, ``get_`` or ``set_``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from duodaq.model import Command, Execute, GetParameter, InstrumentDefinition, SetParameter
 
@@ -60,10 +61,16 @@ class Equivalents:
                 return wanted
         return None
 
+    def moves(self, parameter: str) -> bool:
+        """Whether setting a V4 parameter moves or emits."""
+        return parameter.rpartition(".")[2] in self.emits
+
 
 _AXIS_PARAMETERS = frozenset({"position", "enabled", "velocity", "acceleration", "deceleration"})
 _METER = frozenset({"power", "wavelength_nm", "unit", "range", "filter"})
-_ESP300 = Equivalents("duodaq:Esp300", axes={"x": 1, "y": 2, "phi": 3, "z": 3}, emits=frozenset({"position"}))
+_ESP300 = Equivalents(
+    "duodaq:Esp300", axes={"x": 1, "y": 2, "phi": 3, "z": 3}, emits=frozenset({"position", "enabled"})
+)
 _HP34401A = Equivalents(
     "duodaq:ScpiActor",
     queries={
@@ -87,7 +94,7 @@ _BY_DRIVER: dict[str, Equivalents] = {
     "duodaq:Newport1830C": Equivalents(
         "duodaq:Newport1830C", channels={"power": ("power", "rate_hz")}, known=_METER,
         parameters={"wavelength": "wavelength_nm"},
-        calls={"set_wavelength": "set_wavelength", "read_power": "read_power"},
+        calls={"set_wavelength": "set_wavelength"},
     ),
     "duodaq:MaiTai": Equivalents(
         "duodaq:MaiTai", known=frozenset({"wavelength_nm", "power_w", "percent_warm", "shutter"}),
@@ -145,20 +152,25 @@ def _called(command: Execute, equivalents: Equivalents) -> Command | None:
     return SetParameter(name, command.args[0]) if len(command.args) == 1 else None
 
 
-def settings_in_v4(
-    values: Mapping[str, object], equivalents: Equivalents, known: Iterable[str] | None = None
-) -> tuple[dict[str, object], list[str]]:
-    """V2's settings under V4's names, without what moves or emits; and the V2 names that have no counterpart."""
-    found: dict[str, object] = {}
-    lost: list[str] = []
-    allowed = None if known is None else set(known)
-    for name, value in values.items():
-        wanted = equivalents.parameter(name)
-        if wanted is None or (allowed is not None and wanted not in allowed):
-            lost.append(name)
-        elif wanted.rpartition(".")[2] not in equivalents.emits:
-            found[wanted] = value
-    return found, lost
+def handed_over(
+    values: Mapping[str, Any], old: InstrumentDefinition, new: InstrumentDefinition, equivalents: Equivalents
+) -> dict[str, Any]:
+    """The settings that go with an instrument, under its new owner's names: never what moves or emits.
+
+    To V4 goes what V2 knew and V4 has; to V2 what its own stanza names as a setting.
+
+    Args:
+        values: What the parameter table has of the old owner, by its names.
+        old: Where the instrument comes from.
+        new: Where it goes.
+        equivalents: What V2's names are called in V4.
+    """
+    if new.runtime == "v4":
+        pairs = ((equivalents.parameter(name), value) for name, value in values.items())
+        return {name: value for name, value in pairs if name is not None and not equivalents.moves(name)}
+    named = dict.fromkeys((*new.settings, *new.watched))
+    found = ((name, equivalents.parameter(name)) for name in named)
+    return {name: values[p] for name, p in found if p is not None and p in values and not equivalents.moves(p)}
 
 
 def equivalents_between(v2: InstrumentDefinition, codec: str | None, v4: InstrumentDefinition) -> Equivalents:

@@ -33,6 +33,7 @@ from duodaq.model._definition import (
     InstrumentDefinition,
     LabDefinition,
     ObserverDefinition,
+    Owner,
     PollDefinition,
     PortDefinition,
     RuntimeDefinition,
@@ -40,6 +41,8 @@ from duodaq.model._definition import (
     VirtualDefinition,
     VisaDefinition,
     WebDefinition,
+    holder_of,
+    owner_named,
 )
 from duodaq.model._extras import install_command
 from duodaq.model._fate import IN_HAND, Fate
@@ -93,6 +96,7 @@ __all__ = [
     "MotionController",
     "ObserverDefinition",
     "Outcome",
+    "Owner",
     "ParameterEntry",
     "Parameters",
     "PollDefinition",
@@ -123,7 +127,9 @@ __all__ = [
     "WebDefinition",
     "WireRecord",
     "command_name",
+    "holder_of",
     "install_command",
     "may_change",
     "may_move",
+    "owner_named",
 ]

@@ -388,6 +388,8 @@ class ProcessGroup:
         self._news.set()
         try:
             await worker.request("start", (MAKE_S, to_start(definitions, worker.ahead)), MAKE_S)
+            for moved in [d for d in definitions if d.id not in self.definitions]:  # away, while this was being made
+                await worker.request("remove", moved.id, TERM_S)
             took_ms = round((monotonic_s() - noticed_s) * 1e3, 2)
             _log.warning("worker replaced", worker=self.name, cause=self.cause, took_ms=took_ms)
             self._note_differences(before)

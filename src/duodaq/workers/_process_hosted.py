@@ -146,6 +146,11 @@ class ProcessHosted:
         group.strangers.pop(instrument, None)
         return report
 
+    def forget(self, instrument: str) -> None:
+        """Have no replacement start an instrument that could not be removed in time."""
+        self.group.definitions.pop(instrument, None)
+        self.group.strangers.pop(instrument, None)
+
     async def restart(self, instrument: str) -> None:
         """Close and start one instrument again; the others notice nothing."""
         worker = await self.group.available(Deadline(RESTART_S))
