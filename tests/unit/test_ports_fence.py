@@ -43,7 +43,7 @@ async def test_what_the_old_owner_sends_is_refused_and_the_new_one_writes(line) 
     broker, port, transport = line
     assert await port.exchange(b"A?\n", holder=OLD) == b"A\n"
     await broker.fence("m", NEW, "p")
-    with pytest.raises(FencedError, match="belongs to v4.m@1") as refused:
+    with pytest.raises(FencedError, match=r"belongs to v4\.m@1") as refused:
         await port.exchange(b"B?\n", holder=OLD)
     assert refused.value.fate == "not done"
     assert await port.exchange(b"C?\n", holder=NEW) == b"C\n"
@@ -68,7 +68,7 @@ async def test_a_lease_of_the_old_owner_keeps_nobody_waiting(line) -> None:
         await lease.exchange(b"A?\n")
         await broker.fence("m", NEW, "p")
         assert await port.exchange(b"C?\n", holder=NEW, wait_s=0.5) == b"C\n"
-        with pytest.raises(Exception, match="over|belongs"):
+        with pytest.raises(Exception, match=r"over|belongs"):
             await lease.exchange(b"B?\n")
     assert transport.lines == [b"A?", b"C?"]
 

@@ -171,6 +171,8 @@ class Side:
         if host is None:
             return ComponentReport(component, Outcome.CLEAN)
         try:
+            if host.worker.kind == "process" and host.worker.pid is None:
+                return ComponentReport(component, Outcome.FORCED, "its process had died")
             async with asyncio.timeout(limit_s):
                 if self.name == "v2":
                     ended = await host.submit(StopInstrument(instrument, limit_s * 0.8), limit_s)

@@ -113,14 +113,17 @@ class ProcessHosted:
     async def add(self, definition: InstrumentDefinition) -> None:
         """Add an instrument, now or at the next start; one that does not start is not there afterwards."""
         group = self.group
+        if group.running:  # first: a replacement that is being made would start it, too
+            worker = await group.available(Deadline(ADD_S))
+        else:
+            worker = None
         group.definitions[definition.id] = definition
         group.known[definition.id] = Remembered()
         if group.around.broker.latched:
             group.note_stop(definition)
-        if not group.running:
+        if worker is None:
             return
         try:
-            worker = await group.available(Deadline(ADD_S))
             await worker.request("add", definition, ADD_S)
         except BaseException:
             group.definitions.pop(definition.id, None)
