@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from duodaq.bridge import Bridge, ParameterTable
@@ -57,6 +57,7 @@ from duodaq.workers import Factories, RecorderDesk, RuntimeParts, Switchboard, i
 if TYPE_CHECKING:
     from duodaq.migration import Handed, Limits, Passage
 
+Mirror = Callable[[Command, Awaitable[Any]], Awaitable[Any]]
 START_ENDS_S = 0.5
 """How long a start that was cancelled by a shutdown may take to end; what it started is stopped all the same."""
 ACROSS_EVERY_S = 0.01
@@ -112,6 +113,8 @@ class DualRuntimeManager:
         self.gates = Gates()
         self.translations: dict[str, Callable[[Command], Command]] = {}
         """What an old handle's command is called where its instrument lives now."""
+        self.mirrors: dict[str, Mirror] = {}
+        """Who has a command carried out beside the instrument that gets it: a shadow."""
         self.failed_commands: list[Callable[[str, Command, Exception], None]] = []
         """Told of every command that failed."""
         self._board = Switchboard(self._command_across)
@@ -381,9 +384,9 @@ class DualRuntimeManager:
         self.gates.enter(instrument)
         try:
             if (taker := SPANS.taker) is None:
-                return await side.command(instrument, command, deadline_s)
+                return await self._carry_out(side, instrument, command, deadline_s)
             with taker.span("command", {"instrument": instrument, "command": command_name(command)}):
-                return await side.command(instrument, command, deadline_s)
+                return await self._carry_out(side, instrument, command, deadline_s)
         except Exception as error:
             _log.info("command failed", instrument=instrument, command=command_name(command), error=named(error))
             for listener in self.failed_commands:
@@ -394,6 +397,11 @@ class DualRuntimeManager:
             self._in_hand -= 1
             if not self._in_hand:
                 self._settled.set()
+
+    async def _carry_out(self, side: Side, instrument: str, command: Command, deadline_s: float | None) -> Any:
+        work = side.command(instrument, command, deadline_s)
+        mirror = self.mirrors.get(instrument) if self.mirrors else None
+        return await (work if mirror is None else mirror(command, work))
 
     async def stop(self, instrument: str, axis: str | None = None, limit_s: float = 5.0) -> int | None:
         """Stop one instrument: its stop bytes at once, then what waits in its queue, then its driver is told.

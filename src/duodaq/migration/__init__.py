@@ -1,5 +1,17 @@
 """Moving one instrument from V2 to V4 on a running lab, and back: conversion, shadow, cutover, checklist."""
 
+from duodaq.migration._compare import (
+    Finding,
+    Tolerances,
+    Value,
+    Written,
+    compare_orders,
+    compare_rate,
+    compare_values,
+    difference,
+    pair_values,
+    percentiles,
+)
 from duodaq.migration._convert import Conversion, convert_back, convert_lab
 from duodaq.migration._cutover import Handed, Hands, Limits, Passage, cut_over, nothing_handed, same_value
 from duodaq.migration._equivalents import (
@@ -9,24 +21,43 @@ from duodaq.migration._equivalents import (
     equivalents_of,
     handed_over,
 )
+from duodaq.migration._exchanges import Exchanges, Seen
+from duodaq.migration._report import ShadowReport
+from duodaq.migration._shadow import Beside, Shadow, follow
 from duodaq.migration._single_writer import Violation, violations
 
 __all__ = [
+    "Beside",
     "Conversion",
     "Equivalents",
+    "Exchanges",
+    "Finding",
     "Handed",
     "Hands",
     "Limits",
     "Passage",
+    "Seen",
+    "Shadow",
+    "ShadowReport",
+    "Tolerances",
+    "Value",
     "Violation",
+    "Written",
     "command_in_v4",
+    "compare_orders",
+    "compare_rate",
+    "compare_values",
     "convert_back",
     "convert_lab",
     "cut_over",
+    "difference",
     "equivalents_between",
     "equivalents_of",
+    "follow",
     "handed_over",
     "nothing_handed",
+    "pair_values",
+    "percentiles",
     "same_value",
     "violations",
 ]

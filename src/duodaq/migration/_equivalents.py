@@ -174,7 +174,8 @@ def handed_over(
 
 
 def equivalents_between(v2: InstrumentDefinition, codec: str | None, v4: InstrumentDefinition) -> Equivalents:
-    """The equivalents of two definitions of one instrument."""
-    known = equivalents_of(str(v2.driver), codec)
-    wanted = str(v4.driver)
-    return known if known is not None and known.driver == wanted else _BY_DRIVER.get(wanted) or Equivalents(wanted)
+    """The equivalents of two definitions of one instrument; an actor of the lab's own has the names of its kind."""
+    known, wanted = equivalents_of(str(v2.driver), codec), str(v4.driver)
+    if known is not None and (known.driver == wanted or wanted not in _BY_DRIVER):
+        return known
+    return _BY_DRIVER.get(wanted) or Equivalents(wanted)

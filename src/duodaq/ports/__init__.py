@@ -3,7 +3,7 @@
 from duodaq.model import WireRecord
 from duodaq.ports._books import FENCED
 from duodaq.ports._broker import Broker
-from duodaq.ports._codec import Explains, PortCodec, meaning, meaning_of_reply
+from duodaq.ports._codec import Deed, Explains, Interprets, PortCodec, deeds_of, meaning, meaning_of_reply
 from duodaq.ports._commands import CommandEnds, CommandStream
 from duodaq.ports._desk_line import DeskLine
 from duodaq.ports._exchange import Exchange
@@ -48,6 +48,7 @@ __all__ = [
     "Broker",
     "CommandEnds",
     "CommandStream",
+    "Deed",
     "DeskLine",
     "Ended",
     "Exchange",
@@ -61,6 +62,7 @@ __all__ = [
     "GuestStatus",
     "Heard",
     "Idle",
+    "Interprets",
     "LabPorts",
     "Lane",
     "Lease",
@@ -108,6 +110,7 @@ __all__ = [
     "Written",
     "announce_ports",
     "command_of",
+    "deeds_of",
     "has_open",
     "lend",
     "lent_sessions",
