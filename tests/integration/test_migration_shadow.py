@@ -13,8 +13,8 @@ import pytest
 from duodaq import clock
 from duodaq.app._live_shadow import LiveShadow
 from duodaq.dual import DualRuntimeManager
-from duodaq.errors import DuodaqError, ReplyFormatError
-from duodaq.migration import Beside, ShadowReport, Tolerances, equivalents_between
+from duodaq.errors import DuodaqError, LifecycleError, ReplyFormatError
+from duodaq.migration import Beside, ShadowReport, Tolerances, equivalents_between, shadow_recording
 from duodaq.model import (
     AxisDefinition,
     Execute,
@@ -26,6 +26,7 @@ from duodaq.model import (
     PowerReading,
     RuntimeDefinition,
     SetParameter,
+    WireRecord,
 )
 from duodaq.testing._scripted_port import Answer, ScriptedTransport
 from duodaq.v4 import handler
@@ -96,13 +97,9 @@ async def shadowing(
         await manager.shutdown()
 
 
-last = [""]
-
-
 async def until(live: LiveShadow, seen: Callable[[ShadowReport], bool]) -> ShadowReport:
     async with asyncio.timeout(5):
         while not seen(report := live.report()):
-            last[0] = report.to_markdown()
             await clock.pause(0.02)
     return report
 
@@ -142,6 +139,42 @@ async def test_between_pymeasures_esp300_and_ours_there_is_no_difference() -> No
         report = live.report()
         assert report.findings == []
         assert report.values["same"] == report.values["compared"] > 10
+
+
+async def recorded(codec: str, v2: InstrumentDefinition) -> tuple[PortDefinition, list[WireRecord]]:
+    """What V2 leaves in the wire log in a little while, without a shadow."""
+    device = Device(codec)
+    port = PortDefinition("line", tcp="nowhere:1", codec=codec, timeout_s=0.3)
+    lab = LabDefinition("shadows", (port,), (v2,), RuntimeDefinition("v2", "inline"), RuntimeDefinition("v4", "inline"))
+    manager = DualRuntimeManager(lab, transports={"line": device.line})
+    await manager.start()
+    async with asyncio.timeout(10):
+        while device.value < 10:
+            await clock.pause(0.01)
+    await manager.command("meter", Execute("set_wavelength", (780,)))
+    await manager.shutdown()
+    return port, list(manager.broker.log("line"))
+
+
+async def test_a_recording_is_enough_for_a_shadow_and_shows_what_differs() -> None:
+    port, records = await recorded("newport1830c", METER)
+    same = equivalents_between(METER, "newport1830c", METER4)
+    right = await shadow_recording(Beside(METER, METER4, port, same), records)
+    assert right.findings == []
+    assert right.values["same"] == right.values["compared"] >= 5
+    assert "recording" in right.not_comparable["orders"]
+    wrong = await shadow_recording(Beside(METER, replace(METER4, driver=Rounding), port, same), records)
+    assert kinds(wrong) == {"power": "rounding"}
+
+
+async def test_a_recording_without_the_instrument_is_refused() -> None:
+    port, records = await recorded("newport1830c", METER)
+    other = replace(METER, id="other")
+    with pytest.raises(LifecycleError, match="asked nothing"):
+        await shadow_recording(
+            Beside(other, replace(METER4, id="other"), port, equivalents_between(METER, "newport1830c", METER4)),
+            records,
+        )
 
 
 class InMilliwatts(Newport1830C):

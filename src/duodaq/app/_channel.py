@@ -20,7 +20,7 @@ ANSWER_S = 10.0
 _UNHURRIED = frozenset(
     {
         *("command", "read", "restart", "record_start", "record_stop", "wire_start", "wire_stop"),
-        *("scan_keep", "scan_place", "scan_document", "fly", "fly_started", "log_start", "log_stop"),
+        *("scan_keep", "scan_place", "scan_document", "fly", "fly_started", "log_start", "log_stop", "migrate"),
     }
 )
 

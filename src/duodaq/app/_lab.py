@@ -12,6 +12,7 @@ from duodaq.alarms import Alarms
 from duodaq.app._chores import Chores
 from duodaq.app._log import Log, LogPlan
 from duodaq.app._metrics_server import MetricsServer
+from duodaq.app._migration import Migration
 from duodaq.app._observers import Observers
 from duodaq.app._opening import explain
 from duodaq.app._reading import Reading, reading_of
@@ -51,6 +52,7 @@ class Lab:
         self.alarms = Alarms(definition.name, definition.alarms, *data, self.manager.stop_all, definition.mail)
         self.alarms.listeners.append(self._note_alarm)
         self.observers = Observers(self.manager, definition)
+        self.migration = Migration(self)
         self._metrics: MetricsServer | None = None
         self._recording: Recording | None = None
         self._wanted: tuple[Format, ...] = ()
@@ -106,6 +108,7 @@ class Lab:
     async def shutdown(self, timeout_s: float | None = None) -> ShutdownReport:
         """Stop everything in order; see DualRuntimeManager.shutdown. A recording under way is finished."""
         await self.alarms.rest()
+        await self.migration.aclose()
         try:
             report = await self.manager.shutdown(timeout_s)
         finally:

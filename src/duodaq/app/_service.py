@@ -75,7 +75,7 @@ class LabService:
     async def _op_describe(self, params: dict[str, Any]) -> Any:
         return {
             "lab": self._lab.definition.name,
-            "instruments": [_describe(d) for d in self._lab.definition.instruments],
+            "instruments": [_describe(self._lab.manager.definition(d.id)) for d in self._lab.definition.instruments],
             "pausing": self._lab.alarms.pausing,
         }
 
@@ -134,6 +134,9 @@ class LabService:
 
     async def _op_restart(self, params: dict[str, Any]) -> Any:
         await self._lab.manager.restart_instrument(params["instrument"])
+
+    async def _op_migrate(self, params: dict[str, Any]) -> Any:
+        return await self._lab.migration.handle(params)
 
     async def _op_record_start(self, params: dict[str, Any]) -> Any:
         return str(await self._lab.start_recording(params.get("directory"), wire=params.get("wire")))

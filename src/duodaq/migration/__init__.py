@@ -1,5 +1,7 @@
 """Moving one instrument from V2 to V4 on a running lab, and back: conversion, shadow, cutover, checklist."""
 
+from duodaq.migration._budget import Budget, Spending, counts, is_lost
+from duodaq.migration._checklist import TICKABLE, Facts, Item, checklist, unmet
 from duodaq.migration._compare import (
     Finding,
     Tolerances,
@@ -22,42 +24,53 @@ from duodaq.migration._equivalents import (
     handed_over,
 )
 from duodaq.migration._exchanges import Exchanges, Seen
+from duodaq.migration._recording import shadow_recording
 from duodaq.migration._report import ShadowReport
 from duodaq.migration._shadow import Beside, Shadow, follow
 from duodaq.migration._single_writer import Violation, violations
 
 __all__ = [
+    "TICKABLE",
     "Beside",
+    "Budget",
     "Conversion",
     "Equivalents",
     "Exchanges",
+    "Facts",
     "Finding",
     "Handed",
     "Hands",
+    "Item",
     "Limits",
     "Passage",
     "Seen",
     "Shadow",
     "ShadowReport",
+    "Spending",
     "Tolerances",
     "Value",
     "Violation",
     "Written",
+    "checklist",
     "command_in_v4",
     "compare_orders",
     "compare_rate",
     "compare_values",
     "convert_back",
     "convert_lab",
+    "counts",
     "cut_over",
     "difference",
     "equivalents_between",
     "equivalents_of",
     "follow",
     "handed_over",
+    "is_lost",
     "nothing_handed",
     "pair_values",
     "percentiles",
     "same_value",
+    "shadow_recording",
+    "unmet",
     "violations",
 ]

@@ -29,6 +29,7 @@ from duodaq.migration._compare import (
     compare_orders,
     compare_rate,
     compare_values,
+    number_of,
     pair_values,
     percentiles,
 )
@@ -207,6 +208,30 @@ class Shadow:
         """So many readings of V2's failed since the shadow began."""
         self._errors["v2"] = v2
 
+    # --- of a recording
+
+    def unused(self) -> int:
+        """How many of V2's answers were not used yet."""
+        return self._answers.waiting()
+
+    def note_error(self, what: str, error: Exception) -> None:
+        """The V4 driver could not do something that V2 did, as far as the recording shows."""
+        if any("none" in sources for sources in self.line.stand_ins.values()):
+            self._not_comparable[what] = f"it rests on answers that V2 never had: {error}"
+            return
+        self._errors["v4"] += 1
+        self._findings.append(Finding("error", what, "answered", str(error)))
+
+    def compare_with_replies(self, seen: Iterable[Seen]) -> None:
+        """Take the numbers in V2's replies for its measurements, under the channels and units that V4 gave them."""
+        self.collect()
+        numbers = {one.number: value for one in seen if (value := _only_number(one)) is not None}
+        for value in self._v4_values:
+            for number in value.exchanges:
+                if number in numbers:
+                    made_of = frozenset({number})
+                    self._v2_values.append(Value(value.channel, value.t_ns, numbers[number], value.unit, made_of))
+
     # --- what it comes to
 
     def collect(self) -> None:
@@ -356,6 +381,13 @@ _SOURCES = {
     "assumed": "what a device in order says",
     "none": "none",
 }
+
+
+def _only_number(seen: Seen) -> float | None:
+    """The number that an exchange was answered, if it asked one thing and was answered one."""
+    if len(seen.answers) != 1 or seen.error:
+        return None
+    return number_of(seen.answers[0].decode("latin-1").strip())
 
 
 def _of_stage(batch: Any, name: str) -> list[Scalar]:
