@@ -41,13 +41,16 @@ class Migration:
 
     Attributes:
         routes: Definitions for labs that have no file, or where somebody knows better than the conversion.
-        budget: When a moved instrument goes back by itself; None: never.
+        budget: When a moved instrument goes back by itself; None: what duodaq takes for sensible.
+        goes_back: Whether it does so at all.
         least_shadow_s: For how long a shadow must have looked before a cutover is allowed.
     """
 
-    def __init__(self, lab: Lab, budget: Budget | None = None) -> None:
+    def __init__(self, lab: Lab) -> None:
         self.routes: dict[str, tuple[InstrumentDefinition, InstrumentDefinition]] = {}
-        self.budget = budget
+        self.budget: Budget | None = None
+        self.goes_back = True
+        self._known: dict[str, Route] = {}
         self.least_shadow_s = 60.0
         self._lab = lab
         self._manager = lab.manager
@@ -155,7 +158,7 @@ class Migration:
         Raises:
             CutoverError: The list is not met, or it was refused or undone: `owner` has it.
         """
-        from duodaq.migration import unmet
+        from duodaq.migration import Budget, unmet
 
         route = self._route(id)
         if missing := unmet(self.checklist(id)):
@@ -169,8 +172,9 @@ class Migration:
         if id in self._shadows:
             await self.end_shadow(id)
         done = await self._move(id, route.v4, by, limits)
-        if self.budget is not None:
-            self._watches[id] = asyncio.create_task(self._look_after(id, self.budget), name=f"budget of {id}")
+        if self.goes_back:
+            work = self._look_after(id, self.budget or Budget())
+            self._watches[id] = asyncio.create_task(work, name=f"budget of {id}")
         return done
 
     async def rollback(self, id: str, by: str, why: str = "", limits: Limits | None = None) -> dict[str, Any]:
@@ -281,15 +285,42 @@ class Migration:
             case "end_shadow":
                 return await self.end_shadow(params["instrument"])
             case "cutover":
-                return await self.cutover(params["instrument"], by, force=bool(params.get("force")))
+                done = await self.cutover(params["instrument"], by, force=bool(params.get("force")))
             case "rollback":
-                return await self.rollback(params["instrument"], by, params.get("why", ""))
+                done = await self.rollback(params["instrument"], by, params.get("why", ""))
             case _:
                 raise LifecycleError(f"nothing of a migration is called {do!r}")
+        return {**done, "diff": self.write_config(params["instrument"]) if params.get("write") else ""}
 
     # --- within
 
+    def write_config(self, id: str) -> str:
+        """Write where an instrument lives now into the lab file, so that it starts there next time; the diff.
+
+        Raises:
+            ConfigError: The file has become wrong meanwhile. It is unchanged.
+        """
+        from duodaq.config import load_text
+        from duodaq.migration import convert_back, convert_lab
+
+        file, text = self._lab.definition.file, self._text()
+        assert file is not None
+        turn = convert_lab if self._manager.definition(id).runtime == "v4" else convert_back
+        done = turn(text, {id})
+        load_text(done.text, file)
+        aside = file.with_name(f"{file.name}.new")
+        aside.write_bytes(done.text.encode())
+        aside.replace(file)
+        self._note(id, "lab file written", to=self._manager.definition(id).runtime)
+        return done.diff(file.name)
+
     def _route(self, id: str) -> Route:
+        """Both definitions, as the lab was loaded: its file may be written meanwhile."""
+        if id not in self._known:
+            self._known[id] = self._found_route(id)
+        return self._known[id]
+
+    def _found_route(self, id: str) -> Route:
         from duodaq.migration import convert_back, convert_lab, equivalents_between
 
         present = self._manager.definition(id)
