@@ -30,12 +30,15 @@ def table_of(said: str, title: str) -> list[list[str]]:
     return rows[: rows.index([""])]
 
 
-@pytest.mark.parametrize("seed", [1, 7])
+@pytest.mark.parametrize(("seed", "also"), [(1, []), (7, ["--migrate"])], ids=["1", "7-migrate"])
 def test_the_demo_finds_the_beam_balances_its_books_and_leaves_all_safe(
-    seed: int, duodaq_command: Callable[..., Any], tmp_path: Path
+    seed: int, also: list[str], duodaq_command: Callable[..., Any], tmp_path: Path
 ) -> None:
-    ended = duodaq_command("demo", "--headless", "--seed", str(seed), "--points", "21", "--out", tmp_path, limit_s=110)
+    asked = ("demo", "--headless", "--seed", str(seed), "--points", "21", "--out", tmp_path, *also)
+    ended = duodaq_command(*asked, limit_s=110)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    moved = re.findall(r"Moved the power meter to (V\d) in the middle", ended.stdout)
+    assert moved == (["V4", "V2"] if also else [])
     assert ended.stderr == ""
     assert width_off(ended.stdout) < 0.02
     assert "\x1b" not in ended.stdout

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from duodaq.cli._migrate import migrate
+from duodaq.cli._migrate import migrate as moves
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError, PortError
 
 app = typer.Typer(
@@ -54,6 +54,9 @@ def demo(
         typer.Option("--unplug-at", metavar="POINT", min=1, help="Pull the power meter's cable at this point."),
     ] = None,
     stay: Annotated[bool, typer.Option("--stay", help="Go on behind the scan, for the page, until Ctrl-C.")] = False,
+    migrate: Annotated[
+        bool, typer.Option("--migrate", help="Move the power meter to V4 and back in the middle of the scan.")
+    ] = False,
     web_port: WebPort = None,
     no_web: NoWeb = False,
 ) -> None:
@@ -62,7 +65,14 @@ def demo(
 
     web = _web(web_port, no_web)
     code = run_demo(
-        headless=headless, points=points, directory=directory, seed=seed, unplug_at=unplug_at, stay=stay, web=web
+        headless=headless,
+        points=points,
+        directory=directory,
+        seed=seed,
+        unplug_at=unplug_at,
+        stay=stay,
+        web=web,
+        migrate=migrate,
     )
     raise typer.Exit(code)
 
@@ -359,7 +369,7 @@ def serve(
     raise typer.Exit(serve_flight(asked, out, err))
 
 
-app.add_typer(migrate, name="migrate")
+app.add_typer(moves, name="migrate")
 
 RunsDirectory = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the runs lie.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its directory, its number, or `last`.")]

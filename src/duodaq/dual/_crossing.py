@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from duodaq.bridge import ParameterTable
-from duodaq.clock import Deadline, monotonic_s, pause
+from duodaq.clock import Deadline, pause
 from duodaq.dataplane import Hub, Policy, Subscription
 from duodaq.dual._gates import Gates
 from duodaq.dual._housing import Housing
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from duodaq.migration import Handed, Limits, Passage
 
 _LOOK_S = 0.001
+_SAMPLE_S = 0.3
+"""For so long at most the next measurement is waited for; one that comes less often is not in hand for long."""
 
 
 class Crossing:
@@ -125,10 +127,19 @@ class Crossing:
 
     async def take_down(self, definition: InstrumentDefinition, limit_s: float) -> ComponentReport:
         """See Hands.take_down."""
+        if definition.runtime == "v4" and self.state(definition.id) is InstrumentState.ACQUIRING:
+            await self._between_samples(definition.id, min(limit_s / 2, _SAMPLE_S))
         report = await self._sides[definition.runtime].take_down(definition.id, limit_s)
         self._parameters.mark_stale(definition.runtime, definition.id)
         self._parameters.release(definition.runtime, definition.id)
         return report
+
+    async def _between_samples(self, instrument: str, limit_s: float) -> None:
+        """Wait for the next measurement of an actor: behind it nothing of its stream is in hand, and none is cut."""
+        watch = next((w for w in self._watches.get(instrument, []) if w.runtime == "v4"), None)
+        deadline, before = Deadline(limit_s), 0 if watch is None else watch.came
+        while watch is not None and watch.came == before and not deadline.passed:
+            await pause(_LOOK_S)
 
     async def fence(self, definition: InstrumentDefinition) -> None:
         """See Hands.fence."""
@@ -209,10 +220,15 @@ class _Watch:
         self._at_first = at_first
         self._seen: dict[str, int] = {}
         of = _instrument_in_v2 if runtime == "v2" else instrument_of
-        name = f"move of {instrument} {monotonic_s():.6f}"
+        name = f"move of {instrument}"
         self._subscription: Subscription[Any] = hub.subscribe(
             name, capacity=4096, policy=Policy.DROP_OLDEST, accepts=lambda item: of(item) == instrument
         )
+
+    @property
+    def came(self) -> int:
+        """How much has been published here since this was made."""
+        return self._subscription.offered
 
     def has_seen(self, numbers: Mapping[str, int]) -> bool:
         """Whether all that was given a number before these, since this was made, has been published here."""

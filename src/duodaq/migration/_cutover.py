@@ -177,8 +177,8 @@ class _Cutover:
 
     async def _move(self, acquiring: bool) -> InstrumentDefinition:
         hands, old, limits = self._hands, self._old, self._limits
-        began_s = monotonic_s()
         ended = await hands.take_down(old, limits.close_s)
+        began_s = monotonic_s()
         self._passage.old_ended = str(ended.outcome)
         if ended.outcome is not Outcome.CLEAN:
             _log.warning("the old owner did not end in order", instrument=old.id, why=ended.why, runtime=old.runtime)
