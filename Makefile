@@ -2,6 +2,7 @@
 #   make demo    the whole thing with no hardware            make bench   ratios against a baseline of the same run
 #   make test    the tests, WORKERS=3 at once                make soak    the long counts
 #   make check   style, types, import contracts              make clean   forget what can be made again
+#   make docs    the documentation as a site, in build/docs    make reference   write anew what it says of the code
 
 PYTHON  ?= python3
 WORKERS ?= 3
@@ -13,10 +14,10 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak clean
+.PHONY: help demo test verified check bench soak docs reference clean
 
 help:
-	@sed -n '2,4s/^# *//p' Makefile
+	@sed -n '2,5s/^# *//p' Makefile
 
 demo: $(VENV)/.has-demo
 	$(BIN)/duodaq demo --headless $(ARGS)
@@ -38,6 +39,10 @@ else
 	$(BIN)/python -m pytest -q -m "not soak" $(ARGS)
 endif
 
+# The pages in docs/coexistence say what the tests said that ran last with DUODAQ_COEXISTENCE=build/coexistence.
+verified: $(VENV)/.has-dev
+	$(BIN)/python -m duodaq.cli verify --results build/coexistence --check docs/coexistence
+
 check: $(VENV)/.has-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -49,6 +54,16 @@ bench: $(VENV)/.has-dev
 
 soak: $(VENV)/.has-dev
 	$(BIN)/python -m pytest -q -m soak --timeout=0 -o faulthandler_timeout=0 $(ARGS)
+
+# Strict: a link that leads nowhere, or a page that no list names, is an error. Nothing is fetched, then or by a reader.
+docs: $(VENV)/.has-docs
+	rm -rf build/docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d build/docs/doctrees docs build/docs/html
+	$(BIN)/python docs/check_site.py build/docs/html
+	@echo "The documentation is in build/docs/html/index.html"
+
+reference: $(VENV)/.has-dev
+	$(BIN)/python docs/generate
 
 clean:
 	rm -rf $(VENV) build dist runs demo-out .pytest_cache .ruff_cache .hypothesis .import_linter_cache
@@ -66,6 +81,10 @@ $(VENV)/.has-demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[demo]'
 	@touch $@
 
+$(VENV)/.has-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[docs]'
+	@touch $@
+
 $(VENV)/.has-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e '.[dev]'
-	@touch $@ $(VENV)/.has-demo
+	@touch $@ $(VENV)/.has-demo $(VENV)/.has-docs

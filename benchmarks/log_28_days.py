@@ -2,7 +2,7 @@
 
 20 channels at 1 Hz for 28 days, with the stamps of these days, go through the journal and its merging as a recorder has
 them done, in one run. A channel's first and last stretch are written as they come in a lab, a batch for each row; those
-between in batches of 64 rows, which leaves the same once it is merged (`--whole`: all row by row).
+between in batches of 1024 rows, which leaves the same once it is merged (`--whole`: all row by row).
 Printed are the bytes for each row of all that is in the directory, how long it takes to open the run and ask every
 channel for its length and its times, and what a row takes that is not merged. The disk is not waited for: no figure is
 about that.
@@ -24,11 +24,13 @@ import duodaq
 from duodaq.model import Scalar
 from duodaq.schema import scalar_batch
 from duodaq.storage.journal import Disk, Journal, RunPage, _compact
-from duodaq.storage.journal._compact import STRETCH_ENTRIES, merge, prune, remove
+from duodaq.storage.journal._compact import STRETCH_ENTRIES, merge, remove
+from duodaq.storage.journal._prune import prune
 from duodaq.testing import QuickDisk
 
 T0 = 1_780_000_000_000_000_000
 SECOND = 1_000_000_000
+LARGE = 1024
 
 
 class Channels:
@@ -37,17 +39,20 @@ class Channels:
     def __init__(self, count: int, rows: int) -> None:
         rng = np.random.default_rng(1)
         self.names = [f"room{n}.temperature" for n in range(count)]
-        self._models = [scalar_batch([Scalar(*name.split("."), "degC", 0, 0, 0.0, "v2")] * 64) for name in self.names]
+        self._models = [
+            scalar_batch([Scalar(*name.split("."), "degC", 0, 0, 0.0, "v2")] * LARGE) for name in self.names
+        ]
         self._noise = np.round(21 + np.cumsum(rng.normal(scale=0.002, size=rows)), 4)
-        self._jitter = rng.integers(0, 2_000_000, rows)
+        numbers = np.arange(rows)
+        self._numbers = pa.array(numbers.astype(np.uint64))
+        self._times = pa.array(T0 + SECOND * numbers + rng.integers(0, 2_000_000, rows)).cast(pa.timestamp("ns"))
 
     def batch(self, channel: int, first: int, count: int) -> pa.RecordBatch:
         """`count` rows of a channel from number `first` on."""
-        numbers = np.arange(first, first + count)
-        times = pa.array(T0 + SECOND * numbers + self._jitter[numbers]).cast(pa.timestamp("ns"))
         model = self._models[channel].slice(0, count)
-        values = pa.array(self._noise[numbers] + channel)
-        columns = [times, pa.array(numbers.astype(np.uint64)), *model.columns[2:4], values, model.columns[5]]
+        values = pa.array(self._noise[first : first + count] + channel)
+        times, numbers = self._times.slice(first, count), self._numbers.slice(first, count)
+        columns = [times, numbers, *model.columns[2:4], values, model.columns[5]]
         return pa.RecordBatch.from_arrays(columns, schema=model.schema)
 
 
@@ -65,16 +70,19 @@ def record(path: Path, channels: Channels, rows: int, *, whole: bool, merging: b
     """Record `rows` rows of each channel, and leave the run as a killed program does."""
     disk = QuickDisk()
     journal = Journal(str(path), RunPage.of_now(path, level="kernel", provenance={}), disk)
-    _compact.SLOW_ROWS = 32 if whole else 128
+    if not whole:  # what the stretches between consist of is to be merged, too
+        _compact.SLOW_ROWS, _compact.LEAST_ENTRIES = 2 * LARGE, 4
     at = 0
     while at < rows:
         single = whole or at < STRETCH_ENTRIES or at >= rows - rows % STRETCH_ENTRIES
-        journal._stretch = STRETCH_ENTRIES if single else STRETCH_ENTRIES // 64 + 1
-        step = 1 if single else 64
+        journal._stretch = STRETCH_ENTRIES if single else STRETCH_ENTRIES // LARGE + 1
+        behind = min(at + (64 if single else LARGE), rows)
         for channel in range(len(channels.names)):
-            journal.write([channels.batch(channel, n, 1) for n in range(at, min(at + 64, rows))] if step == 1 else
-                          [channels.batch(channel, at, min(64, rows - at))])  # fmt: skip
-        at += 64
+            if single:
+                journal.write([channels.batch(channel, n, 1) for n in range(at, behind)])
+            else:
+                journal.write([channels.batch(channel, at, behind - at)])
+        at = behind
         journal.commit()
         if merging:
             tidy(journal, disk)
@@ -93,7 +101,7 @@ def per_row(path: Path, rows: int) -> float:
 
 def main() -> None:
     asking = parser(__doc__)
-    asking.add_argument("--whole", action="store_true", help="every row in a batch of its own")
+    asking.add_argument("--whole", action="store_true", help="every row in a batch of its own; takes half an hour")
     asked = asking.parse_args()
     count, rows = (2, 20_000) if asked.quick else (20, 28 * 86_400)
     channels = Channels(count, rows)

@@ -119,14 +119,12 @@ def definition(folder: Path) -> LabDefinition:
 
 
 @contextlib.asynccontextmanager
-async def busy(folder: Path) -> AsyncGenerator[tuple[Lab, Any]]:
-    """The lab, its page, its data."""
-    from duodaq.web import PageServer
-
-    async with Lab(definition(folder)) as lab, PageServer(lab, WebDefinition(port=0)) as page:
+async def busy(folder: Path) -> AsyncGenerator[Lab]:
+    """The lab and its data, without a page."""
+    async with Lab(definition(folder)) as lab:
         tasks = [asyncio.create_task(work(lab)) for work in (curves, frames)]
         try:
-            yield lab, page
+            yield lab
         finally:
             for task in tasks:
                 task.cancel()
@@ -200,19 +198,23 @@ async def recorded(lab: Lab, folder: Path, seconds: float) -> tuple[int, bool]:
 
 async def measured(seconds: float) -> list[Goal]:
     """All figures."""
+    from duodaq.web import PageServer
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        async with busy(folder) as (lab, page):
+        async with busy(folder) as lab:
             alone = await processor(seconds / 2)
             rows_alone, sound_alone = await recorded(lab, folder / "alone", seconds / 2)
-            browser = await Browser.open(page, seconds)
-            try:
-                found, took = await browser.watch()
-                async with slow_browsers(page):
-                    with_slow, took_slow = await browser.watch()
-                    rows_slow, sound_slow = await recorded(lab, folder / "slow", seconds / 2)
-            finally:
-                await browser.close()
+            async with PageServer(lab, WebDefinition(port=0)) as page:
+                unwatched = await processor(seconds / 2)
+                browser = await Browser.open(page, seconds)
+                try:
+                    found, took = await browser.watch()
+                    async with slow_browsers(page):
+                        with_slow, took_slow = await browser.watch()
+                        rows_slow, sound_slow = await recorded(lab, folder / "slow", seconds / 2)
+                finally:
+                    await browser.close()
     assert sound_alone
     assert sound_slow
     age, age_slow = (float(np.median(one["ages"])) for one in (found, with_slow))
@@ -221,6 +223,7 @@ async def measured(seconds: float) -> list[Goal]:
         Goal("plot updates a second", found["plots"], "≥", 15, "/s"),
         Goal("age of an image when drawn, median", age, "≤", 50, "ms"),
         Goal("server, beside the lab's own work", 100 * (took - alone), "≤", 15, "%"),
+        Goal("server without a browser", 100 * (unwatched - alone), unit="%"),
         Goal("ten slow browsers beside: images a second", with_slow["images"], "≥", 25, "/s"),
         Goal("ten slow browsers beside: age, median", age_slow, "≤", 50, "ms"),
         Goal("ten slow browsers beside: server", 100 * (took_slow - alone), unit="%"),

@@ -22,7 +22,9 @@
     │   │   └── FencedError                      another owns its instrument now
     │   └── ReplyTimeoutError (TimeoutError)
     ├── LifecycleError       (RuntimeError)      asked in the wrong state
+    │   ├── NotInControlError (PermissionError)  somebody else holds control of the instrument: holder
     │   └── CutoverError                         an instrument was not moved: owner, step
+    ├── PartlySetError                           done, failed, not_done: which of several settings were set
     ├── DataError
     │   ├── SchemaMismatchError (TypeError)
     │   └── OverrunError                         missed: how many
@@ -35,6 +37,7 @@ Facts are fields; the sentence is made from them. `retryable` is read by restart
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -217,6 +220,38 @@ class CutoverError(LifecycleError):
         super().__init__(what, **facts)
         self.owner = owner
         self.step = step
+
+
+class NotInControlError(LifecycleError, PermissionError):
+    """`holder` has held control of the instrument since `since_ns` (UTC). Nothing was sent."""
+
+    def __init__(self, what: str, *, holder: str | None = None, since_ns: int | None = None, **facts: Any) -> None:
+        super().__init__(what, **facts)
+        self.holder = holder
+        self.since_ns = since_ns
+
+
+class PartlySetError(DuodaqError):
+    """Of several settings those in `done` were set, `failed` was refused, and those in `not_done` were not tried."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        done: Sequence[str] = (),
+        failed: str | None = None,
+        not_done: Sequence[str] = (),
+        **facts: Any,
+    ) -> None:
+        super().__init__(what, **facts)
+        self.done = [*done]
+        self.failed = failed
+        self.not_done = [*not_done]
+
+    def __str__(self) -> str:
+        done = f"set before: {'; '.join(self.done)}" if self.done else "nothing was set before"
+        rest = f"; not tried: {', '.join(self.not_done)}" if self.not_done else ""
+        return f"{super().__str__()} — {done}{rest}"
 
 
 class DataError(DuodaqError):

@@ -30,7 +30,37 @@ unit = "mm"
 low = 3.0
 note = "mind the lens"
 """
-HELLO = "document.querySelectorAll('.instrument').length === 5"
+SPECTROMETER = """
+[instruments.spectrometer]
+runtime = "v2"
+driver = "./spectrometer.py:Spectrometer"
+passive = true
+poll.lamp = { call = "spectrum", every = "200 ms" }
+"""
+DRIVER = """
+class In(str):
+    def __format__(self, how):
+        return str(self)
+
+
+class Quantity:
+    def __init__(self, magnitude, unit):
+        self.magnitude, self.units = magnitude, In(unit)
+
+
+class Spectrometer:
+    def spectrum(self):
+        return Quantity([820.0 - n for n in range(40)], "nm"), Quantity([float(n * n) for n in range(40)], "mW")
+"""
+HELLO = "document.querySelectorAll('.instrument').length === 6"
+
+
+IDLE = pytest.mark.leaks_fd("the browser's connection for requests, which the server closes when it was idle for 5 s")
+MANY = """
+const name = (n) => `the_pump_that_cools_the_second_amplifier_of_the_laser_${n}`;
+const many = Array.from({ length: 50 }, (_, n) => ({ id: name(n), driver: "a:B", runtime: "v2" }));
+import("/instruments.js").then((m) => m.build(document.getElementById("instruments"), many, () => {}));
+"""
 
 
 class BrowserThread:
@@ -63,7 +93,7 @@ class Blocking:
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._asked, name)
         if not callable(found):
-            return found
+            return self._wrapped(found)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             async def work() -> Any:
@@ -164,7 +194,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     app = importlib.import_module("duodaq.app")
     with ExitStack() as stack:
         bench = stack.enter_context(set_up(tmp_path_factory.mktemp("page"), "optics", 1))
-        bench.lab_file.write_text(bench.lab_file.read_text() + ALARM)
+        bench.lab_file.write_text(bench.lab_file.read_text() + ALARM + SPECTROMETER)
+        (bench.lab_file.parent / "spectrometer.py").write_text(DRIVER)
         lab = stack.enter_context(app.open_lab(bench.lab_file))
         lab.shutter.call("open")
         lab.camera.start(roi=(768, 768, 512, 512), binning=(2, 2), exposure_s=0.02)
@@ -172,7 +203,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         thread = stack.enter_context(BrowserThread())
         driver = Blocking(thread, playwright.async_playwright()).start()
         stack.callback(driver.stop)
-        chromium = Blocking(thread, driver.chromium)
+        chromium = driver.chromium
         browser = chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         stack.callback(browser.close)
         shown = Page(lab, bench, browser)
@@ -188,7 +219,7 @@ def test_both_runtimes_and_every_instrument_with_its_worker_and_values_are_seen(
         ["V4", "running"],
     ]
     cards = {card.get_attribute("data-instrument"): card for card in page.tab.query_selector_all(".instrument")}
-    assert list(cards) == ["dmm", "meter", "shutter", "stage", "camera"]
+    assert list(cards) == ["dmm", "meter", "shutter", "stage", "camera", "spectrometer"]
     page.until(lambda: re.search(r"reference\s+2\.\d+.V", cards["dmm"].inner_text()))
     page.until(lambda: re.search(r"power\s+-?[\d.]+.[nµm]?W", cards["meter"].inner_text()))
     assert "HP34401A · v2-process (process " in cards["dmm"].inner_text()
@@ -197,6 +228,33 @@ def test_both_runtimes_and_every_instrument_with_its_worker_and_values_are_seen(
     shown = page.tab.inner_text("#view-ports")
     page.tab.click("[data-view=live]")
     assert all(name in shown for name in ("v2-process", "v4.camera", "meter.power", "balanced", "127.0.0.1:"))
+
+
+@IDLE
+def test_page_opens_with_a_past_and_every_curve_has_its_name_its_colour_and_its_unit(page: Page) -> None:
+    page.tab.reload()
+    page.until(lambda: page.js(HELLO))
+    page.until(lambda: page.js("duodaq.plots.past_s > performance.now() / 1000 + 0.1"))  # from before it was opened
+    curves = page.tab.query_selector_all("#plots [data-curve]")
+    names = [curve.get_attribute("data-curve") for curve in curves]
+    assert sorted(names) == ["dmm.reference", "meter.power", "stage.x.position"]
+    units = "[...document.querySelectorAll('#plots .group')].map(g => [g.dataset.unit, g.innerText.split(/\\s/)[0]])"
+    assert page.js(units) == [["V", "dmm.reference"], ["W", "meter.power"], ["mm", "stage.x.position"]]
+    marks = [curve.evaluate("one => getComputedStyle(one).getPropertyValue('--mark')") for curve in curves]
+    chips = [
+        page.js(f"document.querySelector('[data-stream=\"{name}\"]').style.getPropertyValue('--mark')")
+        for name in names
+    ]
+    assert len(set(chips)) == 3
+    assert [
+        page.js(f"getComputedStyle(document.documentElement).getPropertyValue('{c[4:-1]}')") for c in chips
+    ] == marks
+
+
+def test_a_spectrum_is_drawn_over_its_own_axis(page: Page) -> None:
+    page.until(lambda: page.js("duodaq.traces.drawn > 1"))
+    shown = "document.querySelector('#traces .plot').getAttribute('aria-label')"
+    assert page.js(shown) == "spectrometer.lamp in mW over nm"
 
 
 def test_plots_move(page: Page) -> None:
@@ -222,10 +280,35 @@ def test_camera_image_changes(page: Page) -> None:
     assert page.js("[document.getElementById('image').width, document.getElementById('image').height]") == [256, 256]
 
 
+def test_a_line_over_the_image_has_its_profile(page: Page) -> None:
+    page.tab.click("[data-tool=line]")
+    page.js("document.querySelector('#camera .over').scrollIntoView({ block: 'center' })")
+    box = page.tab.query_selector("#camera .over").bounding_box()
+    page.tab.mouse.move(box["x"] + 20, box["y"] + 120)
+    page.tab.mouse.down()
+    page.tab.mouse.move(box["x"] + 120, box["y"] + 190)
+    page.tab.mouse.up()
+    page.tab.wait_for_selector("[aria-label='Line profile']:not([hidden])")
+    page.tab.click("[data-tool=look]")
+    page.tab.wait_for_selector("[aria-label='Line profile']", state="hidden")
+
+
+def test_panel_of_a_shutter_says_whether_it_is_open(page: Page) -> None:
+    page.panel("shutter")
+    page.tab.wait_for_selector("[data-shutter=shutter]:text-is('open')")
+    page.tab.click("#panel button:text-is('Close')")
+    page.tab.wait_for_selector("[data-shutter=shutter]:text-is('closed')")
+    assert page.lab.shutter.call("is_open") is False
+    page.tab.click("#panel button:text-is('Open')")
+    page.tab.wait_for_selector("[data-shutter=shutter]:text-is('open')")
+
+
 def test_move_from_the_panel_arrives_at_the_simulator(page: Page) -> None:
     page.move_to("3.25")
     page.until(lambda: abs(page.position_mm() - 3.25) < 0.001 and not page.is_moving())
     page.until(lambda: page.tab.inner_text("#panel [data-axis=x]").startswith("3.2500"))
+    page.until(lambda: page.tab.inner_text("#panel [data-setpoint=x]").split() == ["3.2500", "mm,", "reached"])
+    assert "3.2500" in page.tab.inner_text("[data-instrument=stage] [data-channel='x.position']")
 
 
 def test_alarm_appears_is_acknowledged_with_a_name_and_goes_when_all_is_well(page: Page) -> None:
@@ -259,6 +342,9 @@ def test_move_beyond_its_limits_is_refused_with_a_reason_and_nothing_moves(page:
     said = page.toast("stage: move x refused")
     assert "25.5" in said
     assert "25" in said.replace("25.5", "")
+    page.tab.press("[data-target=x]", "Enter")
+    page.tab.wait_for_selector(".toast em:not([hidden])")
+    assert len(page.tab.query_selector_all(".toast")) == 1
     assert page.position_mm() == before
     assert not page.is_moving()
 
@@ -279,22 +365,26 @@ def test_stop_all_stops_the_axis_within_200_ms_and_its_reset_is_confirmed(page: 
     took_s = (time.time_ns() - began_ns) / 1e9
     assert page.position_mm() < 19
     assert took_s < 0.2
-    page.tab.wait_for_selector("#banner-latched:not([hidden])")
+    said = page.toast("Stopped in")
+    assert "The stop is on the wire of shutter and stage." in said
+    assert "Without a fail-safe: camera." in said
+    page.until(lambda: "on the wire of shutter and stage" in page.tab.inner_text("#banner-latched"))
     page.move_to("2")
     assert "latched" in page.toast("stage: move x refused")
     page.tab.click("#reset-stop")
     page.tab.click("#stop-all")  # a question on the page does not stand before it
+    page.toast("Stopped in")
+    page.js("document.getElementById('toasts').replaceChildren()")
+    page.tab.press("#ask input", "Control+.")
     page.toast("Stopped in")
     assert page.lab.status()["latched"]
     page.tab.fill("#ask input", "Ada")
     page.tab.click("#ask button.main")
     page.tab.wait_for_selector("#banner-latched", state="hidden")
     assert not page.lab.status()["latched"]
-    page.lab.camera.start()
+    page.tab.click("#camera .waiting button:text-is('Start')")
+    page.tab.wait_for_selector("#camera .waiting", state="hidden")
     page.lab.shutter.call("open")
-
-
-IDLE = pytest.mark.leaks_fd("the browser's connection for requests, which the server closes when it was idle for 5 s")
 
 
 @IDLE
@@ -318,6 +408,7 @@ def test_log_is_shown_and_filtered(page: Page) -> None:
     page.tab.click("[data-view=live]")
 
 
+@IDLE
 def test_page_fits_a_phone_with_stop_all_in_sight(page: Page) -> None:
     page.tab.set_viewport_size({"width": 390, "height": 844})
     page.js("document.querySelector('#panel .close')?.click()")
@@ -328,7 +419,15 @@ def test_page_fits_a_phone_with_stop_all_in_sight(page: Page) -> None:
     assert box["x"] + box["width"] <= 390
     assert box["y"] + box["height"] <= 844
     page.js("scrollTo(0, 0)")
+    page.js(MANY)
+    assert page.js("document.documentElement.scrollWidth") <= 390
+    page.tab.fill("#instruments input", "amplifier laser_7")
+    assert page.js("[...document.querySelectorAll('.instrument:not([hidden])')].length") == 1
     page.tab.set_viewport_size({"width": 1440, "height": 900})
+    page.tab.reload()
+    page.until(lambda: page.js(HELLO))
+    page.tab.press("body", "Tab")
+    assert page.js("document.activeElement.id") == "stop-all"
 
 
 @IDLE

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import os
+import json
 import re
 import shlex
 import socket
@@ -19,20 +18,20 @@ from typing import Any
 import pytest
 from typer.core import TyperGroup as Group
 from typer.main import get_command
+from typer.testing import CliRunner
 
 import duodaq
 from duodaq.app import AxisHandle, InstrumentHandle, Lab, LabClient
 from duodaq.cli._app import app
 from duodaq.config import load_lab
-from duodaq.config._complaints import known_keys
-from duodaq.config._options import OPTIONS
 from duodaq.sim import launch
 from duodaq.testing import knife_edge, knife_edge_scan, record_run
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 COMMANDS = {name: command for name, command in get_command(app).commands.items() if not command.hidden}
 FILE_NAME = re.compile(r"# (\S+\.(?:toml|py))\n")
 
@@ -89,9 +88,9 @@ class Bench:
                     text = text.replace(f'"{written}"', f'"{self.at(written, options)}"')
             file.write_text(text, encoding="utf-8")
 
-    def run_and_serve(self, folder: Path, port: str) -> None:
-        """The lab of the folder, and beside it the program that serves its streams, as a document says it."""
-        for command in (["run", "lab.toml"], ["serve", "--flight", "--port", port]):
+    def run(self, folder: Path, *commands: list[str]) -> None:
+        """Programs that go on beside the document's: the lab of the folder, what serves its streams."""
+        for command in commands:
             program = [sys.executable, "-m", "duodaq.cli", *command]
             started = subprocess.Popen(program, cwd=folder, stdout=subprocess.PIPE, text=True)
             self.stack.callback(started.communicate)
@@ -105,8 +104,10 @@ class Bench:
         return self.addresses[written]
 
 
+RUN_THE_LAB = ["run", "lab.toml"]
 SIMULATORS: dict[str, dict[str, Any]] = {
     "/dev/ttyUSB0": {"name": "esp300"},
+    "run/meter": {"name": "newport1830c"},
     "run/stage": {"name": "esp300"},
     "192.168.1.20:5025": {"name": "scpi-dmm", "tcp": True},
     "192.168.1.21:5025": {"name": "scpi-dmm", "tcp": True, "model": "34465A"},
@@ -134,7 +135,9 @@ def bench() -> Iterator[Bench]:
 @documents_with("python")
 def test_programs_in_a_document_run(document: Document, tmp_path: Path, bench: Bench) -> None:
     virtual = str(free_port())  # for the documents' 5030, so that two runs on one machine can be
-    text = document.text.replace("5030", virtual).replace("9464", str(free_port()))
+    text = document.text.replace("5030", virtual)
+    for port in ("9464", "8400"):
+        text = text.replace(port, str(free_port()))
     document = Document(document.path, text)
     document.write_files(tmp_path)
     bench.connect(tmp_path)
@@ -144,8 +147,10 @@ def test_programs_in_a_document_run(document: Document, tmp_path: Path, bench: B
     programs = [body for body in document.blocks("python") if not FILE_NAME.match(body)]
     if "serve --flight" in document.text and programs:
         served = str(free_port())
-        bench.run_and_serve(tmp_path, served)
+        bench.run(tmp_path, RUN_THE_LAB, ["serve", "--flight", "--port", served])
         programs = [body.replace("8815", served) for body in programs]
+    elif any(" = duodaq.connect()" in body for body in programs):
+        bench.run(tmp_path, RUN_THE_LAB)
     run("\n".join(programs), tmp_path)
 
 
@@ -156,7 +161,7 @@ def test_commands_in_a_document_exist(document: Document) -> None:
         program, name, *options = shlex.split(line.removeprefix("$ "))
         if program == "make":
             assert name in targets
-            assert all(_collects_tests(option.removeprefix("ARGS=")) for option in options)
+            assert {option.partition("=")[0] for option in options} <= {"ARGS"}
             continue
         if (program, name) in {(".", ".venv/bin/activate"), ("pip", "install")}:
             continue
@@ -174,70 +179,60 @@ def test_commands_in_a_document_exist(document: Document) -> None:
 
 
 @cache
-def _collects_tests(arguments: str) -> bool:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "--collect-only",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        *shlex.split(arguments),
-    ]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=90)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return True
-
-
-@cache
 def help_of(*command: str) -> str:
     """What a command of duodaq says of itself, wide enough to break no option."""
-    program = [sys.executable, "-m", "duodaq.cli", *command, "--help"]
-    wide = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1"}
-    return subprocess.run(program, capture_output=True, text=True, check=True, timeout=60, env=wide).stdout
+    said = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "300", "NO_COLOR": "1"}, terminal_width=300)
+    assert said.exit_code == 0, said.output
+    return said.output
+
+
+COLLECT = """\
+import json, sys, pytest
+for arguments in json.load(sys.stdin):
+    if pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", *arguments]):
+        sys.exit(f"no tests: {arguments}")
+"""
+
+
+def test_tests_chosen_in_a_document_exist() -> None:
+    chosen = {
+        option.removeprefix("ARGS=")
+        for path in DOCUMENTS
+        for block in Document(path, path.read_text(encoding="utf-8")).blocks("console")
+        for line in block.splitlines()
+        for option in shlex.split(line)
+        if option.startswith("ARGS=tests")
+    }
+    assert len(chosen) >= 6
+    asked = json.dumps([shlex.split(arguments) for arguments in sorted(chosen)])
+    command = [sys.executable, "-c", COLLECT]
+    result = subprocess.run(command, input=asked, cwd=ROOT, capture_output=True, text=True, check=False, timeout=110)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(path: Path) -> None:
-    targets = LINK.findall(path.read_text(encoding="utf-8"))
-    assert [target for target in targets if not (path.parent / target).exists()] == []
+    targets = {(path.parent / name if name else path, place) for name, place in links_of(path)}
+    assert {target for target, _ in targets if not target.exists()} == set()
+    assert {(target, place) for target, place in targets if place and place not in places_in(target)} == set()
 
 
-def test_reference_names_every_key_of_a_lab_file() -> None:
-    text = (ROOT / "docs" / "reference" / "lab-file.md").read_text(encoding="utf-8")
-    tables = [
-        ("lab",),
-        ("web",),
-        ("runtimes", "v2"),
-        ("ports", "p"),
-        ("ports", "p", "serial"),
-        ("ports", "p", "virtual"),
-    ]
-    tables += [("instruments", "i"), ("alarms", "a"), ("mail",)]
-    dotted = [
-        f"{name}.{key}"
-        for name in ("metrics", "logging", "telemetry", "flight_recorder")
-        for key in known_keys((name,))
-    ]
-    inner = [("instruments", "i", name, "x") for name in ("poll", "axes")] + [("instruments", "i", "safe")]
-    keys = {key for table in (*tables, *inner) for key in known_keys(table)}
-    keys |= set(dotted)
-    keys |= {key for options in OPTIONS.values() for key in options.model_fields}
-    assert {key for key in keys if f"`{key}`" not in text and f"`{key}." not in text} == set()
+def links_of(path: Path) -> list[tuple[str, str]]:
+    return LINK.findall(BLOCK.sub("", path.read_text(encoding="utf-8")))
 
 
-def test_reference_names_every_command_and_option() -> None:
-    text = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
-    missing = [name for name in COMMANDS if f"## `duodaq {name}" not in text]
-    for name, command in COMMANDS.items():
-        section = text.partition(f"## `duodaq {name}")[2].partition("\n## ")[0]
-        inner = command.commands if isinstance(command, Group) else {}
-        missing += [f"{name} {one}" for one in inner if f"`duodaq {name} {one}" not in section]
-        params = [*command.params, *(param for one in inner.values() for param in one.params)]
-        options = [option for param in params for option in param.opts if option.startswith("--")]
-        missing += [f"{name} {option}" for option in options if f"`{option}" not in section and option != "--help"]
-    assert missing == []
+@cache
+def places_in(path: Path) -> set[str]:
+    """What a link into a document may name: its headings, as GitHub and the site spell them."""
+    headings = HEADING.findall(BLOCK.sub("", path.read_text(encoding="utf-8")))
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("folder", ["tutorials", "how-to", "explanations", "reference", "decisions"])
+def test_every_document_is_listed_where_a_reader_begins(folder: str) -> None:
+    start = ROOT / "docs" / "decisions" / "README.md" if folder == "decisions" else ROOT / "docs" / "index.md"
+    listed = {(start.parent / name).resolve() for name, _ in links_of(start) if name}
+    assert {path for path in (ROOT / "docs" / folder).glob("*.md") if path != start} - listed == set()
 
 
 def test_reference_names_everything_public() -> None:
@@ -245,8 +240,3 @@ def test_reference_names_everything_public() -> None:
     named = {word for span in re.findall(r"`([^`\n]+)`", text) for word in re.findall(r"\w+", span)}
     members = {name for kind in (LabClient, InstrumentHandle, AxisHandle, Lab) for name in vars(kind) if name[0] != "_"}
     assert ({*duodaq.__all__} | members) - named == set()
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("*.py")), ids=lambda path: path.name)
-def test_examples_are_python(path: Path) -> None:
-    ast.parse(path.read_text(encoding="utf-8"))

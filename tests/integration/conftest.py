@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from duodaq import clock, sim
+from duodaq.cli import _app as command_line
+
+COEXISTENCE = os.environ.get("DUODAQ_COEXISTENCE", "")
+"""Where each of the twelve leaves what became of it and what it measured, for ``duodaq verify --results``."""
 
 LAB = """\
 [lab]
@@ -56,6 +63,26 @@ port = "stage"
 axes.x = { number = 1, unit = "mm", limits = [0, 25] }
 safe = { shutdown = "stop", crash = "stop", stop_all = "stop" }
 """
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report: Any = yield
+    if COEXISTENCE and call.when == "call" and item.path.name == "test_coexistence.py":
+        bench, name = item.funcargs["bench"], item.originalname
+        facts = {
+            "test": name,
+            "mode": str(bench.mode),
+            "state": report.outcome,
+            "duration_s": call.duration,
+            "error": "" if report.passed else str(call.excinfo.value),
+            "feature": getattr(getattr(call.excinfo, "value", None), "feature", ""),
+            "features": list(bench.proven),
+            "figures": [{"name": f.name, "value": f.value, "unit": f.unit, "of": f.of} for f in bench.figures.measured],
+        }
+        Path(COEXISTENCE).mkdir(parents=True, exist_ok=True)
+        Path(COEXISTENCE, f"{name}-{bench.mode}.json").write_text(json.dumps(facts))
+    return report
 
 
 class SimulatedLab:
@@ -177,8 +204,33 @@ def start_program() -> Iterator[Callable[..., Program]]:
 
 
 @pytest.fixture
-def duodaq_command() -> Callable[..., Any]:
-    """Run ``duodaq …`` to its end: its exit code, stdout and stderr."""
+def duodaq_command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Run ``duodaq …`` to its end in this process, which has loaded what it needs: exit code, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(command_line, "out", Console(highlight=False, color_system=None))
+    monkeypatch.setattr(command_line, "err", Console(highlight=False, color_system=None, stderr=True))
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        words = [*map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", ["duodaq", *words])
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            code = _exit_code(command_line.main)
+        return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+def _exit_code(program: Callable[[], None]) -> int:
+    with pytest.raises(SystemExit) as end:
+        program()
+    assert isinstance(end.value.code, int), end.value
+    return end.value.code
+
+
+@pytest.fixture
+def duodaq_program() -> Callable[..., Any]:
+    """Likewise, as a program of its own: where it matters that it is another process."""
 
     def run(*arguments: str | Path, limit_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -108,12 +108,12 @@ def test_a_device_that_is_not_there_is_named_with_its_line(tmp_path: Path, duoda
 
 
 def test_a_busy_device_is_named_with_its_line_and_who_has_it(
-    simulated_lab: Any, tmp_path: Path, duodaq_command: Callable[..., Any]
+    simulated_lab: Any, tmp_path: Path, duodaq_program: Callable[..., Any]
 ) -> None:
     other = tmp_path / "other.toml"
     with duodaq.open(simulated_lab.file):
         other.write_text(simulated_lab.file.read_text().replace(simulated_lab.name, "other"))
-        ended = duodaq_command("run", other)
+        ended = duodaq_program("run", other)
         with pytest.raises(PortBusyError) as caught:
             duodaq.open(other)
     line, device = simulated_lab.line_of("[ports.stage]"), simulated_lab.addresses["stage"]

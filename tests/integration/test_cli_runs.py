@@ -113,6 +113,7 @@ def test_a_run_is_exported(directory: Path, tmp_path: Path, duodaq_command: Comm
     assert "hdf5plugin" not in plain.stdout
 
 
+@pytest.mark.usefixtures("zarr_is_awake")
 def test_what_a_file_of_frames_needs_is_said_and_a_name_gets_its_suffix(
     directory: Path, tmp_path: Path, duodaq_command: Command
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import duodaq
+from duodaq.cli.demo._demo import _ended_as_by_ctrl_c
 
 pytest.importorskip("pymeasure")
 pytest.importorskip("pyvcam")
@@ -20,8 +21,22 @@ pytestmark = pytest.mark.serial
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_each_signal_ends_in_order_what_ctrl_c_does_and_once(number: signal.Signals) -> None:
+    def work_until_ended_twice() -> None:
+        with _ended_as_by_ctrl_c():
+            try:
+                signal.raise_signal(number)
+            finally:
+                signal.raise_signal(number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        work_until_ended_twice()
+    assert signal.getsignal(number) is before
+
+
 def test_a_demo_that_stays_has_its_run_on_its_page_and_ends_in_order_by_a_signal(
-    number: signal.Signals, start_program: Any, tmp_path: Path
+    start_program: Any, tmp_path: Path
 ) -> None:
     words = ("demo", "--headless", "--stay", "--points", "11", "--out", tmp_path / "runs", "--web-port", "0")
     demo = start_program("-m", "duodaq.cli", *words)
@@ -36,7 +51,7 @@ def test_a_demo_that_stays_has_its_run_on_its_page_and_ends_in_order_by_a_signal
     assert found is not None, demo.said
     with urllib.request.urlopen(f"{found[1].rstrip('/')}/api/runs", timeout=30) as answer:
         assert run.path.name in json.dumps(json.load(answer))
-    demo.interrupt(number)
+    demo.interrupt(signal.SIGTERM)
     assert demo.end() == 0, demo.said
     assert "the shutter is closed, nothing moves" in demo.said
     assert "crash action" not in demo.said

@@ -23,11 +23,12 @@ from pyarrow import flight
 import duodaq.flight
 from duodaq import schema
 from duodaq.clock import monotonic_s, pause
-from duodaq.errors import ConfigError
-from duodaq.flight import FlightLab, FlightService, LiveBatch, Serving
+from duodaq.errors import ConfigError, TornFileError
+from duodaq.flight import FlightLab, FlightService, LiveBatch, Lost, Serving
 from duodaq.link import tap_path
 from duodaq.model import Scalar
-from duodaq.storage import JournalReader
+from duodaq.storage import JournalReader, recover
+from duodaq.storage.reading._index import RowsIndex
 from duodaq.tap import TapServer
 from duodaq.testing import growing_run, knife_edge
 from duodaq.v4 import DataPublisher
@@ -66,7 +67,7 @@ class Lab:
     def __init__(self, folder: Path) -> None:
         self.hub = DataPublisher("v4")
         self.socket = folder / "lab.sock"
-        self.tap = TapServer(tap_path(self.socket), self.hub)
+        self.tap = TapServer(tap_path(self.socket), self.hub, lambda: [STREAM, "cam.frames"])
 
     async def until(self, condition: Callable[[], Any]) -> None:
         deadline = monotonic_s() + 20
@@ -134,12 +135,22 @@ def service(lab: Lab | None, runs: Path | None = None, serving: Serving | None =
 
 
 async def in_thread(act: Callable[[], Any]) -> Any:
-    """What `act`, which blocks, returns; the loop goes on meanwhile."""
+    """What `act`, which blocks, returns or raises; the loop goes on meanwhile."""
     found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(act()))
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            found.append(act())
+        except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
     thread.start()
     while thread.is_alive():
         await pause(0.005)
+    if failed:
+        raise failed[0]
     return found[0]
 
 
@@ -305,6 +316,70 @@ def test_recorded_runs_are_replayed_as_they_were_published(tmp_path: Path) -> No
         assert len(infos["cam.frames"].endpoints) == 2
         assert plain.do_get(infos["meter.power"].endpoints[0].ticket).read_all().num_rows == 5
         plain.close()
+
+
+def test_a_ticket_is_for_the_run_that_was_the_last_when_it_was_asked_for(tmp_path: Path) -> None:
+    for name, count in (("a", 5), ("b", 7)):
+        with growing_run(tmp_path / name) as journal:
+            journal.write([rows(0, count)])
+            journal.close({"exit_status": "success"})
+        with service(None, tmp_path) as served:
+            plain = flight.FlightClient(served.address)
+            if name == "a":
+                asked = flight.FlightDescriptor.for_command(json.dumps({"run": "last", "stream": STREAM}))
+                ticket = plain.get_flight_info(asked).endpoints[0].ticket
+            assert plain.do_get(ticket).read_all().num_rows == 5
+            plain.close()
+
+
+@pytest.mark.parametrize("removed", [False, True])
+@pytest.mark.parametrize("where", ["inside", "at the end", "everywhere"])
+def test_rows_that_are_damaged_are_told_of_where_they_would_be(tmp_path: Path, where: str, removed: bool) -> None:
+    with growing_run(tmp_path / "run") as journal:
+        journal.write([rows(10 * n) for n in range(4)])
+        journal.write([rows(40, unit="mV"), rows(50)])
+        journal.close({"exit_status": "success"})
+    file = tmp_path / "run" / f"{STREAM}.arrows"
+    data = bytearray(file.read_bytes())
+    entries = RowsIndex(tmp_path / "run", JournalReader(tmp_path / "run").segments(STREAM)[0])._entries
+    spoiled = {"inside": [3], "at the end": [6], "everywhere": [*range(1, 7)]}[where]
+    for number in spoiled:
+        data[(int(entries["place"][number]) & 0xFFFFFFFFFFFF) + 300] ^= 1
+    file.write_bytes(data)
+    if removed:
+        recover(tmp_path / "run", finished_too=True)
+    with service(None, tmp_path) as served, FlightLab(served.address) as client:
+        came: list[int] = []
+        replayed = client.replay("last", STREAM)
+        with pytest.raises(TornFileError, match=r"dmm\.voltage lacks .*damage in dmm\.voltage\.arrows"):
+            came.extend(n for batch in replayed for n in batch.column("sequence").to_pylist())
+        assert came == {"inside": [*range(20)], "at the end": [*range(50)], "everywhere": []}[where]
+        lost: list[Lost] = []
+        numbers = [
+            n for b in client.replay("run", STREAM, damaged=lost.append) for n in b.column("sequence").to_pylist()
+        ]
+        assert numbers == [n for n in range(60) if n // 10 + 1 not in spoiled]
+        assert {(one.after, one.before) for one in lost} == {
+            "inside": {(19, 30)}, "at the end": {(49, None)}, "everywhere": {(None, None)},
+        }[where]  # fmt: skip
+        plain = flight.FlightClient(served.address)
+        (info,) = plain.list_flights()
+        told = json.loads(info.app_metadata)["gaps"]
+        assert [(gap["after"], gap["before"], gap["reason"]) for gap in told] == [
+            (o.after, o.before, "damage") for o in lost
+        ]
+        plain.close()
+
+
+async def test_a_stream_that_there_is_not_is_refused_with_those_that_there_are(folder: Path) -> None:
+    async with running_lab(folder) as lab:
+        with service(lab) as served, duodaq.flight.connect(served.address) as client:
+            for wrong in ("dmm.volts", "dmm", ""):
+                with pytest.raises(flight.FlightServerError, match=r"there are cam\.frames, dmm\.voltage"):
+                    await in_thread(lambda wrong=wrong: client.live(wrong))
+            live = await in_thread(lambda: client.live("new.one", wait=True))
+            assert live.subscriber.startswith("flight python")
+            await in_thread(live.close)
 
 
 def test_what_makes_no_sense_is_refused_with_a_sentence(tmp_path: Path) -> None:

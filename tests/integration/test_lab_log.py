@@ -20,7 +20,7 @@ from duodaq.clock import pause, utc_ns
 from duodaq.dataplane import Hub
 from duodaq.errors import ConfigError, LifecycleError, StorageError
 from duodaq.model import Execute, InstrumentDefinition, LabDefinition, PollDefinition, RuntimeDefinition, Scalar
-from duodaq.storage import Recorder, RecordingSummary, recover
+from duodaq.storage import Recorder, RecordingSummary, _recorder, recover
 from duodaq.testing import QuickDisk, RefusingDisk
 
 DAY = 86_400 * 10**9
@@ -148,8 +148,6 @@ async def test_old_runs_go_when_they_were_found_whole_and_nobody_wants_them(lab:
     one, kept, spoiled = duodaq.runs(lab.chores.root, log="room")[:3]
     kept.label(tags=["keep"])
     (spoiled.path / "finalised.json").write_text('{"error": "not whole"}')
-    log._remove_old(utc_ns() + 400 * DAY)
-    assert one.path.exists()  # a clock so far ahead of the newest run is not believed
     now.ahead_ns += 100 * DAY
     await until(lambda: not one.path.exists())
     source.publish()
@@ -264,6 +262,112 @@ async def test_a_next_run_that_cannot_be_made_leaves_the_present_one_as_it_is(tm
     with pytest.raises(LifecycleError):
         await recorder.rotate(tmp_path / "1")
     assert not (tmp_path / "1").exists()
+
+
+def one_row(n: int) -> Any:
+    return schema.scalar_batch([Scalar("dmm", "voltage", "V", utc_ns(), n, 0.0, "v4")])
+
+
+def let_time_be_up(monkeypatch: pytest.MonkeyPatch, when: Callable[[], bool]) -> None:
+    """The time for a turn is up as soon as `when` is true, and not by the clock."""
+    patient = _recorder.until
+
+    async def waits(condition: Callable[[], bool], timeout_s: float) -> bool:
+        if not isinstance(getattr(condition, "__self__", None), threading.Event):
+            return await patient(condition, timeout_s)
+        await until(lambda: condition() or when())
+        return condition()
+
+    monkeypatch.setattr(_recorder, "until", waits)
+
+
+async def test_a_rotation_that_the_disk_does_not_let_begin_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub: Hub[Any] = Hub("v4", key=schema.stream_of, weigh=lambda batch: batch.num_rows)
+    refusing = threading.Event()
+    disk = RefusingDisk(lambda op, name: errno.ENOSPC if refusing.is_set() and name.startswith("dmm") else None)
+    recorder = Recorder(tmp_path / "0", hub, disk=disk)
+    await recorder.start()
+    refusing.set()
+    hub.publish(one_row(0))
+    await until(lambda: recorder.refusing)
+    let_time_be_up(monkeypatch, lambda: recorder.refusing)
+    with pytest.raises(StorageError, match="recording goes on in it"):
+        await recorder.rotate(tmp_path / "1")
+    assert not recorder.turning
+    assert not (tmp_path / "1").exists()
+    refusing.clear()
+    await until(lambda: not recorder.refusing)
+    summary = await recorder.rotate(tmp_path / "1")
+    assert (summary.directory, summary.rows) == (str(tmp_path / "0"), {"dmm.voltage": 1})
+    assert (await recorder.stop()).directory == str(tmp_path / "1")
+    assert recorder.take_late() == []
+
+
+async def test_a_rotation_that_ends_after_its_time_is_told_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub: Hub[Any] = Hub("v4", key=schema.stream_of, weigh=lambda batch: batch.num_rows)
+    next_is_there = tmp_path / "1" / "journal.index"
+    well = threading.Event()
+
+    def refuses(operation: str, name: str) -> int | None:
+        refused = operation == "sync" and name.startswith("events") and not well.is_set()
+        return errno.ENOSPC if refused and next_is_there.exists() else None
+
+    recorder = Recorder(tmp_path / "0", hub, disk=RefusingDisk(refuses), provenance={"part": 0})
+    await recorder.start()
+    hub.publish(one_row(0))
+    assert await recorder.flush(timeout_s=10)
+    let_time_be_up(monkeypatch, lambda: recorder.refusing)
+    with pytest.raises(StorageError, match=r"goes on in .*1 as soon as the disk allows"):
+        await recorder.rotate(tmp_path / "1", provenance={"part": 1})
+    assert recorder.turning
+    with pytest.raises(LifecycleError, match="once at a time"):
+        await recorder.rotate(tmp_path / "2")
+    hub.publish(one_row(1))
+    well.set()
+    await until(lambda: not recorder.turning)
+    late = recorder.take_late()
+    assert [(one.directory, one.rows) for one in late] == [(str(tmp_path / "0"), {"dmm.voltage": 1})]
+    assert recorder.take_late() == []
+    last = await recorder.stop()
+    assert (last.directory, last.rows) == (str(tmp_path / "1"), {"dmm.voltage": 1})
+    assert duodaq.open_run(tmp_path / "1").provenance == {"part": 1}
+
+
+class LateRecording:
+    """Its recorder is rotated when nobody waits for it any more."""
+
+    def __init__(self) -> None:
+        self.recorder = self
+        self.turning = True
+        self.page = None
+        self.directory = Path("next")
+        self.late = [RecordingSummary("first", {}, 0, 0)]
+
+    async def rotate(self, target: Path, more: Any) -> RecordingSummary:
+        raise StorageError("the disk does not let it be ended")
+
+    def take_late(self) -> list[RecordingSummary]:
+        late, self.late = self.late, []
+        return late
+
+
+async def test_a_log_knows_of_a_run_that_was_ended_late(lab: duodaq.Lab) -> None:
+    now = Clock()
+    log = await begin(lab, now)
+    part, own = log._part, log._recording_or_none
+    log._recording_or_none = LateRecording()  # type: ignore[assignment]
+    await log._rotate(now())
+    log._note_late()
+    log._recording_or_none = own
+    assert log._part == part + 1
+    assert log._turn_ns is not None
+    assert log._turn_ns > now() + 60 * 10**9, "it is not tried again at once"
+    assert [run.directory for run in log.runs] == ["first"]
+    await log.close(10)
 
 
 class Dying:

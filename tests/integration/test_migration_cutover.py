@@ -134,14 +134,21 @@ def sequences(subscription: Any, read: Callable[[Any], list[Any]]) -> list[int]:
             return found
 
 
-@pytest.mark.parametrize(("v2", "v4"), [("inline", "inline"), ("process", "inline")], ids=["inline", "process"])
-async def test_under_load_nothing_is_lost_or_done_twice_and_the_streams_go_on(v2: str, v4: str) -> None:
+@pytest.mark.parametrize(
+    ("v2", "v4", "pairs"),
+    [
+        pytest.param("inline", "inline", 10, id="inline"),
+        pytest.param("process", "inline", 5, id="process"),
+        pytest.param("process", "process", 100, id="soak", marks=pytest.mark.soak),
+    ],
+)
+async def test_under_load_nothing_is_lost_or_done_twice_and_the_streams_go_on(v2: str, v4: str, pairs: int) -> None:
     meter = Meter()
     async with running(v2, v4, meter) as manager:
         of_v2 = manager.v2_data.subscribe("reader of v2", capacity=100_000)
         of_v4 = manager.v4_data.subscribe("reader of v4", capacity=100_000)
         load = Load(manager, 4)
-        for target in [V4, V2] * 10:
+        for target in [V4, V2] * pairs:
             passage = await move(manager, target)
             assert passage.owner == target.runtime
             await clock.pause(0.03)
@@ -211,6 +218,38 @@ async def test_a_new_owner_that_does_not_start_gives_it_back_and_everything_goes
         assert manager.definition("meter").epoch == 4
         assert violations(manager.broker.log("meter")) == []
         assert (await move(manager, V4)).owner == "v4"
+
+
+class SlowMeter:
+    """A driver with a call that takes its time, as a search for home does."""
+
+    def __init__(self, serial: Any) -> None:
+        self.serial = serial
+
+    def home(self) -> str:
+        clock.block(0.3)
+        self.serial.write(b"W0999\n")
+        return "found"
+
+    def read_power(self) -> float:
+        self.serial.write(b"D?\n")
+        return float(self.serial.readline())
+
+
+async def test_a_long_command_in_hand_ends_first_and_is_done_once() -> None:
+    meter = Meter()
+    async with running("inline", "inline", meter, replace(V2, driver=SlowMeter)) as manager:
+        homing = asyncio.create_task(manager.command("meter", Execute("home"), 5.0))
+        await clock.pause(0.05)
+        moving = asyncio.create_task(move(manager, V4))
+        await clock.pause(0.05)
+        waiting = asyncio.create_task(manager.command("meter", ReadChannel("power"), 5.0))
+        assert (await moving).owner == "v4"
+        assert homing.done()
+        assert await homing == "found"
+        assert (await waiting).origin == "v4"
+        assert meter.wavelengths()[999] == 1
+        assert violations(manager.broker.log("meter")) == []
 
 
 class HungMeter:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from duodaq import clock
 from duodaq.app import Lab, LabService
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError, CutoverError, DuodaqError
-from duodaq.migration import Budget, violations
+from duodaq.migration import Budget, diverged, violations
+from duodaq.model import ChannelInfo
 from duodaq.storage.reading import open_run
 from duodaq.testing._scripted_port import Answer, ScriptedTransport
+from duodaq.v4.instruments import Newport1830C
 
 LAB = """\
 [lab]
@@ -133,6 +136,43 @@ async def test_a_spent_budget_brings_it_back_by_itself_within_a_second(lab: Lab,
     assert "3 errors" in last["why"]
     assert (await lab.read("meter", "power")).value > 0
     assert violations(lab.manager.broker.log("meter")) == []
+
+
+class InMilliwatts(Newport1830C):
+    def channel_infos(self) -> tuple[ChannelInfo, ...]:
+        return (ChannelInfo("meter", "power", "mW", "scalar", "v4"),)
+
+
+async def test_another_unit_than_before_brings_it_back(lab: Lab) -> None:
+    v2 = lab.manager.definition("meter")
+    v4 = replace(v2, runtime="v4", driver=InMilliwatts, polls=(), args={"rate_hz": 50})
+    lab.migration.routes["meter"] = (v2, v4)
+    async with asyncio.timeout(10):
+        while not lab.manager.channels()[0].unit:
+            await clock.pause(0.01)
+        await lab.migration.cutover("meter", "anna", force=True)
+        while (last := lab.migration.status("meter")[0]["log"][-1])["by"] != "the budget":
+            await clock.pause(0.01)
+    assert "power was in W and is in mW" in last["why"]
+    assert lab.manager.definition("meter").runtime == "v2"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "silent_s", "period_s", "found"),
+    [
+        ({"p": "W"}, {"p": "W"}, 0.0, 0.1, ""),
+        ({"p": "W"}, {}, 0.0, 0.1, ""),
+        ({"p": "W"}, {"p": "mW"}, 0.0, 0.1, "p was"),
+        ({}, {}, 1.5, 0.1, "nothing has come"),
+        ({}, {}, 1.5, 1.0, ""),
+        ({}, {}, 99.0, 0.0, ""),
+    ],
+)
+def test_what_a_divergence_is(
+    before: dict[str, str], now: dict[str, str], silent_s: float, period_s: float, found: str
+) -> None:
+    assert diverged(before, now, silent_s, period_s).startswith(found)
+    assert bool(diverged(before, now, silent_s, period_s)) is bool(found)
 
 
 async def test_a_recording_goes_on_across_a_cutover_and_back(lab: Lab, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from duodaq import schema
 from duodaq.bridge import Bridge
-from duodaq.clock import pause
+from duodaq.clock import monotonic_s, pause
 from duodaq.dataplane import Hub
 from duodaq.errors import LifecycleError, StorageError, StorageFullError
 from duodaq.model import Measurement, Scalar
@@ -352,6 +352,44 @@ async def test_a_recording_may_end_with_the_first_refusal(hub, tmp_path):
     assert recover(tmp_path).rows == {"dmm.voltage": 10}
 
 
+async def test_a_disk_that_has_room_again_before_its_time_is_up_takes_all_of_it_at_the_end(hub, tmp_path):
+    """It is asked again for as long as stopping may take, not five times."""
+    asked: list[float] = []
+
+    def refuses(operation: str, name: str) -> int | None:
+        if not sick or operation != "write":
+            return None
+        asked.append(monotonic_s())
+        return errno.ENOSPC if len(asked) <= 12 else None
+
+    sick = False
+    recorder = Recorder(tmp_path, hub, disk=RefusingDisk(refuses))
+    await recorder.start()
+    hub.publish(scalars(0, 10))
+    assert await recorder.flush(timeout_s=5)
+    sick = True
+    hub.publish(scalars(10, 10))
+    summary = await recorder.stop(timeout_s=20)
+    assert (summary.lost, summary.rows) == ({}, {"dmm.voltage": 20})
+
+
+@pytest.mark.parametrize("fails", ["run.json.part", "events.jsonl.part", "journal.index", "labels.json.part"])
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_a_run_that_could_not_be_begun_leaves_nothing(hub, tmp_path, fails, is_there):
+    place = tmp_path / "run"
+    if is_there:
+        place.mkdir()
+        (place / "notes.txt").touch()
+    disk = RefusingDisk(lambda o, n: errno.ENOSPC if o == "write" and n == fails else None)
+    with pytest.raises(StorageFullError):
+        await Recorder(place, hub, labels={"sample": "a"}, disk=disk).start()
+    assert place.exists() is is_there
+    assert not is_there or [*place.iterdir()] == [place / "notes.txt"]
+    recorder = Recorder(place, hub)
+    await recorder.start()
+    await recorder.stop()
+
+
 async def test_a_disk_that_is_full_at_the_end_is_named_and_counted(hub, tmp_path):
     sick = False
     disk = RefusingDisk(lambda o, n: errno.ENOSPC if sick and o == "write" else None)
@@ -361,7 +399,7 @@ async def test_a_disk_that_is_full_at_the_end_is_named_and_counted(hub, tmp_path
     assert await recorder.flush(timeout_s=5)
     sick = True
     hub.publish(scalars(10, 10))
-    summary = await recorder.stop()
+    summary = await recorder.stop(timeout_s=0.5)
     assert summary.lost == {"disk": 10}
     assert "No space" in (summary.error or "")
     assert recover(tmp_path).rows == {"dmm.voltage": 10}
@@ -418,7 +456,7 @@ async def test_what_a_full_disk_cost_is_known_after_a_repair(hub, tmp_path):
     assert await recorder.flush(timeout_s=5)
     sick = True
     hub.publish(scalars(10, 10))
-    summary = await recorder.stop()
+    summary = await recorder.stop(timeout_s=0.5)
     assert summary.lost == {"disk": 10}
     found = recover(tmp_path)
     assert (found.rows, found.lost) == ({"dmm.voltage": 10}, {"disk": 10})
@@ -436,6 +474,34 @@ async def test_rows_that_are_refused_are_known_after_a_kill(hub, tmp_path, monke
     await recorder.stop()
     found = recover(tmp_path / "killed")
     assert (found.rows, found.lost) == ({"dmm.voltage": 10}, {"no form": 2000})
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+async def test_the_books_balance_where_arrow_has_no_form_for_a_batch(hub, tmp_path, monkeypatch, refuses):
+    """Whether the disk takes it at once, or only when it is written again."""
+    monkeypatch.setattr(_rows, "LONGEST_BATCH", 10_000)
+    left = [1 if refuses else 0]
+
+    def decide(operation: str, name: str) -> int | None:
+        if operation == "sync" and name.startswith("journal") and left[0]:
+            left[0] -= 1
+            return errno.ENOSPC
+        return None
+
+    recorder = Recorder(tmp_path, hub, disk=RefusingDisk(lambda o, n: decide(o, n) if begun else None))
+    begun = False
+    await recorder.start()
+    begun = True
+    hub.publish(scalars(0, 10))
+    hub.publish(scalars(10, 2000))
+    hub.publish(scalars(2010, 10))
+    summary = await recorder.stop()
+    assert (summary.rows, summary.lost) == ({"dmm.voltage": 20}, {"no form": 2000})
+    events = JournalReader(tmp_path).events
+    page = events[-1].doc["books"]["dmm.voltage"]
+    assert (page["produced"], page["stored"], page["lost"], page["balanced"]) == (2020, 20, {"no form": 2000}, True)
+    assert [event.doc["rows"] for event in events if event.name == "gap"] == [2000]
+    assert ("resume" in [event.name for event in events]) is refuses
 
 
 async def test_a_place_that_cannot_be_written_is_refused_at_the_start(hub, tmp_path):

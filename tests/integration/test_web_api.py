@@ -24,9 +24,11 @@ from duodaq.model import (
     LabDefinition,
     PollDefinition,
     RuntimeDefinition,
+    Scalar,
+    Spectrum,
     WebDefinition,
 )
-from duodaq.schema import frame_batch
+from duodaq.schema import frame_batch, scalar_batch, spectrum_batch
 from duodaq.v4 import handler
 from duodaq.v4.instruments import InstrumentActor, Parameter
 
@@ -294,6 +296,46 @@ async def test_live_connection_brings_states_rows_and_answers(tmp_path: Path) ->
         while (now := (await heard(live, "now"))["now"])["values"].get("lamp.level") is None:
             pass
         assert now["values"]["lamp.level"][1:] == [1.0, "V"]
+
+
+async def test_a_browser_that_comes_is_shown_what_was_before_it(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab:
+        await lab.post("/api/instruments/lamp/command", {"kind": "start"})
+        async with lab.live() as live:
+            while len((await heard(live, "now"))["now"]["values"]) == 0:
+                pass
+        async with lab.live() as live:
+            await live.send(json.dumps({"type": "streams", "names": ["lamp.level", "lamp.nothing"]}))
+            await live.send(json.dumps({"type": "credit", "rows": 2}))
+            past, rows = await seen(live, "past"), await seen(live, "rows")
+            assert past.schema.metadata[b"unit"] == b"V"
+            assert past["t_ms"].to_pylist()[-1] < rows["t_ms"].to_pylist()[0]
+
+
+async def test_the_latest_vector_or_spectrum_comes_by_credit_and_at_once(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab:
+        publisher = lab.lab.manager.v4_data
+
+        def measure(number: int) -> None:
+            axis = np.array([400.0, 500.0])
+            row = Spectrum("lamp", "colour", "W", number, number, axis * number, axis, "nm", "v4")
+            publisher.publish(spectrum_batch([row]))
+
+        measure(1)
+        async with lab.live() as live:
+            await live.send(json.dumps({"type": "streams", "names": ["lamp.mark"]}))
+            await live.send(json.dumps({"type": "credit", "rows": 64}))
+            for number in (2, 3):
+                measure(number)
+                publisher.publish(scalar_batch([Scalar("lamp", "mark", "V", number, number, 1.0, "v4")]))
+                await seen(live, "rows")
+            await live.send(json.dumps({"type": "traces", "names": ["lamp.colour"]}))
+            await live.send(json.dumps({"type": "credit", "images": 1}))
+            trace = await seen(live, "trace")
+            facts = {key: trace.schema.metadata[key] for key in (b"stream", b"unit", b"axis_unit", b"sequence")}
+            assert list(facts.values()) == [b"lamp.colour", b"W", b"nm", b"3"]
+            assert (trace["axis"].to_pylist(), trace["value"].to_pylist()) == ([400, 500], [1200, 1500])
+            await live.send(json.dumps({"type": "traces", "names": "lamp.colour"}))  # none: a text is no list
 
 
 async def test_closing_a_browser_stops_nothing_that_it_began(tmp_path: Path) -> None:

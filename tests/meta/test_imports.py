@@ -7,12 +7,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 import duodaq
+import duodaq.app
 
 ROOT = Path(__file__).parents[2]
+LAZY = (duodaq, duodaq.app)
 HEAVY = ("pyarrow", "pydantic", "bluesky", "pymeasure", "scipy", "pandas", "typer", "duodaq.app", "duodaq.config")
 
 
@@ -43,6 +47,19 @@ def test_small_import_loads_nothing_heavy(module: str) -> None:
     result = run(sys.executable, "-c", code)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout) == []
+
+
+def test_attaching_to_a_lab_loads_neither_runtimes_nor_drivers() -> None:
+    code = "import sys, json, duodaq; duodaq.connect; print(json.dumps([*sys.modules]))"
+    result = run(sys.executable, "-c", code)
+    assert result.returncode == 0, result.stderr
+    heavy = {
+        "pyarrow",
+        "pydantic",
+        "bluesky",
+        *(f"duodaq.{part}" for part in ("config", "dual", "v2", "v4", "workers")),
+    }
+    assert heavy & set(json.loads(result.stdout)) == set()
 
 
 def test_the_visa_backend_loads_the_link_and_the_ports_alone() -> None:
@@ -77,23 +94,44 @@ def test_nothing_that_ships_imports_the_test_kit() -> None:
     assert importers == []
 
 
-@pytest.mark.parametrize("name", duodaq.__all__)
-def test_public_name_is_there(name: str) -> None:
-    assert getattr(duodaq, name) is not None
-    assert name in dir(duodaq)
+@pytest.mark.parametrize(("package", "name"), [(package, name) for package in LAZY for name in package.__all__])
+def test_public_name_is_there(package: ModuleType, name: str) -> None:
+    assert getattr(package, name) is not None
+    assert name in dir(package)
 
 
-def test_name_that_is_not_there_is_an_attribute_error() -> None:
+@pytest.mark.parametrize("package", LAZY)
+def test_name_that_is_not_there_is_an_attribute_error(package: Any) -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        _ = duodaq.nothing
+        _ = package.nothing
 
 
 PACKAGES = sorted(".".join(path.parent.relative_to(ROOT / "src").parts) for path in (ROOT / "src").rglob("__init__.py"))
+EACH = """\
+import importlib, os, sys
+
+def whole(name):
+    package = importlib.import_module(name)
+    return [one for one in getattr(package, "__all__", ()) if not hasattr(package, one)]
+
+for foreign in sys.argv[2].split(","):
+    importlib.import_module(foreign)
+assert not [name for name in sys.modules if name.partition(".")[0] in ("duodaq", "pyvisa_duodaq")]
+for name in sys.argv[1].split(","):
+    child = os.fork()
+    if not child:
+        gone = whole(name)
+        if gone:
+            print(f"{name} has no {gone}", file=sys.stderr, flush=True)
+        os._exit(bool(gone))
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        sys.exit(f"{name} cannot be imported first, or lacks what it promises")
+"""
+FOREIGN = ("numpy", "pyarrow", "pyarrow.ipc", "pydantic", "msgspec", "structlog", "rich", "typer")
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_each_package_has_what_its_all_promises(package: str) -> None:
-    promised = "getattr(p, '__all__', ())"
-    code = f"import {package} as p; gone = [n for n in {promised} if not hasattr(p, n)]; assert not gone, gone"
-    result = run(sys.executable, "-W", "error", "-c", code)
+def test_each_package_can_be_the_first_that_is_imported_and_has_what_its_all_promises() -> None:
+    """Each in a process of its own, forked from one that has loaded other people's libraries alone."""
+    assert len(PACKAGES) > 20
+    result = run(sys.executable, "-W", "error", "-c", EACH, ",".join(PACKAGES), ",".join(FOREIGN))
     assert result.returncode == 0, result.stderr

@@ -106,7 +106,11 @@ def test_what_a_wider_fixture_holds_is_not_a_leak(pipe):
 
 
 @pytest.fixture
-def lab_of_tests(pytester: pytest.Pytester, request: pytest.FixtureRequest) -> pytest.Pytester:
+def lab_of_tests(
+    pytester: pytest.Pytester, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> pytest.Pytester:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # half of the time would go into what nobody uses here
+    monkeypatch.setenv("PYTEST_PLUGINS", "pytest_asyncio.plugin,xdist.plugin,pytester")
     pytester.makeconftest(
         (request.config.rootpath / "tests" / "conftest.py").read_text().replace("leaks(daemons", "leaks(0.5, daemons")
     )

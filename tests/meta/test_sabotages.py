@@ -8,10 +8,13 @@ whole matrix is one of the long counts.
 from __future__ import annotations
 
 import json
+import queue
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +25,6 @@ load_sabotages()
 
 pytestmark = pytest.mark.timeout(1200)  # the first test waits for the verdicts of all
 AT_ONCE = 2
-LIMIT_S = 120.0
 NAMES = tuple(test.__name__ for test in TWELVE)
 EVERY_MODE = tuple(mode.name for mode in MODES)
 IMITATED_IN = "inline"
@@ -95,24 +97,38 @@ def imitation_of(name: str, runtime: str, mode: str) -> tuple[str, ...]:
     return (name, "--mode", mode, "--imitate", runtime)
 
 
-def verdict(arguments: tuple[str, ...]) -> dict[str, Any]:
-    """What ``python -m duodaq.testing.coexistence`` says; what it said on stderr stands beside it."""
-    command = [sys.executable, "-m", "duodaq.testing.coexistence", *arguments]
-    try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    except subprocess.TimeoutExpired:
-        return {"passed": None, "feature": "", "error": f"no verdict within {LIMIT_S} s"}
-    lines = ended.stdout.splitlines()
-    if not lines:
-        return {"passed": None, "feature": "", "error": "no verdict", "stderr": ended.stderr[-2000:]}
-    return {**json.loads(lines[-1]), "stderr": ended.stderr[-2000:]}
+class Judge:
+    """A program that judges one after the other, each in a process of its own; see `verdicts.py`."""
+
+    def __init__(self) -> None:
+        program = [sys.executable, str(Path(__file__).with_name("verdicts.py"))]
+        self._program = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def verdict(self, arguments: tuple[str, ...]) -> dict[str, Any]:
+        """The verdict as ``python -m duodaq.testing.coexistence`` says it; what was said on stderr stands beside it."""
+        assert self._program.stdin is not None
+        assert self._program.stdout is not None
+        self._program.stdin.write(json.dumps(arguments) + "\n")
+        self._program.stdin.flush()
+        answer = self._program.stdout.readline()
+        assert answer, "the judge is gone"
+        out, err = json.loads(answer)
+        lines = out.splitlines()
+        if not lines:
+            return {"passed": None, "feature": "", "error": "no verdict", "stderr": err[-2000:]}
+        return {**json.loads(lines[-1]), "stderr": err[-2000:]}
+
+    def close(self) -> None:
+        self._program.communicate()
 
 
 @pytest.fixture(scope="module")
-def verdict_on(request: pytest.FixtureRequest) -> Callable[[tuple[str, ...]], dict[str, Any]]:
+def verdict_on(request: pytest.FixtureRequest) -> Iterator[Callable[[tuple[str, ...]], dict[str, Any]]]:
     """Every verdict that the chosen tests need; with pytest-xdist, one when it is asked for."""
     if hasattr(request.config, "workerinput"):
-        return verdict
+        with closing(Judge()) as judge:
+            yield judge.verdict
+        return
     wanted: dict[tuple[str, ...], None] = {}
     for item in request.session.items:
         given = item.callspec.params if item.path == request.path and hasattr(item, "callspec") else {}
@@ -120,8 +136,27 @@ def verdict_on(request: pytest.FixtureRequest) -> Callable[[tuple[str, ...]], di
             wanted[arguments_of(given["sabotage"], given["mode"])] = None
         elif "runtime" in given:
             wanted[imitation_of(given["name"], given["runtime"], given["mode"])] = None
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return dict(zip(wanted, pool.map(verdict, wanted), strict=True)).__getitem__
+    free: queue.SimpleQueue[Judge] = queue.SimpleQueue()
+
+    def verdict(arguments: tuple[str, ...]) -> dict[str, Any]:
+        judge = free.get()
+        try:
+            return judge.verdict(arguments)
+        finally:
+            free.put(judge)
+
+    with ExitStack() as judges, ThreadPoolExecutor(AT_ONCE) as pool:
+        for _ in range(AT_ONCE):
+            free.put(judges.enter_context(closing(Judge())))
+        yield dict(zip(wanted, pool.map(verdict, wanted), strict=True)).__getitem__
+
+
+def test_one_verdict_is_said_by_the_documented_command_too() -> None:
+    (name, where), *_ = CHOSEN
+    command = [sys.executable, "-m", "duodaq.testing.coexistence", *arguments_of(name, where)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1, ended.stderr
+    bites({**json.loads(ended.stdout.splitlines()[-1]), "stderr": ended.stderr[-2000:]}, name)
 
 
 def bites(seen: dict[str, Any], sabotage: str) -> None:

@@ -43,6 +43,30 @@ def test_the_stanza_of_every_kind_makes_a_right_lab_file(kind: str, where: str, 
     assert "wants your hand" not in out.export_text()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_nothing_is_chosen_each_kind_waits_behind_its_comment(kind: str, tmp_path: Path, out: Console) -> None:
+    file = tmp_path / "lab.toml"
+    (tmp_path / "chopper.py").write_text("class Chopper:\n    def __init__(self, serial): ...\n")
+    _init.init_lab(file, [], out)
+    assert "take that away in front of yours" in out.export_text()
+    assert load_lab(file).instruments == ()
+    head, *stanzas = file.read_text().split(f"# {KINDS[kind].says}:\n")
+    own = stanzas[0].split("\n\n")[0]
+    file.write_text(head + "\n".join(line.removeprefix("#").removeprefix(" ") for line in own.splitlines()))
+    assert len(load_lab(file).instruments) == 1
+
+
+def test_a_wrong_answer_is_asked_again(tmp_path: Path, out: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [_init.Line("/dev/ttyUSB0", 'path = "/dev/ttyUSB0"', "a line")]
+    answers = iter(["esp3000", "esp300", "hp34401a", "hp34401a=10.0.0.1:5025", ""])
+    monkeypatch.setattr(_init.Prompt, "ask", lambda question, **_: next(answers))
+    chosen = _init._ask(lines, out)
+    assert [(one.kind.name, one.where) for one in chosen] == [("esp300", "/dev/ttyUSB0"), ("hp34401a", "10.0.0.1:5025")]
+    said = out.export_text()
+    assert "the kinds are esp300" in said
+    assert "Write KIND=WHERE" in said
+
+
 def test_a_class_of_ones_own_a_visa_resource_and_two_of_a_kind(tmp_path: Path, out: Console) -> None:
     (tmp_path / "chopper.py").write_text("class Chopper:\n    def __init__(self, serial): ...\n")
     added = [

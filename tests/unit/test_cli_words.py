@@ -9,7 +9,7 @@ from rich.console import Console
 
 from duodaq.cli._ports import _table
 from duodaq.cli._report import instrument_table
-from duodaq.cli._status import _print_status, _print_stops
+from duodaq.cli._status import _print_stops, status_page
 
 WORDS = ["[/dev/pts/3] is gone", "[bold]", "a [b] c"]
 
@@ -43,7 +43,7 @@ def test_a_status_names_lab_port_and_holder_as_they_are(words: str):
     status = {"lab": words, "state": "running", "v2": "running", "v4": "running", "latched": False, "recording": words}
     status |= {"uptime_s": 5.0}
     said = printed(
-        _print_status,
+        lambda state, out: out.print(*status_page(state)),
         status | {"instruments": [instrument], "ports": [port | {"last_error": words, "last_error_ns": 1}]},
     )
     assert said.count(words) == 8

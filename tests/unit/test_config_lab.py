@@ -122,6 +122,7 @@ INSTRUMENT_USES = {
     "port": None,
     "args": "args = { a = 1 }",
     "settings": "settings = { a = 1 }",
+    "limits": "limits = { a = [0, 5] }",
     "deadline": 'deadline = "never"',
     "kill_after": 'kill_after = "3 s"',
     "poll": 'poll.a.call = "a"',

@@ -18,10 +18,12 @@ from duodaq.clock import pause
 from duodaq.dataplane import Hub
 from duodaq.model import Scalar
 from duodaq.storage import JournalReader, Recorder, recover
+from duodaq.storage._compactor import Compactor
 from duodaq.storage.export import export, finalise
 from duodaq.storage.journal import Disk, Gap, Journal, RunPage
 from duodaq.storage.journal._catalog import Catalog
-from duodaq.storage.journal._compact import merge, prune, remove
+from duodaq.storage.journal._compact import merge, remove
+from duodaq.storage.journal._prune import prune
 from duodaq.storage.journal._sealed import SealedParquet
 from duodaq.storage.reading._rows import JournalRows, SegmentMovedError
 from duodaq.testing import QuickDisk, TracedDisk, after_power_loss
@@ -97,8 +99,10 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("merged") / "run"
     disk = QuickDisk()
     journal = journal_at(path, disk, "kernel")
+    journal._part_descriptors = 8
     record(journal, range(700), disk)
     journal.abandon()
+    assert len([*path.glob("events*.jsonl")]) > 2
     return path
 
 
@@ -153,6 +157,84 @@ def test_the_index_of_the_run_forgets_what_was_merged(tmp_path: Path) -> None:
     for facts in catalog.segments:
         own, mirrored = catalog.entries(facts)
         assert [mirrored[n] for n in range(len(own))] == own
+
+
+def small_logs(path: Path, seconds: int, disk: Disk) -> Journal:
+    """A run whose event logs announce few segments each."""
+    journal = journal_at(path, disk)
+    journal._part_descriptors = 6
+    for n in range(seconds):
+        if n % 100 == 50:
+            journal.note("change", {"instrument": "room", "parameter": "fan", "value": n})
+        record(journal, range(n, n + 1), disk)
+    return journal
+
+
+def test_the_event_log_forgets_segments_that_were_merged_and_nothing_else(tmp_path: Path) -> None:
+    disk = QuickDisk()
+    journal = small_logs(tmp_path / "run", 2000, disk)
+    logs = [*(tmp_path / "run").glob("events*.jsonl")]
+    assert len(logs) < 8
+    assert not [*(tmp_path / "run").glob("*.part")]
+    journal.close({"exit_status": "success"})
+    reader = JournalReader(tmp_path / "run")
+    told = [event for event in reader.events if event.name == "descriptor"]
+    assert len(told) < 60, "of some 130"
+    assert {event.doc["segment"]["id"] for event in told} >= {facts.id for facts in Catalog(tmp_path / "run").segments}
+    assert [event.doc["value"] for event in reader.events if event.name == "change"] == [*range(50, 2000, 100)]
+    assert reader.finished
+    assert not reader.gaps()
+    assert duodaq.open_run(tmp_path / "run").state == "finished"
+    assert rows_of(reader.batches("room.temperature")) == published("room.temperature", 2000)
+
+
+def test_who_looks_while_event_logs_are_put_together_sees_every_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = QuickDisk()
+    journal = small_logs(tmp_path / "run", 800, disk)
+    before = Catalog(tmp_path / "run")
+    lost = before.event_logs[-2]
+    read_bytes = Path.read_bytes
+
+    def vanishes(path: Path) -> bytes:
+        if path.name == lost and path.exists():
+            data = read_bytes(path)
+            path.unlink()
+            with open(path.with_name("events.jsonl"), "ab") as first:
+                first.write(data)
+            raise FileNotFoundError(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", vanishes)
+    assert Catalog(tmp_path / "run").events == before.events
+    journal.abandon()
+
+
+def test_an_event_log_that_cannot_be_pruned_stays_as_it_is(tmp_path: Path) -> None:
+    class Full(QuickDisk):
+        refuses = False
+
+        def rename(self, directory: int, name: str, to: str) -> None:
+            if self.refuses and "events" in name:
+                raise OSError(28, "No space left on device")
+            super().rename(directory, name, to)
+
+    disk = Full()
+    journal = journal_at(tmp_path / "run", disk)
+    journal._part_descriptors = 6
+    recorder = Compactor(journal, disk)
+    for n in range(900):
+        disk.refuses = n > 300
+        journal.write(at_second(n))
+        journal.commit()
+        recorder.order()
+        recorder.finish()
+        recorder.settle()
+    journal.close({})
+    recorder.close()
+    assert not [gap for stream in STREAMS for gap in JournalReader(tmp_path / "run").gaps(stream)]
+    assert rows_of(JournalReader(tmp_path / "run").batches(STREAMS[0])) == published(STREAMS[0], 900)
 
 
 def test_a_repair_keeps_every_row_and_removes_what_is_not_needed(merged: Path, tmp_path: Path) -> None:
@@ -297,6 +379,7 @@ class Trace:
         self.promised = [(0, 0)]
         journal = journal_at(path, self.disk)
         journal._part_records = 150
+        journal._part_descriptors = 5
         for n in range(0, 450, 5):
             for second in range(n, n + 5):
                 journal.write(at_second(second))
@@ -350,7 +433,7 @@ def test_a_thousand_losses_of_power_around_merges_cost_no_durable_row(trace: Tra
 
 
 async def test_a_recorder_has_it_done_beside_its_own_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("duodaq.storage._recorder.Journal", functools.partial(Journal, stretch=STRETCH))
+    monkeypatch.setattr("duodaq.storage._turn.Journal", functools.partial(Journal, stretch=STRETCH))
     hub: Hub[pa.RecordBatch] = Hub("v4", key=schema.stream_of, weigh=lambda batch: batch.num_rows)
     recorder = Recorder(tmp_path / "run", hub, level="kernel", disk=QuickDisk())
     await recorder.start()

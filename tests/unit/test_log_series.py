@@ -15,7 +15,7 @@ from duodaq.storage._series import (
     KeptRun,
     age_ns,
     budget_bytes,
-    clock_is_implausible,
+    idle_times,
     next_turn_ns,
     rotation_ns,
     run_name,
@@ -74,7 +74,7 @@ def test_words_that_mean_nothing_are_refused(ask, word: str | int) -> None:
 
 def test_what_is_older_goes_unless_it_is_kept_or_was_never_found_whole() -> None:
     runs = [run(100), run(95, tags=(KEPT,)), run(94, verified=False), run(89)]
-    assert to_remove(runs, NOW, keep_ns=90 * DAY, budget=None) == [(runs[0], "age")]
+    assert to_remove(runs, NOW, keep_ns=90 * DAY, budget=None, since_ns=NOW - 88 * DAY) == [(runs[0], "age")]
 
 
 def test_of_too_much_the_oldest_goes_first_and_no_more_than_needed() -> None:
@@ -104,8 +104,9 @@ def test_nothing_goes_that_may_not_and_the_budget_is_kept_if_it_can_be(
     going = [one for one, _ in to_remove(runs, NOW, keep_ns=90 * DAY, budget=budget, growing=growing)]
     assert all(one.may_go for one in going)
     left = [one for one in runs if one not in going]
+    idle = idle_times(sorted(runs, key=lambda one: one.stop_ns), NOW)
     assert growing + sum(one.size for one in left) <= budget or not any(one.may_go for one in left)
-    assert not any(one.may_go and NOW - one.stop_ns > 90 * DAY for one in left)
+    assert not any(one.may_go and NOW - one.stop_ns > 90 * DAY + sum(idle) for one in left)
 
 
 @pytest.mark.parametrize("name", ["", ".room", "a/b", "*", "room[1]", "room?", "room\n", "a\nb", "a\tb"])
@@ -119,9 +120,29 @@ def test_plain_names_are_taken(name: str) -> None:
     assert series_name(name) == name
 
 
-def test_a_clock_that_is_far_ahead_is_not_believed() -> None:
-    runs = [run(days) for days in (3, 2, 1)]
-    assert not clock_is_implausible(runs, NOW + 118 * DAY, keep_ns=90 * DAY)
-    assert clock_is_implausible(runs, NOW + 400 * DAY, keep_ns=90 * DAY)
-    assert not clock_is_implausible(runs, NOW + 400 * DAY, keep_ns=None)
-    assert not clock_is_implausible([], NOW, keep_ns=DAY)
+def daily(first: int, days: int, wrong: int = 0) -> list[KeptRun]:
+    """Runs of a day each, from so many days before `NOW` on, by a clock that is so many days ahead."""
+    begins = [NOW + (wrong - first + n) * DAY for n in range(days)]
+    return [KeptRun(Path(f"{t}"), t + DAY, 10, True, (), t) for t in begins]
+
+
+@pytest.mark.parametrize("ahead", [60, 400, 20_000])
+@pytest.mark.parametrize("keep", [7, 90])
+def test_a_clock_that_is_far_ahead_makes_no_run_older(ahead: int, keep: int) -> None:
+    """Neither at once nor after the runs that it has recorded itself."""
+    before = daily(keep + 3, keep + 3)
+    now = NOW + ahead * DAY
+    assert len(to_remove(before, now, keep_ns=keep * DAY, budget=None, since_ns=now)) == 2
+    for more in (1, 3):
+        later = daily(0, more, ahead)
+        then = now + more * DAY
+        gone = to_remove(before + later, then, keep_ns=keep * DAY, budget=None, since_ns=then)
+        assert [run for run, _ in gone] == before[: 2 + more]
+        assert idle_times([*before, *later], then) == [0] * (keep + 2) + [ahead * DAY] + [0] * more
+
+
+def test_a_lab_that_was_closed_for_a_month_has_older_runs() -> None:
+    before = daily(10, 10)
+    now = NOW + 31 * DAY
+    assert len(to_remove(before, now, keep_ns=30 * DAY, budget=None, since_ns=now)) == 10
+    assert idle_times([], NOW) == []

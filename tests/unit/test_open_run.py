@@ -24,6 +24,8 @@ from duodaq.errors import SchemaMismatchError, StorageError
 from duodaq.model import Scalar, Spectrum, Vector
 from duodaq.schema import scalar_batch, spectrum_batch, stage_batch, vector_batch
 from duodaq.storage.reading import Run
+from duodaq.storage.reading._index import RowsIndex
+from duodaq.storage.reading._moments import utc
 from duodaq.testing import growing_run, knife_edge, record_run
 
 pytestmark = pytest.mark.usefixtures("polars_is_awake")
@@ -73,6 +75,23 @@ def test_opening_reads_nothing_but_what_the_run_is(knife: Path, monkeypatch: pyt
     monkeypatch.setattr(Path, "read_bytes", noted)
     duodaq.open_run(knife)
     assert read == ["run.json"]
+
+
+def test_how_much_there_is_of_a_segment_that_was_ended_is_known_without_its_rows(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [(stream.name, len(stream), stream.start, stream.stop) for stream in run]
+    assert all(stop is not None for *_, stop in wanted)
+    tables = [stream.to_arrow().column("timestamp") for stream in run]
+
+    def unread(self: RowsIndex, number: int) -> bytes:
+        raise AssertionError("a batch was read")
+
+    monkeypatch.setattr(RowsIndex, "_sound_bytes", unread)
+    found = [(stream.name, len(stream), stream.start, stream.stop) for stream in duodaq.open_run(run.path)]
+    assert found == wanted
+    for (_, _, start, stop), times in zip(found, tables, strict=True):
+        assert (utc(times[0].value), utc(times[-1].value)) == (start, stop)
 
 
 def test_a_place_without_a_run_is_refused(tmp_path: Path) -> None:

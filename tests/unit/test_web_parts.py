@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import re
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -11,15 +14,18 @@ import pyarrow as pa
 import pytest
 
 from duodaq.errors import ConfigError, OutOfRangeError, PortTimeoutError, StoppedError, UnsafeStateError
-from duodaq.model import WebDefinition
+from duodaq.model import Scalar, Spectrum, Vector, WebDefinition
+from duodaq.schema import scalar_batch, spectrum_batch, vector_batch
 
 _access: Any = pytest.importorskip("duodaq.web._access")
 _pictures: Any = pytest.importorskip("duodaq.web._pictures")
 _refusal: Any = pytest.importorskip("duodaq.web._refusal")
 _viewer: Any = pytest.importorskip("duodaq.web._viewer")
-thinned: Any = pytest.importorskip("duodaq.web._feed").thinned
 to_json: Any = pytest.importorskip("duodaq.web._plain").to_json
+_history: Any = pytest.importorskip("duodaq.web._history")
+_traces: Any = pytest.importorskip("duodaq.web._traces")
 Rate: Any = pytest.importorskip("duodaq.web._rates").Rate
+thinned = _history.thinned
 Access, Role = _access.Access, _access.Role
 Frame, View, encoded = _pictures.Frame, _pictures.View, _pictures.encoded
 Refusal, refusal_of = _refusal.Refusal, _refusal.refusal_of
@@ -237,3 +243,84 @@ async def test_images_have_a_credit_of_their_own_and_newer_ones_take_their_place
         await asyncio.wait_for(viewer.next(), 0.01)
     viewer.give(0, 1)
     assert await viewer.next() == (None, b"without credit")
+
+
+def test_the_past_of_a_stream_is_its_last_points_in_order_and_of_one_unit() -> None:
+    history = _history.History()
+    assert history.of("a.b") is None
+    for first in range(0, 3 * _history.KEPT, 3):
+        t_ns = np.arange(first, first + 3)
+        history.add("a.b", "V", t_ns, t_ns / 2, 0.05)
+        assert len(history.of("a.b").values) == min(first + 3, _history.KEPT)
+    past = history.of("a.b")
+    assert (past.t_ns == np.arange(2 * _history.KEPT, 3 * _history.KEPT)).all()
+    assert (past.values == past.t_ns / 2).all()
+    history.add("a.b", "mV", np.array([7]), np.array([7.0]), 0.05)
+    assert (history.of("a.b").unit, list(history.of("a.b").values)) == ("mV", [7.0])
+
+
+def test_the_past_of_a_quick_stream_is_thinned_and_keeps_its_peaks() -> None:
+    history = _history.History()
+    values = np.zeros(5000)
+    values[1234] = 9.0
+    history.add("a.b", "V", np.arange(5000), values, 0.05)
+    kept = history.of("a.b")
+    assert len(kept.values) < 10
+    assert kept.values.max() == 9.0
+
+
+def test_streams_whose_past_is_kept_are_few_and_the_longest_silent_goes() -> None:
+    history = _history.History()
+    for number in range(_history.MOST_STREAMS + 1):
+        history.add(f"a.{number}", "V", np.array([number if number else 10**6]), np.array([1.0]), 0.05)
+    assert history.of("a.0") is not None
+    assert history.of("a.1") is None
+    assert history.of("a.2") is not None
+
+
+def test_a_trace_is_the_last_of_its_batch_over_its_own_axis() -> None:
+    axis = np.linspace(800, 780, 5)
+    rows = [Spectrum("a", "s", "W", t, t, np.full(5, float(t)), axis, "nm", "v2") for t in (1, 2)]
+    trace = _traces.trace_of(spectrum_batch(rows))
+    assert (trace.stream, trace.t_ns, trace.sequence, trace.unit, trace.axis_unit) == ("a.s", 2, 2, "W", "nm")
+    assert list(trace.values) == [2.0] * 5
+    assert list(trace.axis) == list(axis)
+    assert _traces.trace_of(scalar_batch([Scalar("a", "b", "V", 1, 1, 1.0, "v2")])) is None
+
+
+def test_a_long_vector_is_thinned_and_keeps_its_peaks() -> None:
+    values = np.zeros(100_000)
+    values[54_321] = -3.0
+    trace = _traces.trace_of(vector_batch([Vector("a", "v", "V", 1, 1, values, "v4")]))
+    assert trace.points == 100_000
+    assert len(trace.values) <= _traces.MOST_POINTS + 1
+    assert (trace.axis_unit, trace.axis[trace.values.argmin()]) == ("", 54_321)
+    table = pa.ipc.open_stream(_traces.trace_bytes(trace)).read_all()
+    assert table.schema.metadata[b"points"] == b"100000"
+    assert table["value"].to_pylist() == list(trace.values)
+
+
+CONFUSED = {  # Machado, Oliveira and Fernandes (2009), severity 1.0, on linear RGB
+    "nobody": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def lab_colour(rgb: Any) -> Any:
+    """CIE L*a*b* of linear RGB."""
+    mixed = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    x, y, z = np.cbrt(np.clip(mixed @ np.clip(rgb, 0, 1) / [0.95047, 1, 1.08883], 0.008856, 1))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("eyes", CONFUSED)
+def test_curves_are_told_apart_by_the_colour_blind_too(eyes: str) -> None:
+    css = files("duodaq.web").joinpath("static/page.css").read_text()
+    themes = re.findall(r"--c0: .*?--c5: #[0-9a-f]{6}", css)
+    assert len(themes) == 3  # light; dark as the system has it, and as chosen
+    for theme in themes:
+        srgb = [np.array(list(bytes.fromhex(colour))) / 255 for colour in re.findall(r"#([0-9a-f]{6})", theme)]
+        seen = [lab_colour(np.array(CONFUSED[eyes]) @ one**2.2) for one in srgb]
+        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 14

@@ -59,6 +59,7 @@ FROM_MANAGER = [
     said.Heard(1, b"\x00\xff"),
     m.Stops("p", 4),
     m.Lost("p"),
+    m.PortIs("p"),
     said.Stopped(1, 7, None),
     said.LockTold(1, LockOutcome(LockVerdict.DONE, "key", "shared", "visa:a.py[1]")),
     said.LockTold(1, None, ERROR),

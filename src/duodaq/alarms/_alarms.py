@@ -8,8 +8,7 @@ values are lost, counted in the ledger, and said in the log, and whatever is wro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -73,6 +72,7 @@ class Alarms:
         self._stop_all = stop_all
         self._machines = {one.name: Machine(one, utc_ns()) for one in self.definitions}
         self._watching: dict[tuple[str, str], list[Machine]] = {}
+        self._watched: frozenset[str] = frozenset()
         self._factors: dict[tuple[str, str], float] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping: set[asyncio.Task[None]] = set()
@@ -115,24 +115,48 @@ class Alarms:
 
     async def start(self) -> None:
         """Begin to watch; nothing if there is no alarm."""
+        self._begin()
+
+    def _begin(self) -> None:
         if not self.definitions or self._tasks:
             return
-        begun_ns = utc_ns()
-        for one in self.definitions:
-            machine = self._machines[one.name] = Machine(one, begun_ns)
-            self._watching.setdefault((one.instrument, one.channel), []).append(machine)
-        watched = frozenset(one.instrument for one in self.definitions)
+        self._watch_over({})
         v2 = self._v2_data.subscribe(
-            _NAME, capacity=_CAPACITY, policy=Policy.DROP_OLDEST, accepts=partial(_is_scalar_of, watched)
+            _NAME, capacity=_CAPACITY, policy=Policy.DROP_OLDEST, accepts=lambda one: _is_scalar_of(self._watched, one)
         )
         v4 = self._v4_data.subscribe(
-            _NAME, capacity=_CAPACITY, policy=Policy.DROP_OLDEST, accepts=partial(_is_batch_of, watched)
+            _NAME, capacity=_CAPACITY, policy=Policy.DROP_OLDEST, accepts=lambda one: _is_batch_of(self._watched, one)
         )
         self._tasks = [
             asyncio.create_task(self._watch(v2, _as_scalars), name="alarms-v2"),
             asyncio.create_task(self._watch(v4, _scalars_in), name="alarms-v4"),
             asyncio.create_task(self._tick(), name="alarms-tick"),
         ]
+
+    def redefine(self, definitions: Iterable[AlarmDefinition], mail: MailDefinition | None) -> None:
+        """Watch this from now on. An alarm that is as it was stays where it stands; another begins anew.
+
+        On the loop on which it was started, and only between `start` and `rest`.
+        """
+        kept = {m.definition.name: m for m in self._machines.values() if self._tasks}
+        self.definitions = tuple(definitions)
+        self.messenger.use(mail)
+        if self._tasks:
+            self._watch_over(kept)
+        else:
+            self._begin()
+
+    def _watch_over(self, kept: Mapping[str, Machine]) -> None:
+        begun_ns = utc_ns()
+        machines: dict[str, Machine] = {}
+        watching: dict[tuple[str, str], list[Machine]] = {}
+        for one in self.definitions:
+            old = kept.get(one.name)
+            machine = old if old is not None and old.definition == one else Machine(one, begun_ns)
+            machines[one.name] = machine
+            watching.setdefault((one.instrument, one.channel), []).append(machine)
+        self._machines, self._watching = machines, watching
+        self._watched = frozenset(one.instrument for one in self.definitions)
 
     async def rest(self) -> None:
         """Watch no more: what falls silent from now on is meant to. Idempotent."""

@@ -54,6 +54,10 @@ class Messenger:
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def use(self, mail: MailDefinition | None) -> None:
+        """Send mail by this server from now on."""
+        self._mail = mail
+
     def post(self, notice: Notice) -> None:
         """Send `notice` soon. Never waits."""
         if notice.webhook is None and not notice.email:

@@ -1,27 +1,48 @@
-"""The wiring: a lab from its file, for async programs, for scripts and notebooks, and as a program of its own."""
+"""The wiring: a lab from its file, for async programs, for scripts and notebooks, and as a program of its own.
 
-from duodaq.app._alarms_handle import AlarmsHandle
-from duodaq.app._client import LabClient, connect, in_lab, open_lab
-from duodaq.app._handles import AxisHandle, DriverProxy, InstrumentHandle
-from duodaq.app._host import LabHost
-from duodaq.app._lab import Lab
-from duodaq.app._panel import panel_of
-from duodaq.app._reading import Reading
-from duodaq.app._samples import exposition, samples_of
-from duodaq.app._service import LabService
-from duodaq.app._stopping import stop_all_of
-from duodaq.link import find_lab, running_labs
+Names are resolved when they are first used: a script that attaches to a running lab loads neither runtimes nor drivers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from duodaq.app._alarms_handle import AlarmsHandle
+    from duodaq.app._client import LabClient, connect, in_lab, open_lab
+    from duodaq.app._control import Client, ControlChange, Holder, acting, acting_client
+    from duodaq.app._handles import AxisHandle, Control, DriverProxy, InstrumentHandle
+    from duodaq.app._host import LabHost
+    from duodaq.app._lab import Lab
+    from duodaq.app._panel import panel_of
+    from duodaq.app._preset_rules import Row
+    from duodaq.app._presets_handle import PresetDiff, PresetsHandle
+    from duodaq.app._reading import Reading
+    from duodaq.app._samples import exposition, samples_of
+    from duodaq.app._service import LabService
+    from duodaq.app._stopping import stop_all_of
+    from duodaq.link import find_lab, running_labs
 
 __all__ = [
     "AlarmsHandle",
     "AxisHandle",
+    "Client",
+    "Control",
+    "ControlChange",
     "DriverProxy",
+    "Holder",
     "InstrumentHandle",
     "Lab",
     "LabClient",
     "LabHost",
     "LabService",
+    "PresetDiff",
+    "PresetsHandle",
     "Reading",
+    "Row",
+    "acting",
+    "acting_client",
     "connect",
     "exposition",
     "find_lab",
@@ -32,3 +53,45 @@ __all__ = [
     "samples_of",
     "stop_all_of",
 ]
+
+_HOMES = {
+    "AlarmsHandle": "duodaq.app._alarms_handle",
+    "AxisHandle": "duodaq.app._handles",
+    "Client": "duodaq.app._control",
+    "Control": "duodaq.app._handles",
+    "ControlChange": "duodaq.app._control",
+    "DriverProxy": "duodaq.app._handles",
+    "Holder": "duodaq.app._control",
+    "InstrumentHandle": "duodaq.app._handles",
+    "Lab": "duodaq.app._lab",
+    "LabClient": "duodaq.app._client",
+    "LabHost": "duodaq.app._host",
+    "LabService": "duodaq.app._service",
+    "PresetDiff": "duodaq.app._presets_handle",
+    "PresetsHandle": "duodaq.app._presets_handle",
+    "Reading": "duodaq.app._reading",
+    "Row": "duodaq.app._preset_rules",
+    "acting": "duodaq.app._control",
+    "acting_client": "duodaq.app._control",
+    "connect": "duodaq.app._client",
+    "exposition": "duodaq.app._samples",
+    "find_lab": "duodaq.link",
+    "in_lab": "duodaq.app._client",
+    "open_lab": "duodaq.app._client",
+    "panel_of": "duodaq.app._panel",
+    "running_labs": "duodaq.link",
+    "samples_of": "duodaq.app._samples",
+    "stop_all_of": "duodaq.app._stopping",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'duodaq.app' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,22 +5,25 @@ import concurrent.futures
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from duodaq.app._lab import Lab
 from duodaq.app._loop_thread import LoopThread
-from duodaq.app._service import LabService
 from duodaq.errors import DeliveryError, DuodaqError, LifecycleError
 from duodaq.link import LAB_PROTOCOL, LinkClient, lab_of
 from duodaq.model import ShutdownReport
+
+if TYPE_CHECKING:
+    from duodaq.app._lab import Lab
 
 ANSWER_S = 10.0
 """How long a lab may take to answer what needs no instrument. Everything else has its deadline at the lab."""
 
 _UNHURRIED = frozenset(
     {
+        *("preset_save", "preset_diff", "preset_load"),
         *("command", "read", "restart", "record_start", "record_stop", "wire_start", "wire_stop"),
-        *("scan_keep", "scan_place", "scan_document", "fly", "fly_started", "log_start", "log_stop", "migrate"),
+        *("apply", "plan", "scan_keep", "scan_place", "scan_document", "fly", "fly_started", "log_start", "log_stop"),
+        "migrate",
     }
 )
 
@@ -82,10 +85,13 @@ class LocalChannel(_Threaded):
     """A private lab in a thread of this process, started with it and ended by `close`, or when the program ends."""
 
     def __init__(self, lab: Lab) -> None:
+        from duodaq.app._control import Client  # who attaches to a lab elsewhere needs neither
+        from duodaq.app._service import LabService
+
         super().__init__(f"duodaq-{lab.definition.name}")
         self.lab = lab
         self._report: ShutdownReport | None = None
-        self._service = LabService(lab)
+        self._session = LabService(lab).session(Client("this program"))
         try:
             self._thread.run(lab.start(), 60.0)
         except BaseException:
@@ -94,7 +100,7 @@ class LocalChannel(_Threaded):
         atexit.register(self.close)
 
     async def _ask(self, op: str, params: dict[str, Any]) -> Any:
-        return await self._service.handle(op, params)
+        return await self._session.handle(op, params)
 
     def run(self, work: Callable[[Lab], Coroutine[Any, Any, T]]) -> T:
         """Await `work` of the lab on its own loop, and return its result."""

@@ -1,22 +1,28 @@
 from __future__ import annotations
 
+import getpass
+import os
+import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import msgspec
+
 from duodaq.app._alarms_handle import AlarmsHandle
 from duodaq.app._channel import Channel, LocalChannel, RemoteChannel
+from duodaq.app._control import Holder
 from duodaq.app._documents import DocumentJournal
 from duodaq.app._handles import AxisHandle, InstrumentHandle, is_number
-from duodaq.app._lab import Lab
-from duodaq.app._opening import LABS_HERE
+from duodaq.app._presets_handle import PresetsHandle
 from duodaq.errors import LifecycleError, StorageError
 from duodaq.link import find_lab, lab_of
 from duodaq.model import WireRecord
 from duodaq.telemetry import configure_logging, is_read_by_a_person
 
 if TYPE_CHECKING:
+    from duodaq.app._lab import Lab
     from duodaq.bluesky import ScanRun
 
 
@@ -31,10 +37,21 @@ class LabClient:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        facts = channel.request("describe", {})
-        self.name: str = facts["lab"]
-        self._pausing = bool(facts.get("pausing"))
-        self._instruments = {f["id"]: InstrumentHandle(channel, f) for f in facts["instruments"]}
+        self.name, self._pausing = "", False
+        self._instruments: dict[str, InstrumentHandle] = {}
+        self._described: list[dict[str, Any]] = []
+        self._describe()
+
+    def _describe(self) -> None:
+        """Say who asks, and learn which instruments the lab has; the handles of those that are as they were go on."""
+        facts = self._channel.request("describe", {"who": _this_program()})
+        self.name, self._pausing = facts["lab"], bool(facts.get("pausing"))
+        known = {f["id"]: f for f in self._described}
+        self._instruments = {
+            f["id"]: self._instruments[f["id"]] if known.get(f["id"]) == f else InstrumentHandle(self._channel, f)
+            for f in facts["instruments"]
+        }
+        self._described = facts["instruments"]
 
     def __enter__(self) -> LabClient:
         return self
@@ -46,6 +63,9 @@ class LabClient:
 
     def __getattr__(self, name: str) -> InstrumentHandle:
         known = self.__dict__.get("_instruments", {})
+        if name not in known and known and not name.startswith("_"):
+            self._describe()  # it may have been added since
+            known = self._instruments
         if name in known:
             return known[name]
         raise AttributeError(f"no instrument {name!r} in this lab; there are: {', '.join(known) or 'none'}")
@@ -69,10 +89,19 @@ class LabClient:
         """The whole lab at this moment, as plain values."""
         return self._channel.request("status", {})
 
+    def holders(self) -> dict[str, Holder]:
+        """Who holds control of which instrument; what nobody holds is free for all."""
+        return msgspec.convert(self._channel.request("holders", {}), dict[str, Holder])
+
     @property
     def alarms(self) -> AlarmsHandle:
         """The lab's alarms: ``lab.alarms["hot"]``, ``lab.alarms.acknowledge("hot")``."""
         return AlarmsHandle(self._channel)
+
+    @property
+    def presets(self) -> PresetsHandle:
+        """Named presets of settings: ``lab.presets.save("alignment")``, ``.diff``, ``.load``."""
+        return PresetsHandle(self._channel)
 
     def parameters(self) -> list[dict[str, Any]]:
         """The parameter table: every entry with value, unit, time, version, owner, and whether it is stale."""
@@ -95,6 +124,33 @@ class LabClient:
         """
         found = self._channel.request("wire_tail", {"port": port, "after": after, "limit": limit})
         return {**found, "records": [WireRecord(**facts) for facts in found["records"]]}
+
+    def plan(self, file: str | Path | None = None) -> dict[str, Any]:
+        """What `apply` would do: units of steps with their keys, what is refused, and a digest. Nothing is done.
+
+        Raises:
+            ConfigError: Something in the file is wrong, or it is of another lab.
+        """
+        return self._channel.request("plan", {"file": _absolute(file)})
+
+    def apply(self, file: str | Path | None = None, *, digest: str | None = None) -> dict[str, Any]:
+        """Make the running lab what its lab file says now; all that is as it was goes on untouched.
+
+        Args:
+            file: The lab file; the one that the lab was started with, by default.
+            digest: Of a plan: if there is another one by now, nothing is done.
+
+        Returns:
+            The plan, and of each of its units whether it was done, and why not; `complete`, whether all of it was.
+
+        Raises:
+            ConfigError: Something in the file is wrong. Nothing has changed.
+            UnsafeStateError: A stop is latched. Nothing has changed.
+        """
+        try:
+            return self._channel.request("apply", {"file": _absolute(file), "digest": digest})
+        finally:
+            self._describe()
 
     def stop_all(self) -> dict[str, Any]:
         """Stop everything that moves or emits, at once, and latch until `reset_stop`."""
@@ -327,6 +383,9 @@ def open_lab(file: str | Path) -> LabClient:
         ConfigError: Something in the file is wrong. Nothing was started.
         DuodaqError: It could not be started. Nothing was left open.
     """
+    from duodaq.app._lab import Lab  # it takes a second to load, and who attaches to a running lab needs none
+    from duodaq.app._opening import LABS_HERE
+
     lab = Lab.from_file(file)
     channel = LocalChannel(lab)
     LABS_HERE.add(lab)
@@ -367,6 +426,20 @@ def _client(channel: Channel) -> LabClient:
     except BaseException:
         channel.close()
         raise
+
+
+def _absolute(file: str | Path | None) -> str | None:
+    return None if file is None else str(Path(file).absolute())
+
+
+def _this_program() -> dict[str, str]:
+    """Who it is that attaches, as others are told."""
+    kind = "notebook" if "ipykernel" in sys.modules else Path(sys.argv[0]).name or "python"
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # a user without an entry
+        name = str(os.getuid())
+    return {"name": name, "kind": kind, "place": f"process {os.getpid()}"}
 
 
 def _axis(given: Any) -> AxisHandle:

@@ -66,7 +66,7 @@ class Flights:
                 await flying.collect()
             finally:
                 if options is not None:
-                    await self._lab.command(instrument, StopAcquisition())
+                    await self._lab.manager.command(instrument, StopAcquisition())  # whoever has control by now
             return flying.result()
         finally:
             flying.started.set()

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import uuid
 from collections.abc import Callable
 from functools import partial
+from types import TracebackType
 from typing import Any, cast
 
+import msgspec
+
 from duodaq.app._channel import Channel
+from duodaq.app._control import Holder
 from duodaq.app._reading import Reading
-from duodaq.errors import LifecycleError
+from duodaq.errors import LifecycleError, NotInControlError
 
 _OWN = "_duodaq_"
 _MEMBER = "member"
@@ -138,6 +143,40 @@ class InstrumentHandle:
         """Close and start it again; nothing else notices."""
         self._channel.request("restart", {"instrument": self.id})
 
+    def control(self, name: str | None = None, *, take_over: bool = False) -> Control:
+        """Take control of it: until it is released, others may read and stop it, and nothing else.
+
+        ::
+
+            with lab.stage.control("anna"):
+                lab.stage.x.move(12.5)
+
+        Nobody needs it who works alone: what nobody holds is free for all. It ends with the block, with `release`, or
+        with this program.
+
+        Args:
+            name: What you are called; the user of this program, if nobody is named.
+            take_over: Take it from whoever has it. That is logged, and what he asks for next is refused.
+
+        Raises:
+            NotInControlError: Somebody else has it, and keeps it.
+        """
+        params = {"instrument": self.id, "name": name, "take_over": take_over}
+        return Control(self, msgspec.convert(self._channel.request("control", params), Holder))
+
+    def release(self) -> bool:
+        """Give control of it up; whether there was any.
+
+        Raises:
+            NotInControlError: Somebody else has it, and keeps it.
+        """
+        return self._channel.request("release", {"instrument": self.id})
+
+    def holder(self) -> Holder | None:
+        """Who holds control of it; None if nobody does, so that it is free for all."""
+        told = self._channel.request("holders", {}).get(self.id)
+        return None if told is None else msgspec.convert(told, Holder)
+
     def status(self) -> dict[str, Any]:
         """Its state, with cause and since when."""
         return next(s for s in self._channel.request("status", {})["instruments"] if s["id"] == self.id)
@@ -172,6 +211,30 @@ class InstrumentHandle:
 
     def _command(self, kind: str, fields: dict[str, Any], deadline_s: float | None) -> Any:
         return self._channel.wait(self._submit(kind, fields, deadline_s))
+
+
+class Control:
+    """Control of an instrument, as it was taken; the end of its block gives it up."""
+
+    def __init__(self, instrument: InstrumentHandle, holder: Holder) -> None:
+        self.instrument = instrument
+        self.holder = holder
+
+    def release(self) -> bool:
+        """Give it up; see `InstrumentHandle.release`."""
+        return self.instrument.release()
+
+    def __enter__(self) -> Control:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(NotInControlError):  # it was taken over meanwhile
+            self.release()
+
+    def __repr__(self) -> str:
+        return f"<control of {self.instrument.id}: {self.holder}>"
 
 
 class AxisHandle:

@@ -7,6 +7,7 @@ import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Generator
 
+from duodaq.app._control import Client
 from duodaq.app._lab import Lab
 from duodaq.app._service import LabService
 from duodaq.link import LAB_PROTOCOL, LabLock, LinkServer, tap_path, watchdog_path
@@ -66,8 +67,14 @@ class LabHost:
                 return await self.lab.shutdown()
             await starting
             talks = {"ports": Gate(self.lab.manager.broker).talk}
-            server = LinkServer(lock.socket, service.handle, version=LAB_PROTOCOL, talks=talks)
-            tap = TapServer(tap_path(lock.socket), self.lab.manager.v4_data)
+            server = LinkServer(
+                lock.socket,
+                service.handle,
+                version=LAB_PROTOCOL,
+                talks=talks,
+                sessions=lambda: service.session(Client("a program")),
+            )
+            tap = TapServer(tap_path(lock.socket), self.lab.manager.v4_data, self._streams)
             tap.start()
             try:
                 await server.start()
@@ -83,6 +90,12 @@ class LabHost:
             asked.cancel()
             await asyncio.gather(asked, starting, return_exceptions=True)
             await self.lab.shutdown()
+
+    def _streams(self) -> list[str]:
+        """What there is to be read live: every channel, and whatever else was published."""
+        manager = self.lab.manager
+        channels = [f"{channel.instrument}.{channel.channel}" for channel in manager.channels()]
+        return channels + [row.stream for row in manager.v4_data.ledger().rows()]
 
     @contextlib.contextmanager
     def _signals(self) -> Generator[None]:

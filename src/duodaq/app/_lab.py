@@ -9,12 +9,15 @@ from typing import Any, cast
 import msgspec
 
 from duodaq.alarms import Alarms
+from duodaq.app._apply import Applier
 from duodaq.app._chores import Chores
+from duodaq.app._control import ControlChange, ControlTable
 from duodaq.app._log import Log, LogPlan
 from duodaq.app._metrics_server import MetricsServer
 from duodaq.app._migration import Migration
 from duodaq.app._observers import Observers
 from duodaq.app._opening import explain
+from duodaq.app._presets import Presets
 from duodaq.app._reading import Reading, reading_of
 from duodaq.app._recording import Recording
 from duodaq.app._wire import WireRecording
@@ -27,10 +30,12 @@ from duodaq.ports import Transport
 from duodaq.schema import WIRE_FILE
 from duodaq.storage import Recorder, RecordingSummary, WireSummary
 from duodaq.storage.export import WANTED, Format
+from duodaq.telemetry import get_logger
 
 CATCH_UP_S = 0.5
 NOTICES_S = 2.0
 """How long the end of a lab waits for notices of alarms that are on their way."""
+_log = get_logger("lab")
 _ALONE, _WITH_RECORDING = "wire log", "wire log of the recording"
 
 
@@ -58,9 +63,13 @@ class Lab:
         self._wanted: tuple[Format, ...] = ()
         self._wires: dict[str, WireRecording] = {}
         self.chores = Chores(self.runs_directory)
+        self.control = ControlTable(self._note_control)
+        self.presets = Presets(self)
         self._logs: dict[str, Log] = {}
         self.manager.recorder.recorder = _V2Recorder(self)
         self.recordings: list[RecordingSummary] = []
+        self.changes = Applier(self)
+        """What makes it what its lab file says now."""
         self.page: str | None = None
         """The address of its page, while one is served."""
 
@@ -107,6 +116,7 @@ class Lab:
 
     async def shutdown(self, timeout_s: float | None = None) -> ShutdownReport:
         """Stop everything in order; see DualRuntimeManager.shutdown. A recording under way is finished."""
+        await self.changes.aclose()
         await self.alarms.rest()
         await self.migration.aclose()
         try:
@@ -117,7 +127,13 @@ class Lab:
         return report
 
     async def command(self, instrument: str, command: Command, deadline_s: float | None = None) -> Any:
-        """Carry out one command; see DualRuntimeManager.command."""
+        """Carry out one command; see DualRuntimeManager.command.
+
+        Raises:
+            NotInControlError: It may move, emit or set something, and somebody else holds control. Nothing was sent.
+        """
+        if self.control.holders():
+            self.control.check_command(self.manager.definition(instrument), command)
         return await self.manager.command(instrument, command, deadline_s)
 
     async def read(self, instrument: str, channel: str, deadline_s: float | None = None) -> Reading:
@@ -175,6 +191,11 @@ class Lab:
         if self.definition.record_wire if wire is None else wire:
             await self._start_wire(_WITH_RECORDING, target / WIRE_FILE)
         return target
+
+    def adopt(self, definition: LabDefinition) -> None:
+        """From now on this is what the lab is described by: it has become that."""
+        self.definition = definition
+        self.manager.adopt(definition)
 
     def note_in_recording(self, name: str, doc: Mapping[str, Any]) -> None:
         """Put something that happens into the event log of the recording under way; nothing happens without one."""
@@ -354,6 +375,14 @@ class Lab:
             if self._wanted and summary.ended:
                 keep = self.definition.keep_journal
                 self.chores.finalise(Path(summary.directory), self._wanted, keep_journal=keep)
+
+    def _note_control(self, change: ControlChange) -> None:
+        facts = {name: value for name, value in msgspec.to_builtins(change).items() if value and name != "what"}
+        facts.pop("t_ns")
+        say = _log.warning if change.what in ("taken over", "lost") else _log.info
+        say(f"control was {change.what}", **facts)
+        self.observers.flight.note("control", msgspec.to_builtins(change))
+        self.note_in_recording("control", msgspec.to_builtins(change))
 
     def _note_alarm(self, change: AlarmChange) -> None:
         self.observers.flight.note("alarm", msgspec.to_builtins(change))

@@ -37,8 +37,8 @@ from duodaq.storage._series import (
     KeptRun,
     age_ns,
     budget_bytes,
-    clock_is_implausible,
     fits,
+    idle_times,
     next_turn_ns,
     rotation_ns,
     run_name,
@@ -114,6 +114,7 @@ class Log:
         self._chores = chores
         self._now_ns = now_ns or utc_ns
         self._part = 1
+        self._idle_days = 0
         self._previous: str | None = None
         self._wants = _filter(plan.channels)
         began = self._now_ns()
@@ -172,6 +173,7 @@ class Log:
         while self._tidier is not None and self._tidier.is_alive():
             await pause(0.005)
         report = await self._recording.close(timeout_s)
+        self._note_late()
         if self._recording.summary is not None and self._recording.summary not in self.runs:
             self._ended(self._recording.summary)
         return report
@@ -182,6 +184,7 @@ class Log:
         tidy_ns = self._now_ns()
         while True:
             now_ns = self._now_ns()
+            self._note_late()
             if self._turn_ns is not None and now_ns >= self._turn_ns:
                 await self._rotate(now_ns)
             if (self._keep_ns is not None or self._budget is not None) and now_ns >= tidy_ns:
@@ -196,6 +199,12 @@ class Log:
         try:
             summary = await self._recording.rotate(self.plan.root / run_name(self.plan.name, now_ns), self._more())
         except (StorageError, LifecycleError) as error:
+            if isinstance(error, StorageError) and self._recording.recorder.turning:
+                self._turn_ns = next_turn_ns(now_ns, self._every_ns)
+                _log.error(
+                    "a log goes on in its next run once this one can be ended", log=self.plan.name, error=str(error)
+                )
+                return
             self._previous, self._part = previous, part
             self._turn_ns = now_ns + int(AGAIN_S * 1e9)
             _log.error("a log goes on without being rotated", log=self.plan.name, error=str(error))
@@ -203,6 +212,11 @@ class Log:
         self._turn_ns = next_turn_ns(now_ns, self._every_ns)
         _log.info("a log was rotated", log=self.plan.name, ended=summary.directory, run=str(self.directory))
         self._ended(summary)
+
+    def _note_late(self) -> None:
+        for summary in self._recording.recorder.take_late():
+            _log.info("a log was rotated late", log=self.plan.name, ended=summary.directory, run=str(self.directory))
+            self._ended(summary)
 
     def _ended(self, summary: RecordingSummary) -> None:
         self.runs.append(summary)
@@ -239,15 +253,18 @@ class Log:
     def _remove_old(self, now_ns: int) -> None:
         for left in self.plan.root.glob(f".{self.plan.name}-*{_GOING}"):
             shutil.rmtree(left, ignore_errors=True)  # it was begun by somebody who did not end it
-        ended = [*_ended_runs(self.plan.root, self.plan.name, self.directory)]
-        if clock_is_implausible(ended, now_ns, keep_ns=self._keep_ns):
-            newest = max(run.stop_ns for run in ended)
-            days = (now_ns - newest) // (86_400 * 10**9)
-            what = "no run of a log is removed: the clock is far ahead of the end of the newest one; is it right?"
-            _log.warning(what, log=self.plan.name, days=days)
-            return
+        ended = sorted(_ended_runs(self.plan.root, self.plan.name, self.directory), key=lambda run: run.stop_ns)
+        page = self._recording.recorder.page
+        since_ns = now_ns if page is None else page.start_ns
+        idle_days = sum(idle_times(ended, since_ns)) // (86_400 * 10**9) if self._keep_ns is not None else 0
+        if idle_days != self._idle_days:
+            self._idle_days = idle_days
+            what = "nothing was recorded for so long that it does not count for the age of runs; is the clock right?"
+            _log.warning(what, log=self.plan.name, days=idle_days)
         growing = folder_bytes(self.directory)
-        for run, reason in to_remove(ended, now_ns, keep_ns=self._keep_ns, budget=self._budget, growing=growing):
+        for run, reason in to_remove(
+            ended, now_ns, keep_ns=self._keep_ns, budget=self._budget, growing=growing, since_ns=since_ns
+        ):
             page = Run(run.path)
             told = {"run": str(run.path), "uid": page.uid, "bytes": run.size, "reason": reason}
             self._recording.recorder.note("removed", told)
@@ -284,7 +301,8 @@ def _ended_runs(root: Path, name: str, growing: Path) -> list[KeptRun]:
         if not labels_are_whole(path):
             _log.warning("a run is kept since its labels cannot be read", log=name, run=str(path))
             tags = (*tags, KEPT)
-        found.append(KeptRun(path, int(stop.timestamp() * 1e9), folder_bytes(path), verified, tags))
+        start_ns = None if run.start is None else run.page.start_ns
+        found.append(KeptRun(path, int(stop.timestamp() * 1e9), folder_bytes(path), verified, tags, start_ns))
     return found
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from duodaq.clock import monotonic_s, pause
 from duodaq.errors import ConfigError, CutoverError, DuodaqError, LifecycleError
-from duodaq.model import Command, InstrumentDefinition, PortDefinition
+from duodaq.model import Command, InstrumentDefinition, InstrumentState, PortDefinition
 from duodaq.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -171,9 +171,10 @@ class Migration:
             raise CutoverError(route.left, owner="v2", step="driver", instrument=id, left="v2 has it")
         if id in self._shadows:
             await self.end_shadow(id)
+        before = self._units(id)
         done = await self._move(id, route.v4, by, limits)
         if self.goes_back:
-            work = self._look_after(id, self.budget or Budget())
+            work = self._look_after(id, self.budget or Budget(), before)
             self._watches[id] = asyncio.create_task(work, name=f"budget of {id}")
         return done
 
@@ -215,9 +216,9 @@ class Migration:
         self._lab.note_in_recording("moved", {"instrument": id, "to": new.runtime, "by": by, "why": why, **facts})
         return facts
 
-    async def _look_after(self, id: str, budget: Budget) -> None:
+    async def _look_after(self, id: str, budget: Budget, before: dict[str, str]) -> None:
         """Bring it back by itself if it spends its budget."""
-        from duodaq.migration import Spending, counts, is_lost
+        from duodaq.migration import Spending, counts, diverged, is_lost
 
         spending, manager = Spending(budget), self._manager
 
@@ -227,6 +228,8 @@ class Migration:
 
         manager.failed_commands.append(failed)
         ends_s, polls = monotonic_s() + budget.for_s, self._poll_failures(id)
+        came, came_s, v2 = self._came(id), monotonic_s(), self._route(id).v2
+        period_s = 0.0 if v2 is None else min((poll.every_s for poll in v2.polls), default=0.0)
         try:
             while monotonic_s() < ends_s and manager.definition(id).runtime == "v4":
                 now = self._poll_failures(id)
@@ -234,7 +237,10 @@ class Migration:
                     spending.note(monotonic_s(), "a reading failed", now - polls)
                     polls = now
                 status = next((s for s in manager.instruments() if s.id == id), None)
+                if (now := self._came(id)) != came or status is None or status.state is not InstrumentState.ACQUIRING:
+                    came, came_s = now, monotonic_s()
                 why = spending.spent(monotonic_s()) or ("" if status is None else is_lost(status))
+                why = why or diverged(before, self._units(id), monotonic_s() - came_s, period_s)
                 if why:
                     _log.error("budget spent: going back", instrument=id, why=why)
                     self._watches.pop(id, None)
@@ -246,6 +252,15 @@ class Migration:
         finally:
             manager.failed_commands.remove(failed)
             self._watches.pop(id, None)
+
+    def _units(self, id: str) -> dict[str, str]:
+        """The unit of each of its channels, where it lives now."""
+        return {c.channel: c.unit for c in self._manager.channels() if c.instrument == id and c.kind == "scalar"}
+
+    def _came(self, id: str) -> int:
+        """How much V4's side has ever got of its streams."""
+        produced = self._manager.v4_data.ledger().produced.values()
+        return sum(n for streams in produced for stream, n in streams.items() if stream.startswith(f"{id}."))
 
     def _poll_failures(self, id: str) -> int:
         for figures in self._manager.metrics()["v4"].values():

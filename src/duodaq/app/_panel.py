@@ -9,7 +9,6 @@ import msgspec
 
 from duodaq.config import offers_of
 from duodaq.model import InstrumentDefinition
-from duodaq.v4 import BUILT_IN
 
 _OF_AXES = frozenset({"move", "move_absolute", "move_relative", "home", "read_position", "read_axis_state"})
 _OF_STREAMS = frozenset({"start_stream", "stop_stream", "is_streaming", "snap_frame", "get_capabilities"})
@@ -30,6 +29,8 @@ def panel_of(definition: InstrumentDefinition) -> dict[str, Any]:
 
 
 def _of_actor(definition: InstrumentDefinition) -> dict[str, Any]:
+    from duodaq.v4 import BUILT_IN  # who attaches to a lab elsewhere loads no runtime
+
     kind: Any = BUILT_IN.get(definition.driver) if isinstance(definition.driver, str) else definition.driver
     if kind is not None:
         settings = [

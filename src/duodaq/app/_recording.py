@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from duodaq.model import ComponentReport, LabDefinition, Outcome, ParameterEntry
 from duodaq.storage import Recorder, RecordingSummary
 
 _CHANGES_EVERY_S = 0.5
+_TOKEN = re.compile(r"""^(\s*(?:viewer_)?token\s*=\s*)(?:"[^"\n]*"|'[^'\n]*')""", re.MULTILINE)
+"""A token that the file has got since the lab began, which the lab does not know."""
 RECORDING = "recording"
 
 
@@ -46,7 +49,6 @@ class Recording:
         accepts: Callable[[pa.RecordBatch], bool] | None = None,
     ) -> None:
         self._manager = manager
-        self._definition = definition
         self._name = name
         self._versions = {_name(entry): entry.version for entry in manager.parameters.snapshot()}
         self.recorder = Recorder(
@@ -114,7 +116,8 @@ class Recording:
         self.recorder.note("ledgers", self._manager.ledgers())
 
     def _provenance(self, more: Mapping[str, Any]) -> dict[str, Any]:
-        definition, manager = self._definition, self._manager
+        manager = self._manager
+        definition = manager.lab  # as it is now: a later run of a log may begin behind a change of the lab
         known = replace(definition, web=replace(definition.web, token=None, viewer_token=None))
         return {
             "lab": definition.name,
@@ -136,7 +139,7 @@ def _text_of(file: Path, web: WebDefinition) -> str | None:
         return None
     for token in (web.token, web.viewer_token):
         text = text.replace(token, "(left out)") if token else text
-    return text
+    return _TOKEN.sub(r'\1"(left out)"', text)
 
 
 def _plain(entry: ParameterEntry) -> dict[str, Any]:

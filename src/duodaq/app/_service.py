@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from duodaq.app._control import Client, acting, acting_client
 from duodaq.app._flights import Flights
 from duodaq.app._lab import Lab, summary_facts
 from duodaq.app._reading import reading_of
@@ -72,7 +73,13 @@ class LabService:
         with span("request", op=op, instrument=params.get("instrument")):
             return await operation(params)
 
+    def session(self, client: Client) -> ClientSession:
+        """What answers one client, and knows it."""
+        return ClientSession(self, self._lab, client)
+
     async def _op_describe(self, params: dict[str, Any]) -> Any:
+        if (client := acting_client()) is not None and (told := params.get("who")):
+            client.introduce(str(told["name"]), str(told["kind"]), str(told["place"]))
         return {
             "lab": self._lab.definition.name,
             "instruments": [_describe(self._lab.manager.definition(d.id)) for d in self._lab.definition.instruments],
@@ -90,7 +97,19 @@ class LabService:
             "recording": recording,
             "alarms": alarms,
             "page": self._lab.page,
+            "control": await self._op_holders(params),
         }
+
+    async def _op_holders(self, params: dict[str, Any]) -> Any:
+        return msgspec.to_builtins(self._lab.control.holders())
+
+    async def _op_control(self, params: dict[str, Any]) -> Any:
+        name = self._lab.manager.definition(params["instrument"]).id
+        take_over = bool(params.get("take_over"))
+        return msgspec.to_builtins(self._lab.control.take(name, params.get("name"), take_over=take_over))
+
+    async def _op_release(self, params: dict[str, Any]) -> Any:
+        return self._lab.control.release(self._lab.manager.definition(params["instrument"]).id)
 
     async def _op_alarms(self, params: dict[str, Any]) -> Any:
         return msgspec.to_builtins(self._lab.alarms.status())
@@ -123,6 +142,28 @@ class LabService:
     async def _op_parameters(self, params: dict[str, Any]) -> Any:
         return [msgspec.structs.asdict(entry) for entry in self._lab.manager.parameters.snapshot()]
 
+    async def _op_presets(self, params: dict[str, Any]) -> Any:
+        return self._lab.presets.facts()
+
+    async def _op_preset(self, params: dict[str, Any]) -> Any:
+        return msgspec.to_builtins(self._lab.presets.read(params["name"]))
+
+    async def _op_preset_save(self, params: dict[str, Any]) -> Any:
+        note, replace = str(params.get("note", "")), bool(params.get("replace"))
+        saved = await self._lab.presets.save(params["name"], params.get("instruments"), note=note, replace=replace)
+        return msgspec.to_builtins(saved)
+
+    async def _op_preset_diff(self, params: dict[str, Any]) -> Any:
+        if (other := params.get("other")) is not None:
+            return msgspec.to_builtins(self._lab.presets.between(params["name"], other))
+        return msgspec.to_builtins(await self._lab.presets.diff(params["name"], params.get("instruments")))
+
+    async def _op_preset_load(self, params: dict[str, Any]) -> Any:
+        return msgspec.to_builtins(await self._lab.presets.load(params["name"], params.get("instruments")))
+
+    async def _op_preset_remove(self, params: dict[str, Any]) -> Any:
+        self._lab.presets.remove(params["name"])
+
     async def _op_stop(self, params: dict[str, Any]) -> Any:
         return await self._lab.stop(params["instrument"], params.get("axis"))
 
@@ -133,6 +174,7 @@ class LabService:
         self._lab.reset_stop(params["who"])
 
     async def _op_restart(self, params: dict[str, Any]) -> Any:
+        self._lab.control.check(params["instrument"], "restart")
         await self._lab.manager.restart_instrument(params["instrument"])
 
     async def _op_migrate(self, params: dict[str, Any]) -> Any:
@@ -192,10 +234,34 @@ class LabService:
     async def _op_wire_stop(self, params: dict[str, Any]) -> Any:
         return msgspec.to_builtins(await self._lab.stop_wire())
 
+    async def _op_plan(self, params: dict[str, Any]) -> Any:
+        return self._lab.changes.plan(params.get("file")).to_dict()
+
+    async def _op_apply(self, params: dict[str, Any]) -> Any:
+        return (await self._lab.changes.apply(params.get("file"), params.get("digest"))).to_dict()
+
     async def _op_shutdown(self, params: dict[str, Any]) -> Any:
         if self._on_shutdown is None:
             raise LifecycleError("this lab ends with the program that opened it")
         self._on_shutdown()
+
+
+class ClientSession:
+    """Answers one client, for as long as it is there."""
+
+    def __init__(self, service: LabService, lab: Lab, client: Client) -> None:
+        self.client = client
+        self._service = service
+        self._lab = lab
+
+    async def handle(self, op: str, params: dict[str, Any]) -> Any:
+        """As `LabService.handle`, for this client."""
+        with acting(self.client):
+            return await self._service.handle(op, params)
+
+    def close(self) -> None:
+        """It is gone: what it held is free."""
+        self._lab.control.leave(self.client, "its connection has ended")
 
 
 def _plain(result: Any) -> Any:

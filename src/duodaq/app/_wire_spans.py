@@ -47,13 +47,22 @@ class WireSpans:
         self._calls: dict[int, _Call] = {}
         self._where: dict[tuple[str, int], int] = {}
         self._last: dict[str, _Exchange] = {}
-        self._leave: list[Callable[[], None]] = [broker.subscribe_log(name, self._heard) for name in broker.names()]
+        self._leave: dict[str, Callable[[], None]] = {}
+        for name in broker.names():
+            self._listen(name)
+        self._no_ports = broker.subscribe_ports(lambda name, definition: self._listen(name) if definition else None)
 
     def close(self) -> None:
         """Listen no more."""
-        for leave in self._leave:
+        self._no_ports()
+        for leave in self._leave.values():
             leave()
-        self._leave = []
+        self._leave = {}
+
+    def _listen(self, name: str) -> None:
+        """Hear a port; one that comes back under its name is heard already, for its log goes on."""
+        if name not in self._leave:
+            self._leave[name] = self._broker.subscribe_log(name, self._heard)
 
     def _heard(self, record: WireRecord) -> None:
         if not record.exchange:

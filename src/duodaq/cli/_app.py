@@ -12,9 +12,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
 
+from duodaq.cli import _completion as completion
 from duodaq.cli._migrate import migrate as moves
+from duodaq.cli._presets import presets
+from duodaq.cli._runs_group import AsJson, RunName, RunsDirectory, runs
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError, PortError
 
 app = typer.Typer(
@@ -27,23 +29,30 @@ app = typer.Typer(
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+BEGIN, LAB, RUNS, SIM = "To begin with", "A running lab", "Recorded runs", "Instruments that are not there"
+
 FAILED = 1
 WRONG = 2
 
 # readable=False: what cannot be read is said by the lab file's own reader, with what to do about it
-LabFile = Annotated[Path, typer.Argument(metavar="LAB.toml", help="The lab file.", readable=False)]
+LabFile = Annotated[
+    Path, typer.Argument(metavar="LAB.toml", help="The lab file.", readable=False, autocompletion=completion.lab_files)
+]
 WebPort = Annotated[
     int | None, typer.Option("--web-port", metavar="PORT", min=0, max=65535, help="Where the page is; 0 for any.")
 ]
 NoWeb = Annotated[bool, typer.Option("--no-web", help="Serve no page.")]
-LabName = Annotated[str | None, typer.Option("--lab", help="Which running lab, if there are several.")]
+LabName = Annotated[
+    str | None,
+    typer.Option("--lab", help="Which running lab, if there are several.", autocompletion=completion.labs),
+]
 
 
 def _web(port: int | None, no_web: bool) -> int | bool:
     return not no_web if port is None or no_web else port
 
 
-@app.command()
+@app.command(rich_help_panel=BEGIN)
 def demo(
     headless: Annotated[bool, typer.Option("--headless", help="No progress bar and no colours.")] = False,
     points: Annotated[int, typer.Option("--points", min=11, help="Points of the knife-edge scan.")] = 41,
@@ -77,7 +86,7 @@ def demo(
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(rich_help_panel=LAB)
 def run(file: LabFile, web_port: WebPort = None, no_web: NoWeb = False) -> None:
     """Run a lab, with its page, until Ctrl-C: once stops in order, twice faster."""
     from duodaq.cli._run import run_lab
@@ -85,12 +94,17 @@ def run(file: LabFile, web_port: WebPort = None, no_web: NoWeb = False) -> None:
     raise typer.Exit(run_lab(file, out, err, web=_web(web_port, no_web)))
 
 
-@app.command()
+@app.command(rich_help_panel=BEGIN)
 def init(
     file: Annotated[Path, typer.Argument(metavar="[LAB.toml]", help="The file to write.")] = Path("lab.toml"),
     add: Annotated[
         list[str] | None,
-        typer.Option("--add", metavar="KIND=WHERE", help="An instrument and its port, such as esp300=/dev/ttyUSB0."),
+        typer.Option(
+            "--add",
+            metavar="KIND=WHERE",
+            help="An instrument and its port, such as esp300=/dev/ttyUSB0.",
+            autocompletion=completion.kinds,
+        ),
     ] = None,
     kinds: Annotated[bool, typer.Option("--kinds", help="List the kinds of instrument there are, and end.")] = False,
 ) -> None:
@@ -107,7 +121,7 @@ def init(
         init_lab(file, add or [], out)
 
 
-@app.command()
+@app.command(rich_help_panel=BEGIN)
 def doctor(
     lab: Annotated[Path | None, typer.Argument(metavar="[LAB.toml]", help="Look at its ports, too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
@@ -120,14 +134,25 @@ def doctor(
     raise typer.Exit(examine(lab, out, as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=LAB)
 def scan(
-    axis: Annotated[str, typer.Argument(metavar="AXIS", help="Which axis: INSTRUMENT.AXIS, such as stage.x.")],
+    axis: Annotated[
+        str,
+        typer.Argument(
+            metavar="AXIS", help="Which axis: INSTRUMENT.AXIS, such as stage.x.", autocompletion=completion.axes
+        ),
+    ],
     start: Annotated[float, typer.Argument(metavar="START", help="The first position, in the axis's unit.")],
     stop: Annotated[float, typer.Argument(metavar="STOP", help="The last one.")],
     points: Annotated[int, typer.Argument(metavar="POINTS", min=1, help="How many, evenly spaced.")],
     read: Annotated[
-        list[str] | None, typer.Option("--read", metavar="INSTRUMENT", help="What is read at each; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--read",
+            metavar="INSTRUMENT",
+            help="What is read at each; may be repeated.",
+            autocompletion=completion.instruments,
+        ),
     ] = None,
     settle: Annotated[str, typer.Option("--settle", metavar="TIME", help="How long to wait after each move.")] = "0 s",
     sample: Annotated[str | None, typer.Option("--sample", help="What is measured.")] = None,
@@ -147,23 +172,48 @@ def scan(
     raise typer.Exit(scan_lab(lab, wanted, out, as_json=as_json))
 
 
-@app.command()
-def check(file: LabFile) -> None:
-    """Say what a lab file describes and what is wrong with it. Touches no hardware."""
+@app.command(rich_help_panel=BEGIN)
+def check(file: LabFile, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Say what a lab file describes, what is wrong with it, and what it would change. Touches no hardware."""
     from duodaq.cli._check import check_lab
 
-    check_lab(file, out)
+    check_lab(file, out, as_json=as_json)
 
 
-@app.command()
-def status(lab: LabName = None, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Show a running lab: both runtimes, every instrument and port."""
+@app.command(rich_help_panel=LAB)
+def apply(
+    file: LabFile,
+    lab: LabName = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; with --yes or --dry-run.")] = False,
+) -> None:
+    """Make a running lab what its lab file says now: show what would change, ask, and change that alone.
+
+    Whatever fails is put back as it was. Ends with 1 if the lab is not all that the file says then.
+    """
+    from duodaq.cli._apply import Wish, apply_file
+
+    raise typer.Exit(apply_file(Wish(file, lab, yes, dry_run, as_json), out))
+
+
+@app.command(rich_help_panel=LAB)
+def status(
+    lab: LabName = None,
+    live: Annotated[
+        bool | None, typer.Option("--live/--once", help="Anew each second until Ctrl-C, as at a terminal; or once.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs; with --live, a line of JSON each second.")
+    ] = False,
+) -> None:
+    """Show a running lab: both runtimes, every instrument, port and alarm. At a terminal, live until Ctrl-C."""
     from duodaq.cli._status import show_status
 
-    show_status(lab, out, as_json=as_json)
+    show_status(lab, out, live=live, as_json=as_json)
 
 
-@app.command("stop-all")
+@app.command("stop-all", rich_help_panel=LAB)
 def stop_all(
     lab: LabName = None,
     reset: Annotated[bool, typer.Option("--reset", help="Lift the latch of an earlier stop-all.")] = False,
@@ -175,11 +225,14 @@ def stop_all(
     raise typer.Exit(order_stop_all(lab, out, reset=reset, as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=LAB)
 def alarms(
     lab: LabName = None,
     acknowledge: Annotated[
-        list[str] | None, typer.Option("--acknowledge", metavar="ALARM", help="Say that you know of it.")
+        list[str] | None,
+        typer.Option(
+            "--acknowledge", metavar="ALARM", help="Say that you know of it.", autocompletion=completion.alarms
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
@@ -189,8 +242,10 @@ def alarms(
     raise typer.Exit(show_alarms(lab, acknowledge or [], out, as_json=as_json))
 
 
+app.add_typer(presets, name="presets", rich_help_panel=LAB)
+
 ports = typer.Typer(invoke_without_command=True)
-app.add_typer(ports, name="ports")
+app.add_typer(ports, name="ports", rich_help_panel=LAB)
 
 
 @ports.callback()
@@ -209,7 +264,12 @@ def show_ports(
 
 @ports.command()
 def tail(
-    port: Annotated[str, typer.Argument(metavar="PORT", help="Which port, by its name in the lab file.")],
+    port: Annotated[
+        str,
+        typer.Argument(
+            metavar="PORT", help="Which port, by its name in the lab file.", autocompletion=completion.ports
+        ),
+    ],
     lab: LabName = None,
     file: Annotated[
         Path | None, typer.Option("--file", metavar="WIRELOG", help="Show a recorded wire log instead of a live line.")
@@ -238,9 +298,14 @@ def record(
     record_wire(lab, file, out)
 
 
-@app.command()
+@app.command(rich_help_panel=SIM)
 def sim(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Which instrument; see the list below.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="Which instrument; see the list below.", autocompletion=completion.simulators
+        ),
+    ],
     pty: Annotated[bool, typer.Option("--pty", help="Serve on a pseudo terminal (the default).")] = False,
     tcp: Annotated[
         int | None, typer.Option("--tcp", metavar="PORT", min=0, max=65535, help="Serve on a TCP port; 0 for any.")
@@ -267,7 +332,7 @@ def sim(
     raise typer.Exit(serve_simulator(name, pty=pty, ports=ports, link=link, model=model, seed=seed, table=table))
 
 
-@app.command()
+@app.command(rich_help_panel=SIM)
 def replay(
     wirelog: Annotated[Path, typer.Argument(metavar="WIRELOG", help="The wire log, or the folder of its recording.")],
     port: Annotated[
@@ -300,11 +365,15 @@ def replay(
     raise typer.Exit(serve_replay(asked))
 
 
-@app.command("record")
+@app.command("record", rich_help_panel=LAB)
 def record_log(
     channels: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CHANNEL]...", help="Which ones: dmm.voltage, 'room.*'; all if none is named."),
+        typer.Argument(
+            metavar="[CHANNEL]...",
+            help="Which ones: dmm.voltage, 'room.*'; all if none is named.",
+            autocompletion=completion.channels,
+        ),
     ] = None,
     lab: LabName = None,
     name: Annotated[
@@ -342,7 +411,7 @@ def record_log(
     raise typer.Exit(record(channels or [], lab, out, forms=forms or ["parquet"], detach=detach, **asked))
 
 
-@app.command()
+@app.command(rich_help_panel=LAB)
 def serve(
     flight: Annotated[bool, typer.Option("--flight", help="By Arrow Flight, for programs in any language.")] = False,
     lab: LabName = None,
@@ -369,97 +438,23 @@ def serve(
     raise typer.Exit(serve_flight(asked, out, err))
 
 
-app.add_typer(moves, name="migrate")
+app.add_typer(moves, name="migrate", rich_help_panel=LAB)
 
-RunsDirectory = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the runs lie.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its directory, its number, or `last`.")]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
-Words = Annotated[list[str] | None, typer.Argument(metavar="[FILTER]...", help="Words, or sample=, tag=, since= …")]
+app.add_typer(runs, name="runs", rich_help_panel=RUNS)
 
 
-class _RunsGroup(TyperGroup):
-    """A group whose words are a filter unless the first of them is a command."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
-            args = ["list", *args]
-        return super().resolve_command(ctx, args)
-
-
-runs = typer.Typer(cls=_RunsGroup, invoke_without_command=True, subcommand_metavar="[FILTER]... | COMMAND")
-app.add_typer(runs, name="runs")
-
-
-@runs.callback()
-def show_runs(context: typer.Context, directory: RunsDirectory = Path("runs"), as_json: AsJson = False) -> None:
-    """List recorded runs. FILTER: words of their labels, or sample=, operator=, tag=, since=, until=, state=, log=."""
-    context.obj = (directory, as_json)
-    if context.invoked_subcommand is None:
-        from duodaq.cli._runs import list_runs
-
-        list_runs([], directory, out, as_json=as_json)
-
-
-@runs.command("list")
-def list_some(
-    context: typer.Context, words: Words = None, directory: RunsDirectory = Path("runs"), as_json: AsJson = False
-) -> None:
-    """List recorded runs, as `duodaq runs` does without a command."""
-    from duodaq.cli._runs import list_runs
-
-    list_runs(words or [], _directory(context, directory), out, as_json=as_json or context.obj[1])
-
-
-@runs.command()
-def show(
-    context: typer.Context, run: RunName, directory: RunsDirectory = Path("runs"), as_json: AsJson = False
-) -> None:
-    """Show one run: its streams, its labels, its times."""
-    from duodaq.cli._runs import show_run
-
-    show_run(run, _directory(context, directory), out, as_json=as_json or context.obj[1])
-
-
-@runs.command()
-def label(
-    context: typer.Context,
-    run: RunName,
-    sample: Annotated[str | None, typer.Option("--sample", help="What was measured.")] = None,
-    operator: Annotated[str | None, typer.Option("--operator", help="Who measured.")] = None,
-    note: Annotated[str | None, typer.Option("--note", help="Free text.")] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="Several may be given; they replace all.")] = None,
-    directory: RunsDirectory = Path("runs"),
-) -> None:
-    """Say what a run was; what is not given stays as it is."""
-    from duodaq.cli._runs import label_run
-
-    label_run(run, _directory(context, directory), out, sample, operator, note, tag or [])
-
-
-@runs.command()
-def diff(
-    context: typer.Context,
-    one: RunName,
-    other: RunName,
-    directory: RunsDirectory = Path("runs"),
-    as_json: AsJson = False,
-) -> None:
-    """Say in which labels, settings, versions and streams two runs differ. Ends with 1 if they do."""
-    from duodaq.cli._runs import show_differences
-
-    place = _directory(context, directory)
-    raise typer.Exit(show_differences(one, other, place, out, as_json=as_json or context.obj[1]))
-
-
-def _directory(context: typer.Context, directory: Path) -> Path:
-    """Where runs lie: as said behind the command, or else before it."""
-    return directory if directory != Path("runs") else context.obj[0]
-
-
-@app.command()
+@app.command(rich_help_panel=RUNS)
 def export(
     run: RunName,
-    to: Annotated[list[str], typer.Option("--to", metavar="FORMAT", help="parquet, hdf5, zarr or csv; or several.")],
+    to: Annotated[
+        list[str],
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            help="parquet, hdf5, zarr or csv; or several.",
+            autocompletion=completion.formats,
+        ),
+    ],
     target: Annotated[
         Path | None, typer.Option("--out", metavar="PATH", help="Where to; by default into the run's directory.")
     ] = None,
@@ -476,7 +471,7 @@ def export(
     raise typer.Exit(export_run(run, to, directory, target, frames, out, as_json=as_json))
 
 
-@app.command()
+@app.command(rich_help_panel=RUNS)
 def recover(
     directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="A run, or where runs lie.")] = Path("runs"),
     all_too: Annotated[
@@ -490,10 +485,52 @@ def recover(
     raise typer.Exit(recover_runs(directory, out, all_too=all_too, as_json=as_json))
 
 
+@app.command("verify")
+def verify_here(
+    mode: Annotated[
+        list[str] | None, typer.Option("--mode", metavar="MODE", help="inline, thread or process; or several. All.")
+    ] = None,
+    test: Annotated[
+        list[str] | None, typer.Option("--test", metavar="NAME", help="Only this test; may be given more than once.")
+    ] = None,
+    directory: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where the pages go: coexistence, unless --check.")
+    ] = None,
+    no_coverage: Annotated[
+        bool, typer.Option("--no-coverage", help="Measure no branch coverage: half the time.")
+    ] = False,
+    sabotage: Annotated[
+        str, typer.Option("--sabotage", metavar="NAME", help="Break duodaq on purpose, to see a test fail.")
+    ] = "",
+    compare_with: Annotated[
+        Path | None,
+        typer.Option("--check", metavar="DIR", help="Say whether the pages there say the same, apart from times."),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", metavar="DIR", help="Run nothing: take what pytest's run has left there."),
+    ] = None,
+    hardware: Annotated[
+        Path | None, typer.Option("--hardware", metavar="LAB.toml", help="On the instruments of this lab; read only.")
+    ] = None,
+    allow_motion: Annotated[
+        bool, typer.Option("--allow-motion", help="Of real instruments: small moves within the limits, and back.")
+    ] = False,
+    load: Annotated[str, typer.Option("--load", metavar="TIME", help="How long the load test takes.")] = "5 s",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Run the coexistence tests on this machine, and write four pages of them. Ends with 1 if one fails."""
+    from duodaq.cli._verify import Asked, verify
+
+    chosen = (tuple(mode or ()), tuple(test or ()), directory)
+    more = (compare_with, results, hardware, allow_motion, load, as_json)
+    raise typer.Exit(verify(Asked(*chosen, not no_coverage, sabotage, *more), out, err))
+
+
 def main() -> None:
     """The entry point: one clear sentence for whatever goes wrong, and the exit code that goes with it."""
     try:
-        app()
+        app(prog_name="duodaq")
     except (ConfigError, PortError, LifecycleError) as error:
         err.print(f"[bold red]duodaq:[/] {_escape(error)}", soft_wrap=True)
         sys.exit(WRONG)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,13 @@ _HEAD = """\
 [lab]
 name = "{name}"
 """
+
+
+_NOTHING_CHOSEN = """\
+# No instrument was chosen. Below is a port and an instrument of each kind that duodaq init knows: take away "# " in
+# front of yours, and put its own port there. Serial lines that are plugged in:
+"""
+_SOME_DEVICE, _SOME_ADDRESS = "/dev/ttyUSB0", "192.168.1.20:5025"
 
 
 class Line(NamedTuple):
@@ -71,6 +78,8 @@ def init_lab(file: Path, added: Sequence[str], out: Console) -> None:
         raise ConfigError(f"cannot be written: {error.strerror}", file=file) from error
     counts = f"instruments: {len(chosen)}, serial lines found: {len(lines)}"
     out.print(f"Wrote {escape(str(file))} ({counts}).", soft_wrap=True)
+    if not chosen:
+        out.print("It has a stanza of each kind behind #: take that away in front of yours.")
     try:
         load_lab(file)
     except ConfigError as error:
@@ -96,17 +105,30 @@ def _ask(lines: Sequence[Line], out: Console) -> list[Chosen]:
     """Ask at the terminal what is at each line, and what is at other ports."""
     chosen: list[Chosen] = []
     show_kinds(out)
+    if not lines:
+        out.print("No serial line is plugged in.")
     for line in lines:
-        said = Prompt.ask(f"What is at {line.device} ({line.says})?", default="nothing", console=out)
-        if said in KINDS and said != "own":
-            chosen.append(Chosen(KINDS[said], line.device))
-        elif said != "nothing":
-            chosen.append(_chosen(f"own={said}@{line.device}"))
-    while said := Prompt.ask(
-        "Another one, as KIND=WHERE (Enter: no more)", default="", show_default=False, console=out
-    ):
-        chosen.append(_chosen(said))
+        question = escape(f"What is at {line.device} ({line.says})? A kind, or file.py:Class")
+        if (one := _asked(question, "nothing", lambda said, at=line.device: _at(said, at), out)) is not None:
+            chosen.append(one)
+    more = "Another one, as KIND=WHERE: a device, HOST:PORT, or a VISA resource (Enter: no more)"
+    while (one := _asked(more, "", _chosen, out)) is not None:
+        chosen.append(one)
     return chosen
+
+
+def _asked(question: str, none: str, understand: Callable[[str], Chosen], out: Console) -> Chosen | None:
+    """Ask until it is understood; None for `none`."""
+    while (said := Prompt.ask(question, default=none, show_default=bool(none), console=out).strip()) != none:
+        try:
+            return understand(said)
+        except ConfigError as error:
+            out.print(f"[yellow]{escape(str(error))}[/]", soft_wrap=True)
+    return None
+
+
+def _at(said: str, device: str) -> Chosen:
+    return _chosen(f"{said}={device}" if said in KINDS or ":" not in said else f"own={said}@{device}")
 
 
 def _text(file: Path, chosen: Sequence[Chosen], lines: Sequence[Line]) -> str:
@@ -117,11 +139,28 @@ def _text(file: Path, chosen: Sequence[Chosen], lines: Sequence[Line]) -> str:
         word = one.kind.name if one.kind.name != "own" else re.sub(r"\W", "", one.driver.rpartition(":")[2]).lower()
         used[word] = used.get(word, 0) + 1
         parts.append(_stanzas(one, word if used[word] == 1 else f"{word}{used[word]}", lines))
-    taken = {one.where for one in chosen}
+    if not chosen:
+        parts.append(_samples(lines))
+    taken = {one.where for one in chosen} if chosen else {line.device for line in lines}
     free = [line for line in lines if line.device not in taken]
     if free:
         parts.append("# Also plugged in:\n" + "".join(f"# serial = {{ {line.key} }}  # {line.says}\n" for line in free))
     return "\n".join(parts)
+
+
+def _samples(lines: Sequence[Line]) -> str:
+    """A stanza of each kind, behind ``# ``: for the lines that are there as far as they go."""
+    devices = [line.device for line in lines] or [_SOME_DEVICE]
+    found = [f"#   {line.device}: {line.says or 'a serial line'}\n" for line in lines] or ["#   none\n"]
+    parts = [_NOTHING_CHOSEN, *found]
+    for number, kind in enumerate(KINDS.values()):
+        where = devices[number] if number < len(devices) else devices[-1]
+        one = Chosen(kind, _SOME_ADDRESS if kind.codec == "scpi" else where, "./chopper.py:Chopper")
+        stanza = _stanzas(one, kind.name if kind.name != "own" else "chopper", lines)
+        parts.append(
+            f"\n# {kind.says}:\n\n" + "".join(f"# {line}\n" if line else "#\n" for line in stanza.splitlines())
+        )
+    return "".join(parts)
 
 
 def _stanzas(one: Chosen, name: str, lines: Sequence[Line]) -> str:

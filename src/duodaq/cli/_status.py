@@ -3,19 +3,52 @@ from __future__ import annotations
 import getpass
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from typing import Any
 
-from rich.console import Console
+import msgspec
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
-from duodaq.app import connect, running_labs, stop_all_of
+from duodaq.app import Holder, LabClient, connect, running_labs, stop_all_of
 from duodaq.cli._report import alarm_table, instrument_table, port_table, since
-from duodaq.clock import utc_ns
+from duodaq.clock import block, monotonic_s, utc_ns
 from duodaq.errors import DuodaqError
 
+EVERY_S = 1.0
+FIRST_S = 0.25
 
-def show_status(lab: str | None, out: Console, *, as_json: bool) -> None:
-    """Print a running lab as it is now; every one there is, if none is named."""
+
+def show_status(lab: str | None, out: Console, *, live: bool | None, as_json: bool) -> None:
+    """Print a running lab, or every one there is, if none is named: once, or anew each second until Ctrl-C.
+
+    Args:
+        lab: Which.
+        out: Where to.
+        live: Whether anew each second; None: if a person looks.
+        as_json: For programs; live, a line each second.
+
+    Raises:
+        LifecycleError: It does not run.
+        DeliveryError: It has ended meanwhile.
+    """
+    goes_on = out.is_terminal and not as_json if live is None else live
+    if not goes_on:
+        _print_once(lab, out, as_json=as_json)
+        return
+    with ExitStack() as stack:
+        watched = [Watched(stack.enter_context(connect(name))) for name in _meant(lab)]
+        with suppress(KeyboardInterrupt):
+            if as_json:
+                _print_lines(watched, out)
+            else:
+                _watch(watched, out)
+
+
+def _print_once(lab: str | None, out: Console, *, as_json: bool) -> None:
     states: list[dict[str, Any]] = []
     for name in _meant(lab):
         with connect(name) as client:
@@ -24,7 +57,46 @@ def show_status(lab: str | None, out: Console, *, as_json: bool) -> None:
         out.print_json(json.dumps(states[0] if len(states) == 1 else states, default=str))
         return
     for status in states:
-        _print_status(status, out)
+        for part in status_page(status):
+            out.print(part, soft_wrap=isinstance(part, Text))
+
+
+class Watched:
+    """A running lab that is looked at again and again."""
+
+    def __init__(self, client: LabClient) -> None:
+        self._client = client
+        self._before: dict[str, tuple[int, float]] = {}
+
+    def look(self) -> tuple[dict[str, Any], dict[str, float]]:
+        """How it is now, and how many exchanges a second each port has made since the last look."""
+        status, now_s = self._client.status(), monotonic_s()
+        rates: dict[str, float] = {}
+        for port in status["ports"]:
+            before, then_s = self._before.get(port["name"], (port["exchanges"], 0.0))
+            rates[port["name"]] = max(0, port["exchanges"] - before) / max(now_s - then_s, 1e-3)
+            self._before[port["name"]] = (port["exchanges"], now_s)
+        return status, rates
+
+
+def _watch(watched: list[Watched], out: Console) -> None:
+    for one in watched:
+        one.look()
+    with Live(console=out, auto_refresh=False, vertical_overflow="ellipsis") as live:
+        wait_s = FIRST_S
+        while True:
+            block(wait_s)
+            parts = [part for one in watched for part in status_page(*one.look())]
+            hint = Text("Anew each second until Ctrl-C.", style="dim")
+            live.update(Group(*parts, hint), refresh=True)
+            wait_s = EVERY_S
+
+
+def _print_lines(watched: list[Watched], out: Console) -> None:
+    while True:
+        states = [one.look()[0] for one in watched]
+        out.out(json.dumps(states[0] if len(states) == 1 else states, default=str), highlight=False)
+        block(EVERY_S)
 
 
 def order_stop_all(lab: str | None, out: Console, *, reset: bool, as_json: bool) -> int:
@@ -69,25 +141,27 @@ def _plain(reports: dict[str, dict[str, Any]], failures: dict[str, str]) -> Any:
     return {**reports, **{name: {"failures": {name: why}} for name, why in failures.items()}}
 
 
-def _print_status(status: dict[str, Any], out: Console) -> None:
-    latched = " · [bold red]stop-all is latched[/]" if status["latched"] else ""
+def status_page(status: dict[str, Any], rates: dict[str, float] | None = None) -> list[Table | Text]:
+    """A lab as a person reads it; with `rates`, of each port how many exchanges it makes a second."""
     begun = since(utc_ns() - round(status["uptime_s"] * 1e9)) if status["uptime_s"] else ""
     state = f"{status['state']} since {begun}" if begun else status["state"]
-    out.print(f"[bold]{escape(status['lab'])}[/] is {state} · V2 {status['v2']} · V4 {status['v4']}{latched}")
+    head = Text.assemble((status["lab"], "bold"), f" is {state} · V2 {status['v2']} · V4 {status['v4']}")
+    if status["latched"]:
+        head.append(" · ").append("stop-all is latched", "bold red")
+    page: list[Table | Text] = [head]
     if status.get("page"):
-        out.print(escape(f"its page is at {status['page']}"), soft_wrap=True)
+        page.append(Text(f"its page is at {status['page']}"))
     if status["recording"]:
-        out.print(escape(f"recording to {status['recording']}"))
-    out.print(instrument_table(status["instruments"]))
-    for one in status["instruments"]:
-        if one["message"]:
-            out.print(escape(f"{one['id']}: {one['message']}"), soft_wrap=True)
-    out.print(port_table(status["ports"]))
+        page.append(Text(f"recording to {status['recording']}"))
+    page.append(instrument_table(status["instruments"]))
+    page += [Text(f"{one['id']}: {one['message']}") for one in status["instruments"] if one["message"]]
+    for one in msgspec.convert(status.get("control") or {}, dict[str, Holder]).values():
+        page.append(Text(f"{one.instrument}: {one} holds control since {since(one.since_ns)}"))
+    page.append(port_table(status["ports"], rates))
     if status.get("alarms"):
-        out.print(alarm_table(status["alarms"]))
-    for one in status.get("alarms", ()):
-        if one["why"]:
-            out.print(escape(f"{one['name']}: {one['why']}"), soft_wrap=True)
+        page.append(alarm_table(status["alarms"]))
+    page += [Text(f"{one['name']}: {one['why']}") for one in status.get("alarms", ()) if one["why"]]
+    return page
 
 
 def _print_stops(reports: dict[str, dict[str, Any]], failures: dict[str, str], out: Console) -> None:

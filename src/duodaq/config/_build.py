@@ -145,6 +145,7 @@ def _instrument(id: str, table: InstrumentTable, directory: Path) -> InstrumentD
         args=table.args,
         settings=table.settings.applied,
         watched=table.settings.watched,
+        limits=dict(table.limits),
         polls=tuple(
             PollDefinition(channel, every_s=p.every, unit=p.unit, read=p.read, call=p.call, args=tuple(p.args))
             for channel, p in table.poll.items()

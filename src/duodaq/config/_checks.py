@@ -130,27 +130,28 @@ def _virtual_ports_fit(lab: LabDefinition) -> Iterator[Said]:
 
 INSTRUMENT_NAMES_TAKEN = frozenset(
     {
+        *("alarms", "apply", "close", "grid", "holders", "journal", "log", "logs", "parameters", "plan", "ports"),
         *(
-            "alarms",
-            "close",
-            "grid",
-            "journal",
-            "log",
-            "logs",
             "migrate",
-            "parameters",
-            "ports",
+            "presets",
             "record_wire",
             "reset_stop",
+            "scan",
+            "start_recording",
+            "status",
+            "stop_all",
+            "stop_log",
+            "stop_recording",
+            "stop_wire",
+            "wire_tail",
         ),
-        *("scan", "start_recording", "status", "stop_all", "stop_log", "stop_recording", "stop_wire", "wire_tail"),
     }
 )
 AXIS_NAMES_TAKEN = frozenset(
     {
-        *("axes", "call", "call_soon", "channels", "driver", "driver_name", "finish", "fly", "get", "get_soon", "id"),
-        *("parameters", "read", "read_soon", "recover", "restart", "runtime", "set", "set_soon", "snap", "start"),
-        *("status", "stop"),
+        *("axes", "call", "call_soon", "channels", "control", "driver", "driver_name", "finish", "fly", "get"),
+        *("get_soon", "holder", "id", "parameters", "read", "read_soon", "recover", "release", "restart", "runtime"),
+        *("set", "set_soon", "snap", "start", "status", "stop"),
     }
 )
 """What ``lab.x`` and ``lab.stage.x`` mean already."""

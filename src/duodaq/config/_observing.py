@@ -62,19 +62,35 @@ def _size(value: Any) -> Any:
 
 class AlarmTable(Table):
     channel: Annotated[str, AfterValidator(_channel)]
+    """The instrument, a point, and its channel: `"dmm.voltage"`, `"stage.x.position"`."""
     unit: str | None = None
+    """Of `low`, `high`, `hysteresis`, and of `rate` in a second; values are converted to it (`"mV"` where the channel
+    is in V). Default: the channel's own.
+    """
     low: float | None = None
+    """Raised below this."""
     high: float | None = None
+    """Raised above this."""
     rate: Annotated[float, Field(gt=0)] | None = None
+    """Raised when it changes faster than this in a second, from one value to the next."""
     stale: Positive | None = None
+    """Raised when there was no value for so long."""
     hysteresis: Annotated[float, Field(ge=0)] = 0.0
+    """How far the value has to come back behind `low` or `high`."""
     delay: Duration = 0.0
+    """For how long it has to be wrong; `stale` has no other time than its own."""
     latch: bool = False
+    """Whether it stays until somebody acknowledges it."""
     pause_scan: bool = False
+    """Whether scans wait before their next point until it is over or acknowledged."""
     stop_all: bool = False
+    """Whether it stops everything that moves or emits, and latches that."""
     webhook: Annotated[str | None, AfterValidator(_url)] = None
+    """A URL that is sent JSON when it is raised and when that is over."""
     email: Annotated[list[str], AfterValidator(_addresses)] = Field([])
+    """Addresses that are told the same; needs `[mail]`."""
     note: str = ""
+    """A word for whoever has to act."""
 
     @model_validator(mode="after")
     def _something_to_watch(self) -> AlarmTable:
@@ -95,10 +111,15 @@ class AlarmTable(Table):
 
 class MailTable(Table):
     server: Annotated[str, AfterValidator(_server)]
+    """Where mail goes: `"smtp.example.org:587"`."""
     sender: Annotated[str, AfterValidator(lambda value: _addresses([value])[0])]
+    """Who it is from."""
     security: Literal["starttls", "tls", "none"] = "starttls"
+    """How the connection is kept private: begun in the open and then secured, secured from the first byte, or not."""
     user: str | None = None
+    """Who logs in."""
     password_env: str | None = None
+    """The environment variable that holds the password: no lab file holds one."""
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> MailTable:
@@ -109,19 +130,27 @@ class MailTable(Table):
 
 class MetricsTable(Table):
     port: Annotated[int, Field(ge=1, le=65535)]
+    """The TCP port of this machine on which Prometheus finds `/metrics`; needs `duodaq[web]`."""
 
 
 class LoggingTable(Table):
     file: str
+    """The file into which everything that is logged goes, as JSON, one object a line."""
     max: Annotated[int, BeforeValidator(_size)] = 10_000_000
+    """How long it may become; then it is put aside as `FILE.1`."""
     keep: Annotated[int, Field(ge=0, le=1000)] = 5
+    """How many of those are kept."""
 
 
 class TelemetryTable(Table):
     otlp: Annotated[str, AfterValidator(_url)]
+    """Where an OpenTelemetry collector takes traces by HTTP: `"http://localhost:4318"`; needs `duodaq[otel]`."""
 
 
 class FlightTable(Table):
     folder: str | None = None
+    """Where the flight recorder writes. Default: `"flight"`."""
     last: Positive = 60.0
+    """How long a time it writes."""
     keep: Annotated[int, Field(ge=0, le=1000)] = 10
+    """How many such folders are kept; with 0 it writes nothing."""

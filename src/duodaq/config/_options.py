@@ -27,26 +27,44 @@ class ClassicOptions(Table):
     """Of an instrument in V2."""
 
     acquire: bool | None = None
+    """Whether polling begins at start. Default: `true`."""
     axis_unit: str | None = None
+    """Of a polled spectrum."""
     hold_max_s: Annotated[Any, BeforeValidator(_hold)] = None
+    """As the port's `hold_max`, in seconds, or a table of seconds by method."""
     on_reconnect: OnReconnect | None = None
+    """Which settings a new driver is given. Default: `"passive"`."""
     requeue: bool | None = None
+    """Whether waiting commands that may move survive the replacement of their worker. Default: `false`."""
     snap: str | None = None
+    """The method that takes a frame."""
     snap_unit: str | None = None
+    """The unit of its pixels."""
     timeout_s: Annotated[float, Field(gt=0)] | None = None
+    """Of the serial object that the class receives."""
 
 
 class ActorOptions(Table):
     """Of an instrument in V4."""
 
     acquire: bool | None = None
+    """Whether acquisition begins at start; else it begins with `lab.NAME.start()`. Default: `false`."""
     on_reconnect: OnReconnect | None = None
+    """As in V2, where the worker was replaced; a setting that emits is not applied by any of them. Default:
+    `"passive"`.
+    """
     requeue: bool | None = None
+    """Whether waiting commands that may move survive a restart. Default: `false`."""
     restart: Literal["permanent", "transient", "never"] | None = None
+    """Whether it is started again after any end, after a failure alone, or not at all. Default: `"transient"`."""
     restart_limit: Annotated[int, Field(ge=0)] | None = None
+    """How many restarts within the window; the next failure gives it up. Default: `3`."""
     restart_window_s: Annotated[float, Field(gt=0)] | None = None
+    """Its seconds. Default: `60`."""
     start_timeout_s: Annotated[float, Field(gt=0)] | None = None
+    """How long its start may take."""
     stop_timeout_s: Annotated[float, Field(gt=0)] | None = None
+    """How long its end may take; then it is killed."""
 
 
 OPTIONS: dict[RuntimeName, type[Table]] = {"v2": ClassicOptions, "v4": ActorOptions}

@@ -154,16 +154,30 @@ class Table(BaseModel):
 
 class LabTable(Table):
     name: str | None = None
+    """What the lab is called, also by `duodaq.connect(name)`. Default: the file's name."""
     recording: str | None = None
+    """The folder in which recordings are made. Default: `"runs"`."""
     record_wire: bool = False
+    """Whether the wire log goes with every recording."""
     finalise: list[Literal["parquet", "hdf5"]] = []
+    """What every recording is turned into at its end, beside the lab: `["parquet"]`, `["hdf5"]` or both."""
     keep_journal: bool = True
+    """Whether the journal's rows stay once Parquet files hold them, read back and found equal; needs `finalise` with
+    `"parquet"`.
+    """
     shutdown: Positive = 10.0
+    """How long a shutdown may take in all."""
 
 
 class RuntimeTable(Table):
     worker: Literal["inline", "thread", "process"]
+    """Where the runtime lives: `"inline"`, in the manager's event loop, `"thread"`, in a thread of its own, or
+    `"process"`, in a process that is replaced when it dies or hangs.
+    """
     memory: Annotated[int, PlainValidator(_memory)] = 2 * 2**30
+    """How much private memory each worker process of the runtime, `"own"` ones too, may take on top of what it begins
+    with; more raises `MemoryError` in it; refused where no worker of the runtime is a process. Default: `"2 GB"`.
+    """
 
 
 class V2Table(RuntimeTable):
@@ -181,15 +195,25 @@ class RuntimesTable(Table):
 
 class SerialTable(Table):
     path: Annotated[str | None, AfterValidator(lambda value: _path(value))] = None
+    """The device, `"/dev/ttyUSB0"`; this or `usb`."""
     usb: str | None = None
+    """The adapter by what it is, vendor, product and serial number: `"0403:6001:A50285BI"`, or `"0403:6001"`."""
     location: Annotated[str | None, AfterValidator(lambda value: _location(value))] = None
+    """Which USB socket, `"1-2.3"`, where several fit `usb`."""
     interface: Annotated[int | None, Field(ge=0, le=255)] = None
+    """Which line of an adapter with several."""
     baud: Annotated[int, Field(gt=0, le=100_000_000)] = 9600
+    """Bits a second."""
     bytesize: Literal[5, 6, 7, 8] = 8
+    """Bits of a character."""
     parity: Literal["N", "E", "O", "M", "S"] = "N"
+    """None, even, odd, mark or space."""
     stopbits: Annotated[float, AfterValidator(lambda value: _stopbits(value))] = 1
+    """1, 1.5 or 2."""
     rtscts: bool = False
+    """Whether the wires RTS and CTS say when to send."""
     xonxoff: bool = False
+    """Whether XON and XOFF do."""
 
     @model_validator(mode="after")
     def _one_way_to_find_it(self) -> SerialTable:
@@ -223,9 +247,13 @@ def _stopbits(value: float) -> float:
 
 class VirtualTable(Table):
     pty: Annotated[str | None, AfterValidator(lambda value: _link(value))] = None
+    """The link to a device that one program at a time opens as if the cable led there. Linux only."""
     tcp: Annotated[str | None, BeforeValidator(lambda value: _listen(value))] = None
+    """A port of this machine, `5030`, or `"host:port"` to listen at another address."""
     clients: Annotated[int, Field(ge=1, le=256)] = 32
+    """How many programs may be connected by TCP at once."""
     stall: Positive = 10.0
+    """After which time a program is cut off that has written half a command, or does not read what it asked for."""
 
     @model_validator(mode="after")
     def _some_way_in(self) -> VirtualTable:
@@ -252,8 +280,13 @@ def _listen(value: Any) -> Any:
 
 class VisaTable(Table):
     resource: Annotated[str, AfterValidator(lambda value: _resource(value))]
+    """The name of a VISA resource, `"GPIB0::9::INSTR"`."""
     library: str = ""
+    """What PyVISA's `ResourceManager` is given: `"@py"`, `"@ivi"`, the path of a library. Default: whichever is
+    installed.
+    """
     attributes: dict[str, Any] = {}
+    """PyVISA's attributes, set when it is opened."""
 
 
 class WrongTableError(ValueError):
@@ -266,13 +299,23 @@ class WrongTableError(ValueError):
 
 class PortTable(Table):
     serial: SerialTable | None = None
+    """A serial line: `{ path = "/dev/ttyUSB0", baud = 9600 }`."""
     tcp: Annotated[str | None, BeforeValidator(lambda value: _tcp(value))] = None
+    """A socket: `"host:port"`."""
     visa: Annotated[str | VisaDefinition | None, PlainValidator(lambda value: _visa(value))] = None
+    """A VISA resource name, or `{ resource = "GPIB0::9::INSTR", library = "@ivi" }`; the name of a raw socket,
+    `"TCPIP0::host::port::SOCKET"`, is the same as `tcp`.
+    """
     virtual: VirtualTable | None = None
+    """Where programs that know nothing of duodaq use this port: `{ pty = "run/stage" }`."""
     codec: str | None = None
+    """The protocol: `"ell14"`, `"esp300"`, `"maitai"`, `"newport1830c"` or `"scpi"`."""
     timeout: Positive = 2.0
+    """How long a reply may take."""
     idle_ms: Annotated[float, Field(gt=0)] | None = None
+    """Without a codec: the silence, in milliseconds, that ends an exchange."""
     hold_max: Duration = 0.2
+    """How long one driver call may keep the line before others get their turn between its exchanges."""
 
     @model_validator(mode="after")
     def _one_way_out(self) -> PortTable:
@@ -330,10 +373,15 @@ def _resource(name: str) -> str:
 
 class PollTable(Table):
     read: str | None = None
+    """The attribute, parameter or signal that is read; this or `call`."""
     call: str | None = None
+    """The method that is called."""
     unit: str = ""
+    """The unit of its result."""
     every: Positive = 1.0
+    """How often."""
     args: list[Any] = []
+    """What the method is given."""
 
     @model_validator(mode="after")
     def _one_way_to_ask(self) -> PollTable:
@@ -346,8 +394,11 @@ class PollTable(Table):
 
 class AxisTable(Table):
     number: Annotated[int, Field(ge=0)]
+    """The axis number that the controller uses."""
     unit: str = "mm"
+    """Of positions."""
     limits: Annotated[tuple[float, float] | None, BeforeValidator(lambda value: _limits(value))] = None
+    """`[lowest, highest]`, enforced before anything is sent."""
 
 
 def _limits(value: Any) -> Any:
@@ -361,8 +412,11 @@ def _limits(value: Any) -> Any:
 
 class SafeTable(Table):
     shutdown: Annotated[SafeAction | None, PlainValidator(_safe_action)] = None
+    """When the lab is shut down. Default: `"hold"`."""
     crash: Annotated[SafeAction | None, PlainValidator(_safe_action)] = None
+    """When its worker, or the lab, dies. Default: `"hold"`."""
     stop_all: Annotated[SafeAction | None, PlainValidator(_safe_action)] = None
+    """At a stop-all. Default: `"stop"`."""
 
     def actions(self) -> dict[Cause, SafeAction]:
         found = {Cause(name): cast("SafeAction | None", getattr(self, name)) for name in _CAUSES}
@@ -371,21 +425,49 @@ class SafeTable(Table):
 
 class InstrumentTable(Table):
     runtime: Literal["v2", "v4"]
+    """Where it lives: the classic runtime, or the actors."""
     driver: str
+    """`"package.module:Class"`, `"./file.py:Class"`, or an actor: `"duodaq:Elliptec"`, `"duodaq:Esp300"`,
+    `"duodaq:MaiTai"`, `"duodaq:Newport1830C"`, `"duodaq:PvcamActor"`, `"duodaq:ScpiActor"`.
+    """
     port: str | None = None
+    """The port it is on; without one the driver opens its device itself."""
     args: dict[str, Any] = {}
+    """What the class takes, by name; `"@dmm"` is a handle of the lab's instrument `dmm`, wherever that lives."""
     settings: Annotated[Settings, PlainValidator(_settings)] = Settings()
+    """A list of names is watched, `["nplc"]`; a table is applied at start, `{ nplc = 10 }`."""
+    limits: dict[str, Annotated[tuple[float, float], BeforeValidator(lambda value: _limits(value))]] = {}
+    """`limits.SETTING = [lowest, highest]`: what the setting may be set to, enforced before anything is sent."""
     deadline: Annotated[Deadlines, PlainValidator(_deadlines)] = Deadlines()
+    """How long a call may take, or `"never"`; a table gives methods their own: `{ default = "5 s", reading = "30 s"
+    }`. Default: `"5 s"`.
+    """
     kill_after: Positive = 10.0
+    """How long after its deadline an overdue V2 call makes the instrument Hung, and for how long its worker process
+    may give no sign of progress.
+    """
     poll: dict[str, PollTable] = {}
+    """`poll.CHANNEL`: a channel that is read regularly."""
     axes: dict[str, AxisTable] = {}
+    """`axes.AXIS`: an axis that moves."""
     safe: SafeTable = SafeTable()
+    """What makes it safe, by cause."""
     stop: Annotated[bytes | None, PlainValidator(_bytes)] = None
+    """The bytes that stop it, written beside a driver that is blocked. Default: the codec's."""
     passive: Annotated[frozenset[str] | bool, PlainValidator(lambda value: _passive(value))] = frozenset()
+    """V2 only: the methods and parameters that neither move nor emit, or `true` for all; the others are refused while
+    a stop-all is latched.
+    """
     worker: Literal["", "inline", "thread", "process", "own"] = ""
+    """Where it lives: as in `[runtimes]`, or `"own"`, a process that it shares with nobody. Default: the runtime's;
+    `"own"` for `duodaq:PvcamActor`.
+    """
     required: bool = False
+    """Whether its failure to start fails the runtime."""
     autostart: bool = True
+    """Whether it starts with its runtime."""
     options: dict[str, Any] = {}
+    """How its runtime hosts it."""
 
 
 def _passive(value: Any) -> frozenset[str] | bool:
@@ -411,11 +493,17 @@ def _token(value: str | None) -> str | None:
 
 class WebTable(Table):
     host: str = "127.0.0.1"
+    """The address to listen at; any but one of this machine alone needs a token."""
     port: Annotated[int | None, Field(ge=0, le=65535)] = None
+    """The TCP port; 0 for any. Default: the first free one from 8400."""
     token: Annotated[str | None, AfterValidator(_token)] = None
+    """What an operator shows, 16 characters or more; with it everybody is asked."""
     viewer_token: Annotated[str | None, AfterValidator(_token)] = None
+    """What somebody shows who may look and change nothing."""
     names: list[str] = []
+    """Further names under which browsers may call it, behind a proxy; they need a token."""
     arming: list[str] = []
+    """The instruments, lasers above all, that may be armed from there: `["laser"]`."""
 
     @model_validator(mode="after")
     def _no_stranger_without_a_token(self) -> WebTable:

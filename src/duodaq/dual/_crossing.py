@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from duodaq.bridge import ParameterTable
+from duodaq.bridge import Bridge, ParameterTable
 from duodaq.clock import Deadline, pause
 from duodaq.dataplane import Hub, Policy, Subscription
 from duodaq.dual._gates import Gates
+from duodaq.dual._guard import Guard
 from duodaq.dual._housing import Housing
 from duodaq.dual._placement import place
 from duodaq.dual._side import Side
@@ -43,9 +44,9 @@ class Crossing:
         gates: Where commands wait.
         broker: Whose fences there are.
         parameters: The lab's table.
-        hubs: Where either side's data go.
-        bridge: The name of the bridge's subscriptions there.
-        changed: Called when another definition is registered.
+        bridge: Between the hubs of either side's data.
+        guard: The watchdog, which has to know who is where.
+        definitions: Every instrument there is.
     """
 
     def __init__(
@@ -55,18 +56,19 @@ class Crossing:
         gates: Gates,
         broker: Broker,
         parameters: ParameterTable,
-        hubs: Mapping[RuntimeName, Hub[Any]],
-        bridge: str,
-        changed: Callable[[], None],
+        bridge: Bridge,
+        guard: Guard,
+        definitions: Callable[[], list[InstrumentDefinition]],
     ) -> None:
         self._sides = sides
         self._housing = housing
         self._gates = gates
         self._broker = broker
         self._parameters = parameters
-        self._hubs = hubs
-        self._bridge = bridge
-        self._changed = changed
+        self._hubs: dict[RuntimeName, Hub[Any]] = {"v2": bridge.v2_hub, "v4": bridge.v4_hub}
+        self._bridge = bridge.name
+        self._guard = guard
+        self._definitions = definitions
         self._watches: dict[str, list[_Watch]] = {}
         self._moves: set[asyncio.Task[Any]] = set()
 
@@ -167,6 +169,8 @@ class Crossing:
         before = self._unregister(definition.id)
         try:
             async with asyncio.timeout(limit_s):
+                workers = self._sides[definition.runtime].in_process(definition)
+                await self._guard.start((*self._definitions(), definition), workers=workers, timeout_s=limit_s)
                 await self._sides[definition.runtime].add(definition)
         except BaseException as error:
             self._sides[definition.runtime].forget(definition.id)
@@ -176,13 +180,13 @@ class Crossing:
             if isinstance(error, TimeoutError) and not isinstance(error, DuodaqError):
                 raise LifecycleError(f"it did not start within {limit_s:g} s", instrument=definition.id) from error
             raise
-        self._changed()
+        self._guard.tell(self._definitions())
 
     def park(self, definition: InstrumentDefinition) -> None:
         """See Hands.park."""
         self._unregister(definition.id)
         self._sides[definition.runtime].park(definition)
-        self._changed()
+        self._guard.tell(self._definitions())
 
     def state(self, instrument: str) -> InstrumentState:
         """See Hands.state."""

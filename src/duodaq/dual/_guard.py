@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class Guard:
         self._watchdog: Watchdog | None = None
         self._unsubscribe: Callable[[], None] | None = None
         self._ports: set[str] = set()
+        self._starting, self._let_go = asyncio.Lock(), 0
 
     @property
     def pid(self) -> int | None:
@@ -41,20 +43,28 @@ class Guard:
     async def start(self, instruments: Iterable[InstrumentDefinition], *, workers: bool, timeout_s: float) -> None:
         """Start the watchdog, if these instruments or their workers need one, and tell it of all ports.
 
+        One that is there is only told.
+
         Raises:
             ConfigError: The path of its socket is too long.
         """
-        definitions = tuple(instruments)
-        if not workers and not self._plans(definitions):
-            return
+        definitions, let_go = tuple(instruments), self._let_go
+        async with self._starting:  # two that are added at once need one watchdog
+            if self._watchdog is None and (workers or self._plans(definitions)) and let_go == self._let_go:
+                await self._begin(let_go, timeout_s)
+        self.tell(definitions)
+
+    async def _begin(self, let_go: int, timeout_s: float) -> None:
         watchdog = Watchdog(self.socket_path, on_stop_all=self._stopped_all)
         try:
             await watchdog.start(timeout_s)
         except DuodaqError as error:
             _log.error("no watchdog: crash actions are not carried out if this program dies", error=str(error))
             return
+        if let_go != self._let_go:  # the lab has ended meanwhile
+            await watchdog.disarm(timeout_s)
+            return
         self._watchdog = watchdog
-        self.tell(definitions)
         self._unsubscribe = self._broker.subscribe_lines(watchdog.line_changed)
 
     def tell(self, instruments: Iterable[InstrumentDefinition]) -> None:
@@ -83,6 +93,7 @@ class Guard:
     async def disarm(self, timeout_s: float) -> tuple[ComponentReport, ...]:
         """Let the watchdog go, if there is one: everything has ended in order. Idempotent."""
         watchdog, self._watchdog = self._watchdog, None
+        self._let_go += 1
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from duodaq.bridge import Bridge, ParameterTable
 from duodaq.clock import Deadline, monotonic_s, pause, utc_ns
@@ -15,17 +15,16 @@ from duodaq.dual._gates import Gates
 from duodaq.dual._guard import Guard
 from duodaq.dual._health import Health, StateChange
 from duodaq.dual._housing import Housing
+from duodaq.dual._roster import Roster
 from duodaq.dual._safety import (
     StopReport,
+    after_crash,
     gather_failures,
-    has_fail_safe,
-    in_words,
     make_safe,
-    needs_telling,
     stop_bytes,
-    stops_by_port,
+    stop_everything,
 )
-from duodaq.dual._shutdown import ShutdownRun
+from duodaq.dual._shutdown import DataComponent, ShutdownRun
 from duodaq.dual._side import Side
 from duodaq.dual._watch import Watch
 from duodaq.errors import ConfigError, LifecycleError, UnsafeStateError
@@ -43,8 +42,10 @@ from duodaq.model import (
     PortDefinition,
     RuntimeName,
     RuntimeStatus,
+    SetParameter,
     ShutdownReport,
     Stop,
+    check_limits,
     command_name,
     may_move,
 )
@@ -64,12 +65,6 @@ ACROSS_EVERY_S = 0.01
 """How often it is looked whether an instrument has started that another one asks."""
 
 _log = get_logger("duodaq.dual")
-
-
-class DataComponent(Protocol):
-    """Something that takes the lab's data and must be closed after both runtimes: a recording, for instance."""
-
-    async def close(self, timeout_s: float) -> ComponentReport: ...
 
 
 class DualRuntimeManager:
@@ -111,12 +106,10 @@ class DualRuntimeManager:
         memory: dict[RuntimeName, int | None] = {side.name: side.memory_bytes for side in (self.lab.v2, self.lab.v4)}
         self.guard = Guard(self.broker)
         self.gates = Gates()
+        # what an old handle's command is called now · who carries one out beside · who is told of one that failed
         self.translations: dict[str, Callable[[Command], Command]] = {}
-        """What an old handle's command is called where its instrument lives now."""
         self.mirrors: dict[str, Mirror] = {}
-        """Who has a command carried out beside the instrument that gets it: a shadow."""
         self.failed_commands: list[Callable[[str, Command, Exception], None]] = []
-        """Told of every command that failed."""
         self._board = Switchboard(self._command_across)
         made_by = factories or Factories()
         around = (memory, self.guard, self._board, self.recorder)
@@ -125,10 +118,9 @@ class DualRuntimeManager:
             "v2": Side(self.lab.v2, self._housing.host, self._introduced),
             "v4": Side(self.lab.v4, self._housing.host, self._introduced),
         }
-        hubs: dict[RuntimeName, Hub[Any]] = {"v2": self.v2_data, "v4": self.v4_data}
-        self._crossing = Crossing(
-            self._sides, self._housing, self.gates, self.broker, self.parameters, hubs, self.bridge.name, self._tell
-        )
+        self._roster = Roster(self._sides, self.broker, self.guard, self.parameters, self._ports, self._transports)
+        around_a_move = (self.broker, self.parameters, self.bridge, self.guard, self._roster.definitions)
+        self._crossing = Crossing(self._sides, self._housing, self.gates, *around_a_move)
         self._watch = Watch(self._sides.values(), self._changes, self.parameters, self._after_crash)
         for instrument in self.lab.instruments:
             self._sides[instrument.runtime].register(instrument)
@@ -160,6 +152,10 @@ class DualRuntimeManager:
             LifecycleError: No such instrument.
         """
         return self._of(instrument)[instrument]
+
+    def has(self, instrument: str) -> bool:
+        """Whether there is an instrument of this id."""
+        return any(instrument in side for side in self._sides.values())
 
     def instruments(self) -> tuple[InstrumentStatus, ...]:
         """The status of every instrument."""
@@ -288,18 +284,46 @@ class DualRuntimeManager:
 
     # ---- instruments ---------------------------------------------------------------------------------------------
 
-    async def add(self, instrument: InstrumentDefinition) -> None:
-        """Add an instrument to the running lab."""
-        self._expect(ManagerState.RUNNING, f"add {instrument.id}")
-        await self._sides[instrument.runtime].add(instrument)
-        self._tell()
+    async def add(self, instrument: InstrumentDefinition, *, keep: bool = False) -> None:
+        """Add an instrument to the running lab; with `keep` it is there, too, if it does not start.
 
-    async def remove(self, instrument: str) -> ComponentReport:
-        """Stop an instrument of the running lab and forget it."""
+        Raises:
+            ConfigError: Its id is taken, or its driver cannot be found. Nothing was added.
+            DuodaqError: It did not start. Without `keep` it is not there.
+        """
+        self._expect(ManagerState.RUNNING, f"add {instrument.id}")
+        await self._roster.add(instrument, keep=keep)
+
+    async def remove(self, instrument: str, *, safe: bool = False) -> ComponentReport:
+        """Stop an instrument of the running lab and forget it; with `safe`, after its safe state of a shutdown.
+
+        Its entries of the parameter table become stale, and whoever has an instrument of that id next may write them.
+        """
         self._expect(ManagerState.RUNNING, f"remove {instrument}")
-        report = await self._of(instrument).remove(instrument)
-        self._tell()
-        return report
+        return await self._roster.remove(self._of(instrument), instrument, safe=safe)
+
+    async def add_port(self, port: PortDefinition, *, keep: bool = False) -> None:
+        """Open another port in the running lab; with `keep` it is there, too, if it cannot be opened, and tried again.
+
+        Raises:
+            ConfigError: The name is taken.
+            PortOpenError, PortBusyError: It cannot be opened. Without `keep` it is not there.
+        """
+        self._expect(ManagerState.RUNNING, f"open port {port.name}")
+        await self._roster.add_port(port, keep=keep)
+
+    async def remove_port(self, name: str) -> ComponentReport:
+        """Close a port of the running lab and forget it.
+
+        Raises:
+            LifecycleError: An instrument is on it. It stays as it is.
+        """
+        self._expect(ManagerState.RUNNING, f"close port {name}")
+        return await self._roster.remove_port(name)
+
+    def adopt(self, lab: LabDefinition) -> None:
+        """From now on the lab is described so: as it has become, step by step."""
+        self.lab = lab
 
     async def restart_instrument(self, instrument: str) -> None:
         """Close and start one instrument again; the others notice nothing."""
@@ -311,19 +335,11 @@ class DualRuntimeManager:
     ) -> tuple[InstrumentDefinition, Passage]:
         """Move an instrument to the other runtime, where `definition` says how it lives, while all else goes on.
 
-        Args:
-            definition: Its new one, under the same id.
-            handed: What the new owner calls the settings that the old one knew.
-            limits: How long each step may take.
-
-        Returns:
-            The definition that it now has, and what was done.
+        `handed` says what the new owner calls the settings that the old one knew. It goes on if nobody waits for it.
 
         Raises:
             LifecycleError: Not Running, no such instrument, it lives there already, or it is on its way.
             CutoverError: It was refused or undone; exactly one runtime has it, and is named.
-
-        Cancellation: It goes on, and is finished or undone.
         """
         self._expect(ManagerState.RUNNING, f"move {definition.id}")
         return await self._crossing.move(self.definition(definition.id), definition, handed, limits)
@@ -339,6 +355,14 @@ class DualRuntimeManager:
         if self._state is not ManagerState.RUNNING:
             self._expect(ManagerState.RUNNING, f"{instrument}.{command_name(command)}")
         return await self._command(instrument, command, deadline_s)
+
+    def moves(self, instrument: str, command: Command) -> bool:
+        """Whether `command` may move or emit something, so that a latched stop refuses it.
+
+        Raises:
+            LifecycleError: No such instrument, or its runtime is not running.
+        """
+        return self._of(instrument).moves(instrument, command)
 
     async def submit_v2(self, command: V2Command, timeout_s: float = 60.0) -> Any:
         """Carry out one of V2's own commands, StartRecording for instance, in V2's manager task wherever that lives.
@@ -373,6 +397,8 @@ class DualRuntimeManager:
         if isinstance(command, Stop):
             await self.stop(instrument, command.axis)
             return None
+        if isinstance(command, SetParameter) and side[instrument].limits:
+            check_limits(side[instrument], command)
         if self.broker.latched and side.moves(instrument, command):
             raise UnsafeStateError(
                 "refused: stop-all is latched until a person resets it",
@@ -399,8 +425,7 @@ class DualRuntimeManager:
                 self._settled.set()
 
     async def _carry_out(self, side: Side, instrument: str, command: Command, deadline_s: float | None) -> Any:
-        work = side.command(instrument, command, deadline_s)
-        mirror = self.mirrors.get(instrument) if self.mirrors else None
+        work, mirror = side.command(instrument, command, deadline_s), self.mirrors.get(instrument)
         return await (work if mirror is None else mirror(command, work))
 
     async def stop(self, instrument: str, axis: str | None = None, limit_s: float = 5.0) -> int | None:
@@ -424,28 +449,10 @@ class DualRuntimeManager:
     async def stop_all(self, limit_s: float = 5.0) -> StopReport:
         """Stop every instrument, without a question, and latch: what moves or emits is refused until `reset_stop`."""
         self.broker.latch("stop-all")
-        definitions = self._definitions()
+        definitions = self._roster.definitions()
         for definition in definitions:
             self.gates.note_stop(definition.id)
-        stops, failures = stops_by_port(definitions, self.broker)
-        reachable = [d for d in definitions if d.id not in failures]
-        written, ended = await asyncio.gather(self.broker.stop_all(stops), self._end_moving("stop-all"))
-        told = {
-            d.id: make_safe(self._of(d.id), d, self.broker, Cause.STOP_ALL, limit_s)
-            for d in reachable
-            if self._of(d.id).has_home(d.id) and needs_telling(d, self.broker)
-        }
-        failures |= await gather_failures(told)
-        failures |= {port: in_words(result) for port, result in written.items() if isinstance(result, BaseException)}
-        report = StopReport(
-            on_wire_ns={port: t for port, t in written.items() if isinstance(t, int)},
-            failures=failures,
-            no_fail_safe=tuple(d.id for d in definitions if d not in reachable or not has_fail_safe(d, self.broker)),
-            ended=ended,
-            t_ns=utc_ns(),
-        )
-        _log.warning("stop-all", ended=ended, ports=sorted(report.on_wire_ns), failures=failures)
-        return report
+        return await stop_everything(definitions, self._of, self.broker, lambda: self._end_moving("stop-all"), limit_s)
 
     def reset_stop(self, who: str) -> None:
         """Lift the latch of a stop-all; `who` is logged."""
@@ -497,7 +504,7 @@ class DualRuntimeManager:
         try:
             await self._open_ports(deadline)
             workers = any(side.needs_processes() for side in self._sides.values())
-            await self.guard.start(self._definitions(), workers=workers, timeout_s=deadline.left_s)
+            await self.guard.start(self._roster.definitions(), workers=workers, timeout_s=deadline.left_s)
             await loading
         except BaseException:
             loading.cancel()
@@ -510,12 +517,6 @@ class DualRuntimeManager:
         except ConfigError as error:
             raise in_file(error, self.lab.file) from error.__cause__
         self._watch.start()
-
-    def _tell(self) -> None:
-        self.guard.tell(self._definitions())
-
-    def _definitions(self) -> list[InstrumentDefinition]:
-        return [d for side in self._sides.values() for d in side.definitions]
 
     async def _load(self, timeout_s: float) -> None:
         """Have what makes worker processes loaded, while the ports open."""
@@ -534,14 +535,7 @@ class DualRuntimeManager:
         return sum(await asyncio.gather(*(side.end_moving(reason) for side in self._sides.values())))
 
     async def _after_crash(self, side: Side, status: InstrumentStatus) -> None:
-        if status.id not in side or side.mends_itself(status.id):
-            return  # it was removed meanwhile; or its whole worker is ended, and the crash actions come with that
-        try:
-            done = await make_safe(side, side[status.id], self.broker, Cause.CRASH, 2.0)
-        except Exception as error:  # noqa: BLE001 - whatever a driver raises, the watch over the others goes on
-            _log.error("safe state failed", instrument=status.id, cause=status.message, error=in_words(error))
-        else:
-            _log.warning("safe state after a crash", instrument=status.id, cause=status.message, done=done)
+        await after_crash(self.broker, side, status)
 
     async def _shutdown(self, run: ShutdownRun) -> ShutdownReport:
         if self._hurried:

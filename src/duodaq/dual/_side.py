@@ -21,11 +21,13 @@ from duodaq.model import (
     RuntimeName,
     RuntimeStatus,
 )
-from duodaq.telemetry import SPANS
+from duodaq.telemetry import SPANS, get_logger
 from duodaq.v2 import StopInstrument, V2Command
-from duodaq.workers import Host
+from duodaq.workers import Host, as_kept
 
 _WORST_FIRST = (RuntimeStatus.FAILED, RuntimeStatus.STARTING, RuntimeStatus.DEGRADED)
+LEAVE_S = 5.0
+_log = get_logger("duodaq.dual")
 _UNWELL = frozenset({InstrumentState.ERROR, InstrumentState.HUNG})
 STOP_SHARE = 0.9
 """What the workers get of the time for a stop: the rest is for naming those that did not keep to it."""
@@ -133,8 +135,11 @@ class Side:
             await asyncio.wait(late, timeout=END_S)
         return merged(reports)
 
-    async def add(self, instrument: InstrumentDefinition) -> None:
-        """Register an instrument and, if this side runs, start it in its worker."""
+    async def add(self, instrument: InstrumentDefinition, *, keep: bool = False) -> None:
+        """Register an instrument and, if this side runs, start it in its worker.
+
+        One that does not start is not there afterwards; with `keep` it is, as after the start of the side.
+        """
         self.register(instrument)
         if not self.running:
             return
@@ -146,12 +151,14 @@ class Side:
             host = self._homes[instrument.id] = self._hosted[group]
             if first:
                 await host.start(10.0)
-            await host.add(self._introduced(instrument))
+            await host.add(self._introduced(instrument), **as_kept(keep))
             if self._hosted.get(group) is not host:
                 raise LifecycleError(f"{self.name} was stopped while it was being added", instrument=instrument.id)
-        except BaseException:
-            self._instruments.pop(instrument.id, None)
-            self._homes.pop(instrument.id, None)
+        except BaseException as error:
+            if not (keep and isinstance(error, DuodaqError)):
+                self._instruments.pop(instrument.id, None)
+                self._homes.pop(instrument.id, None)
+                await self._leave(group)
             raise
 
     async def remove(self, instrument: str) -> ComponentReport:
@@ -160,8 +167,10 @@ class Side:
         report = (
             await hosted.remove(instrument) if hosted else ComponentReport(f"{self.name}.{instrument}", Outcome.CLEAN)
         )
-        self._instruments.pop(instrument, None)  # two may remove it at once
+        definition = self._instruments.pop(instrument, None)  # two may remove it at once
         self._homes.pop(instrument, None)
+        if definition is not None:
+            await self._leave(place(definition, self.definition))
         return report
 
     async def take_down(self, instrument: str, limit_s: float) -> ComponentReport:
@@ -197,6 +206,16 @@ class Side:
         """Take it from the register."""
         self._instruments.pop(instrument, None)
         self._homes.pop(instrument, None)
+
+    async def _leave(self, group: Group) -> None:
+        """End a worker in which nobody lives any more; not the runtime's own."""
+        if group in groups_of(self._instruments.values(), self.definition):
+            return
+        host = self._hosted.pop(group, None)
+        if host is not None:
+            for report in await host.stop(LEAVE_S):
+                if report.outcome is not Outcome.CLEAN:
+                    _log.warning("a worker that is not needed any more", component=report.component, why=report.why)
 
     async def restart(self, instrument: str) -> None:
         """Close and start one instrument again."""
@@ -276,6 +295,10 @@ class Side:
     def needs_processes(self) -> bool:
         """Whether any instrument of this side, or its runtime, lives in a process."""
         return any(group.kind == "process" for group in groups_of(self._instruments.values(), self.definition))
+
+    def in_process(self, instrument: InstrumentDefinition) -> bool:
+        """Whether `instrument` lives, or would live, in a worker process."""
+        return place(instrument, self.definition).kind == "process"
 
     def mends_itself(self, instrument: str) -> bool:
         """Whether the worker of `instrument` is ended and replaced as a whole when the instrument hangs."""

@@ -10,6 +10,8 @@ from duodaq.dual._side import Side
 from duodaq.model import InstrumentState, InstrumentStatus, Parameters
 
 WATCH_EVERY_S = 0.05
+REMOVED = "removed"
+"""What the last change of an instrument that is removed from a running lab is called."""
 _GONE = frozenset({InstrumentState.DISCONNECTED, InstrumentState.ERROR, InstrumentState.HUNG})
 
 
@@ -57,7 +59,9 @@ class Watch:
     def _notice(self, side: Side) -> list[InstrumentStatus]:
         self._change(side.name, str(side.status), "")
         crashed: list[InstrumentStatus] = []
-        for status in side.instruments():
+        statuses = side.instruments()
+        self._forget_removed(side, {f"{side.name}.{status.id}" for status in statuses})
+        for status in statuses:
             subject = f"{side.name}.{status.id}"
             if not self._change(subject, str(status.state), status.message):
                 continue
@@ -68,6 +72,13 @@ class Watch:
             ):
                 crashed.append(status)
         return crashed
+
+    def _forget_removed(self, side: Side, there: set[str]) -> None:
+        gone = [subject for subject in self._seen if subject.startswith(f"{side.name}.") and subject not in there]
+        for subject in gone:
+            if subject.removeprefix(f"{side.name}.") not in side:
+                self._change(subject, REMOVED, "")
+                del self._seen[subject]
 
     def _change(self, subject: str, new: str, cause: str) -> bool:
         old = self._seen.get(subject, "")

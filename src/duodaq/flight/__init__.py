@@ -6,5 +6,6 @@ message blocks a thread of gRPC until it goes on or dies, and no call ends that,
 
 from duodaq.flight._client import FlightLab, LiveBatch, LiveStream, connect
 from duodaq.flight._service import FlightService, Serving
+from duodaq.flight._words import Lost
 
-__all__ = ["FlightLab", "FlightService", "LiveBatch", "LiveStream", "Serving", "connect"]
+__all__ = ["FlightLab", "FlightService", "LiveBatch", "LiveStream", "Lost", "Serving", "connect"]

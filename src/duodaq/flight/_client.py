@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -9,7 +9,8 @@ import msgspec
 import pyarrow as pa
 from pyarrow import flight
 
-from duodaq.flight._words import Begun, Credits, End, Replay, Wish, encode
+from duodaq.errors import TornFileError
+from duodaq.flight._words import Begun, Credits, End, Gaps, Lost, Replay, Wish, encode
 from duodaq.tap import Told
 from duodaq.tap._words import with_metadata
 
@@ -61,7 +62,14 @@ class FlightLab:
         return self._asked("runs")
 
     def live(
-        self, stream: str, *, name: str = "python", credits: int = 32, capacity: int = 1024, max_bytes: int = 64 * 2**20
+        self,
+        stream: str,
+        *,
+        name: str = "python",
+        credits: int = 32,
+        capacity: int = 1024,
+        max_bytes: int = 64 * 2**20,
+        wait: bool = False,
     ) -> LiveStream:
         """What is published of a stream from now on.
 
@@ -71,24 +79,38 @@ class FlightLab:
             credits: How many batches may be under way; at least 2.
             capacity: How many may wait at the lab, beyond which it drops the oldest.
             max_bytes: How much memory these may keep.
+            wait: Whether to wait for a stream that the lab does not know yet.
 
         Raises:
             pyarrow.flight.FlightUnavailableError: No lab runs, or it refuses.
+            pyarrow.flight.FlightServerError: The lab knows no such stream; the sentence names those that it knows.
         """
-        wish = Wish(stream, name, capacity, max_bytes)
+        wish = Wish(stream, name, capacity, max_bytes, wait=wait)
         return LiveStream(self._client, self._options, wish, max(2, credits))
 
-    def replay(self, run: str | int, stream: str) -> Iterator[pa.RecordBatch]:
+    def replay(
+        self, run: str | int, stream: str, *, damaged: Callable[[Lost], Any] | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """The batches of a recorded stream, frames with their pixels.
 
         Args:
-            run: Its UUID, its number, the name of its directory, or ``last``.
+            run: Its UUID, its number, the name of its directory, or ``last``, which is the run that is the last now.
             stream: Its id.
+            damaged: Told of rows that are damaged and left out, where they are; without it they are an error there.
+
+        Raises:
+            TornFileError: Rows are damaged. All before them came; with `damaged`, so does what is behind.
         """
         wanted = flight.FlightDescriptor.for_command(encode(Replay(str(run), stream)))
-        for end in self._client.get_flight_info(wanted, self._options).endpoints:
+        info = self._client.get_flight_info(wanted, self._options)
+        missing = _missing(info.app_metadata)
+        for end in info.endpoints:
+            for _ in _missing(end.app_metadata):
+                _tell(stream, missing.pop(0), damaged)
             for chunk in self._client.do_get(end.ticket, self._options):
                 yield chunk.data
+        for lost in missing:
+            _tell(stream, lost, damaged)
 
     def close(self) -> None:
         """Leave. Idempotent."""
@@ -97,6 +119,17 @@ class FlightLab:
     def _asked(self, what: str) -> Any:
         (answer,) = self._client.do_action(flight.Action(what, b""), self._options)
         return msgspec.json.decode(answer.body.to_pybytes())
+
+
+def _missing(said: bytes) -> list[Lost]:
+    """What the service says of rows that are not there."""
+    return msgspec.json.decode(said, type=Gaps).gaps if said else []
+
+
+def _tell(stream: str, lost: Lost, damaged: Callable[[Lost], Any] | None) -> None:
+    if damaged is None:
+        raise TornFileError(f"{stream} lacks {lost}", left="with `damaged=`, what is behind it comes, too")
+    damaged(lost)
 
 
 class LiveStream:

@@ -13,7 +13,7 @@ from pyarrow import flight
 from duodaq.errors import ConfigError, DataError, DuodaqError, LifecycleError
 from duodaq.flight._live import LiveStreams
 from duodaq.flight._replay import Recorded, facts_of
-from duodaq.flight._words import Replay, Wish, encode
+from duodaq.flight._words import Gaps, Lost, Replay, Wish, encode
 from duodaq.link import LAB_PROTOCOL, LinkClient, tap_path
 
 MOST_READERS = 32
@@ -155,11 +155,16 @@ class FlightService(flight.FlightServerBase):
                     raise DataError(f"there is no action {action.type!r}")
 
     def _info(self, wanted: Replay, descriptor: Any) -> Any:
-        parts = self._recorded.parts(wanted)
-        schema = parts[0][0] if parts else self._recorded.stream(wanted).schema
-        tickets = [encode(msgspec.structs.replace(wanted, part=n)) for n in range(len(parts))]
-        ends = [flight.FlightEndpoint(ticket, []) for ticket in tickets]
-        return flight.FlightInfo(schema, descriptor, ends, sum(rows for _, rows in parts), -1)
+        wanted = self._recorded.pinned(wanted)  # `last` may be another one when the tickets are shown
+        parts, behind = self._recorded.parts(wanted)
+        schema = parts[0].schema if parts else self._recorded.stream(wanted).schema
+        lost = [one for part in parts for one in part.lost] + behind
+        ends = [
+            flight.FlightEndpoint(encode(msgspec.structs.replace(wanted, part=n)), [], None, _said(part.lost))
+            for n, part in enumerate(parts)
+        ]
+        rows = sum(part.rows for part in parts)
+        return flight.FlightInfo(schema, descriptor, ends, rows, -1, ordered=True, app_metadata=_said(lost))
 
     def _channels(self) -> list[dict[str, Any]]:
         if self._lab is None:
@@ -174,6 +179,10 @@ class FlightService(flight.FlightServerBase):
                 await client.aclose()
 
         return asyncio.run(ask())
+
+
+def _said(lost: list[Lost]) -> bytes:
+    return encode(Gaps(lost)) if lost else b""
 
 
 def _decoded(said: bytes | None, kind: type[Any], example: str) -> Any:

@@ -18,11 +18,12 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     capacity: int = 1024
     max_bytes: int = 64 * 2**20
     resume: str | None = None
+    wait: bool = False
 
     @property
     def opening(self) -> Opening:
         """The same, as the lab is told it."""
-        return Opening(self.stream, f"flight {self.name}", self.capacity, self.max_bytes)
+        return Opening(self.stream, f"flight {self.name}", self.capacity, self.max_bytes, self.wait)
 
 
 class Credits(msgspec.Struct, frozen=True):
@@ -45,11 +46,32 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A ticket: one part of a stream of a recorded run. A part is what was written with the same columns."""
+    """A ticket: one part of a stream of a recorded run: what came with the same columns, and with no gap."""
 
     run: str
     stream: str
     part: int = 0
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """Rows of a recorded stream that are not there: how many (None: nobody knows), why, and between which numbers."""
+
+    rows: int | None
+    reason: str
+    after: int | None = None
+    before: int | None = None
+    file: str | None = None
+
+    def __str__(self) -> str:
+        many = "rows" if self.rows is None else "1 row" if self.rows == 1 else f"{self.rows:,} rows"
+        where = "at the beginning" if self.after is None else f"behind number {self.after}"
+        return f"{many} {where} ({self.reason}{f' in {self.file}' if self.file else ''})"
+
+
+class Gaps(msgspec.Struct, frozen=True):
+    """What is missing of a recorded stream before one of its parts; or of all of it."""
+
+    gaps: list[Lost]
 
 
 def encode(said: msgspec.Struct) -> bytes:

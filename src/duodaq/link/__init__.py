@@ -23,7 +23,7 @@ from duodaq.link._rendezvous import (
     watchdog_path,
 )
 from duodaq.link._ring import BlobRef, RingReader, RingWriter
-from duodaq.link._server import LinkServer, Talk
+from duodaq.link._server import LinkServer, Session, Talk
 from duodaq.link._talk import BlockingTalk
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Pipe",
     "RingReader",
     "RingWriter",
+    "Session",
     "Talk",
     "encode",
     "error_from_wire",

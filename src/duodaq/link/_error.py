@@ -26,6 +26,8 @@ def error_to_wire(error: BaseException) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(one) for one in cast("list[Any]", value)]
     return value if isinstance(value, _PLAIN) else str(value)
 
 

@@ -20,6 +20,18 @@ _log = get_logger("link")
 _EVENT_BACKLOG = 4 * 1024 * 1024
 
 
+class Session(Protocol):
+    """The server's end of one client's requests."""
+
+    async def handle(self, op: str, params: dict[str, Any]) -> Any:
+        """Carry out one request; its result or exception is what the client gets."""
+        ...
+
+    def close(self) -> None:
+        """The client is gone; what it had asked for is being cancelled."""
+        ...
+
+
 class Talk(Protocol):
     """The server's end of a talk with one client, which goes on until either of them leaves."""
 
@@ -47,6 +59,7 @@ class _Client:
         self.topics: set[str] = set()
         self.missed: dict[str, int] = {}
         self.talk: Talk | None = None
+        self.session: Session | None = None
 
     def say(self, sentence: bytes) -> None:
         """Say a sentence of the talk; a client that reads none of them is disconnected."""
@@ -66,6 +79,7 @@ class LinkServer:
         version: A client that speaks another version is refused with a sentence.
         outstanding: How many requests of one client may be open at once.
         talks: What a client may talk about, besides: topic → what makes this end of a talk.
+        sessions: Makes what answers one client, where it matters who asks; `handler` then answers nobody.
     """
 
     def __init__(
@@ -75,8 +89,10 @@ class LinkServer:
         version: int = 1,
         outstanding: int = 64,
         talks: Mapping[str, TalkMaker] | None = None,
+        sessions: Callable[[], Session] | None = None,
     ) -> None:
         self._talks = dict(talks or {})
+        self._sessions = sessions
         self.path = Path(path)
         self.version = version
         self.outstanding = outstanding
@@ -117,6 +133,8 @@ class LinkServer:
                 task.cancel()
             if client.talk is not None:
                 client.talk.close()
+            if client.session is not None:
+                client.session.close()
 
     def _heard(self, connection: Connection, message: Any) -> None:
         client = self._clients.get(connection)
@@ -152,6 +170,7 @@ class LinkServer:
             client.connection.close()
             return
         client.welcome = True
+        client.session = None if self._sessions is None else self._sessions()
         client.connection.send("hello", self.version, os.getpid())
 
     def _talk(self, client: _Client, topic: str) -> None:
@@ -178,7 +197,8 @@ class LinkServer:
         connection = client.connection
         try:
             with tracing(trace_id):
-                result = await self._handler(op, params)
+                handle = self._handler if client.session is None else client.session.handle
+                result = await handle(op, params)
             connection.send("reply", number, result)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is the client who has to know
             with contextlib.suppress(DeliveryError):

@@ -1,6 +1,6 @@
 """Moving one instrument from V2 to V4 on a running lab, and back: conversion, shadow, cutover, checklist."""
 
-from duodaq.migration._budget import Budget, Spending, counts, is_lost
+from duodaq.migration._budget import Budget, Spending, counts, diverged, is_lost
 from duodaq.migration._checklist import TICKABLE, Facts, Item, checklist, unmet
 from duodaq.migration._compare import (
     Finding,
@@ -61,6 +61,7 @@ __all__ = [
     "counts",
     "cut_over",
     "difference",
+    "diverged",
     "equivalents_between",
     "equivalents_of",
     "follow",

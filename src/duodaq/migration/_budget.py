@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from duodaq.errors import (
@@ -15,6 +16,9 @@ from duodaq.errors import (
     UnsafeStateError,
 )
 from duodaq.model import InstrumentState, InstrumentStatus
+from duodaq.units import same_unit
+
+_SILENT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,23 @@ class Spending:
         if len(self._times) < self.budget.errors:
             return ""
         return f"{len(self._times)} errors within {self.budget.within_s:g} s, the last: {self._last}"
+
+
+def diverged(before: Mapping[str, str], now: Mapping[str, str], silent_s: float, period_s: float) -> str:
+    """Why a new owner's streams are not the old one's; empty if they are.
+
+    Args:
+        before: The old owner's channels and their units.
+        now: The new owner's.
+        silent_s: For how long nothing has come.
+        period_s: How often something came; 0 if nothing needs to come.
+    """
+    for channel, unit in before.items():
+        if channel in now and not same_unit(unit, now[channel]):
+            return f"{channel} was in {unit or 'no unit'} and is in {now[channel] or 'no unit'}"
+    if period_s and silent_s > max(_SILENT_S, 5 * period_s):
+        return f"nothing has come for {silent_s:.1f} s, and came every {period_s:g} s"
+    return ""
 
 
 def counts(error: Exception) -> bool:

@@ -39,6 +39,7 @@ async def shadow_recording(beside: Beside, records: Iterable[WireRecord], source
             shadow.take_exchange(one)
         await shadow.start()
         await _read_all(shadow)
+        await shadow.rest()
         shadow.compare_with_replies(seen)
         return shadow.report()
     finally:

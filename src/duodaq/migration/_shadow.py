@@ -222,6 +222,10 @@ class Shadow:
         self._errors["v4"] += 1
         self._findings.append(Finding("error", what, "answered", str(error)))
 
+    async def rest(self) -> None:
+        """End the V4 driver, so that all it has measured has been published."""
+        await self.runtime.stop(2.0)
+
     def compare_with_replies(self, seen: Iterable[Seen]) -> None:
         """Take the numbers in V2's replies for its measurements, under the channels and units that V4 gave them."""
         self.collect()

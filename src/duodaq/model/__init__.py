@@ -25,6 +25,7 @@ from duodaq.model._command import (
     StartAcquisition,
     Stop,
     StopAcquisition,
+    check_limits,
     command_name,
     may_move,
 )
@@ -126,6 +127,7 @@ __all__ = [
     "VisaDefinition",
     "WebDefinition",
     "WireRecord",
+    "check_limits",
     "command_name",
     "holder_of",
     "install_command",

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from duodaq.errors import OutOfRangeError
 from duodaq.model._definition import InstrumentDefinition
 
 
@@ -98,6 +99,26 @@ def command_name(command: Command) -> str:
     if isinstance(command, ReadChannel):
         return f"read {command.channel}"
     return type(command).__name__
+
+
+def check_limits(definition: InstrumentDefinition, command: SetParameter) -> None:
+    """Whether a setting stays within the limits that the lab file gives it.
+
+    Raises:
+        OutOfRangeError: It does not, or is no number. Nothing was sent.
+    """
+    limits = definition.limits.get(command.name)
+    if limits is None:
+        return
+    low, high = limits
+    value = getattr(command.value, "magnitude", command.value)
+    try:
+        within = not isinstance(value, str) and bool(low <= value <= high)
+    except (TypeError, ValueError):  # no number, or several
+        within = False
+    if not within:
+        said = f"{value} is outside the limits {low:g} … {high:g}"
+        raise OutOfRangeError(said, instrument=definition.id, command=command.name, left="nothing was sent")
 
 
 def may_move(definition: InstrumentDefinition, command: Command) -> bool:

@@ -97,8 +97,9 @@ class InstrumentDefinition:
 
     `driver` is ``"package.module:Class"``, ``"./file.py:Class"``, or the class itself. `passive` names the methods and
     parameters that neither move nor emit (True: all of them); everything else is refused while a stop is latched.
-    `epoch` rises with each move from one runtime to the other, and `numbers` are the sequence numbers that the streams
-    go on from then, by channel.
+    `limits` are the least and the greatest value of settings, enforced before anything is sent. `epoch` rises with each
+    move from one runtime to the other, and `numbers` are the sequence numbers that the streams go on from then, by
+    channel.
     """
 
     id: str
@@ -121,6 +122,7 @@ class InstrumentDefinition:
     autostart: bool = True
     base_dir: Path | None = None
     options: dict[str, Any] = field(default_factory=dict[str, Any])
+    limits: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     epoch: int = 0
     numbers: dict[str, int] = field(default_factory=dict[str, int])
 

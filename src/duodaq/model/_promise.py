@@ -67,8 +67,11 @@ class Runtime(Protocol):
         """Stop everything within `timeout_s`. Idempotent; never raises for an instrument that refuses."""
         ...
 
-    async def add(self, definition: InstrumentDefinition) -> None:
-        """Add an instrument; start it too if the runtime is running and the definition says so."""
+    async def add(self, definition: InstrumentDefinition, *, keep: bool = False) -> None:
+        """Add an instrument; start it too if the runtime is running and the definition says so.
+
+        With `keep`, one that does not start is there all the same, as after the start of a runtime.
+        """
         ...
 
     async def remove(self, instrument: str) -> ComponentReport:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from duodaq import clock
-from duodaq.errors import ConfigError, LifecycleError, PortError, PortTimeoutError
+from duodaq.errors import ConfigError, LifecycleError, PortError, PortLostError, PortTimeoutError
 from duodaq.model import ComponentReport, Outcome, PortDefinition, WireRecord
 from duodaq.ports._bus_codec import codec_on
 from duodaq.ports._codec import PortCodec
@@ -45,6 +45,7 @@ from duodaq.telemetry import current_trace_id, get_logger
 
 _T = TypeVar("_T")
 LineListener = Callable[[str, int | None], None]
+PortListener = Callable[[str, PortDefinition | None], None]
 _log = get_logger("ports")
 
 
@@ -68,6 +69,8 @@ class Broker:
         self._listeners: tuple[Callable[[str, int], None], ...] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._line_listeners: list[LineListener] = []
+        self._port_listeners: tuple[PortListener, ...] = ()
+        self._logs: dict[str, WireLog] = {}
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -95,14 +98,14 @@ class Broker:
         if definition.name in self._owners:
             raise ConfigError(f"there are two ports named '{definition.name}'", remedy="Rename one of them.")
         line = transport if transport is not None else make_transport(definition, self._port_workers)
-        owner = PortOwner(
-            definition, codec_on(definition, codec), line, self._latch, WireLog(self._wire_log_size), self._tell_stop
-        )
+        log = self._logs.setdefault(definition.name, WireLog(self._wire_log_size))  # one that comes back goes on in it
+        owner = PortOwner(definition, codec_on(definition, codec), line, self._latch, log, self._tell_stop)
         owner.line_changed = self._line_changed
         owner.fences = self.fences
         if definition.virtual is not None:
             self._virtual[definition.name] = VirtualPort(owner, definition.virtual)
         self._owners[definition.name] = owner
+        self._tell_port(definition.name, definition)
         return Port(owner)
 
     async def open(self, name: str, timeout_s: float = 5.0) -> None:
@@ -122,11 +125,27 @@ class Broker:
             await self._owner(name).aclose(0.5)
             raise
 
+    async def open_later(self, name: str, why: str) -> None:
+        """Have a port that could not be opened tried again, by itself, as one whose line was lost."""
+        await self._at_home(lambda: self._open_later(name, why))
+
+    async def _open_later(self, name: str, why: str) -> None:
+        owner = self._owner(name)
+        if owner.state is PortState.CLOSED:
+            owner.state = PortState.OPEN
+            owner.transport_lost(PortLostError(why, port=name))
+
     async def remove(self, name: str, timeout_s: float = 1.0) -> ComponentReport:
-        """Close a port and forget it."""
-        report = await self._at_home(lambda: self._close(self._owner(name), timeout_s))
-        del self._owners[name]
-        self._virtual.pop(name, None)
+        """Close a port and forget it; what its wire log keeps is there for a port of that name that may come."""
+        return await self._at_home(lambda: self._remove(name, timeout_s))
+
+    async def _remove(self, name: str, timeout_s: float) -> ComponentReport:
+        owner = self._owner(name)
+        report = await self._close(owner, timeout_s)
+        if self._owners.get(name) is owner:  # two may remove it at once
+            del self._owners[name]
+            self._virtual.pop(name, None)
+            self._tell_port(name, None)
         return report
 
     def virtual(self, name: str) -> VirtualPort:
@@ -199,6 +218,10 @@ class Broker:
     def names(self) -> tuple[str, ...]:
         """The names of all ports."""
         return tuple(self._owners)
+
+    def has_removed(self, name: str) -> bool:
+        """Whether there was a port of this name, which was removed."""
+        return name in self._logs and name not in self._owners
 
     @asynccontextmanager
     async def acquire_many(
@@ -411,7 +434,22 @@ class Broker:
 
         return self.subscribe_lines(changed)
 
+    def subscribe_ports(self, listener: PortListener) -> Callable[[], None]:
+        """Call `listener` with the name and the definition of each port that is added, closed as yet, and with a name
+        and None of each that was removed: on the broker's loop, in that step. Call the result to end it.
+        """
+        self._port_listeners = (*self._port_listeners, listener)
+
+        def unsubscribe() -> None:
+            self._port_listeners = tuple(one for one in self._port_listeners if one is not listener)
+
+        return unsubscribe
+
     # --- within
+
+    def _tell_port(self, name: str, definition: PortDefinition | None) -> None:
+        for listener in self._port_listeners:
+            listener(name, definition)
 
     def _line_changed(self, port: str, descriptor: int | None) -> None:
         for listener in tuple(self._line_listeners):

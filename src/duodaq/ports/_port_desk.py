@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from duodaq.errors import ConfigError, DataError, DuodaqError
+from duodaq.errors import ConfigError, DataError, DuodaqError, LifecycleError
 from duodaq.link import Message, error_to_wire
 from duodaq.ports._broker import Broker
 from duodaq.ports._exchange import Exchange
@@ -89,6 +89,8 @@ class PortDesk:
         """
         if len(self._tickets) + len(self._seats) + len(self._exchanges) + len(self._locks) > MOST:
             raise DataError(f"more than {MOST} leases and exchanges at once")
+        if isinstance(request, Exchanged | TicketAsk | LockAsk | Suspect) and self._is_of_the_past(request):
+            return
         match request:
             case Exchanged():
                 self._exchange(request)
@@ -137,6 +139,29 @@ class PortDesk:
         self._exchanges.clear()
         self._seats.clear()
         self._tickets.clear()
+
+    def _is_of_the_past(self, request: Exchanged | TicketAsk | LockAsk | Suspect) -> bool:
+        """Whether it means a port that was removed, or replaced by another of its name: who asks is told, no more."""
+        facts = getattr(request, "seat", None)
+        seated = None if facts is None else self._seats.get(facts.number)
+        replaced = seated is not None and self._is_replaced(seated[0], request.port)
+        if not (replaced or self._broker.has_removed(request.port)):
+            return False
+        what = "this port was changed in the running lab" if replaced else "this port was removed from the running lab"
+        error = error_to_wire(LifecycleError(what, port=request.port, left="nothing was sent"))
+        match request:
+            case Exchanged():
+                self._tell(Ended(request.exchange, b"", error))
+            case TicketAsk():
+                self._tell(Granted(request.ticket, error))
+            case LockAsk():
+                self._tell(LockTold(request.number, None, error))
+            case Suspect():
+                pass
+        return True
+
+    def _is_replaced(self, owner: PortOwner, port: str) -> bool:
+        return owner.name == port and not self._broker.has_removed(port) and self._owner(port) is not owner
 
     def _owner(self, port: str) -> PortOwner:
         try:

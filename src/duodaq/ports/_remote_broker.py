@@ -80,12 +80,12 @@ class RemoteBroker:
         self.lines = RemoteLines(send, pack, loop)
         self.latched = latched
         self._threads = threads
+        self._loop = loop
+        self._codecs = codecs
         self._owners: dict[str, RemoteOwner] = {}
         self._of_threads: dict[str, RemoteOwner] = {}
         for name, port in ports.items():
-            codec, epoch = codec_on(port, codecs(port.codec) if port.codec else None), epochs.get(name, 0)
-            self._owners[name] = RemoteOwner(port, codec, epoch, self.lines, loop)
-            self._of_threads[name] = RemoteOwner(port, codec, epoch, threads, loop)
+            self._add(port, epochs.get(name, 0))
         self._stops = itertools.count(1)
         self._stopping: dict[int, asyncio.Future[int]] = {}
         self._loss_listeners: tuple[Callable[[str], None], ...] = ()
@@ -149,6 +149,19 @@ class RemoteBroker:
         """The line of a port is lost."""
         for listener in self._loss_listeners:
             listener(port)
+
+    def note_port(self, name: str, definition: PortDefinition | None) -> None:
+        """A port was added, or was removed (None)."""
+        if definition is not None:
+            self._add(definition, 0)
+        else:
+            self._owners.pop(name, None)
+            self._of_threads.pop(name, None)
+
+    def _add(self, port: PortDefinition, epoch: int) -> None:
+        codec = codec_on(port, self._codecs(port.codec) if port.codec else None)
+        self._owners[port.name] = RemoteOwner(port, codec, epoch, self.lines, self._loop)
+        self._of_threads[port.name] = RemoteOwner(port, codec, epoch, self._threads, self._loop)
 
     def _owner(self, name: str) -> RemoteOwner:
         owner = self._owners.get(name)

@@ -60,7 +60,7 @@ class Books:
         for stream, page in refused.items():
             before = self._refusals.get(stream, {})
             found += [(stream, n - before.get(why, 0), why) for why, n in page.items() if n > before.get(why, 0)]
-            self._refusals[stream] = dict(page)
+            self._refusals[stream] = {**before, **{why: max(n, before.get(why, 0)) for why, n in page.items()}}
         return found
 
     def dropped(self) -> dict[str, int]:

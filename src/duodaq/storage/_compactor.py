@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from duodaq.errors import DataError
 from duodaq.storage.journal import Disk, Journal
-from duodaq.storage.journal._compact import Merge, Merged, NotWorthItError, Stretch, merge, prune, remove
+from duodaq.storage.journal._compact import Merge, Merged, NotWorthItError, Stretch, merge, remove
+from duodaq.storage.journal._prune import prune
 from duodaq.telemetry import get_logger
 
 _log = get_logger("storage")
@@ -119,7 +120,7 @@ class Compactor:
                 return merge(self._disk, path, order)
             except (OSError, DataError, NotWorthItError, pa.ArrowException) as error:
                 return _Spared(order, f"{type(error).__name__}: {error}")
-        left: Sequence[str] = order.parts
+        left: Sequence[str] = ()
         try:
             remove(self._disk, path, [stretch.name for stretch in order.gone])
             left = prune(self._disk, path, order.parts, order.dead)

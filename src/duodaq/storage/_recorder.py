@@ -16,23 +16,22 @@ Rules for whoever edits this:
 from __future__ import annotations
 
 import contextlib
-import errno
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 import pyarrow as pa
 
 from duodaq import clock
 from duodaq.dataplane import Hub, Policy, Subscription
-from duodaq.errors import LifecycleError, StoppedError, StorageError, StorageFullError
+from duodaq.errors import LifecycleError, StoppedError, StorageError
 from duodaq.storage._books import Books
 from duodaq.storage._compactor import Compactor
 from duodaq.storage._tally import Tally, WallClock
+from duodaq.storage._turn import RecordingSummary, Turn, discarded, journal_in, prepared, storage_error, until
 from duodaq.storage._watermark import Watermark, Watermarks
-from duodaq.storage.journal import Disk, Journal, Level, RunPage, edit_labels
+from duodaq.storage.journal import Disk, Journal, Level, RunPage
 from duodaq.storage.journal._journal import DIRECTORY, gap_doc
 from duodaq.telemetry import Histogram, get_logger
 
@@ -45,42 +44,8 @@ _AT_ONCE = 1024
 _RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 _ALARM_AT = 0.5
 _TELL_S = 1.0
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ENOENT, errno.EACCES, errno.EPERM)
-
-
-class RecordingSummary(msgspec.Struct, frozen=True):
-    """What a recording came to: rows by file, rows lost by reason, and the first refusal of the disk, if any.
-
-    Times are UTC nanoseconds. `complete` says that everything offered since the start is in the files; a disk that
-    refused for a while and then took all of it costs no completeness.
-    """
-
-    directory: str
-    files: dict[str, int]
-    start_ns: int
-    stop_ns: int
-    lost: dict[str, int] = {}
-    error: str | None = None
-    ended: bool = True
-    uid: str = ""
-    number: int = 0
-    rows: dict[str, int] = {}
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing was lost, and the journal was ended."""
-        return self.ended and not any(self.lost.values())
-
-
-class _Turn:
-    """A run that is ready to be gone on in, and what the one before it came to once that was done."""
-
-    def __init__(self, directory: Path, journal: Journal) -> None:
-        self.directory = directory
-        self.journal = journal
-        self.start_ns = clock.utc_ns()
-        self.summary: RecordingSummary | None = None
-        self.over = threading.Event()
+_OF_ITS_TIME = 0.8
+"""For so much of what `stop` may take, a disk that refuses is asked again; the rest is for saying so."""
 
 
 class Recorder:
@@ -138,7 +103,8 @@ class Recorder:
         self._disk = disk
         self._subscription: Subscription[pa.RecordBatch] | None = None
         self._journal: Journal | None = None
-        self._turn: _Turn | None = None
+        self._turn: Turn | None = None
+        self._late: list[RecordingSummary] = []
         self._notes: list[tuple[str, dict[str, Any]]] = []
         self._books = Books(hub, name)
         self._told_of: set[str] = set()
@@ -252,26 +218,45 @@ class Recorder:
 
         Raises:
             LifecycleError: It does not record, or is being rotated. Nothing has changed.
-            StorageError: The next directory cannot be made or written: recording goes on in this one.
+            StorageError: The next directory cannot be made or written, or this run is not begun to be ended in time:
+                recording goes on in this one. If `turning` is True then, the disk refuses to end this one:
+                recording goes on in the next one as soon as it does not, and `take_late` tells what this one came to.
         """
         if not self.recording or self._turn is not None:
             raise LifecycleError("only a recording that goes on can be rotated, and once at a time")
         told = self._provenance if provenance is None else dict(provenance)
-        turn = _Turn(Path(directory), await self._prepared(Path(directory), told, timeout_s))
+        turn = Turn(Path(directory), await self._prepared(Path(directory), told, timeout_s), told)
         self._turn = turn
         if not self.recording:
             self._let_go(turn)
-        if not await _until(turn.over.is_set, timeout_s) or turn.summary is None:
-            raise StorageError(f"{self.directory} was not ended", left="recording goes on as soon as the disk allows")
-        self._provenance = told
+            raise LifecycleError("the recording ended before it could be rotated")
+        if not await until(turn.over.is_set, timeout_s) and turn.give_up():
+            self._turn = None
+            await discarded(turn.journal)
+            raise StorageError(
+                f"{self.directory} could not be ended within {timeout_s} s", left="recording goes on in it"
+            )
+        if turn.summary is None:
+            left = f"recording goes on in {directory} as soon as the disk allows"
+            raise StorageError(f"{self.directory} was not ended within {timeout_s} s", left=left)
         return turn.summary
+
+    @property
+    def turning(self) -> bool:
+        """Whether a rotation is under way."""
+        return self._turn is not None
+
+    def take_late(self) -> list[RecordingSummary]:
+        """Once: what runs came to whose rotation was done when nobody waited for it any more."""
+        late, self._late = self._late, []
+        return late
 
     async def stop(self, timeout_s: float = 10.0) -> RecordingSummary:
         """Take nothing new, write what waits, end the files. Idempotent.
 
         Returns:
-            What was recorded. When the disk takes longer than `timeout_s`, `error` says so: what is still unwritten is
-            counted as lost, and files of batches already written stay readable.
+            What was recorded. A disk that is full may have room again within `timeout_s`. When it takes longer, `error`
+            says so: what is still unwritten is counted as lost, and files of batches already written stay readable.
 
         Raises:
             LifecycleError: It was never started.
@@ -279,10 +264,10 @@ class Recorder:
         subscription = self._started()
         if self._summary is not None:
             return self._summary
-        self._limit = clock.Deadline(timeout_s)
+        self._limit = clock.Deadline(_OF_ITS_TIME * timeout_s)
         subscription.finish()
         self._hurry.set()
-        if not await _until(self._ended, timeout_s):
+        if not await until(self._ended, timeout_s):
             left = f"{subscription.occupancy} batches were not written"
             self._fail(StorageError(f"the disk did not take the data within {timeout_s} s", left=left))
         subscription.close()
@@ -310,39 +295,10 @@ class Recorder:
         return self._thread is not None and not self._thread.is_alive()
 
     async def _prepared(self, directory: Path, provenance: dict[str, Any], timeout_s: float) -> Journal:
-        """A journal in `directory`, made in a thread of its own: the disk may take its time."""
-        made: list[Journal | StorageError] = []
-        gone = threading.Event()
+        def page(place: Path) -> RunPage:
+            return RunPage.of_now(place, level=self.level, provenance=provenance, code=self._code)
 
-        def prepare() -> None:
-            made.append(self._journal_in(directory, provenance))
-            if gone.is_set() and not isinstance(made[0], StorageError):
-                made[0].abandon()
-
-        preparing = threading.Thread(target=prepare, name="recorder-open", daemon=True)
-        preparing.start()
-        if not await _until(lambda: not preparing.is_alive(), timeout_s):
-            gone.set()
-            raise StorageError(f"{directory} did not answer within {timeout_s} s", left="nothing is recorded to it")
-        if isinstance(made[0], StorageError):
-            raise made[0]
-        return made[0]
-
-    def _journal_in(self, directory: Path, provenance: dict[str, Any]) -> Journal | StorageError:
-        try:
-            page = RunPage.of_now(directory, level=self.level, provenance=provenance, code=self._code)
-            journal = Journal(str(directory), page, self._disk)
-        except StorageError as error:
-            return error
-        except OSError as error:
-            return storage_error(error, f"cannot record to {directory}", "nothing is recorded to it")
-        try:
-            if self._labels:
-                edit_labels(directory, **self._labels, disk=self._disk)
-        except StorageError as error:
-            journal.abandon()
-            return error
-        return journal
+        return await prepared(directory, lambda: journal_in(directory, page, self._labels, self._disk), timeout_s)
 
     # --- in the thread
 
@@ -350,8 +306,9 @@ class Recorder:
         journal = self._open_journal
         try:
             while True:
-                if self._turn is not None:
-                    journal = self._go_on_in(self._turn)
+                turn = self._turn
+                if turn is not None and turn.begin():
+                    journal = self._go_on_in(turn)
                 try:
                     batches = subscription.get_many_blocking(_AT_ONCE, _TICK_S, linger_s=COMMIT_S)
                 except StoppedError:
@@ -365,7 +322,7 @@ class Recorder:
             self._marks.end()
             self._stop_ns = clock.utc_ns()
 
-    def _go_on_in(self, turn: _Turn) -> Journal:
+    def _go_on_in(self, turn: Turn) -> Journal:
         """End this run between two takes; the next one."""
         old = self._open_journal
         self._close(old)
@@ -377,17 +334,17 @@ class Recorder:
         self._told_of.clear()
         self._tally.forget_losses()
         self._error, self._given_up, self._closed_well, self._turn = None, False, False, None
-        turn.summary = summary
-        turn.over.set()
+        self._provenance = turn.provenance
+        if not turn.end(summary):
+            self._late.append(summary)
         return turn.journal
 
-    def _let_go(self, turn: _Turn) -> None:
-        """The recording has ended before it could go on there: an empty run is left of it."""
+    def _let_go(self, turn: Turn) -> None:
+        """The recording has ended before it could go on there: nothing is left of that."""
         self._turn = None
-        with contextlib.suppress(OSError):
-            turn.journal.close({"exit_status": "abort", "reason": "the recording ended before this run began"})
-        turn.journal.abandon()
-        turn.over.set()
+        if turn.begin():
+            turn.journal.discard()
+            turn.end(None)
 
     def _store(self, journal: Journal, batches: Sequence[pa.RecordBatch]) -> None:
         if self._started().dropped:
@@ -434,15 +391,15 @@ class Recorder:
     def _try_again(self, journal: Journal, error: OSError) -> bool:
         """Bring what the journal has in its care to the disk; False: it was given up, and is counted as lost."""
         self._refusing = True
-        attempt = last_attempts = 0
+        attempt, last = 0, False
         left = len(journal.pending)
         self._fail(storage_error(error, f"{self.directory} cannot be written", self._left()))
         segments = journal.give_up()
         journal.note("failure", {"error": str(error), "segments": segments})
         try:
-            while self._on_failure == "resume" and last_attempts < len(_RETRY_S):
+            while self._on_failure == "resume" and not last:
                 if self._hurry.is_set():
-                    last_attempts += 1
+                    last = self._limit.passed
                     clock.block(min(_RETRY_S[0], self._limit.left_s))
                 else:
                     clock.block(_RETRY_S[min(attempt, len(_RETRY_S) - 1)], self._hurry)
@@ -452,7 +409,7 @@ class Recorder:
                 except OSError:
                     journal.give_up()
                     if len(journal.pending) < left:  # some of it was taken: go on at once
-                        left, attempt, last_attempts = len(journal.pending), 0, 0
+                        left, attempt, last = len(journal.pending), 0, False
                 except StorageError as other:
                     self._fail(other)
                     break
@@ -559,18 +516,3 @@ class Recorder:
             number=journal.page.number,
             rows=dict(journal.counts),
         )
-
-
-def storage_error(error: Exception, what: str, left: str) -> StorageError:
-    """The disk's complaint as ours."""
-    full = isinstance(error, OSError) and error.errno in _FULL
-    return (StorageFullError if full else StorageError)(f"{what}: {error}", left=left)
-
-
-async def _until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    deadline = clock.Deadline(timeout_s)
-    while not condition():
-        if deadline.passed:
-            return False
-        await clock.pause(0.002)
-    return True

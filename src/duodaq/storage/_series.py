@@ -17,7 +17,8 @@ _NAMED = {"hourly": 3600 * _S, "daily": 86_400 * _S, "weekly": 7 * 86_400 * _S}
 _TIMES = {"s": _S, "min": 60 * _S, "h": 3600 * _S, "d": 86_400 * _S, "w": 7 * 86_400 * _S}
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SHORTEST_NS = _S
-_FAR_AHEAD_NS = 30 * 86_400 * _S
+LONGEST_IDLE_NS = 45 * 86_400 * _S
+"""When nothing was recorded for longer, rather the clock is wrong: such a time makes no run older."""
 _MONDAY_NS = 4 * 86_400 * _S
 """1970 began on a Thursday; weeks begin on Mondays."""
 
@@ -91,13 +92,14 @@ def run_name(series: str, t_ns: int) -> str:
 
 
 class KeptRun(NamedTuple):
-    """One ended run of a series: when it ended, what it takes, whether it may go."""
+    """One ended run of a series: when it ended and began, what it takes, whether it may go."""
 
     path: Path
     stop_ns: int
     size: int
     verified: bool
     tags: tuple[str, ...] = ()
+    start_ns: int | None = None
 
     @property
     def may_go(self) -> bool:
@@ -106,7 +108,13 @@ class KeptRun(NamedTuple):
 
 
 def to_remove(
-    runs: Sequence[KeptRun], now_ns: int, *, keep_ns: int | None, budget: int | None, growing: int = 0
+    runs: Sequence[KeptRun],
+    now_ns: int,
+    *,
+    keep_ns: int | None,
+    budget: int | None,
+    growing: int = 0,
+    since_ns: int | None = None,
 ) -> list[tuple[KeptRun, str]]:
     """Which runs go, the oldest first, each with the reason.
 
@@ -116,9 +124,16 @@ def to_remove(
         keep_ns: How long one is kept from its end; None: for ever.
         budget: How many bytes the series may take; None: any.
         growing: How many the run takes that goes on.
+        since_ns: When that began.
     """
     oldest_first = sorted(runs, key=lambda run: run.stop_ns)
-    going = {run.path: "age" for run in oldest_first if _is_old(run, now_ns, keep_ns)}
+    idle_ns = idle_times(oldest_first, now_ns if since_ns is None else since_ns)
+    ages = [now_ns - run.stop_ns - sum(idle_ns[i:]) for i, run in enumerate(oldest_first)]
+    going = {
+        run.path: "age"
+        for run, age in zip(oldest_first, ages, strict=True)
+        if keep_ns is not None and run.may_go and age > keep_ns
+    }
     total = growing + sum(run.size for run in oldest_first if run.path not in going)
     for run in oldest_first:
         if budget is None or total <= budget:
@@ -129,19 +144,24 @@ def to_remove(
     return [(run, going[run.path]) for run in oldest_first if run.path in going]
 
 
-def clock_is_implausible(runs: Iterable[KeptRun], now_ns: int, *, keep_ns: int | None) -> bool:
-    """Whether even the newest run is too old by far: rather the clock is wrong than that nothing ran for so long."""
-    newest = max((run.stop_ns for run in runs), default=now_ns)
-    return keep_ns is not None and now_ns - newest > keep_ns + _FAR_AHEAD_NS
+def idle_times(runs: Sequence[KeptRun], since_ns: int) -> list[int]:
+    """How long nothing was recorded behind each run, where that is too long to be believed; else 0.
+
+    A clock that is far ahead makes such a time, and makes it again for every run that is recorded by it: as long as it
+    counted, the first run by a wrong clock would be the end of all before it.
+
+    Args:
+        runs: The ended ones, the one that ended first before the others.
+        since_ns: When the run began that goes on.
+    """
+    begins = [run.stop_ns if run.start_ns is None else run.start_ns for run in runs[1:]] + [since_ns]
+    waits = [max(0, begin - run.stop_ns) for run, begin in zip(runs, begins, strict=False)]
+    return [wait if wait > LONGEST_IDLE_NS else 0 for wait in waits]
 
 
 def fits(stream: str, patterns: Iterable[re.Pattern[str]]) -> bool:
     """Whether one of `patterns` is the whole of a stream's name."""
     return any(pattern.fullmatch(stream) for pattern in patterns)
-
-
-def _is_old(run: KeptRun, now_ns: int, keep_ns: int | None) -> bool:
-    return keep_ns is not None and run.may_go and now_ns - run.stop_ns > keep_ns
 
 
 def _duration(word: str) -> int | None:

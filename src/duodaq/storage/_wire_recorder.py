@@ -22,7 +22,7 @@ from duodaq import clock
 from duodaq.errors import LifecycleError, StorageError
 from duodaq.model import WireRecord
 from duodaq.schema import wire, wire_batch
-from duodaq.storage._recorder import storage_error
+from duodaq.storage._turn import storage_error
 from duodaq.storage._whole_file import WholeFile
 from duodaq.telemetry import get_logger
 

@@ -31,6 +31,7 @@ class Tap:
 
     Raises:
         LifecycleError: No lab serves there, or it refuses.
+        DataError: The lab knows no such stream; the sentence names those that it knows.
     """
 
     def __init__(self, path: Path, opening: Opening) -> None:
@@ -46,6 +47,8 @@ class Tap:
             self._end.connect(str(path))
             self._end.sendall(msgspec.json.encode(opening) + b"\n")
             answer: dict[str, str] = msgspec.json.decode(self._file.readline(LONGEST_LINE))
+            if "unknown" in answer:
+                raise DataError(answer["unknown"])
             if "ok" not in answer:
                 raise LifecycleError(f"the lab does not serve {opening.stream}: {answer.get('error')}")
             self.subscriber = answer["ok"]

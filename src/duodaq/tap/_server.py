@@ -18,6 +18,7 @@ import os
 import select
 import socket
 import threading
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,13 @@ class TapServer:
     Args:
         path: The socket; made readable for this user only, and removed at the end.
         hub: What they may read.
+        known: The streams that there are, asked on the loop; None: whatever comes.
     """
 
-    def __init__(self, path: Path, hub: Hub[pa.RecordBatch]) -> None:
+    def __init__(self, path: Path, hub: Hub[pa.RecordBatch], known: Callable[[], Iterable[str]] | None = None) -> None:
         self.path = path
         self._hub = hub
+        self._known = known
         self._listener: socket.socket | None = None
         self._readers: set[_Reader] = set()
         self._numbers = itertools.count(1)
@@ -89,7 +92,8 @@ class TapServer:
         if len(self._readers) >= _MOST_READERS:
             end.close()
             return
-        reader = _Reader(end, self._hub, next(self._numbers))
+        known = None if self._known is None else sorted({*self._known()})
+        reader = _Reader(end, self._hub, next(self._numbers), known)
         self._readers.add(reader)
         reader.thread.start()
 
@@ -111,11 +115,12 @@ class TapServer:
 class _Reader:
     """One reader: its socket, its subscription, and the thread that serves it."""
 
-    def __init__(self, end: socket.socket, hub: Hub[pa.RecordBatch], number: int) -> None:
+    def __init__(self, end: socket.socket, hub: Hub[pa.RecordBatch], number: int, known: Sequence[str] | None) -> None:
         self.thread = threading.Thread(target=self._run, name=f"tap-{number}", daemon=True)
         self._end = end
         self._hub = hub
         self._number = number
+        self._known = known
         self._ending = False
         self._subscription: Subscription[pa.RecordBatch] | None = None
         self._credits = 0
@@ -138,6 +143,9 @@ class _Reader:
         self._end.settimeout(SEND_S)
         try:
             opening = self._opening()
+            if self._known is not None and opening.stream not in self._known and not opening.wait:
+                self._end.sendall(msgspec.json.encode({"unknown": _unknown(opening.stream, self._known)}) + b"\n")
+                return
             self._subscription = self._subscribe(opening)
             self._end.sendall(msgspec.json.encode({"ok": self._subscription.name}) + b"\n")
             with self._end.makefile("wb", _BUFFER) as file:
@@ -215,3 +223,8 @@ class _Reader:
         whole = len(self._heard) // CREDIT.size * CREDIT.size
         self._credits += sum(n for (n,) in CREDIT.iter_unpack(self._heard[:whole]))
         self._heard = self._heard[whole:]
+
+
+def _unknown(stream: str, known: Sequence[str]) -> str:
+    there = f"there are {', '.join(known)}" if known else "there are none yet"
+    return f"there is no stream {stream!r} in this lab; {there}; with wait, a reader waits for it"

@@ -1,6 +1,7 @@
 """What is said over a tap's socket, pure.
 
-The reader says one line of JSON, an `Opening`; the lab answers with one, ``{"ok": subscriber}`` or ``{"error": why}``.
+The reader says one line of JSON, an `Opening`; the lab answers with one, ``{"ok": subscriber}`` or ``{"error": why}``,
+or ``{"unknown": why}`` if it knows no such stream.
 From then on the reader says credits, each a u32 (little-endian), and the lab plain Arrow IPC streams, one behind the
 other: a new one where the columns change. Each batch has a `Told` as custom metadata.
 """
@@ -26,12 +27,14 @@ class Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: Who reads, for the ledger.
         capacity: How many batches may wait at the lab; the oldest is dropped for one more.
         max_bytes: How much memory they may keep there.
+        wait: Whether to wait for a stream that the lab does not know yet; if not, that is refused.
     """
 
     stream: str
     name: str = "reader"
     capacity: int = 1024
     max_bytes: int = 64 * 2**20
+    wait: bool = False
 
 
 class Told(msgspec.Struct, frozen=True):

@@ -158,12 +158,12 @@ class V2Runtime:
             raise LifecycleError("V2 is not running", command=type(command).__name__)
         return await self._manager.submit(command)
 
-    async def add(self, definition: InstrumentDefinition) -> None:
+    async def add(self, definition: InstrumentDefinition, *, keep: bool = False) -> None:
         """Make an instrument known, and start it if the runtime is running and it starts by itself.
 
         Raises:
             LifecycleError: The id is taken.
-            DuodaqError: It did not start. It has been forgotten again.
+            DuodaqError: It did not start. It has been forgotten again; with `keep`, it is there, and is tried again.
         """
         if definition.id in self._definitions:
             raise LifecycleError("V2 has an instrument of that id already", instrument=definition.id)
@@ -172,8 +172,12 @@ class V2Runtime:
             if definition.autostart:
                 try:
                     await self._manager.submit(v2.SpawnInstrument(definition.id))
-                except BaseException:
-                    await self._manager.submit(v2.RemoveInstrument(definition.id))
+                except BaseException as error:
+                    if keep and isinstance(error, DuodaqError):
+                        self._definitions[definition.id] = definition
+                        self._note_change()
+                    else:
+                        await self._manager.submit(v2.RemoveInstrument(definition.id))
                     raise
         self._definitions[definition.id] = definition
         self._note_change()

@@ -127,8 +127,10 @@ class V4Runtime:
         self._enter(RuntimeStatus.STOPPED)
         return (*reports, *(ComponentReport(f"v4.{instrument}", Outcome.CLEAN) for instrument in idle))
 
-    async def add(self, definition: InstrumentDefinition) -> None:
+    async def add(self, definition: InstrumentDefinition, *, keep: bool = False) -> None:
         """Add an instrument; start it too if the runtime is running and the definition says so.
+
+        It stays in either case; `keep` is the other runtime's.
 
         Raises:
             ConfigError: Its id is taken, or its driver cannot be found. Nothing was added.

@@ -7,11 +7,12 @@ import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from duodaq.app import Lab, LabService, panel_of
+from duodaq.app import Client, Lab, LabService, acting, panel_of
+from duodaq.clock import utc_ns
 from duodaq.errors import DuodaqError, StorageError
 from duodaq.model import InstrumentDefinition
 from duodaq.storage.reading import Run, differences, facts_of, find_run, runs
@@ -23,6 +24,7 @@ from duodaq.web._refusal import Refusal, refusal_of
 from duodaq.web._requests import (
     AcknowledgeRequest,
     CommandRequest,
+    ControlRequest,
     LabelRequest,
     ReadRequest,
     RecordRequest,
@@ -30,6 +32,7 @@ from duodaq.web._requests import (
     ResetRequest,
     StopRequest,
 )
+from duodaq.web._visitors import LAPSE_S, Visitor, Visitors
 
 T = TypeVar("T")
 _log = get_logger("web")
@@ -46,17 +49,6 @@ _FIELDS: dict[str, tuple[str, ...]] = {
 }
 
 
-class Visitor(NamedTuple):
-    """Who asks: what he may do, and from where he comes."""
-
-    role: Role
-    peer: str
-
-    @property
-    def name(self) -> str:
-        return f"page ({self.peer})"
-
-
 class Actions:
     """What may be done, by whom. Every method raises Refusal, with the reason, for what was not done."""
 
@@ -65,13 +57,19 @@ class Actions:
         self.access = access
         self.log = log
         self.operations = Operations()
+        self.last_stop: dict[str, Any] | None = None
+        """The stop-all that is in force: when, and if it was asked for here what it did and for whom."""
         self._service = LabService(lab)
         self._files = files
+        self.visitors = Visitors(lab)
+        self._nobody = Client("page", "page")
         self._by_name: dict[str, tuple[type[Request], Callable[..., Any]]] = {
             "command": (CommandRequest, self.command),
             "read": (ReadRequest, self.read),
             "stop": (StopRequest, self.stop),
             "restart": (Request, self.restart),
+            "control": (ControlRequest, self.control),
+            "release": (Request, self.release),
             "stop_all": (Request, self.stop_all),
             "reset_stop": (ResetRequest, self.reset_stop),
             "acknowledge": (AcknowledgeRequest, self.acknowledge),
@@ -123,7 +121,7 @@ class Actions:
         axis = _axis_of(definition, request)
         operation = Operation(0, instrument, request.name or request.kind, visitor.name, 0, axis, _target_of(request))
         look = self._look(instrument, axis) if axis is not None and definition.runtime == "v4" else None
-        task = self.operations.begin(operation, lambda: self._ask("command", params), look)
+        task = self.operations.begin(operation, lambda: self._ask("command", params, visitor), look)
         if not request.wait:
             return {"operation": operation.number, "result": None}
         return {"operation": operation.number, "result": await asyncio.shield(task)}
@@ -131,7 +129,7 @@ class Actions:
     async def read(self, visitor: Visitor, instrument: str, request: ReadRequest) -> Any:
         """Take one measurement now."""
         self._definition(instrument)
-        return await self._ask("read", {"instrument": instrument, **request.model_dump()})
+        return await self._ask("read", {"instrument": instrument, **request.model_dump()}, visitor)
 
     async def stop(self, visitor: Visitor, instrument: str, request: StopRequest) -> Any:
         """Stop one instrument, or one of its axes, at once."""
@@ -141,13 +139,40 @@ class Actions:
     async def restart(self, visitor: Visitor, instrument: str, request: Request) -> Any:
         """Close and start one instrument again."""
         self._definition(instrument)
-        await self._ask("restart", {"instrument": instrument})
+        await self._ask("restart", {"instrument": instrument}, visitor)
         return {}
+
+    async def control(self, visitor: Visitor, instrument: str, request: ControlRequest) -> Any:
+        """Take control of an instrument. Without a connection that stays, a key comes with it."""
+        self._definition(instrument)
+        key = None
+        if not visitor.stays:
+            key, visitor = self.visitors.keep(visitor)
+        asked = {"instrument": instrument, "name": request.who, "take_over": request.take_over}
+        try:
+            holder = await self._ask("control", asked, visitor)
+        finally:
+            self.visitors.forget(visitor.client)
+        return {"holder": holder, "key": key, "lapses_s": LAPSE_S if key else None}
+
+    async def release(self, visitor: Visitor, instrument: str, request: Request) -> Any:
+        """Give control of an instrument up."""
+        self._definition(instrument)
+        released = await self._ask("release", {"instrument": instrument}, visitor)
+        self.visitors.forget(visitor.client)
+        return {"released": released}
 
     async def stop_all(self, visitor: Visitor, request: Request) -> Any:
         """Stop everything that moves or emits, and latch."""
         _log.warning("stop-all asked for", who=visitor.name)
-        return await self._ask("stop_all", {})
+        report = await self._ask("stop_all", {})
+        self.last_stop = {**report, "who": visitor.name}
+        return report
+
+    def note_stop(self, port: str, epoch: int) -> None:
+        """What the broker tells of stops: with no port, that the latch was closed, or (epoch 0) opened."""
+        if not port:
+            self.last_stop = {"t_ns": utc_ns()} if epoch else None
 
     async def reset_stop(self, visitor: Visitor, request: ResetRequest) -> Any:
         """Lift the latch of a stop-all."""
@@ -236,9 +261,10 @@ class Actions:
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
-    async def _ask(self, op: str, params: dict[str, Any]) -> Any:
+    async def _ask(self, op: str, params: dict[str, Any], visitor: Visitor | None = None) -> Any:
+        client = self._nobody if visitor is None else visitor.client
         try:
-            with tracing():
+            with tracing(), acting(client), self.visitors.asking(client):
                 return await self._service.handle(op, params)
         except DuodaqError as error:
             raise refusal_of(error) from error

@@ -2,6 +2,7 @@
 
 However many browsers there are, a row is gathered and an image made 8 bit once; however slow they are, what they do not
 take is lost to them alone. Rows go out twenty times a second; an image is made only when somebody has room for it.
+Without browsers rows are read five times a second, for the short past that the next one to come is shown at once.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from duodaq.dataplane import Policy, Subscription
 from duodaq.errors import DuodaqError, StoppedError
 from duodaq.schema import channel_of, has_pixels, instrument_of, pixels_of, schema_name, stream_of
 from duodaq.telemetry import get_logger
+from duodaq.web._history import History, thinned
 from duodaq.web._pictures import Frame, View, encoded, ipc_bytes
 from duodaq.web._refusal import Refusal
+from duodaq.web._traces import MOST_STREAMS, Trace, trace_bytes, trace_of
 from duodaq.web._viewer import Viewer, Waiting
 
 ROWS_EVERY_S = 0.05
+UNWATCHED_EVERY_S = 0.2
 MOST_POINTS = 400
 """Of one stream in one message: more are thinned to the least and the greatest of equal stretches."""
 MOST_RAW = 4
@@ -38,7 +42,7 @@ _Rows = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], str]
 
 
 class Feed:
-    """Gives every viewer the rows and images that it wants, while there are any viewers."""
+    """Gives every viewer the rows, the traces and the images that it wants."""
 
     def __init__(self, lab: Lab, pictures: ThreadPoolExecutor) -> None:
         self._lab = lab
@@ -50,22 +54,43 @@ class Feed:
         self._room = asyncio.Event()
         self._raw = 0
         self._told: set[tuple[str, str, str]] = set()
+        self._history = History()
+        self._traces: dict[str, Trace] = {}
+        self._shared_s = monotonic_s()
         self.values: dict[str, tuple[float, float, str]] = {}
-        """The last value of each stream since somebody watches: UTC ms, value, unit."""
+        """The last value of each stream since the page is served: UTC ms, value, unit."""
+
+    def start(self) -> None:
+        """Read rows from now on."""
+        if self._rows is None or self._rows.done():
+            self._rows = asyncio.create_task(self._carry_rows(), name="page-rows")
 
     def join(self, viewer: Viewer) -> None:
         """From now on `viewer` gets what it wants."""
         self._viewers.add(viewer)
-        if self._rows is None or self._rows.done():
-            self._rows = asyncio.create_task(self._carry_rows(), name="page-rows")
+        self.start()
 
     def leave(self, viewer: Viewer) -> None:
-        """`viewer` is gone. Without viewers nothing is read from the lab."""
+        """`viewer` is gone."""
         self._viewers.discard(viewer)
         self.look_again()
-        if not self._viewers and self._rows is not None:
-            self._rows.cancel()
-            self.values.clear()
+
+    def want_streams(self, viewer: Viewer, names: frozenset[str]) -> None:
+        """`viewer` wants the rows of these streams; what is new to it begins with the last that were."""
+        new, viewer.streams = names - viewer.streams, names
+        for stream in sorted(new):
+            past = self._history.of(stream)
+            if past is not None:
+                data = _message(stream, past.unit, past.t_ns, past.values, past=True)
+                viewer.offer_rows(Waiting(stream, data, len(past.values)))
+
+    def want_traces(self, viewer: Viewer, names: frozenset[str]) -> None:
+        """`viewer` wants the latest of these vectors and spectra; the last that was comes at once."""
+        new, viewer.traces = names - viewer.traces, names
+        for stream in sorted(new):
+            trace = self._traces.get(stream)
+            if trace is not None:
+                viewer.offer_image(stream, trace_bytes(trace))
 
     def look_again(self) -> None:
         """What viewers want, or have room for, has changed."""
@@ -116,7 +141,8 @@ class Feed:
                 batches = await reader.get_many(_WAITING)
                 began_s = monotonic_s()
                 self._share(batches)
-                await pause(max(0.0, ROWS_EVERY_S - (monotonic_s() - began_s)))
+                every_s = ROWS_EVERY_S if self._viewers else UNWATCHED_EVERY_S
+                await pause(max(0.0, every_s - (monotonic_s() - began_s)))
         except StoppedError:
             return
         finally:
@@ -124,22 +150,40 @@ class Feed:
 
     def _share(self, batches: list[pa.RecordBatch]) -> None:
         found: defaultdict[str, list[_Rows]] = defaultdict(list)
+        traces: dict[str, Trace] = {}
         for batch in batches:
             try:
                 for stream, rows in numbers_of(batch):
                     found[stream].append(rows)
+                if (trace := trace_of(batch)) is not None:
+                    traces[trace.stream] = trace
             except DuodaqError as error:
                 self._say_once("a batch cannot be shown", "", error)
+        now_s = monotonic_s()
+        span_s, self._shared_s = now_s - self._shared_s, now_s
+        self._share_traces(traces)
         wanted = {stream for viewer in self._viewers for stream in viewer.streams}
         for stream, parts in found.items():
             t_ns = np.concatenate([part[0] for part in parts]) if len(parts) > 1 else parts[0][0]
             values = np.concatenate([part[1] for part in parts]) if len(parts) > 1 else parts[0][1]
             unit = parts[-1][2]
             self.values[stream] = (float(t_ns[-1]) / 1e6, float(values[-1]), unit)
+            self._history.add(stream, unit, t_ns, values, span_s)
             if stream in wanted:
                 message = Waiting(stream, _message(stream, unit, t_ns, values), len(t_ns))
                 for viewer in self._viewers:
                     viewer.offer_rows(message)
+
+    def _share_traces(self, traces: dict[str, Trace]) -> None:
+        for stream, trace in traces.items():
+            if stream not in self._traces and len(self._traces) >= MOST_STREAMS:
+                del self._traces[next(iter(self._traces))]
+            self._traces[stream] = trace
+            viewers = [viewer for viewer in self._viewers if stream in viewer.traces]
+            if viewers:
+                data = trace_bytes(trace)
+                for viewer in viewers:
+                    viewer.offer_image(stream, data)
 
     # ---- images --------------------------------------------------------------------------------------------------
 
@@ -226,24 +270,13 @@ def _floats(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.float64]:
     return batch.column(name).to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
 
 
-def _message(stream: str, unit: str, t_ns: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> bytes:
+def _message(
+    stream: str, unit: str, t_ns: npt.NDArray[np.int64], values: npt.NDArray[np.float64], *, past: bool = False
+) -> bytes:
     rows = len(t_ns)
-    if rows > MOST_POINTS:
+    if rows > MOST_POINTS and not past:
         t_ns, values = thinned(t_ns, values, MOST_POINTS)
-    facts = {b"kind": b"rows", b"stream": stream.encode(), b"unit": unit.encode(), b"rows": str(rows).encode()}
+    kind = b"past" if past else b"rows"
+    facts = {b"kind": kind, b"stream": stream.encode(), b"unit": unit.encode(), b"rows": str(rows).encode()}
     schema = pa.schema([pa.field("t_ms", pa.float64()), pa.field("value", pa.float64())], metadata=facts)
     return ipc_bytes(pa.RecordBatch.from_arrays([pa.array(t_ns / 1e6), pa.array(values)], schema=schema))
-
-
-def thinned(
-    t_ns: npt.NDArray[np.int64], values: npt.NDArray[np.float64], most: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """At most `most` points of a curve, in their order: of equal stretches the least and the greatest value."""
-    length = -(-len(values) * 2 // most)
-    whole = len(values) // length * length
-    table = values[:whole].reshape(-1, length)
-    starts = np.arange(0, whole, length)
-    safe = np.nan_to_num(table, nan=0.0)
-    places = np.sort(np.concatenate([starts + safe.argmin(1), starts + safe.argmax(1)]))
-    places = np.unique(np.concatenate([places, [len(values) - 1]]))
-    return t_ns[places], values[places]

@@ -12,7 +12,7 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from duodaq.telemetry import get_logger
-from duodaq.web._actions import Actions, Visitor
+from duodaq.web._actions import Actions
 from duodaq.web._feed import Feed
 from duodaq.web._moment import Moment
 from duodaq.web._pictures import View
@@ -20,6 +20,7 @@ from duodaq.web._plain import to_json
 from duodaq.web._rates import Rate
 from duodaq.web._refusal import Refusal
 from duodaq.web._viewer import Viewer
+from duodaq.web._visitors import Visitor
 
 LARGEST_MESSAGE = 64 * 1024
 MOST_BROWSERS = 32
@@ -65,6 +66,7 @@ class Live:
             self._count -= 1
             self._moment.leave(viewer)
             self._feed.leave(viewer)
+            self._actions.lab.control.leave(visitor.client, "its page was closed")
 
     async def _until_one_ends(self, session: _Session) -> None:
         work = [asyncio.create_task(session.send()), asyncio.create_task(session.receive())]
@@ -91,6 +93,7 @@ class _Session:
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
             "credit": self._credit,
             "streams": self._streams,
+            "traces": self._traces,
             "image": self._image,
             "no image": self._no_image,
             "do": self._do,
@@ -143,9 +146,10 @@ class _Session:
         self._feed.look_again()
 
     def _streams(self, message: dict[str, Any]) -> None:
-        names: Any = message.get("names")
-        wanted = cast("list[Any]", names)[:MOST_STREAMS] if isinstance(names, list) else []
-        self._viewer.streams = frozenset(map(str, wanted))
+        self._feed.want_streams(self._viewer, _names(message))
+
+    def _traces(self, message: dict[str, Any]) -> None:
+        self._feed.want_traces(self._viewer, _names(message))
 
     def _image(self, message: dict[str, Any]) -> None:
         stream = str(message.get("stream", ""))
@@ -187,6 +191,11 @@ class _Session:
     def _refuse(self, number: Any, refusal: Refusal) -> None:
         answer = {"type": "done", "id": number, "ok": False, "status": refusal.status, **refusal.body()}
         self._viewer.answer(to_json(answer))
+
+
+def _names(message: dict[str, Any]) -> frozenset[str]:
+    names: Any = message.get("names")
+    return frozenset(map(str, cast("list[Any]", names)[:MOST_STREAMS])) if isinstance(names, list) else frozenset()
 
 
 def _number(value: Any) -> float | None:

@@ -9,15 +9,16 @@ from typing import Any
 from duodaq.app import Lab, LabService
 from duodaq.clock import monotonic_s, pause, utc_ns
 from duodaq.telemetry import get_logger
-from duodaq.web._access import Role
-from duodaq.web._actions import Actions, Visitor
+from duodaq.web._actions import Actions
 from duodaq.web._feed import Feed
 from duodaq.web._plain import to_json
 from duodaq.web._viewer import Viewer
+from duodaq.web._visitors import Visitor
 
 VERSION = version("duodaq")
 NOW_EVERY_S = 0.2
 LAB_EVERY_S = 1.0
+_WATCHED = ("name", "unit", "low", "high", "rate", "stale_s", "delay_s")
 _log = get_logger("web")
 
 
@@ -61,9 +62,11 @@ class Moment:
             "lab": described["lab"],
             "version": VERSION,
             "role": visitor.role.name.lower(),
+            "client": visitor.name,
             "tokens": not self._actions.access.is_open,
             "instruments": instruments,
             "channels": await self._service.handle("channels", {}),
+            "alarms": [{name: getattr(one, name) for name in _WATCHED} for one in self._lab.alarms.definitions],
         }
 
     async def _tell(self) -> None:
@@ -87,11 +90,13 @@ class Moment:
         return {
             "state": manager.state,
             "latched": manager.broker.latched,
+            "stopped": self._actions.last_stop,
             "recording": None if recording is None else recording.name,
             "instruments": {one.id: {"state": one.state, "message": one.message} for one in manager.instruments()},
             "parameters": await self._service.handle("parameters", {}),
             "values": self._feed.values,
             "alarms": self._lab.alarms.status(),
+            "control": self._lab.control.holders(),
             "operations": self._actions.operations.all()[-20:],
             "viewers": len(self._viewers),
         }
@@ -114,8 +119,3 @@ class Moment:
             if viewer.rows_dropped or viewer.images_dropped:
                 lost = {"type": "lost", "rows": viewer.rows_dropped, "images": viewer.images_dropped}
                 viewer.offer_state("lost", to_json(lost))
-
-
-def visitor_of(state: Any) -> Visitor:
-    """Who the gate found somebody to be."""
-    return Visitor(getattr(state, "role", Role.NOBODY), getattr(state, "peer", "?"))

@@ -9,6 +9,7 @@ from duodaq.errors import (
     DuodaqError,
     LifecycleError,
     MailboxFullError,
+    NotInControlError,
     OutOfRangeError,
     RefusedError,
     SchemaMismatchError,
@@ -52,4 +53,6 @@ def refusal_of(error: Exception) -> Refusal:
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), NOT_DONE_BY_OTHERS)
     fate = getattr(error, "fate", None)
     facts = {"fate": str(fate)} if fate is not None else {}
+    if isinstance(error, NotInControlError):
+        facts["holder"] = str(error.holder)
     return Refusal(status, type(error).__name__, str(error), **facts)

@@ -19,6 +19,10 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class Nothing(Request):
+    """A request that says no more than where it goes."""
+
+
 class CommandRequest(Request):
     """One command to an instrument.
 
@@ -47,6 +51,13 @@ class StopRequest(Request):
     """Which axis; the whole instrument if null."""
 
     axis: Name | None = None
+
+
+class ControlRequest(Request):
+    """Who wants control of an instrument, and whether to take it from whoever has it."""
+
+    who: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    take_over: bool = False
 
 
 class ResetRequest(Request):
@@ -87,4 +98,5 @@ class RefusalAnswer(BaseModel):
 
     error: str = Field(description="The kind of error, such as OutOfRangeError.")
     detail: str = Field(description="Why, in a sentence.")
+    holder: str | None = Field(None, description="Who holds control of the instrument, if that is why.")
     fate: str | None = Field(None, description="`not done` or `unknown`, of a command that was not answered.")

@@ -104,11 +104,13 @@ class PageServer:
         for thread in (self._files, self._pictures):
             stack.callback(thread.shutdown)
         stack.enter_context(self._log)
+        stack.callback(self._lab.manager.broker.subscribe_stops(self._actions.note_stop))
         theirs = logging.getLogger("uvicorn")
         theirs.addHandler(_TO_OUR_LOG)
         theirs.propagate = False
-        for part in (self._actions.operations, self._feed, self._moment, self._live):
+        for part in (self._actions.visitors, self._actions.operations, self._feed, self._moment, self._live):
             stack.push_async_callback(part.aclose)
+        self._feed.start()
         server = _Uvicorn(_config(self._app))
         serving = asyncio.create_task(server.serve([self._socket]), name="page")
         stack.push_async_callback(_end, server, serving)

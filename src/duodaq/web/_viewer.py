@@ -31,6 +31,7 @@ class Viewer:
 
     def __init__(self) -> None:
         self.streams: frozenset[str] = frozenset()
+        self.traces: frozenset[str] = frozenset()
         self.views: dict[str, View] = {}
         self.rows_dropped = 0
         self.images_dropped = 0
@@ -63,7 +64,7 @@ class Viewer:
         return stream in self.views and self._images_credit > 0 and stream not in self._images
 
     def offer_image(self, stream: str, data: bytes) -> None:
-        """An image; it takes the place of one that waits."""
+        """An image or a trace; it takes the place of one that waits."""
         self.images_dropped += stream in self._images
         self._images[stream] = data
         self._news.set()

@@ -7,7 +7,7 @@ from duodaq.workers._inbox import FeedBooks
 from duodaq.workers._inline import InlineWorker
 from duodaq.workers._nursery import Nursery
 from duodaq.workers._page import SharedPage
-from duodaq.workers._parts import Factories, RuntimeFactory, RuntimeParts
+from duodaq.workers._parts import Factories, RuntimeFactory, RuntimeParts, as_kept
 from duodaq.workers._port_worker import spawn_port_worker
 from duodaq.workers._process import Surroundings
 from duodaq.workers._process_group import ProcessGroup
@@ -35,6 +35,7 @@ __all__ = [
     "Switchboard",
     "ThreadWorker",
     "Worker",
+    "as_kept",
     "impostors",
     "introduced",
     "learn_identities",

@@ -24,7 +24,7 @@ from duodaq.model import (
 )
 from duodaq.v2 import V2Command
 from duodaq.workers._hosting import HUNG_AFTER_S
-from duodaq.workers._parts import submitted
+from duodaq.workers._parts import as_kept, submitted
 from duodaq.workers._promise import Worker
 
 Learn = Callable[[tuple[InstrumentDefinition, ...]], Coroutine[Any, Any, None]]
@@ -108,13 +108,16 @@ class Hosted:
             task.cancel()
         await asyncio.gather(*self._learning, return_exceptions=True)
 
-    async def add(self, definition: InstrumentDefinition) -> None:
-        """Add an instrument, now or at the next start; one that does not start is not there afterwards."""
+    async def add(self, definition: InstrumentDefinition, *, keep: bool = False) -> None:
+        """Add an instrument, now or at the next start; without `keep`, one that does not start is not there then."""
         self._definitions[definition.id] = definition
         if self._runtime is not None:
             try:
-                await self._call(lambda r: r.add(definition), 30.0)
-            except BaseException:
+                await self._call(lambda r: r.add(definition, **as_kept(keep)), 30.0)
+            except BaseException as error:
+                if keep and isinstance(error, DuodaqError):
+                    self._learn_of(definition)
+                    raise
                 self._definitions.pop(definition.id, None)
                 with contextlib.suppress(DuodaqError):  # one runtime keeps what did not start, the other forgets it
                     await self._call(lambda r: r.remove(definition.id), 5.0)

@@ -35,7 +35,7 @@ from duodaq.model import (
 from duodaq.ports import OfUser, Stopped, ToUser
 from duodaq.workers._by_value import dumps
 
-VERSION: Final = 3
+VERSION: Final = 4
 _PLAIN = frozenset({type(None), bool, float, bytes})
 _NUMPY_CORE = "numpy.core" if np.__version__.startswith("1.") else "numpy._core"
 _BY_NAME = frozenset(
@@ -114,6 +114,13 @@ class Lost(Message, frozen=True, tag="z"):
     """The line of a port is lost."""
 
     port: str
+
+
+class PortIs(Message, frozen=True, tag="q"):
+    """There is a port of this name, which is this; or, without a definition, none any more."""
+
+    name: str
+    definition: Parcel = None
 
 
 class Known(Message, frozen=True, tag="k"):
@@ -267,8 +274,9 @@ class Log(Message, frozen=True, tag="l"):
 
 
 FromManager: TypeAlias = (
-    Make | Order | Ask | Cancel | Probe | ToUser | Stops | Lost | Stopped | Known | Taken | Credit | NeighbourAnswer
-)
+    Make | Order | Ask | Cancel | Probe | ToUser | Stops | Lost | PortIs | Stopped | Known | Taken | Credit
+    | NeighbourAnswer
+)  # fmt: skip
 FromWorker: TypeAlias = (
     Made | Answer | Alive | Snapshot | Figures | OfUser | Put | Kept | Nature | Stale | Rows | Item | Batch | Ring | Log
     | NeighbourAsk | RecorderAsk

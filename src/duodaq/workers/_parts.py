@@ -50,6 +50,11 @@ class Factories:
     v4: RuntimeFactory = _make_v4
 
 
+def as_kept(keep: bool) -> dict[str, bool]:
+    """What says to a runtime's `add` that an instrument stays which does not start; nothing, where it need not."""
+    return {"keep": True} if keep else {}
+
+
 async def submitted(runtime: Runtime, command: V2Command) -> Any:
     """What became of one of V2's own commands.
 

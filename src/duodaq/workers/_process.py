@@ -26,6 +26,7 @@ from duodaq.model import (
     Measurement,
     ParameterEntry,
     Parameters,
+    PortDefinition,
     RuntimeName,
     RuntimeStatus,
 )
@@ -58,6 +59,7 @@ from duodaq.workers._messages import (
     Nature,
     NeighbourAsk,
     Order,
+    PortIs,
     Probe,
     Put,
     RecorderAsk,
@@ -316,6 +318,10 @@ class ProcessWorker:
     def tell_loss(self, port: str) -> None:
         """The line of a port is lost."""
         self._tell(Lost(port))
+
+    def tell_port(self, name: str, definition: PortDefinition | None) -> None:
+        """A port was added, or was removed (None)."""
+        self._tell(PortIs(name, parcel(definition)))
 
     def tell_entry(self, entry: ParameterEntry) -> None:
         """An entry of the parameter table has changed on the other side."""

@@ -35,6 +35,7 @@ from duodaq.model import (
     InstrumentDefinition,
     InstrumentState,
     Outcome,
+    PortDefinition,
     RuntimeName,
     StartAcquisition,
 )
@@ -153,7 +154,8 @@ class ProcessGroup:
         self.restarts_s.clear()
         broker = self.around.broker
         no_stops, no_losses = broker.subscribe_stops(self._tell_stop), broker.subscribe_losses(self._tell_loss)
-        self._unsubscribe = lambda: (no_stops(), no_losses())
+        no_ports = broker.subscribe_ports(self._tell_port)
+        self._unsubscribe = lambda: (no_stops(), no_losses(), no_ports())
         if broker.latched:
             self._note_stop_all()
         starting = self._starting = asyncio.create_task(self._start_first(deadline), name=f"start of {self.name}")
@@ -188,7 +190,7 @@ class ProcessGroup:
         worker = await self.available(Deadline(MAKE_S))
         if self.strangers.pop(definition.id, None) is not None:
             (given,) = (d for d in self._given_again() if d.id == definition.id)
-            await worker.request("add", given, MAKE_S)
+            await worker.request("add", (given, False), MAKE_S)
 
     async def end(self, timeout_s: float = 0.5) -> tuple[Outcome, str]:
         """End the process and all that is under way for it, within `timeout_s`; how it ended. Idempotent."""
@@ -283,6 +285,10 @@ class ProcessGroup:
     def _tell_loss(self, port: str) -> None:
         for worker in filter(None, (self.current, self._made)):
             worker.tell_loss(port)
+
+    def _tell_port(self, port: str, definition: PortDefinition | None) -> None:
+        for worker in filter(None, (self.current, self._made)):
+            worker.tell_port(port, definition)
 
     async def _pass_entries_on(self) -> None:
         """Tell the process what the other side's entries of the parameter table are."""

@@ -110,22 +110,31 @@ class ProcessHosted:
             return ended
         return (*ended, ComponentReport(f"{self.group.name} data", Outcome.FORCED, "not all of it was delivered"))
 
-    async def add(self, definition: InstrumentDefinition) -> None:
-        """Add an instrument, now or at the next start; one that does not start is not there afterwards."""
+    async def add(self, definition: InstrumentDefinition, *, keep: bool = False) -> None:
+        """Add an instrument, now or at the next start; without `keep`, one that does not start is not there then."""
         group = self.group
+        worker, unavailable = None, None
         if group.running:  # first: a replacement that is being made would start it, too
-            worker = await group.available(Deadline(ADD_S))
-        else:
-            worker = None
+            try:
+                worker = await group.available(Deadline(ADD_S))
+            except DuodaqError as error:
+                if not keep:
+                    raise
+                unavailable = error
         group.definitions[definition.id] = definition
         group.known[definition.id] = Remembered()
         if group.around.broker.latched:
             group.note_stop(definition)
+        if unavailable is not None:
+            raise unavailable
         if worker is None:
             return
         try:
-            await worker.request("add", definition, ADD_S)
-        except BaseException:
+            await worker.request("add", (definition, keep), ADD_S)
+        except BaseException as error:
+            if keep and isinstance(error, DuodaqError):
+                group.learn(definition)
+                raise
             group.definitions.pop(definition.id, None)
             if group.current is not None:  # one runtime keeps what did not start, the other forgets it
                 await self._forget_quietly(group.current, definition.id)

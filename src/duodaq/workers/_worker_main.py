@@ -63,6 +63,7 @@ from duodaq.workers._messages import (
     Nature,
     NeighbourAnswer,
     Order,
+    PortIs,
     Probe,
     Snapshot,
     Stops,
@@ -77,7 +78,7 @@ from duodaq.workers._messages import (
 from duodaq.workers._mirror import ParameterMirror
 from duodaq.workers._outbox import Outbox
 from duodaq.workers._page import PagedNumbers, PagedSequences, SharedPage
-from duodaq.workers._parts import RuntimeParts, submitted
+from duodaq.workers._parts import RuntimeParts, as_kept, submitted
 from duodaq.workers._plan import Stanzas, WorkerPlan, started
 from duodaq.workers._recorder import RecorderLine
 from duodaq.workers._title import show_as
@@ -191,6 +192,8 @@ class Worker:
                 ready.broker.note_stop(message.port, message.epoch)
             case Lost():
                 ready.broker.note_loss(message.port)
+            case PortIs():
+                ready.broker.note_port(message.name, unpack_trusted(message.definition))
             case Stopped():
                 error = None if message.error is None else error_of(message.error)
                 ready.broker.stopped(message.number, message.t_ns, error)
@@ -343,7 +346,7 @@ class Ready:
         timeout_s, stanzas = body
         try:
             for definition in started(stanzas, self._ahead):
-                await self._add(definition)
+                await self._add((definition, False))
             await self.runtime.start(timeout_s)
         finally:
             if not self._started.done():
@@ -354,9 +357,10 @@ class Ready:
         delivered = await self.outbox.aclose(timeout_s * 0.1)
         return reports, delivered
 
-    async def _add(self, definition: InstrumentDefinition) -> None:
+    async def _add(self, body: tuple[InstrumentDefinition, bool]) -> None:
+        definition, keep = body
         try:
-            await self.runtime.add(bound(definition, self.neighbours.put))
+            await self.runtime.add(bound(definition, self.neighbours.put), **as_kept(keep))
         finally:
             if not is_known(definition):
                 self._send(Nature(definition.id, self.runtime.moves(definition.id, StartAcquisition())))

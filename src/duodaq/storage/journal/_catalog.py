@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from duodaq.errors import StorageError
-from duodaq.storage.journal._events import Event, unpack_event
+from duodaq.storage.journal._events import Event, event_logs, unpack_event
 from duodaq.storage.journal._label_file import labels_of
 from duodaq.storage.journal._layout import (
     DATA_START,
@@ -32,7 +32,6 @@ from duodaq.storage.journal._layout import (
 )
 from duodaq.storage.journal._run import RunPage
 
-_EVENT_LOG = re.compile(r"events(?:~(\d+))?\.jsonl")
 _RUN_INDEX = re.compile(r"journal(?:~(\d+))?\.index")
 _NPY = re.compile(
     rb"\x93NUMPY\x01\x00..{'descr': '([<>|][a-z]\d+)', 'fortran_order': False, 'shape': \(([\d, ]+)\)", re.S
@@ -64,6 +63,11 @@ class SegmentFacts(NamedTuple):
 class Catalog:
     """The files of one run.
 
+    Attributes:
+        events: What its event logs say, oldest first.
+        event_logs: Their names, oldest first.
+        torn_events: How many of their lines are not as they were written.
+
     Args:
         path: The directory.
         unidentified: Take one in which nothing says which run it is but the headers of its indices.
@@ -74,14 +78,9 @@ class Catalog:
 
     def __init__(self, path: str | Path, *, unidentified: bool = False) -> None:
         self.path = Path(path)
-        try:
-            self._names = sorted(os.listdir(self.path))
-        except OSError as error:
-            raise StorageError(f"cannot read {self.path}: {error.strerror}") from error
-        self._stamp = _stamp(self.path, self.event_logs)
-        self.torn_events = 0
         self.superseded: list[str] = []
-        self.events = self._read_events()
+        while not self._read_events():
+            continue  # an event log was put into another one since its name was read
         self.page = self._read_page()
         if self.page is None and not self.events and not (unidentified and self.headers):
             raise StorageError(f"{self.path} holds no journal of a run")
@@ -149,13 +148,6 @@ class Catalog:
                 entries.setdefault(segment, {})[int.from_bytes(entry[:4], "little")] = entry
         return entries
 
-    @cached_property
-    def event_logs(self) -> tuple[str, ...]:
-        """The names of the event logs, oldest first."""
-        return tuple(
-            name for _, name in sorted((int(m[1] or 1), m[0]) for m in map(_EVENT_LOG.fullmatch, self._names) if m)
-        )
-
     def read(self, name: str) -> bytes:
         """A file's bytes; none if it is not there."""
         try:
@@ -169,16 +161,31 @@ class Catalog:
         own = [packed[i : i + ENTRY_BYTES] for i in range(0, len(packed) - ENTRY_BYTES + 1, ENTRY_BYTES)]
         return own[: facts.limit], self.mirror.get(facts.id, {})
 
-    def _read_events(self) -> list[Event]:
+    def _read_events(self) -> bool:
+        """Read the names of all files, and the event logs; False if one of them was gone before it was read."""
+        try:
+            self._names = sorted(os.listdir(self.path))
+        except OSError as error:
+            raise StorageError(f"cannot read {self.path}: {error.strerror}") from error
+        self.event_logs = event_logs(self._names)
+        self._stamp = _stamp(self.path, self.event_logs)
+        self.torn_events = 0
         events: dict[int, Event] = {}
         for name in self.event_logs:
-            for line in self.read(name).splitlines(keepends=True):
+            try:
+                lines = (self.path / name).read_bytes().splitlines(keepends=True)
+            except FileNotFoundError:
+                return False
+            except OSError:
+                continue
+            for line in lines:
                 event = unpack_event(line)
                 if event is not None:
                     events[event.n] = event
                 elif line.endswith(b"\n"):
                     self.torn_events += 1
-        return [events[n] for n in sorted(events)]
+        self.events = [events[n] for n in sorted(events)]
+        return True
 
     def _read_page(self) -> RunPage | None:
         try:

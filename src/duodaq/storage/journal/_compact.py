@@ -11,23 +11,22 @@ Rules for whoever edits this:
 * What was replaced is removed only when the descriptor and the records of the new segment are committed. So at any
   moment, and after a loss of power at any moment, each row is in exactly one segment that counts, with two copies of
   every entry.
-* `merge` and `prune` are given files that nobody writes any more, and may run in any thread. `plan`, and what becomes
+* `merge` is given files that nobody writes any more, and may run in any thread. `plan`, and what becomes
   of a merge, belong to the thread of the journal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
 from duodaq.errors import DataError
-from duodaq.storage.journal._disk import Disk, write_whole
+from duodaq.storage.journal._disk import Disk
 from duodaq.storage.journal._encode import decode
 from duodaq.storage.journal._layout import (
     END,
@@ -35,13 +34,10 @@ from duodaq.storage.journal._layout import (
     GAP,
     HEAD,
     HEADER_BYTES,
-    RECORD_BYTES,
     Header,
     RowsEntry,
     index_name,
-    pack_record,
     rows_are_sound,
-    unpack_record,
 )
 from duodaq.storage.journal._rows import RowsSegment
 
@@ -56,7 +52,6 @@ BATCH_ROWS = 2**13
 """Of a merged batch: to learn when a segment ends, its last one has to be decoded."""
 ASIDE = ".part"
 _OWN = b"duodaq."
-_RECORD = np.dtype([("segment", "<u4"), ("rest", "V36")])
 
 
 class Stretch(NamedTuple):
@@ -177,54 +172,6 @@ def remove(disk: Disk, path: str, names: Sequence[str]) -> None:
         disk.sync_directory(directory)
     finally:
         disk.close(directory)
-
-
-def prune(disk: Disk, path: str, parts: Sequence[str], gone: Set[int]) -> list[str]:
-    """Take the records of segments that are gone out of closed indices of the run; all that is left goes into the
-    first, and the others are removed.
-
-    Args:
-        disk: What to write with.
-        path: The run's directory.
-        parts: Names of indices that nobody writes any more.
-        gone: The numbers of the segments.
-
-    Returns:
-        The parts that are left.
-
-    Raises:
-        OSError: The disk refused. A record may be in two of them, which is no matter.
-    """
-    if not parts:
-        return []
-    kept = [record for part in parts for record in _records_left(Path(path) / part, gone)]
-    header = Header.unpack((Path(path) / parts[0]).read_bytes()[:HEADER_BYTES])
-    if header is None:
-        raise DataError(f"{parts[0]} is damaged; it is left to a repair")
-    packed = [pack_record(n, segment, entry, header.salt) for n, (segment, entry) in enumerate(kept)]
-    directory = disk.open_directory(path)
-    try:
-        write_whole(disk, directory, parts[0], b"".join([header.pack(), *packed]))
-        for part in parts[1:]:
-            disk.remove(directory, part)
-        disk.sync_directory(directory)
-    finally:
-        disk.close(directory)
-    return [parts[0]]
-
-
-def _records_left(path: Path, gone: Set[int]) -> Iterator[tuple[int, bytes]]:
-    data = path.read_bytes()
-    header = Header.unpack(data)
-    if header is None:
-        raise DataError(f"{path.name} is damaged; it is left to a repair")
-    records = np.frombuffer(data, _RECORD, (len(data) - HEADER_BYTES) // RECORD_BYTES, HEADER_BYTES)
-    left = np.flatnonzero(~np.isin(records["segment"], np.fromiter(gone, np.uint32, len(gone))))
-    for n in left.tolist():
-        start = HEADER_BYTES + n * RECORD_BYTES
-        record = unpack_record(n, data[start : start + RECORD_BYTES], header.salt)
-        if record is not None:
-            yield record
 
 
 def _batches(folder: Path, sources: Sequence[Stretch]) -> Iterator[pa.RecordBatch]:

@@ -82,6 +82,10 @@ class Disk:
         """Remove a file."""
         os.unlink(name, dir_fd=directory)
 
+    def remove_directory(self, path: str) -> None:
+        """Remove a directory in which there is nothing."""
+        os.rmdir(path)
+
     def close(self, file: int) -> None:
         """Close a file or a directory."""
         os.close(file)
@@ -102,9 +106,14 @@ def write_whole(disk: Disk, directory: int, name: str, data: bytes) -> None:
         disk.remove(directory, part)
     file = disk.create(directory, part)
     try:
-        disk.write(file, [data], 0)
-        disk.sync(file)
-    finally:
-        disk.close(file)
-    disk.rename(directory, part, name)
+        try:
+            disk.write(file, [data], 0)
+            disk.sync(file)
+        finally:
+            disk.close(file)
+        disk.rename(directory, part, name)
+    except OSError:
+        with contextlib.suppress(OSError):
+            disk.remove(directory, part)
+        raise
     disk.sync_directory(directory)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +15,11 @@ import msgspec
 from duodaq import clock
 from duodaq.storage.journal._disk import Disk
 from duodaq.storage.journal._file import GrowingFile
-from duodaq.storage.journal._layout import EVENTS, SEED, crc32c, numbered
+from duodaq.storage.journal._layout import EVENTS, LOG_SUFFIX, SEED, crc32c, numbered
+from duodaq.storage.journal._shelf import NO_SEGMENT
 
 _TAIL_BYTES = 64 * 2**10
+_EVENT_LOG = re.compile(r"events(?:~(\d+))?\.jsonl")
 
 
 class Event(NamedTuple):
@@ -43,27 +47,44 @@ def unpack_event(line: bytes) -> Event | None:
     return Event(found["n"], found["t_ns"], found["name"], found["doc"])
 
 
+def segment_of(name: str, doc: dict[str, Any]) -> int:
+    """The segment that an event announces; NO_SEGMENT for any other event."""
+    return doc["segment"]["id"] if name == "descriptor" and "segment" in doc else NO_SEGMENT
+
+
 def last_event(path: Path) -> Event | None:
     """The last line of a run's event log, without reading the others; None if that cannot be said so quickly."""
-    if len([*path.glob("events*.jsonl")]) != 1:
-        return None
     try:
-        with open(path / EVENTS, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-            return unpack_event(file.read().rpartition(b"\n")[0].rpartition(b"\n")[2] + b"\n")
+        for name in reversed(event_logs(os.listdir(path))):
+            with open(path / name, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+                tail = file.read()
+            if tail:  # one that was just begun has nothing in it yet
+                return unpack_event(tail.rpartition(b"\n")[0].rpartition(b"\n")[2] + b"\n")
     except OSError:
-        return None
+        pass
+    return None
 
 
 def event_log_name(part: int) -> str:
     """The `part`-th event log of a run, from 1."""
-    stem, _, suffix = EVENTS.rpartition(".")
-    return f"{numbered(stem, part)}.{suffix}"
+    return f"{numbered(EVENTS.removesuffix(LOG_SUFFIX), part)}{LOG_SUFFIX}"
+
+
+def event_logs(names: Iterable[str]) -> tuple[str, ...]:
+    """Which of the files of a run are its event logs, oldest first."""
+    found = [match for match in map(_EVENT_LOG.fullmatch, names) if match]
+    return tuple(match[0] for match in sorted(found, key=lambda match: int(match[1] or 1)))
 
 
 class EventLog:
     """Writes events. Lines that no sync has confirmed are kept: `lines` has what a new log must begin with if this one
     is spoiled.
+
+    Attributes:
+        n: The number of the next event.
+        part: The number of the file.
+        counts: How many of its lines are about each segment, and how many about none.
 
     Args:
         n: The number of the first event.
@@ -80,6 +101,7 @@ class EventLog:
     ) -> None:
         self.n = n
         self.part = part
+        self.counts: Counter[int] = Counter({NO_SEGMENT: len(lines)})
         self._unwritten = [*lines]
         self._unconfirmed: list[bytes] = []
         self._file = GrowingFile(disk, directory, name or event_log_name(part))
@@ -90,6 +112,16 @@ class EventLog:
         return self._unconfirmed + self._unwritten
 
     @property
+    def name(self) -> str:
+        """What the file is called."""
+        return event_log_name(self.part)
+
+    @property
+    def descriptors(self) -> int:
+        """How many of its lines announce a segment."""
+        return self.counts.total() - self.counts[NO_SEGMENT]
+
+    @property
     def spoiled(self) -> bool:
         """Whether a sync failed: a new file must be made."""
         return self._file.spoiled
@@ -98,6 +130,7 @@ class EventLog:
         """Have an event of now written with the next `flush`."""
         self._unwritten.append(pack_event(self.n, clock.utc_ns(), name, doc))
         self.n += 1
+        self.counts[segment_of(name, doc)] += 1
 
     def flush(self) -> None:
         """Write the events that were noted.

@@ -8,8 +8,7 @@ import json
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
-from typing import NamedTuple
+from collections.abc import Callable, Sequence, Set
 
 from duodaq.errors import StorageError
 from duodaq.storage.journal._disk import Disk, write_whole
@@ -17,25 +16,13 @@ from duodaq.storage.journal._events import EventLog, lock_run
 from duodaq.storage.journal._file import GrowingFile, new_index
 from duodaq.storage.journal._layout import EVENTS, JOURNAL, JOURNAL_INDEX, RUN, Header, numbered, pack_record
 from duodaq.storage.journal._run import RunPage
-
-
-class ClosedPart(NamedTuple):
-    """An index of the run that nobody writes any more: how many records it has of each segment.
-
-    `folded`: what was left of several was put into it.
-    """
-
-    name: str
-    counts: Mapping[int, int]
-    folded: bool = False
-
-    def left(self, gone: Set[int]) -> dict[int, int]:
-        """Its records of segments that are not gone."""
-        return {segment: count for segment, count in self.counts.items() if segment not in gone}
-
+from duodaq.storage.journal._shelf import Shelf
 
 PART_RECORDS = 2**16
 """An index of the run that has so many records is closed, and another one begun."""
+PART_DESCRIPTORS = 128
+"""So is an event log that announces so many segments."""
+_MOST_LINES = 4096
 
 
 class RunFolder:
@@ -43,7 +30,7 @@ class RunFolder:
 
     Raises:
         StorageError: There is a run already. It is untouched.
-        OSError: The disk refused. Nothing is held.
+        OSError: The disk refused. Nothing is held, and nothing is left.
     """
 
     def __init__(self, path: str, page: RunPage, disk: Disk) -> None:
@@ -55,12 +42,15 @@ class RunFolder:
         self._events: EventLog | None = None
         self._index: GrowingFile | None = None
         self._new_names = False
-        self.closed_parts: list[ClosedPart] = []
+        self._indices, self._logs = Shelf(PART_RECORDS), Shelf(_MOST_LINES)
         self._part = 1
+        self._made: list[str] = []
+        self._made_directory = False
         try:
             self._begin(0)
         except BaseException:
             self.close()
+            self.remove_made()
             raise
 
     @property
@@ -99,34 +89,30 @@ class RunFolder:
             self._index, self._records, self._salt, self._counts = old, records, salt_, counts
             raise
         old.close()
-        self.closed_parts.append(ClosedPart(old.name, counts))
+        self._indices.add(old.name, counts)
+
+    def turn_log(self, most: int = PART_DESCRIPTORS) -> None:
+        """Begin a new event log if this one announces many segments; all of it counts already.
+
+        Raises:
+            OSError: The disk refused: this one is gone on with.
+        """
+        old = self.events
+        if old.descriptors < most or old.lines:
+            return
+        self._events = self._next_log(old)
+        old.close()
+        if old.part > 1:  # the first one is the lock, and stays as it is
+            self._logs.add(old.name, old.counts)
 
     def worth_pruning(self, gone: Set[int]) -> list[str]:
-        """Closed indices of which half or more is of segments that are gone, and one that takes what is left there."""
-        chosen: list[ClosedPart] = []
-        left = 0
-        for part in self.closed_parts:
-            kept = sum(part.left(gone).values())
-            if 2 * kept <= sum(part.counts.values()) and (not chosen or left + kept <= PART_RECORDS):
-                chosen.append(part)
-                left += kept
-        if not chosen:
-            return []
-        for part in self.closed_parts:
-            if part.folded and part not in chosen and left + sum(part.counts.values()) <= PART_RECORDS:
-                return [part.name, *(one.name for one in chosen)]
-        return [part.name for part in chosen]
+        """Closed indices and event logs that say much of segments that are gone."""
+        return [name for shelf in (self._indices, self._logs) for name in shelf.worth_pruning(gone)]
 
     def pruned(self, parts: Sequence[str], left: Sequence[str], gone: Set[int]) -> None:
-        """What is left of `parts` is in the one of `left`; if that is all of them, nothing was done."""
-        if len(left) != 1:
-            return
-        counts: Counter[int] = Counter()
-        for part in self.closed_parts:
-            if part.name in parts:
-                counts.update(part.left(gone))
-        others = [part for part in self.closed_parts if part.name not in parts]
-        self.closed_parts[:] = [*others, ClosedPart(left[0], counts, folded=True)]
+        """What is left of `parts` is in those of `left`."""
+        for shelf in (self._indices, self._logs):
+            shelf.pruned(parts, left, gone)
 
     def made(self) -> None:
         """A file was made here: its name is synced with the next `sync`."""
@@ -169,7 +155,8 @@ class RunFolder:
                 self._events = self._next_log(events)
                 self._next_index()
                 return False
-            self.closed_parts.clear()
+            self._indices.clear()
+            self._logs.clear()
             self._part = 1
             self._begin(events.n, events.lines)
             return True
@@ -195,11 +182,29 @@ class RunFolder:
             directory, self.descriptor = self.descriptor, -1
             self.disk.close(directory)
 
+    def remove_made(self) -> None:
+        """Remove what was made at the beginning, as far as the disk allows: nobody shall find half of a run."""
+        made, self._made = self._made, []
+        with contextlib.suppress(OSError):
+            place = self.disk.open_directory(self.path)
+            try:
+                for name in made:
+                    with contextlib.suppress(OSError):
+                        self.disk.remove(place, name)
+                if made:
+                    self.disk.sync_directory(place)
+            finally:
+                self.disk.close(place)
+            if self._made_directory:
+                self.disk.remove_directory(self.path)
+
     def _begin(self, n: int, lines: Sequence[bytes] = ()) -> None:
+        self._made_directory = not os.path.isdir(self.path)
         self.disk.make_directory(self.path)
         self.descriptor = self.disk.open_directory(self.path)
         if {RUN, EVENTS} & {*os.listdir(self.descriptor)}:
             raise StorageError(f"{self.path} already holds a recording", left="it is untouched")
+        self._made = [EVENTS, f"{EVENTS}.part", RUN, f"{RUN}.part", JOURNAL_INDEX]
         self._lock_before_it_is_seen(n, lines)
         write_whole(self.disk, self.descriptor, RUN, self.page.encode())
         self._next_index()

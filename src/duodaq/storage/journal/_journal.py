@@ -28,7 +28,7 @@ from duodaq.storage.journal._compact import FAN_IN, STRETCH_ENTRIES, Merge, Merg
 from duodaq.storage.journal._crew import Crew
 from duodaq.storage.journal._descriptor import descriptor
 from duodaq.storage.journal._disk import Disk
-from duodaq.storage.journal._folder import PART_RECORDS, RunFolder, salt
+from duodaq.storage.journal._folder import PART_DESCRIPTORS, PART_RECORDS, RunFolder, salt
 from duodaq.storage.journal._frames import FramesSegment
 from duodaq.storage.journal._layout import DATA_START, FRAMES, ROWS, Header, file_name, index_name
 from duodaq.storage.journal._rows import RowsSegment
@@ -60,7 +60,7 @@ class Journal:
 
     Raises:
         StorageError: There is a run already. It is untouched.
-        OSError: The disk refused. Nothing is held.
+        OSError: The disk refused. Nothing is held, and nothing is left.
     """
 
     def __init__(self, path: str, page: RunPage, disk: Disk | None = None, *, stretch: int = STRETCH_ENTRIES) -> None:
@@ -73,12 +73,14 @@ class Journal:
         self._disk = disk or Disk()
         self._streams: dict[str, StreamState] = {}
         self._last_segment = 0
-        self._stretch, self._fan_in, self._part_records = stretch, FAN_IN, PART_RECORDS
+        self._stretch, self._fan_in = stretch, FAN_IN
+        self._part_records, self._part_descriptors = PART_RECORDS, PART_DESCRIPTORS
         self._replaced: list[Stretch] = []
         self._remove_replaced: list[Stretch] = []
         self._gone: set[int] = set()
         self._sorted = self._written = 0
-        self._names: list[str | None] = []
+        self._names: list[str | None] = []  # of `pending`: the stream; None: it is refused
+        self._uncounted: list[tuple[str, str, int]] = []  # what was refused since the last commit
         self._records: list[tuple[int, bytes]] = []
         self._crew = Crew()
         self._folder = RunFolder(path, page, self._disk)
@@ -86,7 +88,7 @@ class Journal:
         try:
             self.commit()
         except BaseException:
-            self.abandon()
+            self.discard()
             raise
 
     def write(self, batches: Sequence[pa.RecordBatch]) -> None:
@@ -126,6 +128,7 @@ class Journal:
             if state.rows is not None and state.rows.entries >= self._stretch and self._is_slow(state):
                 self._end(state)
         self._folder.turn_index(self._part_records)
+        self._folder.turn_log(self._part_descriptors)
 
     # --- merging
 
@@ -166,8 +169,8 @@ class Journal:
                 state.closed[state.closed.index(source)] = source._replace(may_merge=False)
 
     def take_replaced(self) -> tuple[list[Stretch], list[str], frozenset[int]]:
-        """Once: the segments that can be removed now, the closed indices of the run that are worth pruning, and the
-        numbers of all segments that are gone.
+        """Once: the segments that can be removed now, the closed indices and event logs that are worth pruning, and
+        the numbers of all segments that are gone.
         """
         gone, self._remove_replaced = self._remove_replaced, []
         self._gone.update(stretch.id for stretch in gone)
@@ -175,7 +178,7 @@ class Journal:
         return gone, self._folder.worth_pruning(dead) if gone else [], dead
 
     def pruned(self, parts: Sequence[str], left: Sequence[str]) -> None:
-        """What is left of these closed indices is in the one of `left`."""
+        """What is left of these closed indices and event logs is in those of `left`."""
         self._folder.pruned(parts, left, self._gone)
 
     def _is_slow(self, state: StreamState) -> bool:
@@ -202,6 +205,11 @@ class Journal:
         self._records.clear()
         self._names.clear()
         self._sorted = self._written = 0
+        for stream, reason, rows in self._uncounted:  # it is refused once more when it is written again
+            left = self.refused[stream].pop(reason) - rows
+            if left:
+                self.refused[stream][reason] = left
+        self._uncounted.clear()
         return given_up
 
     def resume(self) -> None:
@@ -213,7 +221,8 @@ class Journal:
         """
         if self._folder.reopen():
             for stream, rows in self.counts.items():
-                self._refuse(stream, DIRECTORY, rows)
+                of_stream = self.refused.setdefault(stream, {})
+                of_stream[DIRECTORY] = of_stream.get(DIRECTORY, 0) + rows
             for stream, page in self.refused.items():
                 if DIRECTORY in page:
                     self.note("gap", gap_doc(stream, page[DIRECTORY], DIRECTORY))
@@ -262,6 +271,13 @@ class Journal:
             state.forget()
         self._folder.close()
 
+    def discard(self) -> None:
+        """Close, and remove what was made, if nothing was written to it yet."""
+        empty = not self._streams
+        self.abandon()
+        if empty:
+            self._folder.remove_made()
+
     # --- on the way in
 
     def _sort_in(self, batch: pa.RecordBatch) -> None:
@@ -279,7 +295,7 @@ class Journal:
                 self.commit()
                 self._end(state)
             if batch.num_rows:
-                state.add(batch)
+                state.add(batch, len(self._names))
         self._names.append(stream)
         self._sorted += 1
 
@@ -294,7 +310,7 @@ class Journal:
         self._written = self._sorted
 
     def _write_stream(self, state: StreamState) -> None:
-        batches = state.take()
+        batches, places = state.take()
         if state.has_frames:
             batches = [self._write_frames(state, batch) for batch in batches]
         segment = state.rows
@@ -302,8 +318,9 @@ class Journal:
             segment = self._open_rows(state, batches[0])
         entries, refused = segment.write(batches)
         self._records += [(segment.header.segment, entry) for entry in entries]
-        for batch in refused:
-            self._refuse(state.stream, NO_FORM, batch.num_rows)
+        for one in refused:
+            self._names[places[one]] = None
+            self._refuse(state.stream, NO_FORM, batches[one].num_rows)
 
     def _write_frames(self, state: StreamState, batch: pa.RecordBatch) -> pa.RecordBatch:
         pixels = pixels_in(batch)
@@ -318,11 +335,13 @@ class Journal:
     def _refuse(self, stream: str, reason: str, rows: int) -> None:
         of_stream = self.refused.setdefault(stream, {})
         of_stream[reason] = of_stream.get(reason, 0) + rows
+        self._uncounted.append((stream, reason, rows))
 
     def _count(self) -> None:
         for stream, batch in zip(self._names[: self._written], self.pending, strict=False):
             if stream is not None:
                 self.counts[stream] = self.counts.get(stream, 0) + batch.num_rows
+        self._uncounted.clear()
 
     # --- segments
 

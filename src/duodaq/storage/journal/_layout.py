@@ -9,9 +9,12 @@ from urllib.parse import quote, unquote
 import xxhash
 from google_crc32c import extend as _extend  # pyright: ignore[reportUnknownVariableType]  # it has no types
 
-FORMAT = "duodaq.journal/1"
+FORMAT = "duodaq.journal/2"
+READABLE = ("duodaq.journal/1", FORMAT)
+"""Format 1 had every event in its log for good; nothing else differs."""
 RUN, LABELS, EVENTS, JOURNAL_INDEX, DAMAGE = "run.json", "labels.json", "events.jsonl", "journal.index", "damage"
 FINALISED = "finalised.json"
+LOG_SUFFIX = ".jsonl"
 SEED = 0x64756F64
 ROWS, FRAMES, JOURNAL = 1, 2, 3
 KINDS = {ROWS: "rows", FRAMES: "frames", JOURNAL: "journal"}

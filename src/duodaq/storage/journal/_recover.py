@@ -20,7 +20,7 @@ from duodaq.storage.journal._check import FramesCheck, RowsCheck
 from duodaq.storage.journal._compact import ASIDE
 from duodaq.storage.journal._disk import Disk, write_whole
 from duodaq.storage.journal._events import Event, event_log_name, last_event, lock_run, pack_event, unpack_event
-from duodaq.storage.journal._layout import DAMAGE, EVENTS, FRAMES, ROWS, RUN, SUFFIX, index_name
+from duodaq.storage.journal._layout import DAMAGE, EVENTS, FRAMES, LOG_SUFFIX, ROWS, RUN, SUFFIX, index_name
 from duodaq.storage.journal._losses import (
     UNCONFIRMED,
     is_new,
@@ -212,7 +212,7 @@ def _mend_one(infirmary: Infirmary, facts: SegmentFacts) -> Mended:
 def _set_aside(catalog: Catalog, disk: Disk, place: int) -> None:
     """Remove segments of which nothing counts, since what is in them is in others; and merges that were begun."""
     for name in os.listdir(place):
-        if name.endswith((f"{SUFFIX[ROWS]}{ASIDE}", f"{index_name(SUFFIX[ROWS])}{ASIDE}")):
+        if name.endswith(tuple(f"{kind}{ASIDE}" for kind in (SUFFIX[ROWS], index_name(""), LOG_SUFFIX))):
             disk.remove(place, name)
     for name in catalog.superseded:
         for one in (name, index_name(name)):

@@ -54,6 +54,7 @@ class RowsSegment:
         self.encoder = BatchEncoder(first, compress=compress)
         self._time, self._to_ns = _time_column(first.schema)
         self._safe_bytes = 0
+        self._newest: pa.RecordBatch | None = None
         self.file = GrowingFile(disk, directory, name + aside)
         try:
             self._index = new_index(disk, directory, index_name(name) + aside, header)
@@ -68,8 +69,8 @@ class RowsSegment:
         self._put([head], len(head), [entry], 0)
         return entry
 
-    def write(self, batches: Sequence[pa.RecordBatch]) -> tuple[list[bytes], list[pa.RecordBatch]]:
-        """Write batches whose schema fits; their entries, and the batches that Arrow has no form for.
+    def write(self, batches: Sequence[pa.RecordBatch]) -> tuple[list[bytes], list[int]]:
+        """Write batches whose schema fits; their entries, and which of the batches Arrow has no form for.
 
         Raises:
             OSError: The disk refused. Nothing of this call counts.
@@ -79,17 +80,17 @@ class RowsSegment:
             return self._write_together(batches, *together), []
         parts: list[Any] = []
         entries: list[bytes] = []
-        refused: list[pa.RecordBatch] = []
+        refused: list[int] = []
         rows, offset = self.rows, self.file.size
-        for batch in batches:
+        for place, batch in enumerate(batches):
             try:
                 part, own = self.encoder.encode(batch)
             except pa.ArrowException:
-                refused.append(batch)
+                refused.append(place)
                 continue
             length = len(part)
             if length > LONGEST_BATCH:
-                refused.append(batch)
+                refused.append(place)
                 continue
             number, flags = self.entries + len(entries), DICTIONARIES if own else 0
             entries.append(pack_rows(number, offset, flags, self._t_ns(batch), rows, [part], length, self.header.salt))
@@ -98,6 +99,7 @@ class RowsSegment:
             offset += length
         if entries:
             self._put(parts, offset - self.file.size, entries, rows - self.rows)
+            self._newest = next(b for i, b in reversed([*enumerate(batches)]) if i not in refused)
         return entries, refused
 
     def _write_together(self, batches: Sequence[pa.RecordBatch], data: Any, ends: list[int]) -> list[bytes]:
@@ -110,6 +112,7 @@ class RowsSegment:
             begin = end
             rows += batch.num_rows
         self._put([data], begin, entries, rows - self.rows)
+        self._newest = batches[-1]
         return entries
 
     def sync(self) -> None:
@@ -130,7 +133,9 @@ class RowsSegment:
         Raises:
             OSError: The disk refused. All batches are there; Arrow's readers stop after the last.
         """
-        entry = pack_rows(self.entries, self.file.size, END, 0, self.rows, [END_MARK], len(END_MARK), self.header.salt)
+        t_ns = 0 if self._newest is None else self._t_ns(self._newest, -1)
+        place, length = self.file.size, len(END_MARK)
+        entry = pack_rows(self.entries, place, END, t_ns, self.rows, [END_MARK], length, self.header.salt)
         self._put([END_MARK], len(END_MARK), [entry], 0)
         self.file.sync()
         self._index.sync()
@@ -161,10 +166,10 @@ class RowsSegment:
         self.entries += len(entries)
         self.rows += rows
 
-    def _t_ns(self, batch: pa.RecordBatch) -> int:
+    def _t_ns(self, batch: pa.RecordBatch, row: int = 0) -> int:
         if self._time < 0 or not batch.num_rows:
             return 0
-        return (batch.column(self._time)[0].value or 0) * self._to_ns
+        return (batch.column(self._time)[row].value or 0) * self._to_ns
 
 
 def _time_column(schema: pa.Schema) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import msgspec
 
 from duodaq import clock
-from duodaq.storage.journal._layout import FORMAT
+from duodaq.storage.journal._layout import FORMAT, READABLE
 
 Level = Literal["durable", "kernel"]
 
@@ -82,7 +82,7 @@ class RunPage(msgspec.Struct, frozen=True):
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> RunPage | None:
         """The page in what `run.json` or a start event holds; None if it is none of this format."""
-        if facts.get("format") != FORMAT:
+        if facts.get("format") not in READABLE:
             return None
         try:
             return msgspec.convert(facts, cls)

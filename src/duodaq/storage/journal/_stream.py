@@ -37,6 +37,7 @@ class StreamState:
         self.rows: RowsSegment | None = None
         self.frames: FramesSegment | None = None
         self.waiting: list[pa.RecordBatch] = []
+        self._places: list[int] = []
         self.waiting_rows = 0
         self.touched = False
         self.closed: list[Stretch] = []
@@ -64,17 +65,19 @@ class StreamState:
             self._schema.equals(schema) and [f.metadata for f in self._schema] == [f.metadata for f in schema]
         )
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Let a batch that fits wait to be written."""
+    def add(self, batch: pa.RecordBatch, place: int) -> None:
+        """Let a batch that fits wait to be written; `place` is whatever the caller knows it by."""
         if self._schema is None:
             self._schema = batch.schema
             self._facts = _without_pixels(batch.schema)
         self.waiting.append(batch)
+        self._places.append(place)
         self.waiting_rows += batch.num_rows
 
-    def take(self) -> list[pa.RecordBatch]:
-        """What waits; it does not any more."""
-        taken, self.waiting, self.waiting_rows = self.waiting, [], 0
+    def take(self) -> tuple[list[pa.RecordBatch], list[int]]:
+        """What waits, and the place of each; it does not wait any more."""
+        taken = self.waiting, self._places
+        self.waiting, self._places, self.waiting_rows = [], [], 0
         return taken
 
     def settle(self) -> None:

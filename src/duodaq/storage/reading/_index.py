@@ -1,4 +1,6 @@
-"""What the index of a segment says by itself: how much there is and from when. Reads no data but the last batch."""
+"""What the index of a segment says by itself: how much there is and from when. Reads no data but the last batch, and
+not even that of a segment that was ended.
+"""
 
 from __future__ import annotations
 
@@ -80,6 +82,10 @@ class RowsIndex:
         last = _last_batch(self._entries)
         if not last:
             return Extent(0) if len(self._entries) else None
+        first = next((int(t) for t in self._entries["t_ns"][1 : last + 1] if t), 0)
+        ended = self._end(last + 1)
+        if ended is not None and ended.t_ns:
+            return Extent(ended.first_row, first, ended.t_ns)
         batch = self._batch(last, head)
         if batch is None or int(self._entries["number"][last]) != last:
             return None
@@ -88,8 +94,17 @@ class RowsIndex:
         last_ns = 0
         if place >= 0 and batch.num_rows:
             last_ns = _ns(batch.column(place)[batch.num_rows - 1])
-        first = next((int(t) for t in self._entries["t_ns"][1 : last + 1] if t), 0)
         return Extent(rows, first, last_ns)
+
+    def _end(self, number: int) -> RowsEntry | None:
+        """The last entry of a segment that was ended, if it has this number and is sound."""
+        if number != len(self._entries) - 1:
+            return None
+        entry = self._entries[number].tobytes()
+        told = RowsEntry.unpack(entry)
+        if not told.flags & END or told.number != number or not rows_are_sound(entry, END_MARK, self._salt):
+            return None
+        return told
 
     def portions(self, first: int, stop_ns: int | None) -> Generator[bytes, None, int | None]:
         """The messages of sound batches from entry `first` on and before `stop_ns`, many at once.

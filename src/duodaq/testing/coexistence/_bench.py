@@ -22,6 +22,8 @@ from duodaq.model import (
     RuntimeDefinition,
 )
 from duodaq.testing.coexistence._evidence import Evidence, Gate
+from duodaq.testing.coexistence._figures import Figures
+from duodaq.testing.coexistence._proof import proofs_counted
 from duodaq.testing.coexistence._within import forget_parts, make_v2, make_v4
 from duodaq.v4.instruments import InstrumentActor
 
@@ -53,18 +55,23 @@ class Bench:
     """What a coexistence test stands on: real simulators at real ptys and sockets, and a manager over both runtimes.
 
     Simulators and managers made here end with it, in reverse order, whatever the test did; so does its directory, with
-    the evidence that drivers and actors leave there.
+    the evidence that drivers and actors leave there. `figures` are what the test measured; `proven` is how many marked
+    assertions of each feature have held.
     """
 
     mode: Mode
     factories: Factories = field(default_factory=lambda: Factories(make_v2, make_v4))
+    figures: Figures = field(default_factory=Figures)
+    proven: dict[str, int] = field(default_factory=dict[str, int])
     _children: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _counting: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _managers: list[DualRuntimeManager] = field(default_factory=list[DualRuntimeManager])
     _table: sim.TableProcess | None = None
     _table_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _directory: str = ""
 
     async def __aenter__(self) -> Bench:
+        self._counting.enter_context(proofs_counted(self.proven))
         return self
 
     async def __aexit__(
@@ -75,6 +82,7 @@ class Bench:
                 if manager.state is not ManagerState.STOPPED:
                     await manager.shutdown(3.0)
         finally:
+            self._counting.close()
             forget_parts()
             await asyncio.to_thread(self._children.close)
 

@@ -51,8 +51,20 @@ class Trouble:
         if self.next_start_fails.close():
             raise ConnectionRefusedError("the device does not answer")
 
+    def perish(self, how: str) -> None:
+        """Note that the process ends, if it ends at once, and end it."""
+        if how in ENDS_AT_ONCE:
+            self.evidence.note("perishes")
+        perish(how)
 
-PERISHING = ("os._exit", "SIGKILL", "SIGSEGV", "loop that holds the GIL")
+    @property
+    def perished_ns(self) -> tuple[int, ...]:
+        """When a process noted that it ends, each time (UTC ns)."""
+        return tuple(note.t_ns for note in self.evidence.read("perishes"))
+
+
+ENDS_AT_ONCE = ("os._exit", "SIGKILL", "SIGSEGV")
+PERISHING = (*ENDS_AT_ONCE, "loop that holds the GIL")
 """What only a process of its own survives."""
 
 
@@ -98,7 +110,7 @@ class FragileDriver:
 
     def perish(self, how: str) -> None:
         """Take the whole process along."""
-        perish(how)
+        self.trouble.perish(how)
 
 
 class Steady:
@@ -218,7 +230,7 @@ class FragileActor(InstrumentActor):
     @handler(Perish)
     async def perish(self, message: Perish) -> None:
         """Take the whole process along."""
-        perish(message.how)
+        self.trouble.perish(message.how)
 
 
 async def _raise() -> None:

@@ -59,7 +59,7 @@ class FlagAndQueue:
         self._status = RuntimeStatus.STOPPED
         return tuple(ComponentReport(f"{self._name}.{i}", Outcome.CLEAN) for i in self._definitions)
 
-    async def add(self, definition: InstrumentDefinition) -> None:
+    async def add(self, definition: InstrumentDefinition, *, keep: bool = False) -> None:
         self._definitions[definition.id] = definition
 
     async def remove(self, instrument: str) -> ComponentReport:

@@ -12,6 +12,7 @@ from duodaq.errors import DuodaqError
 from duodaq.model import Execute, PortDefinition, StopAcquisition
 from duodaq.schema import scalars_of
 from duodaq.testing.coexistence._bench import Bench, outcome, until
+from duodaq.testing.coexistence._figures import Figures
 from duodaq.testing.coexistence._fragile import Calm, FragileActor, FragileDriver, Steady, Trouble, Witness
 from duodaq.testing.coexistence._proof import proves
 from duodaq.testing.coexistence._strain import Pulse, withstands
@@ -31,7 +32,7 @@ async def test_v2_error_does_not_crash_v4(bench: Bench) -> None:
     manager = bench.manager([witness, fragile], _ports(bench, good, bad))
     judge = manager.v4_data.subscribe("judge", capacity=_ALL, policy=Policy.DROP_NEWEST, streams=("witness.power",))
     await manager.start()
-    side = Sufferer("v2", bench.mode.v2, manager, bad, trouble)
+    side = Sufferer("v2", bench.mode.v2, manager, bad, trouble, bench.figures)
 
     pulse = await withstands(
         lambda n: manager.command("witness", Execute("ping", (n,)), 2.0), side.v2_faults(), side.afresh
@@ -41,7 +42,7 @@ async def test_v2_error_does_not_crash_v4(bench: Bench) -> None:
     await outcome(manager.command("witness", StopAcquisition(), 2.0))
     numbers = [row.sequence for batch in await judge.get_many(_ALL, 0.5) for row in scalars_of(batch)]
     _proves_whole("v4", good, manager.v4_data.ledger().produced_of("witness.power"), numbers)
-    _proves_undisturbed("v4", pulse)
+    _proves_undisturbed("v4", pulse, bench.figures)
 
 
 async def test_v4_error_does_not_crash_v2(bench: Bench) -> None:
@@ -61,7 +62,7 @@ async def test_v4_error_does_not_crash_v2(bench: Bench) -> None:
     )
     judge = manager.v2_data.subscribe("judge", capacity=_ALL, accepts=lambda m: m.instrument == "steady")
     await manager.start()
-    side = Sufferer("v4", bench.mode.v4, manager, bad, trouble, blocked)
+    side = Sufferer("v4", bench.mode.v4, manager, bad, trouble, bench.figures, blocked)
 
     pulse = await withstands(
         lambda n: manager.command("calm", Execute("ping", (n,)), 2.0), side.v4_faults(), side.afresh
@@ -71,7 +72,7 @@ async def test_v4_error_does_not_crash_v2(bench: Bench) -> None:
     await outcome(manager.command("steady", StopAcquisition(), 2.0))
     numbers = [measurement.sequence for measurement in await judge.get_many(_ALL, 0.5)]
     _proves_whole("v2", good, manager.v2_data.ledger().produced_of("steady.power"), numbers)
-    _proves_undisturbed("v2", pulse)
+    _proves_undisturbed("v2", pulse, bench.figures)
 
 
 async def _proves_restart_limit(manager: DualRuntimeManager, doomed: Trouble) -> None:
@@ -105,7 +106,9 @@ def _proves_whole(name: str, device: sim.SimProcess, booked: int, numbers: list[
     )
 
 
-def _proves_undisturbed(name: str, pulse: Pulse) -> None:
+def _proves_undisturbed(name: str, pulse: Pulse, figures: Figures) -> None:
+    for times, p99_s in zip(("in peace", "beside faults"), pulse.p99_s(), strict=True):
+        figures.note("answers, 99th percentile", 1e3 * p99_s, "ms", side=name, when=times)
     proves(f"{name} answers", not pulse.wrong, "every question got its own answer", wrong=pulse.wrong[:5])
     proves(
         f"{name} stays quick",

@@ -92,6 +92,7 @@ async def test_shutdown_timeout_enforcement(bench: Bench) -> None:
     finally:
         free.open()
 
+    bench.figures.note("shutdown against two that refuse", 1e3 * took_s, "ms", limit="1600 ms")
     proves("budget", took_s <= 1.6, "shutdown kept to its 1.5 s + 100 ms", took_s=took_s)
     proves("names v2", _ended(report, "v2.stuck2") in _CUT, "the report names V2's", report=report)
     proves("names v4", _ended(report, "v4.stuck4") in _CUT, "the report names V4's", report=report)

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
+
+_WITNESSES: list[dict[str, int]] = []
 
 
 class FeatureFailure(AssertionError):  # noqa: N818 - it is a verdict on a feature, and read as one
@@ -20,3 +24,15 @@ def proves(feature: str, seen: bool, what: str, /, **facts: Any) -> None:
     if not seen:
         details = ", ".join(f"{name}={value!r}" for name, value in facts.items())
         raise FeatureFailure(feature, f"{what} ({details})" if details else what)
+    for counts in _WITNESSES:
+        counts[feature] = counts.get(feature, 0) + 1
+
+
+@contextmanager
+def proofs_counted(counts: dict[str, int]) -> Generator[None]:
+    """While inside, count in `counts` the marked assertions of each feature that hold."""
+    _WITNESSES.append(counts)
+    try:
+        yield
+    finally:
+        _WITNESSES[:] = [one for one in _WITNESSES if one is not counts]

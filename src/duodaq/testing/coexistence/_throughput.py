@@ -11,6 +11,7 @@ from duodaq.dual import DualRuntimeManager
 from duodaq.model import Execute, PollDefinition, SetParameter, StartAcquisition, StopAcquisition
 from duodaq.sim import SimProcess
 from duodaq.testing.coexistence._bench import Bench, outcome, until
+from duodaq.testing.coexistence._figures import Figures
 from duodaq.testing.coexistence._office import TRACE_BYTES, TRACES, Office, OfficeActor, Post
 from duodaq.testing.coexistence._proof import proves
 
@@ -40,10 +41,14 @@ async def test_concurrent_message_throughput(bench: Bench) -> None:
     )
     await manager.start()
     before = _answered(meter_sim, "D"), _answered(stage_sim, "1TP")
-    await asyncio.gather(_send_all(manager, "v2 office", v2_got), _send_all(manager, "v4 office", v4_got))
+    crowd = Crowd()
+    sending = (_send_all(manager, office, got, crowd) for office, got in (("v2 office", v2_got), ("v4 office", v4_got)))
+    await asyncio.gather(*sending)
     after = _answered(meter_sim, "D"), _answered(stage_sim, "1TP")
     for side, post, exchanges in (("v2", v2_got, after[0] - before[0]), ("v4", v4_got, after[1] - before[1])):
         _check_post(side, post, exchanges)
+        _note_post(bench.figures, side, post)
+    bench.figures.note("messages at once", crowd.most, "", side="both")
     await _check_memory(manager, v2_got, v4_got)
 
 
@@ -52,20 +57,35 @@ def _answered(simulator: SimProcess, question: str) -> int:
     return simulator.report()["produced"].get(question, 0)
 
 
-async def _send_all(manager: DualRuntimeManager, office: str, got: Post) -> None:
+class Crowd:
+    """How many messages are under way, and how many have been at once."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    def __enter__(self) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+
+    def __exit__(self, *_: object) -> None:
+        self.now -= 1
+
+
+async def _send_all(manager: DualRuntimeManager, office: str, got: Post, crowd: Crowd) -> None:
     begun_s = monotonic_s()
-    await asyncio.gather(*(_send(manager, office, sender, got) for sender in range(SENDERS)))
+    await asyncio.gather(*(_send(manager, office, sender, got, crowd) for sender in range(SENDERS)))
     got.took_s = monotonic_s() - begun_s
 
 
-async def _send(manager: DualRuntimeManager, office: str, sender: int, got: Post) -> None:
+async def _send(manager: DualRuntimeManager, office: str, sender: int, got: Post, crowd: Crowd) -> None:
     """One sender: its messages in order, `WINDOW` of them under way at once."""
     room = asyncio.Semaphore(WINDOW)
 
     async def one(message: tuple[int, int]) -> None:
         sent_s = monotonic_s()
         try:
-            answer = await outcome(manager.command(office, SetParameter("message", message), 20.0))
+            with crowd:
+                answer = await outcome(manager.command(office, SetParameter("message", message), 20.0))
         finally:
             room.release()
         got.latencies_s.append(monotonic_s() - sent_s)
@@ -94,6 +114,14 @@ def _check_post(side: str, got: Post, exchanges: int) -> None:
     p50_s, p99_s = got.percentile_s(50), got.percentile_s(99)
     bounded = p99_s <= 3 * fair_share_s + _SLACK_S
     proves("latency", bounded, f"{side}: nobody is forgotten", p50_s=p50_s, p99_s=p99_s, fair_share_s=fair_share_s)
+
+
+def _note_post(figures: Figures, side: str, got: Post) -> None:
+    total = SENDERS * MESSAGES
+    figures.note("messages", total, "", side=side)
+    figures.note("messages a second", total / got.took_s, "1/s", side=side)
+    for percent in (50, 99):
+        figures.note(f"message to answer, {percent}th percentile", 1e3 * got.percentile_s(percent), "ms", side=side)
 
 
 async def _check_memory(manager: DualRuntimeManager, v2_got: Post, v4_got: Post) -> None:

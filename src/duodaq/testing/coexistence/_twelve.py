@@ -30,3 +30,22 @@ TWELVE: tuple[Callable[[Bench], Awaitable[None]], ...] = (
     test_graceful_shutdown_with_active_ops,
     test_bidirectional_communication_channel,
 )
+
+CATEGORIES: dict[str, tuple[Callable[[Bench], Awaitable[None]], ...]] = {
+    "lifecycle": (
+        test_dual_runtime_startup_shutdown,
+        test_shutdown_timeout_enforcement,
+        test_graceful_shutdown_with_active_ops,
+    ),
+    "data": (test_data_flow_v2_to_v4, test_data_flow_v4_to_v2, test_state_synchronization),
+    "isolation": (test_v2_error_does_not_crash_v4, test_v4_error_does_not_crash_v2),
+    "concurrency": (
+        test_v2_and_v4_actors_concurrent,
+        test_concurrent_message_throughput,
+        test_resource_contention,
+    ),
+    "communication": (test_bidirectional_communication_channel,),
+}
+"""What the twelve are about: three of lifecycle, three of data, two of isolation, three of concurrency, one of
+communication.
+"""

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from duodaq import sim
+from duodaq.clock import pause
 from duodaq.testing._leaks import LeakWatch, open_files
 from duodaq.testing.coexistence._evidence import Evidence, Note
 
@@ -95,6 +96,21 @@ def process_lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
     except OSError:
         return False
+
+
+async def rests(pid: int, for_s: float = 0.12) -> bool:
+    """Whether that process neither runs nor waits for a processor, for a while."""
+    before = _scheduled(pid)
+    await pause(for_s)
+    return before != b"" and _scheduled(pid) == before
+
+
+def _scheduled(pid: int) -> bytes:
+    """How long it has run and waited for a processor, and how often; nothing of one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/schedstat").read_bytes()
+    except OSError:
+        return b""
 
 
 def terminals() -> list[str]:

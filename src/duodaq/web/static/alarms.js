@@ -1,12 +1,13 @@
 // Alarms: those that nobody knows of in a banner that stays in sight, and all of them in a list. Nothing where there are none.
-import { clock, el, named, put, said, toast } from "./format.js";
+import { clock, duration, el, named, neat, put, saidOf } from "./format.js";
 import * as link from "./link.js";
+import { toast } from "./toasts.js";
 
 const MOST_IN_BANNER = 3;
 const RINGS = new Set(["raised", "returned"]);
 const ORDER = ["raised", "returned", "acknowledged", "pending", "normal"];
 const cards = new Map();
-let banner, list, tab, askName, operator = false, shown = "";
+let banner, list, tab, askName, operator = false, shown = "", watches = new Map();
 
 export function build(parts) {
   ({ banner, list, tab, askName } = parts);
@@ -15,8 +16,9 @@ export function build(parts) {
 }
 
 /** Who looks: only an operator has buttons. */
-export function greet(isOperator) {
+export function greet(isOperator, definitions = []) {
   operator = isOperator;
+  watches = new Map(definitions.map((one) => [one.name, one]));
   cards.clear();
   list.replaceChildren();
   shown = "";
@@ -49,24 +51,41 @@ function warn(rings) {
   }
 }
 
+/** What it watches for, in a line. */
+function limits(one) {
+  const { unit, low, high, rate, stale_s, delay_s } = watches.get(one.name) ?? {};
+  const of = unit ?? one.unit;
+  const words = [low !== null && low !== undefined && `below ${neat(low, of)}`, high !== null && high !== undefined && `above ${neat(high, of)}`,
+    rate && `faster than ${neat(rate, of)} a second`, stale_s && `silent for ${duration(stale_s)}`].filter(Boolean).join(", ");
+  return words && `rings ${words}${delay_s ? ` for ${duration(delay_s)}` : ""}`.replaceAll(".0 s", " s");
+}
+
 const line = (one) => el("div", { class: "line", data: { alarm: one.name } },
-  el("b", {}, one.name), el("span", { class: "why" }, reason(one)), el("small", {}, `${one.state === "returned" ? "over" : "since"} ${clock(one.since_ns / 1e6)}`),
+  el("b", {}, one.name), el("span", { class: "why" }, reason(one)), el("small", {}, `${one.state === "returned" ? "over since" : "since"} ${clock(one.since_ns / 1e6)}`),
   operator ? el("button", { onclick: () => acknowledge(one.name) }, "Acknowledge") : false);
 
+/** The words of the lab, with numbers that no person reads at a glance in their unit's prefix. */
+function readable(why, unit) {
+  if (!unit) return why;
+  const number = new RegExp(`(-?\\d[\\d.]*(?:e[-+]?\\d+)?) ${unit.replace(/[^\w]/g, "\\$&")}(?![\\w/])`, "g");
+  return why.replace(number, (as, n) => (/e/.test(n) || Math.abs(Number(n)) < 1e-3 ? neat(Number(n), unit) : as));
+}
+
 function reason(one) {
-  const why = one.why || (one.state === "returned" ? "it was raised, and nobody knows yet" : "");
-  return one.note ? `${why} · ${one.note}` : why;
+  const why = readable(one.why, one.unit) || (one.state === "returned" ? "it was raised, and nobody knows yet" : "");
+  const then = one.state === "returned" && one.why ? `was: ${why}` : why;
+  return one.note ? `${then} · ${one.note}` : then;
 }
 
 function update(one) {
   let parts = cards.get(one.name);
   if (!parts) {
-    parts = { state: el("span", { class: "chip" }), value: el("div", { class: "big" }), why: el("p", {}), since: el("b", {}), by: el("b", {}), raised: el("b", {}) };
+    parts = { state: el("span", { class: "chip" }), value: el("div", { class: "big" }), why: el("p", {}), limits: el("p", { class: "soft" }), since: el("b", {}), by: el("b", {}), raised: el("b", {}) };
     parts.button = el("button", { class: "main", onclick: () => acknowledge(one.name) }, "Acknowledge");
     const does = [one.latch && "latches", one.pause_scan && "pauses scans", one.stop_all && "stops everything"].filter(Boolean).join(", ");
     parts.box = el("article", { class: "card alarm", data: { alarm: one.name } },
       el("div", { class: "head" }, el("h2", {}, one.name), parts.state),
-      el("small", {}, `${one.instrument} · ${named(one.channel)}${does ? ` · ${does}` : ""}`), parts.value, parts.why, one.note ? el("p", { class: "soft" }, one.note) : false,
+      el("small", {}, `${one.instrument} · ${named(one.channel)}${does ? ` · ${does}` : ""}`), parts.value, parts.why, parts.limits, one.note ? el("p", { class: "soft" }, one.note) : false,
       el("div", { class: "facts" }, el("span", {}, "since"), parts.since, el("span", {}, "acknowledged by"), parts.by, el("span", {}, "raised"), parts.raised), parts.button);
     cards.set(one.name, parts);
     list.append(parts.box);
@@ -74,9 +93,10 @@ function update(one) {
   parts.box.dataset.state = one.state;
   parts.box.style.order = ORDER.indexOf(one.state);
   put(parts.state, one.state);
-  put(parts.value, one.value === null ? "–" : said(one.value, one.unit));
+  put(parts.value, one.value === null ? "–" : saidOf(one.channel, one.value, one.unit));
   parts.value.title = one.value_ns ? `at ${clock(one.value_ns / 1e6, true)}` : "no value yet";
-  put(parts.why, one.why);
+  put(parts.why, one.state === "returned" ? `All is well again; it was: ${readable(one.why, one.unit)}` : readable(one.why, one.unit));
+  put(parts.limits, limits(one));
   put(parts.since, clock(one.since_ns / 1e6));
   put(parts.by, one.by || "–");
   put(parts.raised, one.raised === 1 ? "once" : one.raised ? `${one.raised} times` : "never");

@@ -1,32 +1,36 @@
 // The page: who shows what, and what is always in sight.
-import { clock, el, mood, put, toast } from "./format.js";
+import { clock, el, mood, put } from "./format.js";
 import * as link from "./link.js";
 import * as alarms from "./alarms.js";
 import * as camera from "./camera.js";
 import * as instruments from "./instruments.js";
 import * as log from "./log.js";
+import { hear } from "./moment.js";
 import * as panel from "./panel.js";
 import * as plots from "./plots.js";
 import * as runs from "./runs.js";
+import * as stopping from "./stopping.js";
 import * as tables from "./tables.js";
+import { clear, toast } from "./toasts.js";
+import * as traces from "./traces.js";
 
 const $ = (id) => document.getElementById(id);
-const VIEWS = [["live", "Live"], ["alarms", "Alarms"], ["ports", "Ports and ledgers"], ["runs", "Runs"], ["log", "Log"]];
+const VIEWS = [["live", "Live"], ["alarms", "Alarms"], ["ports", "Ports", " and ledgers"], ["runs", "Runs"], ["log", "Log"]];
 let hello = null;
 let now = null;
 let lab = null;
-const parameterOf = (instrument, name) => now?.parameters.find((p) => p.instrument === instrument && p.name === name);
 
 function start() {
-  $("views").replaceChildren(...VIEWS.map(([name, title]) => el("button", { data: { view: name }, onclick: () => { location.hash = name; } }, title)));
+  $("views").replaceChildren(...VIEWS.map(([name, title, more]) => el("button", { data: { view: name }, onclick: () => { location.hash = name; } }, title, more ? el("span", { class: "long" }, more) : false)));
   addEventListener("hashchange", route);
   $("theme").addEventListener("click", theme);
-  $("stop-all").addEventListener("click", stopAll);
+  stopping.build({ banner: $("banner-latched"), button: $("stop-all"), askName });
   $("record").addEventListener("click", record);
   addEventListener("keydown", (e) => e.key === "Escape" && ($("ask").open ? $("ask").close() : panel.current() && panel.close()));
   alarms.build({ banner: $("banner-alarms"), list: $("view-alarms"), tab: document.querySelector("[data-view=alarms]"), askName });
   plots.build($("plots"));
-  camera.build($("camera"), parameterOf);
+  traces.build($("traces"));
+  camera.build($("camera"));
   log.build($("view-log"));
   panel.build($("panel"), () => instruments.mark(null));
   link.on("hello", greet);
@@ -83,12 +87,12 @@ function greet(facts) {
   document.title = facts.lab;
   put($("lab-name"), facts.lab);
   instruments.build($("instruments"), facts.instruments, openPanel);
-  alarms.greet(facts.role === "operator");
+  alarms.greet(facts.role === "operator", facts.alarms);
   runs.build($("view-runs"), $("ask"), facts.role === "operator");
-  plots.offer(facts.channels);
-  camera.offer(facts.channels);
+  camera.greet(facts.role === "operator");
+  channelled(facts.channels);
   $("record").hidden = facts.role !== "operator";
-  $("stop-all").disabled = facts.role !== "operator";
+  stopping.greet(facts.role === "operator");
   const opened = panel.current();
   if (opened && facts.instruments.some((i) => i.id === opened)) openPanel(opened);
 }
@@ -98,15 +102,20 @@ function openPanel(id) {
   panel.open(hello.instruments.find((i) => i.id === id), hello.role === "operator");
 }
 
-function moved(moment) {
+function channelled(channels) {
+  for (const view of [plots, traces, camera]) view.offer(channels);
+}
+
+function moved(moment, message) {
   now = moment;
+  hear(moment, message.t_ms);
   instruments.moved(moment, alarms.moved(moment.alarms));
-  panel.update(moment);
+  panel.update();
   const recording = Boolean(moment.recording);
   put($("record"), recording ? "● Recording · end" : "Record");
   $("record").classList.toggle("recording", recording);
   $("record").title = recording ? `into ${moment.recording}` : "Record every channel";
-  latched(moment.latched);
+  stopping.moved(moment);
   put($("lab-line"), `${moment.state} · ${moment.viewers} ${moment.viewers === 1 ? "page" : "pages"}${hello?.role === "viewer" ? " · look only" : ""}`);
 }
 
@@ -114,21 +123,8 @@ function told(all) {
   lab = all;
   $("runtimes").replaceChildren(...["v2", "v4"].map((name) => el("span", { class: `chip ${name}`, data: { runtime: name }, title: name === "v2" ? "the classic runtime" : "the actor runtime" }, el("span", { class: `dot ${mood(all[name])}` }), name.toUpperCase(), el("small", {}, all[name]))));
   instruments.placed(all.instruments);
-  plots.offer(all.channels);
-  camera.offer(all.channels);
+  channelled(all.channels);
   tables.show($("view-ports"), all);
-}
-
-function latched(is) {
-  const banner = $("banner-latched");
-  if (is === !banner.hidden) return;
-  banner.hidden = !is;
-  if (is) banner.replaceChildren("Stopped. Whatever moves or emits is refused until somebody resets it.", hello?.role === "operator" ? el("button", { id: "reset-stop", onclick: reset }, "Reset …") : "");
-}
-
-function reset() {
-  askName({ title: "Lift the stop?", words: "Moves and shutters are accepted again. Is everybody out of the beam?", button: "Lift the stop", leave: "Leave it" }, (who) =>
-    link.act("reset_stop", null, { who }).then(() => toast("Reset", "Moves are accepted again; nothing goes on by itself.", "good"), (error) => toast("Not reset", error.message, "bad")));
 }
 
 /** Ask for the name of whoever does it, which is remembered; `once`: only if it is not known yet. */
@@ -143,6 +139,7 @@ function askName({ title, words, button, leave = "Not now", once = false }, then
     then(name);
     return;
   }
+  clear();
   const who = el("input", { value: name, placeholder: "your name, for the log", "aria-label": "Your name", required: true, maxLength: 100 });
   const form = el("form", { onsubmit: async (e) => {
     e.preventDefault();
@@ -156,19 +153,6 @@ function askName({ title, words, button, leave = "Not now", once = false }, then
   } }, el("h2", {}, title), el("p", { class: "soft", style: "margin:0" }, words), who, el("div", { class: "row" }, el("button", { type: "button", onclick: () => $("ask").close() }, leave), el("button", { class: "main", type: "submit" }, button)));
   $("ask").replaceChildren(form);
   $("ask").show();
-}
-
-async function stopAll() {
-  const began = performance.now();
-  try {
-    const report = await link.stopAll();
-    const reached = Object.keys(report.on_wire_ns);
-    const failed = Object.entries(report.failures).map(([name, why]) => `${name}: ${why}`);
-    const none = report.no_fail_safe.length ? `No fail-safe: ${report.no_fail_safe.join(", ")}. ` : "";
-    toast(`Stopped in ${(performance.now() - began).toFixed(0)} ms`, `On the wire of ${reached.join(", ") || "no port"}. ${none}${failed.join(" ")}`, failed.length ? "bad" : "good");
-  } catch (error) {
-    toast("NOT STOPPED", `${error.message} Use the switch at the instrument, or \`duodaq stop-all\` at the lab.`, "bad");
-  }
 }
 
 async function record() {
@@ -199,6 +183,7 @@ function theme() {
     // for this visit alone
   }
   plots.restyle();
+  traces.restyle();
 }
 
 let before = [0, 0];
@@ -209,5 +194,5 @@ function figures() {
   put($("figures"), `duodaq ${hello?.version ?? ""} · plots ${rates[0]}/s · images ${rates[1]}/s${lost}`);
 }
 
-globalThis.duodaq = { plots: plots.figures, camera: camera.figures, link: link.state };
+globalThis.duodaq = { plots: plots.figures, camera: camera.figures, traces: traces.figures, link: link.state };
 start();

@@ -1,7 +1,10 @@
 // The live picture: 8 bit as it comes, coloured here. 255 is a saturated pixel; what is on top of it is drawn on a
 // second canvas, in pixels of the frame.
-import { count, el, put, toast } from "./format.js";
+import { count, duration, el, put } from "./format.js";
+import * as graphs from "./graphs.js";
 import * as link from "./link.js";
+import { entry, present } from "./moment.js";
+import { toast } from "./toasts.js";
 
 const ANCHORS = {
   grey: [[0, 0, 0], [255, 255, 255]],
@@ -10,19 +13,22 @@ const ANCHORS = {
   ice: [[4, 6, 19], [42, 60, 130], [52, 131, 176], [128, 198, 214], [234, 252, 253]],
 };
 const SATURATED = 0xff2020ff;
+const DARK = 0.02;
+const OLD_MS = 2000;
 const view = { stream: null, low: null, high: null, region: null, line: null };
 const shown = { map: "inferno", overlay: true, tool: "look", paused: false, hidden: false, rectangle: null };
 export const figures = { images: 0, ages: [] };
-let box, image, over, histogram, profile, facts, drag = null, last = null, table = null, data = null, marks = [], parameters = () => null;
+let box, image, over, histogram, profile, facts, silence, readout, operator = false, drag = null, last = null, table = null, data = null, marks = [];
 const inputs = {};
 
-export function build(container, parameterOf) {
+export function build(container) {
   box = container;
-  parameters = parameterOf;
-  image = el("canvas", { class: "image", id: "image" });
+  image = el("canvas", { class: "image", id: "image", role: "img", "aria-label": "The camera's newest picture" });
   over = el("canvas", { class: "over", "aria-label": "Draw a region or a line" });
-  histogram = el("canvas", { title: "How many pixels have which brightness (logarithmic)" });
-  profile = el("canvas", { title: "Counts along the line" });
+  silence = el("div", { class: "waiting" });
+  readout = el("div", { class: "readout", hidden: true });
+  histogram = el("canvas", { role: "img", "aria-label": "Histogram", title: "How many pixels have which brightness (logarithmic)" });
+  profile = el("canvas", { role: "img", "aria-label": "Line profile", title: "Counts along the line", hidden: true });
   facts = el("div", { class: "facts" });
   inputs.stream = el("select", { "aria-label": "Camera", onchange: () => choose(inputs.stream.value) });
   inputs.map = el("select", { "aria-label": "Colours", onchange: () => { shown.map = inputs.map.value; colours(); } }, Object.keys(ANCHORS).map((n) => el("option", { selected: n === shown.map }, n)));
@@ -31,23 +37,31 @@ export function build(container, parameterOf) {
   inputs.low = el("input", { type: "number", style: "width:88px", disabled: true, "aria-label": "Darkest count", onchange: contrast });
   inputs.high = el("input", { type: "number", style: "width:88px", disabled: true, "aria-label": "Brightest count", onchange: contrast });
   inputs.pause = el("button", { onclick: () => { shown.paused = !shown.paused; put(inputs.pause, shown.paused ? "Go on" : "Pause"); ask(); } }, "Pause");
-  const tools = ["look", "region", "line"].map((name) => el("button", { data: { tool: name }, class: name === "look" ? "on" : "", onclick: () => tool(name) }, name[0].toUpperCase() + name.slice(1)));
+  inputs.hint = el("small", { hidden: true });
+  const tools = ["look", "region", "line"].map((name) => el("button", { data: { tool: name }, class: name === "look" ? "on" : "", "aria-pressed": String(name === "look"), onclick: () => tool(name) }, name[0].toUpperCase() + name.slice(1)));
   inputs.zoom = el("button", { hidden: true, onclick: zoom }, "Zoom in");
   inputs.sensor = el("button", { hidden: true, onclick: toSensor, title: "Have the camera read this region alone" }, "Set on camera");
   inputs.whole = el("button", { hidden: true, onclick: whole }, "Whole frame");
   box.replaceChildren(
-    el("div", { class: "head" }, el("h2", {}, "Camera"), inputs.stream, el("div", { class: "row" }, tools), inputs.zoom, inputs.sensor, inputs.whole, inputs.pause, el("a", { id: "raw", class: "button", title: "The next frame as it is, for numpy", href: "#" }, ".npy")),
-    el("div", { class: "camera" }, el("div", { class: "stage" }, image, over),
+    el("div", { class: "head" }, el("h2", {}, "Camera"), inputs.stream, el("div", { class: "row", role: "group", "aria-label": "Tool on the picture" }, tools), inputs.pause, el("a", { id: "raw", class: "button", title: "The next frame as it is, for numpy", href: "#" }, ".npy")),
+    el("div", { class: "row drawn" }, inputs.hint, inputs.zoom, inputs.sensor, inputs.whole), el("div", { class: "camera" }, el("div", { class: "stage" }, image, over, readout, silence),
       el("div", { class: "side" }, el("label", {}, "Colours", inputs.map), el("label", {}, "Mark saturated", inputs.overlay), el("label", {}, "Contrast by itself", inputs.auto),
         el("label", {}, inputs.low, "to", inputs.high), histogram, profile, facts)));
   over.addEventListener("pointerdown", down);
   over.addEventListener("pointermove", move);
   over.addEventListener("pointerup", up);
+  over.addEventListener("pointercancel", () => { drag = null; });
+  over.addEventListener("pointerleave", () => { readout.hidden = true; });
   new ResizeObserver(place).observe(image);
   link.on("image", take);
   link.on("close", () => { marks = []; });
   setInterval(tell, 500);
   colours();
+}
+
+/** Who looks: only an operator may start a stream from here. */
+export function greet(isOperator) {
+  operator = isOperator;
 }
 
 export function offer(channels) {
@@ -62,6 +76,9 @@ export function offer(channels) {
 function choose(stream) {
   if (view.stream) link.leaveImage(view.stream);
   Object.assign(view, { stream, region: null, line: null });
+  last = null;
+  marks = [];
+  image.getContext("2d").clearRect(0, 0, image.width, image.height);
   document.getElementById("raw").href = `/api/streams/${encodeURIComponent(stream)}/frame`;
   document.getElementById("raw").download = `${stream}.npy`;
   ask();
@@ -125,65 +142,50 @@ function paint(frame) {
 }
 
 function tell() {
-  if (box.hidden || box.closest("[hidden]") || !last) return;
+  if (box.hidden || box.closest("[hidden]")) return;
+  const still_ms = marks.length ? performance.now() - marks.at(-1)[0] : Infinity;
+  const old = still_ms > OLD_MS;
+  explain(old, still_ms);
+  if (!last) return;
   const span = marks.length > 1 ? (marks.at(-1)[0] - marks[0][0]) / 1000 : 0;
-  const old = !marks.length || performance.now() - marks.at(-1)[0] > 2000;
   const skipped = marks.length > 1 ? marks.at(-1)[1] - marks[0][1] - (marks.length - 1) : 0;
-  const lost = parameters(view.stream.split(".")[0], "frames_lost");
+  const lost = entry(view.stream.split(".")[0], "frames_lost");
+  const part = (100 * last.saturated) / (last.width * last.height * last.step ** 2);
+  const dark = Number.isFinite(last.full) && last.brightest - last.darkest < DARK * last.full && last.brightest < 0.25 * last.full;
   const rows = [
     ["Frame", `${last.frame_width} × ${last.frame_height}`], ["Number", count(last.number)],
     ["Shown", old || !span ? "no stream" : `${((marks.length - 1) / span).toFixed(1)} / s`], ["Age", old || !figures.ages.length ? "–" : `${figures.ages.at(-1).toFixed(0)} ms`],
-    ["Saturated", count(last.saturated), last.saturated > 0], ["Not shown here", skipped > 0 ? count(skipped) : "0"], ["Lost by the camera", lost ? count(lost.value) : "–", lost?.value > 0],
-    ["Contrast", `${last.low.toFixed(0)} – ${last.high.toFixed(0)}`],
+    ["Saturated", last.saturated > 0 ? `${count(last.saturated)} px, ${part < 0.1 ? "< 0.1" : part.toFixed(1)} %` : "none", last.saturated > 0], ["Not shown here", skipped > 0 ? count(skipped) : "0"], ["Lost by the camera", lost ? count(lost.value) : "–", lost?.value > 0],
+    ["Contrast", `${last.low.toFixed(0)} – ${last.high.toFixed(0)}`], ["Full scale", Number.isFinite(last.full) ? count(last.full) : "–"],
   ];
-  facts.replaceChildren(...rows.flatMap(([name, text, hot]) => [el("span", {}, name), el("b", { class: hot ? "hot" : "" }, text)]));
+  facts.replaceChildren(...rows.flatMap(([name, text, hot]) => [el("span", {}, name), el("b", { class: hot ? "hot" : "" }, text)]),
+    ...(dark ? [el("span", { class: "whole" }, "All pixels are about as dark: is the shutter open, the exposure long enough?")] : []));
   if (inputs.auto.checked) {
     inputs.low.value = last.low.toFixed(0);
     inputs.high.value = last.high.toFixed(0);
   }
-  const style = getComputedStyle(document.documentElement);
-  const values = Array.from(last.histogram, (n) => Math.log1p(n));
-  graph(histogram, values, style.getPropertyValue("--accent"), true);
+  graphs.histogram(histogram, last);
   profile.hidden = !view.line;
-  if (view.line) graph(profile, Array.from(last.line), style.getPropertyValue("--c1"), false);
+  if (view.line) graphs.profile(profile, Array.from(last.line), Math.hypot(view.line[2] - view.line[0], view.line[3] - view.line[1]));
 }
 
-function graph(canvas, values, colour, filled) {
-  const [width, height] = [canvas.clientWidth * devicePixelRatio, canvas.clientHeight * devicePixelRatio];
-  canvas.width = width;
-  canvas.height = height;
-  if (values.length < 2) return;
-  const pen = canvas.getContext("2d");
-  const low = filled ? 0 : Math.min(...values);
-  const high = Math.max(...values, low + 1e-9);
-  const y = (v) => height - 4 - ((v - low) / (high - low)) * (height - 10);
-  pen.beginPath();
-  values.forEach((v, i) => pen.lineTo((i / (values.length - 1)) * width, y(v)));
-  pen.strokeStyle = colour;
-  pen.lineWidth = 1.5 * devicePixelRatio;
-  if (filled) {
-    pen.lineTo(width, height);
-    pen.lineTo(0, height);
-    pen.globalAlpha = 0.35;
-    pen.fillStyle = colour;
-    pen.fill();
-    pen.globalAlpha = 1;
-    const across = (counts) => Math.max(1, Math.min(width - 1, ((counts - last.darkest) / (last.brightest - last.darkest + 1)) * width));
-    for (const edge of [last.low, last.high]) pen.strokeRect(across(edge), 0, 0.5, height);
-    label(pen, last.darkest.toFixed(0), 4, height - 5, "left");
-    label(pen, last.brightest.toFixed(0), width - 4, height - 5, "right");
-    return;
-  }
-  pen.stroke();
-  label(pen, high.toFixed(0), 4, 12 * devicePixelRatio, "left");
-  label(pen, low.toFixed(0), 4, height - 5, "left");
+/** Why there is no picture, or none that is new, and what to do about it. */
+function explain(old, still_ms) {
+  const id = view.stream?.split(".")[0];
+  const one = present()?.instruments[id];
+  const streams = entry(id, "streaming")?.value === true || one?.state === "acquiring";
+  const words = !old || !one ? "" : shown.paused ? "Paused" : !streams ? `${id} is not streaming${one.state === "ready" ? "" : ` (${one.state})`}`
+    : last ? `No frame for ${duration(still_ms / 1000)}` : "Waiting for the first frame …";
+  const offered = old && one && !shown.paused && !streams && operator;
+  silence.classList.toggle("over", Boolean(last));
+  silence.hidden = !words;
+  if (silence.dataset.words === `${words} ${offered}`) return;
+  silence.dataset.words = `${words} ${offered}`;
+  silence.replaceChildren(el("span", {}, words), offered ? el("button", { class: "main", onclick: () => start(id) }, "Start") : "");
 }
 
-function label(pen, text, x, y, align) {
-  pen.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--ink");
-  pen.font = `${10 * devicePixelRatio}px system-ui`;
-  pen.textAlign = align;
-  pen.fillText(text, x, y);
+function start(id) {
+  link.act("command", id, { kind: "start" }).catch((error) => toast(`${id}: not started`, error.message, "bad"));
 }
 
 function contrast() {
@@ -196,7 +198,10 @@ function contrast() {
 
 function tool(name) {
   shown.tool = name;
-  box.querySelectorAll("[data-tool]").forEach((b) => b.classList.toggle("on", b.dataset.tool === name));
+  box.querySelectorAll("[data-tool]").forEach((b) => { b.classList.toggle("on", b.dataset.tool === name); b.setAttribute("aria-pressed", String(b.dataset.tool === name)); });
+  over.classList.toggle("draws", name !== "look");
+  inputs.hint.hidden = name === "look";
+  put(inputs.hint, name === "region" ? "Draw a rectangle on the picture, with a finger or the mouse." : "Draw a line on the picture; its profile is beside it.");
   if (name === "look") {
     shown.rectangle = null;
     view.line = null;
@@ -219,7 +224,8 @@ const toFrame = (event) => {
 const toCanvas = ([x, y]) => [((x - last.x) / (last.width * last.step)) * over.width, ((y - last.y) / (last.height * last.step)) * over.height];
 
 function down(event) {
-  if (!last || shown.tool === "look") return;
+  if (!last) return;
+  if (shown.tool === "look") return move(event);
   over.setPointerCapture(event.pointerId);
   drag = toFrame(event);
 }
@@ -229,7 +235,9 @@ function move(event) {
   const [x, y] = toFrame(event);
   const place_ = Math.floor((y - last.y) / last.step) * last.width + Math.floor((x - last.x) / last.step);
   const value = last.pixels[place_];
-  over.title = value === undefined ? "" : `${Math.floor(x)}, ${Math.floor(y)}: ${value === 255 ? "saturated" : `about ${(last.low + (value / 254) * (last.high - last.low)).toFixed(0)} counts`}`;
+  const counts = value === 255 ? "saturated" : `${value === 254 ? "≥" : value ? "≈" : "≤"} ${(last.low + (value / 254) * (last.high - last.low)).toFixed(0)} counts`;
+  readout.hidden = value === undefined;
+  put(readout, `${Math.floor(x)}, ${Math.floor(y)} px: ${counts}`);
   if (!drag) return;
   if (shown.tool === "region") shown.rectangle = [Math.min(drag[0], x), Math.min(drag[1], y), Math.abs(x - drag[0]), Math.abs(y - drag[1])].map(Math.round);
   else view.line = [...drag, x, y];
@@ -245,8 +253,9 @@ function up() {
 function sketch() {
   const pen = over.getContext("2d");
   pen.clearRect(0, 0, over.width, over.height);
-  pen.lineWidth = 1.5 * devicePixelRatio;
+  pen.lineWidth = 2 * devicePixelRatio;
   pen.strokeStyle = "#5fd0e2";
+  pen.fillStyle = "#5fd0e2";
   if (last && shown.rectangle) {
     const [x, y] = toCanvas(shown.rectangle);
     const [right, bottom] = toCanvas([shown.rectangle[0] + shown.rectangle[2], shown.rectangle[1] + shown.rectangle[3]]);
@@ -257,6 +266,11 @@ function sketch() {
     pen.moveTo(...toCanvas(view.line.slice(0, 2)));
     pen.lineTo(...toCanvas(view.line.slice(2)));
     pen.stroke();
+    for (const end of [view.line.slice(0, 2), view.line.slice(2)]) {
+      pen.beginPath();
+      pen.arc(...toCanvas(end), 4 * devicePixelRatio, 0, 7);
+      pen.fill();
+    }
   }
 }
 
@@ -282,8 +296,8 @@ function whole() {
 
 async function toSensor() {
   const [instrument] = view.stream.split(".");
-  const roi = parameters(instrument, "roi")?.value;
-  const [across, deep] = parameters(instrument, "binning")?.value ?? [1, 1];
+  const roi = entry(instrument, "roi")?.value;
+  const [across, deep] = entry(instrument, "binning")?.value ?? [1, 1];
   const [x, y, width, height] = shown.rectangle;
   const wanted = [Math.round((roi?.x ?? 0) + x * across), Math.round((roi?.y ?? 0) + y * deep), Math.round(width * across), Math.round(height * deep)];
   try {

@@ -19,6 +19,38 @@ export function said(value, unit, digits) {
   return shown ? `${number}\u202f${shown}` : number;
 }
 
+/** A number that somebody has set, without the zeros behind it. */
+export function neat(value, unit = "") {
+  const [number, shown] = quantity(value, unit);
+  return shown ? `${Number(number)}\u202f${shown}` : String(Number(number));
+}
+
+const TWO = [
+  [/(^|[._])(is_)?(open|shutter)$/, "open", "closed"], [/(^|[._])(is_)?armed$/, "armed", "not armed"], [/(^|[._])(is_)?moving$/, "moving", "still"],
+  [/(^|[._])(is_)?streaming$/, "streaming", "not streaming"], [/(^|[._])(is_)?(on|enabled|emission|output)$/, "on", "off"],
+];
+
+/** Whether a channel or setting says one of two things, by its name. */
+export const isTwofold = (name) => TWO.some(([which]) => which.test(name));
+
+/** A value under its name, the same wherever it stands: a shutter is open, and a position has always as many digits. */
+export function saidOf(name, value, unit) {
+  const two = [true, false, 0, 1].includes(value) && TWO.find(([which]) => which.test(name));
+  if (two) return value ? two[1] : two[2];
+  if (/(^|\.)position$/.test(name) && Number.isFinite(value) && Math.abs(value) < 1e5) return `${value.toFixed(4)}\u202f${unit}`;
+  return said(value, unit);
+}
+
+/** Names as a sentence has them; of very many the first ones. */
+export function listed(names, most = 6) {
+  if (names.length > most) return `${names.slice(0, most - 1).join(", ")} and ${names.length - most + 1} more`;
+  return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+}
+
+export function ago(ms) {
+  return ms < 1500 ? "just now" : `${duration(ms / 1000).replace(/\.\d /, " ")} ago`;
+}
+
 function precise(value, digits) {
   if (value === 0) return "0";
   if (Number.isInteger(value) && Math.abs(value) < 1e9) return String(value);
@@ -72,14 +104,6 @@ export function el(tag, properties = {}, ...children) {
 
 export function put(element, text) {
   if (element.textContent !== text) element.textContent = text;
-}
-
-export function toast(title, text = "", kind = "") {
-  const box = el("div", { class: `toast ${kind}` }, el("b", {}, title), text);
-  box.addEventListener("click", () => box.remove());
-  document.getElementById("toasts").append(box);
-  setTimeout(() => box.remove(), kind === "bad" ? 12000 : 5000);
-  while (document.querySelectorAll(".toast").length > 4) document.querySelector(".toast").remove();
 }
 
 const GOOD = new Set(["ready", "open", "running"]);

@@ -1,29 +1,66 @@
-// Every instrument at a glance: its state, where it runs, its last values. A click opens its panel.
-import { clock, el, mood, named, put, said } from "./format.js";
+// Every instrument at a glance: its state, where it runs, its last values. A click opens its panel. Many of them are small
+// rows with a search above.
+import { ago, clock, el, mood, named, put, saidOf } from "./format.js";
+import { labTime, readings } from "./moment.js";
 
+const MANY = 10;
+const OLD_MS = 15000;
+const TOLD = /position$|wavelength_nm$|^shutter$|^armed$|^exposure_s$|^power/;
 const cards = new Map();
-let open = () => {};
+let open = () => {}, list, search, only, tally, small, tools;
 
 export function build(container, instruments, onOpen) {
   open = onOpen;
   cards.clear();
-  container.replaceChildren(...instruments.map(card));
+  const many = instruments.length > MANY;
+  search ??= el("input", { type: "search", placeholder: "find …", title: "By name, driver, port, channel or state", "aria-label": "Find instruments", oninput: sift });
+  only ??= el("button", { "aria-pressed": "false", title: "Those with an error, an alarm or no connection", onclick: () => press(only) }, "Trouble");
+  small ??= el("button", { "aria-pressed": String(many), onclick: () => press(small) }, "Small");
+  tally ??= el("small", { role: "status" });
+  tools = el("div", { class: "sift", hidden: !many }, search, only, small, tally);
+  list = el("div", { class: "cards" }, instruments.map(card));
+  container.classList.toggle("many", many);
+  container.replaceChildren(tools, list);
+  sift();
+}
+
+function press(button) {
+  button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
+  sift();
+}
+
+const pressed = (button) => !tools.hidden && button.getAttribute("aria-pressed") === "true";
+
+function sift() {
+  list.classList.toggle("small", pressed(small));
+  const words = tools.hidden ? [] : search.value.toLowerCase().split(/\s+/).filter(Boolean);
+  let seen = 0;
+  for (const parts of cards.values()) {
+    const text = parts.box.textContent.toLowerCase();
+    const shown = words.every((word) => text.includes(word)) && (!pressed(only) || parts.trouble);
+    if (parts.box.hidden === shown) parts.box.hidden = !shown;
+    seen += shown;
+  }
+  put(tally, seen === cards.size ? `${seen} instruments` : `${seen} of ${cards.size}`);
 }
 
 function card(facts) {
   const parts = {
     dot: el("span", { class: "dot" }), state: el("small", {}), driver: el("div", { class: "driver" }),
-    values: el("div", { class: "values" }), cause: el("div", { class: "cause", hidden: true }), rows: new Map(), facts,
+    values: el("div", { class: "values" }), cause: el("div", { class: "cause", hidden: true }), rows: new Map(), facts, trouble: false,
   };
-  parts.box = el("button", { class: "instrument", data: { instrument: facts.id }, onclick: () => open(facts.id) },
-    el("div", { class: "name" }, parts.dot, facts.id, parts.state, el("span", { class: `chip ${facts.runtime}` }, facts.runtime.toUpperCase())),
+  parts.box = el("button", { class: "instrument", data: { instrument: facts.id }, title: `Open the panel of ${facts.id}`, onclick: () => open(facts.id) },
+    el("div", { class: "name" }, parts.dot, el("span", { class: "id" }, facts.id), parts.state, el("span", { class: `chip ${facts.runtime}` }, facts.runtime.toUpperCase())),
     parts.driver, parts.values, parts.cause);
   cards.set(facts.id, parts);
   return parts.box;
 }
 
 export function mark(id) {
-  for (const [name, parts] of cards) parts.box.classList.toggle("open", name === id);
+  for (const [name, parts] of cards) {
+    parts.box.classList.toggle("open", name === id);
+    parts.box.setAttribute("aria-expanded", String(name === id));
+  }
 }
 
 /** Where each runs and since when: once a second. */
@@ -35,6 +72,7 @@ export function placed(statuses) {
     put(parts.driver, `${parts.facts.driver.split(":").at(-1)} · ${status.worker} (${where})${status.port ? ` · port ${status.port}` : ""}`);
     parts.driver.title = `${parts.facts.driver}, since ${clock(status.since_ns / 1e6)}${status.restarts ? `, restarted ${status.restarts} times` : ""}`;
   }
+  if (list && !tools.hidden) sift();
 }
 
 /** What moves: five times a second. */
@@ -45,23 +83,21 @@ export function moved(now, ringing) {
     put(parts.state, state);
     parts.cause.hidden = !message;
     put(parts.cause, message);
+    parts.trouble = Boolean(message) || !["good", "busy"].includes(mood(state));
+    for (const [name, row] of parts.rows) {
+      const rings = ringing.has(`${id}.${name}`);
+      row.box.classList.toggle("alarmed", rings);
+      parts.trouble ||= rings;
+    }
   }
-  for (const [id, parts] of cards) for (const [name, row] of parts.rows) row.box.classList.toggle("alarmed", ringing.has(`${id}.${name}`));
-  const seen = new Set();
-  for (const [stream, [t_ms, value, unit]] of Object.entries(now.values)) {
-    const [id, ...rest] = stream.split(".");
-    const channel = rest.join(".");
-    if (channel.endsWith(".velocity")) continue;
-    seen.add(stream);
-    show(id, channel, said(value, unit), false, `at ${clock(t_ms, true)}`);
-  }
-  for (const entry of now.parameters) {
-    if (!/position$|wavelength_nm$|^shutter$|^armed$|^exposure_s$|^power/.test(entry.name) || seen.has(`${entry.instrument}.${entry.name}`)) continue;
-    show(entry.instrument, entry.name, said(entry.value, entry.unit), entry.stale, `at ${clock(entry.t_ns / 1e6, true)}`);
+  for (const [id, name, at] of readings()) {
+    const sent = `${id}.${name}` in now.values;
+    if (name.endsWith(".velocity") || !(sent || TOLD.test(name))) continue;
+    show(id, name, saidOf(name, at.value, at.unit), at.stale || (sent && labTime() - at.t_ms > OLD_MS), at.t_ms);
   }
 }
 
-function show(id, name, text, stale, title) {
+function show(id, name, text, stale, t_ms) {
   const parts = cards.get(id);
   if (!parts) return;
   let row = parts.rows.get(name);
@@ -72,6 +108,6 @@ function show(id, name, text, stale, title) {
     parts.values.append(row.box);
   }
   put(row.value, text);
-  row.box.title = title;
+  row.box.title = stale ? `old: ${ago(labTime() - t_ms)}, at ${clock(t_ms, true)}` : `at ${clock(t_ms, true)}`;
   row.box.classList.toggle("stale", Boolean(stale));
 }

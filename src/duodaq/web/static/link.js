@@ -2,7 +2,7 @@
 // lost it is tried again until it is there. Rows and images are asked for by credit: one that cannot draw gets none.
 const listeners = {};
 const pending = new Map();
-const wanted = { streams: [], images: new Map() };
+const wanted = { streams: [], traces: [], images: new Map() };
 let socket = null;
 let number = 0;
 let wait_ms = 300;
@@ -33,6 +33,7 @@ function opened() {
   Object.assign(state, { open: true, since: Date.now() });
   say({ type: "credit", rows: 32, images: 2 });
   say({ type: "streams", names: wanted.streams });
+  say({ type: "traces", names: wanted.traces });
   for (const view of wanted.images.values()) say({ type: "image", ...view });
   emit("open");
 }
@@ -88,8 +89,12 @@ function drawn(buffer) {
     emit("image", facts.get("stream"), read, () => say({ type: "credit", images: 1 }));
     return;
   }
+  if (facts.get("kind") === "trace") {
+    emit("trace", facts.get("stream"), read, facts, () => say({ type: "credit", images: 1 }));
+    return;
+  }
   state.rows += 1;
-  emit("rows", facts.get("stream"), facts.get("unit"), read.getChild("t_ms").toArray(), read.getChild("value").toArray());
+  emit("rows", facts.get("stream"), facts.get("unit"), read.getChild("t_ms").toArray(), read.getChild("value").toArray(), facts.get("kind") === "past");
   owed += 1;
   if (owed >= 8) {
     say({ type: "credit", rows: owed });
@@ -136,6 +141,11 @@ export async function stopAll() {
 export function watchStreams(names) {
   wanted.streams = names;
   say({ type: "streams", names });
+}
+
+export function watchTraces(names) {
+  wanted.traces = names;
+  say({ type: "traces", names });
 }
 
 export function watchImage(view) {

@@ -1,10 +1,13 @@
 // The panel of one instrument, made from what it says it can do. Limits are shown here and enforced by the lab.
-import { clock, el, mood, named, plain, put, said, toast } from "./format.js";
+import { axisPart } from "./axis.js";
+import { clock, el, mood, named, plain, put, said, saidOf } from "./format.js";
 import { act } from "./link.js";
+import { entry, present } from "./moment.js";
+import { shutterOf, shutterPart } from "./shutter.js";
+import { toast } from "./toasts.js";
 
 const BETTER_ELSEWHERE = /\.(position|velocity|limits|moving|state)$|^armed$|^shutter$|^frames_lost$|^streaming$/;
-let box, facts = null, live = [], now = null, closed = () => {};
-const begun = new Map();
+let box, facts = null, live = [], closed = () => {}, cameFrom = null;
 
 export function build(container, onClose) {
   box = container;
@@ -15,8 +18,10 @@ export const current = () => facts?.id ?? null;
 
 export function close() {
   facts = null;
+  live = [];
   box.hidden = true;
   document.body.classList.remove("panel");
+  if (box.contains(document.activeElement) || document.activeElement === document.body) cameFrom?.focus({ preventScroll: true });
   closed();
 }
 
@@ -24,32 +29,40 @@ export function open(instrument, mayChange) {
   facts = instrument;
   live = [];
   const { panel } = instrument;
-  const title = el("div", { class: "row" }, el("span", { class: "dot" }), el("h2", {}, instrument.id), el("span", { class: `chip ${instrument.runtime}` }, instrument.runtime.toUpperCase()));
+  const another = box.hidden || box.dataset.id !== instrument.id;
+  if (!box.contains(document.activeElement)) cameFrom = document.activeElement;
+  const title = el("div", { class: "row" }, el("span", { class: "dot" }), el("h2", { tabIndex: -1 }, instrument.id), el("span", { class: `chip ${instrument.runtime}` }, instrument.runtime.toUpperCase()));
   const state = el("p", { class: "soft", style: "margin:4px 0 0" });
   live.push(() => {
-    const one = now.instruments[instrument.id] ?? { state: "gone", message: "" };
+    const one = present().instruments[instrument.id] ?? { state: "gone", message: "" };
     title.firstChild.className = `dot ${mood(one.state)}`;
     put(state, one.message ? `${one.state}: ${one.message}` : one.state);
   });
+  const shutter = shutterOf(instrument);
+  const does = (what, body, quiet) => run(instrument.id, what, body, quiet);
   box.replaceChildren(el("button", { class: "quiet icon close", "aria-label": "Close", onclick: close }, "✕"), title, el("p", { class: "soft", style: "margin:2px 0 0;overflow-wrap:anywhere" }, instrument.driver), state,
-    ...panel.axes.map((axis) => axisOf(instrument.id, axis)), ...shutterOf(instrument), ...running(instrument), ...settings(instrument), ...operations(instrument), ...rest(instrument));
+    ...panel.axes.map((axis) => axisPart(instrument.id, axis, does, live)), ...(shutter ? shutterPart(instrument, shutter, does, live, mayChange) : []),
+    ...running(instrument), ...settings(instrument), ...operations(instrument, shutter?.hides ?? []), ...rest(instrument));
   if (!mayChange) box.querySelectorAll("button:not(.close), input, select").forEach((one) => { one.disabled = true; one.title = "Your token lets you look only."; });
   box.hidden = false;
+  box.dataset.id = instrument.id;
+  box.setAttribute("aria-label", `Instrument ${instrument.id}`);
   document.body.classList.add("panel");
-  if (now) update(now);
+  if (another) {
+    box.scrollTop = 0;
+    title.querySelector("h2").focus({ preventScroll: true });
+  }
+  update();
 }
 
-export function update(moment) {
-  now = moment;
-  if (facts) for (const refresh of live) refresh();
+export function update() {
+  if (facts && present()) for (const refresh of live) refresh();
 }
-
-const entry = (id, name) => now?.parameters.find((p) => p.instrument === id && p.name === name);
 
 async function done(id, what, body, quiet = false) {
   try {
     const answer = await act("command", id, body);
-    if (!quiet) toast(`${id}: ${what}`, answer.result === null || answer.result === undefined ? "Done." : plain(answer.result), "good");
+    if (!quiet) toast(`${id}: ${what}`, answer.result === null || answer.result === undefined ? "Done." : saidOf(body.name ?? "", answer.result, ""), "good");
     return answer.result;
   } catch (error) {
     const how = [400, 403, 404, 409, 422, 429].includes(error.status) ? "refused" : "not done";
@@ -59,62 +72,6 @@ async function done(id, what, body, quiet = false) {
 }
 
 const run = (id, what, body, quiet) => done(id, what, body, quiet).catch(() => null);
-
-function axisOf(id, axis) {
-  const where = el("div", { class: "big", data: { axis: axis.name } }, "–");
-  const state = el("span", { class: "soft" });
-  const knob = el("i", {});
-  const bar = el("div", { class: "bar", hidden: true }, el("i", {}));
-  const told = el("small", {});
-  const target = el("input", { type: "number", step: "any", placeholder: "go to", "aria-label": `Target of ${axis.name}`, data: { target: axis.name } });
-  const step = el("input", { type: "number", step: "any", value: "1", style: "width:84px;flex:0 1 84px", "aria-label": "Step" });
-  const move = () => target.value !== "" && run(id, `move ${axis.name}`, { kind: "execute", name: "move", args: [axis.name, Number(target.value)] }, true);
-  const by = (sign) => run(id, `step ${axis.name}`, { kind: "execute", name: "move_relative", args: [axis.name, sign * Number(step.value)] }, true);
-  target.addEventListener("keydown", (e) => e.key === "Enter" && move());
-  live.push(() => {
-    const at = entry(id, `${axis.name}.position`);
-    const value = now.values[`${id}.${axis.name}.position`];
-    const newest = value && (!at || value[0] * 1e6 > at.t_ns) ? value[1] : at?.value;
-    put(where, newest === undefined ? "–" : `${newest.toFixed(4)}\u202f${axis.unit}`);
-    where.style.opacity = at?.stale ? 0.5 : 1;
-    put(state, entry(id, `${axis.name}.state`)?.value ?? "");
-    const limits = entry(id, `${axis.name}.limits`)?.value ?? axis.limits;
-    if (limits && newest !== undefined) knob.style.left = `${Math.max(0, Math.min(100, ((newest - limits[0]) / (limits[1] - limits[0])) * 100))}%`;
-    progress(id, axis, newest, bar, told);
-  });
-  return el("div", { class: "axis" }, el("div", { class: "head" }, el("b", {}, `Axis ${axis.name}`), state), where,
-    axis.limits ? el("div", { class: "track" }, knob) : false, axis.limits ? el("div", { class: "ends" }, el("span", {}, said(axis.limits[0], axis.unit)), el("span", {}, said(axis.limits[1], axis.unit))) : false,
-    bar, told,
-    el("div", { class: "row", style: "margin-top:6px" }, el("span", { class: "field", style: "flex:1 1 110px" }, target, el("em", {}, axis.unit)), el("button", { class: "main", onclick: move }, "Move"), el("button", { class: "danger", onclick: () => act("stop", id, { axis: axis.name }).catch((e) => toast(`${id}: stop failed`, e.message, "bad")) }, "Stop")),
-    el("div", { class: "row", style: "margin-top:7px" }, el("button", { onclick: () => by(-1), "aria-label": "Step back" }, "−"), step, el("button", { onclick: () => by(1), "aria-label": "Step on" }, "+"), el("button", { onclick: () => run(id, `home ${axis.name}`, { kind: "execute", name: "home", args: [axis.name] }, true) }, "Home")));
-}
-
-function progress(id, axis, position, bar, told) {
-  const operation = now.operations.find((o) => o.instrument === id && o.axis === axis.name && o.state === "in hand");
-  bar.hidden = !operation;
-  put(told, "");
-  if (!operation) return;
-  if (!begun.has(operation.number)) begun.set(operation.number, position);
-  const from = begun.get(operation.number);
-  const known = operation.target !== null && from !== undefined && from !== operation.target;
-  bar.classList.toggle("unknown", !known);
-  const part = known ? Math.max(0, Math.min(1, (position - from) / (operation.target - from))) : 0.35;
-  bar.firstChild.style.width = `${part * 100}%`;
-  put(told, operation.target === null ? `${operation.what} …` : `to ${said(operation.target, axis.unit)}, ${(part * 100).toFixed(0)} %`);
-}
-
-function shutterOf({ id, panel }) {
-  const shutter = panel.settings.find((s) => s.name === "shutter" && s.settable);
-  const arms = panel.operations.some((o) => o.name === "arm");
-  if (!shutter && !arms) return [];
-  const state = el("b", {});
-  live.push(() => put(state, `${entry(id, "shutter")?.value ? "open" : "closed"}${arms ? (entry(id, "armed")?.value ? ", armed" : ", not armed") : ""}`));
-  return [el("h3", {}, "Shutter"), el("div", { class: "row" }, state, el("button", { onclick: () => run(id, "open", { kind: "set", name: "shutter", value: true }) }, "Open"),
-    el("button", { class: "main", onclick: () => run(id, "close", { kind: "set", name: "shutter", value: false }) }, "Close"),
-    arms && panel.arming ? el("button", { class: "danger", onclick: () => run(id, "arm", { kind: "execute", name: "arm" }) }, "Arm") : false,
-    arms ? el("button", { onclick: () => run(id, "disarm", { kind: "execute", name: "disarm" }) }, "Disarm") : false),
-  arms && !panel.arming ? el("p", { class: "soft" }, "It is armed at the lab itself, not from here: the lab file does not allow it.") : ""];
-}
 
 function running({ id, panel, runtime }) {
   if (!panel.camera && !panel.channels.length && !panel.axes.length && runtime === "v2") return [];
@@ -138,7 +95,7 @@ function settings({ id, panel }) {
 
 function setting(id, { name, unit, settable, words }) {
   const input = el("input", { "aria-label": `${id} ${name}`, placeholder: "–", readonly: settable ? null : "", data: { setting: name } });
-  const label = el("label", { title: words ?? "" }, named(name));
+  const label = el("label", { title: words ?? "", style: words ? "cursor:help" : null }, named(name));
   const read = () => run(id, `read ${name}`, { kind: "get", name }, true).then((v) => { if (v !== null) input.value = plain(v); });
   const set = () => run(id, `set ${name}`, { kind: "set", name, value: typed(input.value) }, true).then((v) => { if (v !== null) { input.value = plain(v); toast(`${id}: ${name}`, said(v, unit), "good"); } });
   input.addEventListener("keydown", (e) => e.key === "Enter" && settable && set());
@@ -154,8 +111,8 @@ function setting(id, { name, unit, settable, words }) {
   return [label, field, settable ? el("button", { onmousedown: (e) => e.preventDefault(), onclick: set }, "Set") : el("button", { onclick: read }, "Read")];
 }
 
-function operations({ id, panel }) {
-  const hidden = new Set(["arm", "disarm", "set_wavelength", "configure_roi", "set_timing", "set_gain", "set_binning"]);
+function operations({ id, panel }, elsewhere) {
+  const hidden = new Set([...elsewhere, "set_wavelength", "configure_roi", "set_timing", "set_gain", "set_binning"]);
   const shown = panel.operations.filter((o) => !hidden.has(o.name));
   if (!shown.length) return [];
   const make = ({ name, arguments: wanted, words }) => {
@@ -174,7 +131,7 @@ function rest({ id }) {
   const list = el("div", { class: "facts" });
   const title = el("h3", {}, "Done from pages");
   live.push(() => {
-    const mine = now.operations.filter((o) => o.instrument === id).slice(-4).reverse();
+    const mine = present().operations.filter((o) => o.instrument === id).slice(-4).reverse();
     title.hidden = !mine.length;
     list.replaceChildren(...mine.flatMap((o) => [el("span", { title: o.detail }, `${clock(o.since_ns / 1e6)}  ${o.what}${o.target === null ? "" : ` ${plain(o.target)}`}`), el("b", { class: o.state === "failed" ? "hot" : "", title: o.detail }, o.state)]));
   });

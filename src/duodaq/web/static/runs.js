@@ -1,6 +1,7 @@
 // What was recorded, and what it was.
-import { count, el, table, toast } from "./format.js";
+import { count, el, table } from "./format.js";
 import { act } from "./link.js";
+import { toast } from "./toasts.js";
 
 let box, dialog, mayChange = false;
 

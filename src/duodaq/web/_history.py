@@ -1,0 +1,92 @@
+"""What every stream of numbers was lately, thinned and bounded: what a browser that has just come is shown at once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+KEPT = 4096
+"""Points of a stream: 50 s of whatever is faster than 80 a second, an hour of what comes once a second."""
+MOST_STREAMS = 512
+_POINTS_PER_S = 80.0
+_LEAST = 4
+
+
+class Past(NamedTuple):
+    """A stretch of one stream: UTC ns and values, the oldest first."""
+
+    unit: str
+    t_ns: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64]
+
+
+class History:
+    """The last points of each stream; of more than `MOST_STREAMS` the one that was silent for longest is forgotten."""
+
+    def __init__(self) -> None:
+        self._rings: dict[str, _Ring] = {}
+
+    def add(
+        self, stream: str, unit: str, t_ns: npt.NDArray[np.int64], values: npt.NDArray[np.float64], span_s: float
+    ) -> None:
+        """Keep what came within the last `span_s`. A new unit begins anew: one curve has one unit."""
+        ring = self._rings.get(stream)
+        if ring is None or ring.unit != unit:
+            if ring is None and len(self._rings) >= MOST_STREAMS:
+                del self._rings[min(self._rings, key=lambda name: self._rings[name].newest_ns)]
+            ring = self._rings[stream] = _Ring(unit)
+        most = min(KEPT, max(_LEAST, int(_POINTS_PER_S * span_s)))
+        if len(values) > most:
+            t_ns, values = thinned(t_ns, values, most)
+        ring.add(t_ns[-KEPT:], values[-KEPT:])
+
+    def of(self, stream: str) -> Past | None:
+        """What is kept of a stream, copied; None if nothing is."""
+        ring = self._rings.get(stream)
+        return None if ring is None else ring.past()
+
+
+class _Ring:
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+        self.newest_ns = 0
+        self._t_ns = np.empty(2 * KEPT, np.int64)
+        self._values = np.empty(2 * KEPT, np.float64)
+        self._end = 0
+
+    def add(self, t_ns: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> None:
+        count = len(values)
+        if self._end + count > 2 * KEPT:
+            kept = KEPT - count
+            for ring in (self._t_ns, self._values):
+                ring[:kept] = ring[self._end - kept : self._end]
+            self._end = kept
+        self._t_ns[self._end : self._end + count] = t_ns
+        self._values[self._end : self._end + count] = values
+        self._end += count
+        self.newest_ns = int(t_ns[-1])
+
+    def past(self) -> Past:
+        part = slice(max(0, self._end - KEPT), self._end)
+        return Past(self.unit, self._t_ns[part].copy(), self._values[part].copy())
+
+
+def thinned(
+    t_ns: npt.NDArray[np.int64], values: npt.NDArray[np.float64], most: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """At most `most` points of a curve, in their order: of equal stretches the least and the greatest value."""
+    places = extremes(values, most)
+    return t_ns[places], values[places]
+
+
+def extremes(values: npt.NDArray[np.float64], most: int) -> npt.NDArray[np.intp]:
+    """Where at most `most` points of a curve lie that show it: of equal stretches the least and the greatest value."""
+    length = -(-len(values) * 2 // most)
+    whole = len(values) // length * length
+    table = values[:whole].reshape(-1, length)
+    starts = np.arange(0, whole, length)
+    safe = np.nan_to_num(table, nan=0.0)
+    places = np.sort(np.concatenate([starts + safe.argmin(1), starts + safe.argmax(1)]))
+    return np.unique(np.concatenate([places, [len(values) - 1]]))

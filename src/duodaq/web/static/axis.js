@@ -1,0 +1,94 @@
+// One axis in a panel: where it is (readback), where it was sent (setpoint), within which limits, and what moves it.
+import { ago, el, neat, put, saidOf } from "./format.js";
+import { act } from "./link.js";
+import { entry, labTime, present, reading } from "./moment.js";
+import { note } from "./stopping.js";
+import { toast } from "./toasts.js";
+
+const STEPS = [0.001, 0.01, 0.1, 1, 10];
+const begun = new Map();
+
+/** `run(what, body, quiet)` has the lab do something; null came of what was refused. */
+export function axisPart(id, axis, run, live) {
+  const where = el("div", { class: "big", data: { axis: axis.name } }, "–");
+  const when = el("small", {});
+  const setpoint = el("b", { data: { setpoint: axis.name } });
+  const state = el("span", { class: "chip" });
+  const knob = el("i", {});
+  const goal = el("i", { class: "goal", hidden: true });
+  const bar = el("div", { class: "bar", hidden: true, role: "progressbar", "aria-label": `Progress of ${axis.name}` }, el("i", {}));
+  const about = `limits-${id}-${axis.name}`;
+  const target = el("input", { type: "number", step: "any", placeholder: "go to", inputmode: "decimal", "aria-label": `Target of ${axis.name}, ${axis.unit}`, "aria-describedby": axis.limits ? about : null, data: { target: axis.name } });
+  const step = el("input", { type: "number", step: "any", min: "0", value: String(stepFor(axis.limits)), list: `steps-${id}-${axis.name}`, inputmode: "decimal", "aria-label": `Step of ${axis.name}, ${axis.unit}` });
+  const limits = el("small", { id: about });
+  let edited = false;
+  const move = async () => {
+    if (target.value === "") return;
+    edited = true;
+    await run(`move ${axis.name}`, { kind: "execute", name: "move", args: [axis.name, Number(target.value)] }, true);
+    edited = false;
+  };
+  const by = (sign) => run(`step ${axis.name}`, { kind: "execute", name: "move_relative", args: [axis.name, sign * Number(step.value)] }, true);
+  const back = el("button", { onclick: () => by(-1), "aria-label": "Step back" });
+  const on = el("button", { onclick: () => by(1), "aria-label": "Step on" });
+  target.addEventListener("keydown", (e) => e.key === "Enter" && move());
+  target.addEventListener("input", () => { edited = target.value !== ""; });
+  live.push(() => {
+    const at = reading(id, `${axis.name}.position`);
+    const newest = at?.value;
+    put(where, newest === undefined ? "–" : saidOf("position", newest, axis.unit));
+    where.style.opacity = at?.stale ? 0.5 : 1;
+    put(when, at ? `${at.stale ? "no longer kept up to date, " : ""}${at.from} ${ago(labTime() - at.t_ms)}` : "not read yet");
+    put(state, entry(id, `${axis.name}.state`)?.value ?? "state not known");
+    const ends = entry(id, `${axis.name}.limits`)?.value ?? axis.limits;
+    const place = (value) => `${Math.max(0, Math.min(100, ((value - ends[0]) / (ends[1] - ends[0])) * 100))}%`;
+    if (ends && newest !== undefined) knob.style.left = place(newest);
+    const last = present().operations.filter((o) => o.instrument === id && o.axis === axis.name).at(-1);
+    goal.hidden = !(ends && last?.target !== undefined && last?.target !== null && last.state === "in hand");
+    if (!goal.hidden) goal.style.left = place(last.target);
+    put(setpoint, sent(last, axis.unit) + progress(last?.state === "in hand" ? last : null, newest, bar));
+    if (!edited && document.activeElement !== target && newest !== undefined) target.value = newest.toFixed(4).replace(/\.?0+$/, "");
+    const beyond = ends && target.value !== "" && (Number(target.value) < ends[0] || Number(target.value) > ends[1]);
+    target.classList.toggle("beyond", Boolean(beyond));
+    if (ends) put(limits, `${beyond ? "beyond its limits: " : "limits "}${neat(ends[0], axis.unit)} to ${neat(ends[1], axis.unit)}`);
+    put(back, `− ${step.value}`);
+    put(on, `+ ${step.value}`);
+    if (newest !== undefined) for (const [button, sign] of [[back, -1], [on, 1]]) button.title = `to ${saidOf("position", newest + sign * Number(step.value), axis.unit)}`;
+  });
+  const stop = () => act("stop", id, { axis: axis.name }).then(() => toast(`${id}: ${axis.name} is stopped`, "", "good"), (e) => toast(`${id}: stop failed`, e.message, "bad"));
+  return el("div", { class: "axis", role: "group", "aria-label": `Axis ${axis.name}` },
+    el("div", { class: "head" }, el("b", {}, `Axis ${axis.name}`), state),
+    el("div", { class: "pair" }, el("span", {}, "Readback"), el("div", {}, where, when)),
+    axis.limits ? el("div", { class: "track" }, goal, knob) : false, axis.limits ? el("div", { class: "ends" }, el("span", {}, neat(axis.limits[0], axis.unit)), el("span", {}, neat(axis.limits[1], axis.unit))) : false,
+    el("div", { class: "pair" }, el("span", {}, "Setpoint"), setpoint), bar, note(live, present),
+    el("div", { class: "row", style: "margin-top:8px" }, el("span", { class: "field", style: "flex:1 1 110px" }, target, el("em", {}, axis.unit)), el("button", { class: "main", onclick: move }, "Move"), el("button", { class: "danger", onclick: stop }, "Stop")),
+    axis.limits ? limits : false,
+    el("div", { class: "row", style: "margin-top:8px" }, back, el("span", { class: "field", style: "flex:0 1 104px" }, step, el("em", {}, axis.unit)), on, el("button", { onclick: () => run(`home ${axis.name}`, { kind: "execute", name: "home", args: [axis.name] }, true) }, "Home"),
+      el("datalist", { id: `steps-${id}-${axis.name}` }, STEPS.map((s) => el("option", { value: String(s) })))));
+}
+
+/** A step that takes some tens of them from end to end. */
+function stepFor(limits) {
+  return limits ? 10 ** Math.round(Math.log10(Math.max(1e-6, (limits[1] - limits[0]) / 25))) : 1;
+}
+
+function sent(operation, unit) {
+  if (!operation) return "none from a page";
+  const target = operation.target === null ? operation.what.replace(/_/g, " ") : saidOf("position", operation.target, unit);
+  if (operation.state === "in hand") return target;
+  return `${target}, ${operation.state === "done" ? "reached" : "not reached"}`;
+}
+
+function progress(operation, position, bar) {
+  bar.hidden = !operation;
+  if (!operation) return "";
+  if (!begun.has(operation.number)) begun.set(operation.number, position);
+  const from = begun.get(operation.number);
+  const known = operation.target !== null && from !== undefined && from !== operation.target;
+  bar.classList.toggle("unknown", !known);
+  const part = known ? Math.max(0, Math.min(1, (position - from) / (operation.target - from))) : 0.35;
+  bar.firstChild.style.width = `${part * 100}%`;
+  if (!known) return " …";
+  bar.setAttribute("aria-valuenow", (part * 100).toFixed(0));
+  return `, ${(part * 100).toFixed(0)} % of the way`;
+}

@@ -1,0 +1,76 @@
+// STOP ALL: what it did, what is refused meanwhile, and the reset, which asks first.
+import { clock, el, listed, put } from "./format.js";
+import * as link from "./link.js";
+import { toast } from "./toasts.js";
+
+const REFUSED = "Whatever moves or emits is refused until somebody resets it; reading, closing and stopping go on.";
+let banner, button, askName, operator = false, shown = "", last = null;
+
+export function build(parts) {
+  ({ banner, button, askName } = parts);
+  button.addEventListener("click", stopAll);
+  addEventListener("keydown", (event) => {
+    if (event.key !== "." || !(event.ctrlKey || event.metaKey)) return;
+    event.preventDefault();
+    if (!button.disabled) stopAll();
+  });
+}
+
+export function greet(isOperator) {
+  operator = isOperator;
+  button.disabled = !operator;
+  button.title = operator ? "Stop everything that moves or emits, now (Ctrl and the full stop)" : "Your token lets you look only.";
+  shown = "";
+}
+
+async function stopAll() {
+  const began = performance.now();
+  try {
+    const report = await link.stopAll();
+    const bad = Object.keys(report.failures).length > 0;
+    toast(`Stopped in ${(performance.now() - began).toFixed(0)} ms${bad ? ", but not everything" : ""}`, [...words(report), REFUSED], bad ? "bad" : "good", { stays: bad });
+  } catch (error) {
+    toast("NOT STOPPED", [error.message, "Use the switch at the instrument, or `duodaq stop-all` at the lab."], "bad", { stays: true });
+  }
+}
+
+/** What a stop-all did, a sentence for each kind of instrument. */
+function words(report) {
+  if (!report.on_wire_ns) return ["It was not asked for from a page; the lab's log says what it did."];
+  const reached = Object.keys(report.on_wire_ns);
+  const failed = Object.entries(report.failures).map(([name, why]) => `NOT stopped: ${name}: ${why}`);
+  const bare = report.no_fail_safe;
+  return [
+    ...failed.slice(0, 8), failed.length > 8 ? `NOT stopped: ${failed.length - 8} more; the lab's log names them.` : "",
+    reached.length ? `The stop is on the wire of ${listed(reached)}.` : "No port has a stop of its own; the drivers were told.",
+    report.ended ? `${report.ended} waiting ${report.ended === 1 ? "command was" : "commands were"} ended, not done.` : "",
+    bare.length ? `Without a fail-safe: ${listed(bare)}. Only ${bare.length === 1 ? "its driver" : "their drivers"} could stop ${bare.length === 1 ? "it" : "them"}: look there yourself.` : "",
+  ].filter(Boolean);
+}
+
+/** How it stands: five times a second. */
+export function moved({ latched, stopped }) {
+  const what = JSON.stringify([latched, stopped, operator]);
+  if (what === shown) return;
+  shown = what;
+  last = stopped;
+  banner.hidden = !latched;
+  if (!latched) return;
+  const by = stopped?.who ? ` by ${stopped.who}` : "";
+  banner.replaceChildren(
+    el("div", { class: "line" }, el("b", {}, stopped ? `STOPPED at ${clock(stopped.t_ns / 1e6)}${by}.` : "STOPPED."), el("span", { class: "why" }, REFUSED), operator ? el("button", { id: "reset-stop", onclick: reset }, "Reset …") : false),
+    stopped ? el("details", { open: innerWidth > 760 }, el("summary", {}, "What it did"), words(stopped).map((line) => el("p", {}, line))) : "");
+}
+
+function reset() {
+  const bare = last?.no_fail_safe?.length ? ` ${listed(last.no_fail_safe)} had no fail-safe: is it quiet?` : "";
+  askName({ title: "Lift the stop?", words: `Moves, homing, opening shutters and arming are accepted again, from everybody and from scans. Nothing goes on by itself: what was stopped stays as it is.${bare} Is everybody out of the beam?`, button: "Lift the stop", leave: "Leave it" }, (who) =>
+    link.act("reset_stop", null, { who }).then(() => toast("Reset", "Moves are accepted again; nothing goes on by itself.", "good"), (error) => toast("Not reset", error.message, "bad")));
+}
+
+/** A line for panels while the stop is in force. */
+export function note(live, present) {
+  const line = el("p", { class: "held", hidden: true }, "Stopped: refused until the reset.");
+  live.push(() => { line.hidden = !present().latched; });
+  return line;
+}
