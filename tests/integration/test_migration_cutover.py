@@ -18,7 +18,7 @@ import pytest
 from duodaq import clock
 from duodaq.dual import DualRuntimeManager
 from duodaq.errors import CutoverError, DeliveryError, DuodaqError
-from duodaq.migration import command_in_v4, equivalents_between, violations
+from duodaq.migration import Limits, command_in_v4, equivalents_between, violations
 from duodaq.model import (
     Execute,
     InstrumentDefinition,
@@ -137,7 +137,7 @@ def sequences(subscription: Any, read: Callable[[Any], list[Any]]) -> list[int]:
 @pytest.mark.parametrize(
     ("v2", "v4", "pairs"),
     [
-        pytest.param("inline", "inline", 10, id="inline"),
+        pytest.param("inline", "inline", 5, id="inline"),
         pytest.param("process", "inline", 5, id="process"),
         pytest.param("process", "process", 100, id="soak", marks=pytest.mark.soak),
     ],
@@ -280,7 +280,7 @@ async def test_a_hung_old_owner_is_fenced_off_and_what_it_does_later_does_not_re
         async with asyncio.timeout(5):
             while manager.instruments()[0].state is not InstrumentState.HUNG:
                 await clock.pause(0.01)
-        passage = await move(manager, V4)
+        passage = await move(manager, V4, limits=Limits(close_s=0.3))
         assert (passage.owner, passage.old_ended) == ("v4", "leaked")
         HungMeter.let_go.set()
         await clock.pause(0.05)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duodaq.drivers import codec
@@ -24,9 +24,11 @@ from duodaq.model import WireRecord
 from duodaq.ports import Deed, deeds_of
 
 T = Tolerances()
+QUICK = settings(max_examples=30)
 _NUMBERS = st.floats(1e-9, 1e6).map(lambda x: float(f"{x:.6g}"))
 
 
+@QUICK
 @given(_NUMBERS, st.sampled_from(["{:.6f}", "{:g}", "{:.9g}", "{!r}"]))
 def test_a_number_written_otherwise_is_the_same(value: float, form: str) -> None:
     assert difference(value, float(f"{value:.9g}"), T) == ""
@@ -34,11 +36,13 @@ def test_a_number_written_otherwise_is_the_same(value: float, form: str) -> None
         assert difference(value, float(form.format(value)), T) == ""
 
 
+@QUICK
 @given(st.floats(1.0, 1e6), st.sampled_from([1e3, 1e-3, 1e6, 25.4]))
 def test_a_wrong_unit_is_called_so(value: float, factor: float) -> None:
     assert difference(value, value * factor, T) == "unit"
 
 
+@QUICK
 @given(st.floats(1.0, 1e3), st.integers(1, 2))
 def test_rounding_is_called_so(value: float, places: int) -> None:
     rounded = round(value, places)
@@ -47,6 +51,7 @@ def test_rounding_is_called_so(value: float, places: int) -> None:
     assert kind or abs(value - rounded) <= 1e-5 * max(value, rounded)
 
 
+@QUICK
 @given(st.floats(-1e9, 1e9), st.floats(-1e9, 1e9))
 def test_whether_two_numbers_differ_does_not_depend_on_their_order(one: float, other: float) -> None:
     assert bool(difference(one, other, T)) == bool(difference(other, one, T))
@@ -71,12 +76,14 @@ def at_times(orders: list[Deed], shift_s: float = 0.0) -> list[Written]:
     return [Written(int((n * 10 + shift_s) * 1e9), deed) for n, deed in enumerate(orders)]
 
 
+@QUICK
 @given(_ORDERS, st.floats(-4.0, 4.0))
 def test_the_same_orders_within_the_window_all_match(orders: list[Deed], shift_s: float) -> None:
     matched, findings = compare_orders(at_times(orders), at_times(orders, shift_s), T)
     assert (len(matched), findings) == (len(orders), [])
 
 
+@QUICK
 @given(_ORDERS, st.data())
 def test_one_order_left_out_is_missing_and_one_put_in_is_extra(orders: list[Deed], data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(orders) - 1))
@@ -86,6 +93,7 @@ def test_one_order_left_out_is_missing_and_one_put_in_is_extra(orders: list[Deed
     assert [f.kind for f in compare_orders(fewer, all_of_them, T)[1]] == ["extra"]
 
 
+@QUICK
 @given(_ORDERS, st.data())
 def test_an_order_to_another_axis_is_called_so(orders: list[Deed], data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(orders) - 1))
@@ -95,6 +103,7 @@ def test_an_order_to_another_axis_is_called_so(orders: list[Deed], data: st.Data
     assert [f.kind for f in compare_orders(at_times(orders), at_times(swapped), T)[1]] == ["axis"]
 
 
+@QUICK
 @given(_ORDERS, st.data())
 def test_an_order_with_another_value_is_found(orders: list[Deed], data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(orders) - 1))
@@ -116,6 +125,7 @@ def test_values_are_paired_by_the_reply_that_they_were_made_of() -> None:
     assert pair_values(v2, v4) == [(v2[3], v4[0])]
 
 
+@QUICK
 @given(st.lists(st.floats(0, 1), min_size=1))
 def test_percentiles_are_values_that_were_observed_and_rise(values: list[float]) -> None:
     found = [*percentiles(values).values()]
@@ -134,6 +144,7 @@ def test_what_means_the_same_has_the_same_subject(name: str, one: bytes, other: 
     assert compare_orders([Written(0, first[0])], [Written(0, second[0])], T)[1] == []
 
 
+@QUICK
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(1, 4))
 def test_exchanges_are_put_together_from_any_pieces(cuts: list[int], questions: int) -> None:
     written = b";".join(b"%dTP" % (n + 1) for n in range(questions)) + b"\r"

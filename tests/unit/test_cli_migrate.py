@@ -109,6 +109,7 @@ def test_the_whole_way_on_the_command_line(running: Any, file: Path, tmp_path: P
     assert (code, "meter is in v4 now, epoch 1" in said) == (0, True)
     assert 'runtime = "v4"' in file.read_text()
     assert running.meter.runtime == "v4"
+    assert running.plan(file)["units"] == [], "what was moved is no change that is still to come"
     assert running.meter.read("power").value == 5e-9
     code, said = run("rollback", "meter", "--by", "anna", "--write")
     assert (code, "meter is in v2 now, epoch 2" in said) == (0, True)

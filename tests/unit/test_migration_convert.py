@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from duodaq.config import load_text
@@ -178,6 +178,7 @@ _LINES = st.one_of(
 )
 
 
+@settings(max_examples=50)
 @given(
     lines=st.lists(_LINES, max_size=8),
     end=st.sampled_from(["", "\n", "\n\n# end\n", "\n[lab]\n", "\n# a\n[lab]\nname = 'x'"]),

@@ -322,11 +322,15 @@ class Migration:
         assert file is not None
         turn = convert_lab if self._manager.definition(id).runtime == "v4" else convert_back
         done = turn(text, {id})
-        load_text(done.text, file)
+        load_text(done.text, file)  # before it is written: what is wrong stays out
         aside = file.with_name(f"{file.name}.new")
         aside.write_bytes(done.text.encode())
         aside.replace(file)
-        self._note(id, "lab file written", to=self._manager.definition(id).runtime)
+        written = next(d for d in load_text(done.text, file).instruments if d.id == id)
+        described = self._lab.definition
+        others = tuple(written if d.id == id else d for d in described.instruments)
+        self._lab.adopt(replace(described, instruments=others))  # else `apply` would take the move for a change to come
+        self._note(id, "lab file written", to=written.runtime)
         return done.diff(file.name)
 
     def _route(self, id: str) -> Route:

@@ -8,6 +8,8 @@ from duodaq.errors import ReplyFormatError
 from duodaq.model import WireRecord, owner_named
 from duodaq.ports import Deed, Framing, PortCodec, deeds_of
 
+_REMEMBERED = 1024
+
 
 @dataclass(slots=True)
 class Seen:
@@ -44,13 +46,12 @@ class Exchanges:
         self._instrument = instrument
         self._runtime = runtime
         self._open: dict[int, tuple[Seen, Framing | None]] = {}
+        self._is_its_own: dict[str, bool] = {}
+        self._deeds: dict[bytes, list[Deed]] = {}
 
     def take(self, record: WireRecord) -> Seen | None:
         """Take a record; the exchange that is whole with it, if one is."""
-        named = owner_named(record.holder)
-        if not record.exchange or named is None or (named.runtime, named.instrument) != (
-            self._runtime, self._instrument,
-        ):  # fmt: skip
+        if not record.exchange or not self._is_of_owner(record.holder):
             return None
         if record.direction == ">":
             return self._written(record)
@@ -69,13 +70,31 @@ class Exchanges:
     def _written(self, record: WireRecord) -> Seen | None:
         seen, _ = self._open.get(record.exchange) or (Seen(record.exchange, record.t_ns), None)
         seen.written += record.data
-        seen.deeds = deeds_of(self._codec, seen.written)
+        seen.deeds = self._meaning_of(seen.written)
         framing = self._codec.expects_reply(seen.written)
         if framing is None:
             return self._ended(seen, record)
         framing.reset()
         self._open[record.exchange] = (seen, framing)
         return None
+
+    def _is_of_owner(self, holder: str) -> bool:
+        known = self._is_its_own.get(holder)
+        if known is None:
+            named = owner_named(holder)
+            known = named is not None and (named.runtime, named.instrument) == (self._runtime, self._instrument)
+            if len(self._is_its_own) < _REMEMBERED:
+                self._is_its_own[holder] = known
+        return known
+
+    def _meaning_of(self, written: bytes) -> list[Deed]:
+        """Drivers say the same few things over and over: what they mean is found once."""
+        deeds = self._deeds.get(written)
+        if deeds is None:
+            deeds = deeds_of(self._codec, written)
+            if len(self._deeds) < _REMEMBERED:
+                self._deeds[written] = deeds
+        return deeds
 
     def _ended(self, seen: Seen, record: WireRecord, reply: bytes = b"", error: str = "") -> Seen:
         self._open.pop(record.exchange, None)

@@ -39,9 +39,11 @@ from duodaq.migration._report import ShadowReport
 from duodaq.migration._shadow_line import NotedNumbers, ShadowLine, ShadowPorts
 from duodaq.model import (
     Command,
+    GetParameter,
     InstrumentDefinition,
     Measurement,
     PortDefinition,
+    ReadChannel,
     Recover,
     Scalar,
     Shutdown,
@@ -58,6 +60,8 @@ from duodaq.v4 import DataPublisher, V4Runtime
 
 T = TypeVar("T")
 _KEPT = 20_000
+_READ_EVERY_S = 0.05
+"""So often at most a reading that somebody asks of V2 is asked of V4, too: it shall cost the instrument nothing."""
 _COMMAND_S, _START_S = 20.0, 10.0
 _NOT_MIRRORED = (StartAcquisition, StopAcquisition, Recover, Shutdown, SnapFrame, Stop)
 
@@ -124,6 +128,7 @@ class Shadow:
         self._began_ns, self._began_s = utc_ns(), monotonic_s()
         self._ready_ns = 0
         self._setup = 0
+        self._read_s = 0.0
 
     # --- life
 
@@ -347,6 +352,12 @@ class Shadow:
         if wanted is None:
             self._not_comparable[f"command {command_name(command)}"] = "V4 has nothing of that name"
             return None
+        if isinstance(wanted, GetParameter | ReadChannel):
+            now_s = monotonic_s()
+            if now_s - self._read_s < _READ_EVERY_S:
+                self._not_comparable["some readings"] = "more often than every 50 ms they are not asked for twice"
+                return None
+            self._read_s = now_s
         return self._own(self._carry_out(wanted))
 
     async def _carry_out(self, command: Command) -> Exception | None:
