@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duodaq import clock
 from duodaq.errors import FencedError
 from duodaq.migration import violations
 from duodaq.model import InstrumentDefinition, PortDefinition, WireRecord, holder_of, owner_named
@@ -53,8 +54,8 @@ async def test_what_the_old_owner_sends_is_refused_and_the_new_one_writes(line) 
 async def test_an_exchange_in_hand_ends_and_those_behind_it_are_refused(line) -> None:
     broker, port, transport = line
     first, second = (asyncio.ensure_future(port.exchange(data, holder=OLD)) for data in (b"A?\n", b"B?\n"))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await clock.pause(0)
+    await clock.pause(0)
     await broker.fence("m", NEW, "p")
     assert await first == b"A\n"
     with pytest.raises(FencedError):
