@@ -27,13 +27,16 @@ test soak: export OPENBLAS_NUM_THREADS = 1
 # ... and what they load is compiled once, wherever an environment says otherwise.
 test soak: export PYTHONDONTWRITEBYTECODE =
 
+# Collecting all of the tests takes 10 s: the second call is told where those are that it is for.
+ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests 2>/dev/null)
+
 # Most of the tests wait much of their time, and run side by side. Those marked `alone` follow one by one, whatever
 # became of the others, except after Ctrl-C (2). Tests chosen in ARGS run one by one: what `-s` lets them print is seen.
 test: $(VENV)/.has-dev
 ifeq ($(strip $(ARGS)),)
 	failed=0; \
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not soak and not alone" || failed=$$?; \
-	test $$failed = 2 || $(BIN)/python -m pytest -q -m "alone and not soak" || failed=$$?; \
+	test $$failed = 2 || $(BIN)/python -m pytest -q -m "alone and not soak" $(ALONE) || failed=$$?; \
 	exit $$failed
 else
 	$(BIN)/python -m pytest -q -m "not soak" $(ARGS)

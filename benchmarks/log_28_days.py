@@ -1,8 +1,8 @@
 """What weeks of slow channels cost: on the disk, and until they can be read.
 
 20 channels at 1 Hz for 28 days, with the stamps of these days, go through the journal and its merging as a recorder has
-them done, in one run. A channel's first and last stretch are written as they come in a lab, a batch for each row; those
-between in batches of 1024 rows, which leaves the same once it is merged (`--whole`: all row by row).
+them done, in one run. A channel's last rows, which are not merged yet, are written as they come in a lab, a batch for
+each; those before in batches of 1024 rows, which leaves the same once it is merged (`--whole`: all row by row).
 Printed are the bytes for each row of all that is in the directory, how long it takes to open the run and ask every
 channel for its length and its times, and what a row takes that is not merged. The disk is not waited for: no figure is
 about that.
@@ -31,6 +31,7 @@ from duodaq.testing import QuickDisk
 T0 = 1_780_000_000_000_000_000
 SECOND = 1_000_000_000
 LARGE = 1024
+_PLAIN = 2
 
 
 class Channels:
@@ -74,7 +75,7 @@ def record(path: Path, channels: Channels, rows: int, *, whole: bool, merging: b
         _compact.SLOW_ROWS, _compact.LEAST_ENTRIES = 2 * LARGE, 4
     at = 0
     while at < rows:
-        single = whole or at < STRETCH_ENTRIES or at >= rows - rows % STRETCH_ENTRIES
+        single = whole or at >= rows - rows % STRETCH_ENTRIES
         journal._stretch = STRETCH_ENTRIES if single else STRETCH_ENTRIES // LARGE + 1
         behind = min(at + (64 if single else LARGE), rows)
         for channel in range(len(channels.names)):
@@ -108,7 +109,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         log, plain = Path(folder) / "log", Path(folder) / "plain"
         record(log, channels, rows, whole=asked.whole, merging=True)
-        record(plain, channels, STRETCH_ENTRIES, whole=True, merging=False)
+        record(plain, Channels(_PLAIN, STRETCH_ENTRIES), STRETCH_ENTRIES, whole=True, merging=False)
         took: list[float] = []
         for _ in range(3):
             begun = time.perf_counter()
@@ -119,7 +120,7 @@ def main() -> None:
         day = duodaq.open_run(log)[channels.names[0]].between(T0 + 3600 * SECOND, T0 + 7200 * SECOND).to_arrow()
         hour_ms = (time.perf_counter() - begun) * 1e3
         assert day.num_rows == 3600
-        size, unmerged = per_row(log, rows * count), per_row(plain, STRETCH_ENTRIES * count)
+        size, unmerged = per_row(log, rows * count), per_row(plain, STRETCH_ENTRIES * _PLAIN)
         goals = [
             Goal(
                 f"open {rows * count:,} rows of {count} channels, with length and times",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import version as version_of
+from pathlib import Path
 from typing import Any
 
 project = "duodaq"
@@ -55,7 +56,14 @@ def setup(app: Any) -> None:
 def _with_contents(app: Any, name: str, source: list[str]) -> None:
     source[0] = README.sub("](/about.md", source[0])
     if name == "index":
-        source[0] += "".join(_tree(caption, pages) for caption, pages in CONTENTS.items())
+        there = {caption: pages for caption, pages in CONTENTS.items() if _is_there(pages)}
+        source[0] += "".join(_tree(caption, pages) for caption, pages in there.items())
+
+
+def _is_there(pages: str | list[str]) -> bool:
+    """Whether there is anything to list: the pages of the coexistence tests are written by a run of them."""
+    patterns = [pages] if isinstance(pages, str) else pages
+    return any(True for pattern in patterns for _ in Path(__file__).parent.glob(f"{pattern}.md"))
 
 
 def _tree(caption: str, pages: str | list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import importlib
 import os
 import shutil
@@ -65,6 +66,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     bare = [item.nodeid for item in items for mark in item.iter_markers("alone") if not _reason(mark)]
     if bare:
         raise pytest.UsageError("@pytest.mark.alone needs a reason in words: " + ", ".join(bare))
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays to the end: spare the garbage collector looking through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

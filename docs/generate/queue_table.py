@@ -26,7 +26,7 @@ from duodaq.v2 import _manager, _work
 from duodaq.v4 import ActorSystem, DataPublisher
 from duodaq.v4._system import DeadLetters
 from duodaq.v4.instruments import _streams
-from duodaq.web import _feed, _operations, _viewer
+from duodaq.web import _feed, _history, _operations, _viewer
 from duodaq.web._log import LogTail
 from duodaq.workers import _outbox, _process_hosted
 
@@ -166,7 +166,7 @@ DATA = (
         "the ledger, under `page`",
     ),
     Queue("one browser: rows", f"{_viewer.MOST_ROWS:,} messages", FULL[Policy.DROP_OLDEST], "told to the page"),
-    Queue("one browser: images", "one a camera", FULL[Policy.LATEST], "told to the page"),
+    Queue("one browser: images, spectra", "one a stream", FULL[Policy.LATEST], "told to the page"),
     Queue(
         "a reader over Arrow Flight",
         f"{given(Opening, 'capacity'):,} batches, unless it says otherwise",
@@ -195,6 +195,7 @@ RECORDS = (
         "the numbers of the records",
     ),
     Queue("the log file", f"{_log_file._WAITING:,} lines", FULL[Policy.DROP_NEWEST], "`lost` of the file's handler"),
+    Queue("the past of a stream, for the page", f"{_history.KEPT:,} points", FULL[Policy.DROP_OLDEST], "not counted"),
     Queue("the log on the page", f"{given(LogTail, 'most'):,} lines", FULL[Policy.DROP_OLDEST], "the numbers"),
 )
 

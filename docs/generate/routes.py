@@ -67,14 +67,14 @@ def _table(routes: list[dict[str, Any]]) -> str:
     rows = (
         (
             code(f"{route['method'].upper()} {route['path']}"),
+            cell(paragraphs(route["words"])),
             "; ".join(f"{code(one['name'])} {_range(one['schema'])}" for one in route["query"]),
             f"[{code(route['body'])}](#{route['body'].lower()})" if route["body"] else "",
             ", ".join(route["refusals"]),
-            cell(paragraphs(route["words"])),
         )
         for route in routes
     )
-    return table(("request", "query", "body", "refused with", "meaning"), rows)
+    return table(("request", "meaning", "query", "body", "refused with"), rows)
 
 
 def _range(schema: dict[str, Any]) -> str:

@@ -85,7 +85,7 @@ def kill_some(nursery: subprocess.Popen[str], tmp_path: Path, level: str, kills:
     promised = 0
     for n in range(kills):
         path = tmp_path / f"run{n}"
-        row, frame, latencies = killed(nursery, path, level, luck.uniform(0.05, 0.6))
+        row, frame, latencies = killed(nursery, path, level, luck.uniform(0.05, 0.4))
         if path.exists() and unfinished_runs(path):
             check(path, row, frame)
         else:

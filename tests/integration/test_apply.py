@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from duodaq.app import Lab
+from duodaq.app import Client, Lab, acting
 from duodaq.clock import Deadline, pause
-from duodaq.errors import ConfigError, LifecycleError, UnsafeStateError
+from duodaq.errors import ConfigError, LifecycleError, NotInControlError, UnsafeStateError
 from duodaq.model import Execute, InstrumentState, ReadChannel, Scalar, StartAcquisition
 from duodaq.storage.reading import open_run
 from duodaq.workers._starter import CAN_FORK
@@ -34,7 +34,7 @@ class Dial:
         return float(self.serial.readline())
 
     def close(self):
-        self.serial.write(b"BYE\\n")
+        self.serial.write(b"BYE?\\n")
         self.serial.readline()
 
 
@@ -68,19 +68,20 @@ class Sum:
 LAB = """\
 [lab]
 name = "NAME"
-flight_recorder.keep = 0
 
 [runtimes.v2]
 worker = "KIND"
 
 [ports.line]
 tcp = "127.0.0.1:FIRST"
-idle_ms = 5
+codec = "scpi"
+timeout = "20 s"
 
 [instruments.dial]
 runtime = "v2"
 driver = "./drivers.py:Dial"
 port = "line"
+deadline = "30 s"
 poll.angle = { call = "asked", unit = "deg", every = "20 ms" }
 passive = true
 
@@ -98,7 +99,11 @@ port = "bus"
 [ports.bus]
 tcp = "127.0.0.1:SECOND"
 codec = "scpi"
-""".replace("flight_recorder.keep = 0\n\n", "\n[flight_recorder]\nkeep = 0\n\n")
+timeout = "20 s"
+
+[flight_recorder]
+keep = 0
+"""
 
 
 class Device:
@@ -126,7 +131,7 @@ class Device:
         try:
             while line := await reader.readline():
                 self.heard.append(line.strip())
-                if line.strip().endswith(b"?") or line == b"BYE\n":
+                if line.strip().endswith(b"?"):
                     reply = '+0,"No error"' if line.startswith(b"SYST") else self.answer
                     writer.write(reply.encode() + b"\n")
         finally:
@@ -157,6 +162,14 @@ class Bench:
 
     async def apply(self) -> dict[str, Any]:
         return (await self.lab.changes.apply(self.file)).to_dict()
+
+    async def begin_to_apply(self) -> asyncio.Task[Any]:
+        """Until it has begun, and not a step more."""
+        asking = asyncio.create_task(self.apply())
+        while not self.lab.changes.busy:
+            assert not asking.done()
+            await pause(0)
+        return asking
 
     def state(self, instrument: str) -> Any:
         return next(one for one in self.lab.manager.instruments() if one.id == instrument)
@@ -232,19 +245,19 @@ async def test_what_is_named_changes_and_the_others_notice_nothing(bench: Bench)
     bench.rewrite(
         ("127.0.0.1:SECOND".replace("SECOND", str(bench.second.number)), f"127.0.0.1:{bench.second.number}"),
         ('call = "asked", unit = "deg", every = "20 ms"', 'call = "asked", unit = "deg", every = "40 ms"'),
-        more=f'[ports.more]\ntcp = "127.0.0.1:{bench.spare.number}"\nidle_ms = 5\n'
+        more=f'[ports.more]\ntcp = "127.0.0.1:{bench.spare.number}"\ncodec = "scpi"\ntimeout = "20 s"\n'
         '[instruments.third]\nruntime = "v2"\ndriver = "./drivers.py:Dial"\nport = "more"\npassive = true\n'
         'poll.angle = { call = "asked", unit = "deg", every = "20 ms" }\n',
     )
     report = await bench.apply()
     assert report["complete"], report
     assert [unit["subjects"] for unit in report["units"]] == [["port more"], ["instrument dial"], ["instrument third"]]
-    assert bench.first.heard.count(b"BYE") == 1
+    assert bench.first.heard.count(b"BYE?") == 1
     third = await bench.read("third", "angle")
     assert (third.value, third.unit) == (30.0, "deg")
     assert (await bench.read("dial", "angle")).sequence > last
     assert bench.state("scpi") == scpi
-    assert len(bench.second.heard) == heard
+    assert {*bench.second.heard[heard:]} <= {b"*IDN?"}  # whoever asks, it is not for this change
     await others.check()
     known = {one.id: one for one in bench.lab.definition.instruments}
     assert known["dial"].polls[0].every_s == 0.04
@@ -263,7 +276,7 @@ async def test_who_goes_is_gone_with_its_port_and_its_entries_are_stale(bench: B
     report = await bench.apply()
     assert report["complete"], report
     assert bench.there() == {"ticker", "scpi"}
-    assert bench.first.heard[-1] == b"BYE"
+    assert b"BYE?" in bench.first.heard
     await until(lambda: not bench.first.clients)
     assert [port.name for port in bench.lab.health().ports] == ["bus"]
     with pytest.raises(LifecycleError, match="no instrument 'dial'"):
@@ -341,7 +354,7 @@ async def test_who_cannot_be_brought_back_is_there_in_error_and_said_so(
 async def test_a_wrong_file_a_latched_stop_and_a_second_plan_change_nothing(bench: Bench) -> None:
     before, status = bench.lab.definition, bench.lab.manager.instruments()
     good = bench.file.read_text()
-    digest = bench.lab.changes.plan(bench.file).digest
+    digest = (await bench.lab.changes.plan(bench.file)).digest
     bench.rewrite(('every = "20 ms"', 'every = "25 ms"'))
     with pytest.raises(LifecycleError, match="not what it was when the plan was made"):
         await bench.lab.changes.apply(bench.file, digest)
@@ -361,13 +374,30 @@ async def test_a_wrong_file_a_latched_stop_and_a_second_plan_change_nothing(benc
 
 async def test_who_asked_may_leave_and_the_change_is_carried_out(bench: Bench) -> None:
     bench.rewrite(('every = "20 ms"', 'every = "30 ms"'))
-    asking = asyncio.create_task(bench.apply())
-    await pause(0)
+    asking = await bench.begin_to_apply()
     asking.cancel()
     await asyncio.wait({asking})
     assert asking.cancelled()
     await until(lambda: {one.id: one for one in bench.lab.definition.instruments}["dial"].polls[0].every_s == 0.03)
     assert (await bench.read("dial", "angle")).value == 10.0
+
+
+async def test_what_somebody_else_has_in_hand_is_left_to_him(bench: Bench) -> None:
+    asker, other = Client("asker"), Client("other", "notebook")
+    bench.lab.control.take("dial", client=other)
+    bench.rewrite(('every = "20 ms"', 'every = "30 ms"'))
+    before = bench.lab.definition
+    with acting(asker):
+        plan = await bench.lab.changes.plan(bench.file)
+        assert "other (notebook) holds control" in bench.lab.changes.held(plan)["dial"]
+        with pytest.raises(NotInControlError, match="holds control"):
+            await bench.apply()
+    assert bench.lab.definition is before
+    with acting(other):
+        assert (await bench.apply())["complete"]
+        bench.without("instruments.dial")
+        assert (await bench.apply())["complete"]
+    assert bench.lab.control.holders() == {}
 
 
 async def test_a_later_run_is_described_as_the_lab_is_then_and_a_run_under_way_says_what_changed(bench: Bench) -> None:
@@ -383,6 +413,24 @@ async def test_a_later_run_is_described_as_the_lab_is_then_and_a_run_under_way_s
     assert [poll_every_s(open_run(run), "dial") for run in (before, after)] == [0.02, 0.03]
     angles = open_run(before)["dial.angle"].to_arrow()["sequence"].to_pylist()
     assert angles == list(range(angles[0], angles[0] + len(angles)))
+
+
+async def test_a_run_under_way_takes_a_channel_whose_unit_changes(bench: Bench) -> None:
+    run = await bench.lab.start_recording()
+    await bench.read("dial", "angle")
+    bench.rewrite(('unit = "deg"', 'unit = "rad"'), more='[ports.more]\ntcp = "127.0.0.1:1"\nidle_ms = 5\n')
+    bench.rewrite(('127.0.0.1:1"', f'127.0.0.1:{bench.spare.number}"'))
+    assert (await bench.apply())["complete"]
+    last = await bench.read("dial", "angle")
+    summary = await bench.lab.stop_recording()
+    assert summary.complete, summary
+    rows = open_run(run)["dial.angle"].to_arrow().to_pylist()
+    units = {row["sequence"]: row["unit"] for row in rows}
+    assert (min(units.items())[1], units[last.sequence]) == ("deg", "rad")
+    assert [*units] == list(range(min(units), max(units) + 1))
+    said = {event.name: event.doc for event in open_run(run).events if event.name in ("apply", "applied")}
+    assert said["apply"]["plan"]["instrument dial"] == {"what": "change", "keys": ["poll.angle.unit"]}
+    assert said["applied"]["failed"] == []
 
 
 async def test_alarms_follow_and_those_that_are_as_they_were_stay_where_they_stand(bench: Bench) -> None:
@@ -434,6 +482,18 @@ async def test_the_watchdog_writes_the_crash_bytes_that_hold_now(bench: Bench) -
     await until(lambda: bench.first.heard.count(b"HALT") == 1)
 
 
+async def test_who_goes_takes_the_safe_state_of_a_shutdown_first_and_who_changes_does_not(bench: Bench) -> None:
+    bench.rewrite(('port = "line"', 'port = "line"\nstop = "OFF\\n"\nsafe = { shutdown = "stop" }'))
+    assert (await bench.apply())["complete"]
+    bench.rewrite(('every = "20 ms"', 'every = "30 ms"'))
+    assert (await bench.apply())["complete"]
+    assert b"OFF" not in bench.first.heard
+    bench.without("instruments.dial")
+    assert (await bench.apply())["complete"]
+    heard = [one for one in bench.first.heard if one in (b"OFF", b"BYE?")]
+    assert heard == [b"BYE?", b"BYE?", b"OFF", b"BYE?"]
+
+
 @pytest.mark.skipif(not CAN_FORK, reason="there are no worker processes here")
 async def test_a_process_that_one_had_for_itself_comes_and_goes_with_it(bench: Bench) -> None:
     more = '[instruments.alone]\nruntime = "v2"\ndriver = "./drivers.py:Ticker"\nworker = "own"\npassive = true\n'
@@ -461,8 +521,7 @@ async def test_a_handle_of_one_that_is_new_is_given_to_whoever_asks_it(bench: Be
 
 async def test_a_lab_that_ends_in_the_middle_of_a_change_ends_in_order(bench: Bench) -> None:
     bench.rewrite((f"127.0.0.1:{bench.first.number}", f"127.0.0.1:{bench.spare.number}"))
-    asking = asyncio.create_task(bench.apply())
-    await pause(0)
+    asking = await bench.begin_to_apply()
     report = await bench.lab.shutdown()
     await asyncio.wait({asking})
     assert report.clean, report

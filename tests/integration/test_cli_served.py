@@ -400,10 +400,16 @@ WRONG = {
     "runs list": ["since=nonsense"],
     "runs show": ["missing"],
     "scan": ["stage.x", "0", "1", "2", "--lab", "nobody"],
+    "scans": ["--lab", "nobody"],
+    "scans abort": ["1", "--lab", "nobody"],
+    "scans attach": ["1", "--lab", "nobody"],
+    "scans pause": ["1", "--lab", "nobody"],
+    "scans resume": ["1", "--lab", "nobody"],
     "serve": [],
     "sim": ["nonsense"],
     "status": ["--lab", "nobody"],
     "stop-all": ["--lab", "nobody"],
+    "verify": ["--mode", "nonsense"],
 }
 
 

@@ -22,7 +22,7 @@ from pyarrow import flight
 
 import duodaq.flight
 from duodaq import schema
-from duodaq.clock import monotonic_s, pause
+from duodaq.clock import Deadline, block, monotonic_s, pause
 from duodaq.errors import ConfigError, TornFileError
 from duodaq.flight import FlightLab, FlightService, LiveBatch, Lost, Serving
 from duodaq.link import tap_path
@@ -192,6 +192,36 @@ async def test_frames_go_on_when_their_shape_changes(folder: Path) -> None:
         assert np.array_equal(schema.pixels_of(got.batch), schema.pixels_of(batch))
 
 
+class LateCredits:
+    """The writing end of an exchange, for a reader that gives its next credits when the exchange has ended."""
+
+    def __init__(self, writer: Any, ended: Callable[[], bool]) -> None:
+        self._writer = writer
+        self._ended = ended
+
+    def write_metadata(self, data: bytes) -> None:
+        limit = Deadline(20.0)
+        while not self._ended() and not limit.passed:
+            block(0.002)
+        self._writer.write_metadata(data)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+async def test_credits_that_are_under_way_when_the_columns_change_cost_nothing(folder: Path) -> None:
+    async with running_lab(folder) as lab:
+        with service(lab) as served, duodaq.flight.connect(served.address) as client:
+            live = await in_thread(lambda: client.live("cam.frames", credits=2))
+            live._writer = LateCredits(live._writer, lambda: served.readers == 0)
+            lab.hub.publish(frame(0, 4, 6))
+            lab.hub.publish(frame(1, 8, 6))
+            reader = Collected(live, 2)
+            await lab.until(lambda: not reader.is_alive())
+            await in_thread(live.close)
+    assert [got.number for got in reader.got] == [0, 1]
+
+
 async def test_what_a_slow_reader_misses_is_told_it_and_in_the_ledger(folder: Path) -> None:
     async with running_lab(folder) as lab:
         with service(lab) as served, duodaq.flight.connect(served.address) as client:
@@ -272,6 +302,15 @@ def test_it_is_not_opened_to_others_without_a_token(duodaq_command: Callable[...
             assert client.runs() == []
     finally:
         served.shutdown()
+
+
+def test_an_address_that_is_taken_is_said_to_be(tmp_path: Path) -> None:
+    with service(None, tmp_path) as served:
+        taken = int(served.address.rpartition(":")[2])
+        with pytest.raises(ConfigError, match=f"port {taken} is taken: another program listens at 127.0.0.1:{taken}"):
+            FlightService(Serving(port=taken), None, tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot listen at 203\.0"):
+        FlightService(Serving(host="203.0.113.7", token="t"), None, tmp_path)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")

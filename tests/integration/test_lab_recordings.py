@@ -11,6 +11,7 @@ import pytest
 
 import duodaq
 from duodaq import clock, schema
+from duodaq.app import LabHost
 from duodaq.clock import pause
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError, LifecycleError
@@ -198,3 +199,11 @@ def test_rows_are_removed_only_where_parquet_holds_them(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match="keep_journal"):
         load_lab(file)
+
+
+async def test_live_readers_may_ask_for_every_channel_and_whatever_else_was_published(tmp_path: Path) -> None:
+    async with duodaq.Lab(bench(tmp_path)) as lab:
+        lab.manager.v4_data.publish(schema.scalar_batch([Scalar("scan", "points", "", T, 0, 1.0, "v4")]))
+        async with asyncio.timeout(30):
+            while not {"meter.power", "scan.points"} <= {*LabHost(lab)._streams()}:
+                await pause(0.01)

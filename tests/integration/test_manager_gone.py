@@ -91,11 +91,10 @@ def is_running(process: psutil.Process) -> bool:
 
 
 @pytest.mark.alone("everything must be safe 0.5 s after the death, and gone after 1 s")
-@pytest.mark.parametrize("seed", [1, 2])
 def test_killing_the_demo_leaves_nothing_open_and_nobody_behind(
-    start_program: Callable[..., Any], tmp_path: Path, seed: int
+    start_program: Callable[..., Any], tmp_path: Path
 ) -> None:
-    kill_the_demo(start_program, tmp_path, random.Random(seed).uniform(0.2, 6.0))
+    kill_the_demo(start_program, tmp_path, random.Random(1).uniform(0.2, 6.0))
 
 
 @pytest.mark.soak

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 import duodaq
 from duodaq.bluesky import ScanInterruptedError
-from duodaq.errors import StorageError
+from duodaq.errors import NotInControlError, StorageError
 from duodaq.storage.journal import JournalReader
 
 pytest.importorskip("serial")
@@ -23,6 +25,27 @@ lab = duodaq.connect(sys.argv[1])
 tell = lambda name, doc: print("points", doc["seq_num"], flush=True) if name == "event" else None
 lab.scan(lab.stage.x, [0.5 * n for n in range(1, 50)], [lab.dmm], progress=False, on_document=tell, sample="knife 9")
 """
+
+
+DETACHED = """
+import sys, time, duodaq
+lab = duodaq.connect(sys.argv[1])
+lab.stage.control("anna")
+scan = lab.scan(lab.stage.x, [0.5, 1.0, 1.5, 2.0], [lab.dmm], detach=True, sample="knife 10")
+print("begun", scan.number, flush=True)
+scan.wait()
+"""
+
+
+def on_the_page(place: str, body: Any = None) -> tuple[int, Any]:
+    """What the page's server answers: status and body."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(place, data, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        return refused.code, json.load(refused)
 
 
 def documents(run: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -38,20 +61,41 @@ def test_a_killed_notebook_leaves_the_lab_undisturbed_its_scan_ended_and_its_poi
         before = other.dmm.status()
         scanning = start_program("-c", SCAN, simulated_lab.name)
         scanning.wait_for("points 3")
+        page = other.status()["page"]
+        (shown,) = on_the_page(f"{page}api/scans")[1]
+        assert shown["state"] == "running"
+        assert shown["done"] >= 2
+        move = {"kind": "execute", "name": "move", "args": ["x", 20.0]}
+        refused, why = on_the_page(f"{page}api/instruments/stage/command", move)
+        assert (refused, why["error"]) == (409, "NotInControlError"), "the page does not move what is being scanned"
+        assert why["holder"].startswith("scan 1 of ")
+        with pytest.raises(NotInControlError, match="scan 1 of"):
+            other.stage.x.move(20.0)
+        assert other.dmm.read("voltage").unit == "V", "another notebook reads meanwhile"
         simulated_lab.until(simulated_lab.is_moving)
         scanning.interrupt(signal.SIGKILL)
 
         simulated_lab.until(lambda: other.status()["recording"] is None)
         assert simulated_lab.is_safe(), "what it moved stands"
+        assert other.holders() == {}
+        assert on_the_page(f"{page}api/scans/1")[1]["why"] == "the program that scanned has ended"
         assert other.dmm.status()["since_ns"] == before["since_ns"], "nothing was restarted"
         assert other.dmm.read("voltage").unit == "V"
 
         again = other.scan(other.stage.x, [1.0, 1.5], other.dmm, progress=False)
         assert again.complete
+
+        anna = start_program("-c", DETACHED, simulated_lab.name)
+        anna.wait_for("begun 3")
+        anna.interrupt(signal.SIGKILL)
+        scan = other.scans[3]
+        assert scan.wait(60).state == "complete", "it needs nobody"
+        assert len(scan.points()) == 4
+        simulated_lab.until(lambda: other.holders() == {} and other.status()["recording"] is None)
     running.interrupt()
     assert running.end() == 0, running.said
 
-    first, second = duodaq.runs(simulated_lab.file.parent / "runs")
+    first, second, third = duodaq.runs(simulated_lab.file.parent / "runs")
     assert first.labels.sample == "knife 9"
     assert first.state == "finished"
     kept = documents(first.path)
@@ -61,6 +105,7 @@ def test_a_killed_notebook_leaves_the_lab_undisturbed_its_scan_ended_and_its_poi
     assert kept[-1][0] == "stop"
     assert kept[-1][1]["exit_status"] == "abort"
     assert "has ended" in kept[-1][1]["reason"]
+    assert third.labels.sample == "knife 10"
     assert second.path == again.directory
     assert len(second["dmm.voltage"]) >= 2
 

@@ -20,6 +20,7 @@ from duodaq.model import (
 from duodaq.ports import Broker
 from duodaq.schema import scalars_of
 from duodaq.sim.table import KNIFE_AXIS, rest
+from duodaq.testing.coexistence._bench import until
 from duodaq.v4 import DataPublisher, V4Runtime
 
 pytestmark = pytest.mark.serial
@@ -92,10 +93,11 @@ async def test_the_power_streams_at_a_rate(power_meter) -> None:
     async with lab(power_meter.address) as (runtime, _, _, publisher):
         rows = publisher.subscribe("test", streams=["meter.power"])
         await runtime.command("meter", StartAcquisition({"rate_hz": 20.0}))
-        await pause(0.6)
+        assert await until(lambda: rows.occupancy >= 4, 10.0)
         await runtime.command("meter", StopAcquisition())
+        before = rows.occupancy
         one = await runtime.command("meter", ReadChannel("power"))
-        await pause(0.05)
+        assert await until(lambda: rows.occupancy > before, 5.0)
         scalars = [s for _ in range(rows.occupancy) for s in scalars_of(rows.get_nowait())]
         rows.close()
         assert [s.sequence for s in scalars] == list(range(len(scalars)))

@@ -27,6 +27,7 @@ from duodaq.model import (
 )
 from duodaq.ports import Broker
 from duodaq.schema import scalars_of, schema_name
+from duodaq.testing.coexistence._bench import until
 from duodaq.v4 import DataPublisher, V4Runtime
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -141,10 +142,11 @@ async def test_a_polled_channel_streams_scalars_and_can_be_read_at_once(multimet
         rows = publisher.subscribe("test", streams=["dmm.voltage"])
         await runtime.command("dmm", StartAcquisition())
         assert runtime.instruments()[0].state is InstrumentState.ACQUIRING
-        await pause(0.5)
+        assert await until(lambda: rows.occupancy >= 4, 10.0)
         await runtime.command("dmm", StopAcquisition())
+        before = rows.occupancy
         one = await runtime.command("dmm", ReadChannel("voltage"))
-        await pause(0.05)
+        assert await until(lambda: rows.occupancy > before, 5.0)
         batches = [rows.get_nowait() for _ in range(rows.occupancy)]
         rows.close()
         assert {schema_name(batch.schema) for batch in batches} == {"scalar/1"}

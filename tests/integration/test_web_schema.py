@@ -63,7 +63,9 @@ def quick(case: Any) -> Any:
 
 def tried(served: str, examples: int, **settings: Any) -> int:
     """Ask every operation so many right and so many wrong things; how many operations there are."""
-    operations = [one.ok() for one in schemathesis.openapi.from_url(f"{served}api/openapi.json").get_all_operations()]
+    operations = [
+        one.ok() for one in schemathesis.openapi.from_url(f"{served}api/openapi.json", timeout=60).get_all_operations()
+    ]
     every = list(hypothesis.HealthCheck)
     for operation in operations:
         for mode in schemathesis.GenerationMode:

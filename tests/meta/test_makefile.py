@@ -56,6 +56,9 @@ def test_an_environment_that_could_not_be_made_is_not_taken_for_one_the_next_tim
 def make_test(folder: Path, *words: str, side_by_side: int = 0, one_by_one: int = 0) -> tuple[bool, list[str]]:
     """Whether `make test` succeeds where pytest ends with these codes, and how pytest was called."""
     shutil.copy(MAKEFILE, folder)
+    (folder / "tests" / "unit").mkdir(parents=True, exist_ok=True)
+    (folder / "tests" / "unit" / "test_a.py").write_text('@pytest.mark.alone("judges times")\ndef test_a(): ...\n')
+    (folder / "tests" / "unit" / "test_b.py").write_text("def test_b(): ...\n")
     for name in ("pyproject.toml", "constraints.txt"):
         (folder / name).touch()
     program(folder / ".venv" / "bin" / "python", PYTEST)
@@ -66,7 +69,7 @@ def make_test(folder: Path, *words: str, side_by_side: int = 0, one_by_one: int 
 
 
 SIDE_BY_SIDE = "python -m pytest -q -n 3 --dist worksteal -m not soak and not alone"
-ONE_BY_ONE = "python -m pytest -q -m alone and not soak"
+ONE_BY_ONE = "python -m pytest -q -m alone and not soak tests/unit/test_a.py"
 
 
 def test_tests_run_side_by_side_and_those_marked_alone_one_by_one(tmp_path: Path) -> None:

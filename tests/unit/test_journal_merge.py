@@ -163,36 +163,38 @@ def small_logs(path: Path, seconds: int, disk: Disk) -> Journal:
     """A run whose event logs announce few segments each."""
     journal = journal_at(path, disk)
     journal._part_descriptors = 6
-    for n in range(seconds):
+    for n in range(0, seconds, 5):
         if n % 100 == 50:
             journal.note("change", {"instrument": "room", "parameter": "fan", "value": n})
-        record(journal, range(n, n + 1), disk)
+        journal.write([batch for second in range(n, n + 5) for batch in at_second(second)])
+        journal.commit()
+        tidy(journal, disk)
     return journal
 
 
 def test_the_event_log_forgets_segments_that_were_merged_and_nothing_else(tmp_path: Path) -> None:
     disk = QuickDisk()
-    journal = small_logs(tmp_path / "run", 2000, disk)
+    journal = small_logs(tmp_path / "run", 1000, disk)
     logs = [*(tmp_path / "run").glob("events*.jsonl")]
     assert len(logs) < 8
     assert not [*(tmp_path / "run").glob("*.part")]
     journal.close({"exit_status": "success"})
     reader = JournalReader(tmp_path / "run")
     told = [event for event in reader.events if event.name == "descriptor"]
-    assert len(told) < 60, "of some 130"
+    assert len(told) < 40, "of some 65"
     assert {event.doc["segment"]["id"] for event in told} >= {facts.id for facts in Catalog(tmp_path / "run").segments}
-    assert [event.doc["value"] for event in reader.events if event.name == "change"] == [*range(50, 2000, 100)]
+    assert [event.doc["value"] for event in reader.events if event.name == "change"] == [*range(50, 1000, 100)]
     assert reader.finished
     assert not reader.gaps()
     assert duodaq.open_run(tmp_path / "run").state == "finished"
-    assert rows_of(reader.batches("room.temperature")) == published("room.temperature", 2000)
+    assert rows_of(reader.batches("room.temperature")) == published("room.temperature", 1000)
 
 
 def test_who_looks_while_event_logs_are_put_together_sees_every_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = QuickDisk()
-    journal = small_logs(tmp_path / "run", 800, disk)
+    journal = small_logs(tmp_path / "run", 500, disk)
     before = Catalog(tmp_path / "run")
     lost = before.event_logs[-2]
     read_bytes = Path.read_bytes
@@ -224,9 +226,9 @@ def test_an_event_log_that_cannot_be_pruned_stays_as_it_is(tmp_path: Path) -> No
     journal = journal_at(tmp_path / "run", disk)
     journal._part_descriptors = 6
     recorder = Compactor(journal, disk)
-    for n in range(900):
-        disk.refuses = n > 300
-        journal.write(at_second(n))
+    for n in range(0, 600, 5):
+        disk.refuses = n > 200
+        journal.write([batch for second in range(n, n + 5) for batch in at_second(second)])
         journal.commit()
         recorder.order()
         recorder.finish()
@@ -234,7 +236,7 @@ def test_an_event_log_that_cannot_be_pruned_stays_as_it_is(tmp_path: Path) -> No
     journal.close({})
     recorder.close()
     assert not [gap for stream in STREAMS for gap in JournalReader(tmp_path / "run").gaps(stream)]
-    assert rows_of(JournalReader(tmp_path / "run").batches(STREAMS[0])) == published(STREAMS[0], 900)
+    assert rows_of(JournalReader(tmp_path / "run").batches(STREAMS[0])) == published(STREAMS[0], 600)
 
 
 def test_a_repair_keeps_every_row_and_removes_what_is_not_needed(merged: Path, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import datetime as dt
 import io
 import json
 import os
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import xarray as xr
 from rich.console import Console
 
 import duodaq
-from duodaq.errors import SchemaMismatchError, StorageError
+from duodaq.errors import ConfigError, SchemaMismatchError, StorageError
 from duodaq.model import Scalar, Spectrum, Vector
 from duodaq.schema import scalar_batch, spectrum_batch, stage_batch, vector_batch
 from duodaq.storage.reading import Run
@@ -425,7 +427,58 @@ def test_the_plot_is_the_knife_edge_and_the_beam(run: Run) -> None:
     assert picture.max() == 4100  # the frame before the blade
 
 
+def test_a_picture_needs_no_screen_and_who_wants_it_shown_is_told_that_there_is_none(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import matplotlib.pyplot as plt
+
+    plt.switch_backend("agg")
+    with pytest.raises(ConfigError, match="no screen") as refused:
+        run.plot(show=True)
+    assert "savefig" in str(refused.value)
+    assert plt.get_fignums() == []
+    shown: list[Any] = []
+    monkeypatch.setattr(plt, "get_backend", lambda: "tkagg")
+    monkeypatch.setattr(plt, "show", lambda: shown.append(plt.gcf()))
+    assert shown == [run.plot(show=True)]
+    plt.close("all")
+
+
+def test_names_are_whole_in_a_narrow_list_and_times_say_their_zone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        name = "room-20260531T000000.000000Z"
+        path = record_run(tmp_path / name, [powers(0, 2)])
+        plain = shown(duodaq.runs(tmp_path), 80)
+        assert name in plain
+        assert "sample" not in plain, "nobody has said anything of a sample"
+        duodaq.open_run(path).label(sample="a wafer with a long name", operator="somebody", tags=["first", "second"])
+        labelled = shown(duodaq.runs(tmp_path), 80)
+        assert "…" not in labelled
+        cells = "".join(line[-14:].replace(" ", "") for line in labelled.splitlines())
+        assert set(name) <= set(cells)
+        run = duodaq.open_run(path)
+        assert re.search(r"began \(CES?T\)", labelled)
+        assert re.search(r"\d\d:\d\d CES?T", shown(run, 100))
+        assert re.search(r"since \(CES?T\)", shown(run, 100))
+        (axes,) = [a for a in run.plot().axes if a.get_xlabel().startswith("time")]
+        assert axes.get_xlabel() == "time (CEST)"
+        assert axes.xaxis.get_major_locator().tz.utcoffset(None) == dt.timedelta(hours=2)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def shown(what: Any, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(what)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_without_an_axis_the_plot_is_over_time(tmp_path: Path) -> None:
     figure = duodaq.open_run(record_run(tmp_path / "run", [powers(0, 5)])).plot()
-    assert figure.axes[0].get_xlabel() == "time"
+    assert re.fullmatch(r"time \(.+\)", figure.axes[0].get_xlabel())
     assert len(figure.axes[0].lines[0].get_xdata()) == 5

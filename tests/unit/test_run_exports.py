@@ -11,14 +11,16 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pytest
+import zarr
 
 import duodaq
 from duodaq.errors import LifecycleError, StorageError, StorageFullError
 from duodaq.model import Scalar, Spectrum, Vector
 from duodaq.schema import frame_batch, scalar_batch, scpi_event_batch, spectrum_batch, vector_batch
-from duodaq.storage.export import FORMATS, export, finalise
+from duodaq.storage.export import FORMATS, _pieces, export, finalise
 from duodaq.storage.export._aside import aside
 from duodaq.storage.export._compare import same_array, same_column
+from duodaq.storage.reading import Stream
 from duodaq.testing import growing_run, knife_edge, record_run
 
 pytestmark = pytest.mark.usefixtures("zarr_is_awake")
@@ -100,6 +102,97 @@ def test_a_growing_run_is_exported_as_it_is(tmp_path: Path, to: Any) -> None:
     assert done.files
 
 
+@pytest.mark.parametrize("to", ["hdf5", "zarr"])
+def test_frames_that_come_while_a_growing_run_is_exported_are_left_out(
+    tmp_path: Path, to: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come between the rows and the frames, which are looked for behind one another."""
+    stream_named = Stream.named
+
+    with growing_run(tmp_path / "run") as journal:
+        journal.write(knife_edge(3))
+
+        def named(self: Stream) -> Any:
+            found = stream_named(self)
+            journal.write(knife_edge(2, T0 + 10**12))
+            return found
+
+        monkeypatch.setattr(Stream, "named", named)
+        done = export(tmp_path / "run", to, tmp_path / f"out{SUFFIX[to]}")
+    assert done.files
+    pixels = _arrays(Path(done.files[0]), "camera.frames")["frames"]
+    assert pixels.shape[0] == 3
+
+
+def _arrays(path: Path, stream: str) -> dict[str, Any]:
+    """What a NeXus file or a Zarr store has of a stream."""
+    if path.suffix == ".zarr":
+        return {name: array[...] for name, array in zarr.open_group(path, mode="r")[stream].arrays()}
+    with h5py.File(path) as file:
+        return {
+            name: data[()]
+            for name, data in file["entry"][stream.replace(".", "_")].items()
+            if getattr(data, "shape", ())
+        }
+
+
+def long_and_odd() -> list[pa.RecordBatch]:
+    """Rows of which a part shows less than the whole: the last ones have longer texts and lists, and lack numbers."""
+    scalars = [
+        scalar_batch(
+            [Scalar("meter", "power", "W", T0 + n, n, n / 7, "v2", {"n": "ä" * (n // 400)}) for n in range(k, k + 400)]
+        )
+        for k in range(0, 1200, 400)
+    ]
+    lists = [vector_batch([Vector("scope", "wave", "V", T0 + n, n, np.arange(3.0 + (n > 200)))]) for n in range(240)]
+    facts = {b"duodaq.stream": b"mine.table", b"duodaq.instrument": b"mine"}
+    tables: list[pa.RecordBatch] = []
+    for k in range(0, 2000, 500):
+        numbers = [*range(k, k + 500)]
+        late = [None if n == 1700 else n for n in numbers]
+        columns = {"n": pa.array(numbers, pa.int64()), "late": pa.array(late, pa.int64()),
+                   "on": pa.array([None if n == 1999 else True for n in numbers]),
+                   "text": pa.array([None if n < 1600 else "x" * (n - 1590) for n in numbers])}  # fmt: skip
+        schema = pa.schema([(name, column.type) for name, column in columns.items()], facts)
+        tables.append(pa.record_batch([*columns.values()], schema=schema))
+    return [*scalars, *lists, *tables]
+
+
+@pytest.mark.parametrize("to", ["hdf5", "zarr"])
+def test_by_portions_the_same_is_written_as_all_at_once(
+    tmp_path: Path, to: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = record_run(tmp_path / "run", long_and_odd())
+    whole = Path(export(path, to, tmp_path / f"whole{SUFFIX[to]}").files[0])
+    monkeypatch.setattr(_pieces, "PORTION_BYTES", 1)
+    monkeypatch.setattr("duodaq.storage.reading._index._AT_ONCE_BYTES", 40_000)
+    assert sum(1 for _ in _pieces.Portions(duodaq.open_run(path)["mine.table"])) > 1
+    parts = Path(export(path, to, tmp_path / f"parts{SUFFIX[to]}").files[0])
+    for stream in ("meter.power", "scope.wave", "mine.table"):
+        one, other = _arrays(whole, stream), _arrays(parts, stream)
+        assert one.keys() == other.keys()
+        for name, values in one.items():
+            assert values.dtype == other[name].dtype
+            assert np.array_equal(values, other[name], equal_nan=values.dtype.kind == "f"), (stream, name)
+
+
+@pytest.mark.parametrize("to", ["hdf5", "zarr"])
+def test_a_long_run_is_not_loaded_whole(tmp_path: Path, to: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = scalar_batch([Scalar("meter", "power", "W", T0 + n, n, n / 7, "v2") for n in range(20_000)])
+    path = record_run(tmp_path / "run", [one] * 16)
+    held: list[int] = []
+    monkeypatch.setattr(_pieces, "PORTION_BYTES", 2**19)
+    monkeypatch.setattr("duodaq.storage.reading._index._AT_ONCE_BYTES", 2**18)
+    before = pa.total_allocated_bytes()
+
+    def watch(stream: str, done: int, total: int) -> None:
+        held.append(pa.total_allocated_bytes() - before)
+
+    export(path, to, tmp_path / f"out{SUFFIX[to]}", progress=watch)
+    assert len(held) > 10
+    assert max(held) < duodaq.open_run(path)["meter.power"].to_arrow().nbytes / 4
+
+
 @pytest.mark.parametrize("to", FORMATS)
 def test_what_is_not_equal_never_takes_its_place(tmp_path: Path, to: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path = record_run(tmp_path / "run", knife_edge(3))
@@ -146,12 +239,8 @@ def _spoil(monkeypatch: pytest.MonkeyPatch, to: str) -> None:
 
             monkeypatch.setattr(module, "readable", misread)
         return
-    if to == "hdf5":
-        column = _nexus._write_column
-        monkeypatch.setattr(_nexus, "_write_column", spoiled(column, _one_wrong))
-    else:
-        array = _zarr._array
-        monkeypatch.setattr(_zarr, "_array", spoiled(array, _one_wrong))
+    module = {"hdf5": _nexus, "zarr": _zarr}[to]
+    monkeypatch.setattr(module, "_stored", spoiled(module._stored, _one_wrong))
 
 
 def _one_value_wrong(table: pa.Table) -> pa.Table:
@@ -162,13 +251,10 @@ def _one_value_wrong(table: pa.Table) -> pa.Table:
 
 
 def _one_wrong(value: Any) -> Any:
-    values = (
-        value.values if hasattr(value, "values") and isinstance(getattr(value, "values", None), np.ndarray) else value
-    )
-    if isinstance(values, np.ndarray) and values.dtype.kind == "f" and values.size:
-        wrong = values.copy()
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size:
+        wrong = value.copy()
         wrong.flat[-1] = 1e300
-        return value._replace(values=wrong) if values is not value else wrong
+        return wrong
     return value
 
 

@@ -106,11 +106,6 @@ class Alarms:
             m.definition.name for m in self._machines.values() if m.definition.pause_scan and m.state in _RINGS
         )
 
-    @property
-    def pausing(self) -> bool:
-        """Whether any alarm may make scans wait."""
-        return any(one.pause_scan for one in self.definitions)
-
     # ---- life ------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from duodaq.app._host import LabHost
     from duodaq.app._lab import Lab
     from duodaq.app._panel import panel_of
-    from duodaq.app._preset_rules import Row
+    from duodaq.app._preset_row import Row
     from duodaq.app._presets_handle import PresetDiff, PresetsHandle
     from duodaq.app._reading import Reading
     from duodaq.app._samples import exposition, samples_of
+    from duodaq.app._scan_facts import ScanStatus, ScanWish
+    from duodaq.app._scans_handle import ScanHandle, ScansHandle
     from duodaq.app._service import LabService
     from duodaq.app._stopping import stop_all_of
     from duodaq.link import find_lab, running_labs
@@ -41,6 +43,10 @@ __all__ = [
     "PresetsHandle",
     "Reading",
     "Row",
+    "ScanHandle",
+    "ScanStatus",
+    "ScanWish",
+    "ScansHandle",
     "acting",
     "acting_client",
     "connect",
@@ -70,7 +76,11 @@ _HOMES = {
     "PresetDiff": "duodaq.app._presets_handle",
     "PresetsHandle": "duodaq.app._presets_handle",
     "Reading": "duodaq.app._reading",
-    "Row": "duodaq.app._preset_rules",
+    "Row": "duodaq.app._preset_row",
+    "ScanHandle": "duodaq.app._scans_handle",
+    "ScanStatus": "duodaq.app._scan_facts",
+    "ScanWish": "duodaq.app._scan_facts",
+    "ScansHandle": "duodaq.app._scans_handle",
     "acting": "duodaq.app._control",
     "acting_client": "duodaq.app._control",
     "connect": "duodaq.app._client",

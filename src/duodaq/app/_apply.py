@@ -10,6 +10,7 @@ Rules for whoever edits this:
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +19,7 @@ import msgspec
 
 from duodaq.config import LabPlan, Unit, load_lab, plan_change
 from duodaq.dual import Change, UnitReport
-from duodaq.errors import ConfigError, LifecycleError, UnsafeStateError
+from duodaq.errors import ConfigError, LifecycleError, NotInControlError, UnsafeStateError
 from duodaq.model import AlarmDefinition, InstrumentDefinition, ManagerState, PortDefinition
 from duodaq.telemetry import get_logger
 
@@ -61,7 +62,12 @@ class Applier:
         self._lab = lab
         self._task: asyncio.Task[ApplyReport] | None = None
 
-    def plan(self, file: str | Path | None = None) -> LabPlan:
+    @property
+    def busy(self) -> bool:
+        """Whether a file is being applied."""
+        return self._task is not None and not self._task.done()
+
+    async def plan(self, file: str | Path | None = None) -> LabPlan:
         """What would be done. Nothing is.
 
         Args:
@@ -70,11 +76,22 @@ class Applier:
         Raises:
             ConfigError: Something in the file is wrong, or it is of another lab.
         """
-        known = self._lab.definition
-        wanted = file if file is not None else known.file
+        wanted = file if file is not None else self._lab.definition.file
         if wanted is None:
             raise ConfigError("this lab has no file", remedy="Name one")
-        return plan_change(known, load_lab(wanted))
+        with ThreadPoolExecutor(1, "lab file") as pool:  # looking for drivers may take longer than a loop may stand
+            meant = await asyncio.get_running_loop().run_in_executor(pool, load_lab, wanted)
+        return plan_change(self._lab.definition, meant)
+
+    def held(self, plan: LabPlan) -> dict[str, str]:
+        """Who holds control of what the plan touches, by instrument, beside whoever asks."""
+        found: dict[str, str] = {}
+        for name in [step.name for unit in plan.units for step in unit.steps if step.subject == "instrument"]:
+            try:
+                self._lab.control.check(name, "apply")
+            except NotInControlError as error:
+                found[name] = error.what
+        return found
 
     async def apply(self, file: str | Path | None = None, digest: str | None = None) -> ApplyReport:
         """Change what differs, and nothing else; what became of each part.
@@ -88,15 +105,19 @@ class Applier:
             LifecycleError: The lab is not running, another file is being applied, or the plan is another one by now.
                 Nothing has changed.
             UnsafeStateError: A stop is latched. Nothing has changed.
+            NotInControlError: Somebody else holds control of an instrument that would change. Nothing has.
 
         Cancellation: What was begun goes on to its end.
         """
         self._check()
-        plan = self.plan(file)
+        plan = await self.plan(file)
+        self._check()  # once more: meanwhile others went on
         if digest is not None and digest != plan.digest:
             raise LifecycleError(
                 "the file, or the lab, is not what it was when the plan was made", left="nothing has changed"
             )
+        for step in [step for unit in plan.units for step in unit.steps if step.subject == "instrument"]:
+            self._lab.control.check(step.name, "apply")
         self._task = asyncio.create_task(self._carry_out(plan), name="apply")
         self._task.add_done_callback(_look_at)
         return await asyncio.shield(self._task)
@@ -109,7 +130,7 @@ class Applier:
             await asyncio.wait({task})
 
     def _check(self) -> None:
-        if self._task is not None and not self._task.done():
+        if self.busy:
             raise LifecycleError("a lab file is being applied already", left="nothing has changed")
         state = self._lab.manager.state
         if state is not ManagerState.RUNNING:
@@ -144,6 +165,8 @@ class Applier:
         report = await Change(self._lab.manager, plan, unit).carry_out()
         if report.done:
             self._adopt(plan, unit)
+            for name in unit.named("instrument", "remove"):
+                self._lab.control.forget(name)
         else:
             unopened.update(unit.named("port", "add"))
         return report

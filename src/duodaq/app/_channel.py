@@ -21,6 +21,7 @@ ANSWER_S = 10.0
 _UNHURRIED = frozenset(
     {
         *("preset_save", "preset_diff", "preset_load"),
+        *("scan_start", "scan_ended"),
         *("command", "read", "restart", "record_start", "record_stop", "wire_start", "wire_stop"),
         *("apply", "plan", "scan_keep", "scan_place", "scan_document", "fly", "fly_started", "log_start", "log_stop"),
         "migrate",

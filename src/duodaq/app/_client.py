@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import msgspec
 
@@ -14,9 +14,11 @@ from duodaq.app._alarms_handle import AlarmsHandle
 from duodaq.app._channel import Channel, LocalChannel, RemoteChannel
 from duodaq.app._control import Holder
 from duodaq.app._documents import DocumentJournal
-from duodaq.app._handles import AxisHandle, InstrumentHandle, is_number
+from duodaq.app._handles import AxisHandle, InstrumentHandle
 from duodaq.app._presets_handle import PresetsHandle
-from duodaq.errors import LifecycleError, StorageError
+from duodaq.app._scan_calls import Listener, axis_of, detached, instruments_of, positions_of, recorded
+from duodaq.app._scans_handle import ScanHandle, ScansHandle
+from duodaq.errors import LifecycleError
 from duodaq.link import find_lab, lab_of
 from duodaq.model import WireRecord
 from duodaq.telemetry import configure_logging, is_read_by_a_person
@@ -35,17 +37,19 @@ class LabClient:
     Instruments are attributes: ``lab.stage``, ``lab.dmm``. Not safe to share between threads of the caller's own.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, *, ticket: str | None = None) -> None:
         self._channel = channel
-        self.name, self._pausing = "", False
+        self._ticket = ticket
+        self.name = ""
         self._instruments: dict[str, InstrumentHandle] = {}
         self._described: list[dict[str, Any]] = []
         self._describe()
 
     def _describe(self) -> None:
         """Say who asks, and learn which instruments the lab has; the handles of those that are as they were go on."""
-        facts = self._channel.request("describe", {"who": _this_program()})
-        self.name, self._pausing = facts["lab"], bool(facts.get("pausing"))
+        who = {"who": _this_program()} if self._ticket is None else {"ticket": self._ticket}
+        facts = self._channel.request("describe", who)
+        self.name = facts["lab"]
         known = {f["id"]: f for f in self._described}
         self._instruments = {
             f["id"]: self._instruments[f["id"]] if known.get(f["id"]) == f else InstrumentHandle(self._channel, f)
@@ -97,6 +101,11 @@ class LabClient:
     def alarms(self) -> AlarmsHandle:
         """The lab's alarms: ``lab.alarms["hot"]``, ``lab.alarms.acknowledge("hot")``."""
         return AlarmsHandle(self._channel)
+
+    @property
+    def scans(self) -> ScansHandle:
+        """The scans under way and the last that ended, whoever began them: ``lab.scans[-1].abort()``."""
+        return ScansHandle(self._channel)
 
     @property
     def presets(self) -> PresetsHandle:
@@ -230,6 +239,7 @@ class LabClient:
         """End the file that `record_wire` began: how many records it holds, and how many were lost."""
         return self._channel.request("wire_stop", {})
 
+    @overload
     def scan(
         self,
         axis: AxisHandle,
@@ -239,13 +249,41 @@ class LabClient:
         settle_s: float = 0.0,
         progress: bool = True,
         record: bool = True,
-        on_document: Callable[[str, dict[str, Any]], None] | None = None,
+        on_document: Listener | None = None,
+        detach: Literal[False] = False,
         **metadata: Any,
-    ) -> ScanRun:
+    ) -> ScanRun: ...
+
+    @overload
+    def scan(
+        self,
+        axis: AxisHandle,
+        positions: Iterable[float],
+        read: InstrumentHandle | Iterable[InstrumentHandle],
+        *,
+        settle_s: float = 0.0,
+        detach: Literal[True],
+        **metadata: Any,
+    ) -> ScanHandle: ...
+
+    def scan(
+        self,
+        axis: AxisHandle,
+        positions: Iterable[float],
+        read: InstrumentHandle | Iterable[InstrumentHandle],
+        *,
+        settle_s: float = 0.0,
+        progress: bool = True,
+        record: bool = True,
+        on_document: Listener | None = None,
+        detach: bool = False,
+        **metadata: Any,
+    ) -> ScanRun | ScanHandle:
         """Move `axis` through `positions` and read every channel of `read` at each; the points are kept on Ctrl-C.
 
         The lab records it: a recording is begun for it if none is under way. If this program is killed, the lab stops
-        what it moved and ends that recording, with the points there are.
+        what it moved and ends that recording, with the points there are. The scan has control of what it moves until
+        it has ended.
 
         Args:
             positions: In the axis's unit; checked against its limits before anything moves.
@@ -254,22 +292,37 @@ class LabClient:
             progress: Show a progress bar.
             record: Whether the lab records it.
             on_document: Called with each of Bluesky's documents, in the scan's own thread.
+            detach: Have the lab do it, and return as soon as it has begun: it goes on whatever becomes of this program.
             metadata: Goes with the run, and into its tables: ``sample="knife 3"``. Sample, operator, note and tags
                 become the labels of the recording.
+
+        Returns:
+            The points; of a detached scan a handle, with which it is watched, paused and aborted.
 
         Raises:
             TypeError: Something else was given than an axis, numbers, and instruments. Nothing moved.
             OutOfRangeError: A position is beyond the limits. Nothing moved.
-            ScanInterruptedError: Something failed at a point, or Ctrl-C. The axis is stopped; its `run` has the points.
+            NotInControlError: Somebody else has control of what it moves. Nothing moved.
+            ScanInterruptedError: Something failed at a point, Ctrl-C, or somebody aborted it. The axis is stopped; its
+                `run` has the points.
             StorageError: The lab cannot record it. Nothing moved.
         """
+        parts, readers = [(axis_of(axis), positions_of(positions))], instruments_of(read)
+        if detach:
+            return detached(
+                self._channel, parts, readers, settle_s, snake=True, metadata=metadata, alone=(record, on_document)
+            )
         from duodaq.bluesky import run_scan
 
-        moved, points, readers = _axis(axis), _positions(positions), _instruments(read)
-        return self._recorded(
+        moved, points = parts[0]
+        return recorded(
+            self._channel,
+            self._ticket,
             record,
             on_document,
-            lambda heard: run_scan(
+            parts,
+            readers,
+            lambda heard, holds: run_scan(
                 moved,
                 points,
                 readers,
@@ -277,7 +330,7 @@ class LabClient:
                 progress=progress,
                 metadata=metadata,
                 on_document=heard,
-                holds=self._holds(),
+                holds=holds,
             ),
         )
 
@@ -289,9 +342,10 @@ class LabClient:
         settle_s: float = 0.0,
         progress: bool = True,
         record: bool = True,
-        on_document: Callable[[str, dict[str, Any]], None] | None = None,
+        on_document: Listener | None = None,
+        detach: bool = False,
         **metadata: Any,
-    ) -> ScanRun:
+    ) -> Any:
         """Move several axes over the grid of their positions and read at each point; as `scan` in all else.
 
         ::
@@ -301,17 +355,28 @@ class LabClient:
         Args:
             axes: Each with its positions; the last one is the fastest.
             snake: Whether every other line is gone through backwards.
-        """
-        from duodaq.bluesky import run_grid
 
+        Returns:
+            A ScanRun; of a detached grid a ScanHandle.
+        """
         if not axes:
             raise TypeError("a grid has axes with their positions: lab.grid((lab.stage.x, [0, 1]), …, read=lab.dmm)")
-        parts = [(_axis(axis), _positions(positions)) for axis, positions in axes]
-        readers = _instruments(read)
-        return self._recorded(
+        parts = [(axis_of(axis), positions_of(positions)) for axis, positions in axes]
+        readers = instruments_of(read)
+        if detach:
+            return detached(
+                self._channel, parts, readers, settle_s, snake=snake, metadata=metadata, alone=(record, on_document)
+            )
+        from duodaq.bluesky import run_grid
+
+        return recorded(
+            self._channel,
+            self._ticket,
             record,
             on_document,
-            lambda heard: run_grid(
+            parts,
+            readers,
+            lambda heard, holds: run_grid(
                 parts,
                 readers,
                 snake=snake,
@@ -319,7 +384,7 @@ class LabClient:
                 progress=progress,
                 metadata=metadata,
                 on_document=heard,
-                holds=self._holds(),
+                holds=holds,
             ),
         )
 
@@ -339,37 +404,6 @@ class LabClient:
     def journal(self) -> DocumentJournal:
         """What has the lab keep the runs of a RunEngine of your own: ``RE.subscribe(lab.journal())``."""
         return DocumentJournal(self._channel)
-
-    def _holds(self) -> Callable[[], list[str]] | None:
-        """What a scan asks before each point whether an alarm has it wait; None in a lab where none may."""
-        return (lambda: self._channel.request("scan_holds", {})) if self._pausing else None
-
-    def _recorded(
-        self,
-        record: bool,
-        on_document: Callable[[str, dict[str, Any]], None] | None,
-        scan: Callable[[Callable[[str, dict[str, Any]], None] | None], ScanRun],
-    ) -> ScanRun:
-        from duodaq.bluesky import ScanInterruptedError
-
-        if not record:
-            return scan(on_document)
-        journal = self.journal()
-
-        def heard(name: str, document: dict[str, Any]) -> None:
-            journal(name, document)
-            if on_document is not None:
-                on_document(name, document)
-
-        try:
-            run = scan(heard)
-        except ScanInterruptedError as error:
-            error.run.directory = journal.directories.get(error.run.uid)
-            if error.run.directory is None and isinstance(error.__cause__, StorageError):
-                raise error.__cause__ from None
-            raise
-        run.directory = journal.directories.get(run.uid)
-        return run
 
     def close(self) -> Any:
         """Leave the lab. A private lab is shut down, and its report returned; one attached to goes on."""
@@ -434,41 +468,11 @@ def _absolute(file: str | Path | None) -> str | None:
 
 def _this_program() -> dict[str, str]:
     """Who it is that attaches, as others are told."""
-    kind = "notebook" if "ipykernel" in sys.modules else Path(sys.argv[0]).name or "python"
+    program = Path(sys.argv[0])
+    kind = "notebook" if "ipykernel" in sys.modules else program.name or "python"
+    kind = program.parent.name if kind == "__main__.py" else kind
     try:
         name = getpass.getuser()
     except (OSError, KeyError):  # a user without an entry
         name = str(os.getuid())
     return {"name": name, "kind": kind, "place": f"process {os.getpid()}"}
-
-
-def _axis(given: Any) -> AxisHandle:
-    if isinstance(given, AxisHandle):
-        return given
-    if isinstance(given, InstrumentHandle):
-        names = ", ".join(f"lab.{given.id}.{name}" for name in given.axes)
-        hint = f"name one of its axes: {names}" if names else "it has no axes"
-        raise TypeError(f"a scan moves an axis, and lab.{given.id} is an instrument; {hint}")
-    raise TypeError(f"a scan moves an axis such as lab.stage.x (without quotes); {given!r} is none")
-
-
-def _positions(given: Any) -> list[float]:
-    wanted = "the positions of a scan are numbers in a list, such as [2.0, 2.5]"
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(f"{wanted}; {given!r} is none")
-    found: list[Any] = list(cast("Iterable[Any]", given))
-    if wrong := [one for one in found if not is_number(one)]:
-        raise TypeError(f"{wanted}; {wrong[0]!r} is no number")
-    return found
-
-
-def _instruments(given: Any) -> list[InstrumentHandle]:
-    wanted = "a scan reads instruments, such as read=[lab.dmm]"
-    if isinstance(given, InstrumentHandle):
-        return [given]
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(f"{wanted}; {given!r} is none")
-    found: list[Any] = list(cast("Iterable[Any]", given))
-    if wrong := [one for one in found if not isinstance(one, InstrumentHandle)]:
-        raise TypeError(f"{wanted}; {wrong[0]!r} is none")
-    return found

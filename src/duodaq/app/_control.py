@@ -172,7 +172,8 @@ class ControlTable:
         before = self._other(instrument, client)
         if before is not None:
             raise self._refusal(before.holder, what)
-        holder = Holder(instrument, client.name, client.called(), utc_ns(), what)
+        own = self.holder(instrument) or Holder(instrument, client.name, client.called(), 0)
+        holder = Holder(instrument, own.name, own.client, utc_ns(), what)
         self._holds.setdefault(instrument, []).append(_Hold(borrower, holder))
         self._say(holder, "lent")
 
@@ -221,6 +222,10 @@ class ControlTable:
         """
         if definition.id in self._holds and not only_reads(definition, command):
             self.check(definition.id, command_name(command))
+
+    def forget(self, instrument: str) -> None:
+        """An instrument is gone, and with it the control of it."""
+        self._drop(lambda hold: hold.holder.instrument == instrument, "lost", "it was removed from the lab")
 
     def _acting(self, client: Client | None) -> Client:
         return client or acting_client() or self._here

@@ -32,8 +32,9 @@ class DocumentJournal:
         directories: Where the runs are kept, by their uids.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, scan: int | None = None) -> None:
         self._channel = channel
+        self._scan = scan
         self._runs: dict[str, _Run] = {}
         self._of_descriptor: dict[str, _Run] = {}
         self.directories: dict[str, Path] = {}
@@ -62,7 +63,7 @@ class DocumentJournal:
             self._end(run)
 
     def _begin(self, start: Mapping[str, Any]) -> None:
-        run = _Run(self._channel, start["uid"], start)
+        run = _Run(self._channel, start["uid"], start, self._scan)
         self.directories[run.uid] = run.begin()
         self._runs[run.uid] = run
         run.send("start", start)
@@ -83,8 +84,9 @@ class DocumentJournal:
 class _Run:
     """One run on its way to the lab."""
 
-    def __init__(self, channel: Channel, uid: str, start: Mapping[str, Any]) -> None:
+    def __init__(self, channel: Channel, uid: str, start: Mapping[str, Any], scan: int | None) -> None:
         self.uid = uid
+        self._scan = scan
         self._channel = channel
         self._start = start
         self._kept: concurrent.futures.Future[Any] | None = None
@@ -93,7 +95,7 @@ class _Run:
 
     def begin(self) -> Path:
         labels = {name: self._start.get(name) for name in ("sample", "operator", "note", "tags")}
-        self._kept = self._channel.submit("scan_keep", {"run": self.uid, "labels": _plain(labels)})
+        self._kept = self._channel.submit("scan_keep", {"run": self.uid, "labels": plain(labels), "scan": self._scan})
         place: str | None = self._channel.request("scan_place", {"run": self.uid})
         if place is None:
             return Path(self._channel.wait(self._kept)["directory"])  # it was not begun: raises why
@@ -102,7 +104,7 @@ class _Run:
     def send(self, name: str, document: Mapping[str, Any]) -> None:
         while len(self._sent) >= _UNDER_WAY:
             self._channel.wait(self._sent.popleft())
-        params = {"run": self.uid, "kind": name, "doc": _plain(dict(document))}
+        params = {"run": self.uid, "kind": name, "doc": plain(dict(document))}
         self._sent.append(self._channel.submit("scan_document", params))
 
     def finish(self) -> None:
@@ -142,14 +144,14 @@ class _Run:
         return {**page, "data": {**page["data"], **places}, "filled": filled}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """As the lab can keep it: tables of names and lists of plain values; what is none of these as its text."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in cast("Mapping[Any, Any]", value).items()}
+        return {str(name): plain(one) for name, one in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(cast("Any", value).tolist())
+        return plain(cast("Any", value).tolist())
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(one) for one in cast("Any", value)]
+        return [plain(one) for one in cast("Any", value)]
     return str(value)

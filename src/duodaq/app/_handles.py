@@ -248,6 +248,11 @@ class AxisHandle:
         self.limits: tuple[float, float] | None = None if facts["limits"] is None else tuple(facts["limits"])
 
     @property
+    def address(self) -> str:
+        """How the lab names it: ``stage.x``."""
+        return f"{self._instrument.id}.{self.axis}"
+
+    @property
     def name(self) -> str:
         """How data names it: instrument and axis."""
         return f"{self._instrument.id}_{self.axis}"

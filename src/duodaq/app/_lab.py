@@ -11,7 +11,7 @@ import msgspec
 from duodaq.alarms import Alarms
 from duodaq.app._apply import Applier
 from duodaq.app._chores import Chores
-from duodaq.app._control import ControlChange, ControlTable
+from duodaq.app._control import Client, ControlChange, ControlTable
 from duodaq.app._log import Log, LogPlan
 from duodaq.app._metrics_server import MetricsServer
 from duodaq.app._migration import Migration
@@ -20,11 +20,13 @@ from duodaq.app._opening import explain
 from duodaq.app._presets import Presets
 from duodaq.app._reading import Reading, reading_of
 from duodaq.app._recording import Recording
+from duodaq.app._scans import Scans
 from duodaq.app._wire import WireRecording
 from duodaq.clock import Deadline, pause
 from duodaq.config import load_lab
 from duodaq.dual import DualRuntimeManager, Health, StopReport
 from duodaq.errors import LifecycleError, PortError
+from duodaq.link import Session
 from duodaq.model import AlarmChange, Command, LabDefinition, ReadChannel, ShutdownReport
 from duodaq.ports import Transport
 from duodaq.schema import WIRE_FILE
@@ -65,6 +67,7 @@ class Lab:
         self.chores = Chores(self.runs_directory)
         self.control = ControlTable(self._note_control)
         self.presets = Presets(self)
+        self.scans = Scans(self, self._serve)
         self._logs: dict[str, Log] = {}
         self.manager.recorder.recorder = _V2Recorder(self)
         self.recordings: list[RecordingSummary] = []
@@ -111,6 +114,7 @@ class Lab:
             raise
         self.observers.watch_wire()
         await self.alarms.start()
+        self.manager.attach("scans", self.scans)  # first: what they still say goes into the recording
         self.manager.attach("chores", self.chores)
         self.chores.recover()
 
@@ -118,6 +122,7 @@ class Lab:
         """Stop everything in order; see DualRuntimeManager.shutdown. A recording under way is finished."""
         await self.changes.aclose()
         await self.alarms.rest()
+        self.scans.rest()
         await self.migration.aclose()
         try:
             report = await self.manager.shutdown(timeout_s)
@@ -375,6 +380,11 @@ class Lab:
             if self._wanted and summary.ended:
                 keep = self.definition.keep_journal
                 self.chores.finalise(Path(summary.directory), self._wanted, keep_journal=keep)
+
+    def _serve(self, client: Client) -> Session:
+        from duodaq.app._service import LabService  # it is made of the lab
+
+        return LabService(self).session(client)
 
     def _note_control(self, change: ControlChange) -> None:
         facts = {name: value for name, value in msgspec.to_builtins(change).items() if value and name != "what"}

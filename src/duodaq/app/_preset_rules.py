@@ -7,9 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-import msgspec
-
 from duodaq.app._panel import panel_of
+from duodaq.app._preset_row import Row
 from duodaq.model import InstrumentDefinition
 
 _OFF = ("", "0", "off", "closed", "close", "shut", "disabled", "no", "false", "none")
@@ -19,23 +18,6 @@ _EMITTING = re.compile(
     re.IGNORECASE,
 )
 _MOVING = re.compile(r"(^|[._ ])(position|target|setpoint_position|angle)$", re.IGNORECASE)
-
-
-class Row(msgspec.Struct, frozen=True):
-    """One setting of a preset beside what it is now.
-
-    `what` says what loading does about it: ``set``, ``same`` (it is so already), ``left`` (it would emit, open or move:
-    a person does that), or ``missing`` (it cannot be read now, or the preset does not have it). `why` says why, unless
-    it is set.
-    """
-
-    instrument: str
-    name: str
-    now: Any
-    then: Any
-    unit: str
-    what: str
-    why: str = ""
 
 
 def left_to_a_person(definition: InstrumentDefinition, setting: Mapping[str, Any], then: Any) -> str:

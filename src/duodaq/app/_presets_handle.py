@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from duodaq.app._channel import Channel
-from duodaq.app._preset_rules import Row
+from duodaq.app._preset_row import Row
 
 _HEAD = ("setting", "now", "then", "unit", "")
 

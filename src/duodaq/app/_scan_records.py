@@ -26,7 +26,7 @@ class ScanRecords:
         self._lab = lab
         self._scans: dict[str, _Scan] = {}
 
-    async def keep(self, run: str, labels: Mapping[str, Any]) -> dict[str, Any]:
+    async def keep(self, run: str, labels: Mapping[str, Any], number: int | None = None) -> dict[str, Any]:
         """Keep the documents of a scan until its stop document has come: this request is as long as the scan.
 
         A recording is begun if none is under way, and ended with the scan. When the client's program ends first, a
@@ -35,6 +35,7 @@ class ScanRecords:
         Args:
             run: The uid of Bluesky's run.
             labels: Of a recording that is begun for it: sample, operator, note, tags.
+            number: Of the lab's scan whose documents these are, if it is one.
 
         Returns:
             ``directory``, where it is; ``documents``, how many there are.
@@ -52,6 +53,7 @@ class ScanRecords:
             if directory is None:
                 directory = await self._lab.start_recording(labels=_chosen(labels))
             scan.directory = directory
+            self._lab.scans.kept(number, run, directory)
             scan.ready.set()
             try:
                 await scan.ended.wait()

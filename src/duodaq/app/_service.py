@@ -12,6 +12,7 @@ from duodaq.app._control import Client, acting, acting_client
 from duodaq.app._flights import Flights
 from duodaq.app._lab import Lab, summary_facts
 from duodaq.app._reading import reading_of
+from duodaq.app._scan_facts import ScanWish
 from duodaq.app._scan_records import ScanRecords
 from duodaq.errors import ConfigError, LifecycleError
 from duodaq.model import (
@@ -83,7 +84,6 @@ class LabService:
         return {
             "lab": self._lab.definition.name,
             "instruments": [_describe(self._lab.manager.definition(d.id)) for d in self._lab.definition.instruments],
-            "pausing": self._lab.alarms.pausing,
         }
 
     async def _op_status(self, params: dict[str, Any]) -> Any:
@@ -98,6 +98,7 @@ class LabService:
             "alarms": alarms,
             "page": self._lab.page,
             "control": await self._op_holders(params),
+            "scans": msgspec.to_builtins([one for one in self._lab.scans.all() if one.ended_ns is None]),
         }
 
     async def _op_holders(self, params: dict[str, Any]) -> Any:
@@ -116,9 +117,6 @@ class LabService:
 
     async def _op_acknowledge(self, params: dict[str, Any]) -> Any:
         return msgspec.to_builtins(self._lab.alarms.acknowledge(params["alarm"], params.get("who", "")))
-
-    async def _op_scan_holds(self, params: dict[str, Any]) -> Any:
-        return list(self._lab.alarms.holds)
 
     async def _op_channels(self, params: dict[str, Any]) -> Any:
         return [
@@ -196,7 +194,39 @@ class LabService:
         return self._lab.logs()
 
     async def _op_scan_keep(self, params: dict[str, Any]) -> Any:
-        return await self._scans.keep(params["run"], params.get("labels", {}))
+        return await self._scans.keep(params["run"], params.get("labels", {}), params.get("scan"))
+
+    async def _op_scan_begin(self, params: dict[str, Any]) -> Any:
+        asked = (params["axes"], params["read"], params["planned"], params.get("ticket"))
+        return msgspec.to_builtins(self._lab.scans.begin(*asked))
+
+    async def _op_scan_point(self, params: dict[str, Any]) -> Any:
+        return self._lab.scans.point(params["scan"], params["done"])
+
+    async def _op_scan_end(self, params: dict[str, Any]) -> Any:
+        complete, why = bool(params["complete"]), str(params.get("why", ""))[:1000]
+        return msgspec.to_builtins(self._lab.scans.end(params["scan"], params["done"], complete=complete, why=why))
+
+    async def _op_scan_start(self, params: dict[str, Any]) -> Any:
+        return msgspec.to_builtins(await self._lab.scans.start(msgspec.convert(params, ScanWish, strict=False)))
+
+    async def _op_scans(self, params: dict[str, Any]) -> Any:
+        return msgspec.to_builtins(self._lab.scans.all())
+
+    async def _op_scan_status(self, params: dict[str, Any]) -> Any:
+        return msgspec.to_builtins(self._lab.scans.status(params["scan"]))
+
+    async def _op_scan_ended(self, params: dict[str, Any]) -> Any:
+        return msgspec.to_builtins(await self._lab.scans.ended(params["scan"], min(params["timeout_s"], 5.0)))
+
+    async def _op_scan_pause(self, params: dict[str, Any]) -> Any:
+        return msgspec.to_builtins(self._lab.scans.pause(params["scan"]))
+
+    async def _op_scan_resume(self, params: dict[str, Any]) -> Any:
+        return msgspec.to_builtins(self._lab.scans.resume(params["scan"]))
+
+    async def _op_scan_abort(self, params: dict[str, Any]) -> Any:
+        return msgspec.to_builtins(await self._lab.scans.abort(params["scan"]))
 
     async def _op_scan_place(self, params: dict[str, Any]) -> Any:
         place = await self._scans.place(params["run"])
@@ -235,7 +265,8 @@ class LabService:
         return msgspec.to_builtins(await self._lab.stop_wire())
 
     async def _op_plan(self, params: dict[str, Any]) -> Any:
-        return self._lab.changes.plan(params.get("file")).to_dict()
+        plan = await self._lab.changes.plan(params.get("file"))
+        return {**plan.to_dict(), "held": self._lab.changes.held(plan)}
 
     async def _op_apply(self, params: dict[str, Any]) -> Any:
         return (await self._lab.changes.apply(params.get("file"), params.get("digest"))).to_dict()
@@ -256,11 +287,14 @@ class ClientSession:
 
     async def handle(self, op: str, params: dict[str, Any]) -> Any:
         """As `LabService.handle`, for this client."""
+        if op == "describe" and (ticket := params.get("ticket")) is not None:
+            self.client = self._lab.scans.adopt(ticket) or self.client
         with acting(self.client):
             return await self._service.handle(op, params)
 
     def close(self) -> None:
         """It is gone: what it held is free."""
+        self._lab.scans.leave(self.client)
         self._lab.control.leave(self.client, "its connection has ended")
 
 

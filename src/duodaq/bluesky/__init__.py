@@ -2,11 +2,12 @@
 
 from duodaq.bluesky._axis import AxisDevice, ParameterDevice
 from duodaq.bluesky._fly import StreamFlyer
+from duodaq.bluesky._hold import ScanAbortedError
 from duodaq.bluesky._instrument import InstrumentDevice, ReaderDevice
 from duodaq.bluesky._lab import Devices, devices
 from duodaq.bluesky._promise import Axis, Measured, Reader
 from duodaq.bluesky._run import ScanInterruptedError, ScanRun
-from duodaq.bluesky._scan import run_grid, run_scan
+from duodaq.bluesky._scan import progress_bar, run_grid, run_scan
 from duodaq.bluesky._status import FutureStatus, MoveStatus
 
 __all__ = [
@@ -20,10 +21,12 @@ __all__ = [
     "ParameterDevice",
     "Reader",
     "ReaderDevice",
+    "ScanAbortedError",
     "ScanInterruptedError",
     "ScanRun",
     "StreamFlyer",
     "devices",
+    "progress_bar",
     "run_grid",
     "run_scan",
 ]

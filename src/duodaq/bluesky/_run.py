@@ -15,6 +15,8 @@ from duodaq.storage.reading import Grid, ScanPoints, told_with
 if TYPE_CHECKING:
     import xarray
 
+    from duodaq.storage.reading import RecordedScan
+
 Document = dict[str, Any]
 
 
@@ -37,6 +39,8 @@ class ScanRun:
         self.stop: Document = {}
         self.descriptor: Document = {}
         self.events: list[Document] = []
+        self.aborted = ""
+        """Who aborted it, in words."""
         self.repeated: dict[str, int] = {}
         """How many reads of each field were done once more, because the worker that had them died."""
         self._repeats = threading.Lock()
@@ -52,6 +56,8 @@ class ScanRun:
             case "start":
                 self.start = document
             case "stop":
+                if self.aborted:
+                    document["reason"] = self.aborted
                 self.stop = document
             case "descriptor":
                 self.descriptor = document
@@ -138,6 +144,6 @@ class ScanRun:
 class ScanInterruptedError(DuodaqError):
     """A scan that ended before its last point. The axis is stopped; the points taken are in `run`."""
 
-    def __init__(self, what: str, *, run: ScanRun, **facts: Any) -> None:
+    def __init__(self, what: str, *, run: ScanRun | RecordedScan, **facts: Any) -> None:
         super().__init__(what, **facts)
         self.run = run

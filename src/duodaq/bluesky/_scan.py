@@ -16,7 +16,7 @@ from bluesky.utils import DuringTask, Msg, RunEngineInterrupted
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from duodaq.bluesky._axis import AxisDevice
-from duodaq.bluesky._hold import Holds, while_held
+from duodaq.bluesky._hold import Holds, ScanAbortedError, while_held
 from duodaq.bluesky._instrument import ReaderDevice
 from duodaq.bluesky._promise import Axis, Reader
 from duodaq.bluesky._repeat import OnRepeat
@@ -57,7 +57,7 @@ def run_scan(
     run = ScanRun({axis.name: positions}, [(n,) for n in range(len(positions))])
     mover = AxisDevice(axis, run.note_repeat)
     devices = _name_fields(readers, run.note_repeat)
-    plan = _plans.list_scan(devices, mover, list(positions), per_step=_step(settle_s, holds))
+    plan = _plans.list_scan(devices, mover, list(positions), per_step=_step(settle_s, holds, run))
     return _carry_out(plan, run, [mover], progress=progress, metadata=metadata, on_document=on_document)
 
 
@@ -88,7 +88,7 @@ def run_grid(
     movers = [AxisDevice(axis, run.note_repeat) for axis, _ in axes]
     devices = _name_fields(readers, run.note_repeat)
     steps = [part for mover, (_, positions) in zip(movers, axes, strict=True) for part in (mover, list(positions))]
-    plan = _plans.list_grid_scan(devices, *steps, snake_axes=snake, per_step=_step(settle_s, holds))
+    plan = _plans.list_grid_scan(devices, *steps, snake_axes=snake, per_step=_step(settle_s, holds, run))
     return _carry_out(plan, run, movers, progress=progress, metadata=metadata, on_document=on_document)
 
 
@@ -110,7 +110,12 @@ def _carry_out(
     metadata: dict[str, Any] | None,
     on_document: Listener | None,
 ) -> ScanRun:
-    with _engine() as engine, _bar(run.planned, progress) as count:
+    with _engine() as engine, progress_bar(run.planned, progress) as show:
+
+        def count(name: str, _: dict[str, Any]) -> None:
+            if name == "event":
+                show(len(run))
+
         listeners = [run.document, count, *([on_document] if on_document else [])]
         try:
             engine(plan, _all(listeners), **(metadata or {}))
@@ -122,6 +127,9 @@ def _carry_out(
             _stop(movers)
             cause = _root_of(error)
             raise ScanInterruptedError(f"failed after {len(run)} of {run.planned} points: {cause}", run=run) from cause
+        if run.aborted:
+            _stop(movers)
+            raise ScanInterruptedError(f"{run.aborted} after {len(run)} of {run.planned} points", run=run)
     return run
 
 
@@ -134,10 +142,14 @@ def _all(listeners: list[Listener]) -> Any:
     return {"all": listeners}
 
 
-def _step(settle_s: float, holds: Holds | None) -> Any:
+def _step(settle_s: float, holds: Holds | None, run: ScanRun) -> Any:
     def at_each_point(detectors: Any, step: Any, pos_cache: Any) -> Generator[Any, Any, Any]:
         if holds is not None:
-            yield from while_held(holds)
+            try:
+                yield from while_held(holds)
+            except ScanAbortedError as error:
+                run.aborted = str(error)
+                raise
         yield from _steps.move_per_step(step, pos_cache)
         if settle_s > 0:
             yield Msg("sleep", None, settle_s)
@@ -210,13 +222,13 @@ def _engine() -> Generator[RunEngine]:
 
 
 @contextlib.contextmanager
-def _bar(points: int, shown: bool) -> Generator[Callable[[str, dict[str, Any]], None]]:
+def progress_bar(points: int, shown: bool) -> Generator[Callable[[int], None]]:
+    """A bar of so many points; call what it gives with how many are done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not shown) as bar:
         task = bar.add_task("scan", total=points)
 
-        def count(name: str, _: dict[str, Any]) -> None:
-            if name == "event":
-                bar.advance(task)
+        def show(done: int) -> None:
+            bar.update(task, completed=done)
 
-        yield count
+        yield show

@@ -16,7 +16,9 @@ from rich.console import Console
 from duodaq.cli import _completion as completion
 from duodaq.cli._migrate import migrate as moves
 from duodaq.cli._presets import presets
-from duodaq.cli._runs_group import AsJson, RunName, RunsDirectory, runs
+from duodaq.cli._run_commands import AsJson, RunName, RunsDirectory, runs
+from duodaq.cli._scans import scans
+from duodaq.cli._verify_options import verify_here
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError, PortError
 
 app = typer.Typer(
@@ -159,6 +161,7 @@ def scan(
     operator: Annotated[str | None, typer.Option("--operator", help="Who measures.")] = None,
     note: Annotated[str | None, typer.Option("--note", help="Free text.")] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="May be repeated.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Begin it and leave; the lab goes on with it.")] = False,
     lab: LabName = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="For programs: one line of JSON a point, and one at the end.")
@@ -168,7 +171,7 @@ def scan(
     from duodaq.cli._scan import Wanted, scan_lab
 
     labels = {"sample": sample, "operator": operator, "note": note, "tags": tag}
-    wanted = Wanted(axis, start, stop, points, tuple(read or ()), settle, labels)
+    wanted = Wanted(axis, start, stop, points, tuple(read or ()), settle, labels, detach)
     raise typer.Exit(scan_lab(lab, wanted, out, as_json=as_json))
 
 
@@ -243,6 +246,7 @@ def alarms(
 
 
 app.add_typer(presets, name="presets", rich_help_panel=LAB)
+app.add_typer(scans, name="scans", rich_help_panel=LAB)
 
 ports = typer.Typer(invoke_without_command=True)
 app.add_typer(ports, name="ports", rich_help_panel=LAB)
@@ -439,7 +443,6 @@ def serve(
 
 
 app.add_typer(moves, name="migrate", rich_help_panel=LAB)
-
 app.add_typer(runs, name="runs", rich_help_panel=RUNS)
 
 
@@ -485,46 +488,7 @@ def recover(
     raise typer.Exit(recover_runs(directory, out, all_too=all_too, as_json=as_json))
 
 
-@app.command("verify")
-def verify_here(
-    mode: Annotated[
-        list[str] | None, typer.Option("--mode", metavar="MODE", help="inline, thread or process; or several. All.")
-    ] = None,
-    test: Annotated[
-        list[str] | None, typer.Option("--test", metavar="NAME", help="Only this test; may be given more than once.")
-    ] = None,
-    directory: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Where the pages go: coexistence, unless --check.")
-    ] = None,
-    no_coverage: Annotated[
-        bool, typer.Option("--no-coverage", help="Measure no branch coverage: half the time.")
-    ] = False,
-    sabotage: Annotated[
-        str, typer.Option("--sabotage", metavar="NAME", help="Break duodaq on purpose, to see a test fail.")
-    ] = "",
-    compare_with: Annotated[
-        Path | None,
-        typer.Option("--check", metavar="DIR", help="Say whether the pages there say the same, apart from times."),
-    ] = None,
-    results: Annotated[
-        Path | None,
-        typer.Option("--results", metavar="DIR", help="Run nothing: take what pytest's run has left there."),
-    ] = None,
-    hardware: Annotated[
-        Path | None, typer.Option("--hardware", metavar="LAB.toml", help="On the instruments of this lab; read only.")
-    ] = None,
-    allow_motion: Annotated[
-        bool, typer.Option("--allow-motion", help="Of real instruments: small moves within the limits, and back.")
-    ] = False,
-    load: Annotated[str, typer.Option("--load", metavar="TIME", help="How long the load test takes.")] = "5 s",
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
-    """Run the coexistence tests on this machine, and write four pages of them. Ends with 1 if one fails."""
-    from duodaq.cli._verify import Asked, verify
-
-    chosen = (tuple(mode or ()), tuple(test or ()), directory)
-    more = (compare_with, results, hardware, allow_motion, load, as_json)
-    raise typer.Exit(verify(Asked(*chosen, not no_coverage, sabotage, *more), out, err))
+app.command("verify", rich_help_panel=BEGIN)(verify_here)
 
 
 def main() -> None:

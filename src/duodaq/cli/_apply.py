@@ -112,6 +112,8 @@ def _print_plan(plan: Plain, instruments: list[str], out: Console) -> None:
     for one in plan["refused"]:
         text = Text.assemble((one["key"], "bold"), f" stays as it is: {one['why']}. {one['remedy']}.")
         _print_line("!", "bold red", text, out)
+    for name, why in plan["held"].items():
+        _print_line("!", "bold red", Text.assemble((name, "bold"), f": {why}"), out)
     for note in plan["notes"]:
         _print_line("·", "", Text(note), out)
     touched = {step["name"] for step in steps if step["subject"] == "instrument"}

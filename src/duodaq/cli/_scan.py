@@ -3,13 +3,14 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from duodaq.app import AxisHandle, InstrumentHandle, LabClient, connect
+from duodaq.app import AxisHandle, InstrumentHandle, LabClient, ScanHandle, connect
 from duodaq.bluesky import ScanInterruptedError, ScanRun
 from duodaq.errors import ConfigError
 from duodaq.units import parse_duration_s
@@ -26,10 +27,13 @@ class Wanted:
     read: tuple[str, ...]
     settle: str
     labels: dict[str, Any]
+    detach: bool = False
 
 
 def scan_lab(lab: str | None, wanted: Wanted, out: Console, *, as_json: bool) -> int:
     """Scan, and say where the points are; the exit code: 1 if it ended before its last point.
+
+    A detached scan is only begun.
 
     Raises:
         ConfigError: There is no such axis or instrument, or the time is none. Nothing moved.
@@ -45,21 +49,26 @@ def scan_lab(lab: str | None, wanted: Wanted, out: Console, *, as_json: bool) ->
                 _line({"point": document["seq_num"], **_scalars(document["data"])})
 
         labels = {name: value for name, value in wanted.labels.items() if value}
-        why = ""
+        if wanted.detach:
+            _say_begun(client.scan(axis, positions, read, settle_s=settle_s, detach=True, **labels), out, as_json)
+            return 0
+        why, shown = "", not as_json and out.is_terminal
         try:
             run = client.scan(
-                axis,
-                positions,
-                read,
-                settle_s=settle_s,
-                progress=not as_json and out.is_terminal,
-                on_document=tell,
-                **labels,
+                axis, positions, read, settle_s=settle_s, progress=shown, on_document=tell, detach=False, **labels
             )
         except ScanInterruptedError as error:
-            run, why = error.run, str(error)
+            run, why = cast("ScanRun", error.run), str(error)
     _say(run, why, out, as_json=as_json)
     return 1 if why else 0
+
+
+def _say_begun(scan: ScanHandle, out: Console, as_json: bool) -> None:
+    if as_json:
+        _line(msgspec.to_builtins(scan.status()))
+        return
+    number = scan.number
+    out.print(f"Scan {number} has begun; the lab goes on with it. duodaq scans; duodaq scans attach {number}; … abort")
 
 
 def _say(run: ScanRun, why: str, out: Console, *, as_json: bool) -> None:

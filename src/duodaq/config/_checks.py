@@ -137,6 +137,7 @@ INSTRUMENT_NAMES_TAKEN = frozenset(
             "record_wire",
             "reset_stop",
             "scan",
+            "scans",
             "start_recording",
             "status",
             "stop_all",

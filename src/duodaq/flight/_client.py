@@ -158,7 +158,12 @@ class LiveStream:
         asked = flight.FlightDescriptor.for_command(encode(self._wish))
         self._writer, self._reader = self._client.do_exchange(asked, self._options)
         self._taken = 0
-        self.subscriber = msgspec.json.decode(self._reader.read_chunk().app_metadata.to_pybytes(), type=Begun).begun
+        try:
+            begun = self._reader.read_chunk().app_metadata.to_pybytes()
+        except pa.ArrowException:
+            self._leave()
+            raise
+        self.subscriber = msgspec.json.decode(begun, type=Begun).begun
         for _ in range(2):
             self._writer.write_metadata(encode(Credits(self._half)))
 

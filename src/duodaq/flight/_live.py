@@ -79,6 +79,17 @@ def _credits(reader: Any) -> int | None:
     return credits
 
 
+def _hear_out(reader: Any) -> None:
+    """Wait until the reader has closed its end: gRPC would fail credits that are under way to an exchange that is over,
+    and its client would then throw away all that it had not read yet, the reason why it ended included.
+    """
+    try:
+        while True:
+            reader.read_chunk()
+    except (StopIteration, pa.ArrowException):
+        return
+
+
 class LiveStreams:
     """The live streams that are read now, and those that wait for their reader's next exchange."""
 
@@ -121,6 +132,8 @@ class LiveStreams:
         finally:
             with self._lock:
                 self._count -= 1
+        if end is not None:
+            _hear_out(reader)
 
     def sweep(self) -> None:
         """Give up those whose reader has not come back."""

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hmac
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -91,7 +93,7 @@ class FlightService(flight.FlightServerBase):
                 f"{scheme}://{host}:{serving.port}", tls_certificates=pair, middleware=middleware
             )
         except (pa.ArrowException, OSError) as error:
-            raise ConfigError(f"cannot listen at {host}:{serving.port}: {error}") from error
+            raise _cannot_listen(serving, error) from error
         self.address = f"{scheme}://{host}:{cast('Any', self).port}"
 
     @property
@@ -179,6 +181,22 @@ class FlightService(flight.FlightServerBase):
                 await client.aclose()
 
         return asyncio.run(ask())
+
+
+def _cannot_listen(serving: Serving, error: Exception) -> ConfigError:
+    """Why, by asking the system: gRPC says that only on the terminal."""
+    where = f"{serving.host}:{serving.port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(serving.host, serving.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as refusal:
+        if refusal.errno == errno.EADDRINUSE:
+            remedy = "Give another one, --port 8816 for instance, or --port 0 for any that is free."
+            return ConfigError(f"port {serving.port} is taken: another program listens at {where}", remedy=remedy)
+        return ConfigError(f"cannot listen at {where}: {refusal.strerror or refusal}", key="--host")
+    return ConfigError(f"cannot listen at {where}: {error}")
 
 
 def _said(lost: list[Lost]) -> bytes:

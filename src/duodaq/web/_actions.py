@@ -15,7 +15,7 @@ from duodaq.app import Client, Lab, LabService, acting, panel_of
 from duodaq.clock import utc_ns
 from duodaq.errors import DuodaqError, StorageError
 from duodaq.model import InstrumentDefinition
-from duodaq.storage.reading import Run, differences, facts_of, find_run, runs
+from duodaq.storage.reading import Run, Stream, differences, facts_of, find_run, runs
 from duodaq.telemetry import get_logger, tracing
 from duodaq.web._access import Access, Role
 from duodaq.web._log import LogTail
@@ -32,7 +32,9 @@ from duodaq.web._requests import (
     ResetRequest,
     StopRequest,
 )
+from duodaq.web._runs import rows_of, scan_facts
 from duodaq.web._visitors import LAPSE_S, Visitor, Visitors
+from duodaq.web._work import Work
 
 T = TypeVar("T")
 _log = get_logger("web")
@@ -63,6 +65,7 @@ class Actions:
         self._files = files
         self.visitors = Visitors(lab)
         self._nobody = Client("page", "page")
+        self.work = Work(lab, self._ask, lambda name: self._run(name).path)
         self._by_name: dict[str, tuple[type[Request], Callable[..., Any]]] = {
             "command": (CommandRequest, self.command),
             "read": (ReadRequest, self.read),
@@ -78,6 +81,7 @@ class Actions:
             "wire_start": (Request, self.wire_start),
             "wire_stop": (Request, self.wire_stop),
             "label": (LabelRequest, self.label),
+            **self.work.by_name,
         }
 
     async def perform(self, visitor: Visitor, name: str, target: str | None, body: Any) -> Any:
@@ -236,6 +240,27 @@ class Actions:
             return {d.name: [d.ours, d.theirs] for d in differences(self._run(one), self._run(other))}
 
         return await self._with_files(compared)
+
+    async def rows(self, run: str, stream: str, start: int, rows: int) -> bytes:
+        """Some rows of a stream, as an Arrow IPC stream."""
+        return await self._with_files(lambda: rows_of(self._stream(run, stream), start, rows))
+
+    async def points(self, run: str, index: int) -> dict[str, Any]:
+        """A scan that a run kept, with its points."""
+
+        def told() -> dict[str, Any]:
+            scans = self._run(run).scans
+            if index >= len(scans):
+                raise Refusal(404, "NoSuchScan", f"{run} kept {len(scans)} scans, counted from 0")
+            return scan_facts(scans[index])
+
+        return await self._with_files(told)
+
+    def _stream(self, run: str, stream: str) -> Stream:
+        streams = {one.name: one for one in self._run(run)}
+        if stream not in streams:
+            raise Refusal(404, "NoSuchStream", f"no stream {stream!r}; there are: {', '.join(streams) or 'none'}")
+        return streams[stream]
 
     async def label(self, visitor: Visitor, name: str, request: LabelRequest) -> Any:
         """Say what a run was."""

@@ -12,20 +12,19 @@ from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.params import Query
-from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from duodaq.app import exposition
 from duodaq.telemetry import CONTENT_TYPE, OPENMETRICS_TYPE, wants_openmetrics
 from duodaq.web._access import Role
 from duodaq.web._actions import Actions, in_words
+from duodaq.web._answers import Answer, Anything, RunName, refusals, visitor_of
+from duodaq.web._api_work import add_work
 from duodaq.web._feed import Feed
 from duodaq.web._gate import Gate
 from duodaq.web._live import Live
 from duodaq.web._moment import Moment
-from duodaq.web._plain import to_json
 from duodaq.web._refusal import Refusal
 from duodaq.web._requests import (
     AcknowledgeRequest,
@@ -35,56 +34,20 @@ from duodaq.web._requests import (
     Nothing,
     ReadRequest,
     RecordRequest,
-    RefusalAnswer,
     ResetRequest,
     SessionRequest,
     StopRequest,
 )
-from duodaq.web._visitors import KEY_HEADER, Visitor, visitor_at
+from duodaq.web._visitors import visitor_at
 
 VERSION = version("duodaq")
 STATIC = Path(__file__).parent / "static"
 SESSION_S = 30 * 86400
 FRAME_S = 5.0
 
-_REASONS = {
-    400: "It cannot be read.",
-    401: "A token is wanted.",
-    403: "It may not be done from here, or with this token.",
-    404: "There is no such thing.",
-    405: "Not this method.",
-    408: "The body did not come in time.",
-    409: "The state of the lab does not allow it: it is stopped, latched, or busy with the same.",
-    413: "The body is too large.",
-    415: "The body is not JSON.",
-    422: "A value is wrong, or beyond its limits. Nothing was done.",
-    424: "The instrument, its line or the disk did not do it; `fate` says whether it may have been begun.",
-    429: "Too many at once.",
-}
 _TEMPLATE = "{instrument}"
 Instrument = Annotated[str, InPath(max_length=200, description="Its name in the lab file.")]
-RunName = Annotated[str, InPath(max_length=200, description="Its directory's name, its number, or `last`.")]
 Level = Literal["info", "warning", "error", "critical"]
-
-
-class Answer(JSONResponse):
-    """A value as JSON."""
-
-    def render(self, content: Any) -> bytes:
-        """Its bytes."""
-        return to_json(content)
-
-
-def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The answers that say no, for the schema: those given, and what may come to any request."""
-    always = (400, 401, 403, 408, 413, 415, 422, 429)
-    return {s: {"model": RefusalAnswer, "description": _REASONS[s]} for s in sorted({*always, *statuses})}
-
-
-class Anything(BaseModel):
-    """An object; its fields are those of the question's description."""
-
-    model_config = {"extra": "allow"}
 
 
 def make_app(actions: Actions, feed: Feed, moment: Moment, live: Live, per_s: float) -> Any:
@@ -108,6 +71,7 @@ def make_app(actions: Actions, feed: Feed, moment: Moment, live: Live, per_s: fl
     _alarms(app, actions)
     _metrics(app, actions)
     _runs(app, actions)
+    add_work(app, actions)
     _session(app, actions, gate)
 
     async def connect(socket: WebSocket) -> None:
@@ -119,15 +83,11 @@ def make_app(actions: Actions, feed: Feed, moment: Moment, live: Live, per_s: fl
     return gate
 
 
-def _who(actions: Actions, request: Request) -> Visitor:
-    return actions.visitors.of(request.state, request.headers.get(KEY_HEADER))
-
-
 def _looking(app: FastAPI, actions: Actions, feed: Feed, moment: Moment) -> None:
     @app.get("/api/lab", response_model=Anything, responses=refusals(), tags=["lab"])
     async def lab(request: Request) -> Answer:
         """What does not change: the lab's name, its instruments, and what can be done with each."""
-        return Answer(await moment.facts(_who(actions, request)))
+        return Answer(await moment.facts(visitor_of(actions, request)))
 
     @app.get("/api/status", response_model=Anything, responses=refusals(), tags=["lab"])
     async def status() -> Answer:
@@ -206,17 +166,17 @@ def _doing(app: FastAPI, actions: Actions) -> None:
     @app.post(f"{base}/command", responses=refusals(404, 409, 424), **done)
     async def command(instrument: Instrument, body: CommandRequest, request: Request) -> Answer:
         """Carry out one command. Limits are enforced before anything is sent."""
-        return Answer(await actions.command(_who(actions, request), instrument, body))
+        return Answer(await actions.command(visitor_of(actions, request), instrument, body))
 
     @app.post(f"{base}/read", responses=refusals(404, 409, 424), **done)
     async def read(instrument: Instrument, body: ReadRequest, request: Request) -> Answer:
         """Take one measurement now; it is published and recorded too."""
-        return Answer(await actions.read(_who(actions, request), instrument, body))
+        return Answer(await actions.read(visitor_of(actions, request), instrument, body))
 
     @app.post(f"{base}/stop", responses=refusals(404, 409, 424), **done)
     async def stop(instrument: Instrument, request: Request, body: StopRequest | None = None) -> Answer:
         """Stop an instrument, or one of its axes, at once. It is never too many."""
-        return Answer(await actions.stop(_who(actions, request), instrument, body or StopRequest()))
+        return Answer(await actions.stop(visitor_of(actions, request), instrument, body or StopRequest()))
 
     @app.post(f"{base}/control", responses=refusals(404, 409), **done)
     async def control(instrument: Instrument, request: Request, body: ControlRequest | None = None) -> Answer:
@@ -225,27 +185,27 @@ def _doing(app: FastAPI, actions: Actions) -> None:
         The answer's `key` goes with later requests, in the header `X-Duodaq-Key`; without any for `lapses_s` seconds
         control is free again. Without `take_over` it is refused while somebody else has control.
         """
-        return Answer(await actions.control(_who(actions, request), instrument, body or ControlRequest()))
+        return Answer(await actions.control(visitor_of(actions, request), instrument, body or ControlRequest()))
 
     @app.post(f"{base}/release", responses=refusals(404, 409), **done)
     async def release(instrument: Instrument, request: Request) -> Answer:
         """Give control up; `released` says whether there was any."""
-        return Answer(await actions.release(_who(actions, request), instrument, Nothing()))
+        return Answer(await actions.release(visitor_of(actions, request), instrument, Nothing()))
 
     @app.post(f"{base}/restart", responses=refusals(404, 409, 424), **done)
     async def restart(instrument: Instrument, request: Request) -> Answer:
         """Close an instrument and start it again; the others notice nothing."""
-        return Answer(await actions.restart(_who(actions, request), instrument, Nothing()))
+        return Answer(await actions.restart(visitor_of(actions, request), instrument, Nothing()))
 
     @app.post("/api/stop-all", responses=refusals(409, 424), **done)
     async def stop_all(request: Request) -> Answer:
         """Stop everything that moves or emits, now, and latch. It is never too many."""
-        return Answer(await actions.stop_all(_who(actions, request), Nothing()))
+        return Answer(await actions.stop_all(visitor_of(actions, request), Nothing()))
 
     @app.post("/api/stop-all/reset", responses=refusals(409, 424), **done)
     async def reset(body: ResetRequest, request: Request) -> Answer:
         """Lift the latch: what moves or emits is accepted again."""
-        return Answer(await actions.reset_stop(_who(actions, request), body))
+        return Answer(await actions.reset_stop(visitor_of(actions, request), body))
 
 
 def _alarms(app: FastAPI, actions: Actions) -> None:
@@ -265,7 +225,9 @@ def _alarms(app: FastAPI, actions: Actions) -> None:
         alarm: Annotated[str, InPath(max_length=200)], request: Request, body: AcknowledgeRequest | None = None
     ) -> Answer:
         """Say that somebody knows of an alarm; how it stands then."""
-        return Answer(await actions.acknowledge(_who(actions, request), alarm, body or AcknowledgeRequest(who=None)))
+        return Answer(
+            await actions.acknowledge(visitor_of(actions, request), alarm, body or AcknowledgeRequest(who=None))
+        )
 
 
 def _metrics(app: FastAPI, actions: Actions) -> None:
@@ -293,22 +255,22 @@ def _runs(app: FastAPI, actions: Actions) -> None:
     @app.post("/api/recording/start", responses=refusals(409, 424), **done)
     async def record_start(request: Request, body: RecordRequest | None = None) -> Answer:
         """Record every channel from now on, in a new directory of the lab's folder for runs."""
-        return Answer(await actions.record_start(_who(actions, request), body or RecordRequest(wire=None)))
+        return Answer(await actions.record_start(visitor_of(actions, request), body or RecordRequest(wire=None)))
 
     @app.post("/api/recording/stop", responses=refusals(409, 424), **done)
     async def record_stop(request: Request) -> Answer:
         """Finish the recording; how many rows each of its files holds."""
-        return Answer(await actions.record_stop(_who(actions, request), RecordRequest(wire=None)))
+        return Answer(await actions.record_stop(visitor_of(actions, request), RecordRequest(wire=None)))
 
     @app.post("/api/wire/start", responses=refusals(409, 424), **done)
     async def wire_start(request: Request) -> Answer:
         """Record what passes the ports into a file of its own."""
-        return Answer(await actions.wire_start(_who(actions, request), RecordRequest(wire=None)))
+        return Answer(await actions.wire_start(visitor_of(actions, request), RecordRequest(wire=None)))
 
     @app.post("/api/wire/stop", responses=refusals(409, 424), **done)
     async def wire_stop(request: Request) -> Answer:
         """End that file."""
-        return Answer(await actions.wire_stop(_who(actions, request), RecordRequest(wire=None)))
+        return Answer(await actions.wire_stop(visitor_of(actions, request), RecordRequest(wire=None)))
 
     @app.get("/api/runs", response_model=list[Anything], responses=refusals(424), tags=["recording"])
     async def runs(
@@ -330,7 +292,7 @@ def _runs(app: FastAPI, actions: Actions) -> None:
     @app.post("/api/runs/{run}/labels", responses=refusals(404, 409, 424), **done)
     async def label(run: RunName, body: LabelRequest, request: Request) -> Answer:
         """Say what a run was."""
-        return Answer(await actions.label(_who(actions, request), run, body))
+        return Answer(await actions.label(visitor_of(actions, request), run, body))
 
 
 def _session(app: FastAPI, actions: Actions, gate: Gate) -> None:
@@ -339,12 +301,12 @@ def _session(app: FastAPI, actions: Actions, gate: Gate) -> None:
     @app.get("/api/session", response_model=Anything, responses=refusals(), tags=["session"])
     async def who(request: Request) -> Answer:
         """What this browser may do: `nobody`, `viewer` or `operator`."""
-        return Answer({"role": _who(actions, request).role.name.lower(), "tokens": not access.is_open})
+        return Answer({"role": visitor_of(actions, request).role.name.lower(), "tokens": not access.is_open})
 
     @app.post("/api/session", response_model=Anything, responses=refusals(), tags=["session"])
     async def enter(body: SessionRequest, request: Request) -> Answer:
         """Show a token; the browser gets a cookie that stands for it."""
-        peer = _who(actions, request).peer
+        peer = visitor_of(actions, request).peer
         if not gate.may_try(peer):
             raise Refusal(429, "TooMany", "too many wrong tokens; wait a minute")
         role = access.role_of(body.token, None)

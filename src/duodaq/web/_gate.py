@@ -65,7 +65,7 @@ class Gate:
         self._access.check_name(host)
         self._access.check_origin(headers.get("origin"), host, headers.get("sec-fetch-site"), changes=changes)
         peer = (scope.get("client") or ("?", 0))[0]
-        stops = scope["path"].endswith(("/stop", "/stop-all"))
+        stops = scope["path"].endswith(("/stop", "/stop-all", "/abort"))
         if not stops and not self._requests.take(peer):
             raise Refusal(429, "TooMany", "too many requests; wait a second")
         role = self._role(headers, peer)

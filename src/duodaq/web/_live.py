@@ -26,6 +26,8 @@ LARGEST_MESSAGE = 64 * 1024
 MOST_BROWSERS = 32
 MOST_IN_HAND = 32
 MOST_STREAMS = 64
+STOPS = ("stop", "stop_all", "scan_abort")
+"""What is never too many."""
 _SEND_S = 20.0
 """A browser that takes nothing for so long is gone."""
 _LEFT_S = 2.0
@@ -132,7 +134,7 @@ class _Session:
             self._refuse(None, Refusal(400, "Malformed", "a message is an object with a known type"))
             return
         message = cast("dict[str, Any]", said)
-        stops = message.get("name") in ("stop", "stop_all")
+        stops = message.get("name") in STOPS
         if not stops and not self._messages.take("browser"):
             self._refuse(message.get("id"), Refusal(429, "TooMany", "too many messages; wait a second"))
             return
@@ -169,7 +171,7 @@ class _Session:
 
     def _do(self, message: dict[str, Any]) -> None:
         name, target, number = message.get("name"), message.get("target"), message.get("id")
-        if len(self.tasks) >= MOST_IN_HAND and name not in ("stop", "stop_all"):
+        if len(self.tasks) >= MOST_IN_HAND and name not in STOPS:
             self._refuse(number, Refusal(429, "TooMany", f"{MOST_IN_HAND} of your requests are in hand"))
             return
         target = None if target is None else str(target)

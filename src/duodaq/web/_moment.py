@@ -97,6 +97,7 @@ class Moment:
             "values": self._feed.values,
             "alarms": self._lab.alarms.status(),
             "control": self._lab.control.holders(),
+            "scans": self._lab.scans.all()[-5:],
             "operations": self._actions.operations.all()[-20:],
             "viewers": len(self._viewers),
         }

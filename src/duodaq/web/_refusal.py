@@ -11,6 +11,7 @@ from duodaq.errors import (
     MailboxFullError,
     NotInControlError,
     OutOfRangeError,
+    PartlySetError,
     RefusedError,
     SchemaMismatchError,
     UnsafeStateError,
@@ -52,7 +53,9 @@ def refusal_of(error: Exception) -> Refusal:
         return Refusal(NOT_DONE_BY_OTHERS, type(error).__name__, named(error))
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), NOT_DONE_BY_OTHERS)
     fate = getattr(error, "fate", None)
-    facts = {"fate": str(fate)} if fate is not None else {}
+    facts: dict[str, Any] = {"fate": str(fate)} if fate is not None else {}
     if isinstance(error, NotInControlError):
         facts["holder"] = str(error.holder)
+    if isinstance(error, PartlySetError):
+        facts |= {"done": error.done, "failed": error.failed, "not_done": error.not_done}
     return Refusal(status, type(error).__name__, str(error), **facts)

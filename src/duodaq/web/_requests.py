@@ -87,6 +87,71 @@ class LabelRequest(Request):
     tags: Annotated[list[Name], Field(max_length=64)] | None = None
 
 
+Number = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
+Numbers = Annotated[list[Number], Field(min_length=1, max_length=100_000)]
+
+
+class ScanAxis(Request):
+    """An axis of a scan: its `positions`, or so many `points` evenly from `start` to `stop`, in its unit."""
+
+    axis: Name = Field(description="Such as `stage.x`.")
+    positions: Numbers | None = None
+    start: Number | None = None
+    stop: Number | None = None
+    points: Annotated[int, Field(ge=1, le=100_000)] | None = None
+
+
+class ScanRequest(Request):
+    """A scan by the lab: of one axis, or over the grid of several, the slowest first."""
+
+    axes: Annotated[list[ScanAxis], Field(min_length=1, max_length=4)]
+    read: Annotated[list[Name], Field(min_length=1, max_length=64)]
+    settle_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.0
+    snake: bool = True
+    sample: Words | None = None
+    operator: Words | None = None
+    note: Words | None = None
+    tags: Annotated[list[Name], Field(max_length=64)] | None = None
+
+
+class PresetSaveRequest(Request):
+    """What is set now, under a name: of these instruments, or of all."""
+
+    name: Name
+    instruments: Annotated[list[Name], Field(min_length=1, max_length=256)] | None = None
+    note: Words = ""
+    replace: bool = False
+
+
+class PresetLoadRequest(Request):
+    """Which instruments of a preset; all if null."""
+
+    instruments: Annotated[list[Name], Field(min_length=1, max_length=256)] | None = None
+
+
+class ExportRequest(Request):
+    """In which forms; each is written into the run's own directory."""
+
+    to: Annotated[list[Literal["parquet", "hdf5", "zarr", "csv"]], Field(min_length=1, max_length=4)]
+
+
+class RecoverRequest(Request):
+    """Whether runs that ended are checked, too."""
+
+    all: bool = False
+
+
+class LogRequest(Request):
+    """A log for weeks; see `duodaq record`."""
+
+    name: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")] = "log"
+    channels: Annotated[list[Name], Field(max_length=256)] = []
+    rotate: Annotated[str, Field(max_length=20)] | None = "daily"
+    keep: Annotated[str, Field(max_length=20)] | None = None
+    budget: Annotated[str, Field(max_length=20)] | None = None
+    finalise: Annotated[list[Literal["parquet", "hdf5"]], Field(max_length=2)] = ["parquet"]
+
+
 class SessionRequest(Request):
     """A token, for a browser to keep a cookie instead."""
 
@@ -99,4 +164,7 @@ class RefusalAnswer(BaseModel):
     error: str = Field(description="The kind of error, such as OutOfRangeError.")
     detail: str = Field(description="Why, in a sentence.")
     holder: str | None = Field(None, description="Who holds control of the instrument, if that is why.")
+    done: list[str] | None = Field(None, description="Of several settings, those that were set.")
+    failed: str | None = Field(None, description="The one that was refused.")
+    not_done: list[str] | None = Field(None, description="Those that were not tried.")
     fate: str | None = Field(None, description="`not done` or `unknown`, of a command that was not answered.")

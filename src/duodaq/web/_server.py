@@ -108,7 +108,14 @@ class PageServer:
         theirs = logging.getLogger("uvicorn")
         theirs.addHandler(_TO_OUR_LOG)
         theirs.propagate = False
-        for part in (self._actions.visitors, self._actions.operations, self._feed, self._moment, self._live):
+        for part in (
+            self._actions.visitors,
+            self._actions.work.jobs,
+            self._actions.operations,
+            self._feed,
+            self._moment,
+            self._live,
+        ):
             stack.push_async_callback(part.aclose)
         self._feed.start()
         server = _Uvicorn(_config(self._app))

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from duodaq.errors import TornFileError
 from duodaq.storage.journal import Gap, JournalReader
+from duodaq.storage.journal._layout import ROWS
 from duodaq.storage.reading import Run, Stream
+from duodaq.storage.reading._index import RowsIndex
 from duodaq.storage.reading._sources import ParquetRows
 
 if TYPE_CHECKING:
@@ -37,7 +39,12 @@ def missing_rows(run: Run, *, frames: bool) -> dict[str, int | None]:
         frames: Whether rows whose frame is damaged count, too.
     """
     reader = JournalReader(run.path)
-    found = [gap for stream in _in_journal(run) for gap in reader.items(stream.name, frames=frames)]
+    found = [
+        gap
+        for stream in _in_journal(run)
+        if (frames and stream.has_frames) or not _is_sound(run, stream)
+        for gap in reader.items(stream.name, frames=frames)
+    ]
     gone = {stream.name for stream in run} - {stream.name for stream in _in_journal(run)}
     told = [Gap(d["stream"], d["reason"], d["rows"]) for d in _told(reader) if d["stream"] in gone]
     missing: dict[str, int | None] = {}
@@ -45,6 +52,16 @@ def missing_rows(run: Run, *, frames: bool) -> dict[str, int | None]:
         before = missing.get(gap.stream, 0)
         missing[gap.stream] = None if before is None or gap.rows is None else before + gap.rows
     return missing
+
+
+def _is_sound(run: Run, stream: Stream) -> bool:
+    """Whether all rows of a stream are there, by its indices alone, which is quick; False: it must be looked at."""
+    catalog = run.look()
+    mine = [facts for facts in catalog.segments if facts.stream == stream.name and facts.header.kind == ROWS]
+    return all(
+        RowsIndex(catalog.path, facts).is_sound(growing=facts is mine[-1] and run.state == "recording")
+        for facts in mine
+    )
 
 
 def check_journal(path: Path, done: list[Exported]) -> None:

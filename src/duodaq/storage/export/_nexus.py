@@ -77,10 +77,7 @@ def _named_for_nexus(found: Iterable[Piece]) -> list[Piece]:
         while name in taken:
             name += "_"
         taken.add(name)
-        rows = piece.rows
-        columns = [c._replace(name=_nexus_name(c.name), dims=tuple(map(_nexus_name, c.dims))) for c in rows.columns]
-        axes = {_nexus_name(dim): axis for dim, axis in rows.axes.items()}
-        rows = rows._replace(columns=columns, axes=axes)
+        rows = piece.rows.renamed(_nexus_name)
         renamed.append(piece._replace(name=name, rows=rows, frames=_nexus_name(piece.frames)))
     return renamed
 
@@ -122,19 +119,11 @@ def _frame_of_file(h5py: Any, file: Any, run: Run, path: Path) -> Any:
 
 
 def _write_piece(h5py: Any, entry: Any, piece: Piece, frames: Frames, home: Path, progress: Progress) -> None:
-    rows = piece.rows
     data = _group(entry, piece.name, "NXdata")
     data["title"] = piece.stream.name
-    for name, value in rows.facts.items():
-        data.attrs[f"duodaq_{name}"] = value
     if piece.missing:
         data.attrs["duodaq_damaged_frames"] = piece.missing
-    if rows.times_ns is not None:
-        _times(data, rows.times_ns)
-    for column in rows.columns:
-        _write_column(h5py, data, column)
-    for name, axis in rows.axes.items():
-        _write_column(h5py, data, axis._replace(name=name))
+    rows = _write_rows(h5py, data, piece, progress)
     signal = rows.signal
     if piece.stack is not None:
         _write_frames(data, piece, frames, home, progress)
@@ -144,8 +133,50 @@ def _write_piece(h5py: Any, entry: Any, piece: Piece, frames: Frames, home: Path
         others = [c.name for c in rows.columns if c.values.shape == signal.values.shape and c.unit and c is not signal]
         if others:
             data.attrs["auxiliary_signals"] = others
-    progress(piece.stream.name, rows.rows, rows.rows)
     _link(entry["instrument"], piece, data)
+
+
+def _write_rows(h5py: Any, data: Any, piece: Piece, progress: Progress) -> Named:
+    """Write the rows, a portion at a time; the first portion, which has every column, with its shape and unit."""
+    first: Named | None = None
+    start_ns, texts = 0, piece.rows.text_bytes()
+    for at, rows in piece.rows:
+        if first is None:
+            first, start_ns = rows, _make_columns(h5py, data, rows, piece.rows.rows, texts)
+        behind = at + rows.rows
+        if rows.times_ns is not None:
+            data["time"][at:behind] = (rows.times_ns - start_ns) / 1e9
+            data["timestamp"][at:behind] = rows.times_ns
+        for column in rows.columns:
+            data[column.name][at:behind] = _stored(column.values, data[column.name].dtype)
+        progress(piece.stream.name, behind, piece.rows.rows)
+    assert first is not None
+    return first
+
+
+def _make_columns(h5py: Any, data: Any, first: Named, count: int, texts: dict[str, int]) -> int:
+    """Make the datasets of all columns; the time from which `time` counts."""
+    for name, value in first.facts.items():
+        data.attrs[f"duodaq_{name}"] = value
+    start = 0
+    if first.times_ns is not None:
+        start = int(first.times_ns[0]) if len(first.times_ns) else 0
+        moment = datetime.fromtimestamp(start / 1e9, UTC).isoformat()
+        data.create_dataset("time", (count,), np.float64)
+        data["time"].attrs.update({"units": "s", "long_name": f"time since {moment} (s)", "start": moment})
+        data.create_dataset("timestamp", (count,), np.int64)
+        data["timestamp"].attrs.update({"units": "ns", "long_name": "UTC nanoseconds since 1970"})
+    for column in first.columns:
+        kind: Any = column.values.dtype
+        if kind.kind == "U":
+            kind = h5py.string_dtype("utf-8", texts[column.name])
+        elif kind.kind == "M":
+            kind = np.dtype(np.int64)
+        _describe(data.create_dataset(column.name, (count, *column.values.shape[1:]), kind), column)
+    for name, axis in first.axes.items():
+        data[name] = axis.values
+        _describe(data[name], axis._replace(name=name))
+    return start
 
 
 def _say_axes(data: Any, signal: str, dims: tuple[str, ...], rows: Named) -> None:
@@ -163,29 +194,18 @@ def _say_axes(data: Any, signal: str, dims: tuple[str, ...], rows: Named) -> Non
     data.attrs["axes"] = names
 
 
-def _times(data: Any, times_ns: npt.NDArray[np.int64]) -> None:
-    start = int(times_ns[0]) if len(times_ns) else 0
-    moment = datetime.fromtimestamp(start / 1e9, UTC).isoformat()
-    data["time"] = (times_ns - start) / 1e9
-    data["time"].attrs.update({"units": "s", "long_name": f"time since {moment} (s)", "start": moment})
-    data["timestamp"] = times_ns
-    data["timestamp"].attrs.update({"units": "ns", "long_name": "UTC nanoseconds since 1970"})
+def _describe(dataset: Any, column: Column) -> None:
+    if column.values.dtype.kind == "M":
+        dataset.attrs["units"] = as_integers(column.values)[1]
+    if column.unit or column.values.dtype.kind == "f":
+        dataset.attrs["units"] = column.unit
+    dataset.attrs["long_name"] = f"{column.name} ({column.unit})" if column.unit else column.name
 
 
-def _write_column(h5py: Any, data: Any, column: Column) -> None:
-    values = column.values
+def _stored(values: npt.NDArray[Any], kind: Any) -> npt.NDArray[Any]:
     if values.dtype.kind == "U":
-        packed = np.char.encode(values, "utf-8")
-        kind = h5py.string_dtype("utf-8", max(1, packed.dtype.itemsize))
-        data.create_dataset(column.name, data=packed.astype(kind))
-    elif values.dtype.kind == "M":
-        data[column.name], unit = as_integers(values)
-        data[column.name].attrs["units"] = unit
-    else:
-        data[column.name] = values
-    if column.unit or values.dtype.kind == "f":
-        data[column.name].attrs["units"] = column.unit
-    data[column.name].attrs["long_name"] = f"{column.name} ({column.unit})" if column.unit else column.name
+        return np.char.encode(values, "utf-8").astype(kind)
+    return as_integers(values)[0] if values.dtype.kind == "M" else values
 
 
 def _write_frames(data: Any, piece: Piece, frames: Frames, home: Path, progress: Progress) -> None:
@@ -239,17 +259,21 @@ def _group(parent: Any, name: str, kind: str) -> Any:
 
 
 def _verify(h5py: Any, data: Any, piece: Piece) -> None:
-    wanted = {column.name: column.values for column in piece.rows.columns}
-    wanted |= {name: axis.values for name, axis in piece.rows.axes.items()}
-    if piece.rows.times_ns is not None:
-        wanted["timestamp"] = piece.rows.times_ns
-    for name, values in wanted.items():
-        there = data[name]
-        read = there.asstr()[()] if there.dtype.kind in "SO" else there[()]
-        if values.dtype.kind == "M":
-            read = read.view(values.dtype)
-        if not same_array(np.asarray(read), values):
-            raise StorageError(f"{data.name}/{name} is not what the journal holds", left="the journal is untouched")
+    for at, rows in piece.rows:
+        wanted = {column.name: column.values for column in rows.columns}
+        if rows.times_ns is not None:
+            wanted["timestamp"] = rows.times_ns
+        places = {name: slice(at, at + rows.rows) for name in wanted}
+        wanted |= {name: axis.values for name, axis in rows.axes.items()}
+        for name, values in wanted.items():
+            there = data[name]
+            part = places.get(name, ())
+            read = there.asstr()[part] if there.dtype.kind in "SO" else there[part]
+            if values.dtype.kind == "M":
+                read = read.view(values.dtype)
+            right = name not in places or there.shape[0] == piece.rows.rows
+            if not right or not same_array(np.asarray(read), values):
+                raise StorageError(f"{data.name}/{name} is not what the journal holds", left="the journal is untouched")
     if piece.stack is not None:
         access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
         access.set_efile_prefix(_ORIGIN.encode())

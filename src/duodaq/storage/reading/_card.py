@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from duodaq.storage.reading._stream import Stream
 
 STATES = {"finished": "green", "recording": "cyan", "unfinished": "bold yellow"}
-_HEAD = ("stream", "rows", "unit", "frames", "since", "until")
 
 
 def card(run: Run) -> RenderableType:
@@ -25,8 +24,8 @@ def card(run: Run) -> RenderableType:
     for fact in _facts(run):
         head.append(f"\n{fact}")
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for name in _HEAD:
-        table.add_column(name, justify="right" if name == "rows" else "left", no_wrap=name != "stream")
+    for name in _head(run):
+        table.add_column(name, justify="right" if name == "rows" else "left", no_wrap=name != "stream", overflow="fold")
     for stream in run:
         table.add_row(*(Text(cell) for cell in _cells(stream)))
     return Group(head, table)
@@ -35,7 +34,7 @@ def card(run: Run) -> RenderableType:
 def page(run: Run) -> str:
     """A run as a notebook shows it."""
     rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in _cells(stream)) + "</tr>" for stream in run)
-    head = "".join(f"<th>{name}</th>" for name in _HEAD)
+    head = "".join(f"<th>{name}</th>" for name in _head(run))
     facts = "<br>".join(escape(fact) for fact in _facts(run))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     return f"<b>{escape(run.title)}</b> · {run.state}<br>{facts}{table}"
@@ -44,6 +43,11 @@ def page(run: Run) -> str:
 def local(moment: datetime | None, *, date: bool = True) -> str:
     """A moment in local time."""
     return "–" if moment is None else moment.astimezone().strftime("%d %b %Y %H:%M:%S" if date else "%H:%M:%S")
+
+
+def zone(moment: datetime | None) -> str:
+    """The name of local time at a moment, ``CEST``; "local time" without one."""
+    return "local time" if moment is None else moment.astimezone().tzname() or "local time"
 
 
 def counted(count: int, what: str) -> str:
@@ -64,16 +68,23 @@ def lasting(duration: timedelta | None) -> str:
     return f"{days} d {hours:02}:{minutes:02}" if days else f"{hours}:{minutes:02}:{rest:02}"
 
 
+def _head(run: Run) -> tuple[str, ...]:
+    name = zone(run.start)
+    return ("stream", "rows", "unit", "frames", f"since ({name})", f"until ({name})")
+
+
 def _facts(run: Run) -> list[str]:
     labels = run.labels
-    facts = [f"{local(run.start)}, {lasting(run.duration)}" if run.duration else local(run.start)]
+    began = f"{local(run.start)} {zone(run.start)}" if run.start else local(None)
+    facts = [f"{began}, {lasting(run.duration)}" if run.duration else began]
     named = {"sample": labels.sample, "operator": labels.operator, "tags": ", ".join(labels.tags), "note": labels.note}
     return facts + [f"{name}: {value}" for name, value in named.items() if value] + [str(run.path)]
 
 
 def _cells(stream: Stream) -> tuple[str, ...]:
     frames = ", ".join("×".join(map(str, stack.shape[:0:-1])) + f" {stack.dtype}" for stack in stream.stacks)
-    same_day = stream.start is None or stream.stop is None or stream.start.date() == stream.stop.date()
+    start, stop = (None if moment is None else moment.astimezone().date() for moment in (stream.start, stream.stop))
+    same_day = start is None or stop is None or start == stop
     units = ", ".join(dict.fromkeys(stream.units.values())) if not frames else ""
     times = (local(stream.start, date=not same_day), local(stream.stop, date=not same_day))
     return (stream.name, f"{len(stream):,}", units, frames, *times)

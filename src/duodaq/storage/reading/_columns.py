@@ -6,7 +6,8 @@ The value of a channel is called as its channel is, as in a scan: ``power``; an 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ UNIT_KEY = b"unit"
 _PIXELS_UNIT = b"duodaq.unit"
 _PLACES = frozenset({"timestamp", "pixels_segment", "pixels_frame"})
 _IN_UNIT = ("value", "values", "position")
+_WORDS = ("instrument", "channel", "unit", "axis_unit")
 _EXACT = 2**53
 
 
@@ -91,16 +93,20 @@ def distinct(column: Any) -> set[Any]:
 
 def units_in(table: pa.Table) -> dict[str, str]:
     """The unit of each column that has one, and the same in all rows."""
-    schema = table.schema
+    return units_of(table.schema, lambda name: distinct(table.column(name)))
+
+
+def units_of(schema: pa.Schema, values_of: Callable[[str], set[Any]]) -> dict[str, str]:
+    """The unit of each column that has one, where `values_of` says which values occur in a column of texts."""
     own = {f.name: f.metadata[UNIT_KEY].decode() for f in schema if f.metadata and UNIT_KEY in f.metadata}
     kind = schema_name(schema)
-    if kind and "unit" in schema.names and len(units := distinct(table.column("unit"))) == 1:
-        unit = str(units.pop())
+    if kind and "unit" in schema.names and len(units := values_of("unit")) == 1:
+        unit = str(next(iter(units)))
         own |= {name: unit for name in _IN_UNIT if name in schema.names}
         if kind == "stage/1":
             own["velocity"] = f"{unit}/s"
-    if kind == "spectrum/1" and len(units := distinct(table.column("axis_unit"))) == 1:
-        own["axis"] = str(units.pop())
+    if kind == "spectrum/1" and len(units := values_of("axis_unit")) == 1:
+        own["axis"] = str(next(iter(units)))
     if "exposure_s" in schema.names:
         own.setdefault("exposure_s", "s")
     return {name: unit for name, unit in own.items() if unit}
@@ -122,9 +128,75 @@ def with_units(table: pa.Table) -> pa.Table:
     return Table.from_arrays(table.columns, schema=schema)
 
 
-def named(stream: str, table: pa.Table) -> Named:
-    """The rows of a stream as numpy arrays."""
-    units, names = units_in(table), names_of(stream, table.schema)
+class Extremes:
+    """What all rows of a stream have in common, which decides how each is written: found by looking at all of them."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.texts: dict[str, set[Any]] = {}
+        self.told: set[str] = set()
+        self.nulls: set[str] = set()
+        self.largest: dict[str, int] = {}
+        self.shortest: dict[str, int] = {}
+        self.longest: dict[str, int] = {}
+        self.axis: npt.NDArray[Any] | None = None
+        self.one_axis = True
+
+    def look(self, table: pa.Table) -> None:
+        """Take some more rows into account."""
+        self.rows += table.num_rows
+        for field in table.schema:
+            column = table.column(field.name)
+            if field.name in _WORDS:
+                self.texts.setdefault(field.name, set()).update(distinct(column))
+            if column.null_count < len(column):
+                self.told.add(field.name)
+            self._look(field.name, column)
+        if schema_name(table.schema) == "spectrum/1" and self.one_axis and table.num_rows:
+            self._look_at_axis(table.column("axis"))
+
+    def _look(self, name: str, column: Any) -> None:
+        kind = column.type
+        if isinstance(kind, pa.BaseExtensionType):
+            self._look(name, _storage(column))
+        elif pa.types.is_struct(kind):
+            for one, part in _fields(column):
+                self._look(f"{name}.{one}", part)
+        elif _is_list(kind):
+            lengths = _lengths(column)
+            if len(lengths):
+                self.shortest[name] = min(int(lengths.min()), self.shortest.get(name, int(lengths.min())))
+                self.longest[name] = max(int(lengths.max()), self.longest.get(name, 0))
+            self._look(f"{name}[]", pc.list_flatten(column))
+        else:
+            if column.null_count:
+                self.nulls.add(name)
+            if pa.types.is_integer(kind) and column.null_count < len(column):
+                found = pc.min_max(column).as_py()
+                self.largest[name] = max(abs(found["min"]), abs(found["max"]), self.largest.get(name, 0))
+
+    def _look_at_axis(self, column: Any) -> None:
+        lengths = _lengths(column)
+        flat = np.asarray(pc.list_flatten(column).to_numpy())
+        if self.axis is None:
+            self.axis = flat[: int(lengths[0])]
+        same = bool((lengths == len(self.axis)).all()) and bool(len(self.axis))
+        self.one_axis = same and bool((flat.reshape(len(lengths), -1) == self.axis).all())
+
+
+def look_at(tables: Iterable[pa.Table]) -> Extremes:
+    """What all of some tables have in common."""
+    found = Extremes()
+    for table in tables:
+        found.look(table)
+    return found
+
+
+def named(stream: str, table: pa.Table, of_all: Extremes | None = None) -> Named:
+    """The rows of a stream as numpy arrays; if they are only some of it, by what `of_all` of it have in common."""
+    whole = look_at([table]) if of_all is None else of_all
+    units = units_of(table.schema, lambda name: whole.texts.get(name, set()))
+    names = names_of(stream, table.schema)
     facts = {
         key.decode().removeprefix("duodaq."): value.decode()
         for key, value in (table.schema.metadata or {}).items()
@@ -134,27 +206,26 @@ def named(stream: str, table: pa.Table) -> Named:
     for field in table.schema:
         if field.name in _PLACES:
             continue
-        column = table.column(field.name)
-        if _is_text(field.type) and table.num_rows:
-            told = distinct(column)
-            if told == {None}:
+        if _is_text(field.type) and whole.rows:
+            if field.name not in whole.told:
                 continue
-            if len(told) == 1 and field.name in ("instrument", "channel", "unit", "axis_unit"):
+            if field.name in _WORDS and len(told := whole.texts[field.name]) == 1:
                 if field.name not in ("unit", "axis_unit"):
-                    facts[field.name] = str(told.pop())
+                    facts[field.name] = str(next(iter(told)))
                 continue
-        columns += _columns(names.get(field.name, field.name), column, units.get(field.name, ""))
-    columns, axes = _common_axis(columns) if schema_name(table.schema) == "spectrum/1" else (columns, {})
+        called = names.get(field.name, field.name)
+        columns += _columns(field.name, called, table.column(field.name), units.get(field.name, ""), whole)
+    columns, axes = _common_axis(columns, whole)
     return Named(_times(table), columns, facts, axes, table.num_rows)
 
 
-def _common_axis(columns: list[Column]) -> tuple[list[Column], dict[str, Column]]:
+def _common_axis(columns: list[Column], whole: Extremes) -> tuple[list[Column], dict[str, Column]]:
     """Spectra that were all taken over the same axis: it is a coordinate then."""
     axis = next((column for column in columns if column.name == "axis"), None)
-    if axis is None or axis.values.ndim != 2 or not len(axis.values) or not (axis.values == axis.values[0]).all():
+    if axis is None or whole.axis is None or not whole.one_axis:
         return columns, {}
-    width = axis.values.shape[1]
-    shared = axis._replace(dims=(), values=axis.values[0])
+    width = len(whole.axis)
+    shared = axis._replace(dims=(), values=whole.axis)
     rest = [
         column._replace(dims=("axis",)) if column.dims and column.values.shape[1] == width else column
         for column in columns
@@ -170,47 +241,68 @@ def _times(table: pa.Table) -> npt.NDArray[np.int64] | None:
     return column.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy()
 
 
-def _columns(name: str, column: Any, unit: str) -> list[Column]:
+def _columns(path: str, name: str, column: Any, unit: str, whole: Extremes) -> list[Column]:
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
-        return _columns(name, pa.chunked_array([c.storage for c in column.chunks], kind.storage_type), unit)
+        return _columns(path, name, _storage(column), unit, whole)
     if pa.types.is_struct(kind):
-        whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-        fields = [kind.field(i).name for i in range(kind.num_fields)]
-        return [part for one in fields for part in _columns(f"{name}_{one}", pc.struct_field(whole, one), unit)]
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return _lists(name, column, unit)
-    return [Column(name, (), _flat(column), unit)]
+        return [
+            part
+            for one, values in _fields(column)
+            for part in _columns(f"{path}.{one}", f"{name}_{one}", values, unit, whole)
+        ]
+    if _is_list(kind):
+        return _lists(path, name, column, unit, whole)
+    return [Column(name, (), _flat(path, column, whole), unit)]
 
 
-def _lists(name: str, column: Any, unit: str) -> list[Column]:
+def _lists(path: str, name: str, column: Any, unit: str, whole: Extremes) -> list[Column]:
     """Lists as rows of one length, filled up with NaN; how long each was, if they differ."""
     if not (pa.types.is_floating(column.type.value_type) or pa.types.is_integer(column.type.value_type)):
         return [Column(name, (), np.array([str(v) for v in column.to_pylist()], dtype=np.str_), unit)]
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0), dtype=np.int64)
-    flat = _flat(pc.list_flatten(column))
-    width = int(lengths.max()) if len(lengths) else 0
+    lengths = _lengths(column)
+    flat = _flat(f"{path}[]", pc.list_flatten(column), whole)
+    width = whole.longest.get(path, 0)
     dims = (f"{name}_index",)
-    if len(lengths) and (lengths == width).all():
+    if whole.shortest.get(path) == width:
         return [Column(name, dims, flat.reshape(len(lengths), width), unit)]
-    whole = np.full((len(lengths), width), np.nan)
-    whole[np.arange(width) < lengths[:, None]] = flat
-    return [Column(name, dims, whole, unit), Column(f"{name}_length", (), lengths)]
+    filled = np.full((len(lengths), width), np.nan)
+    filled[np.arange(width) < lengths[:, None]] = flat
+    return [Column(name, dims, filled, unit), Column(f"{name}_length", (), lengths)]
 
 
-def _flat(column: Any) -> npt.NDArray[Any]:
+def _flat(path: str, column: Any, whole: Extremes) -> npt.NDArray[Any]:
     kind = column.type
     if pa.types.is_floating(kind) or pa.types.is_timestamp(kind):
         return np.asarray(column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else column.to_numpy())
-    if pa.types.is_boolean(kind) and not column.null_count:
+    if pa.types.is_boolean(kind) and path not in whole.nulls:
         return np.asarray(column, dtype=np.bool_)
     if pa.types.is_integer(kind):
-        if not column.null_count:
+        if path not in whole.nulls:
             return np.asarray(column)
-        known = [abs(value) for value in cast("list[int]", pc.drop_null(column).to_pylist())]
-        if max(known, default=0) <= _EXACT:
+        if whole.largest.get(path, 0) <= _EXACT:
             return np.array([np.nan if v is None else v for v in column.to_pylist()], dtype=np.float64)
     return np.array(["" if v is None else str(v) for v in column.to_pylist()], dtype=np.str_)
+
+
+def _storage(column: Any) -> Any:
+    if isinstance(column, pa.ChunkedArray):
+        return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
+    return column.storage
+
+
+def _fields(column: Any) -> list[tuple[str, Any]]:
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    names = [column.type.field(i).name for i in range(column.type.num_fields)]
+    return [(name, pc.struct_field(whole, name)) for name in names]
+
+
+def _lengths(column: Any) -> npt.NDArray[np.int64]:
+    return np.asarray(pc.fill_null(pc.list_value_length(column), 0), dtype=np.int64)
+
+
+def _is_list(kind: Any) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _is_text(kind: Any) -> bool:

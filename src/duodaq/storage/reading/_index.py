@@ -130,6 +130,15 @@ class RowsIndex:
                 number = behind
         return number
 
+    def is_sound(self, *, growing: bool = False) -> bool:
+        """Whether all that was written passes its check; of a segment that was not ended only if it is `growing`."""
+        portions = self.portions(1, None)
+        while True:
+            try:
+                next(portions)
+            except StopIteration as end:
+                return end.value is None or (growing and end.value == len(self._entries))
+
     def _group_from(self, number: int, stop_ns: int | None) -> int:
         """The entry behind the batches that lie behind one another from `number` on, and are read at once."""
         until = int(self._offsets[number]) + _AT_ONCE_BYTES

@@ -13,7 +13,7 @@ import msgspec
 
 from duodaq.errors import StorageError
 from duodaq.storage.journal._layout import EVENTS, RUN
-from duodaq.storage.reading._card import STATES, counted, lasting, local
+from duodaq.storage.reading._card import STATES, counted, lasting, local, zone
 from duodaq.storage.reading._moments import Moment, moment_ns
 from duodaq.storage.reading._run import Run
 from duodaq.storage.reading._series import Series, of_series
@@ -55,13 +55,23 @@ class Runs(Sequence[Run]):
         from rich.table import Table
         from rich.text import Text
 
+        starts = [run.start for run in self if run.start is not None]
+        names = ("run", f"began ({zone(starts[-1] if starts else None)})", "took", "state")
+        labels = [run.labels for run in self]
+        said = {
+            "sample": [one.sample for one in labels],
+            "operator": [one.operator for one in labels],
+            "tags": [", ".join(one.tags) for one in labels],
+            "directory": [run.path.name for run in self],
+        }
+        said = {name: words for name, words in said.items() if any(words)}
         table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-        for name in ("run", "began", "took", "state", "sample", "operator", "tags", "directory"):
-            table.add_column(name, justify="right" if name in ("run", "took") else "left")
-        for run in self:
-            labels = run.labels
+        for name in names:
+            table.add_column(name, justify="right" if name in ("run", "took") else "left", no_wrap=True)
+        for name in said:
+            table.add_column(name, overflow="fold")  # a name is for typing: it may be broken, but not cut
+        for run, *words in zip(self, *said.values(), strict=True):
             cells = [str(run.number or "–"), local(run.start), lasting(run.duration)]
-            words = [labels.sample, labels.operator, ", ".join(labels.tags), run.path.name]
             table.add_row(*cells, Text(run.state, STATES[run.state]), *map(Text, words))
         return table
 

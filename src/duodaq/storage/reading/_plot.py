@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from duodaq.errors import TornFileError
+from duodaq.errors import ConfigError, TornFileError
+from duodaq.storage.reading._card import zone
 from duodaq.storage.reading._columns import Column, Named, pixels_unit
 from duodaq.storage.reading._frames import FrameStack, Pixels
 from duodaq.storage.reading._together import SCALAR, aligned
@@ -28,15 +29,17 @@ _PIXELS = "counts"  # what pixels are whose schema names no unit, as in `duodaq.
 _LOOKED_AT = 24
 _FEWEST_POSITIONS = 3
 _MOST_CURVES = 6
+_ON_PAPER = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
+"""What matplotlib draws with where there is no screen."""
 
 
-def plot(run: Run, x: str | None, y: Sequence[str] | None) -> matplotlib.figure.Figure:
+def plot(run: Run, x: str | None, y: Sequence[str] | None, *, show: bool = False) -> matplotlib.figure.Figure:
     """See `Run.plot`."""
-    figures: Any = importlib.import_module("matplotlib.figure")
+    make = _window if show else importlib.import_module("matplotlib.figure").Figure
     drawn = (_of_scans(run) if x is None and y is None else []) or _of_streams(run, x, y)
     pictures = [(s, stack) for s in run if s.has_frames for stack in s.stacks[:1] if len(stack)][:1]
     panels = max(1, len(drawn) + len(pictures))
-    figure = figures.Figure(figsize=(4.8 * min(panels, 3), 3.6 * -(-panels // 3)), layout="constrained")
+    figure: Any = make(figsize=(4.8 * min(panels, 3), 3.6 * -(-panels // 3)), layout="constrained")
     axes = list(figure.subplots(-(-panels // 3), min(panels, 3), squeeze=False).flat)
     for draw in drawn:
         draw(axes.pop(0))
@@ -45,7 +48,22 @@ def plot(run: Run, x: str | None, y: Sequence[str] | None) -> matplotlib.figure.
     for unused in axes:
         unused.set_axis_off()
     figure.suptitle(" · ".join(part for part in (run.title, run.labels.sample) if part))
+    if show:
+        importlib.import_module("matplotlib.pyplot").show()
     return figure
+
+
+def _window(**options: Any) -> Any:
+    """A figure in a window.
+
+    Raises:
+        ConfigError: There is no screen to show it on.
+    """
+    pyplot: Any = importlib.import_module("matplotlib.pyplot")
+    if pyplot.get_backend().lower() in _ON_PAPER:
+        remedy = "Save it: run.plot().savefig('run.png')."
+        raise ConfigError("there is no screen that a picture could be shown on", remedy=remedy)
+    return pyplot.figure(**options)
 
 
 def _of_scans(run: Run) -> list[Panel]:
@@ -117,7 +135,10 @@ def _points(axes: Any, scan: RecordedScan, name: str, values: npt.NDArray[Any]) 
 def _curve(axes: Any, run: Run, name: str, over: Stream | None) -> None:
     if over is None:
         alone = run[name].named()
-        _draw(axes, Column("time", (), _dates(alone)), alone.signal)
+        dates, start = _dates(alone), run[name].start
+        _draw(axes, Column("time", (), dates, zone(start)), alone.signal)
+        if start is not None:
+            axes.xaxis.axis_date(start.astimezone().tzinfo)  # a picture is for people: local time, and it says so
         return
     # a scan reads its instruments before its axis: what was there last belongs to the position
     base, columns = aligned(over, [run[name]], "last")

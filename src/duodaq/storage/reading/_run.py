@@ -255,21 +255,26 @@ class Run:
             stream.duckdb(connection)
         return connection
 
-    def plot(self, x: str | None = None, y: Sequence[str] | None = None) -> matplotlib.figure.Figure:
+    def plot(
+        self, x: str | None = None, y: Sequence[str] | None = None, *, show: bool = False
+    ) -> matplotlib.figure.Figure:
         """A picture of it: the points of its last scan, or its numbers over time, and its brightest frame.
 
-        Without a scan, and where `x` or `y` is given, streams are drawn: over an axis, the last value until then.
+        Without a scan, and where `x` or `y` is given, streams are drawn: over an axis, the last value until then. A
+        notebook shows it; it needs no screen to be saved: ``run.plot().savefig("run.png")``.
 
         Args:
             x: The stream to plot over; the axis with most positions if not given, or else the time.
             y: The streams of numbers to plot; all if not given.
+            show: Whether to show it in a window, from a plain program, and wait until that is closed.
 
         Raises:
             ImportError: matplotlib is not installed; it comes with duodaq[data].
+            ConfigError: It shall be shown, and there is no screen.
         """
         from duodaq.storage.reading._plot import plot
 
-        return plot(self, x, y)
+        return plot(self, x, y, show=show)
 
     @property
     def facts(self) -> dict[str, Any]:

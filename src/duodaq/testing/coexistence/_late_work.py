@@ -99,12 +99,17 @@ class Recording:
 
 
 def plain_rows(directory: Path, name: str) -> dict[str, list[Any]]:
-    """The columns of a recorded stream, as plain pyarrow reads them; none if there is no such file."""
+    """The columns of a recorded stream, as plain pyarrow reads them; none if there is no such file. Times are ns."""
     path = directory / f"{name}.arrows"
     if not path.exists():
         return {}
     with pa.OSFile(str(path)) as file, ipc.open_stream(file) as stream:
-        return stream.read_all().to_pydict()
+        table = stream.read_all()
+    columns = zip(table.column_names, table.columns, strict=True)
+    return {
+        name: (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
+        for name, column in columns
+    }
 
 
 def ask_directly(address: str, question: bytes, timeout_s: float = 2.0) -> str:

@@ -17,8 +17,6 @@ from duodaq.v4 import handler
 from duodaq.v4.instruments import InstrumentActor
 
 CONTESTED = 100
-SETTLED_S = 0.1
-"""By then each side knows who owns a contested entry, wherever the table is."""
 
 Key = tuple[str, str]
 _WATCHED_V2: tuple[Key, ...] = (("stage", "x.velocity"), ("stage", "x.position"))
@@ -75,10 +73,14 @@ class Claim(msgspec.Struct, frozen=True):
     """Write a foreign entry, and then race for entries that nobody owns yet."""
 
 
+class Won(msgspec.Struct, frozen=True):
+    """Which of the contested entries are yours?"""
+
+
 class Observer(InstrumentActor):
     """Looks at V2's entries from within V4, and claims what is not its own."""
 
-    operations: ClassVar = {"claim": Claim}
+    operations: ClassVar = {"claim": Claim, "won": Won}
 
     async def connect(self) -> None:
         """Begin to look."""
@@ -92,11 +94,14 @@ class Observer(InstrumentActor):
 
     @handler(Claim)
     async def claim(self, message: Claim) -> dict[str, Any]:
-        """What came of it."""
-        table = self.context.parameters
-        refusal, accepted = _claim(table, "v4", "meter", "wavelength")
-        await pause(SETTLED_S)
-        return {"refusal": refusal, "accepted": accepted, "won": _owned(table, "v4")}
+        """What came of it so far."""
+        refusal, accepted = _claim(self.context.parameters, "v4", "meter", "wavelength")
+        return {"refusal": refusal, "accepted": accepted}
+
+    @handler(Won)
+    async def won(self, message: Won) -> list[str]:
+        """Which of the contested entries are V4's, as it sees them now."""
+        return _owned(self.context.parameters, "v4")
 
 
 class Watcher:
@@ -117,11 +122,13 @@ class Rival:
     """Claims from within V2 what is not its own."""
 
     def claim(self) -> dict[str, Any]:
-        """What came of it."""
-        table = parts_of("v2").parameters
-        refusal, accepted = _claim(table, "v2", "stage", "x.velocity")
-        block(SETTLED_S)
-        return {"refusal": refusal, "accepted": accepted, "won": _owned(table, "v2")}
+        """What came of it so far."""
+        refusal, accepted = _claim(parts_of("v2").parameters, "v2", "stage", "x.velocity")
+        return {"refusal": refusal, "accepted": accepted}
+
+    def won(self) -> list[str]:
+        """Which of the contested entries are V2's, as it sees them now."""
+        return _owned(parts_of("v2").parameters, "v2")
 
 
 class LateActor(InstrumentActor):

@@ -80,7 +80,9 @@ export function moved(now, ringing) {
   for (const [id, parts] of cards) {
     const { state, message } = now.instruments[id] ?? { state: "gone", message: "" };
     parts.dot.className = `dot ${mood(state)}`;
-    put(parts.state, state);
+    const held = now.control?.[id];
+    put(parts.state, held ? `${state} · ${held.what || held.name}` : state);
+    parts.state.title = held ? `${held.what ? `${held.what} of ` : ""}${held.client} holds control` : "";
     parts.cause.hidden = !message;
     put(parts.cause, message);
     parts.trouble = Boolean(message) || !["good", "busy"].includes(mood(state));
@@ -93,21 +95,26 @@ export function moved(now, ringing) {
   for (const [id, name, at] of readings()) {
     const sent = `${id}.${name}` in now.values;
     if (name.endsWith(".velocity") || !(sent || TOLD.test(name))) continue;
-    show(id, name, saidOf(name, at.value, at.unit), at.stale || (sent && labTime() - at.t_ms > OLD_MS), at.t_ms);
+    show(id, name, at, sent, now.instruments[id]?.state === "acquiring");
   }
 }
 
-function show(id, name, text, stale, t_ms) {
+function show(id, name, at, sent, acquiring) {
   const parts = cards.get(id);
   if (!parts) return;
   let row = parts.rows.get(name);
   if (!row) {
-    row = { value: el("b", {}), box: null };
+    row = { value: el("b", {}), box: null, t_ms: at.t_ms, gap_ms: 0 };
     row.box = el("div", { class: "value", data: { channel: name } }, el("span", {}, named(name)), row.value);
     parts.rows.set(name, row);
     parts.values.append(row.box);
   }
-  put(row.value, text);
-  row.box.title = stale ? `old: ${ago(labTime() - t_ms)}, at ${clock(t_ms, true)}` : `at ${clock(t_ms, true)}`;
+  if (at.t_ms > row.t_ms) Object.assign(row, { gap_ms: at.t_ms - row.t_ms, t_ms: at.t_ms });
+  const stale = at.stale || (sent && isOld(labTime() - at.t_ms, row.gap_ms, acquiring));
+  put(row.value, saidOf(name, at.value, at.unit));
+  row.box.title = stale ? `old: ${ago(labTime() - at.t_ms)}, at ${clock(at.t_ms, true)}` : `at ${clock(at.t_ms, true)}`;
   row.box.classList.toggle("stale", Boolean(stale));
 }
+
+/** Whether a channel is silent for longer than is usual for it: some are read once a minute. */
+const isOld = (age_ms, gap_ms, acquiring) => age_ms > OLD_MS && (!acquiring || (gap_ms > 0 && age_ms > 3 * gap_ms));

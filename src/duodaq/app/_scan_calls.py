@@ -1,0 +1,126 @@
+"""What a program says and asks when it scans: its arguments, checked, and the scan itself, here or at the lab."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from duodaq.app._channel import Channel
+from duodaq.app._documents import DocumentJournal, plain
+from duodaq.app._handles import AxisHandle, InstrumentHandle, is_number
+from duodaq.app._scan_facts import ScanStatus
+from duodaq.app._scans_handle import ScanHandle, watched
+from duodaq.errors import StorageError
+
+if TYPE_CHECKING:
+    from duodaq.bluesky import ScanRun
+
+Listener = Callable[[str, dict[str, Any]], None]
+Parts = Sequence[tuple[AxisHandle, Sequence[float]]]
+
+
+def detached(
+    channel: Channel,
+    parts: Sequence[tuple[AxisHandle, Sequence[float]]],
+    readers: Sequence[InstrumentHandle],
+    settle_s: float,
+    *,
+    snake: bool,
+    metadata: dict[str, Any],
+    alone: tuple[bool, Listener | None],
+) -> ScanHandle:
+    """Have the lab scan, and return as soon as it has begun.
+
+    Args:
+        alone: What only a scan of this program's own has: whether it is recorded, and who hears its documents.
+    """
+    if alone != (True, None):
+        raise TypeError("a detached scan is recorded by the lab, and calls nothing here: leave record and on_document")
+    wish = {
+        "axes": [[axis.address, [float(one) for one in positions]] for axis, positions in parts],
+        "read": [one.id for one in readers],
+        "settle_s": settle_s,
+        "snake": snake,
+        "metadata": plain(metadata),
+    }
+    begun = channel.request("scan_start", wish)
+    return ScanHandle(channel, msgspec.convert(begun, ScanStatus))
+
+
+def recorded(
+    channel: Channel,
+    ticket: str | None,
+    record: bool,
+    on_document: Listener | None,
+    parts: Sequence[tuple[AxisHandle, Sequence[float]]],
+    readers: Sequence[InstrumentHandle],
+    scan: Callable[[Listener, Callable[[], list[str]]], ScanRun],
+) -> ScanRun:
+    """Scan in this program, as the lab knows and records it; `scan` gets who hears of it, and what it waits for.
+
+    Args:
+        ticket: What the lab knows this program by, if it is one of its own.
+    """
+    from duodaq.bluesky import ScanInterruptedError
+
+    names = [axis.address for axis, _ in parts]
+    planned = prod(len(positions) for _, positions in parts)
+    with watched(channel, names, [one.id for one in readers], planned, ticket) as watch:
+        journal = DocumentJournal(channel, watch.number) if record else None
+
+        def heard(name: str, document: dict[str, Any]) -> None:
+            if journal is not None:
+                journal(name, document)
+            watch.heard(name)
+            if on_document is not None:
+                on_document(name, document)
+
+        places = {} if journal is None else journal.directories
+        try:
+            run = scan(heard, watch.holds)
+        except ScanInterruptedError as error:
+            directory = places.get(error.run.uid)
+            vars(error.run)["directory"] = directory
+            if directory is None and isinstance(error.__cause__, StorageError):
+                raise error.__cause__ from None
+            raise
+        run.directory = places.get(run.uid)
+        return run
+
+
+def axis_of(given: Any) -> AxisHandle:
+    """An axis; TypeError, with the right word, for anything else."""
+    if isinstance(given, AxisHandle):
+        return given
+    if isinstance(given, InstrumentHandle):
+        names = ", ".join(f"lab.{given.id}.{name}" for name in given.axes)
+        hint = f"name one of its axes: {names}" if names else "it has no axes"
+        raise TypeError(f"a scan moves an axis, and lab.{given.id} is an instrument; {hint}")
+    raise TypeError(f"a scan moves an axis such as lab.stage.x (without quotes); {given!r} is none")
+
+
+def positions_of(given: Any) -> list[float]:
+    """Numbers in a list; TypeError for anything else."""
+    wanted = "the positions of a scan are numbers in a list, such as [2.0, 2.5]"
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{wanted}; {given!r} is none")
+    found: list[Any] = list(cast("Iterable[Any]", given))
+    if wrong := [one for one in found if not is_number(one)]:
+        raise TypeError(f"{wanted}; {wrong[0]!r} is no number")
+    return found
+
+
+def instruments_of(given: Any) -> list[InstrumentHandle]:
+    """One instrument or several, as a list; TypeError for anything else."""
+    wanted = "a scan reads instruments, such as read=[lab.dmm]"
+    if isinstance(given, InstrumentHandle):
+        return [given]
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{wanted}; {given!r} is none")
+    found: list[Any] = list(cast("Iterable[Any]", given))
+    if wrong := [one for one in found if not isinstance(one, InstrumentHandle)]:
+        raise TypeError(f"{wanted}; {wrong[0]!r} is none")
+    return found

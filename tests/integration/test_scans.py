@@ -1,0 +1,226 @@
+"""Scans as the lab knows them: who moves what, paused and aborted from anywhere, and those that need no notebook."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import duodaq
+from duodaq import clock
+from duodaq.app import Client, Lab, LabClient, LabService
+from duodaq.app._channel import LocalChannel
+from duodaq.bluesky import ScanInterruptedError, ScanRun
+from duodaq.cli import _scan_work
+from duodaq.cli._scans import scans
+from duodaq.errors import LifecycleError, NotInControlError, OutOfRangeError
+from duodaq.testing import RailActor, rail_lab
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:bluesky.*")
+
+
+class Beside(LocalChannel):
+    """Another client of a lab in this program: it is another program as far as the lab knows."""
+
+    def __init__(self, first: LocalChannel) -> None:
+        self._thread, self.lab, self._closed = first._thread, first.lab, False
+        self._session = LabService(first.lab).session(Client("bob", "script"))
+
+    def close(self) -> None:
+        self._thread.run(self._leave())
+        self._closed = True
+
+    async def _leave(self) -> None:
+        self._session.close()
+
+
+@pytest.fixture
+def channel(tmp_path: Path) -> Iterator[LocalChannel]:
+    one = LocalChannel(Lab(rail_lab(tmp_path)))
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def lab(channel: LocalChannel) -> LabClient:
+    return LabClient(channel)
+
+
+@pytest.fixture
+def other(channel: LocalChannel) -> LabClient:
+    return LabClient(Beside(channel))
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = clock.Deadline(30)
+    while not condition():
+        assert not deadline.passed, "it did not come to that"
+        clock.block(0.01)
+
+
+class Begun:
+    """A scan of a notebook, under way in a thread."""
+
+    def __init__(self, lab: LabClient, positions: list[float], **options: Any) -> None:
+        self.outcome: ScanRun | Exception | None = None
+        self._thread = threading.Thread(target=self._scan, args=(lab, positions, options))
+        self._thread.start()
+
+    def _scan(self, lab: LabClient, positions: list[float], options: dict[str, Any]) -> None:
+        try:
+            self.outcome = lab.scan(lab.rail.x, positions, lab.other, progress=False, **options)
+        except Exception as error:  # noqa: BLE001 - it is what came of it
+            self.outcome = error
+
+    def end(self) -> ScanRun | Exception | None:
+        self._thread.join(30)
+        return self.outcome
+
+
+def rail() -> RailActor:
+    return RailActor.all["rail"]
+
+
+def is_on_its_way() -> bool:
+    return rail().has["x"] > 0.0
+
+
+def test_a_scan_has_control_of_what_it_moves_until_it_ends(lab: LabClient, other: LabClient) -> None:
+    seen: list[str] = []
+
+    def heard(name: str, _: Any) -> None:
+        if name == "event":
+            seen.append(str(other.rail.holder()))
+            with pytest.raises(NotInControlError, match=r"scan 1 of"):
+                other.rail.x.move(5.0)
+            assert other.other.x.read_position().value == 0.0
+            other.other.set("gain", 2.0)
+            (status,) = other.scans.status()
+            assert (status.state, status.axes, status.planned, status.detached) == ("running", ["rail.x"], 2, False)
+
+    run = lab.scan(lab.rail.x, [1.0, 2.0], lab.other, progress=False, on_document=heard)
+    assert run.complete
+    assert len(seen) == 2
+    assert seen[0].startswith("scan 1 of ")
+    assert lab.holders() == {}
+    (status,) = lab.scans.status()
+    assert (status.state, status.done, status.run, status.directory) == ("complete", 2, run.uid, str(run.directory))
+    assert repr(lab.scans[1]) == "<scan 1 of rail.x: 2 of 2 points, complete>"
+    assert [point["rail_x"] for point in lab.scans[-1].points().to_arrow().to_pylist()] == [1.0, 2.0]
+    other.rail.x.move(5.0)
+    other.rail.control("bob")
+    with pytest.raises(NotInControlError, match="bob"):
+        lab.scan(lab.rail.x, [1.0], lab.other, progress=False)
+    assert rail().has["x"] == 5.0, "nothing moved"
+
+
+def test_a_scan_is_paused_resumed_and_aborted_by_others(lab: LabClient, other: LabClient) -> None:
+    RailActor.step_s = 1.0  # for as long as that it is on its way
+    begun = Begun(lab, [20.0, 1.0])
+    until(is_on_its_way)
+    scan = other.scans[-1]
+    scan.pause()
+    RailActor.step_s = 0.0
+    until(lambda: scan.status().state == "paused")
+    (why,) = scan.status().holds
+    assert why.startswith("paused by ")
+    assert scan.status().done == 1, "what moves arrives"
+    assert rail().has["x"] == 20.0
+    RailActor.step_s = 1.0
+    assert scan.resume().number == scan.number
+    until(lambda: rail().has["x"] != 20.0)
+    status = scan.abort()
+    assert (status.state, status.done) == ("aborted", 1)
+    assert status.why.startswith("aborted by ")
+    error = begun.end()
+    assert isinstance(error, ScanInterruptedError)
+    assert len(error.run) == 1
+    assert 2.0 < rail().has["x"] < 20.0, "it was stopped on its way"
+    with pytest.raises(LifecycleError, match="has ended: aborted"):
+        scan.pause()
+    assert lab.holders() == {}
+
+
+def test_taking_control_over_ends_a_scan(lab: LabClient, other: LabClient) -> None:
+    RailActor.step_s = 1.0
+    begun = Begun(lab, [20.0, 21.0])
+    until(is_on_its_way)
+    other.rail.control("bob", take_over=True)
+    RailActor.step_s = 0.0
+    error = begun.end()
+    assert isinstance(error, ScanInterruptedError)
+    assert "bob" in str(error)
+    assert "after 1 of 2 points" in str(error)
+    assert "bob" in lab.scans[-1].status().why
+    holder = other.rail.holder()
+    assert holder is not None
+    assert holder.name == "bob"
+
+
+def test_a_grid_has_control_of_all_it_moves_or_does_not_begin(lab: LabClient, other: LabClient) -> None:
+    other.other.control("bob")
+    with pytest.raises(NotInControlError, match="bob"):
+        lab.grid((lab.rail.x, [0, 1]), (lab.other.x, [0, 1]), read=lab.rail, progress=False)
+    assert [*lab.holders()] == ["other"], "what was lent went back"
+    assert lab.scans.status() == []
+
+
+def test_a_detached_scan_needs_nobody(lab: LabClient, other: LabClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, error in (({"record": False}, TypeError), ({"on_document": print}, TypeError)):
+        with pytest.raises(error):
+            lab.scan(lab.rail.x, [1.0], lab.other, detach=True, **given)
+    with pytest.raises(OutOfRangeError, match="outside the limits 0 … 25"):
+        lab.scan(lab.rail.x, [1.0, 26.0], lab.other, detach=True)
+    assert lab.scans.status() == []
+
+    RailActor.step_s = 1.0
+    lab.rail.control("anna")
+    scan = lab.scan(lab.rail.x, [20.0, 2.0, 3.0], lab.other, detach=True, sample="knife 7", n=3)
+    assert scan.status().detached
+    with pytest.raises(NotInControlError, match="scan 1 of anna"):
+        lab.rail.x.move(5.0)
+    until(is_on_its_way)
+    other.scans[1].pause()
+    RailActor.step_s = 0.0
+    until(lambda: scan.status().state == "paused")
+    scan.resume()
+    monkeypatch.setattr(_scan_work, "connect", lambda _: contextlib.nullcontext(other))
+    attached = CliRunner().invoke(scans, ["attach", "1"])
+    assert attached.exit_code == 0, attached.output
+    assert "Scan 1 is complete, 3 of 3 points; they are in" in attached.output
+    assert CliRunner().invoke(scans, ["abort", "1"]).exit_code == 1
+    assert "rail.x" in CliRunner().invoke(scans).output
+    points = other.scans[1].attach(progress=False)
+    assert points["rail_x"].tolist() == [20.0, 2.0, 3.0]
+    assert points.metadata["n"] == 3
+    status = other.scans[1].status()
+    assert (status.state, status.done) == ("complete", 3)
+    holder = lab.rail.holder()
+    assert holder is not None
+    assert holder.name == "anna", "it has control again"
+    assert duodaq.open_run(str(status.directory)).labels.sample == "knife 7"
+
+
+def test_a_detached_scan_ends_with_its_lab_and_its_points_are_kept(
+    lab: LabClient, channel: LocalChannel, tmp_path: Path
+) -> None:
+    RailActor.step_s = 1.0
+    scan = lab.scan(lab.rail.x, [24.0, 1.0], lab.other, detach=True)
+    until(is_on_its_way)
+    scan.pause()
+    RailActor.step_s = 0.0
+    until(lambda: scan.status().state == "paused")
+    program = channel.lab.scans._scans[1].program
+    report = lab.close()
+    assert program is not None
+    assert program.poll() is not None
+    assert [one.why for one in report.components if one.component == "scans"] == [""]
+    assert channel.lab.scans.status(1).why == "aborted by the end of the lab"
+    (kept,) = duodaq.runs(tmp_path / "runs")[-1].scans
+    assert (len(kept), kept.stop["exit_status"]) == (1, "abort")
+    assert kept.stop["reason"] == "aborted by the end of the lab"
