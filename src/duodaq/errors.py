@@ -19,9 +19,11 @@
     │   ├── MailboxFullError (BlockingIOError)
     │   ├── RestartingError
     │   ├── StoppedError
+    │   │   └── FencedError                      another owns its instrument now
     │   └── ReplyTimeoutError (TimeoutError)
     ├── LifecycleError       (RuntimeError)      asked in the wrong state
-    │   └── NotInControlError (PermissionError)  somebody else holds control of the instrument: holder
+    │   ├── NotInControlError (PermissionError)  somebody else holds control of the instrument: holder
+    │   └── CutoverError                         an instrument was not moved: owner, step
     ├── PartlySetError                           done, failed, not_done: which of several settings were set
     ├── DataError
     │   ├── SchemaMismatchError (TypeError)
@@ -199,12 +201,25 @@ class StoppedError(DeliveryError):
     default_fate = "not done"
 
 
+class FencedError(StoppedError):
+    """Its sender was the instrument's owner once; another has taken over. Nothing was written."""
+
+
 class ReplyTimeoutError(DeliveryError, TimeoutError):
     """The deadline passed. If the message was already in hand its outcome is unknown."""
 
 
 class LifecycleError(DuodaqError, RuntimeError):
     """Asked for something that the present state does not allow. The state is unchanged."""
+
+
+class CutoverError(LifecycleError):
+    """An instrument was not moved. `owner` is the runtime that has it, exactly one; `step` is where it was refused."""
+
+    def __init__(self, what: str, *, owner: str = "", step: str = "", **facts: Any) -> None:
+        super().__init__(what, **facts)
+        self.owner = owner
+        self.step = step
 
 
 class NotInControlError(LifecycleError, PermissionError):

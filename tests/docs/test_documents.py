@@ -114,6 +114,7 @@ SIMULATORS: dict[str, dict[str, Any]] = {
     "/dev/ttyUSB1": {"name": "shutter"},
     "/dev/ttyUSB2": {"name": "maitai", "model": "MaiTai HP/warm"},
     "/dev/ttyUSB4": {"name": "ell14"},
+    "/dev/ttyUSB5": {"name": "newport1830c"},
     "192.168.1.30:5025": {"name": "scpi-psu", "tcp": True},
     "TCPIP0::192.168.1.40::hislip0::INSTR": {"name": "scpi-dmm", "hislip": True, "model": "34465A"},
     "192.168.1.31:5025": {"name": "scpi-scope", "tcp": True},

@@ -33,8 +33,10 @@ def table_of(said: str, title: str) -> list[list[str]]:
 def test_the_demo_finds_the_beam_balances_its_books_and_leaves_all_safe(
     duodaq_program: Callable[..., Any], tmp_path: Path
 ) -> None:
-    ended = duodaq_program("demo", "--headless", "--points", "21", "--out", tmp_path, limit_s=110)
+    ended = duodaq_program("demo", "--headless", "--points", "21", "--migrate", "--out", tmp_path, limit_s=110)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    moved = re.findall(r"Moved the power meter to (V\d) in the middle", ended.stdout)
+    assert moved == ["V4", "V2"]
     assert ended.stderr == ""
     assert width_off(ended.stdout) < 0.02
     assert "\x1b" not in ended.stdout

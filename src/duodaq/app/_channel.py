@@ -24,6 +24,7 @@ _UNHURRIED = frozenset(
         *("scan_start", "scan_ended"),
         *("command", "read", "restart", "record_start", "record_stop", "wire_start", "wire_stop"),
         *("apply", "plan", "scan_keep", "scan_place", "scan_document", "fly", "fly_started", "log_start", "log_stop"),
+        "migrate",
     }
 )
 

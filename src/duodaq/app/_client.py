@@ -388,6 +388,19 @@ class LabClient:
             ),
         )
 
+    def migrate(self, do: str, instrument: str | None = None, **facts: Any) -> Any:
+        """Move an instrument between the runtimes, or look how far it is: what `duodaq migrate` asks for.
+
+        Args:
+            do: ``status``, ``tick``, ``shadow``, ``report``, ``end_shadow``, ``cutover`` or ``rollback``.
+            instrument: Which.
+            facts: ``by``, who asks; ``force``, ``why``, ``item``.
+
+        Raises:
+            CutoverError: It was refused or undone: `owner` is the runtime that has the instrument.
+        """
+        return self._channel.request("migrate", {"do": do, "instrument": instrument, **facts})
+
     def journal(self) -> DocumentJournal:
         """What has the lab keep the runs of a RunEngine of your own: ``RE.subscribe(lab.journal())``."""
         return DocumentJournal(self._channel)

@@ -41,7 +41,8 @@ class InstrumentHandle:
 
     @property
     def runtime(self) -> str:
-        """The runtime it lives in, "v2" or "v4"."""
+        """The runtime it lives in now, "v2" or "v4"."""
+        self._facts["runtime"] = self.status()["runtime"]
         return self._facts["runtime"]
 
     @property

@@ -14,6 +14,7 @@ from duodaq.app._chores import Chores
 from duodaq.app._control import Client, ControlChange, ControlTable
 from duodaq.app._log import Log, LogPlan
 from duodaq.app._metrics_server import MetricsServer
+from duodaq.app._migration import Migration
 from duodaq.app._observers import Observers
 from duodaq.app._opening import explain
 from duodaq.app._presets import Presets
@@ -58,6 +59,7 @@ class Lab:
         self.alarms = Alarms(definition.name, definition.alarms, *data, self.manager.stop_all, definition.mail)
         self.alarms.listeners.append(self._note_alarm)
         self.observers = Observers(self.manager, definition)
+        self.migration = Migration(self)
         self._metrics: MetricsServer | None = None
         self._recording: Recording | None = None
         self._wanted: tuple[Format, ...] = ()
@@ -121,6 +123,7 @@ class Lab:
         await self.changes.aclose()
         await self.alarms.rest()
         self.scans.rest()
+        await self.migration.aclose()
         try:
             report = await self.manager.shutdown(timeout_s)
         finally:

@@ -83,7 +83,7 @@ class LabService:
             client.introduce(str(told["name"]), str(told["kind"]), str(told["place"]))
         return {
             "lab": self._lab.definition.name,
-            "instruments": [_describe(d) for d in self._lab.definition.instruments],
+            "instruments": [_describe(self._lab.manager.definition(d.id)) for d in self._lab.definition.instruments],
         }
 
     async def _op_status(self, params: dict[str, Any]) -> Any:
@@ -174,6 +174,9 @@ class LabService:
     async def _op_restart(self, params: dict[str, Any]) -> Any:
         self._lab.control.check(params["instrument"], "restart")
         await self._lab.manager.restart_instrument(params["instrument"])
+
+    async def _op_migrate(self, params: dict[str, Any]) -> Any:
+        return await self._lab.migration.handle(params)
 
     async def _op_record_start(self, params: dict[str, Any]) -> Any:
         return str(await self._lab.start_recording(params.get("directory"), wire=params.get("wire")))

@@ -55,8 +55,8 @@ class Bridge:
         name: str = "bridge",
     ) -> None:
         self.name = name
-        self._v2_hub = v2_hub
-        self._v4_hub = v4_hub
+        self.v2_hub = v2_hub
+        self.v4_hub = v4_hub
         self._queue: dict[str, Any] = {"capacity": capacity, "policy": policy, "max_bytes": max_bytes}
         self._pace: dict[str, Any] = {"rows": rows, "age_s": age_ms / 1000, "patience_s": patience_s}
         self._to_v4: Lane[Measurement, pa.RecordBatch] | None = None
@@ -79,16 +79,16 @@ class Bridge:
         """
         if self._to_v4 is not None:
             raise LifecycleError("the bridge was started before; make another one")
-        of_v2 = self._v2_hub.subscribe(self.name, accepts=self._takes_of_v2, **self._queue)
+        of_v2 = self.v2_hub.subscribe(self.name, accepts=self._takes_of_v2, **self._queue)
         try:
-            of_v4 = self._v4_hub.subscribe(self.name, accepts=self._takes_of_v4, **self._queue)
+            of_v4 = self.v4_hub.subscribe(self.name, accepts=self._takes_of_v4, **self._queue)
         except BaseException:
             of_v2.close()
             raise
         most = _MOST_GROUPS * int(self._pace["rows"])
         pace = {**self._pace, "rows": 1}
-        self._to_v4 = Lane("bridge v2→v4", of_v2, self._v4_hub, _to_batches, most=most, **self._pace)
-        self._to_v2 = Lane("bridge v4→v2", of_v4, self._v2_hub, _to_measurements, most=_MOST_BATCHES, **pace)
+        self._to_v4 = Lane("bridge v2→v4", of_v2, self.v4_hub, _to_batches, most=most, **self._pace)
+        self._to_v2 = Lane("bridge v4→v2", of_v4, self.v2_hub, _to_measurements, most=_MOST_BATCHES, **pace)
         self._tasks = [self._to_v4.task(), self._to_v2.task()]
 
     async def stop(self, drain_s: float = 1.0) -> ComponentReport:
@@ -109,10 +109,10 @@ class Bridge:
 
     def _takes_of_v2(self, measurement: Measurement) -> bool:
         picture = measurement.__class__ is Image
-        return _not_of_v4(measurement) and (not picture or self._v4_hub.attended(without=self.name))
+        return _not_of_v4(measurement) and (not picture or self.v4_hub.attended(without=self.name))
 
     def _takes_of_v4(self, batch: pa.RecordBatch) -> bool:
-        return _for_v2(batch) and (not has_pixels(batch) or self._v2_hub.attended(without=self.name))
+        return _for_v2(batch) and (not has_pixels(batch) or self.v2_hub.attended(without=self.name))
 
     async def _stop(self, drain_s: float) -> ComponentReport:
         began_s = clock.monotonic_s()

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from duodaq.cli import _completion as completion
+from duodaq.cli._migrate import migrate as moves
 from duodaq.cli._presets import presets
 from duodaq.cli._run_commands import AsJson, RunName, RunsDirectory, runs
 from duodaq.cli._scans import scans
@@ -64,6 +65,9 @@ def demo(
         typer.Option("--unplug-at", metavar="POINT", min=1, help="Pull the power meter's cable at this point."),
     ] = None,
     stay: Annotated[bool, typer.Option("--stay", help="Go on behind the scan, for the page, until Ctrl-C.")] = False,
+    migrate: Annotated[
+        bool, typer.Option("--migrate", help="Move the power meter to V4 and back in the middle of the scan.")
+    ] = False,
     web_port: WebPort = None,
     no_web: NoWeb = False,
 ) -> None:
@@ -72,7 +76,14 @@ def demo(
 
     web = _web(web_port, no_web)
     code = run_demo(
-        headless=headless, points=points, directory=directory, seed=seed, unplug_at=unplug_at, stay=stay, web=web
+        headless=headless,
+        points=points,
+        directory=directory,
+        seed=seed,
+        unplug_at=unplug_at,
+        stay=stay,
+        web=web,
+        migrate=migrate,
     )
     raise typer.Exit(code)
 
@@ -431,6 +442,7 @@ def serve(
     raise typer.Exit(serve_flight(asked, out, err))
 
 
+app.add_typer(moves, name="migrate", rich_help_panel=LAB)
 app.add_typer(runs, name="runs", rich_help_panel=RUNS)
 
 

@@ -1,16 +1,19 @@
 """The lab file: one TOML file in, a `LabDefinition` or one clear error out."""
 
 from duodaq.config._lines import in_file, line_of
-from duodaq.config._load import load_lab
+from duodaq.config._load import load_lab, load_text
 from duodaq.config._notes import describe
 from duodaq.config._outline import Offer, offers_of
 from duodaq.config._plan import KeyChange, LabPlan, Refusal, Step, Unit, plan_change
+from duodaq.config._positions import KeyPath, Positions
 from duodaq.config._where import worker_of
 
 __all__ = [
     "KeyChange",
+    "KeyPath",
     "LabPlan",
     "Offer",
+    "Positions",
     "Refusal",
     "Step",
     "Unit",
@@ -18,6 +21,7 @@ __all__ = [
     "in_file",
     "line_of",
     "load_lab",
+    "load_text",
     "offers_of",
     "plan_change",
     "worker_of",

@@ -132,6 +132,7 @@ INSTRUMENT_NAMES_TAKEN = frozenset(
     {
         *("alarms", "apply", "close", "grid", "holders", "journal", "log", "logs", "parameters", "plan", "ports"),
         *(
+            "migrate",
             "presets",
             "record_wire",
             "reset_stop",

@@ -37,7 +37,11 @@ def load_lab(path: str | Path) -> LabDefinition:
         ConfigError: All that is wrong with the file at once, each with line, key and what would be right.
     """
     file = Path(path)
-    text = _read(file)
+    return load_text(_read(file), file)
+
+
+def load_text(text: str, file: Path) -> LabDefinition:
+    """What `load_lab` makes of a file that holds `text`; nothing is read from it."""
     values, positions = _parse(file, text), Positions(text)
     try:
         tables = LabFile.model_validate(values)

@@ -103,6 +103,15 @@ class Housing:
             self._memory_bytes[group.runtime],
         )
 
+    def numbers(self, group: Group, instrument: str) -> dict[str, int]:
+        """The next sequence number of each stream that an instrument has there."""
+        if group.kind == "process":
+            page = self._lasting.get(group.name)
+            return {} if page is None else page[0].numbers_of(instrument)
+        if group.runtime == "v2":
+            return self._parts.v2_numbers.of(instrument)
+        return dict(self._parts.v4_numbers.get(instrument, {}))
+
     def ledgers(self) -> dict[str, Ledger]:
         """The books of every worker process that there has been, by its name."""
         return {f"worker {name}": books.ledger() for name, (_, books) in self._lasting.items()}

@@ -2,29 +2,29 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from duodaq.bridge import Bridge, ParameterTable
 from duodaq.clock import Deadline, monotonic_s, pause, utc_ns
 from duodaq.config import in_file
 from duodaq.dataplane import Hub, Subscription
 from duodaq.drivers import codec as find_codec
+from duodaq.dual._crossing import Crossing
+from duodaq.dual._gates import Gates
 from duodaq.dual._guard import Guard
 from duodaq.dual._health import Health, StateChange
 from duodaq.dual._housing import Housing
 from duodaq.dual._roster import Roster
 from duodaq.dual._safety import (
     StopReport,
+    after_crash,
     gather_failures,
-    has_fail_safe,
-    in_words,
     make_safe,
-    needs_telling,
     stop_bytes,
-    stops_by_port,
+    stop_everything,
 )
-from duodaq.dual._shutdown import ShutdownRun
+from duodaq.dual._shutdown import DataComponent, ShutdownRun
 from duodaq.dual._side import Side
 from duodaq.dual._watch import Watch
 from duodaq.errors import ConfigError, LifecycleError, UnsafeStateError
@@ -47,25 +47,24 @@ from duodaq.model import (
     Stop,
     check_limits,
     command_name,
+    may_move,
 )
 from duodaq.ports import Broker, Transport
 from duodaq.telemetry import SPANS, get_logger, named
-from duodaq.v2 import DataDistributor, V2Command
+from duodaq.v2 import DataDistributor, SendInstrumentCommand, V2Command
 from duodaq.v4 import DataPublisher
 from duodaq.workers import Factories, RecorderDesk, RuntimeParts, Switchboard, introduced, spawn_port_worker
 
+if TYPE_CHECKING:
+    from duodaq.migration import Handed, Limits, Passage
+
+Mirror = Callable[[Command, Awaitable[Any]], Awaitable[Any]]
 START_ENDS_S = 0.5
 """How long a start that was cancelled by a shutdown may take to end; what it started is stopped all the same."""
 ACROSS_EVERY_S = 0.01
 """How often it is looked whether an instrument has started that another one asks."""
 
 _log = get_logger("duodaq.dual")
-
-
-class DataComponent(Protocol):
-    """Something that takes the lab's data and must be closed after both runtimes: a recording, for instance."""
-
-    async def close(self, timeout_s: float) -> ComponentReport: ...
 
 
 class DualRuntimeManager:
@@ -106,6 +105,11 @@ class DualRuntimeManager:
         parts = RuntimeParts(self.broker, self.parameters, self.v2_data, self.v4_data, recorder=self.recorder)
         memory: dict[RuntimeName, int | None] = {side.name: side.memory_bytes for side in (self.lab.v2, self.lab.v4)}
         self.guard = Guard(self.broker)
+        self.gates = Gates()
+        # what an old handle's command is called now · who carries one out beside · who is told of one that failed
+        self.translations: dict[str, Callable[[Command], Command]] = {}
+        self.mirrors: dict[str, Mirror] = {}
+        self.failed_commands: list[Callable[[str, Command, Exception], None]] = []
         self._board = Switchboard(self._command_across)
         made_by = factories or Factories()
         around = (memory, self.guard, self._board, self.recorder)
@@ -115,6 +119,8 @@ class DualRuntimeManager:
             "v4": Side(self.lab.v4, self._housing.host, self._introduced),
         }
         self._roster = Roster(self._sides, self.broker, self.guard, self.parameters, self._ports, self._transports)
+        around_a_move = (self.broker, self.parameters, self.bridge, self.guard, self._roster.definitions)
+        self._crossing = Crossing(self._sides, self._housing, self.gates, *around_a_move)
         self._watch = Watch(self._sides.values(), self._changes, self.parameters, self._after_crash)
         for instrument in self.lab.instruments:
             self._sides[instrument.runtime].register(instrument)
@@ -324,6 +330,20 @@ class DualRuntimeManager:
         self._expect(ManagerState.RUNNING, f"restart {instrument}")
         await self._of(instrument).restart(instrument)
 
+    async def move(
+        self, definition: InstrumentDefinition, handed: Handed | None = None, limits: Limits | None = None
+    ) -> tuple[InstrumentDefinition, Passage]:
+        """Move an instrument to the other runtime, where `definition` says how it lives, while all else goes on.
+
+        `handed` says what the new owner calls the settings that the old one knew. It goes on if nobody waits for it.
+
+        Raises:
+            LifecycleError: Not Running, no such instrument, it lives there already, or it is on its way.
+            CutoverError: It was refused or undone; exactly one runtime has it, and is named.
+        """
+        self._expect(ManagerState.RUNNING, f"move {definition.id}")
+        return await self._crossing.move(self.definition(definition.id), definition, handed, limits)
+
     async def command(self, instrument: str, command: Command, deadline_s: float | None = None) -> Any:
         """Carry out one command, in whichever runtime the instrument lives, and return its result.
 
@@ -352,6 +372,8 @@ class DualRuntimeManager:
             DuodaqError: What V2 says.
         """
         self._expect(ManagerState.RUNNING, type(command).__name__)
+        if isinstance(command, SendInstrumentCommand):
+            return await self._command(command.id, command.command, command.deadline_s)
         return await self._sides["v2"].submit(command, timeout_s)
 
     async def _command_across(self, instrument: str, command: Command, deadline_s: float) -> Any:
@@ -366,6 +388,11 @@ class DualRuntimeManager:
         return await self._command(instrument, command, deadline.left_s)
 
     async def _command(self, instrument: str, command: Command, deadline_s: float | None) -> Any:
+        if instrument in self.gates.closed and not isinstance(command, Stop):
+            moves = may_move(self.definition(instrument), command)
+            deadline_s = await self.gates.pass_through(instrument, command, deadline_s, moves=moves)
+        if instrument in self.translations:
+            command = self.translations[instrument](command)
         side = self._of(instrument)
         if isinstance(command, Stop):
             await self.stop(instrument, command.axis)
@@ -380,18 +407,26 @@ class DualRuntimeManager:
             )
         self._in_hand += 1
         self._settled.clear()
+        self.gates.enter(instrument)
         try:
             if (taker := SPANS.taker) is None:
-                return await side.command(instrument, command, deadline_s)
+                return await self._carry_out(side, instrument, command, deadline_s)
             with taker.span("command", {"instrument": instrument, "command": command_name(command)}):
-                return await side.command(instrument, command, deadline_s)
+                return await self._carry_out(side, instrument, command, deadline_s)
         except Exception as error:
             _log.info("command failed", instrument=instrument, command=command_name(command), error=named(error))
+            for listener in self.failed_commands:
+                listener(instrument, command, error)
             raise
         finally:
+            self.gates.leave(instrument)
             self._in_hand -= 1
             if not self._in_hand:
                 self._settled.set()
+
+    async def _carry_out(self, side: Side, instrument: str, command: Command, deadline_s: float | None) -> Any:
+        work, mirror = side.command(instrument, command, deadline_s), self.mirrors.get(instrument)
+        return await (work if mirror is None else mirror(command, work))
 
     async def stop(self, instrument: str, axis: str | None = None, limit_s: float = 5.0) -> int | None:
         """Stop one instrument: its stop bytes at once, then what waits in its queue, then its driver is told.
@@ -401,37 +436,23 @@ class DualRuntimeManager:
         """
         side = self._of(instrument)
         definition = side[instrument]
+        self.gates.note_stop(instrument)
         data = stop_bytes(definition, self.broker, axis)
         t_ns = None
         if data is not None and definition.port is not None:
             whole = axis is None
             t_ns = await self.broker.stop(definition.port, data, holder=f"stop {instrument}", ends_moving=whole)
-        await side.command(instrument, Stop(axis), limit_s)
+        if side.has_home(instrument) or instrument not in self.gates.closed:
+            await side.command(instrument, Stop(axis), limit_s)
         return t_ns
 
     async def stop_all(self, limit_s: float = 5.0) -> StopReport:
         """Stop every instrument, without a question, and latch: what moves or emits is refused until `reset_stop`."""
         self.broker.latch("stop-all")
         definitions = self._roster.definitions()
-        stops, failures = stops_by_port(definitions, self.broker)
-        reachable = [d for d in definitions if d.id not in failures]
-        written, ended = await asyncio.gather(self.broker.stop_all(stops), self._end_moving("stop-all"))
-        told = {
-            d.id: make_safe(self._of(d.id), d, self.broker, Cause.STOP_ALL, limit_s)
-            for d in reachable
-            if self._of(d.id).running and needs_telling(d, self.broker)
-        }
-        failures |= await gather_failures(told)
-        failures |= {port: in_words(result) for port, result in written.items() if isinstance(result, BaseException)}
-        report = StopReport(
-            on_wire_ns={port: t for port, t in written.items() if isinstance(t, int)},
-            failures=failures,
-            no_fail_safe=tuple(d.id for d in definitions if d not in reachable or not has_fail_safe(d, self.broker)),
-            ended=ended,
-            t_ns=utc_ns(),
-        )
-        _log.warning("stop-all", ended=ended, ports=sorted(report.on_wire_ns), failures=failures)
-        return report
+        for definition in definitions:
+            self.gates.note_stop(definition.id)
+        return await stop_everything(definitions, self._of, self.broker, lambda: self._end_moving("stop-all"), limit_s)
 
     def reset_stop(self, who: str) -> None:
         """Lift the latch of a stop-all; `who` is logged."""
@@ -514,14 +535,7 @@ class DualRuntimeManager:
         return sum(await asyncio.gather(*(side.end_moving(reason) for side in self._sides.values())))
 
     async def _after_crash(self, side: Side, status: InstrumentStatus) -> None:
-        if status.id not in side or side.mends_itself(status.id):
-            return  # it was removed meanwhile; or its whole worker is ended, and the crash actions come with that
-        try:
-            done = await make_safe(side, side[status.id], self.broker, Cause.CRASH, 2.0)
-        except Exception as error:  # noqa: BLE001 - whatever a driver raises, the watch over the others goes on
-            _log.error("safe state failed", instrument=status.id, cause=status.message, error=in_words(error))
-        else:
-            _log.warning("safe state after a crash", instrument=status.id, cause=status.message, done=done)
+        await after_crash(self.broker, side, status)
 
     async def _shutdown(self, run: ShutdownRun) -> ShutdownReport:
         if self._hurried:
@@ -529,6 +543,7 @@ class DualRuntimeManager:
         if self._start_task is not None and not self._start_task.done():
             self._start_task.cancel()
             await asyncio.wait({self._start_task}, timeout=min(run.budget_s * 0.2, START_ENDS_S))
+        await self._crossing.aclose(min(run.budget_s * 0.2, START_ENDS_S))
         self._enter(ManagerState.STOPPING)
         report = await run.run()
         self._enter(ManagerState.STOPPED)

@@ -13,15 +13,19 @@ report, and never keeps the others from being stopped.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
+from duodaq.clock import utc_ns
 from duodaq.dual._side import Side
 from duodaq.errors import ConfigError, DuodaqError
-from duodaq.model import Cause, Execute, InstrumentDefinition, SafeAction, Stop
+from duodaq.model import Cause, Execute, InstrumentDefinition, InstrumentStatus, SafeAction, Stop
 from duodaq.ports import Broker
+from duodaq.telemetry import get_logger
+
+_log = get_logger("duodaq.dual")
 
 
 class StopReport(msgspec.Struct, frozen=True):
@@ -133,3 +137,52 @@ async def gather_failures(work: dict[str, Any]) -> dict[str, str]:
 def in_words(error: BaseException) -> str:
     """The sentence of an error; of one that is not ours its kind too."""
     return str(error) if isinstance(error, DuodaqError) else f"{type(error).__name__}: {error}"
+
+
+async def stop_everything(
+    definitions: Sequence[InstrumentDefinition],
+    side_of: Callable[[str], Side],
+    broker: Broker,
+    end_moving: Callable[[], Awaitable[int]],
+    limit_s: float,
+) -> StopReport:
+    """What a stop-all does once it is latched; see DualRuntimeManager.stop_all.
+
+    Args:
+        definitions: Every instrument there is.
+        side_of: Where each lives.
+        broker: Whose ports take the bytes.
+        end_moving: Ends what waits and moves or emits; how many.
+        limit_s: How long a driver may take that is told.
+    """
+    stops, failures = stops_by_port(definitions, broker)
+    reachable = [d for d in definitions if d.id not in failures]
+    written, ended = await asyncio.gather(broker.stop_all(stops), end_moving())
+    told = {
+        d.id: make_safe(side_of(d.id), d, broker, Cause.STOP_ALL, limit_s)
+        for d in reachable
+        if side_of(d.id).has_home(d.id) and needs_telling(d, broker)
+    }
+    failures |= await gather_failures(told)
+    failures |= {port: in_words(result) for port, result in written.items() if isinstance(result, BaseException)}
+    report = StopReport(
+        on_wire_ns={port: t for port, t in written.items() if isinstance(t, int)},
+        failures=failures,
+        no_fail_safe=tuple(d.id for d in definitions if d not in reachable or not has_fail_safe(d, broker)),
+        ended=ended,
+        t_ns=utc_ns(),
+    )
+    _log.warning("stop-all", ended=ended, ports=sorted(report.on_wire_ns), failures=failures)
+    return report
+
+
+async def after_crash(broker: Broker, side: Side, status: InstrumentStatus) -> None:
+    """Make an instrument safe that has crashed, unless it was removed meanwhile, or its whole worker is ended."""
+    if status.id not in side or side.mends_itself(status.id):
+        return
+    try:
+        done = await make_safe(side, side[status.id], broker, Cause.CRASH, 2.0)
+    except Exception as error:  # noqa: BLE001 - whatever a driver raises, the watch over the others goes on
+        _log.error("safe state failed", instrument=status.id, cause=status.message, error=in_words(error))
+    else:
+        _log.warning("safe state after a crash", instrument=status.id, cause=status.message, done=done)

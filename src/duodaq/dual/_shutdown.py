@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from duodaq.clock import Deadline, monotonic_s
 from duodaq.dual._shutdown_plan import Step, StepName, allowance_s, plan_shutdown
@@ -23,6 +23,12 @@ LAST_WORD_S = 0.05
 
 HURRIED_S = 2.0
 """What a shutdown in a hurry may still take, from the moment it is hurried."""
+
+
+class DataComponent(Protocol):
+    """Something that takes the lab's data and must be closed after both runtimes: a recording, for instance."""
+
+    async def close(self, timeout_s: float) -> ComponentReport: ...
 
 
 class ShutdownRun:

@@ -22,7 +22,7 @@ from duodaq.model import (
     RuntimeStatus,
 )
 from duodaq.telemetry import SPANS, get_logger
-from duodaq.v2 import V2Command
+from duodaq.v2 import StopInstrument, V2Command
 from duodaq.workers import Host, as_kept
 
 _WORST_FIRST = (RuntimeStatus.FAILED, RuntimeStatus.STARTING, RuntimeStatus.DEGRADED)
@@ -173,6 +173,40 @@ class Side:
             await self._leave(place(definition, self.definition))
         return report
 
+    async def take_down(self, instrument: str, limit_s: float) -> ComponentReport:
+        """End an instrument within `limit_s`; it stays registered, without a place. What did not end is reported."""
+        host = self._homes.pop(instrument, None)
+        component, begun_s = f"{self.name}.{instrument}", monotonic_s()
+        if host is None:
+            return ComponentReport(component, Outcome.CLEAN)
+        try:
+            if host.worker.kind == "process" and host.worker.pid is None:
+                return ComponentReport(component, Outcome.FORCED, "its process had died")
+            async with asyncio.timeout(limit_s):
+                if self.name == "v2":
+                    ended = await host.submit(StopInstrument(instrument, limit_s * 0.8), limit_s)
+                    await host.remove(instrument)
+                    return ended
+                return await host.remove(instrument)
+        except (DuodaqError, TimeoutError) as error:
+            why = str(error) or f"it did not end within {limit_s:g} s"
+            return ComponentReport(component, Outcome.FORCED, why, monotonic_s() - begun_s)
+        finally:
+            host.forget(instrument)
+
+    def has_home(self, instrument: str) -> bool:
+        """Whether an instrument has a place at one of the workers."""
+        return instrument in self._homes
+
+    def park(self, instrument: InstrumentDefinition) -> None:
+        """Register an instrument that is not to run."""
+        self._instruments[instrument.id] = instrument
+
+    def forget(self, instrument: str) -> None:
+        """Take it from the register."""
+        self._instruments.pop(instrument, None)
+        self._homes.pop(instrument, None)
+
     async def _leave(self, group: Group) -> None:
         """End a worker in which nobody lives any more; not the runtime's own."""
         if group in groups_of(self._instruments.values(), self.definition):
@@ -185,6 +219,9 @@ class Side:
 
     async def restart(self, instrument: str) -> None:
         """Close and start one instrument again."""
+        if self._hosted and instrument in self._instruments and instrument not in self._homes:
+            await self.add(self._instruments.pop(instrument))
+            return
         await self._of(instrument).restart(instrument)
 
     async def command(self, instrument: str, command: Command, deadline_s: float | None) -> Any:
@@ -215,7 +252,11 @@ class Side:
     def instruments(self) -> tuple[InstrumentStatus, ...]:
         """The status of every instrument of this side."""
         if self._hosted:
-            return tuple(s for h in self._hosted.values() for s in h.instruments())
+            told = tuple(s for h in self._hosted.values() for s in h.instruments())
+            if len(told) >= len(self._instruments):
+                return told
+            parked = self._instruments.keys() - {s.id for s in told}
+            return (*told, *(self._not_started(d, place(d, self.definition)) for d in map(self.__getitem__, parked)))
         return tuple(self._not_started(d, place(d, self.definition)) for d in self._instruments.values())
 
     def workers(self) -> tuple[WorkerStatus, ...]:
@@ -249,7 +290,7 @@ class Side:
     def is_starting(self, instrument: str) -> bool:
         """Whether an instrument is about to be there; no, if nobody starts this side yet."""
         states = (s.state for s in self.instruments() if s.id == instrument)
-        return self.running and next(states) in (InstrumentState.DISCONNECTED, InstrumentState.CONNECTING)
+        return self.running and next(states, None) in (InstrumentState.DISCONNECTED, InstrumentState.CONNECTING)
 
     def needs_processes(self) -> bool:
         """Whether any instrument of this side, or its runtime, lives in a process."""
@@ -274,6 +315,8 @@ class Side:
             return home
         if instrument not in self._instruments:
             raise LifecycleError(f"no instrument {instrument!r} in {self.name}", instrument=instrument)
+        if self._hosted:
+            raise LifecycleError(f"it is not running in {self.name}; restart it", instrument=instrument)
         raise LifecycleError(f"runtime {self.name} is not running", instrument=instrument)
 
     def _collect(

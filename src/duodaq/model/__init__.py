@@ -34,6 +34,7 @@ from duodaq.model._definition import (
     InstrumentDefinition,
     LabDefinition,
     ObserverDefinition,
+    Owner,
     PollDefinition,
     PortDefinition,
     RuntimeDefinition,
@@ -41,6 +42,8 @@ from duodaq.model._definition import (
     VirtualDefinition,
     VisaDefinition,
     WebDefinition,
+    holder_of,
+    owner_named,
 )
 from duodaq.model._extras import install_command
 from duodaq.model._fate import IN_HAND, Fate
@@ -94,6 +97,7 @@ __all__ = [
     "MotionController",
     "ObserverDefinition",
     "Outcome",
+    "Owner",
     "ParameterEntry",
     "Parameters",
     "PollDefinition",
@@ -125,7 +129,9 @@ __all__ = [
     "WireRecord",
     "check_limits",
     "command_name",
+    "holder_of",
     "install_command",
     "may_change",
     "may_move",
+    "owner_named",
 ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, cast
 
 from duodaq.model._alarm import AlarmDefinition, MailDefinition
 from duodaq.model._life import Cause, RuntimeName
@@ -95,7 +97,9 @@ class InstrumentDefinition:
 
     `driver` is ``"package.module:Class"``, ``"./file.py:Class"``, or the class itself. `passive` names the methods and
     parameters that neither move nor emit (True: all of them); everything else is refused while a stop is latched.
-    `limits` are the least and the greatest value of settings, enforced before anything is sent.
+    `limits` are the least and the greatest value of settings, enforced before anything is sent. `epoch` rises with each
+    move from one runtime to the other, and `numbers` are the sequence numbers that the streams go on from then, by
+    channel.
     """
 
     id: str
@@ -119,6 +123,32 @@ class InstrumentDefinition:
     base_dir: Path | None = None
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     limits: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
+    epoch: int = 0
+    numbers: dict[str, int] = field(default_factory=dict[str, int])
+
+
+class Owner(NamedTuple):
+    """Who writes for an instrument."""
+
+    runtime: RuntimeName
+    instrument: str
+    epoch: int
+
+
+_OWNER = re.compile(r"(v2|v4)\.([^@]+)(?:@(\d+))?")
+
+
+def holder_of(definition: InstrumentDefinition) -> str:
+    """In whose name an instrument writes: ``v2.stage``; with its epoch, ``v4.stage@3``, once it has moved."""
+    name = f"{definition.runtime}.{definition.id}"
+    return f"{name}@{definition.epoch}" if definition.epoch else name
+
+
+@lru_cache(maxsize=256)
+def owner_named(holder: str) -> Owner | None:
+    """Which instrument's owner writes in the name of `holder`; None if it is somebody else: a stop, a program."""
+    found = _OWNER.fullmatch(holder)
+    return None if found is None else Owner(cast("RuntimeName", found[1]), found[2], int(found[3] or 0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,13 @@
 """Bytes in, bytes out, one owner at a time: transports, framing, and the broker that shares each port fairly."""
 
 from duodaq.model import WireRecord
+from duodaq.ports._books import FENCED
 from duodaq.ports._broker import Broker
-from duodaq.ports._codec import Explains, PortCodec, meaning, meaning_of_reply
+from duodaq.ports._codec import Deed, Explains, Interprets, PortCodec, deeds_of, meaning, meaning_of_reply
 from duodaq.ports._commands import CommandEnds, CommandStream
 from duodaq.ports._desk_line import DeskLine
 from duodaq.ports._exchange import Exchange
+from duodaq.ports._fence import Fences
 from duodaq.ports._framing import Block488, FixedLength, Framing, Idle, Lines, Terminated, TerminatedOrBlock
 from duodaq.ports._gate import Gate
 from duodaq.ports._guest import GuestStatus
@@ -39,16 +41,19 @@ from duodaq.ports._visa_workers import PortWorkers, worker_key
 from duodaq.ports._wirelog import WireLog
 
 __all__ = [
+    "FENCED",
     "FROM_CODEC",
     "Block488",
     "BlockingSession",
     "Broker",
     "CommandEnds",
     "CommandStream",
+    "Deed",
     "DeskLine",
     "Ended",
     "Exchange",
     "Explains",
+    "Fences",
     "FetchingTransport",
     "FixedLength",
     "Framing",
@@ -57,6 +62,7 @@ __all__ = [
     "GuestStatus",
     "Heard",
     "Idle",
+    "Interprets",
     "LabPorts",
     "Lane",
     "Lease",
@@ -104,6 +110,7 @@ __all__ = [
     "Written",
     "announce_ports",
     "command_of",
+    "deeds_of",
     "has_open",
     "lend",
     "lent_sessions",

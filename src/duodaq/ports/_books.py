@@ -5,6 +5,9 @@ from duodaq.model import Direction, WireRecord
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._wirelog import LARGE, WireLog
 
+FENCED = "owns its instrument from now on"
+"""What a record says whose holder has just become the owner of its instrument."""
+
 
 class PortBooks:
     """What one port has done since it was added: its counts, its last error and its wire log."""
@@ -47,6 +50,10 @@ class PortBooks:
     def lost(self, cause: Exception | None) -> None:
         self.last_error = f"the line was lost{f': {cause}' if cause else ''}"
         self._note(f"lost{f': {cause}' if cause else ''}")
+
+    def fenced(self, holder: str) -> None:
+        """From here on `holder` alone writes for its instrument; in the log it says so in its own name."""
+        self._note(FENCED, holder)
 
     def mending(self) -> None:
         self._note("resynchronising")

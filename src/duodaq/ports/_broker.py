@@ -27,6 +27,7 @@ from duodaq.model import ComponentReport, Outcome, PortDefinition, WireRecord
 from duodaq.ports._bus_codec import codec_on
 from duodaq.ports._codec import PortCodec
 from duodaq.ports._exchange import Exchange
+from duodaq.ports._fence import Fences
 from duodaq.ports._here import announce_ports, withdraw_ports
 from duodaq.ports._make import make_transport
 from duodaq.ports._owner import PortOwner
@@ -64,6 +65,7 @@ class Broker:
         self._owners: dict[str, PortOwner] = {}
         self._virtual: dict[str, VirtualPort] = {}
         self._latch = Latch()
+        self.fences = Fences()
         self._listeners: tuple[Callable[[str, int], None], ...] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._line_listeners: list[LineListener] = []
@@ -99,6 +101,7 @@ class Broker:
         log = self._logs.setdefault(definition.name, WireLog(self._wire_log_size))  # one that comes back goes on in it
         owner = PortOwner(definition, codec_on(definition, codec), line, self._latch, log, self._tell_stop)
         owner.line_changed = self._line_changed
+        owner.fences = self.fences
         if definition.virtual is not None:
             self._virtual[definition.name] = VirtualPort(owner, definition.virtual)
         self._owners[definition.name] = owner
@@ -233,6 +236,28 @@ class Broker:
                 waiting = self.port(name).lease(holder, timeout_s=max(0.0, deadline - loop.time()))
                 leases[name] = await stack.enter_async_context(waiting)
             yield leases
+
+    # --- owners
+
+    async def fence(self, instrument: str, holder: str, port: str | None) -> None:
+        """Let only `holder` write for `instrument` from now on, on every port; see `Fences`.
+
+        An exchange in hand ends; who waits for `port` in an older name is refused, and so is all it sends later.
+
+        Raises:
+            FencedError: `holder` is no newer owner than the present one. Nothing was changed.
+        """
+        if self._loop is None:
+            self.fences.give(instrument, holder)
+        else:
+            await self._at_home(lambda: self._fence(instrument, holder, port))
+
+    async def _fence(self, instrument: str, holder: str, port: str | None) -> None:
+        self.fences.give(instrument, holder)
+        if port is not None and port in self._owners:
+            owner = self._owners[port]
+            owner.books.fenced(holder)
+            self.fences.keep_off(owner)
 
     # --- stop
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from duodaq.ports._framing import Framing
 
@@ -69,6 +69,35 @@ class Explains(Protocol):
     def explain_reply(self, written: bytes, reply: bytes, /) -> str:
         """What `reply` says, as the answer to `written`; empty if it is not known."""
         ...
+
+
+class Deed(NamedTuple):
+    """One thing that bytes ask or order: what it is about, the value given with it, and whether it is answered.
+
+    Two commands that mean the same have equal subjects, however they are written. The subject of something about one
+    axis begins with it: ``axis 1: position``.
+    """
+
+    subject: str
+    value: str = ""
+    asks: bool = False
+
+
+@runtime_checkable
+class Interprets(Protocol):
+    """What a codec may add to PortCodec: what bytes mean, for a comparison of two drivers."""
+
+    def deeds(self, written: bytes, /) -> list[Deed]:
+        """Everything that `written` asks and orders, in order."""
+        ...
+
+
+def deeds_of(codec: PortCodec, written: bytes) -> list[Deed]:
+    """Everything that `written` asks and orders; of a codec that cannot tell, the text itself."""
+    if isinstance(codec, Interprets):
+        return codec.deeds(written)
+    text = written.strip().decode("latin-1")
+    return [Deed(text, asks=codec.expects_reply(written) is not None)] if text else []
 
 
 def meaning(codec: PortCodec, written: bytes) -> str:

@@ -13,7 +13,8 @@ The rules that whoever edits this file must keep:
     Other stop bytes are written when the exchange in hand has ended, before anything else, even to a broken line: a
     device that should stop must not wait for good manners. Where mending is a device clear, which would wipe them, they
     are written behind it; where neighbours share the line they go before these, and are kept however long it takes.
-6.  Whether bytes may move something is decided when they are about to be written, never when they were queued.
+6.  Whether bytes may move something, and whether their sender still owns its instrument, is decided when they are about
+    to be written, never when they were queued.
 7.  A ticket is given back by its holder, or taken when its holder is dead, or ended by the port; all three are the same
     call (`end`), which may come twice and cuts an exchange that is still in hand.
 8.  A lost line fails everybody who holds or waits. What was in hand is unknown; what waited was never sent. Only the
@@ -48,6 +49,7 @@ from duodaq.ports._copies import DestructiveCopies
 from duodaq.ports._deferred import Deferred
 from duodaq.ports._desk import LeaseDesk
 from duodaq.ports._exchange import Exchange
+from duodaq.ports._fence import Fences
 from duodaq.ports._framing import Idle, end_message
 from duodaq.ports._mend import Mender
 from duodaq.ports._message_line import MessageLine
@@ -84,6 +86,7 @@ class PortOwner(MessageLine):
         self.identity_reply: bytes | None = None
         self.quiet_s = float(definition.options.get("quiet_s", (definition.idle_ms or 0) / 1000 or _QUIET_S))
         self._latch = latch
+        self.fences = Fences()
         self._on_stop = on_stop
         self.desk = LeaseDesk(self.name, self.loop, self.end, self.let_go)
         self.queue = self.desk.queue
@@ -262,6 +265,8 @@ class PortOwner(MessageLine):
             self._end_if_idle(exchange.ticket)
 
     def _refusal(self, exchange: Exchange) -> Exception | None:
+        if self.fences and (fenced := self.fences.refusal(exchange.ticket.holder)) is not None:
+            return fenced.about(port=self.name)
         if not (exchange.moving if self.codec is None else self.codec.moves(exchange.request)):
             return None
         ticket = exchange.ticket

@@ -16,6 +16,7 @@ from duodaq.model import (
     ReadChannel,
     SetParameter,
     SnapFrame,
+    holder_of,
 )
 from duodaq.ports import lend
 from duodaq.telemetry import get_logger, named
@@ -73,7 +74,7 @@ class DriverHost:
         factory = load_driver(definition)
         family = family_of(factory)
         if definition.port is not None:
-            self._line = self._lines(definition.port, f"v2.{definition.id}")
+            self._line = self._lines(definition.port, holder_of(definition))
         if self._revoked:
             self._release()
             raise LifecycleError(self._revoked, instrument=definition.id)

@@ -239,6 +239,8 @@ class Manager:
     def _add(self, definition: InstrumentDefinition) -> None:
         if definition.id in self._instruments:
             raise LifecycleError("V2 has an instrument of that id already", instrument=definition.id)
+        for channel, number in definition.numbers.items():
+            self._services.sequences.reach(definition.id, channel, number)
         self._instruments = {**self._instruments, definition.id: Instrument(definition, self._services)}
         self._services.changed()
 

@@ -30,6 +30,15 @@ class Sequences:
         if self.next_of(instrument, channel) == sequence + 1:
             self._next[instrument, channel] = sequence
 
+    def reach(self, instrument: str, channel: str, number: int) -> None:
+        """All numbers before `number` have been used, here or by whoever made these measurements before."""
+        if self.next_of(instrument, channel) < number:
+            self._next[instrument, channel] = number
+
+    def of(self, instrument: str) -> dict[str, int]:
+        """The next number of each channel of an instrument that has one."""
+        return {channel: number for (who, channel), number in self._next.items() if who == instrument}
+
 
 class ReadingPublisher:
     """Gives an instrument's readings their numbers and publishes them; a lossless subscriber slows it, alone."""

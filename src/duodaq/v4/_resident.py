@@ -35,6 +35,7 @@ from duodaq.model import (
     Stop,
     StopAcquisition,
     command_name,
+    holder_of,
     may_change,
 )
 from duodaq.ports import PortSource
@@ -238,7 +239,7 @@ class Resident:
     async def _break_in(self, data: bytes, ends_moving: bool) -> int:
         if self.definition.port is None:
             raise LifecycleError("an instrument without a port cannot be broken in on")
-        holder = f"v4.{self.definition.id}"
+        holder = holder_of(self.definition)
         return await self._broker.stop(self.definition.port, data, holder, ends_moving=ends_moving)
 
     def _target(self) -> ActorRef:

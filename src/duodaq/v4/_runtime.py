@@ -144,6 +144,9 @@ class V4Runtime:
             )
         kind = actor_kind(definition, self._actors)
         numbers = self._numbers.setdefault(definition.id, {})
+        for channel, number in definition.numbers.items():
+            if numbers.get(channel, 0) < number:
+                numbers[channel] = number
         resident = Resident(
             definition, kind, self._broker, self._parameters, self._publisher, numbers, self._note_change, self._keep
         )

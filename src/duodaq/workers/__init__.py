@@ -2,7 +2,7 @@
 
 from duodaq.workers._across import AwaitedNeighbour, Neighbour, Switchboard, introduced
 from duodaq.workers._hosted import Hosted
-from duodaq.workers._identity import learn_identities
+from duodaq.workers._identity import impostors, learn_identities
 from duodaq.workers._inbox import FeedBooks
 from duodaq.workers._inline import InlineWorker
 from duodaq.workers._nursery import Nursery
@@ -36,6 +36,7 @@ __all__ = [
     "ThreadWorker",
     "Worker",
     "as_kept",
+    "impostors",
     "introduced",
     "learn_identities",
     "make_worker",

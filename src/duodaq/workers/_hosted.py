@@ -133,6 +133,10 @@ class Hosted:
         self._definitions.pop(instrument, None)
         return report
 
+    def forget(self, instrument: str) -> None:
+        """Never start an instrument again that could not be removed in time."""
+        self._definitions.pop(instrument, None)
+
     async def restart(self, instrument: str) -> None:
         """Close and start one instrument again."""
         await self._call(lambda r: r.restart(instrument), 60.0)

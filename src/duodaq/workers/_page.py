@@ -74,6 +74,11 @@ class SharedPage:
         """
         return {name: count for _, name, count in self._records() if count < _MOST_COUNT}
 
+    def numbers_of(self, instrument: str) -> dict[str, int]:
+        """The next number of each channel of an instrument."""
+        prefix = f"{instrument}."
+        return {n.removeprefix(prefix): count for n, count in self.counts().items() if n.startswith(prefix)}
+
     def close(self) -> None:
         """Give it back on this side. Idempotent."""
         if self.fd >= 0:
@@ -121,6 +126,14 @@ class PagedSequences(Sequences):
         if self._page.next_of(name) == sequence + 1:
             self._page.set_next(name, sequence)
 
+    def reach(self, instrument: str, channel: str, number: int) -> None:
+        name = f"{instrument}.{channel}"
+        if self._page.next_of(name) < number:
+            self._page.set_next(name, number)
+
+    def of(self, instrument: str) -> dict[str, int]:
+        return self._page.numbers_of(instrument)
+
 
 class PagedNumbers(dict[str, dict[str, int]]):
     """V4's next sequence numbers by instrument and channel, on the page."""
@@ -137,10 +150,9 @@ class PagedNumbers(dict[str, dict[str, int]]):
 
 class _ChannelNumbers(dict[str, int]):
     def __init__(self, page: SharedPage, instrument: str) -> None:
-        prefix = f"{instrument}."
-        super().__init__({n.removeprefix(prefix): c for n, c in page.counts().items() if n.startswith(prefix)})
+        super().__init__(page.numbers_of(instrument))
         self._page = page
-        self._prefix = prefix
+        self._prefix = f"{instrument}."
 
     def __setitem__(self, channel: str, number: int, /) -> None:
         super().__setitem__(channel, number)

@@ -14,6 +14,7 @@ Rules for whoever edits this:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
@@ -394,6 +395,9 @@ class ProcessGroup:
         self._news.set()
         try:
             await worker.request("start", (MAKE_S, to_start(definitions, worker.ahead)), MAKE_S)
+            for moved in [d for d in definitions if d.id not in self.definitions]:  # away, while this was being made
+                with contextlib.suppress(LifecycleError):  # or it has been taken away already
+                    await worker.request("remove", moved.id, TERM_S)
             took_ms = round((monotonic_s() - noticed_s) * 1e3, 2)
             _log.warning("worker replaced", worker=self.name, cause=self.cause, took_ms=took_ms)
             self._note_differences(before)

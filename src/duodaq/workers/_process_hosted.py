@@ -113,14 +113,23 @@ class ProcessHosted:
     async def add(self, definition: InstrumentDefinition, *, keep: bool = False) -> None:
         """Add an instrument, now or at the next start; without `keep`, one that does not start is not there then."""
         group = self.group
+        worker, unavailable = None, None
+        if group.running:  # first: a replacement that is being made would start it, too
+            try:
+                worker = await group.available(Deadline(ADD_S))
+            except DuodaqError as error:
+                if not keep:
+                    raise
+                unavailable = error
         group.definitions[definition.id] = definition
         group.known[definition.id] = Remembered()
         if group.around.broker.latched:
             group.note_stop(definition)
-        if not group.running:
+        if unavailable is not None:
+            raise unavailable
+        if worker is None:
             return
         try:
-            worker = await group.available(Deadline(ADD_S))
             await worker.request("add", (definition, keep), ADD_S)
         except BaseException as error:
             if keep and isinstance(error, DuodaqError):
@@ -148,6 +157,11 @@ class ProcessHosted:
         group.definitions.pop(instrument, None)
         group.strangers.pop(instrument, None)
         return report
+
+    def forget(self, instrument: str) -> None:
+        """Have no replacement start an instrument that could not be removed in time."""
+        self.group.definitions.pop(instrument, None)
+        self.group.strangers.pop(instrument, None)
 
     async def restart(self, instrument: str) -> None:
         """Close and start one instrument again; the others notice nothing."""

@@ -41,7 +41,16 @@ class Demo:
     """The demonstration, step by step; `run` returns the exit code."""
 
     def __init__(
-        self, out: Console, *, points: int, target: Path, seed: int, unplug_at: int | None, stay: bool, web: Web
+        self,
+        out: Console,
+        *,
+        points: int,
+        target: Path,
+        seed: int,
+        unplug_at: int | None,
+        stay: bool,
+        web: Web,
+        migrate: bool = False,
     ) -> None:
         self._out = out
         self._stay = stay
@@ -50,6 +59,7 @@ class Demo:
         self._target = target
         self._seed = seed
         self._unplug_at = unplug_at
+        self._migrate = migrate
         self._faults: list[str] = []
         self._ledgers: dict[str, Any] = {}
 
@@ -145,9 +155,11 @@ class Demo:
     def _scan(self, lab: LabClient, bench: Bench) -> ScanRun:
         reached = 0
 
-        def pull_the_cable(name: str, _: dict[str, Any]) -> None:
+        def at_point(name: str, _: dict[str, Any]) -> None:
             nonlocal reached
             reached += name == "event"
+            if name == "event" and self._migrate:
+                self._move_the_meter(lab, reached)
             if name == "event" and reached == self._unplug_at:
                 self._say("Pulling the power meter's cable out.")
                 bench.meter.unplug()
@@ -158,9 +170,21 @@ class Demo:
             read=[lab.meter, lab.dmm],
             settle_s=0.02,
             progress=self._out.is_terminal,
-            on_document=pull_the_cable,
+            on_document=at_point,
             sample="knife edge",
         )
+
+    def _move_the_meter(self, lab: LabClient, reached: int) -> None:
+        """Move the power meter to V4 after a third of the points, and back after two."""
+        do = {self._points // 3: "cutover", 2 * self._points // 3: "rollback"}.get(reached)
+        if do is None:
+            return
+        with self._blamed(f"The {do} of the power meter was not done"):
+            done = lab.migrate(do, "meter", by="the demo", force=True)
+            self._say(
+                f"Moved the power meter to {done['owner'].upper()} in the middle of the scan:"
+                f" {done['gap_s'] * 1e3:.0f} ms without an owner."
+            )
 
     def _compare(self, found: KnifeEdge, bench: Bench) -> None:
         truth = bench.table.truth()
@@ -235,6 +259,7 @@ def run_demo(
     unplug_at: int | None = None,
     stay: bool = False,
     web: Web = True,
+    migrate: bool = False,
 ) -> int:
     """Show all of duodaq without hardware; 0 if the width was right, the books balanced and all was safe.
 
@@ -247,7 +272,9 @@ def run_demo(
     target = _new_folder(directory)
     try:
         stay = stay or (out.is_terminal and web is not False)
-        demo = Demo(out, points=points, target=target, seed=seed, unplug_at=unplug_at, stay=stay, web=web)
+        demo = Demo(
+            out, points=points, target=target, seed=seed, unplug_at=unplug_at, stay=stay, web=web, migrate=migrate
+        )
         with _ended_as_by_ctrl_c():
             return demo.run()
     except DuodaqError as error:

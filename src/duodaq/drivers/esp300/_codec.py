@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from duodaq.drivers.esp300._grammar import Command, commands
 from duodaq.errors import ConfigError, ReplyFormatError
-from duodaq.ports import Framing, Lines
+from duodaq.ports import Deed, Framing, Lines
 
 __all__ = ["SN_UNITS", "EspCodec", "EspError", "number", "parse_error", "parse_flag", "parse_number", "unit_factor"]
 
@@ -95,6 +95,11 @@ class EspCodec:
     def destructive(self, written: bytes) -> bool:
         """Whether it takes entries out of the error queue (TE, TB)."""
         return any(command.destructive for command in commands(written))
+
+    def deeds(self, written: bytes) -> list[Deed]:
+        """Each command by its axis and name: ``1TP`` and ``1TP?`` ask the same."""
+        return [Deed(_subject(c), "" if c.is_query else c.value.decode("ascii", "replace"), c.is_query)
+                for c in commands(written)]  # fmt: skip
 
     def explain(self, written: bytes) -> str:
         """Each command in words: ``axis 1: move to 10; axis 1: position?``."""

@@ -6,7 +6,7 @@ import re
 from enum import IntFlag
 
 from duodaq.errors import ReplyFormatError
-from duodaq.ports import Framing, Lines
+from duodaq.ports import Deed, Framing, Lines
 
 __all__ = ["UNIT_CODES", "MeterStatus", "Newport1830cCodec", "parse_integer", "parse_reading", "parse_status"]
 
@@ -71,6 +71,16 @@ class Newport1830cCodec:
     def destructive(self, written: bytes) -> bool:
         """Never: the status byte stays until ``C``."""
         return False
+
+    def deeds(self, written: bytes) -> list[Deed]:
+        """Each line by what its letter stands for."""
+        found: list[Deed] = []
+        for line in re.split(rb"[\r\n]+", written.strip()):
+            text, value = line.strip(), line.strip()[1:].decode("ascii", "replace")
+            if text:
+                name = _WORDS.get(text[:1].upper()) or text.decode("ascii", "replace")
+                found.append(Deed(name, "" if value == "?" else value, value == "?"))
+        return found
 
     def explain(self, written: bytes) -> str:
         """What it asks or sets: ``reading?``, ``wavelength 633``."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from duodaq.drivers.scpi._grammar import header, is_query, message_end, messages
 from duodaq.drivers.scpi._replies import Replies
 from duodaq.errors import ReplyFormatError
-from duodaq.ports import Framing, TerminatedOrBlock
+from duodaq.ports import Deed, Framing, TerminatedOrBlock
 
 __all__ = [
     "EventStatus",
@@ -140,6 +140,14 @@ class ScpiCodec:
     def command_end(self, held: bytes) -> int:
         """Up to the LF (or CR) that ends the message: not one inside a block. See `CommandEnds`."""
         return message_end(held)
+
+    def deeds(self, written: bytes) -> list[Deed]:
+        """Each unit by its header, in capitals and without a leading colon."""
+        found: list[Deed] = []
+        for unit in (unit for message in messages(written) for unit in message):
+            head, given = header(unit), unit.strip().partition(b" ")[2].strip().decode("latin-1")
+            found.append(Deed(head.decode("latin-1").rstrip("?"), given.upper(), is_query(unit)))
+        return found
 
     def explain(self, written: bytes) -> str:
         """Each unit in words, where its header is one of those that every instrument knows."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from duodaq.errors import LifecycleError
-from duodaq.model import InstrumentDefinition, InstrumentState, Parameters
+from duodaq.model import InstrumentDefinition, InstrumentState, Parameters, holder_of
 from duodaq.ports import Port
 from duodaq.v4._publisher import DataPublisher
 
@@ -49,4 +49,4 @@ class InstrumentContext:
     @property
     def holder(self) -> str:
         """How the instrument is called where it leases its port."""
-        return f"v4.{self.definition.id}"
+        return holder_of(self.definition)

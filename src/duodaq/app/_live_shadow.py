@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from duodaq.clock import utc_ns
+from duodaq.dual import DualRuntimeManager
+from duodaq.errors import LifecycleError
+from duodaq.migration import Beside, Shadow, ShadowReport, follow
+from duodaq.model import Measurement
+
+_READERS = 10_000
+
+
+class LiveShadow:
+    """A shadow on a running lab: fed from its port's log, its data and its commands."""
+
+    def __init__(self, manager: DualRuntimeManager, beside: Beside) -> None:
+        self.shadow = Shadow(beside, lambda: manager.broker.latched)
+        self._manager = manager
+        self._instrument = beside.v2.id
+        self._port = beside.port.name
+        self._unsubscribe: Callable[[], None] | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._name = f"shadow of {self._instrument} {utc_ns()}"
+        self._failed_at_first = self._failed()
+
+    async def start(self) -> None:
+        """Begin.
+
+        Raises:
+            LifecycleError: It has a shadow already. Nothing was begun.
+        """
+        manager, instrument = self._manager, self._instrument
+        if instrument in manager.mirrors:
+            raise LifecycleError("it has a shadow already", instrument=instrument)
+        manager.mirrors[instrument] = self.shadow.mirror
+        history = manager.broker.log(self._port)
+        self._unsubscribe = manager.broker.subscribe_log(self._port, self.shadow.take)
+        of_v2 = manager.v2_data.subscribe(self._name, capacity=_READERS, accepts=self._is_its_own)
+        self._following = asyncio.create_task(follow(self.shadow, of_v2), name=self._name)
+        await self.shadow.start(history)
+
+    def report(self) -> ShadowReport:
+        """What was found so far."""
+        self.shadow.note_poll_failures(self._failed() - self._failed_at_first)
+        return self.shadow.report()
+
+    async def end(self) -> ShadowReport:
+        """End it, and say what was found."""
+        self._manager.mirrors.pop(self._instrument, None)
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        report = self.report()
+        self._manager.v2_data.unsubscribe(self._name)
+        if self._following is not None:
+            await asyncio.gather(self._following, return_exceptions=True)
+        await self.shadow.aclose()
+        return report
+
+    def _is_its_own(self, measurement: Measurement) -> bool:
+        return measurement.instrument == self._instrument and measurement.origin != "v4"
+
+    def _failed(self) -> int:
+        """How many readings of V2's have failed, as far as its worker has told."""
+        for figures in self._manager.metrics()["v2"].values():
+            found: Any = figures.get("instruments", {}).get(self._instrument)
+            if found is not None and "polls" in found:
+                return sum(poll["failed"] for poll in found["polls"].values())
+        return 0

@@ -1,0 +1,425 @@
+"""The moves of a lab's instruments: shadows, cutovers, rollbacks, and what is known of each on its way."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from duodaq.clock import monotonic_s, pause
+from duodaq.errors import ConfigError, CutoverError, DuodaqError, LifecycleError
+from duodaq.model import Command, InstrumentDefinition, InstrumentState, PortDefinition
+from duodaq.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from duodaq.app._lab import Lab
+    from duodaq.app._live_shadow import LiveShadow
+    from duodaq.migration import Budget, Equivalents, Item, Limits
+
+_log = get_logger("migration")
+STATE_FILE = "migration.json"
+_LOOK_S = 0.05
+
+
+class Route(NamedTuple):
+    """The two definitions of an instrument; `v4` None if there is none, and `left` says why."""
+
+    v2: InstrumentDefinition | None
+    v4: InstrumentDefinition | None
+    same: Equivalents | None
+    unsaid: list[str]
+    left: str = ""
+
+
+class Migration:
+    """Moves the instruments of one lab. On the lab's loop.
+
+    Attributes:
+        routes: Definitions for labs that have no file, or where somebody knows better than the conversion.
+        budget: When a moved instrument goes back by itself; None: what duodaq takes for sensible.
+        goes_back: Whether it does so at all.
+        least_shadow_s: For how long a shadow must have looked before a cutover is allowed.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self.routes: dict[str, tuple[InstrumentDefinition, InstrumentDefinition]] = {}
+        self.budget: Budget | None = None
+        self.goes_back = True
+        self._known: dict[str, Route] = {}
+        self.least_shadow_s = 60.0
+        self._lab = lab
+        self._manager = lab.manager
+        self._shadows: dict[str, LiveShadow] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        self._notes: dict[str, dict[str, Any]] | None = None
+
+    # --- what there is
+
+    def status(self, instrument: str | None = None) -> list[dict[str, Any]]:
+        """Where each instrument is, its list, its shadow and what was done, as plain values."""
+        ids = [instrument] if instrument is not None else [d.id for d in self._lab.definition.instruments]
+        return [self._status(id) for id in ids]
+
+    def _status(self, id: str) -> dict[str, Any]:
+        definition, live = self._manager.definition(id), self._shadows.get(id)
+        stage = "shadow" if live is not None else definition.runtime
+        items = [] if definition.runtime == "v4" else [item._asdict() for item in self.checklist(id)]
+        return {
+            "id": id,
+            "stage": stage,
+            "runtime": definition.runtime,
+            "epoch": definition.epoch,
+            "driver": str(definition.driver),
+            "checklist": items,
+            "shadow": None if live is None else live.report().to_dict(),
+            "log": self._of(id).get("log", []),
+        }
+
+    def checklist(self, id: str) -> list[Item]:
+        """What must be so before it is moved."""
+        from duodaq.migration import Facts, checklist
+
+        route, port = self._route(id), self._port(id, required=False)
+        codec = None if port is None else self._manager.broker.port(port.name).codec
+        live, noted = self._shadows.get(id), self._of(id)
+        report = noted.get("shadow") if live is None else live.report().to_dict()
+        ticks = {name: tick["by"] for name, tick in noted.get("ticks", {}).items()}
+        v2 = route.v2 or self._manager.definition(id)
+        return checklist(Facts(v2, route.v4, codec, route.left, route.unsaid, report, ticks, self.least_shadow_s))
+
+    def tick(self, id: str, name: str, by: str) -> None:
+        """Answer for a line of the list, by name.
+
+        Raises:
+            ConfigError: There is no such line, or nobody can answer for it.
+        """
+        from duodaq.migration import TICKABLE
+
+        if name not in TICKABLE:
+            raise ConfigError(f"nobody can answer for {name!r}", remedy=f"Possible: {', '.join(sorted(TICKABLE))}")
+        self._of(id).setdefault("ticks", {})[name] = {"by": by, "at": _now()}
+        self._note(id, "ticked", by=by, item=name)
+
+    # --- shadow
+
+    async def start_shadow(self, id: str) -> None:
+        """Have the V4 driver run beside V2's.
+
+        Raises:
+            LifecycleError: It has a shadow, it is not in V2, or V4 has no driver for it.
+            ConfigError: Its port has no codec.
+        """
+        from duodaq.app._live_shadow import LiveShadow
+        from duodaq.migration import Beside
+
+        route, port = self._route(id), self._port(id)
+        if id in self._shadows or self._manager.definition(id).runtime != "v2":
+            raise LifecycleError("it has a shadow already, or is not in v2", instrument=id)
+        if route.v4 is None or route.same is None or port is None:
+            raise LifecycleError(route.left, instrument=id)
+        live = LiveShadow(self._manager, Beside(self._manager.definition(id), route.v4, port, route.same))
+        self._shadows[id] = live
+        try:
+            await live.start()
+        except BaseException:
+            self._shadows.pop(id, None)
+            raise
+        self._note(id, "shadow began")
+
+    def shadow_report(self, id: str) -> dict[str, Any]:
+        """What its shadow has found so far, as plain values, with the report for people under ``markdown``."""
+        report = self._shadow(id).report()
+        return {**report.to_dict(), "markdown": report.to_markdown()}
+
+    async def end_shadow(self, id: str) -> dict[str, Any]:
+        """End its shadow; what it has found."""
+        live = self._shadow(id)
+        del self._shadows[id]
+        report = await live.end()
+        self._of(id)["shadow"] = report.to_dict()
+        self._note(id, "shadow ended", within=report.within)
+        return {**report.to_dict(), "markdown": report.to_markdown()}
+
+    def _shadow(self, id: str) -> LiveShadow:
+        if id not in self._shadows:
+            raise LifecycleError("it has no shadow", instrument=id)
+        return self._shadows[id]
+
+    # --- cutover and rollback
+
+    async def cutover(self, id: str, by: str, *, force: bool = False, limits: Limits | None = None) -> dict[str, Any]:
+        """Move it to V4, once its list is met, or by the name of who forces it.
+
+        Raises:
+            CutoverError: The list is not met, or it was refused or undone: `owner` has it.
+        """
+        from duodaq.migration import Budget, unmet
+
+        route = self._route(id)
+        if missing := unmet(self.checklist(id)):
+            if not force:
+                owner = self._manager.definition(id).runtime
+                what = f"refused: its checklist is not met: {'; '.join(missing)}"
+                raise CutoverError(what, owner=owner, step="checklist", instrument=id, left=f"{owner} has it")
+            self._note(id, "forced", by=by, unmet=missing)
+        if route.v4 is None:
+            raise CutoverError(route.left, owner="v2", step="driver", instrument=id, left="v2 has it")
+        if id in self._shadows:
+            await self.end_shadow(id)
+        before = self._units(id)
+        done = await self._move(id, route.v4, by, limits)
+        if self.goes_back:
+            work = self._look_after(id, self.budget or Budget(), before)
+            self._watches[id] = asyncio.create_task(work, name=f"budget of {id}")
+        return done
+
+    async def rollback(self, id: str, by: str, why: str = "", limits: Limits | None = None) -> dict[str, Any]:
+        """Move it back to V2.
+
+        Raises:
+            CutoverError: It was refused or undone: `owner` has it.
+            LifecycleError: Nobody knows how it was in V2.
+        """
+        self._end_watch(id)
+        route = self._route(id)
+        if route.v2 is None:
+            raise LifecycleError(route.left or "its stanza does not say how it was in V2", instrument=id)
+        return await self._move(id, route.v2, by, limits, why)
+
+    async def _move(
+        self, id: str, target: InstrumentDefinition, by: str, limits: Limits | None, why: str = ""
+    ) -> dict[str, Any]:
+        from duodaq.migration import command_in_v4, handed_over
+
+        manager, same = self._manager, self._route(id).same
+        old = manager.definition(id)
+        if same is None:
+            raise LifecycleError("V4 has no driver for it", instrument=id)
+        try:
+            new, passage = await manager.move(
+                target, lambda values: handed_over(values, old, target, same), limits
+            )  # fmt: skip
+        except CutoverError as error:
+            self._note(id, "undone", by=by, to=target.runtime, error=str(error), owner=error.owner)
+            raise
+        if new.runtime == "v4":
+            manager.translations[id] = partial(_translated, same, command_in_v4)
+        else:
+            manager.translations.pop(id, None)
+        facts = passage.to_dict()
+        self._note(id, "moved", by=by, to=new.runtime, epoch=new.epoch, gap_s=passage.gap_s, why=why)
+        self._lab.note_in_recording("moved", {"instrument": id, "to": new.runtime, "by": by, "why": why, **facts})
+        return facts
+
+    async def _look_after(self, id: str, budget: Budget, before: dict[str, str]) -> None:
+        """Bring it back by itself if it spends its budget."""
+        from duodaq.migration import Spending, counts, diverged, is_lost
+
+        spending, manager = Spending(budget), self._manager
+
+        def failed(instrument: str, command: Command, error: Exception) -> None:
+            if instrument == id and counts(error):
+                spending.note(monotonic_s(), str(error))
+
+        manager.failed_commands.append(failed)
+        ends_s, polls = monotonic_s() + budget.for_s, self._poll_failures(id)
+        came, came_s, v2 = self._came(id), monotonic_s(), self._route(id).v2
+        period_s = 0.0 if v2 is None else min((poll.every_s for poll in v2.polls), default=0.0)
+        try:
+            while monotonic_s() < ends_s and manager.definition(id).runtime == "v4":
+                now = self._poll_failures(id)
+                if now > polls:
+                    spending.note(monotonic_s(), "a reading failed", now - polls)
+                    polls = now
+                status = next((s for s in manager.instruments() if s.id == id), None)
+                if (now := self._came(id)) != came or status is None or status.state is not InstrumentState.ACQUIRING:
+                    came, came_s = now, monotonic_s()
+                why = spending.spent(monotonic_s()) or ("" if status is None else is_lost(status))
+                why = why or diverged(before, self._units(id), monotonic_s() - came_s, period_s)
+                if why:
+                    _log.error("budget spent: going back", instrument=id, why=why)
+                    self._watches.pop(id, None)
+                    await self.rollback(id, "the budget", why)
+                    return
+                await pause(_LOOK_S)
+        except DuodaqError as error:
+            _log.error("could not go back by itself", instrument=id, error=str(error))
+        finally:
+            manager.failed_commands.remove(failed)
+            self._watches.pop(id, None)
+
+    def _units(self, id: str) -> dict[str, str]:
+        """The unit of each of its channels, where it lives now."""
+        return {c.channel: c.unit for c in self._manager.channels() if c.instrument == id and c.kind == "scalar"}
+
+    def _came(self, id: str) -> int:
+        """How much V4's side has ever got of its streams."""
+        produced = self._manager.v4_data.ledger().produced.values()
+        return sum(n for streams in produced for stream, n in streams.items() if stream.startswith(f"{id}."))
+
+    def _poll_failures(self, id: str) -> int:
+        for figures in self._manager.metrics()["v4"].values():
+            found = figures.get("instruments", {}).get(id)
+            if found is not None:
+                return sum(found.get("poll_failures", {}).values())
+        return 0
+
+    def _end_watch(self, id: str) -> None:
+        watch = self._watches.pop(id, None)
+        if watch is not None and watch is not asyncio.current_task():
+            watch.cancel()
+
+    async def aclose(self) -> None:
+        """End every shadow and every watch."""
+        watches = [*self._watches.values()]
+        for watch in watches:
+            watch.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
+        for id in [*self._shadows]:
+            await self.end_shadow(id)
+
+    # --- for clients
+
+    async def handle(self, params: dict[str, Any]) -> Any:
+        """One request of a client: ``do`` says what, the rest is for it."""
+        do, id, by = params["do"], params.get("instrument"), params.get("by", "")
+        match do:
+            case "status":
+                return self.status(id)
+            case "tick":
+                return self.tick(params["instrument"], params["item"], by)
+            case "shadow":
+                return await self.start_shadow(params["instrument"])
+            case "report":
+                return self.shadow_report(params["instrument"])
+            case "end_shadow":
+                return await self.end_shadow(params["instrument"])
+            case "cutover":
+                done = await self.cutover(params["instrument"], by, force=bool(params.get("force")))
+            case "rollback":
+                done = await self.rollback(params["instrument"], by, params.get("why", ""))
+            case _:
+                raise LifecycleError(f"nothing of a migration is called {do!r}")
+        return {**done, "diff": self.write_config(params["instrument"]) if params.get("write") else ""}
+
+    # --- within
+
+    def write_config(self, id: str) -> str:
+        """Write where an instrument lives now into the lab file, so that it starts there next time; the diff.
+
+        Raises:
+            ConfigError: The file has become wrong meanwhile. It is unchanged.
+        """
+        from duodaq.config import load_text
+        from duodaq.migration import convert_back, convert_lab
+
+        file, text = self._lab.definition.file, self._text()
+        assert file is not None
+        turn = convert_lab if self._manager.definition(id).runtime == "v4" else convert_back
+        done = turn(text, {id})
+        load_text(done.text, file)  # before it is written: what is wrong stays out
+        aside = file.with_name(f"{file.name}.new")
+        aside.write_bytes(done.text.encode())
+        aside.replace(file)
+        written = next(d for d in load_text(done.text, file).instruments if d.id == id)
+        described = self._lab.definition
+        others = tuple(written if d.id == id else d for d in described.instruments)
+        self._lab.adopt(replace(described, instruments=others))  # else `apply` would take the move for a change to come
+        self._note(id, "lab file written", to=written.runtime)
+        return done.diff(file.name)
+
+    def _route(self, id: str) -> Route:
+        """Both definitions, as the lab was loaded: its file may be written meanwhile."""
+        if id not in self._known:
+            self._known[id] = self._found_route(id)
+        return self._known[id]
+
+    def _found_route(self, id: str) -> Route:
+        from duodaq.migration import convert_back, convert_lab, equivalents_between
+
+        present = self._manager.definition(id)
+        if id in self.routes:
+            v2, v4 = self.routes[id]
+            return Route(v2, v4, equivalents_between(v2, self._codec(id), v4), [])
+        as_loaded = next(d for d in self._lab.definition.instruments if d.id == id)
+        text = self._text()
+        done = (convert_lab if as_loaded.runtime == "v2" else convert_back)(text, {id})
+        if id not in done.converted:
+            return Route(
+                as_loaded if as_loaded.runtime == "v2" else None,
+                as_loaded if as_loaded.runtime == "v4" else None,
+                None,
+                [],
+                done.left.get(id, f"it is in {present.runtime}"),
+            )
+        other = self._loaded(done.text, id)
+        v2, v4 = (as_loaded, other) if as_loaded.runtime == "v2" else (other, as_loaded)
+        return Route(v2, v4, equivalents_between(v2, self._codec(id), v4), done.unsaid.get(id, []))
+
+    def _loaded(self, text: str, id: str) -> InstrumentDefinition:
+        from duodaq.config import load_text
+
+        file = self._lab.definition.file
+        assert file is not None
+        found = next(d for d in load_text(text, file).instruments if d.id == id)
+        return replace(found, base_dir=self._lab.definition.directory)
+
+    def _text(self) -> str:
+        file = self._lab.definition.file
+        if file is None:
+            raise LifecycleError("this lab has no file; say in `routes` how its instruments live in V4")
+        return file.read_bytes().decode("utf-8-sig")
+
+    def _port(self, id: str, *, required: bool = True) -> PortDefinition | None:
+        name = self._manager.definition(id).port
+        port = self._manager.broker.definitions().get(name or "")
+        if port is None and required:
+            raise LifecycleError("it has no port that both runtimes share", instrument=id)
+        return port
+
+    def _codec(self, id: str) -> str | None:
+        port = self._port(id, required=False)
+        return None if port is None else port.codec
+
+    @property
+    def _file(self) -> Path:
+        return self._lab.definition.directory / STATE_FILE
+
+    def _of(self, id: str) -> dict[str, Any]:
+        if self._notes is None:
+            self._notes = {}
+            if self._lab.definition.file is None:
+                return self._notes.setdefault(id, {})
+            try:
+                self._notes = msgspec.json.decode(self._file.read_bytes(), type=dict[str, dict[str, Any]])
+            except (OSError, msgspec.DecodeError):
+                self._notes = {}
+        return self._notes.setdefault(id, {})
+
+    def _note(self, id: str, what: str, **facts: Any) -> None:
+        """Keep what was done, beside the lab file; who forces something is named there."""
+        entry = {"at": _now(), "what": what, **{k: v for k, v in facts.items() if v not in ("", None)}}
+        self._of(id).setdefault("log", []).append(entry)
+        _log.warning(f"migration: {what}", instrument=id, **facts)
+        if self._lab.definition.file is None:
+            return
+        aside = self._file.with_suffix(".json.new")
+        try:
+            aside.write_bytes(msgspec.json.format(msgspec.json.encode(self._notes), indent=2))
+            aside.replace(self._file)
+        except OSError as error:
+            _log.error("what was done could not be written down", file=str(self._file), error=str(error))
+
+
+def _now() -> str:
+    return datetime.now(UTC).astimezone().isoformat(timespec="milliseconds")
+
+
+def _translated(same: Equivalents, command_in_v4: Any, command: Command) -> Command:
+    """A command of an old handle, as V4 calls it; one that V4 does not know by V2's name goes as it is."""
+    return command_in_v4(command, same) or command

@@ -1,0 +1,118 @@
+"""`duodaq migrate`: one instrument from V2 to V4 on a running lab, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+migrate = typer.Typer(no_args_is_help=True, help="Move one instrument from V2 to V4, on a running lab, and back.")
+out = Console(highlight=False)
+
+LabFile = Annotated[Path, typer.Argument(metavar="LAB.toml", help="The lab file.", readable=False)]
+Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="Which instrument; may be repeated.")]
+Drivers = Annotated[
+    list[str] | None, typer.Option("--driver", metavar="ID=CLASS", help="Another V4 driver than duodaq would choose.")
+]
+
+
+@migrate.command()
+def convert(
+    file: LabFile,
+    only: Only = None,
+    driver: Drivers = None,
+    back: Annotated[bool, typer.Option("--back", help="Turn stanzas back, exactly as they were in V2.")] = False,
+    target: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write to another file.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Write the lab file itself.")] = False,
+) -> None:
+    """Turn V2 stanzas of a lab file into V4 ones, show what changes, and say what could not be turned. Without --write
+    or --out nothing is written.
+    """
+    from duodaq.cli._convert import Asked, convert_file
+
+    raise typer.Exit(convert_file(Asked(file, only, driver, back, target, write), out))
+
+
+LabName = Annotated[str | None, typer.Option("--lab", help="Which running lab, if there are several.")]
+Instrument = Annotated[str, typer.Argument(metavar="ID", help="The instrument.")]
+By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who says so; you, by default.")]
+Write = Annotated[bool, typer.Option("--write", help="Have the lab file say so, for the next start.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+Report = Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write the report there: .md or .json.")]
+
+
+@migrate.command()
+def status(
+    instrument: Annotated[str | None, typer.Argument(metavar="[ID]", help="With its checklist and its log.")] = None,
+    lab: LabName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say where each instrument of a running lab is, and what its checklist lacks."""
+    from duodaq.cli._moving import show_status
+
+    raise typer.Exit(show_status(lab, instrument, out, as_json=as_json))
+
+
+@migrate.command()
+def shadow(
+    instrument: Instrument,
+    lasts: Annotated[str, typer.Option("--for", metavar="TIME", help="For how long; Ctrl-C ends it early.")] = "60 s",
+    replay: Annotated[
+        Path | None, typer.Option("--replay", metavar="FILE", help="A recorded wire log, and no running lab.")
+    ] = None,
+    file: Annotated[Path, typer.Option("--file", metavar="LAB.toml", help="The lab file, with --replay.")] = Path(
+        "lab.toml"
+    ),
+    report: Report = None,
+    lab: LabName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the V4 driver beside V2 without touching the wire, and say what differs. Ends with 1 if anything does."""
+    from duodaq.cli._moving import replay_shadow, run_shadow
+
+    if replay is not None:
+        raise typer.Exit(replay_shadow(replay, file, instrument, report, out, as_json=as_json))
+    raise typer.Exit(run_shadow(lab, instrument, lasts, report, out, as_json=as_json))
+
+
+@migrate.command()
+def tick(
+    instrument: Instrument,
+    item: Annotated[str, typer.Argument(metavar="ITEM", help="contract, 'safe state', stop, config or docs.")],
+    by: By = None,
+    lab: LabName = None,
+) -> None:
+    """Answer for a line of the checklist that cannot be computed, by name."""
+    from duodaq.cli._moving import tick as answer_for
+
+    raise typer.Exit(answer_for(lab, instrument, item, by, out))
+
+
+@migrate.command()
+def cutover(
+    instrument: Instrument,
+    force: Annotated[bool, typer.Option("--force", help="Although its checklist is not met; logged by name.")] = False,
+    write: Write = False,
+    by: By = None,
+    lab: LabName = None,
+) -> None:
+    """Move an instrument from V2 to V4. Ends with 1 if it was refused or undone, and says which runtime has it."""
+    from duodaq.cli._moving import move
+
+    raise typer.Exit(move(lab, instrument, "cutover", out, by=by, force=force, write=write))
+
+
+@migrate.command()
+def rollback(
+    instrument: Instrument,
+    why: Annotated[str, typer.Option("--why", help="What is noted.")] = "",
+    write: Write = False,
+    by: By = None,
+    lab: LabName = None,
+) -> None:
+    """Move an instrument back from V4 to V2."""
+    from duodaq.cli._moving import move
+
+    raise typer.Exit(move(lab, instrument, "rollback", out, by=by, why=why, write=write))

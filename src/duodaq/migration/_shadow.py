@@ -1,0 +1,417 @@
+"""A V4 driver beside the V2 one that has the instrument, on what the wire tells V2.
+
+The V4 driver runs as it will run: the same runtime, the same actor, with ports, parameters and a publisher of its own,
+none of which leads anywhere. Every exchange of V2's on the wire is handed to it, and commands to the instrument are
+given to both. It is not on the wire at all: what it costs the live instrument is the reading of the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from duodaq.bridge import ParameterTable
+from duodaq.clock import monotonic_s, utc_ns
+from duodaq.dataplane import Subscription
+from duodaq.drivers import codec as find_codec
+from duodaq.errors import ConfigError, DuodaqError, OutOfRangeError, StoppedError
+from duodaq.migration._answers import Answers
+from duodaq.migration._assumed import assumed_answer
+from duodaq.migration._compare import (
+    Finding,
+    Tolerances,
+    Value,
+    Written,
+    compare_axes,
+    compare_orders,
+    compare_rate,
+    compare_values,
+    number_of,
+    pair_values,
+    percentiles,
+)
+from duodaq.migration._equivalents import Equivalents, command_in_v4
+from duodaq.migration._exchanges import Exchanges, Seen
+from duodaq.migration._report import ShadowReport
+from duodaq.migration._shadow_line import NotedNumbers, ShadowLine, ShadowPorts
+from duodaq.model import (
+    Command,
+    GetParameter,
+    InstrumentDefinition,
+    Measurement,
+    PortDefinition,
+    ReadChannel,
+    Recover,
+    Scalar,
+    Shutdown,
+    SnapFrame,
+    StartAcquisition,
+    Stop,
+    StopAcquisition,
+    WireRecord,
+    command_name,
+)
+from duodaq.schema import scalars_of, schema_name, stage_scalars
+from duodaq.telemetry import tracing
+from duodaq.v4 import DataPublisher, V4Runtime
+
+T = TypeVar("T")
+_KEPT = 20_000
+_READ_EVERY_S = 0.05
+"""So often at most a reading that somebody asks of V2 is asked of V4, too: it shall cost the instrument nothing."""
+_COMMAND_S, _START_S = 20.0, 10.0
+_NOT_MIRRORED = (StartAcquisition, StopAcquisition, Recover, Shutdown, SnapFrame, Stop)
+
+
+@dataclass
+class Beside:
+    """What is compared: the two definitions, their port, and how V2's names are called in V4."""
+
+    v2: InstrumentDefinition
+    v4: InstrumentDefinition
+    port: PortDefinition
+    same: Equivalents
+    tolerances: Tolerances = field(default_factory=Tolerances)
+
+
+class Shadow:
+    """Runs a V4 driver in the shadow of V2's, on the loop of the lab.
+
+    Args:
+        beside: What is compared.
+        latched: Whether a stop is latched in the lab.
+        source: Where the exchanges come from, in words.
+        in_order: Of a recording, which has no pace: every answer is used, and rates are not compared.
+    """
+
+    def __init__(
+        self, beside: Beside, latched: Callable[[], bool] = lambda: False, source: str = "the running lab", *,
+        in_order: bool = False,
+    ) -> None:  # fmt: skip
+        name = beside.port.codec
+        if name is None:
+            raise ConfigError(
+                "a shadow needs to know what bytes mean",
+                key=f"ports.{beside.port.name}.codec",
+                remedy="Give the port a codec",
+            )
+        codec = find_codec(name)
+        self.beside = beside
+        self._source = source
+        self._in_order = in_order
+        slowest_s = max((poll.every_s for poll in beside.v2.polls), default=0.0)
+        self._answers = Answers(
+            lambda subject: assumed_answer(name, subject, beside.v4),
+            first_wait_s=min(_START_S / 2, max(0.5, 1.5 * slowest_s)),
+            in_order=in_order,
+        )
+        self.line = ShadowLine(beside.port, codec, self._answers)
+        self._exchanges = Exchanges(codec, beside.v2.id)
+        self._publisher = DataPublisher()
+        numbers: dict[str, dict[str, int]] = {beside.v4.id: NotedNumbers(self.line)}
+        ports = ShadowPorts(self.line, latched)
+        self.runtime = V4Runtime(ports, ParameterTable("shadow"), self._publisher, numbers=numbers)
+        self._of_v4 = self._publisher.subscribe("shadow", capacity=_KEPT)
+        self._v2_orders: deque[Written] = deque(maxlen=_KEPT)
+        self._v2_values: deque[Value] = deque(maxlen=_KEPT)
+        self._v4_values: deque[Value] = deque(maxlen=_KEPT)
+        self._v2_took: deque[float] = deque(maxlen=_KEPT)
+        self._v4_late: deque[float] = deque(maxlen=_KEPT)
+        self._ended_ns: deque[tuple[int, int]] = deque(maxlen=_KEPT)
+        self._not_comparable: dict[str, str] = {}
+        self._findings: list[Finding] = []
+        self._errors = {"v2": 0, "v4": 0}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._began_ns, self._began_s = utc_ns(), monotonic_s()
+        self._ready_ns = 0
+        self._setup = 0
+        self._read_s = 0.0
+
+    # --- life
+
+    async def start(self, history: Iterable[WireRecord] = ()) -> None:
+        """Start the V4 driver; one that does not start is a finding, not an error.
+
+        Args:
+            history: What the port's log still has: known, but no evidence.
+        """
+        for record in history:
+            seen = self._exchanges.take(record)
+            if seen is not None:
+                self._answers.heard(seen, old=True)
+        acquire = not self._in_order
+        definition = replace(self.beside.v4, worker="", autostart=True, options={
+            **self.beside.v4.options, "acquire": acquire, "restart": "never"})  # fmt: skip
+        await self.runtime.start(5.0)
+        try:
+            await self.runtime.add(definition)
+        except DuodaqError as error:
+            if self.line.tainted:
+                self._not_comparable["the start"] = f"it rests on answers that V2 never had: {error}"
+            self._findings.append(Finding("start", self.beside.v4.id, "runs", str(error)))
+        self._ready_ns, self._setup = utc_ns(), len(self.line.orders)
+        for order in self.line.orders:
+            what = f"order at start: {order.deed.subject} {order.deed.value}".strip()
+            self._not_comparable[what] = "V2 had started before the shadow began"
+
+    async def aclose(self) -> None:
+        """End the V4 driver. Idempotent."""
+        self.line.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.runtime.stop(2.0)
+        self.collect()
+        self._of_v4.close()
+        self._publisher.close()
+
+    # --- what V2 does
+
+    def take(self, record: WireRecord) -> None:
+        """A record of the port's log. On the loop."""
+        seen = self._exchanges.take(record)
+        if seen is not None:
+            self.take_exchange(seen)
+
+    def take_exchange(self, seen: Seen) -> None:
+        """An exchange of V2's."""
+        for deed in seen.deeds:
+            if not deed.asks:
+                self._v2_orders.append(Written(seen.ended_ns, deed))
+        if any(deed.asks for deed in seen.deeds):
+            self._ended_ns.append((seen.ended_ns, seen.number))
+            self._v2_took.append(seen.took_s)
+        self.line.heard(seen)
+
+    def take_measurement(self, measurement: Measurement) -> None:
+        """A measurement of V2's: it was made of the last exchange before it."""
+        if not isinstance(measurement, Scalar):
+            self._not_comparable[f"channel {measurement.channel}"] = "only single numbers are compared"
+            return
+        made_of = next((n for t_ns, n in reversed(self._ended_ns) if t_ns <= measurement.t_ns), 0)
+        self._v2_values.append(
+            Value(measurement.channel, measurement.t_ns, measurement.value, measurement.unit, frozenset({made_of}))
+        )
+
+    async def mirror(self, command: Command, work: Awaitable[T]) -> T:
+        """Have V2 carry out `command` by `work`, and V4 beside it; V2's result, or its error."""
+        task = self._mirrored(command)
+        error: Exception | None = None
+        try:
+            return await work
+        except Exception as raised:
+            error = raised
+            raise
+        finally:
+            if task is not None:
+                self._own(self._judge(command, task, error))
+
+    def note_poll_failures(self, v2: int) -> None:
+        """So many readings of V2's failed since the shadow began."""
+        self._errors["v2"] = v2
+
+    # --- of a recording
+
+    def unused(self) -> int:
+        """How many of V2's answers were not used yet."""
+        return self._answers.waiting()
+
+    def note_error(self, what: str, error: Exception) -> None:
+        """The V4 driver could not do something that V2 did, as far as the recording shows."""
+        if any("none" in sources for sources in self.line.stand_ins.values()):
+            self._not_comparable[what] = f"it rests on answers that V2 never had: {error}"
+            return
+        self._errors["v4"] += 1
+        self._findings.append(Finding("error", what, "answered", str(error)))
+
+    async def rest(self) -> None:
+        """End the V4 driver, so that all it has measured has been published."""
+        await self.runtime.stop(2.0)
+
+    def compare_with_replies(self, seen: Iterable[Seen]) -> None:
+        """Take the numbers in V2's replies for its measurements, under the channels and units that V4 gave them."""
+        self.collect()
+        numbers = {one.number: value for one in seen if (value := _only_number(one)) is not None}
+        for value in self._v4_values:
+            for number in value.exchanges:
+                if number in numbers:
+                    made_of = frozenset({number})
+                    self._v2_values.append(Value(value.channel, value.t_ns, numbers[number], value.unit, made_of))
+
+    # --- what it comes to
+
+    def collect(self) -> None:
+        """Take what the V4 driver has published."""
+        while True:
+            try:
+                batch = self._of_v4.get_nowait()
+            except (BlockingIOError, StoppedError):
+                return
+            name = schema_name(batch.schema)
+            rows = scalars_of(batch) if name.startswith("scalar/") else _of_stage(batch, name)
+            for row in rows:
+                self._take_v4(row)
+
+    def report(self) -> ShadowReport:
+        """What was found so far."""
+        self.collect()
+        beside, now_ns = self.beside, utc_ns()
+        lasted_s = monotonic_s() - self._began_s
+        report = ShadowReport(
+            beside.v2.id, self._source, str(beside.v2.driver), str(beside.v4.driver), self._began_ns, lasted_s
+        )
+        report.add(self._findings)
+        self._report_orders(report, now_ns)
+        self._report_values(report)
+        self._report_questions(report, now_ns)
+        self._report_errors(report)
+        report.not_comparable |= self._not_comparable
+        report.timing_s = {
+            k: found
+            for k, values in (("V2's exchanges", self._v2_took), ("V4, from the reply to the value", self._v4_late))
+            if (found := percentiles(values))
+        }
+        return report
+
+    def _report_orders(self, report: ShadowReport, now_ns: int) -> None:
+        if self._in_order:
+            if self._v2_orders:
+                report.not_comparable["orders"] = "a recording does not say for which commands V2 wrote them"
+            return
+        window_ns = self.beside.tolerances.window_s * 1e9
+        v2 = [o for o in self._v2_orders if o.t_ns >= self._ready_ns]
+        v4 = self.line.orders[self._setup :]
+        matched, findings = compare_orders(v2, v4, self.beside.tolerances)
+        settled = [f for f in findings if f.kind not in ("missing", "extra") or now_ns - f.t_ns > window_ns]
+        report.orders = {
+            "matched": len(matched),
+            "missing": sum(f.kind == "missing" for f in settled),
+            "extra": sum(f.kind == "extra" for f in settled),
+        }
+        report.add(settled)
+
+    def _report_values(self, report: ShadowReport) -> None:
+        pairs = pair_values(tuple(self._v2_values), tuple(self._v4_values))
+        found = [compare_values(v2, v4, self.beside.tolerances) for v2, v4 in pairs]
+        report.values = {"compared": len(pairs), "same": found.count(None)}
+        report.add(finding for finding in found if finding is not None)
+        compared = {v2.channel for v2, _ in pairs}
+        for channel in {v.channel for v in self._v2_values} - compared:
+            own = any(v.channel == channel for v in self._v4_values)
+            why = "no two measurements were made of the same reply" if own else "V4 has no channel of that name"
+            report.not_comparable[f"channel {channel}"] = why
+
+    def _report_questions(self, report: ShadowReport, now_ns: int) -> None:
+        asked = self._answers.asked()
+        report.add(compare_axes(asked, self.line.asked, self.beside.tolerances))
+        for subject in sorted({*asked, *self.line.asked}):
+            v2, v4 = asked.get(subject, 0), self.line.asked.get(subject, 0)
+            report.questions[subject] = {"v2": v2, "v4": v4}
+            if not self._in_order:
+                began_ns, before = self.line.first_asked.get(subject, (now_ns, v2))
+                seconds = max(1e-3, (now_ns - began_ns) / 1e9)
+                late = compare_rate(subject, v2 - before, v4, seconds, self.beside.tolerances)
+                report.add([] if late is None else [late])
+            if v2 and not v4:
+                report.not_comparable[f"question «{subject}»"] = "only V2 asks it"
+        for subject, sources in self.line.stand_ins.items():
+            how = ", ".join(f"{_SOURCES[source]} ({count})" for source, count in sorted(sources.items()))
+            report.not_comparable[f"question «{subject}»"] = f"V2 has no answer of its own to it; V4 got {how}"
+
+    def _report_errors(self, report: ShadowReport) -> None:
+        figures = self.runtime.metrics()["instruments"].get(self.beside.v4.id, {})
+        failures = sum(figures.get("poll_failures", {}).values())
+        report.errors = {"v2": self._errors["v2"], "v4": self._errors["v4"] + failures}
+        if failures and self._is_tainted_only():
+            report.not_comparable["failed readings of V4"] = "they rest on answers that V2 never had"
+            return
+        if bool(report.errors["v2"]) != bool(failures):
+            report.add([Finding("error", "readings", str(report.errors["v2"]), str(failures))])
+
+    def _is_tainted_only(self) -> bool:
+        return any("none" in sources for sources in self.line.stand_ins.values())
+
+    # --- within
+
+    def _take_v4(self, row: Scalar) -> None:
+        made_of = self.line.made_of.get((row.channel, row.sequence))
+        if made_of is None:  # of a stage: one number for all that its axis tells
+            made_of = self.line.made_of.get((row.channel.partition(".")[0], row.sequence), frozenset())
+        self._v4_values.append(Value(row.channel, row.t_ns, row.value, row.unit, made_of))
+        ended = next((t_ns for t_ns, number in reversed(self._ended_ns) if number in made_of), None)
+        if ended is not None and not self._in_order:
+            self._v4_late.append(max(0.0, (row.t_ns - ended) / 1e9))
+
+    def _mirrored(self, command: Command) -> asyncio.Task[Exception | None] | None:
+        if isinstance(command, _NOT_MIRRORED):
+            return None
+        wanted = command_in_v4(command, self.beside.same)
+        if wanted is None:
+            self._not_comparable[f"command {command_name(command)}"] = "V4 has nothing of that name"
+            return None
+        if isinstance(wanted, GetParameter | ReadChannel):
+            now_s = monotonic_s()
+            if now_s - self._read_s < _READ_EVERY_S:
+                self._not_comparable["some readings"] = "more often than every 50 ms they are not asked for twice"
+                return None
+            self._read_s = now_s
+        return self._own(self._carry_out(wanted))
+
+    async def _carry_out(self, command: Command) -> Exception | None:
+        with tracing() as trace_id:
+            try:
+                await self.runtime.command(self.beside.v4.id, command, _COMMAND_S)
+            except OutOfRangeError as error:
+                return error
+            except DuodaqError as error:
+                if trace_id in self.line.tainted:
+                    what = f"error of {command_name(command)}"
+                    self._not_comparable[what] = f"it rests on answers that V2 never had: {error}"
+                    return None
+                return error
+        return None
+
+    async def _judge(self, command: Command, task: asyncio.Task[Exception | None], error: Exception | None) -> None:
+        other = await task
+        self._errors["v4"] += other is not None
+        if error is not None and other is None and f"error of {command_name(command)}" in self._not_comparable:
+            return
+        if (error is None) != (other is None):
+            said = ("done" if error is None else str(error), "done" if other is None else str(other))
+            self._findings.append(Finding("error", command_name(command), *said, utc_ns()))
+
+    def _own(self, work: Any) -> asyncio.Task[Any]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+_SOURCES = {
+    "again": "V2's last one again",
+    "set": "what V2 has set",
+    "assumed": "what a device in order says",
+    "none": "none",
+}
+
+
+def _only_number(seen: Seen) -> float | None:
+    """The number that an exchange was answered, if it asked one thing and was answered one."""
+    if len(seen.answers) != 1 or seen.error:
+        return None
+    return number_of(seen.answers[0].decode("latin-1").strip())
+
+
+def _of_stage(batch: Any, name: str) -> list[Scalar]:
+    return stage_scalars(batch) if name.startswith("stage/") else []
+
+
+async def follow(shadow: Shadow, subscription: Subscription[Measurement]) -> None:
+    """Hand V2's measurements to a shadow until the subscription ends."""
+    instrument = shadow.beside.v2.id
+    async for measurement in subscription:
+        if measurement.instrument == instrument and measurement.origin != "v4":
+            shadow.take_measurement(measurement)

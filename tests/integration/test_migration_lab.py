@@ -1,0 +1,212 @@
+"""A lab file, its lab, and an instrument of it on its way: checklist, shadow, cutover, budget, rollback, recording."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from duodaq import clock
+from duodaq.app import Lab, LabService
+from duodaq.config import load_lab
+from duodaq.errors import ConfigError, CutoverError, DuodaqError
+from duodaq.migration import Budget, diverged, violations
+from duodaq.model import ChannelInfo
+from duodaq.storage.reading import open_run
+from duodaq.testing._scripted_port import Answer, ScriptedTransport
+from duodaq.v4.instruments import Newport1830C
+
+LAB = """\
+[lab]
+name = "moving-{name}"
+
+[runtimes.v2]
+worker = "inline"
+
+[ports.meter]
+tcp = "127.0.0.1:1"
+codec = "newport1830c"
+timeout = "300 ms"
+
+[instruments.meter]
+runtime = "v2"
+driver = "duodaq.cli.demo.power_meter:PowerMeter"
+port = "meter"
+passive = true
+poll.power = {{ call = "read_power", unit = "W", every = "20 ms" }}
+"""
+
+
+class Meter:
+    """The device; while it is `ill` it answers nothing that only V4 asks."""
+
+    def __init__(self) -> None:
+        self.ill = False
+        self.readings = itertools.count(1)
+        self.state = {"U": "1", "W": "0633", "Z": "0"}
+        self.line = ScriptedTransport(self.hear, "meter")
+
+    def hear(self, line: bytes) -> Answer | None:
+        text = line.decode().strip()
+        if not text.endswith("?"):
+            self.state[text[:1]] = text[1:]
+            return None
+        if text == "Q?":
+            return Answer(b"what?\n" if self.ill else b"128\n")
+        return Answer(
+            f"{next(self.readings)}E-9\n".encode() if text == "D?" else f"{self.state.get(text[0], '0')}\n".encode()
+        )
+
+
+@pytest.fixture
+async def meter() -> Meter:
+    return Meter()
+
+
+@pytest.fixture
+async def lab(tmp_path: Path, meter: Meter) -> AsyncIterator[Lab]:
+    file = tmp_path / "lab.toml"
+    file.write_text(LAB.format(name=tmp_path.name))
+    made = Lab(load_lab(file), transports={"meter": meter.line})
+    made.migration.least_shadow_s = 0.05
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.shutdown()
+
+
+async def shadowed(lab: Lab) -> dict[str, Any]:
+    await lab.migration.start_shadow("meter")
+    async with asyncio.timeout(10):
+        while lab.migration.shadow_report("meter")["values"]["compared"] < 12:
+            await clock.pause(0.02)
+    return await lab.migration.end_shadow("meter")
+
+
+async def test_a_cutover_is_refused_until_the_checklist_is_met(lab: Lab, meter: Meter) -> None:
+    with pytest.raises(CutoverError, match=r"checklist is not met: shadow: there was no shadow yet.*v2 has it"):
+        await lab.migration.cutover("meter", "anna")
+    assert (await shadowed(lab))["within"]
+    lines = {item.name: item for item in lab.migration.checklist("meter")}
+    assert not lines["config"].met, "passive has no counterpart in V4"
+    with pytest.raises(ConfigError, match="nobody can answer for 'shadow'"):
+        lab.migration.tick("meter", "shadow", "anna")
+    lab.migration.tick("meter", "config", "anna")
+    done = await lab.migration.cutover("meter", "anna")
+    assert (done["owner"], done["epoch"]) == ("v4", 1)
+    assert lab.manager.definition("meter").driver == "duodaq:Newport1830C"
+    assert (await lab.read("meter", "power")).value > 0
+    await lab.migration.rollback("meter", "anna", "that will do")
+    assert lab.manager.definition("meter").driver == "duodaq.cli.demo.power_meter:PowerMeter"
+    assert violations(lab.manager.broker.log("meter")) == []
+    kept = json.loads((lab.definition.directory / "migration.json").read_text())["meter"]
+    assert [entry["what"] for entry in kept["log"]] == ["shadow began", "shadow ended", "ticked", "moved", "moved"]
+    assert kept["ticks"]["config"]["by"] == "anna"
+
+
+async def test_a_forced_cutover_is_logged_by_name(lab: Lab) -> None:
+    await lab.migration.cutover("meter", "bert", force=True)
+    forced = next(e for e in lab.migration.status("meter")[0]["log"] if e["what"] == "forced")
+    assert forced["by"] == "bert"
+    assert any(line.startswith("shadow") for line in forced["unmet"])
+
+
+async def test_a_spent_budget_brings_it_back_by_itself_within_a_second(lab: Lab, meter: Meter) -> None:
+    lab.migration.budget = Budget(errors=3, within_s=10.0)
+    await lab.migration.cutover("meter", "anna", force=True)
+    meter.ill = True
+    async with asyncio.timeout(20):
+        while lab.migration._poll_failures("meter") < 3:
+            await clock.pause(0.005)
+        spent_s = clock.monotonic_s()
+        while lab.manager.definition("meter").runtime != "v2":
+            await clock.pause(0.005)
+    assert clock.monotonic_s() - spent_s < 1.0
+    async with asyncio.timeout(5):
+        while (last := lab.migration.status("meter")[0]["log"][-1])["by"] != "the budget":
+            await clock.pause(0.005)
+    assert (last["what"], last["to"]) == ("moved", "v2")
+    assert "3 errors" in last["why"]
+    assert (await lab.read("meter", "power")).value > 0
+    assert violations(lab.manager.broker.log("meter")) == []
+
+
+class InMilliwatts(Newport1830C):
+    def channel_infos(self) -> tuple[ChannelInfo, ...]:
+        return (ChannelInfo("meter", "power", "mW", "scalar", "v4"),)
+
+
+async def test_another_unit_than_before_brings_it_back(lab: Lab) -> None:
+    v2 = lab.manager.definition("meter")
+    v4 = replace(v2, runtime="v4", driver=InMilliwatts, polls=(), args={"rate_hz": 50})
+    lab.migration.routes["meter"] = (v2, v4)
+    async with asyncio.timeout(10):
+        while not lab.manager.channels()[0].unit:
+            await clock.pause(0.01)
+        await lab.migration.cutover("meter", "anna", force=True)
+        while (last := lab.migration.status("meter")[0]["log"][-1])["by"] != "the budget":
+            await clock.pause(0.01)
+    assert "power was in W and is in mW" in last["why"]
+    assert lab.manager.definition("meter").runtime == "v2"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "silent_s", "period_s", "found"),
+    [
+        ({"p": "W"}, {"p": "W"}, 0.0, 0.1, ""),
+        ({"p": "W"}, {}, 0.0, 0.1, ""),
+        ({"p": "W"}, {"p": "mW"}, 0.0, 0.1, "p was"),
+        ({}, {}, 1.5, 0.1, "nothing has come"),
+        ({}, {}, 1.5, 1.0, ""),
+        ({}, {}, 99.0, 0.0, ""),
+    ],
+)
+def test_what_a_divergence_is(
+    before: dict[str, str], now: dict[str, str], silent_s: float, period_s: float, found: str
+) -> None:
+    assert diverged(before, now, silent_s, period_s).startswith(found)
+    assert bool(diverged(before, now, silent_s, period_s)) is bool(found)
+
+
+async def test_a_recording_goes_on_across_a_cutover_and_back(lab: Lab, tmp_path: Path) -> None:
+    directory = await lab.start_recording(tmp_path / "run")
+    await clock.pause(0.1)
+    await lab.migration.cutover("meter", "anna", force=True)
+    await clock.pause(0.2)
+    await lab.migration.rollback("meter", "anna")
+    await clock.pause(0.1)
+    summary = await lab.stop_recording()
+    assert summary.complete
+    rows = open_run(directory)["meter.power"].to_arrow()
+    numbers = rows.column("sequence").to_pylist()
+    assert len(numbers) > 8
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+async def test_a_client_asks_for_all_of_it_by_one_request(lab: Lab) -> None:
+    service = LabService(lab)
+
+    async def ask(do: str, **facts: Any) -> Any:
+        return await service.handle("migrate", {"do": do, **facts})
+
+    assert (await ask("status"))[0]["stage"] == "v2"
+    await ask("shadow", instrument="meter")
+    assert (await ask("status", instrument="meter"))[0]["stage"] == "shadow"
+    assert (await ask("report", instrument="meter"))["markdown"].startswith("# Shadow of meter")
+    await ask("end_shadow", instrument="meter")
+    await ask("cutover", instrument="meter", by="anna", force=True)
+    described = (await service.handle("describe", {}))["instruments"][0]
+    assert (described["runtime"], described["driver"]) == ("v4", "duodaq:Newport1830C")
+    with pytest.raises(CutoverError) as failed:
+        await ask("cutover", instrument="meter", by="anna")
+    assert failed.value.owner == "v4"
+    await ask("rollback", instrument="meter", by="anna", why="enough")
+    with pytest.raises(DuodaqError, match="dance"):
+        await ask("dance")

@@ -1,0 +1,312 @@
+"""A shadow on a running lab: none of the planted differences goes unseen, and right drivers have none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import pytest
+
+from duodaq import clock
+from duodaq.app._live_shadow import LiveShadow
+from duodaq.dual import DualRuntimeManager
+from duodaq.errors import DuodaqError, LifecycleError, ReplyFormatError
+from duodaq.migration import Beside, ShadowReport, Tolerances, equivalents_between, shadow_recording
+from duodaq.model import (
+    AxisDefinition,
+    Execute,
+    InstrumentDefinition,
+    LabDefinition,
+    Measurement,
+    PollDefinition,
+    PortDefinition,
+    PowerReading,
+    RuntimeDefinition,
+    SetParameter,
+    WireRecord,
+)
+from duodaq.testing._scripted_port import Answer, ScriptedTransport
+from duodaq.v4 import handler
+from duodaq.v4.instruments import Newport1830C, SetWavelength
+
+EVERY_S = 0.02
+METER = InstrumentDefinition(
+    "meter", "v2", "duodaq.cli.demo.power_meter:PowerMeter", port="line",
+    polls=(PollDefinition("power", EVERY_S, "W", call="read_power"),),
+)  # fmt: skip
+METER4 = InstrumentDefinition("meter", "v4", "duodaq:Newport1830C", port="line", args={"rate_hz": 1 / EVERY_S})
+
+
+class Device:
+    """An 1830-C or an ESP300, as little of it as the drivers here ask; `garbles` are replies still to be spoilt."""
+
+    def __init__(self, codec: str) -> None:
+        self.codec = codec
+        self.garbles = 0
+        self.value = 0
+        self.state: dict[str, str] = {"U": "1", "W": "0633", "F": "3", "Z": "0"}
+        self.line = ScriptedTransport(self.hear, "device", b"\n" if codec == "newport1830c" else b"\r")
+
+    def hear(self, line: bytes) -> Answer | None:
+        text = line.decode().strip()
+        if self.codec == "esp300":
+            return self._esp(text)
+        if not text.endswith("?"):
+            self.state[text[:1]] = text[1:]
+            return None
+        if text == "D?" and self.garbles:
+            self.garbles -= 1
+            return Answer(b"+.7x5E-9\n")
+        self.value += 1
+        return Answer(
+            {"D?": f"{self.value * 1.234567:.6f}E-6", "Q?": "128"}.get(text, self.state.get(text[0], "0")).encode()
+            + b"\n"
+        )
+
+    def _esp(self, text: str) -> Answer | None:
+        if "PA" in text:
+            axis, _, place = text.partition("PA")
+            self.state[axis] = place
+            return None
+        if text.rstrip("?").endswith("TP"):
+            return Answer(f"{float(self.state.get(text[:1], '0')):.4f}\r\n".encode())
+        return Answer({"VE?": b"ESP300 Version 3.04\r\n", "TB?": b"0, 1, NO ERROR DETECTED\r\n"}.get(text, b"0\r\n"))
+
+
+@asynccontextmanager
+async def shadowing(
+    v2: InstrumentDefinition, v4: InstrumentDefinition, codec: str = "newport1830c"
+) -> AsyncIterator[tuple[DualRuntimeManager, LiveShadow, Device]]:
+    device = Device(codec)
+    port = PortDefinition("line", tcp="nowhere:1", codec=codec, timeout_s=0.3)
+    lab = LabDefinition("shadows", (port,), (v2,), RuntimeDefinition("v2", "inline"), RuntimeDefinition("v4", "inline"))
+    manager = DualRuntimeManager(lab, transports={"line": device.line})
+    await manager.start()
+    try:
+        tolerances = Tolerances(window_s=0.3)
+        live = LiveShadow(manager, Beside(v2, v4, port, equivalents_between(v2, codec, v4), tolerances))
+        await live.start()
+        try:
+            yield manager, live, device
+        finally:
+            await live.end()
+    finally:
+        await manager.shutdown()
+
+
+async def until(live: LiveShadow, seen: Callable[[ShadowReport], bool]) -> ShadowReport:
+    async with asyncio.timeout(5):
+        while not seen(report := live.report()):
+            await clock.pause(0.02)
+    return report
+
+
+def kinds(report: ShadowReport) -> dict[str, str]:
+    return {row["subject"]: row["kind"] for row in report.findings}
+
+
+async def test_between_the_home_made_meter_and_ours_there_is_no_difference() -> None:
+    async with shadowing(METER, METER4) as (manager, live, device):
+        await manager.command("meter", Execute("set_wavelength", (780,)))
+        report = await until(live, lambda r: r.values["compared"] >= 20 and r.orders["matched"] >= 1)
+        await clock.pause(0.4)
+        report = live.report()
+        assert report.findings == []
+        assert report.within
+        assert report.orders == {"matched": 1, "missing": 0, "extra": 0}
+        assert report.values["same"] == report.values["compared"]
+        assert "question «status»" in report.not_comparable
+        assert set(report.timing_s) == {"V2's exchanges", "V4, from the reply to the value"}
+        assert not any(line in (b"C", b"Q?", b"W?") for line in device.line.lines), "the shadow was on the wire"
+
+
+async def test_between_pymeasures_esp300_and_ours_there_is_no_difference() -> None:
+    pytest.importorskip("pymeasure")
+    poll = PollDefinition("place", EVERY_S, "mm", read="x.position")
+    v2 = InstrumentDefinition("stage", "v2", "pymeasure.instruments.newport:ESP300", port="line", polls=(poll,))
+    axes = (AxisDefinition("x", 1, "mm", (-10.0, 25.0)),)
+    v4 = InstrumentDefinition(
+        "stage", "v4", "duodaq:Esp300", port="line", axes=axes, polls=(poll,), args={"rate_hz": 1}
+    )
+    async with shadowing(v2, v4, "esp300") as (manager, live, _device):
+        await until(live, lambda r: r.values["compared"] >= 10)
+        await manager.command("stage", SetParameter("x.position", 12.3456789))
+        report = await until(live, lambda r: r.orders["matched"] >= 1)
+        await clock.pause(0.4)
+        report = live.report()
+        assert report.findings == []
+        assert report.values["same"] == report.values["compared"] > 10
+
+
+async def recorded(codec: str, v2: InstrumentDefinition) -> tuple[PortDefinition, list[WireRecord]]:
+    """What V2 leaves in the wire log in a little while, without a shadow."""
+    device = Device(codec)
+    port = PortDefinition("line", tcp="nowhere:1", codec=codec, timeout_s=0.3)
+    lab = LabDefinition("shadows", (port,), (v2,), RuntimeDefinition("v2", "inline"), RuntimeDefinition("v4", "inline"))
+    manager = DualRuntimeManager(lab, transports={"line": device.line})
+    await manager.start()
+    async with asyncio.timeout(10):
+        while device.value < 10:
+            await clock.pause(0.01)
+    await manager.command("meter", Execute("set_wavelength", (780,)))
+    await manager.shutdown()
+    return port, list(manager.broker.log("line"))
+
+
+async def test_a_recording_is_enough_for_a_shadow_and_shows_what_differs() -> None:
+    port, records = await recorded("newport1830c", METER)
+    same = equivalents_between(METER, "newport1830c", METER4)
+    right = await shadow_recording(Beside(METER, METER4, port, same), records)
+    assert right.findings == []
+    assert right.values["same"] == right.values["compared"] >= 5
+    assert "recording" in right.not_comparable["orders"]
+    wrong = await shadow_recording(Beside(METER, replace(METER4, driver=Rounding), port, same), records)
+    assert kinds(wrong) == {"power": "rounding"}
+
+
+async def test_a_recording_without_the_instrument_is_refused() -> None:
+    port, records = await recorded("newport1830c", METER)
+    other = replace(METER, id="other")
+    with pytest.raises(LifecycleError, match="asked nothing"):
+        await shadow_recording(
+            Beside(other, replace(METER4, id="other"), port, equivalents_between(METER, "newport1830c", METER4)),
+            records,
+        )
+
+
+class InMilliwatts(Newport1830C):
+    """Right numbers, in a unit that it does not name."""
+
+    async def measure(self, channel: str) -> Measurement:
+        reading = await self.driver.read_power()
+        return self.publish_scalar("power", reading.value * 1e3, "W", reading.t_ns)
+
+
+class NamedMilliwatts(Newport1830C):
+    async def measure(self, channel: str) -> Measurement:
+        reading = await self.driver.read_power()
+        return self.publish_scalar("power", reading.value * 1e3, "mW", reading.t_ns)
+
+
+class Rounding(Newport1830C):
+    async def measure(self, channel: str) -> Measurement:
+        reading = await self.driver.read_power()
+        return self.publish_scalar("power", float(f"{reading.value:.3g}"), reading.unit, reading.t_ns)
+
+
+@pytest.mark.parametrize(
+    ("planted", "kind"), [(InMilliwatts, "unit"), (NamedMilliwatts, "unit"), (Rounding, "rounding")]
+)
+async def test_a_wrong_unit_and_rounding_are_found(planted: Any, kind: str) -> None:
+    async with shadowing(METER, replace(METER4, driver=planted)) as (_, live, _device):
+        report = await until(live, lambda r: bool(r.findings) and r.values["compared"] >= 3)
+        assert kinds(report) == {"power": kind}
+
+
+class WritesMore(Newport1830C):
+    @handler(SetWavelength)
+    async def set_wavelength(self, message: SetWavelength) -> float:
+        await self.driver.set_filter(1)
+        return await super().set_wavelength(message)
+
+
+class WritesLess(Newport1830C):
+    @handler(SetWavelength)
+    async def set_wavelength(self, message: SetWavelength) -> float:
+        return message.wavelength_nm
+
+
+class WritesRounded(Newport1830C):
+    @handler(SetWavelength)
+    async def set_wavelength(self, message: SetWavelength) -> float:
+        return await super().set_wavelength(SetWavelength(round(message.wavelength_nm, -1)))
+
+
+@pytest.mark.parametrize(
+    ("planted", "found"),
+    [
+        (WritesMore, {"filter": "extra"}),
+        (WritesLess, {"wavelength": "missing"}),
+        (WritesRounded, {"wavelength": "rounding"}),
+    ],
+)
+async def test_an_extra_a_missing_and_another_order_are_found(planted: Any, found: dict[str, str]) -> None:
+    async with shadowing(METER, replace(METER4, driver=planted)) as (manager, live, _device):
+        await until(live, lambda r: r.values["compared"] >= 1)
+        await manager.command("meter", Execute("set_wavelength", (777,)))
+        report = await until(live, lambda r: bool(r.findings))
+        assert kinds(report) == found
+
+
+async def test_an_order_to_another_axis_is_found() -> None:
+    pytest.importorskip("pymeasure")
+    poll = PollDefinition("place", EVERY_S, "mm", read="x.position")
+    v2 = InstrumentDefinition("stage", "v2", "pymeasure.instruments.newport:ESP300", port="line", polls=(poll,))
+    swapped = (AxisDefinition("x", 2, "mm", (-10.0, 25.0)),)
+    v4 = InstrumentDefinition("stage", "v4", "duodaq:Esp300", port="line", axes=swapped, args={"rate_hz": 10})
+    async with shadowing(v2, v4, "esp300") as (manager, live, _device):
+        await until(live, lambda r: r.questions.get("axis 1: position", {}).get("v2", 0) > 3)
+        await manager.command("stage", SetParameter("x.position", 3.5))
+        report = await until(live, lambda r: len(r.findings) >= 2)
+        assert kinds(report) == {"axis 1: move to": "axis", "axis 1: position": "axis"}
+
+
+async def test_slower_polling_is_found() -> None:
+    async with shadowing(METER, replace(METER4, args={"rate_hz": 8.0})) as (_, live, _device):
+        report = await until(live, lambda r: "reading" in kinds(r))
+        assert kinds(report) == {"reading": "rate"}
+
+
+class Swallows(Newport1830C):
+    """Takes what cannot be read for the last good value."""
+
+    async def measure(self, channel: str) -> Measurement:
+        try:
+            reading = await self.driver._read_power()
+        except ReplyFormatError:
+            reading = PowerReading(0.0, "W", clock.utc_ns(), None)
+        return self.publish_scalar("power", reading.value, reading.unit, reading.t_ns)
+
+
+async def test_an_error_that_v4_swallows_is_found() -> None:
+    async with shadowing(METER, replace(METER4, driver=Swallows)) as (_, live, device):
+        await until(live, lambda r: r.values["compared"] >= 3)
+        device.garbles = 1
+        report = await until(live, lambda r: "readings" in kinds(r))
+        assert kinds(report) == {"readings": "error"}
+        assert (report.errors["v2"], report.errors["v4"]) == (1, 0)
+
+
+class Refuses(Newport1830C):
+    operations: ClassVar[Any] = {**Newport1830C.operations}
+
+    @handler(SetWavelength)
+    async def set_wavelength(self, message: SetWavelength) -> float:
+        raise ReplyFormatError("it cannot be set")
+
+
+async def test_an_error_of_a_command_on_one_side_is_found() -> None:
+    async with shadowing(METER, replace(METER4, driver=Refuses)) as (manager, live, _device):
+        await manager.command("meter", Execute("set_wavelength", (777,)))
+        report = await until(live, lambda r: bool(r.findings))
+        assert "error" in kinds(report).values() or "missing" in kinds(report).values()
+
+
+async def test_what_v4_has_no_name_for_is_not_comparable_and_nobody_waits_for_it() -> None:
+    async with shadowing(METER, METER4) as (manager, live, _device):
+        with pytest.raises(DuodaqError):
+            await manager.command("meter", Execute("dance"))
+        report = live.report()
+        assert report.not_comparable["command dance"] == "V4 has nothing of that name"
+
+
+async def test_a_report_is_for_people_and_for_programs() -> None:
+    async with shadowing(METER, replace(METER4, driver=Rounding)) as (_, live, _device):
+        report = await until(live, lambda r: bool(r.findings))
+    text = report.to_markdown()
+    assert text.startswith("# Shadow of meter: 1 differences\n")
+    assert "| rounded otherwise | power |" in text
+    assert report.to_dict()["within"] is False
