@@ -339,7 +339,8 @@ def test_completion_is_installed_and_works_in_a_clean_shell(tmp_path: Path) -> N
         "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         "TERM": "dumb",
     }
-    install = f"exec bash -c '{script} --install-completion bash'"
+    # A shell that has more to do stays, as a person's does: which shell it is, is read from who called.
+    install = f"{script} --install-completion; exit $?"
     subprocess.run(["bash", "-c", install], env=environment, check=True, capture_output=True, timeout=60)
     asked = (
         "source ~/.bashrc; COMP_WORDS=(duodaq sim esp); COMP_CWORD=2; _duodaq_completion duodaq; echo ${COMPREPLY[@]}"

@@ -12,7 +12,7 @@ from duodaq.errors import ConfigError
 
 Refusal = Callable[[Path], str]
 INSTRUMENT_KEYS = (
-    "args, autostart, axes, deadline, driver, kill_after, options, passive, poll, port, required, runtime, safe, "
+    "args, autostart, axes, deadline, driver, kill_after, limits, options, passive, poll, port, required, runtime, safe, "
     "settings, stop, worker"
 )
 FORMS = 'write "hold", "stop", { call = "method" } or { bytes = "ST\\r" }'
