@@ -12,8 +12,8 @@ from duodaq.errors import ConfigError
 
 Refusal = Callable[[Path], str]
 INSTRUMENT_KEYS = (
-    "args, autostart, axes, deadline, driver, kill_after, limits, options, passive, poll, port, required, runtime, safe, "
-    "settings, stop, worker"
+    "args, autostart, axes, deadline, driver, kill_after, limits, options, passive, poll, port, required, runtime, "
+    "safe, settings, stop, worker"
 )
 FORMS = 'write "hold", "stop", { call = "method" } or { bytes = "ST\\r" }'
 VISA = 'visa = "TCPIP0::127.0.0.1::5025::SOCKET"'
