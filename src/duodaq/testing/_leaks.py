@@ -100,8 +100,14 @@ def _children_of(process: int | str) -> frozenset[int]:
 
 
 def _workers(children: Iterable[int]) -> frozenset[int]:
-    """The children of the fork servers among `children`."""
-    return frozenset(pid for child in children if FORK_SERVER in _command(child) for pid in _children_of(child))
+    """The children of the fork servers among `children`; those that have ended are the fork server's to await."""
+    found = (pid for child in children if FORK_SERVER in _command(child) for pid in _children_of(child))
+    return frozenset(pid for pid in found if _state(pid) not in ("Z", "X", ""))
+
+
+def _state(pid: int) -> str:
+    """The letter that the kernel has for what it does; empty if it is gone."""
+    return _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].strip()[:1]
 
 
 def _command(pid: int) -> str:
@@ -172,7 +178,10 @@ class LeakWatch:
             *_thread_leaks(now.threads - self._before.threads, daemons_may_stay),
             *([] if files_may_stay else _file_leaks(now.files - self._before.files)),
             *_child_leaks(now.children - self._before.children),
-            *(f"worker process {pid} is still there" for pid in now.workers - self._before.workers),
+            *(
+                f"worker process {pid} ({_command(pid)}, state {_state(pid)}) is still there"
+                for pid in now.workers - self._before.workers
+            ),
         ]
 
 
