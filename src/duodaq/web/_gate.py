@@ -80,20 +80,19 @@ class Gate:
     def _role(self, headers: dict[str, str], peer: str) -> Role:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         given = token.strip() if scheme.lower() == "bearer" else None
-        if given is not None and not self._wrong_tokens.has(peer):
-            raise Refusal(429, "TooMany", "too many wrong tokens; wait a minute")
         role = self._access.role_of(given, _cookie(headers.get("cookie", ""), self._access.cookie_name))
         if given is not None and role is Role.NOBODY:
-            self.note_wrong_token(peer)
+            self.count_wrong_token(peer)
         return role
 
-    def note_wrong_token(self, peer: str) -> None:
-        """Somebody there tried a token that is none."""
-        self._wrong_tokens.take(peer)
+    def count_wrong_token(self, peer: str) -> None:
+        """Somebody there tried a token that is none. The right one is never asked to wait for another's wrong ones.
 
-    def may_try(self, peer: str) -> bool:
-        """Whether somebody there may try a token now."""
-        return self._wrong_tokens.has(peer)
+        Raises:
+            Refusal: 429, there were too many of them.
+        """
+        if not self._wrong_tokens.take(peer):
+            raise Refusal(429, "TooMany", "too many wrong tokens; wait a minute")
 
 
 def _is_of_the_page(path: str) -> bool:
