@@ -74,6 +74,9 @@ def test_a_machine_that_lets_others_in_is_called_by_its_addresses_and_its_names(
         ("http://localhost:8401", "same-site", True, False),
         ("http://evil.example", "cross-site", False, False),
         ("null", None, True, False),
+        ("http://[", None, False, False),
+        ("http://[", "same-origin", True, False),
+        ("http://localhost:8400\uff0f", None, True, False),
         (None, "cross-site", True, False),
         (None, "cross-site", False, True),  # somebody followed a link to the page
     ],

@@ -85,7 +85,7 @@ class Access:
         Raises:
             Refusal: 403.
         """
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != (host or "").lower()
+        foreign = origin is not None and _place_of(origin) != (host or "").lower()
         if foreign or (site in ("cross-site", "same-site") and (changes or origin is not None)):
             raise Refusal(403, "CrossSite", f"requests from other pages ({origin or site}) are not answered")
 
@@ -115,6 +115,14 @@ class Access:
         except ValueError:
             return False
         return address.is_loopback or not self._web.is_local  # an address cannot be rebound
+
+
+def _place_of(origin: str) -> str | None:
+    """Name and port of an origin; None if it is malformed, and so nobody's."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _name_of(host: str | None) -> str | None:
