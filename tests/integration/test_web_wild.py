@@ -18,6 +18,8 @@ from duodaq.testing import rail_lab
 
 httpx = pytest.importorskip("httpx")
 PageServer: Any = pytest.importorskip("duodaq.web").PageServer
+Rate: Any = pytest.importorskip("duodaq.web._rates").Rate
+gate: Any = pytest.importorskip("duodaq.web._gate")
 websockets = pytest.importorskip("websockets.asyncio.client")
 
 FAR, LONG = int("9" * 400), "9" * 5000
@@ -25,11 +27,11 @@ JSON = {"content-type": "application/json"}
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, **web: Any) -> AsyncIterator[tuple[Any, Lab]]:
-    definition = replace(rail_lab(folder), web=WebDefinition(port=0, **web))
+async def serving(folder: Path, requests_per_s: float = 1000.0) -> AsyncIterator[tuple[Any, Lab]]:
+    definition = replace(rail_lab(folder), web=WebDefinition(port=0))
     async with (
         Lab(definition) as lab,
-        PageServer(lab, requests_per_s=1000.0) as page,
+        PageServer(lab, requests_per_s=requests_per_s) as page,
         httpx.AsyncClient(base_url=page.address, trust_env=False) as client,
     ):
         yield client, lab
@@ -47,6 +49,22 @@ async def test_origins_that_are_none_are_refused_everywhere(tmp_path: Path) -> N
             for path in ("/api/stop-all", "/api/instruments/rail/stop"):
                 assert (await client.post(path, headers={"origin": origin})).status_code == 403, (origin, path)
         assert not lab.manager.broker.latched
+
+
+async def test_pages_of_other_sites_ask_no_device_and_use_up_no_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "Rate", lambda per_s, at_once: Rate(per_s, at_once, now_s=lambda: 0.0))
+    async with serving(tmp_path, 0.5) as (client, lab):
+        await lab.presets.save("p")
+        for site in ("cross-site", "same-site"):
+            image = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors"}
+            for path in ("/api/presets/p/diff", "/api/session", "/metrics"):
+                assert (await client.get(path, headers=image)).status_code == 403
+            assert (await client.get("/", headers=image)).status_code == 200, "somebody followed a link"
+            assert (await client.get("/", headers=image)).status_code == 429
+        own = {"sec-fetch-site": "same-origin"}
+        assert (await client.get("/api/presets/p/diff", headers=own)).status_code == 200
 
 
 async def test_huge_numbers_and_long_words_are_refused_by_http(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def make_app(actions: Actions, feed: Feed, moment: Moment, live: Live, per_s: fl
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _no_such_route)
-    gate = Gate(app, actions.access, per_s)
+    gate = Gate(app, actions.access, actions.visitors, per_s)
     _looking(app, actions, feed, moment)
     _doing(app, actions)
     _alarms(app, actions)

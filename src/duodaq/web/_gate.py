@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
-from duodaq.web._access import Access, Role
+from duodaq.web._access import FOREIGN, Access, Role
 from duodaq.web._plain import to_json
 from duodaq.web._rates import Rate
 from duodaq.web._refusal import Refusal
+from duodaq.web._visitors import KEY_HEADER, Visitors
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -38,9 +39,10 @@ _FILES = (".html", ".js", ".css", ".svg", ".txt")
 class Gate:
     """Lets in what may come in, with who it is in ``scope["state"]``; refuses the rest with a reason."""
 
-    def __init__(self, app: App, access: Access, per_s: float) -> None:
+    def __init__(self, app: App, access: Access, visitors: Visitors, per_s: float) -> None:
         self._app = app
         self._access = access
+        self._visitors = visitors
         self._requests = Rate(per_s, 2 * per_s)
         self._wrong_tokens = Rate(1 / 6, 10)
 
@@ -62,15 +64,21 @@ class Gate:
         method = scope.get("method", "GET")
         host = headers.get("host")
         changes = method not in ("GET", "HEAD") or scope["type"] == "websocket"
+        of_the_page = scope["path"] in _OPEN or _is_of_the_page(scope["path"])
+        linked = not changes and _is_of_the_page(scope["path"])
+        site = headers.get("sec-fetch-site")
         self._access.check_name(host)
-        self._access.check_origin(headers.get("origin"), host, headers.get("sec-fetch-site"), changes=changes)
+        self._access.check_origin(headers.get("origin"), host, site, linked=linked)
         peer = (scope.get("client") or ("?", 0))[0]
         stops = scope["path"].endswith(("/stop", "/stop-all", "/abort"))
-        if not stops and not self._requests.take(peer):
+        whose = f"{peer} {site}" if site in FOREIGN else peer  # another site's page uses up nobody's requests here
+        if not stops and not self._requests.take(whose):
             raise Refusal(429, "TooMany", "too many requests; wait a second")
         role = self._role(headers, peer)
         scope.setdefault("state", {}).update(role=role, peer=peer)
-        if scope["path"] in _OPEN or _is_of_the_page(scope["path"]):
+        if role is not Role.NOBODY:
+            self._visitors.seen(headers.get(KEY_HEADER))
+        if of_the_page:
             return
         if role is Role.NOBODY:
             raise Refusal(401, "NoToken", "this lab wants a token: Authorization: Bearer …")
