@@ -241,11 +241,19 @@ async def test_tokens_decide_who_looks_and_who_acts(tmp_path: Path) -> None:
             assert (await heard(live, "done"))["status"] == 403
 
 
-async def test_guessing_tokens_is_slowed_down(tmp_path: Path) -> None:
+async def test_wrong_tokens_are_counted_and_the_right_one_is_let_in_whoever_guesses(tmp_path: Path) -> None:
     async with serving(tmp_path, token=TOKEN) as lab:
         answers = [(await lab.post("/api/session", {"token": f"guess {n}"})).status_code for n in range(12)]
         assert answers == [401] * 10 + [429] * 2
-        assert (await lab.get("/api/status", headers={"authorization": f"Bearer {TOKEN}"})).status_code == 429
+        wrong, right = ({"authorization": f"Bearer {token}"} for token in ("wrong", TOKEN))
+        assert (await lab.get("/api/status", headers=wrong)).status_code == 429
+        assert (await lab.client.post("/api/stop-all", headers=wrong)).status_code == 429
+        assert (await lab.post("/api/session", {"token": TOKEN})).status_code == 200
+        lab.client.cookies.clear()
+        for stop in ("/api/stop-all", "/api/instruments/lamp/stop"):
+            assert (await lab.client.post(stop, headers=right)).status_code == 200
+        assert lab.lab.manager.broker.latched
+        assert (await lab.get("/api/status", headers=right)).status_code == 200
 
 
 async def test_too_many_requests_are_refused_but_never_a_stop(tmp_path: Path) -> None:
