@@ -27,6 +27,7 @@ from duodaq.model._command import (
     StopAcquisition,
     check_limits,
     command_name,
+    is_polled_call,
     may_move,
 )
 from duodaq.model._definition import (
@@ -131,6 +132,7 @@ __all__ = [
     "command_name",
     "holder_of",
     "install_command",
+    "is_polled_call",
     "may_change",
     "may_move",
     "owner_named",
