@@ -118,15 +118,13 @@ def turns_on(now: Any, then: Any) -> bool:
     return is_switch(then) or number or (isinstance(then, str) and is_switch(now))
 
 
-def arms(definition: InstrumentDefinition, command: SetParameter | Execute, *, known: bool = False) -> bool:
+def arms(definition: InstrumentDefinition, command: SetParameter | Execute) -> bool:
     """Whether a command arms an instrument, or has a laser emit, as its name tells.
 
     It does if a word of its name is one of arming or emitting (``arm``, ``armed``, ``emission``, ``emit``, ``lasing``,
     ``fire``); and, of an instrument or a name with ``laser`` in it, if it switches on (``laser_on``, ``enable``,
-    ``output``, ``laser_state``). Reading, disarming and switching off do not.
-
-    Args:
-        known: Its driver is duodaq's own, which guards its shutter itself: only the first rule is for it.
+    ``output``, ``laser_state``). Reading, disarming and switching off do not. An
+    actor of duodaq's own guards its shutter itself: the first rule alone is for it.
     """
     words = words_of(command.name)
     if _ends_or_reads(words, command):
@@ -135,7 +133,8 @@ def arms(definition: InstrumentDefinition, command: SetParameter | Execute, *, k
         return True
     named = any("laser" in word for word in words)
     about = named or any("laser" in word for word in (*words_of(definition.id), *words_of(_class_of(definition))))
-    if known or not about:
+    own = definition.runtime == "v4" and isinstance(definition.driver, str) and definition.driver.startswith("duodaq:")
+    if own or not about:
         return False
     quantity = bool(_QUANTITY & {*words}) and not {"on", "enable", "enabled"} & {*words}
     joined = any(word.endswith(("laseron", "turnon", "switchon")) for word in words)
