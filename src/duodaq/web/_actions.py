@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from duodaq.app import Client, Lab, LabService, acting, panel_of
 from duodaq.clock import utc_ns
 from duodaq.errors import DuodaqError, StorageError
-from duodaq.model import InstrumentDefinition
+from duodaq.model import Execute, InstrumentDefinition, SetParameter, arms
 from duodaq.storage.reading import Run, Stream, differences, facts_of, find_run, runs
 from duodaq.telemetry import get_logger, tracing
 from duodaq.web._access import Access, Role
@@ -320,8 +320,12 @@ class Actions:
             raise Refusal(404, "NoSuchInstrument", str(error)) from error
 
     def _check_arming(self, instrument: str, request: CommandRequest) -> None:
-        arms = request.kind in ("execute", "set") and (request.name or "").rpartition(".")[2] in ("arm", "armed")
-        if arms and not self.access.may_arm(instrument):
+        name = request.name or ""
+        setting = SetParameter(name, request.value) if request.kind == "set" else None
+        command = Execute(name, tuple(request.args), request.kwargs) if request.kind == "execute" else setting
+        if command is None or self.access.may_arm(instrument):
+            return
+        if arms(self._definition(instrument), command):
             detail = f'{instrument} is not armed from here; the lab file may allow it: [web] arming = ["{instrument}"]'
             raise Refusal(403, "ArmingRefused", detail)
 
