@@ -146,6 +146,43 @@ def test_a_scan_is_paused_resumed_and_aborted_by_others(lab: LabClient, other: L
     assert lab.holders() == {}
 
 
+def test_a_stop_all_ends_every_scan_for_good(lab: LabClient, channel: LocalChannel, other: LabClient) -> None:
+    paused = other.scan(other.other.x, [20.0, 1.0], other.rail, settle_s=600.0, detach=True)
+    until(lambda: RailActor.all["other"].has["x"] == 20.0)
+    paused.pause()
+    resting = Begun(lab, [20.0, 1.0], settle_s=600.0)
+    until(lambda: rail().has["x"] == 20.0)
+    until(lambda: paused.status().state == "paused")
+    other.stop_all()
+    other.reset_stop("anna")
+    error = resting.end()
+    assert isinstance(error, ScanInterruptedError)
+    assert "aborted by stop-all after 0 of 2 points" in str(error)
+    with contextlib.suppress(LifecycleError):  # it has ended
+        paused.resume()
+    assert paused.wait(30).why == "aborted by stop-all"
+    assert [(one.state, one.why) for one in lab.scans.status()] == [("aborted", "aborted by stop-all")] * 2
+    assert (rail().has["x"], RailActor.all["other"].has["x"]) == (20.0, 20.0), "nothing moved on"
+    assert paused.points().stop["reason"] == "aborted by stop-all"
+
+
+def test_a_stop_all_past_the_manager_ends_a_scan_on_its_way(lab: LabClient, channel: LocalChannel) -> None:
+    RailActor.step_s = 1.0
+    begun = Begun(lab, [20.0, 1.0])
+    until(is_on_its_way)
+
+    async def stopped() -> None:
+        channel.lab.manager.guard._stopped_all({"by": "duodaq stop-all"})
+
+    channel._thread.run(stopped())
+    lab.reset_stop("anna")
+    error = begun.end()
+    assert isinstance(error, ScanInterruptedError)
+    assert "aborted by stop-all after 0 of 2 points" in str(error), "and not that its move failed"
+    assert lab.scans[-1].status().why == "aborted by stop-all"
+    assert rail().has["x"] < 20.0
+
+
 def test_taking_control_over_ends_a_scan(lab: LabClient, other: LabClient) -> None:
     RailActor.step_s = 1.0
     begun = Begun(lab, [20.0, 21.0])

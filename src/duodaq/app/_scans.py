@@ -7,6 +7,7 @@ Rules for whoever edits this:
 * A detached scan is a program of its own, a client like others: what it does wrong or how it dies is no matter of the
   lab's, and Bluesky is not in the lab's process. It ends with the lab.
 * Aborting means: what it moves is stopped at once, and again until the scan has ended; its points are kept.
+* A stop-all aborts every scan, whoever carried it out and whatever the scan waits for: lifting it lets none go on.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class _Scan:
         self.client = client
         self.owner = owner
         self.paused_by: str | None = None
-        self.aborted_by: str | None = None
+        self.why_aborted: str | None = None
         self.begun = asyncio.Event()
         self.ended = asyncio.Event()
         self.ticket = ""
@@ -82,6 +83,8 @@ class Scans:
         self._count = 0
         self._ends: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._unsubscribe: Callable[[], None] = lab.manager.broker.subscribe_stops(self._stopped)
 
     # ---- what there is -------------------------------------------------------------------------------------------
 
@@ -110,6 +113,8 @@ class Scans:
             scan = next((one for one in self._scans.values() if one.ticket == ticket and not one.begun.is_set()), None)
             if scan is None or scan.ended.is_set():
                 raise LifecycleError("this scan is not expected any more")
+            if scan.why_aborted is not None:
+                raise LifecycleError(scan.why_aborted)
             scan.client.introduce(scan.what, "scan", "")
         else:
             scan = self._new(axes, read, planned, client, client)
@@ -181,13 +186,8 @@ class Scans:
             LifecycleError: There is no such scan, or it has ended.
         """
         scan = self._under_way(number)
-        if scan.aborted_by is None:
-            scan.aborted_by = _who()
-            scan.status.state = "ending"
-            _log.warning("a scan is aborted", scan=number, who=scan.aborted_by)
-            task = asyncio.create_task(self._see_it_end(scan), name=f"abort {scan.what}")
-            self._ends.add(task)
-            task.add_done_callback(self._ends.discard)
+        if scan.why_aborted is None:
+            self._abort(scan, f"aborted by {_who()}")
         await self._stop_axes(scan)
         return scan.status
 
@@ -228,7 +228,7 @@ class Scans:
             if isinstance(error, TimeoutError):
                 raise LifecycleError(f"{scan.what} did not begin within {BEGIN_S:g} s") from None
             raise
-        if scan.status.state == "failed":
+        if scan.status.state in ("failed", "aborted") and not scan.status.done:
             raise LifecycleError(f"{scan.what} did not begin: {scan.status.why}")
         return scan.status
 
@@ -237,11 +237,12 @@ class Scans:
         self._closing = True
         for scan in self._scans.values():
             if not scan.ended.is_set():
-                scan.aborted_by = scan.aborted_by or "the end of the lab"
+                scan.why_aborted = scan.why_aborted or "aborted by the end of the lab"
 
     async def close(self, timeout_s: float) -> ComponentReport:
         """End the detached scans, and forget their programs. May be called again."""
         self.rest()
+        self._unsubscribe()
         deadline = Deadline(timeout_s * 0.5)
         own = [scan for scan in self._scans.values() if scan.program is not None]
         while any(not scan.ended.is_set() for scan in own) and not deadline.passed:
@@ -306,6 +307,7 @@ class Scans:
         *,
         detached: bool = False,
     ) -> _Scan:
+        self._loop = asyncio.get_running_loop()
         number = self._count + 1
         status = ScanStatus(number, [*axes], [*read], planned, owner.called(), detached, utc_ns())
         scan = _Scan(status, client, owner)
@@ -343,14 +345,34 @@ class Scans:
 
     def _why_aborted(self, scan: _Scan) -> str | None:
         """Why it has to end before its last point; None if it has not."""
-        if scan.aborted_by is not None:
-            return f"aborted by {scan.aborted_by}"
+        if scan.why_aborted is not None:
+            return scan.why_aborted
         for name in scan.status.axes:
             try:
                 self._lab.control.check(name.partition(".")[0], scan.what, scan.client)
             except NotInControlError as error:
                 return f"ended, since {error.holder} has taken control over,"
         return None
+
+    def _stopped(self, port: str, epoch: int) -> None:
+        """A stop-all has latched, if that is what it is: no scan takes another point. From any thread."""
+        if port or not epoch or self._loop is None:
+            return
+        stopped = [one for one in self._scans.values() if not one.ended.is_set() and one.why_aborted is None]
+        for scan in stopped:
+            scan.why_aborted = "aborted by stop-all"  # at once, since who lifts it may be quick
+        for scan in stopped:
+            self._loop.call_soon_threadsafe(self._abort, scan, "aborted by stop-all")
+
+    def _abort(self, scan: _Scan, why: str) -> None:
+        scan.why_aborted = why
+        if scan.ended.is_set():
+            return
+        scan.status.state = "ending"
+        _log.warning("a scan is aborted", scan=scan.status.number, why=why)
+        task = asyncio.create_task(self._see_it_end(scan), name=f"abort {scan.what}")
+        self._ends.add(task)
+        task.add_done_callback(self._ends.discard)
 
     async def _see_it_end(self, scan: _Scan) -> None:
         """Stop what it moves until it has ended; a program that does not end is told, and then killed."""
