@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -183,20 +184,43 @@ def test_a_stop_all_past_the_manager_ends_a_scan_on_its_way(lab: LabClient, chan
     assert rail().has["x"] < 20.0
 
 
-def test_taking_control_over_ends_a_scan(lab: LabClient, other: LabClient) -> None:
+def test_taking_control_over_ends_a_scan_in_mid_move(lab: LabClient, other: LabClient) -> None:
     RailActor.step_s = 1.0
     begun = Begun(lab, [20.0, 21.0])
     until(is_on_its_way)
     other.rail.control("bob", take_over=True)
-    RailActor.step_s = 0.0
     error = begun.end()
     assert isinstance(error, ScanInterruptedError)
-    assert "bob" in str(error)
-    assert "after 1 of 2 points" in str(error)
-    assert "bob" in lab.scans[-1].status().why
+    status = lab.scans[-1].status()
+    assert status.state == "aborted"
+    assert re.fullmatch(r"ended, since bob \(.*\) has taken control over,", status.why)
+    assert f"{status.why} after 0 of 2 points" in str(error)
+    assert rail().has["x"] < 20.0, "it was stopped on its way"
+    RailActor.step_s = 0.0
+    other.rail.x.move(5.0)
     holder = other.rail.holder()
     assert holder is not None
     assert holder.name == "bob"
+
+
+def test_a_scan_that_lost_control_does_not_go_on_when_it_is_given_up(lab: LabClient, other: LabClient) -> None:
+    begun = Begun(lab, [20.0, 21.0], settle_s=600.0)
+    until(lambda: rail().has["x"] == 20.0)
+    other.rail.control("bob", take_over=True)
+    assert other.rail.release()
+    error = begun.end()
+    assert isinstance(error, ScanInterruptedError)
+    assert "has taken control over" in str(error)
+    assert rail().has["x"] == 20.0
+
+
+def test_stopping_what_a_scan_moves_ends_it(lab: LabClient, other: LabClient) -> None:
+    begun = Begun(lab, [20.0, 21.0], settle_s=600.0)
+    until(lambda: rail().has["x"] == 20.0)
+    other.other.stop()
+    assert other.scans[-1].status().state == "running", "it moves another"
+    other.rail.x.stop()
+    assert re.search(r"aborted by .*, who stopped rail, after 0 of 2 points", str(begun.end()))
 
 
 def test_a_grid_has_control_of_all_it_moves_or_does_not_begin(lab: LabClient, other: LabClient) -> None:

@@ -131,6 +131,10 @@ class ControlTable:
         holds = self._holds.get(instrument)
         return holds[-1].holder if holds else None
 
+    def is_lent(self, instrument: str, what: str) -> bool:
+        """Whether it is still lent for `what`: nobody has taken it over, or given it back."""
+        return any(hold.holder.what == what for hold in self._holds.get(instrument, ()))
+
     def held_by(self, client: Client) -> list[str]:
         """What that client holds, or has lent."""
         return [name for name, holds in self._holds.items() if any(hold.client is client for hold in holds)]

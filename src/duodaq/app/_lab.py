@@ -146,7 +146,8 @@ class Lab:
         return reading_of(await self.manager.command(instrument, ReadChannel(channel), deadline_s))
 
     async def stop(self, instrument: str, axis: str | None = None) -> int | None:
-        """Stop one instrument at once; see DualRuntimeManager.stop."""
+        """Stop one instrument at once, and end the scan that moves it; see DualRuntimeManager.stop."""
+        self.scans.stopped_by_hand(instrument, axis)
         return await self.manager.stop(instrument, axis)
 
     async def stop_all(self) -> StopReport:
@@ -393,6 +394,8 @@ class Lab:
         say(f"control was {change.what}", **facts)
         self.observers.flight.note("control", msgspec.to_builtins(change))
         self.note_in_recording("control", msgspec.to_builtins(change))
+        if change.what == "taken over":
+            self.scans.taken_over(change.instrument, change.who)
 
     def _note_alarm(self, change: AlarmChange) -> None:
         self.observers.flight.note("alarm", msgspec.to_builtins(change))

@@ -17,7 +17,7 @@ import contextlib
 import secrets
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +27,7 @@ from duodaq.app._control import Client, ControlTable, acting_client
 from duodaq.app._scan_facts import ScanStatus, ScanWish
 from duodaq.app._scan_programs import ScanPrograms
 from duodaq.clock import Deadline, pause, utc_ns
-from duodaq.errors import DuodaqError, LifecycleError, NotInControlError, OutOfRangeError
+from duodaq.errors import DuodaqError, LifecycleError, OutOfRangeError
 from duodaq.link import Session
 from duodaq.model import ComponentReport, LabDefinition, Outcome
 from duodaq.telemetry import get_logger
@@ -191,6 +191,25 @@ class Scans:
         await self._stop_axes(scan)
         return scan.status
 
+    def taken_over(self, instrument: str, who: str) -> None:
+        """Somebody has taken control of `instrument`: what moves it ends, also if control is given up again."""
+        for scan in self._that_move(instrument):
+            self._abort(scan, f"ended, since {who} has taken control over,")
+            self._soon(self._stop_axes(scan), f"stop {scan.what}")
+
+    async def way_given(self) -> None:
+        """Wait until what was just taken over from scans has been stopped: what its new holder does is his."""
+        stops = [task for task in self._ends if task.get_name().startswith("stop ")]
+        if stops:
+            await asyncio.wait(stops)
+
+    def stopped_by_hand(self, instrument: str, axis: str | None) -> None:
+        """Somebody stops one instrument: a scan that moves it ends; its own program's stop says nothing new."""
+        client = acting_client()
+        for scan in self._that_move(instrument, axis):
+            if scan.client is not client:
+                self._abort(scan, f"aborted by {_who()}, who stopped {instrument},")
+
     async def ended(self, number: int, timeout_s: float) -> ScanStatus:
         """Wait for its end, for so long; how it stands then."""
         scan = self._of(number)
@@ -345,14 +364,7 @@ class Scans:
 
     def _why_aborted(self, scan: _Scan) -> str | None:
         """Why it has to end before its last point; None if it has not."""
-        if scan.why_aborted is not None:
-            return scan.why_aborted
-        for name in scan.status.axes:
-            try:
-                self._lab.control.check(name.partition(".")[0], scan.what, scan.client)
-            except NotInControlError as error:
-                return f"ended, since {error.holder} has taken control over,"
-        return None
+        return scan.why_aborted
 
     def _stopped(self, port: str, epoch: int) -> None:
         """A stop-all has latched, if that is what it is: no scan takes another point. From any thread."""
@@ -370,9 +382,22 @@ class Scans:
             return
         scan.status.state = "ending"
         _log.warning("a scan is aborted", scan=scan.status.number, why=why)
-        task = asyncio.create_task(self._see_it_end(scan), name=f"abort {scan.what}")
+        self._soon(self._see_it_end(scan), f"abort {scan.what}")
+
+    def _soon(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
         self._ends.add(task)
         task.add_done_callback(self._ends.discard)
+
+    def _that_move(self, instrument: str, axis: str | None = None) -> list[_Scan]:
+        """The scans under way that move an instrument, or an axis of it, and have not been ended yet."""
+        return [
+            scan
+            for scan in self._scans.values()
+            if not scan.ended.is_set() and scan.why_aborted is None
+            for name in scan.status.axes
+            if name.partition(".")[0] == instrument and axis in (None, name.partition(".")[2])
+        ]
 
     async def _see_it_end(self, scan: _Scan) -> None:
         """Stop what it moves until it has ended; a program that does not end is told, and then killed."""
@@ -382,16 +407,19 @@ class Scans:
                 async with asyncio.timeout(_STOP_AGAIN_S):
                     await scan.ended.wait()
             if not scan.ended.is_set():
-                await self._stop_axes(scan)
+                await self._stop_axes(scan, held=True)
                 if asked.passed:
                     asked = Deadline(_KILL_S)
                     _signal(scan, signal.SIGINT)
         if not scan.ended.is_set():
             _signal(scan, signal.SIGKILL)
 
-    async def _stop_axes(self, scan: _Scan) -> None:
+    async def _stop_axes(self, scan: _Scan, *, held: bool = False) -> None:
+        """Stop what it moves; if `held`, only what nobody has taken over."""
         for name in scan.status.axes:
             instrument, _, axis = name.partition(".")
+            if held and not self._lab.control.is_lent(instrument, scan.what):
+                continue
             try:
                 await self._lab.manager.stop(instrument, axis)
             except Exception as error:  # noqa: BLE001 - whatever a driver raises, the other axes are stopped
