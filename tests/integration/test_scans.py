@@ -223,6 +223,38 @@ def test_stopping_what_a_scan_moves_ends_it(lab: LabClient, other: LabClient) ->
     assert re.search(r"aborted by .*, who stopped rail, after 0 of 2 points", str(begun.end()))
 
 
+def test_a_client_scans_an_instrument_once_at_a_time(lab: LabClient) -> None:
+    begun = Begun(lab, [20.0, 21.0], settle_s=600.0)
+    until(lambda: rail().has["x"] == 20.0)
+    for detach in (False, True):
+        with pytest.raises(NotInControlError, match="scan 1 of"):
+            lab.scan(lab.rail.x, [8.0], lab.other, detach=detach)
+    assert not lab.rail.release(), "its scan has control, whatever else the client does"
+    lab.rail.control("anna")
+    with pytest.raises(NotInControlError, match="scan 1 of"):
+        lab.scan(lab.rail.x, [8.0], lab.other, progress=False)
+    assert lab.rail.release()
+    assert str(lab.rail.holder()).startswith("scan 1 of")
+    lab.scans[-1].abort()
+    assert isinstance(begun.end(), ScanInterruptedError)
+    assert rail().has["x"] == 20.0
+    assert lab.holders() == {}
+
+
+def test_only_the_program_that_scans_says_how_far_it_is_and_that_it_ended(lab: LabClient, other: LabClient) -> None:
+    begun = Begun(lab, [20.0, 21.0], settle_s=600.0)
+    until(lambda: rail().has["x"] == 20.0)
+    said: dict[str, Any] = {"scan": 1, "done": 2}
+    for op in ("scan_point", "scan_end"):
+        with pytest.raises(NotInControlError, match="only the program that scans says that of scan 1 of"):
+            other._channel.request(op, {**said, "complete": True})
+    assert (lab.scans[1].status().state, lab.scans[1].status().done) == ("running", 0)
+    with pytest.raises(NotInControlError, match="scan 1 of"):
+        other.rail.set("gain", 7.0)
+    other.scans[1].abort()
+    begun.end()
+
+
 def test_a_grid_has_control_of_all_it_moves_or_does_not_begin(lab: LabClient, other: LabClient) -> None:
     other.other.control("bob")
     with pytest.raises(NotInControlError, match="bob"):

@@ -27,7 +27,7 @@ from duodaq.app._control import Client, ControlTable, acting_client
 from duodaq.app._scan_facts import ScanStatus, ScanWish
 from duodaq.app._scan_programs import ScanPrograms
 from duodaq.clock import Deadline, pause, utc_ns
-from duodaq.errors import DuodaqError, LifecycleError, OutOfRangeError
+from duodaq.errors import DuodaqError, LifecycleError, NotInControlError, OutOfRangeError
 from duodaq.link import Session
 from duodaq.model import ComponentReport, LabDefinition, Outcome
 from duodaq.telemetry import get_logger
@@ -124,8 +124,14 @@ class Scans:
         return scan.status
 
     def point(self, number: int, done: int) -> dict[str, Any]:
-        """Before each point: `holds`, what the scan has to wait for, and `abort`, why it has to end."""
-        scan = self._of(number)
+        """Before each point: `holds`, what the scan has to wait for, and `abort`, why it has to end.
+
+        Raises:
+            NotInControlError: Another client scans.
+        """
+        scan = self._own(number, "scan_point")
+        if scan.ended.is_set():
+            return {"holds": [], "abort": self._why_aborted(scan) or f"ended: {scan.status.state}"}
         scan.status.done = done
         holds = [*self._lab.alarms.holds]
         if scan.paused_by is not None:
@@ -136,8 +142,14 @@ class Scans:
         return {"holds": holds, "abort": self._why_aborted(scan)}
 
     def end(self, number: int, done: int, *, complete: bool, why: str = "") -> ScanStatus:
-        """A scan has ended: control goes back to whoever had it."""
-        scan = self._of(number)
+        """A scan has ended: control goes back to whoever had it.
+
+        Raises:
+            NotInControlError: Another client scans. Its scan goes on.
+        """
+        scan = self._own(number, "scan_end")
+        if scan.ended.is_set():
+            return scan.status
         scan.status.done = done
         aborted = self._why_aborted(scan)
         self._end(scan, "complete" if complete else "aborted" if aborted else "failed", aborted or why)
@@ -145,7 +157,7 @@ class Scans:
 
     def kept(self, number: int | None, run: str, directory: Path) -> None:
         """The documents of a scan go into that recording."""
-        scan = None if number is None else self._scans.get(number)
+        scan = None if number is None else self._own(number, "scan_keep")
         if scan is not None:
             scan.status.run, scan.status.directory = run, str(directory)
 
@@ -424,6 +436,16 @@ class Scans:
                 await self._lab.manager.stop(instrument, axis)
             except Exception as error:  # noqa: BLE001 - whatever a driver raises, the other axes are stopped
                 _log.error("an axis of a scan could not be stopped", axis=name, error=str(error))
+
+    def _own(self, number: int, wish: str) -> _Scan:
+        """A scan, to the client that scans: others pause it and abort it, and nothing else."""
+        scan, client = self._of(number), acting_client()
+        if client is not None and client is not scan.client:
+            holder = f"{scan.what} of {scan.status.who}"
+            left = "pausing and aborting it is free"
+            why = f"only the program that scans says that of {holder}; nothing has changed"
+            raise NotInControlError(why, command=wish, holder=holder, left=left)
+        return scan
 
     def _under_way(self, number: int) -> _Scan:
         scan = self._of(number)
