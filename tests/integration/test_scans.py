@@ -20,7 +20,7 @@ from duodaq.bluesky import ScanInterruptedError, ScanRun
 from duodaq.cli import _scan_work
 from duodaq.cli._scans import scans
 from duodaq.errors import LifecycleError, NotInControlError, OutOfRangeError
-from duodaq.testing import RailActor, rail_lab
+from duodaq.testing import RailActor, logged, rail_lab
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:bluesky.*")
 
@@ -317,3 +317,46 @@ def test_a_detached_scan_ends_with_its_lab_and_its_points_are_kept(
     (kept,) = duodaq.runs(tmp_path / "runs")[-1].scans
     assert (len(kept), kept.stop["exit_status"]) == (1, "abort")
     assert kept.stop["reason"] == "aborted by the end of the lab"
+
+
+def test_a_recording_lasts_until_the_last_scan_in_it_has_ended(lab: LabClient, other: LabClient) -> None:
+    first = Begun(lab, [20.0, 21.0], settle_s=600.0)
+    until(lambda: lab.scans.status() and lab.scans[1].status().directory)
+
+    def heard(name: str, document: Any) -> None:
+        if name == "event" and document["seq_num"] == 1:
+            other.scans[1].abort()
+            assert isinstance(first.end(), ScanInterruptedError)
+
+    run = other.scan(other.other.x, [1.0, 2.0, 3.0], other.rail, progress=False, on_document=heard)
+    ended, whole = duodaq.open_run(str(run.directory)).scans
+    assert (ended.stop["exit_status"], len(ended)) == ("abort", 0)
+    assert whole.complete
+    assert whole["other_x"].tolist() == [1.0, 2.0, 3.0]
+    assert lab.status()["recording"] is None
+
+
+def test_a_scan_goes_on_in_another_recording_when_somebody_ends_its_own(lab: LabClient, other: LabClient) -> None:
+    by_hand = lab.start_recording()
+    told: list[Any] = []
+
+    def heard(name: str, document: Any) -> None:
+        if name == "event" and document["seq_num"] in (1, 3):
+            told.append(other.stop_recording()["directory"])
+
+    with logged() as lines:
+        run = lab.scan(lab.rail.x, [1.0, 2.0, 3.0, 4.0], lab.other, progress=False, on_document=heard)
+    assert run.complete
+    assert told[0] == str(by_hand)
+    assert len({*told, str(run.directory)}) == 3
+    warnings = [one for one in lines if one["event"].startswith("the recording of a scan was ended")]
+    assert [one["earlier"] for one in warnings] == [told[:1], told]
+    status = lab.scans[-1].status()
+    assert (status.state, status.done, status.directory) == ("complete", 4, str(run.directory))
+    (kept,) = duodaq.open_run(str(run.directory)).scans
+    assert kept.complete
+    assert kept.to_arrow().equals(run.to_arrow())
+    assert lab.scans[-1].points()["rail_x"].tolist() == [1.0, 2.0, 3.0, 4.0]
+    (part,) = duodaq.open_run(told[0]).scans
+    assert (part.complete, len(part)) == (False, 1)
+    assert lab.status()["recording"] is None, "what was begun for it ends with it"

@@ -26,6 +26,7 @@ import msgspec
 from duodaq.app._control import Client, ControlTable, acting_client
 from duodaq.app._scan_facts import ScanStatus, ScanWish
 from duodaq.app._scan_programs import ScanPrograms
+from duodaq.app._scan_recordings import ScanRecordings
 from duodaq.clock import Deadline, pause, utc_ns
 from duodaq.errors import DuodaqError, LifecycleError, NotInControlError, OutOfRangeError
 from duodaq.link import Session
@@ -54,6 +55,12 @@ class ScanLab(Protocol):
     def manager(self) -> Any: ...
 
     def note_in_recording(self, name: str, doc: Mapping[str, Any]) -> None: ...
+    @property
+    def recording_directory(self) -> Path | None: ...
+    @property
+    def recording_open(self) -> Path | None: ...
+    async def start_recording(self, *, labels: Mapping[str, Any] | None = None) -> Path: ...
+    async def stop_recording(self) -> Any: ...
 
 
 class _Scan:
@@ -78,6 +85,7 @@ class Scans:
 
     def __init__(self, lab: ScanLab, serve: Callable[[Client], Session]) -> None:
         self._lab = lab
+        self.recordings = ScanRecordings(lab)
         self._programs = ScanPrograms(lab.definition.name, serve)
         self._scans: dict[int, _Scan] = {}
         self._count = 0
@@ -85,6 +93,11 @@ class Scans:
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unsubscribe: Callable[[], None] = lab.manager.broker.subscribe_stops(self._stopped)
+
+    @property
+    def closing(self) -> bool:
+        """Whether the lab ends, so that nothing may begin."""
+        return self._closing
 
     # ---- what there is -------------------------------------------------------------------------------------------
 
