@@ -207,3 +207,15 @@ async def test_live_readers_may_ask_for_every_channel_and_whatever_else_was_publ
         async with asyncio.timeout(30):
             while not {"meter.power", "scan.points"} <= {*LabHost(lab)._streams()}:
                 await pause(0.01)
+
+
+async def test_of_several_recordings_begun_at_once_one_begins(tmp_path: Path) -> None:
+    async with duodaq.Lab(bench(tmp_path)) as lab:
+        begun = await asyncio.gather(*(lab.start_recording() for _ in range(3)), return_exceptions=True)
+        first, *others = begun
+        assert isinstance(first, Path)
+        assert all(isinstance(one, LifecycleError) and str(first) in str(one) for one in others), others
+        assert lab.recording_directory == first
+        ended = await asyncio.gather(lab.stop_recording(), lab.stop_recording(), return_exceptions=True)
+        assert isinstance(ended[1], LifecycleError)
+        assert [one for one in lab.runs_directory.iterdir() if one.is_dir()] == [first]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from duodaq.bluesky import ScanInterruptedError, ScanRun
 from duodaq.cli import _scan_work
 from duodaq.cli._scans import scans
 from duodaq.errors import LifecycleError, NotInControlError, OutOfRangeError
-from duodaq.testing import RailActor, rail_lab
+from duodaq.testing import RailActor, logged, rail_lab
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:bluesky.*")
 
@@ -146,20 +147,112 @@ def test_a_scan_is_paused_resumed_and_aborted_by_others(lab: LabClient, other: L
     assert lab.holders() == {}
 
 
-def test_taking_control_over_ends_a_scan(lab: LabClient, other: LabClient) -> None:
+def test_a_stop_all_ends_every_scan_for_good(lab: LabClient, channel: LocalChannel, other: LabClient) -> None:
+    paused = other.scan(other.other.x, [20.0, 1.0], other.rail, settle_s=600.0, detach=True)
+    until(lambda: RailActor.all["other"].has["x"] == 20.0)
+    paused.pause()
+    resting = Begun(lab, [20.0, 1.0], settle_s=600.0)
+    until(lambda: rail().has["x"] == 20.0)
+    until(lambda: paused.status().state == "paused")
+    other.stop_all()
+    other.reset_stop("anna")
+    error = resting.end()
+    assert isinstance(error, ScanInterruptedError)
+    assert "aborted by stop-all after 0 of 2 points" in str(error)
+    with contextlib.suppress(LifecycleError):  # it has ended
+        paused.resume()
+    assert paused.wait(30).why == "aborted by stop-all"
+    assert [(one.state, one.why) for one in lab.scans.status()] == [("aborted", "aborted by stop-all")] * 2
+    assert (rail().has["x"], RailActor.all["other"].has["x"]) == (20.0, 20.0), "nothing moved on"
+    assert paused.points().stop["reason"] == "aborted by stop-all"
+
+
+def test_a_stop_all_past_the_manager_ends_a_scan_on_its_way(lab: LabClient, channel: LocalChannel) -> None:
+    RailActor.step_s = 1.0
+    begun = Begun(lab, [20.0, 1.0])
+    until(is_on_its_way)
+
+    async def stopped() -> None:
+        channel.lab.manager.guard._stopped_all({"by": "duodaq stop-all"})
+
+    channel._thread.run(stopped())
+    lab.reset_stop("anna")
+    error = begun.end()
+    assert isinstance(error, ScanInterruptedError)
+    assert "aborted by stop-all after 0 of 2 points" in str(error), "and not that its move failed"
+    assert lab.scans[-1].status().why == "aborted by stop-all"
+    assert rail().has["x"] < 20.0
+
+
+def test_taking_control_over_ends_a_scan_in_mid_move(lab: LabClient, other: LabClient) -> None:
     RailActor.step_s = 1.0
     begun = Begun(lab, [20.0, 21.0])
     until(is_on_its_way)
     other.rail.control("bob", take_over=True)
-    RailActor.step_s = 0.0
     error = begun.end()
     assert isinstance(error, ScanInterruptedError)
-    assert "bob" in str(error)
-    assert "after 1 of 2 points" in str(error)
-    assert "bob" in lab.scans[-1].status().why
+    status = lab.scans[-1].status()
+    assert status.state == "aborted"
+    assert re.fullmatch(r"ended, since bob \(.*\) has taken control over,", status.why)
+    assert f"{status.why} after 0 of 2 points" in str(error)
+    assert rail().has["x"] < 20.0, "it was stopped on its way"
+    RailActor.step_s = 0.0
+    other.rail.x.move(5.0)
     holder = other.rail.holder()
     assert holder is not None
     assert holder.name == "bob"
+
+
+def test_a_scan_that_lost_control_does_not_go_on_when_it_is_given_up(lab: LabClient, other: LabClient) -> None:
+    begun = Begun(lab, [20.0, 21.0], settle_s=600.0)
+    until(lambda: rail().has["x"] == 20.0)
+    other.rail.control("bob", take_over=True)
+    assert other.rail.release()
+    error = begun.end()
+    assert isinstance(error, ScanInterruptedError)
+    assert "has taken control over" in str(error)
+    assert rail().has["x"] == 20.0
+
+
+def test_stopping_what_a_scan_moves_ends_it(lab: LabClient, other: LabClient) -> None:
+    begun = Begun(lab, [20.0, 21.0], settle_s=600.0)
+    until(lambda: rail().has["x"] == 20.0)
+    other.other.stop()
+    assert other.scans[-1].status().state == "running", "it moves another"
+    other.rail.x.stop()
+    assert re.search(r"aborted by .*, who stopped rail, after 0 of 2 points", str(begun.end()))
+
+
+def test_a_client_scans_an_instrument_once_at_a_time(lab: LabClient) -> None:
+    begun = Begun(lab, [20.0, 21.0], settle_s=600.0)
+    until(lambda: rail().has["x"] == 20.0)
+    for detach in (False, True):
+        with pytest.raises(NotInControlError, match="scan 1 of"):
+            lab.scan(lab.rail.x, [8.0], lab.other, detach=detach)
+    assert not lab.rail.release(), "its scan has control, whatever else the client does"
+    lab.rail.control("anna")
+    with pytest.raises(NotInControlError, match="scan 1 of"):
+        lab.scan(lab.rail.x, [8.0], lab.other, progress=False)
+    assert lab.rail.release()
+    assert str(lab.rail.holder()).startswith("scan 1 of")
+    lab.scans[-1].abort()
+    assert isinstance(begun.end(), ScanInterruptedError)
+    assert rail().has["x"] == 20.0
+    assert lab.holders() == {}
+
+
+def test_only_the_program_that_scans_says_how_far_it_is_and_that_it_ended(lab: LabClient, other: LabClient) -> None:
+    begun = Begun(lab, [20.0, 21.0], settle_s=600.0)
+    until(lambda: rail().has["x"] == 20.0)
+    said: dict[str, Any] = {"scan": 1, "done": 2}
+    for op in ("scan_point", "scan_end"):
+        with pytest.raises(NotInControlError, match="only the program that scans says that of scan 1 of"):
+            other._channel.request(op, {**said, "complete": True})
+    assert (lab.scans[1].status().state, lab.scans[1].status().done) == ("running", 0)
+    with pytest.raises(NotInControlError, match="scan 1 of"):
+        other.rail.set("gain", 7.0)
+    other.scans[1].abort()
+    begun.end()
 
 
 def test_a_grid_has_control_of_all_it_moves_or_does_not_begin(lab: LabClient, other: LabClient) -> None:
@@ -224,3 +317,46 @@ def test_a_detached_scan_ends_with_its_lab_and_its_points_are_kept(
     (kept,) = duodaq.runs(tmp_path / "runs")[-1].scans
     assert (len(kept), kept.stop["exit_status"]) == (1, "abort")
     assert kept.stop["reason"] == "aborted by the end of the lab"
+
+
+def test_a_recording_lasts_until_the_last_scan_in_it_has_ended(lab: LabClient, other: LabClient) -> None:
+    first = Begun(lab, [20.0, 21.0], settle_s=600.0)
+    until(lambda: lab.scans.status() and lab.scans[1].status().directory)
+
+    def heard(name: str, document: Any) -> None:
+        if name == "event" and document["seq_num"] == 1:
+            other.scans[1].abort()
+            assert isinstance(first.end(), ScanInterruptedError)
+
+    run = other.scan(other.other.x, [1.0, 2.0, 3.0], other.rail, progress=False, on_document=heard)
+    ended, whole = duodaq.open_run(str(run.directory)).scans
+    assert (ended.stop["exit_status"], len(ended)) == ("abort", 0)
+    assert whole.complete
+    assert whole["other_x"].tolist() == [1.0, 2.0, 3.0]
+    assert lab.status()["recording"] is None
+
+
+def test_a_scan_goes_on_in_another_recording_when_somebody_ends_its_own(lab: LabClient, other: LabClient) -> None:
+    by_hand = lab.start_recording()
+    told: list[Any] = []
+
+    def heard(name: str, document: Any) -> None:
+        if name == "event" and document["seq_num"] in (1, 3):
+            told.append(other.stop_recording()["directory"])
+
+    with logged() as lines:
+        run = lab.scan(lab.rail.x, [1.0, 2.0, 3.0, 4.0], lab.other, progress=False, on_document=heard)
+    assert run.complete
+    assert told[0] == str(by_hand)
+    assert len({*told, str(run.directory)}) == 3
+    warnings = [one for one in lines if one["event"].startswith("the recording of a scan was ended")]
+    assert [one["earlier"] for one in warnings] == [told[:1], told]
+    status = lab.scans[-1].status()
+    assert (status.state, status.done, status.directory) == ("complete", 4, str(run.directory))
+    (kept,) = duodaq.open_run(str(run.directory)).scans
+    assert kept.complete
+    assert kept.to_arrow().equals(run.to_arrow())
+    assert lab.scans[-1].points()["rail_x"].tolist() == [1.0, 2.0, 3.0, 4.0]
+    (part,) = duodaq.open_run(told[0]).scans
+    assert (part.complete, len(part)) == (False, 1)
+    assert lab.status()["recording"] is None, "what was begun for it ends with it"

@@ -132,6 +132,10 @@ class ControlTable:
         holds = self._holds.get(instrument)
         return holds[-1].holder if holds else None
 
+    def is_lent(self, instrument: str, what: str) -> bool:
+        """Whether it is still lent for `what`: nobody has taken it over, or given it back."""
+        return any(hold.holder.what == what for hold in self._holds.get(instrument, ()))
+
     def held_by(self, client: Client) -> list[str]:
         """What that client holds, or has lent."""
         return [name for name, holds in self._holds.items() if any(hold.client is client for hold in holds)]
@@ -156,7 +160,8 @@ class ControlTable:
             raise self._refusal(before.holder, "control")
         holder = Holder(instrument, name or client.name, client.called(name), utc_ns())
         again = before is None and instrument in self._holds
-        self._holds[instrument] = [_Hold(client, holder)]
+        lent = None if before is not None else self._lent(instrument)
+        self._holds[instrument] = [_Hold(client, holder), *([] if lent is None else [lent])]
         if before is not None:
             self._say(holder, "taken over", str(before.holder))
         elif not again:
@@ -167,12 +172,14 @@ class ControlTable:
         """Have `borrower` hold control for `what`, whether or not the client had it; `give_back` ends that.
 
         Raises:
-            NotInControlError: Somebody else has it. Nothing is lent.
+            NotInControlError: Somebody else has it, or it is lent already, be it by this client. Nothing is lent.
         """
         client = self._acting(client)
         before = self._other(instrument, client)
         if before is not None:
             raise self._refusal(before.holder, what)
+        if (lent := self._lent(instrument)) is not None:
+            raise self._refusal(lent.holder, what)
         own = self.holder(instrument) or Holder(instrument, client.name, client.called(), 0)
         holder = Holder(instrument, own.name, own.client, utc_ns(), what)
         self._holds.setdefault(instrument, []).append(_Hold(borrower, holder))
@@ -195,9 +202,13 @@ class ControlTable:
         other = self._other(instrument, client)
         if other is not None:
             raise self._refusal(other.holder, "release")
-        del self._holds[instrument]
-        self._say(holds[-1].holder, "released")
-        return True
+        if (lent := self._lent(instrument)) is not None:  # what the client's own scan has it keeps until it ends
+            self._holds[instrument] = [lent]
+        else:
+            del self._holds[instrument]
+        if holds[0] is not lent:
+            self._say(holds[0].holder, "released")
+        return holds[0] is not lent
 
     def leave(self, client: Client, why: str) -> None:
         """`client` is gone, and what it held is free."""
@@ -235,6 +246,11 @@ class ControlTable:
         """Who holds it, unless that is `client`."""
         holds = self._holds.get(instrument)
         return None if not holds or holds[-1].client is client else holds[-1]
+
+    def _lent(self, instrument: str) -> _Hold | None:
+        """For what it is lent, if it is."""
+        holds = self._holds.get(instrument)
+        return holds[-1] if holds and holds[-1].holder.what else None
 
     def _drop(self, goes: Callable[[_Hold], bool], what: str, why: str) -> None:
         for instrument, holds in list(self._holds.items()):

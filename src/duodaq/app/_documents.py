@@ -71,7 +71,7 @@ class DocumentJournal:
     def _end(self, run: _Run) -> None:
         self._runs.pop(run.uid, None)
         self._of_descriptor = {uid: one for uid, one in self._of_descriptor.items() if one is not run}
-        run.finish()
+        self.directories[run.uid] = run.finish()
 
     def _run_of(self, name: str, document: Mapping[str, Any]) -> _Run | None:
         if name in ("event", "event_page", "stream_datum"):
@@ -107,12 +107,13 @@ class _Run:
         params = {"run": self.uid, "kind": name, "doc": plain(dict(document))}
         self._sent.append(self._channel.submit("scan_document", params))
 
-    def finish(self) -> None:
+    def finish(self) -> Path:
+        """Wait until all is kept; in which recording it ended."""
         while self._sent:
             self._channel.wait(self._sent.popleft())
         assert self._kept is not None
         try:
-            self._kept.result(_ANSWER_S)
+            return Path(self._kept.result(_ANSWER_S)["directory"])
         except DuodaqError as error:
             raise error.with_traceback(None) from error.__cause__
 

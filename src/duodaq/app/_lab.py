@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,6 +63,8 @@ class Lab:
         self.migration = Migration(self)
         self._metrics: MetricsServer | None = None
         self._recording: Recording | None = None
+        self._recordings = asyncio.Lock()
+        self._ends_recording = False
         self._wanted: tuple[Format, ...] = ()
         self._wires: dict[str, WireRecording] = {}
         self.chores = Chores(self.runs_directory)
@@ -146,7 +149,8 @@ class Lab:
         return reading_of(await self.manager.command(instrument, ReadChannel(channel), deadline_s))
 
     async def stop(self, instrument: str, axis: str | None = None) -> int | None:
-        """Stop one instrument at once; see DualRuntimeManager.stop."""
+        """Stop one instrument at once, and end the scan that moves it; see DualRuntimeManager.stop."""
+        self.scans.stopped_by_hand(instrument, axis)
         return await self.manager.stop(instrument, axis)
 
     async def stop_all(self) -> StopReport:
@@ -182,20 +186,21 @@ class Lab:
             LifecycleError: A recording is under way.
             StorageError: The directory cannot be made.
         """
-        if self._recording is not None:
-            raise LifecycleError(f"a recording is under way, in {self._recording.recorder.directory}")
-        target = Path(directory) if directory is not None else self._new_directory()
-        forms = self.definition.finalise if finalise is None else tuple(finalise)
-        wanted = {WANTED: {"to": forms, "keep_journal": self.definition.keep_journal}} if forms else {}
-        recording = Recording(self.manager, self.definition, target, labels=labels, more=wanted)
-        await recording.start()
-        self._recording = recording
-        self._wanted = cast("tuple[Format, ...]", forms)
-        self.observers.facts["run"] = None if recording.recorder.page is None else str(recording.recorder.page.uid)
-        self.manager.attach("recording", recording)
-        if self.definition.record_wire if wire is None else wire:
-            await self._start_wire(_WITH_RECORDING, target / WIRE_FILE)
-        return target
+        async with self._recordings:  # of several that begin one at once one does
+            if self._recording is not None:
+                raise LifecycleError(f"a recording is under way, in {self._recording.recorder.directory}")
+            target = Path(directory) if directory is not None else self._new_directory()
+            forms = self.definition.finalise if finalise is None else tuple(finalise)
+            wanted = {WANTED: {"to": forms, "keep_journal": self.definition.keep_journal}} if forms else {}
+            recording = Recording(self.manager, self.definition, target, labels=labels, more=wanted)
+            await recording.start()
+            self._recording = recording
+            self._wanted = cast("tuple[Format, ...]", forms)
+            self.observers.facts["run"] = None if recording.recorder.page is None else str(recording.recorder.page.uid)
+            self.manager.attach("recording", recording)
+            if self.definition.record_wire if wire is None else wire:
+                await self._start_wire(_WITH_RECORDING, target / WIRE_FILE)
+            return target
 
     def adopt(self, definition: LabDefinition) -> None:
         """From now on this is what the lab is described by: it has become that."""
@@ -213,16 +218,21 @@ class Lab:
         Raises:
             LifecycleError: No recording is under way.
         """
-        recording = self._recording
-        if recording is None:
-            raise LifecycleError("no recording is under way")
-        self.manager.detach("recording")
-        if _WITH_RECORDING in self._wires:
-            await self._stop_wire(_WITH_RECORDING)
-        await self._let_bridge_catch_up()
-        await recording.close(30.0)
-        self._note_recording()
-        return self.recordings[-1]
+        async with self._recordings:
+            recording = self._recording
+            if recording is None:
+                raise LifecycleError("no recording is under way")
+            self._ends_recording = True
+            try:
+                self.manager.detach("recording")
+                if _WITH_RECORDING in self._wires:
+                    await self._stop_wire(_WITH_RECORDING)
+                await self._let_bridge_catch_up()
+                await recording.close(30.0)
+                self._note_recording()
+            finally:
+                self._ends_recording = False
+            return self.recordings[-1]
 
     async def log(
         self,
@@ -349,6 +359,11 @@ class Lab:
         return None if self._recording is None else self._recording.recorder.directory
 
     @property
+    def recording_open(self) -> Path | None:
+        """Where what happens from now on is recorded; None, too, while a recording is being ended."""
+        return None if self._ends_recording else self.recording_directory
+
+    @property
     def recorder(self) -> Recorder | None:
         """What writes the recording that is under way, if one is."""
         return None if self._recording is None else self._recording.recorder
@@ -393,6 +408,8 @@ class Lab:
         say(f"control was {change.what}", **facts)
         self.observers.flight.note("control", msgspec.to_builtins(change))
         self.note_in_recording("control", msgspec.to_builtins(change))
+        if change.what == "taken over":
+            self.scans.taken_over(change.instrument, change.who)
 
     def _note_alarm(self, change: AlarmChange) -> None:
         self.observers.flight.note("alarm", msgspec.to_builtins(change))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, cast
 from duodaq.app._lab import Lab
 from duodaq.clock import utc_ns
 from duodaq.errors import LifecycleError
-from duodaq.storage.reading import SCAN_DOCUMENT
+from duodaq.storage.reading import SCAN_CONTINUED, SCAN_DOCUMENT
 from duodaq.telemetry import get_logger
 
 _LABELS = ("sample", "operator", "note", "tags")
@@ -29,8 +28,8 @@ class ScanRecords:
     async def keep(self, run: str, labels: Mapping[str, Any], number: int | None = None) -> dict[str, Any]:
         """Keep the documents of a scan until its stop document has come: this request is as long as the scan.
 
-        A recording is begun if none is under way, and ended with the scan. When the client's program ends first, a
-        stop document says so.
+        A recording is begun if none is under way, and ended with the last scan in it. If somebody ends it before, the
+        scan goes on in another one. When the client's program ends first, a stop document says so.
 
         Args:
             run: The uid of Bluesky's run.
@@ -46,26 +45,22 @@ class ScanRecords:
         """
         if run in self._scans:
             raise LifecycleError(f"the documents of run {run} are kept already")
-        self._scans[run] = scan = _Scan()
+        self._scans[run] = scan = _Scan(number, _chosen(labels))
+        recordings = self._lab.scans.recordings
         try:
-            directory = self._lab.recording_directory
-            own = directory is None
-            if directory is None:
-                directory = await self._lab.start_recording(labels=_chosen(labels))
-            scan.directory = directory
-            self._lab.scans.kept(number, run, directory)
-            scan.ready.set()
+            scan.directory = await recordings.join(run, scan.labels)
             try:
+                self._lab.scans.kept(number, run, scan.directory)
+                scan.ready.set()
                 await scan.ended.wait()
             except asyncio.CancelledError:
-                self._note(run, "stop", _aborted(run))
+                if self._lab.recording_open == scan.directory:
+                    self._note(run, "stop", _aborted(run))
                 _log.warning("the program of a scan has ended before its scan", run=run, documents=scan.documents)
                 raise
             finally:
-                if own and self._lab.recording_directory == directory:
-                    with contextlib.suppress(LifecycleError):  # the lab itself is ending, and ends the recording
-                        await self._lab.stop_recording()
-            return {"directory": str(directory), "documents": scan.documents}
+                await recordings.leave(run)
+            return {"directory": str(scan.directory), "documents": scan.documents}
         finally:
             scan.ready.set()
             del self._scans[run]
@@ -75,14 +70,20 @@ class ScanRecords:
 
         Raises:
             LifecycleError: `keep` is not under way for that run.
+            StorageError: The recording was ended, and no other can be begun: it is not kept.
         """
         scan = self._scans.get(run)
         if scan is not None:
             await scan.ready.wait()
         if run not in self._scans or scan is None:
             raise LifecycleError(f"the documents of run {run} are not kept")
-        scan.documents += 1
-        self._note(run, kind, document)
+        async with scan.order:
+            if self._lab.recording_open != scan.directory and not self._lab.scans.closing:
+                await self._go_on(run, scan)
+            scan.documents += 1
+            self._note(run, kind, document)
+        if kind in ("start", "descriptor"):
+            scan.head.append((kind, document))
         if kind == "stop":
             scan.ended.set()
 
@@ -94,12 +95,29 @@ class ScanRecords:
         await scan.ready.wait()
         return scan.directory
 
+    async def _go_on(self, run: str, scan: _Scan) -> None:
+        """Its recording was ended: what is still to come goes into another, which names where the rest is."""
+        assert scan.directory is not None
+        scan.earlier.append(str(scan.directory))
+        scan.directory = await self._lab.scans.recordings.join(run, scan.labels)
+        facts = {"run": run, "earlier": [*scan.earlier]}
+        self._lab.note_in_recording(SCAN_CONTINUED, facts)
+        for kind, document in scan.head:
+            self._note(run, kind, document)
+        self._lab.scans.kept(scan.number, run, scan.directory)
+        _log.warning("the recording of a scan was ended: it goes on in another", directory=str(scan.directory), **facts)
+
     def _note(self, run: str, kind: str, document: Mapping[str, Any]) -> None:
         self._lab.note_in_recording(SCAN_DOCUMENT, {"kind": kind, "run": run, "doc": dict(document)})
 
 
 class _Scan:
-    def __init__(self) -> None:
+    def __init__(self, number: int | None, labels: Mapping[str, Any]) -> None:
+        self.number = number
+        self.labels = labels
+        self.order = asyncio.Lock()
+        self.head: list[tuple[str, Mapping[str, Any]]] = []
+        self.earlier: list[str] = []
         self.ready = asyncio.Event()
         self.ended = asyncio.Event()
         self.directory: Path | None = None

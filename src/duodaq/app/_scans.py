@@ -7,6 +7,7 @@ Rules for whoever edits this:
 * A detached scan is a program of its own, a client like others: what it does wrong or how it dies is no matter of the
   lab's, and Bluesky is not in the lab's process. It ends with the lab.
 * Aborting means: what it moves is stopped at once, and again until the scan has ended; its points are kept.
+* A stop-all aborts every scan, whoever carried it out and whatever the scan waits for: lifting it lets none go on.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import contextlib
 import secrets
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ import msgspec
 from duodaq.app._control import Client, ControlTable, acting_client
 from duodaq.app._scan_facts import ScanStatus, ScanWish
 from duodaq.app._scan_programs import ScanPrograms
+from duodaq.app._scan_recordings import ScanRecordings
 from duodaq.clock import Deadline, pause, utc_ns
 from duodaq.errors import DuodaqError, LifecycleError, NotInControlError, OutOfRangeError
 from duodaq.link import Session
@@ -53,6 +55,12 @@ class ScanLab(Protocol):
     def manager(self) -> Any: ...
 
     def note_in_recording(self, name: str, doc: Mapping[str, Any]) -> None: ...
+    @property
+    def recording_directory(self) -> Path | None: ...
+    @property
+    def recording_open(self) -> Path | None: ...
+    async def start_recording(self, *, labels: Mapping[str, Any] | None = None) -> Path: ...
+    async def stop_recording(self) -> Any: ...
 
 
 class _Scan:
@@ -61,7 +69,7 @@ class _Scan:
         self.client = client
         self.owner = owner
         self.paused_by: str | None = None
-        self.aborted_by: str | None = None
+        self.why_aborted: str | None = None
         self.begun = asyncio.Event()
         self.ended = asyncio.Event()
         self.ticket = ""
@@ -77,11 +85,19 @@ class Scans:
 
     def __init__(self, lab: ScanLab, serve: Callable[[Client], Session]) -> None:
         self._lab = lab
+        self.recordings = ScanRecordings(lab)
         self._programs = ScanPrograms(lab.definition.name, serve)
         self._scans: dict[int, _Scan] = {}
         self._count = 0
         self._ends: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._unsubscribe: Callable[[], None] = lab.manager.broker.subscribe_stops(self._stopped)
+
+    @property
+    def closing(self) -> bool:
+        """Whether the lab ends, so that nothing may begin."""
+        return self._closing
 
     # ---- what there is -------------------------------------------------------------------------------------------
 
@@ -110,6 +126,8 @@ class Scans:
             scan = next((one for one in self._scans.values() if one.ticket == ticket and not one.begun.is_set()), None)
             if scan is None or scan.ended.is_set():
                 raise LifecycleError("this scan is not expected any more")
+            if scan.why_aborted is not None:
+                raise LifecycleError(scan.why_aborted)
             scan.client.introduce(scan.what, "scan", "")
         else:
             scan = self._new(axes, read, planned, client, client)
@@ -119,8 +137,14 @@ class Scans:
         return scan.status
 
     def point(self, number: int, done: int) -> dict[str, Any]:
-        """Before each point: `holds`, what the scan has to wait for, and `abort`, why it has to end."""
-        scan = self._of(number)
+        """Before each point: `holds`, what the scan has to wait for, and `abort`, why it has to end.
+
+        Raises:
+            NotInControlError: Another client scans.
+        """
+        scan = self._own(number, "scan_point")
+        if scan.ended.is_set():
+            return {"holds": [], "abort": self._why_aborted(scan) or f"ended: {scan.status.state}"}
         scan.status.done = done
         holds = [*self._lab.alarms.holds]
         if scan.paused_by is not None:
@@ -131,8 +155,14 @@ class Scans:
         return {"holds": holds, "abort": self._why_aborted(scan)}
 
     def end(self, number: int, done: int, *, complete: bool, why: str = "") -> ScanStatus:
-        """A scan has ended: control goes back to whoever had it."""
-        scan = self._of(number)
+        """A scan has ended: control goes back to whoever had it.
+
+        Raises:
+            NotInControlError: Another client scans. Its scan goes on.
+        """
+        scan = self._own(number, "scan_end")
+        if scan.ended.is_set():
+            return scan.status
         scan.status.done = done
         aborted = self._why_aborted(scan)
         self._end(scan, "complete" if complete else "aborted" if aborted else "failed", aborted or why)
@@ -140,7 +170,7 @@ class Scans:
 
     def kept(self, number: int | None, run: str, directory: Path) -> None:
         """The documents of a scan go into that recording."""
-        scan = None if number is None else self._scans.get(number)
+        scan = None if number is None else self._own(number, "scan_keep")
         if scan is not None:
             scan.status.run, scan.status.directory = run, str(directory)
 
@@ -181,15 +211,29 @@ class Scans:
             LifecycleError: There is no such scan, or it has ended.
         """
         scan = self._under_way(number)
-        if scan.aborted_by is None:
-            scan.aborted_by = _who()
-            scan.status.state = "ending"
-            _log.warning("a scan is aborted", scan=number, who=scan.aborted_by)
-            task = asyncio.create_task(self._see_it_end(scan), name=f"abort {scan.what}")
-            self._ends.add(task)
-            task.add_done_callback(self._ends.discard)
+        if scan.why_aborted is None:
+            self._abort(scan, f"aborted by {_who()}")
         await self._stop_axes(scan)
         return scan.status
+
+    def taken_over(self, instrument: str, who: str) -> None:
+        """Somebody has taken control of `instrument`: what moves it ends, also if control is given up again."""
+        for scan in self._that_move(instrument):
+            self._abort(scan, f"ended, since {who} has taken control over,")
+            self._soon(self._stop_axes(scan), f"stop {scan.what}")
+
+    async def way_given(self) -> None:
+        """Wait until what was just taken over from scans has been stopped: what its new holder does is his."""
+        stops = [task for task in self._ends if task.get_name().startswith("stop ")]
+        if stops:
+            await asyncio.wait(stops)
+
+    def stopped_by_hand(self, instrument: str, axis: str | None) -> None:
+        """Somebody stops one instrument: a scan that moves it ends; its own program's stop says nothing new."""
+        client = acting_client()
+        for scan in self._that_move(instrument, axis):
+            if scan.client is not client:
+                self._abort(scan, f"aborted by {_who()}, who stopped {instrument},")
 
     async def ended(self, number: int, timeout_s: float) -> ScanStatus:
         """Wait for its end, for so long; how it stands then."""
@@ -228,7 +272,7 @@ class Scans:
             if isinstance(error, TimeoutError):
                 raise LifecycleError(f"{scan.what} did not begin within {BEGIN_S:g} s") from None
             raise
-        if scan.status.state == "failed":
+        if scan.status.state in ("failed", "aborted") and not scan.status.done:
             raise LifecycleError(f"{scan.what} did not begin: {scan.status.why}")
         return scan.status
 
@@ -237,11 +281,12 @@ class Scans:
         self._closing = True
         for scan in self._scans.values():
             if not scan.ended.is_set():
-                scan.aborted_by = scan.aborted_by or "the end of the lab"
+                scan.why_aborted = scan.why_aborted or "aborted by the end of the lab"
 
     async def close(self, timeout_s: float) -> ComponentReport:
         """End the detached scans, and forget their programs. May be called again."""
         self.rest()
+        self._unsubscribe()
         deadline = Deadline(timeout_s * 0.5)
         own = [scan for scan in self._scans.values() if scan.program is not None]
         while any(not scan.ended.is_set() for scan in own) and not deadline.passed:
@@ -306,6 +351,7 @@ class Scans:
         *,
         detached: bool = False,
     ) -> _Scan:
+        self._loop = asyncio.get_running_loop()
         number = self._count + 1
         status = ScanStatus(number, [*axes], [*read], planned, owner.called(), detached, utc_ns())
         scan = _Scan(status, client, owner)
@@ -343,14 +389,40 @@ class Scans:
 
     def _why_aborted(self, scan: _Scan) -> str | None:
         """Why it has to end before its last point; None if it has not."""
-        if scan.aborted_by is not None:
-            return f"aborted by {scan.aborted_by}"
-        for name in scan.status.axes:
-            try:
-                self._lab.control.check(name.partition(".")[0], scan.what, scan.client)
-            except NotInControlError as error:
-                return f"ended, since {error.holder} has taken control over,"
-        return None
+        return scan.why_aborted
+
+    def _stopped(self, port: str, epoch: int) -> None:
+        """A stop-all has latched, if that is what it is: no scan takes another point. From any thread."""
+        if port or not epoch or self._loop is None:
+            return
+        stopped = [one for one in self._scans.values() if not one.ended.is_set() and one.why_aborted is None]
+        for scan in stopped:
+            scan.why_aborted = "aborted by stop-all"  # at once, since who lifts it may be quick
+        for scan in stopped:
+            self._loop.call_soon_threadsafe(self._abort, scan, "aborted by stop-all")
+
+    def _abort(self, scan: _Scan, why: str) -> None:
+        scan.why_aborted = why
+        if scan.ended.is_set():
+            return
+        scan.status.state = "ending"
+        _log.warning("a scan is aborted", scan=scan.status.number, why=why)
+        self._soon(self._see_it_end(scan), f"abort {scan.what}")
+
+    def _soon(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._ends.add(task)
+        task.add_done_callback(self._ends.discard)
+
+    def _that_move(self, instrument: str, axis: str | None = None) -> list[_Scan]:
+        """The scans under way that move an instrument, or an axis of it, and have not been ended yet."""
+        return [
+            scan
+            for scan in self._scans.values()
+            if not scan.ended.is_set() and scan.why_aborted is None
+            for name in scan.status.axes
+            if name.partition(".")[0] == instrument and axis in (None, name.partition(".")[2])
+        ]
 
     async def _see_it_end(self, scan: _Scan) -> None:
         """Stop what it moves until it has ended; a program that does not end is told, and then killed."""
@@ -360,20 +432,33 @@ class Scans:
                 async with asyncio.timeout(_STOP_AGAIN_S):
                     await scan.ended.wait()
             if not scan.ended.is_set():
-                await self._stop_axes(scan)
+                await self._stop_axes(scan, held=True)
                 if asked.passed:
                     asked = Deadline(_KILL_S)
                     _signal(scan, signal.SIGINT)
         if not scan.ended.is_set():
             _signal(scan, signal.SIGKILL)
 
-    async def _stop_axes(self, scan: _Scan) -> None:
+    async def _stop_axes(self, scan: _Scan, *, held: bool = False) -> None:
+        """Stop what it moves; if `held`, only what nobody has taken over."""
         for name in scan.status.axes:
             instrument, _, axis = name.partition(".")
+            if held and not self._lab.control.is_lent(instrument, scan.what):
+                continue
             try:
                 await self._lab.manager.stop(instrument, axis)
             except Exception as error:  # noqa: BLE001 - whatever a driver raises, the other axes are stopped
                 _log.error("an axis of a scan could not be stopped", axis=name, error=str(error))
+
+    def _own(self, number: int, wish: str) -> _Scan:
+        """A scan, to the client that scans: others pause it and abort it, and nothing else."""
+        scan, client = self._of(number), acting_client()
+        if client is not None and client is not scan.client:
+            holder = f"{scan.what} of {scan.status.who}"
+            left = "pausing and aborting it is free"
+            why = f"only the program that scans says that of {holder}; nothing has changed"
+            raise NotInControlError(why, command=wish, holder=holder, left=left)
+        return scan
 
     def _under_way(self, number: int) -> _Scan:
         scan = self._of(number)

@@ -107,7 +107,9 @@ class LabService:
     async def _op_control(self, params: dict[str, Any]) -> Any:
         name = self._lab.manager.definition(params["instrument"]).id
         take_over = bool(params.get("take_over"))
-        return msgspec.to_builtins(self._lab.control.take(name, params.get("name"), take_over=take_over))
+        holder = self._lab.control.take(name, params.get("name"), take_over=take_over)
+        await self._lab.scans.way_given()
+        return msgspec.to_builtins(holder)
 
     async def _op_release(self, params: dict[str, Any]) -> Any:
         return self._lab.control.release(self._lab.manager.definition(params["instrument"]).id)

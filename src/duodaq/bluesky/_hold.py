@@ -7,6 +7,8 @@ from typing import Any
 
 from bluesky.utils import Msg, RequestAbort
 
+from duodaq.clock import Deadline
+from duodaq.errors import DuodaqError
 from duodaq.telemetry import get_logger
 
 Holds = Callable[[], list[str]]
@@ -18,6 +20,17 @@ _log = get_logger("bluesky")
 
 class ScanAbortedError(RequestAbort):
     """Somebody has aborted the scan: who, in words."""
+
+
+def why_ended(holds: Holds) -> str:
+    """Why the scan has to end; empty if it has not, or nobody can be asked."""
+    try:
+        holds()
+    except ScanAbortedError as error:
+        return str(error)
+    except DuodaqError:
+        pass  # the lab is gone: what failed says so
+    return ""
 
 
 def while_held(holds: Holds) -> Generator[Any, Any, Any]:
@@ -33,3 +46,12 @@ def while_held(holds: Holds) -> Generator[Any, Any, Any]:
     while holds():
         yield Msg("sleep", None, _LOOK_S)
     _log.warning("the scan goes on")
+
+
+def settled(settle_s: float, holds: Holds | None) -> Generator[Any, Any, Any]:
+    """Wait so long, as part of a plan; a scan that has to end does so at once, however long it would have waited."""
+    limit = Deadline(settle_s)
+    while holds is not None and limit.left_s > _LOOK_S:
+        yield Msg("sleep", None, _LOOK_S)
+        holds()
+    yield Msg("sleep", None, limit.left_s)

@@ -12,11 +12,11 @@ import bluesky.plan_patterns
 import bluesky.plan_stubs as bps
 import bluesky.plans
 from bluesky import RunEngine
-from bluesky.utils import DuringTask, Msg, RunEngineInterrupted
+from bluesky.utils import DuringTask, RunEngineInterrupted
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from duodaq.bluesky._axis import AxisDevice
-from duodaq.bluesky._hold import Holds, ScanAbortedError, while_held
+from duodaq.bluesky._hold import Holds, ScanAbortedError, settled, while_held, why_ended
 from duodaq.bluesky._instrument import ReaderDevice
 from duodaq.bluesky._promise import Axis, Reader
 from duodaq.bluesky._repeat import OnRepeat
@@ -144,16 +144,21 @@ def _all(listeners: list[Listener]) -> Any:
 
 def _step(settle_s: float, holds: Holds | None, run: ScanRun) -> Any:
     def at_each_point(detectors: Any, step: Any, pos_cache: Any) -> Generator[Any, Any, Any]:
-        if holds is not None:
-            try:
+        try:
+            if holds is not None:
                 yield from while_held(holds)
-            except ScanAbortedError as error:
-                run.aborted = str(error)
+            yield from _steps.move_per_step(step, pos_cache)
+            if settle_s > 0:
+                yield from settled(settle_s, holds)
+            yield from _steps.trigger_and_read([*detectors, *step])
+        except ScanAbortedError as error:
+            run.aborted = str(error)
+            raise
+        except Exception as error:
+            if holds is None or not (why := why_ended(holds)):
                 raise
-        yield from _steps.move_per_step(step, pos_cache)
-        if settle_s > 0:
-            yield Msg("sleep", None, settle_s)
-        yield from _steps.trigger_and_read([*detectors, *step])
+            run.aborted = why  # what failed was stopped on purpose
+            raise ScanAbortedError(why) from error
 
     return at_each_point
 

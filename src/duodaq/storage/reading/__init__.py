@@ -7,11 +7,12 @@ from duodaq.storage.reading._labels import Labels
 from duodaq.storage.reading._listing import Difference, Runs, differences, facts_of, find_run, is_run, open_run, runs
 from duodaq.storage.reading._points import Grid, ScanPoints, told_with
 from duodaq.storage.reading._run import Run
-from duodaq.storage.reading._scan import SCAN_DOCUMENT, RecordedScan
+from duodaq.storage.reading._scan import SCAN_CONTINUED, SCAN_DOCUMENT, RecordedScan
 from duodaq.storage.reading._series import Series, SeriesStream, folder_bytes, of_series
 from duodaq.storage.reading._stream import Stream
 
 __all__ = [
+    "SCAN_CONTINUED",
     "SCAN_DOCUMENT",
     "Column",
     "Difference",

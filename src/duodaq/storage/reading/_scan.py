@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,9 @@ Document = dict[str, Any]
 SCAN_DOCUMENT = "document"
 """The name of events that are documents: ``{"kind": "start", "run": its uid, "doc": the document}``."""
 
+SCAN_CONTINUED = "scan_continued"
+"""The name of the event that a scan goes on here: ``{"run": its uid, "earlier": [directories with the rest]}``."""
+
 _REFERENCE = re.compile(r"duodaq:(.+)@(\d+)")
 _SAME_NS = 1000
 """A document's time is a float of seconds, which is right to a quarter of a microsecond in this century."""
@@ -36,10 +40,25 @@ def scans_of(run: Run, events: Iterable[Event]) -> list[RecordedScan]:
     """The scans whose documents are among `events`, in the order in which they began; within the run's window."""
     documents: dict[str, list[tuple[str, Document]]] = {}
     for event in events:
-        if event.name == SCAN_DOCUMENT:
+        if event.name == SCAN_CONTINUED:
+            documents.setdefault(event.doc["run"], []).extend(_before(run, event.doc))
+        elif event.name == SCAN_DOCUMENT:
             documents.setdefault(event.doc["run"], []).append((event.doc["kind"], event.doc["doc"]))
     found = [RecordedScan(run, uid, kept) for uid, kept in documents.items()]
     return found if run.window.is_all else [scan for scan in found if len(scan)]
+
+
+def _before(run: Run, facts: Document) -> list[tuple[str, Document]]:
+    """The documents of a scan in recordings that were ended before it; what is not there any more is left out."""
+    found: list[tuple[str, Document]] = []
+    for place in map(Path, facts["earlier"]):
+        beside = run.path.parent / place.name
+        directory = beside if beside.is_dir() else place
+        if directory.is_dir():
+            events = type(run)(directory).events
+            kept = [one.doc for one in events if one.name == SCAN_DOCUMENT and one.doc["run"] == facts["run"]]
+            found += [(doc["kind"], doc["doc"]) for doc in kept]
+    return found
 
 
 class RecordedScan:
