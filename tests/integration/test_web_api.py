@@ -363,6 +363,8 @@ async def test_the_latest_vector_or_spectrum_comes_by_credit_and_at_once(tmp_pat
         async with lab.live() as live:
             await live.send(json.dumps({"type": "streams", "names": ["lamp.mark"]}))
             await live.send(json.dumps({"type": "credit", "rows": 64}))
+            await live.send("{")
+            await heard(live, "done")  # what was said before it has been heard
             for number in (2, 3):
                 measure(number)
                 publisher.publish(scalar_batch([Scalar("lamp", "mark", "V", number, number, 1.0, "v4")]))
