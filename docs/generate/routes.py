@@ -36,7 +36,7 @@ def bodies(words: list[str], like: list[list[str]]) -> str:
 
 @cache
 def _schema() -> dict[str, Any]:
-    anything: Any = SimpleNamespace(access=None)  # it is asked at requests alone, and none comes
+    anything: Any = SimpleNamespace(access=None, visitors=None)  # they are asked at requests alone, and none comes
     gate: Any = make_app(anything, anything, anything, anything, 1.0)
     app = next(it for it in vars(gate).values() if hasattr(it, "openapi"))
     return app.openapi()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,17 @@ import pytest
 
 import duodaq
 from duodaq.app import Client, Lab, LabHost, acting
-from duodaq.errors import NotInControlError
-from duodaq.model import Execute, GetParameter, SetParameter, SnapFrame, StopAcquisition
+from duodaq.app._control import only_reads
+from duodaq.errors import NotInControlError, UnsafeStateError
+from duodaq.model import (
+    Execute,
+    GetParameter,
+    InstrumentDefinition,
+    PollDefinition,
+    SetParameter,
+    SnapFrame,
+    StopAcquisition,
+)
 from duodaq.storage.journal import JournalReader
 from duodaq.testing import RailActor, logged, rail_lab
 
@@ -75,6 +85,60 @@ async def test_others_may_read_and_stop_what_somebody_holds_and_nothing_else(tmp
         with pytest.raises(NotInControlError):
             await lab.command("rail", SetParameter("gain", 3))
         assert RailActor.all["rail"].has["x"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "reads"),
+    [
+        ("*IDN?", True),
+        ("VOLT?;CURR?", True),
+        ('CALC:PAR:CAT? "a;b"', True),
+        ("OUTP ON;OUTP?", False),
+        ("VOLT 7;:VOLT?", False),
+        ("VOLT?\nOUTP ON", False),
+        ("VOLT?\rOUTP ON", False),
+        ("VOLT? 'a;OUTP ON", False),
+        ("VOLT? #0;OUTP ON", False),
+        ("SYST:ERR?", False),
+        ("*TST?", False),
+        ("OUTP ON", False),
+        ("", False),
+    ],
+)
+def test_a_query_reads_if_all_of_it_asks(text: str, reads: bool) -> None:
+    supply = InstrumentDefinition("supply", "v4", "duodaq:ScpiActor")
+    for name, more in (("query", ()), ("query_with_timeout", (2.0,)), ("query_block", ())):
+        assert only_reads(supply, Execute(name, (text, *more))) is reads
+
+
+class Level:
+    """A driver of somebody's own, whose method reads, or sets what it is given."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def level(self, new: float | None = None) -> float:
+        self.now = self.now if new is None else new
+        return self.now
+
+
+async def test_a_polled_call_with_arguments_of_another_kind_is_no_reading(tmp_path: Path) -> None:
+    lab = rail_lab(tmp_path)
+    source = InstrumentDefinition("source", "v2", Level, polls=(PollDefinition("level", 60.0, call="level"),))
+    setting = (Execute("level", (42.0,)), Execute("level", (), {"new": 42.0}))
+    async with Lab(replace(lab, instruments=(*lab.instruments, source))) as lab:
+        lab.control.take("source", client=ANNA)
+        with acting(BOB):
+            for command in setting:
+                with pytest.raises(NotInControlError, match="anna"):
+                    await lab.command("source", command)
+            assert await lab.command("source", Execute("level")) == 0.0
+        await lab.stop_all()
+        for command in setting:
+            with acting(ANNA), pytest.raises(UnsafeStateError):
+                await lab.command("source", command)
+        assert await lab.command("source", Execute("level")) == 0.0
+        lab.reset_stop("a test")
 
 
 async def test_control_is_taken_over_by_word_alone_and_that_is_logged(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from duodaq.app import Client, Lab, acting
 from duodaq.app._channel import LocalChannel
 from duodaq.app._client import _client
+from duodaq.app._preset_rules import left_to_a_person
 from duodaq.cli import _preset_work
 from duodaq.cli._presets import presets
 from duodaq.config import load_lab
@@ -25,7 +26,7 @@ from duodaq.errors import (
     PartlySetError,
     UnsafeStateError,
 )
-from duodaq.model import InstrumentDefinition, LabDefinition, SetParameter
+from duodaq.model import GetParameter, InstrumentDefinition, LabDefinition, SetParameter
 from duodaq.testing import RailActor, rail_lab
 
 ANNA = Client("anna", "notebook", "process 1")
@@ -43,6 +44,7 @@ def bench(folder: Path) -> LabDefinition:
     rail, other = lab.instruments
     rail = replace(rail, watched=("offset", "gain"), limits={"gain": (0.0, 5.0)})
     source = InstrumentDefinition("source", "v2", Source, watched=("output", "voltage", "mode"))
+    source = replace(source, passive=frozenset({"mode"}), limits={"voltage": (0.0, 10.0)})
     return replace(lab, instruments=(rail, other, source))
 
 
@@ -128,6 +130,88 @@ async def test_nothing_is_switched_on_and_what_makes_safe_is_first(tmp_path: Pat
         rows = await lab.presets.load("dark")
         assert [(row.instrument, row.name) for row in rows[:2]] == [("rail", "lamp"), ("source", "output")]
         assert RailActor.all["rail"].said == [("lamp", False), ("gain", 2)]
+
+
+class Beamline:
+    """A driver of somebody's own, with much that opens, lights and moves."""
+
+    def __init__(self) -> None:
+        for name, value, _ in BEAMLINE:
+            setattr(self, name, value)
+
+
+BEAMLINE: tuple[tuple[str, Any, Any], ...] = (
+    ("shutter_state", 0, 1),
+    ("relay", 0, 1),
+    ("beam", 0, 1),
+    ("gate", False, True),
+    ("output_state", 0, 1),
+    ("laserState", "OFF", "RUN"),
+    ("source_mode", "standby", "emission"),
+    ("position_mm", 12.5, 0.0),
+    ("pump_current", 0.0, 20.0),
+    ("interlock", True, False),
+    ("beam_blocked", True, False),
+    ("attenuation", 40.0, 0.0),
+    ("whatever", "this", "that"),
+    ("number", 3, 4),
+)
+
+
+async def test_what_a_driver_that_is_not_known_might_do_is_left(tmp_path: Path) -> None:
+    names = tuple(name for name, _, _ in BEAMLINE)
+    lab = bench(tmp_path)
+    line = InstrumentDefinition("line", "v2", Beamline, watched=names, limits={"attenuation": (0.0, 60.0)})
+    safe = {"shutter_state": 0, "relay": 0, "laserState": "OFF", "source_mode": "standby", "pump_current": 0.0}
+    async with Lab(replace(lab, instruments=(*lab.instruments, line))) as lab:
+        await lab.presets.save("before", ["line"])
+        await put(lab, "line", **{name: then for name, _, then in BEAMLINE})
+        await lab.presets.save("after", ["line"])
+        rows = await lab.presets.load("before")
+        assert {row.name: row.then for row in rows if row.what == "set"} == {
+            **safe,
+            "beam": 0,
+            "output_state": 0,
+            "gate": False,
+        }
+        await put(lab, "line", **{name: now for name, now, _ in BEAMLINE})
+        rows = await lab.presets.load("after")
+        assert {row.what for row in rows} == {"left"}
+        why = {row.name: row.why for row in rows}
+        assert all("the lab file allows it" in said for said in why.values())
+        assert why["position_mm"].startswith("a preset moves nothing")
+        assert why["pump_current"].endswith("limits.pump_current = [lowest, highest]")
+        assert await lab.command("line", GetParameter("shutter_state")) == 0
+
+
+def left(name: str, now: Any, then: Any, driver: Any = Beamline, **more: Any) -> bool:
+    emits = more.pop("emits", False)
+    definition = InstrumentDefinition("line", "v4" if driver is not Beamline else "v2", driver, **more)
+    return bool(left_to_a_person(definition, {"name": name, "unit": "", "emits": emits}, now, then))
+
+
+def test_what_the_lab_file_allows_is_set() -> None:
+    limits = {"pump_current": (0.0, 20.0), "gate": (0, 1), "position_mm": (0.0, 25.0), "power_on": (0, 1)}
+    assert not left("pump_current", 0.0, 20.0, limits=limits)
+    assert left("gate", 0, 1, limits=limits)
+    assert left("power_on", 0, 1, limits=limits)
+    assert left("position_mm", 0.0, 1.0, limits=limits)
+    for name in ("position_mm", "shutter_state", "whatever"):
+        assert not left(name, 0, 1, passive=frozenset({name}))
+        assert left(name, 0, 1, passive=frozenset({"other"}))
+
+
+def test_an_actor_says_itself_what_moves_and_is_not_believed_of_switches() -> None:
+    assert not left("gain", 1, 3, RailActor)
+    assert not left("function", "VOLT", "CURR", RailActor)
+    assert left("function", "OFF", "SIN", RailActor)
+    assert left("gate", False, True, RailActor)
+    assert left("drain_voltage", 1.0, 2.0, RailActor)
+    assert left("wavelength_nm", 800.0, 810.0, "duodaq:MaiTai", emits=True)
+    assert not left("wavelength_nm", 800.0, 810.0, "duodaq:MaiTai", emits=True, limits={"wavelength_nm": (700, 1000)})
+    assert left("shutter", False, True, "duodaq:MaiTai", emits=True)
+    assert not left("filter", False, True, "duodaq:Newport1830C")
+    assert left("gain", 1, 3, "lab.actors:Mine"), "its class is known where it runs alone"
 
 
 async def test_control_and_a_latched_stop_refuse_it_whole(tmp_path: Path) -> None:

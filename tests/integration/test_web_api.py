@@ -183,6 +183,36 @@ async def test_every_refusal_says_why_and_changes_nothing(tmp_path: Path) -> Non
         assert (await lab.post("/api/instruments/lamp/command", {"kind": "get", "name": "level"})).json()["result"] == 1
 
 
+class OwnLaser:
+    """A laser of somebody's own."""
+
+    def __init__(self) -> None:
+        self.emission, self.on = False, False
+
+    def arm_laser(self) -> bool:
+        self.on = True
+        return True
+
+    def laser_off(self) -> bool:
+        self.on = False
+        return True
+
+
+async def test_a_laser_of_ones_own_is_armed_where_the_lab_file_says_so_alone(tmp_path: Path) -> None:
+    own = InstrumentDefinition("own", "v2", OwnLaser, watched=("emission",))
+    arming = ({"kind": "execute", "name": "arm_laser"}, {"kind": "set", "name": "emission", "value": True})
+    for allowed, status in ((), 403), (("own",), 200):
+        lab = definition(tmp_path, arming=allowed)
+        async with contextlib.AsyncExitStack() as stack:
+            lab = await stack.enter_async_context(Lab(replace(lab, instruments=(own,), alarms=())))
+            page = await stack.enter_async_context(PageServer(lab))
+            client = await stack.enter_async_context(httpx.AsyncClient(base_url=page.address, trust_env=False))
+            for body in arming:
+                assert (await client.post("/api/instruments/own/command", json=body)).status_code == status
+            for body in ({"kind": "execute", "name": "laser_off"}, {"kind": "set", "name": "emission", "value": False}):
+                assert (await client.post("/api/instruments/own/command", json=body)).status_code == 200
+
+
 async def test_malformed_oversized_and_foreign_requests_are_refused(tmp_path: Path) -> None:
     async with serving(tmp_path) as lab:
         command, json_type = "/api/instruments/lamp/command", {"content-type": "application/json"}
@@ -241,11 +271,19 @@ async def test_tokens_decide_who_looks_and_who_acts(tmp_path: Path) -> None:
             assert (await heard(live, "done"))["status"] == 403
 
 
-async def test_guessing_tokens_is_slowed_down(tmp_path: Path) -> None:
+async def test_wrong_tokens_are_counted_and_the_right_one_is_let_in_whoever_guesses(tmp_path: Path) -> None:
     async with serving(tmp_path, token=TOKEN) as lab:
         answers = [(await lab.post("/api/session", {"token": f"guess {n}"})).status_code for n in range(12)]
         assert answers == [401] * 10 + [429] * 2
-        assert (await lab.get("/api/status", headers={"authorization": f"Bearer {TOKEN}"})).status_code == 429
+        wrong, right = ({"authorization": f"Bearer {token}"} for token in ("wrong", TOKEN))
+        assert (await lab.get("/api/status", headers=wrong)).status_code == 429
+        assert (await lab.client.post("/api/stop-all", headers=wrong)).status_code == 429
+        assert (await lab.post("/api/session", {"token": TOKEN})).status_code == 200
+        lab.client.cookies.clear()
+        for stop in ("/api/stop-all", "/api/instruments/lamp/stop"):
+            assert (await lab.client.post(stop, headers=right)).status_code == 200
+        assert lab.lab.manager.broker.latched
+        assert (await lab.get("/api/status", headers=right)).status_code == 200
 
 
 async def test_too_many_requests_are_refused_but_never_a_stop(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import http.server
 import json
 import logging
 import math
+import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from duodaq.alarms import Alarms, Machine, Messenger, Notice
+from duodaq.alarms import Alarms, Machine, Messenger, Notice, _messenger
 from duodaq.clock import Deadline, block, pause, utc_ns
 from duodaq.errors import LifecycleError
 from duodaq.model import AlarmDefinition, AlarmState, MailDefinition, Scalar
@@ -304,10 +305,47 @@ def test_what_nobody_takes_is_logged_and_counted_and_holds_up_nobody(caplog: pyt
         told.post(Notice("lab: alarm hot raised", {"alarm": "hot"}, "http://127.0.0.1:9/hook", ("a@b",)))
         until(lambda: told.failed == {"webhook": 1, "email": 1})
     said = [record.msg for record in caplog.records]
-    assert [(one["event"], one["by"], one["alarm"]) for one in said] == [
-        ("nobody was told of an alarm", "webhook", "hot"),
+    assert sorted((one["event"], one["by"], one["alarm"]) for one in said) == [
         ("nobody was told of an alarm", "email", "hot"),
+        ("nobody was told of an alarm", "webhook", "hot"),
     ]
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """An address that takes connections and never answers; at its end it hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+
+
+def test_an_address_that_never_answers_holds_up_no_other_and_no_mail() -> None:
+    with serving(Hook, http.server.HTTPServer) as hook, serving(Mailbox, socketserver.TCPServer) as post:
+        mail = MailDefinition("127.0.0.1", post.server_address[1], "lab@example.org", security="none")
+        with messenger(mail) as told, silent() as mute:
+            told.post(Notice("gas", {"alarm": "gas"}, mute, ("ada@example.org",)))
+            told.post(Notice("fire", {"alarm": "fire"}, f"http://127.0.0.1:{hook.server_port}/"))
+            until(lambda: told.sent == {"webhook": 1, "email": 1})
+            assert hook.heard == [{"text": "fire", "alarm": "fire"}]
+            assert told.failed == {"webhook": 0, "email": 0}
+            assert not told.ended
+        assert told.failed == {"webhook": 1, "email": 0}
+
+
+def test_threads_that_tell_and_notices_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_messenger, "_LINES", 2)
+    monkeypatch.setattr(_messenger, "_WAITING", 3)
+    with serving(Hook, http.server.HTTPServer) as hook, messenger() as told:
+        with silent() as one, silent() as other:
+            for mute in (one, other):
+                told.post(Notice("gas", {}, mute))
+            for number in range(10):
+                told.post(Notice("fire", {"number": number}, f"http://127.0.0.1:{hook.server_port}/"))
+            assert [thread.name for thread in threading.enumerate()].count("alarm messenger") == 2
+            assert 4 <= told.failed["webhook"] <= 6, "three wait in each of two lines, if not one less"
+        until(lambda: told.ended)
+        assert len(hook.heard) == told.sent["webhook"] == 12 - told.failed["webhook"]
+        told.post(Notice("over", {}, f"http://127.0.0.1:{hook.server_port}/"))
+        until(lambda: hook.heard[-1] == {"text": "over"})
 
 
 def test_mail_has_the_alarm_in_its_subject_and_the_facts_in_its_text() -> None:

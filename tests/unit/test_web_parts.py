@@ -66,24 +66,27 @@ def test_a_machine_that_lets_others_in_is_called_by_its_addresses_and_its_names(
 
 
 @pytest.mark.parametrize(
-    ("origin", "site", "changes", "let_in"),
+    ("origin", "site", "linked", "let_in"),
     [
-        (None, None, True, True),  # a program
-        ("http://localhost:8400", "same-origin", True, True),
-        ("https://localhost:8400", "same-origin", True, True),  # behind a proxy with TLS
-        ("http://localhost:8401", "same-site", True, False),
-        ("http://evil.example", "cross-site", False, False),
-        ("null", None, True, False),
-        (None, "cross-site", True, False),
-        (None, "cross-site", False, True),  # somebody followed a link to the page
+        (None, None, False, True),  # a program
+        ("http://localhost:8400", "same-origin", False, True),
+        ("https://localhost:8400", "same-origin", False, True),  # behind a proxy with TLS
+        ("http://localhost:8401", "same-site", False, False),
+        ("http://evil.example", "cross-site", True, False),
+        ("null", None, False, False),
+        ("http://[", None, True, False),
+        ("http://[", "same-origin", False, False),
+        ("http://localhost:8400\uff0f", None, False, False),
+        (None, "cross-site", False, False),
+        (None, "cross-site", True, True),  # somebody followed a link to the page
     ],
 )
-def test_pages_of_other_sites_cannot_act(origin: str | None, site: str | None, changes: bool, let_in: bool) -> None:
+def test_pages_of_other_sites_cannot_act(origin: str | None, site: str | None, linked: bool, let_in: bool) -> None:
     if let_in:
-        access().check_origin(origin, "localhost:8400", site, changes=changes)
+        access().check_origin(origin, "localhost:8400", site, linked=linked)
         return
     with pytest.raises(Refusal) as refused:
-        access().check_origin(origin, "localhost:8400", site, changes=changes)
+        access().check_origin(origin, "localhost:8400", site, linked=linked)
     assert refused.value.status == 403
 
 

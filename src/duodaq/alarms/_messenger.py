@@ -1,19 +1,19 @@
-"""Tells people outside of the lab, by webhook and by mail, in a thread of its own: no loop ever waits for a server."""
+"""Tells people outside of the lab, by webhook and by mail, in threads of its own: no loop ever waits for a server."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import queue
 import smtplib
 import ssl
 import threading
 import urllib.request
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from typing import Any
+from urllib.parse import urlsplit
 
 from duodaq.clock import Deadline, block
 from duodaq.model import MailDefinition
@@ -26,6 +26,7 @@ NOTICE_S = 60.0
 PAUSES_S = (1.0, 5.0)
 """Between the tries of one notice."""
 _WAITING = 64
+_LINES = 16
 _log = get_logger("alarms")
 
 
@@ -40,9 +41,11 @@ class Notice:
 
 
 class Messenger:
-    """Sends notices, one after another; what fails is tried again twice, then logged and counted.
+    """Sends notices, those to one address one after another; what fails is tried again twice, then logged and counted.
 
-    At most 64 wait; what comes on top is logged and counted as failed.
+    Each address has a thread of its own for as long as something is on its way to it, so that one that is silent holds
+    up no other. At most 16 have one at once; what is for a further address then waits behind the fewest. At most 64
+    wait in one line; what comes on top is logged and counted as failed.
     """
 
     def __init__(self, mail: MailDefinition | None = None, *, pauses_s: tuple[float, ...] = PAUSES_S) -> None:
@@ -50,9 +53,10 @@ class Messenger:
         self.failed: dict[str, int] = {"webhook": 0, "email": 0}
         self._mail = mail
         self._pauses_s = pauses_s
-        self._waiting: queue.Queue[Notice | None] = queue.Queue(_WAITING)
+        self._lock = threading.Lock()
+        self._lines: dict[str, deque[tuple[str, Notice]]] = {}
+        self._threads: list[threading.Thread] = []
         self._ending = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def use(self, mail: MailDefinition | None) -> None:
         """Send mail by this server from now on."""
@@ -60,55 +64,65 @@ class Messenger:
 
     def post(self, notice: Notice) -> None:
         """Send `notice` soon. Never waits."""
-        if notice.webhook is None and not notice.email:
-            return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="alarm messenger", daemon=True)
-            self._thread.start()
-        try:
-            self._waiting.put_nowait(notice)
-        except queue.Full:
-            for way in _ways(notice):
-                self._give_up(way, notice, f"{_WAITING} notices wait already")
+        if notice.webhook is not None:
+            self._post("webhook", urlsplit(notice.webhook).netloc.lower(), notice)
+        if notice.email:
+            self._post("email", "mail", notice)
 
     def end(self) -> None:
-        """Send what waits, try nothing again, and end. Idempotent; never waits."""
-        if self._thread is None or self._ending.is_set():
-            return
+        """Send what waits, and try nothing again. Idempotent; never waits."""
         self._ending.set()
-        with contextlib.suppress(queue.Full):  # it looks whether it shall end behind each notice, too
-            self._waiting.put_nowait(None)
 
     @property
     def ended(self) -> bool:
-        """Whether its thread has ended, or never was."""
-        return self._thread is None or not self._thread.is_alive()
+        """Whether nothing is on its way, and none of its threads is left."""
+        return not any(thread.is_alive() for thread in self._threads)
 
-    def _run(self) -> None:
-        while (notice := self._waiting.get()) is not None:
-            if notice.webhook is not None:
-                self._try("webhook", notice, lambda n=notice: self._send_webhook(n))
-            if notice.email:
-                self._try("email", notice, lambda n=notice: self._send_mail(n))
-            if self._ending.is_set() and self._waiting.empty():
+    def _post(self, way: str, address: str, notice: Notice) -> None:
+        with self._lock:
+            line = self._lines.get(address)
+            if line is None and len(self._lines) >= _LINES:
+                line = min(self._lines.values(), key=len)
+            if line is None:
+                line = deque([(way, notice)])
+                thread = threading.Thread(target=self._run, args=(address, line), name="alarm messenger", daemon=True)
+                thread.start()
+                self._threads = [*(one for one in self._threads if one.is_alive()), thread]
+                self._lines[address] = line
                 return
+            room = len(line) < _WAITING
+            if room:
+                line.append((way, notice))
+        if not room:
+            self._give_up(way, notice, f"{_WAITING} notices wait already")
 
-    def _try(self, way: str, notice: Notice, send: Callable[[], None]) -> None:
+    def _run(self, address: str, line: deque[tuple[str, Notice]]) -> None:
+        while True:
+            with self._lock:
+                if not line:
+                    del self._lines[address]
+                    return
+                way, notice = line.popleft()
+            self._try(way, notice, self._send_webhook if way == "webhook" else self._send_mail)
+
+    def _try(self, way: str, notice: Notice, send: Callable[[Notice], None]) -> None:
         limit = Deadline(NOTICE_S)
         for pause_s in (*self._pauses_s, None):
             try:
-                send()
+                send(notice)
             except Exception as error:  # noqa: BLE001 - whatever a server does to these libraries
                 if pause_s is None or limit.passed or self._ending.is_set():
                     self._give_up(way, notice, f"{type(error).__name__}: {error}")
                     return
                 block(pause_s, self._ending)
             else:
-                self.sent[way] += 1
+                with self._lock:
+                    self.sent[way] += 1
                 return
 
     def _give_up(self, way: str, notice: Notice, why: str) -> None:
-        self.failed[way] += 1
+        with self._lock:
+            self.failed[way] += 1
         _log.error("nobody was told of an alarm", by=way, alarm=notice.facts.get("alarm"), error=why)
 
     def _send_webhook(self, notice: Notice) -> None:
@@ -142,7 +156,3 @@ class Messenger:
                 server.close()
                 raise
         return server
-
-
-def _ways(notice: Notice) -> list[str]:
-    return [*(["webhook"] if notice.webhook is not None else []), *(["email"] if notice.email else [])]

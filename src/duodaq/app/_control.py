@@ -29,6 +29,7 @@ from duodaq.model import (
     SnapFrame,
     Stop,
     command_name,
+    is_polled_call,
 )
 
 _LONGEST_NAME = 100
@@ -281,8 +282,9 @@ class ControlTable:
 def only_reads(definition: InstrumentDefinition, command: Command) -> bool:
     """Whether `command` is free for all: it reads, or stops, and sets nothing.
 
-    Of what an Execute calls only what is known to read does: an actor's handlers that may be repeated; of a driver that
-    duodaq does not know what is polled, and what its stanza names `passive`.
+    Of what an Execute calls only what is known to read does: an actor's handlers that may be repeated, a query if all
+    of it asks; of a driver that duodaq does not know what is polled, as it is polled, and what its stanza names
+    `passive`.
     """
     if isinstance(command, GetParameter | ReadChannel | Stop):
         return True
@@ -292,7 +294,7 @@ def only_reads(definition: InstrumentDefinition, command: Command) -> bool:
         return False
     if definition.runtime == "v2":
         named = () if isinstance(definition.passive, bool) else definition.passive
-        return command.name in named or any(command.name == poll.call for poll in definition.polls)
+        return command.name in named or is_polled_call(definition, command)
     from duodaq.v4 import BUILT_IN  # who attaches to a lab elsewhere loads no runtime
 
     kind: Any = BUILT_IN.get(definition.driver) if isinstance(definition.driver, str) else definition.driver
@@ -302,4 +304,4 @@ def only_reads(definition: InstrumentDefinition, command: Command) -> bool:
         spec: Any = kind.spec_for(kind.message_for(command))
     except DuodaqError:
         return True  # it is no command at all, and who handles it says what is wrong
-    return spec is not None and spec.idempotent
+    return spec is not None and spec.only_reads(kind.message_for(command))

@@ -4,7 +4,8 @@ Rules for whoever edits this:
 
 * A preset is refused whole, before anything is sent, if any of it cannot be set: a setting that is not there, a value
   beyond its limits, an instrument that somebody else controls, a stop that is latched.
-* Nothing is armed, opened, lit or moved by a preset. What would be is shown, and left to a person.
+* What is not known to be harmless is not set by a preset: it is shown, and left to a person, unless
+  the lab file says that it may.
 * What makes safe comes first; then, instrument by instrument, what the lab file declares, in its order.
 * If the device refuses one all the same, nothing more is set, and the error says what was.
 """
@@ -221,7 +222,7 @@ class Presets:
         if missing:
             why = "; ".join(f"{_said(row)}: {row.why}" for row in missing)
             raise LifecycleError(f"this preset cannot be loaded: {why}", left="nothing was set")
-        beyond = [why for row in wanted if (why := self._beyond(row))]
+        beyond = [why for row in rows if row.what in ("set", "left") and (why := self._beyond(row))]
         if beyond:
             raise OutOfRangeError("; ".join(beyond), left="nothing was set")
         for row in wanted:
@@ -240,7 +241,7 @@ class Presets:
             return f"{_said(row)}: {row.then} is no number that can be set"
         if kind_of(row.now) != kind_of(row.then):
             return f"{_said(row)}: {row.then!r} is {kind_of(row.then)}, and it is {kind_of(row.now)} now"
-        if limits is not None and not limits[0] <= row.then <= limits[1]:
+        if limits is not None and isinstance(row.then, int | float) and not limits[0] <= row.then <= limits[1]:
             return f"{_said(row)}: {row.then:g} {row.unit} is outside the limits {limits[0]:g} … {limits[1]:g}"
         return ""
 
@@ -262,7 +263,7 @@ class Presets:
             return Row(instrument, name, now, then, unit, "missing", why)
         if same(now, then):
             return Row(instrument, name, now, then, unit_now, "same")
-        why = left_to_a_person(definition, known[name], then)
+        why = left_to_a_person(definition, known[name], now, then)
         return Row(instrument, name, now, then, unit_now, "left" if why else "set", why)
 
     async def _present(self, instrument: str, name: str, missing: list[str]) -> Any:

@@ -105,8 +105,8 @@ class PresetsHandle:
     def load(self, name: str, *, instruments: Any = None, show: bool = True) -> PresetDiff:
         """Set what a preset has and is not so already, and show what that changes; what it was before.
 
-        What makes safe is set first, then what the lab file declares, in its order. Nothing is armed, opened, switched
-        on or moved: such rows are `left`.
+        What makes safe is set first, then what the lab file declares, in its order. What is not known to be
+        harmless, and is not allowed by the lab file, is `left`, with the reason.
 
         Args:
             name: Which.

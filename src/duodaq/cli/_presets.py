@@ -67,7 +67,7 @@ def load_preset(
 ) -> None:
     """Show what it changes, and set it: all of it or, if anything is beyond its limits, nothing.
 
-    Nothing is armed, opened, switched on or moved.
+    What may arm, open, switch on or move something is left to a person, with the reason, unless the lab file allows it.
     """
     from duodaq.cli._preset_work import load_preset as load
 

@@ -107,8 +107,12 @@ def order_stop_all(lab: str | None, out: Console, *, reset: bool, as_json: bool)
     """
     if reset:
         with connect(lab) as client:
-            was_latched = client.status()["latched"]
+            status = client.status()
+            was_latched = status["latched"]
             client.reset_stop(getpass.getuser())
+        if as_json:
+            out.print_json(json.dumps({"lab": status["lab"], "was_latched": was_latched, "latched": False}))
+            return 0
         out.print("The latch is lifted: moves are accepted again." if was_latched else "No stop was latched.")
         return 0
     reports: dict[str, dict[str, Any]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -13,6 +14,7 @@ from duodaq.config._driver_lookup import DriverMissingError, find_module
 _DEEPEST = 8
 _SETTABLE = frozenset({"control", "setting"})
 _READABLE = frozenset({"measurement"})
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 class Offer(NamedTuple):
@@ -27,7 +29,8 @@ class Offer(NamedTuple):
 
 def offers_of(driver: str, directory: Path) -> tuple[Offer, ...]:
     """What ``"module:Class"`` or ``"./file.py:Class"`` has under names without an underscore; nothing if it cannot be
-    told. Base classes in other files are not followed.
+    told. Base classes are followed into other files, but not from a library's: what every one of its drivers inherits
+    is the library's own machinery.
     """
     place, _, name = driver.rpartition(":")
     try:
@@ -39,7 +42,14 @@ def offers_of(driver: str, directory: Path) -> tuple[Offer, ...]:
 
 
 def _in_module(module: str, name: str, directory: Path, depth: int) -> Iterator[Offer]:
-    spec = find_module(module, directory)
+    try:
+        spec = find_module(module, directory)
+    except DriverMissingError:
+        beside = directory / f"{module}.py"
+        if not beside.is_file():
+            raise
+        yield from _in_file(beside, module, name, depth)
+        return
     if spec is None or not spec.origin or not spec.origin.endswith(".py") or depth > _DEEPEST:
         return
     inside = f"{module}.__init__" if spec.submodule_search_locations is not None else module
@@ -50,7 +60,12 @@ def _in_file(path: Path, module: str, name: str, depth: int) -> Iterator[Offer]:
     body = ast.parse(path.read_bytes()).body
     for statement in body:
         if isinstance(statement, ast.ClassDef) and statement.name == name:
-            yield from _of_class(statement, {s.name: s for s in body if isinstance(s, ast.ClassDef)}, set())
+            beside = {s.name: s for s in body if isinstance(s, ast.ClassDef)}
+            seen: set[str] = set()
+            for offer in _of_class(statement, beside, _Elsewhere(path, module, depth)):
+                if offer.name not in seen:
+                    seen.add(offer.name)
+                    yield offer
             return
         if isinstance(statement, ast.ImportFrom):
             original = next((a.name for a in statement.names if (a.asname or a.name) == name), None)
@@ -60,15 +75,39 @@ def _in_file(path: Path, module: str, name: str, depth: int) -> Iterator[Offer]:
                 return
 
 
-def _of_class(found: ast.ClassDef, beside: dict[str, ast.ClassDef], seen: set[str]) -> Iterator[Offer]:
+class _Elsewhere(NamedTuple):
+    """Where a class was found, so that its base classes can be looked for from there."""
+
+    path: Path
+    module: str
+    depth: int
+
+    def offers(self, base: str) -> Iterator[Offer]:
+        """What a base class has that is imported in that file."""
+        if self.depth < _DEEPEST and not _INSTALLED & set(self.path.parts):
+            with suppress(
+                DriverMissingError, OSError, SyntaxError, ValueError
+            ):  # what it cannot tell, others still can
+                yield from _in_file(self.path, self.module, base, self.depth + 1)
+
+
+def _of_class(found: ast.ClassDef, beside: dict[str, ast.ClassDef], elsewhere: _Elsewhere) -> Iterator[Offer]:
+    settable = {mark.removesuffix(".setter") for one in found.body for mark in _marks(one) if mark.endswith(".setter")}
     for statement in found.body:
         offer = _offer(statement)
-        if offer is not None and not offer.name.startswith("_") and offer.name not in seen:
-            seen.add(offer.name)
-            yield offer
+        if offer is not None and not offer.name.startswith("_"):
+            yield offer._replace(kind="setting") if offer.kind == "reading" and offer.name in settable else offer
     for base in found.bases:
-        if isinstance(base, ast.Name) and base.id in beside and base.id != found.name:
-            yield from _of_class(beside[base.id], beside, seen)
+        if not isinstance(base, ast.Name) or base.id == found.name:
+            continue
+        if base.id in beside:
+            yield from _of_class(beside[base.id], beside, elsewhere)
+        else:
+            yield from elsewhere.offers(base.id)
+
+
+def _marks(found: ast.stmt) -> set[str]:
+    return {ast.unparse(mark) for mark in found.decorator_list} if isinstance(found, ast.FunctionDef) else set()
 
 
 def _offer(statement: ast.stmt) -> Offer | None:

@@ -27,6 +27,7 @@ from duodaq.model._command import (
     StopAcquisition,
     check_limits,
     command_name,
+    is_polled_call,
     may_move,
 )
 from duodaq.model._definition import (
@@ -47,6 +48,16 @@ from duodaq.model._definition import (
 )
 from duodaq.model._extras import install_command
 from duodaq.model._fate import IN_HAND, Fate
+from duodaq.model._hazard import (
+    arms,
+    is_level,
+    is_plain_level,
+    may_guard,
+    may_move_by_name,
+    may_switch,
+    turns_off,
+    turns_on,
+)
 from duodaq.model._life import (
     INSTRUMENT_TRANSITIONS,
     Cause,
@@ -127,11 +138,20 @@ __all__ = [
     "VisaDefinition",
     "WebDefinition",
     "WireRecord",
+    "arms",
     "check_limits",
     "command_name",
     "holder_of",
     "install_command",
+    "is_level",
+    "is_plain_level",
+    "is_polled_call",
     "may_change",
+    "may_guard",
     "may_move",
+    "may_move_by_name",
+    "may_switch",
     "owner_named",
+    "turns_off",
+    "turns_on",
 ]

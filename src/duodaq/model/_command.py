@@ -101,6 +101,15 @@ def command_name(command: Command) -> str:
     return type(command).__name__
 
 
+def is_polled_call(definition: InstrumentDefinition, command: Execute) -> bool:
+    """Whether `command` is what a polled channel of a hosted driver calls, with that channel's own arguments.
+
+    A method that reads may set what it is given.
+    """
+    own = (command.name, tuple(command.args))
+    return not command.kwargs and any((poll.call, tuple(poll.args)) == own for poll in definition.polls)
+
+
 def check_limits(definition: InstrumentDefinition, command: SetParameter) -> None:
     """Whether a setting stays within the limits that the lab file gives it.
 

@@ -13,6 +13,7 @@ from duodaq.model import (
     Recover,
     SetParameter,
     command_name,
+    is_polled_call,
 )
 
 CONNECT_S = 10.0
@@ -41,11 +42,11 @@ def own_deadline_s(definition: InstrumentDefinition, command: Command) -> float 
     return deadline_s(definition, command_name(command))
 
 
-def is_passive(definition: InstrumentDefinition, name: str) -> bool:
-    """Whether the method or parameter `name` neither moves nor emits; what is polled is passive by nature."""
+def is_passive(definition: InstrumentDefinition, command: Execute) -> bool:
+    """Whether the call neither moves nor emits; what is polled does not, as it is polled."""
     if isinstance(definition.passive, bool):
         return definition.passive
-    return name in definition.passive or any(name in (poll.call, poll.read) for poll in definition.polls)
+    return command.name in definition.passive or is_polled_call(definition, command)
 
 
 def is_safe_action(definition: InstrumentDefinition, command: Execute) -> bool:
@@ -62,7 +63,7 @@ def may_move(definition: InstrumentDefinition, command: Command) -> bool:
     The stanza's own safe action does not either: it must get through while a stop is latched.
     """
     if isinstance(command, Execute):
-        return not (is_passive(definition, command_name(command)) or is_safe_action(definition, command))
+        return not (is_passive(definition, command) or is_safe_action(definition, command))
     if isinstance(command, SetParameter):
         passive = definition.passive
         return not (passive if isinstance(passive, bool) else command.name in passive)

@@ -106,7 +106,7 @@ class HandlerSpec:
         function: Callable[..., Any],
         *,
         urgent: bool = False,
-        idempotent: bool = False,
+        idempotent: bool | Callable[[Any], bool] = False,
         moves: bool | Callable[[Any], bool] = False,
         operation: bool = False,
     ) -> None:
@@ -126,6 +126,10 @@ class HandlerSpec:
         return HandlerSpec(
             function, urgent=self.urgent, idempotent=self.idempotent, moves=self.moves, operation=self.operation
         )
+
+    def only_reads(self, message: Any) -> bool:
+        """Whether this message reads, and changes nothing."""
+        return self.idempotent if isinstance(self.idempotent, bool) else self.idempotent(message)
 
     def may_move(self, message: Any) -> bool:
         """Whether this message moves or emits something."""
@@ -150,7 +154,7 @@ class Envelope(msgspec.Struct, eq=False):
 def handler(
     *message_types: type,
     urgent: bool = False,
-    idempotent: bool = False,
+    idempotent: bool | Callable[[Any], bool] = False,
     moves: bool | Callable[[Any], bool] = False,
     operation: bool = False,
 ) -> Callable[[_F], _F]:
@@ -159,7 +163,7 @@ def handler(
     Args:
         message_types: The classes it handles; the nearest class in a message's MRO wins.
         urgent: Served at once, beside the message in hand.
-        idempotent: A read: doing it twice is as good as once.
+        idempotent: A read: doing it twice is as good as once (or a function of the message that says so).
         moves: It moves or emits something (or a function of the message that says so): while it waits, a restart or a
             stop ends it *not done*.
         operation: A long operation: runs as a task beside the mailbox, with progress; see `ActorRef.operate`.

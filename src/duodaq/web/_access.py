@@ -20,6 +20,9 @@ from duodaq.errors import ConfigError
 from duodaq.model import WebDefinition
 from duodaq.web._refusal import Refusal
 
+FOREIGN = ("cross-site", "same-site")
+"""What a browser says in ``Sec-Fetch-Site`` of requests from pages that are not this server's."""
+
 
 class Role(IntEnum):
     NOBODY = 0
@@ -73,20 +76,20 @@ class Access:
             )
             raise Refusal(403, "WrongName", detail)
 
-    def check_origin(self, origin: str | None, host: str | None, site: str | None, *, changes: bool) -> None:
+    def check_origin(self, origin: str | None, host: str | None, site: str | None, *, linked: bool) -> None:
         """Refuse what a page of another site sends. Programs, which say no origin, are not meant.
 
         Args:
             origin: The header ``Origin``.
             host: The header ``Host``.
             site: The header ``Sec-Fetch-Site``.
-            changes: Whether the request may change something.
+            linked: Whether it is a page to which other sites may link; what acts, or asks instruments, is none.
 
         Raises:
             Refusal: 403.
         """
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != (host or "").lower()
-        if foreign or (site in ("cross-site", "same-site") and (changes or origin is not None)):
+        foreign = origin is not None and _place_of(origin) != (host or "").lower()
+        if foreign or (site in FOREIGN and (not linked or origin is not None)):
             raise Refusal(403, "CrossSite", f"requests from other pages ({origin or site}) are not answered")
 
     def role_of(self, token: str | None, cookie: str | None) -> Role:
@@ -115,6 +118,14 @@ class Access:
         except ValueError:
             return False
         return address.is_loopback or not self._web.is_local  # an address cannot be rebound
+
+
+def _place_of(origin: str) -> str | None:
+    """Name and port of an origin; None if it is malformed, and so nobody's."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _name_of(host: str | None) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +16,7 @@ from pydantic import ValidationError
 from duodaq.app import Client, Lab, LabService, acting, panel_of
 from duodaq.clock import utc_ns
 from duodaq.errors import DuodaqError, StorageError
-from duodaq.model import InstrumentDefinition
+from duodaq.model import Execute, InstrumentDefinition, SetParameter, arms
 from duodaq.storage.reading import Run, Stream, differences, facts_of, find_run, runs
 from duodaq.telemetry import get_logger, tracing
 from duodaq.web._access import Access, Role
@@ -83,6 +85,9 @@ class Actions:
             "label": (LabelRequest, self.label),
             **self.work.by_name,
         }
+        self._targeted = {
+            name for name, (_, act) in self._by_name.items() if len(inspect.signature(act).parameters) == 3
+        }
 
     async def perform(self, visitor: Visitor, name: str, target: str | None, body: Any) -> Any:
         """Do by name what the methods below do: what comes over the live connection.
@@ -95,17 +100,18 @@ class Actions:
         found = self._by_name.get(name)
         if found is None:
             raise Refusal(404, "NoSuchAction", f"no action {name!r}; there are {', '.join(self._by_name)}")
+        if name == "stop_all":  # whatever else was said with it
+            return await self.stop_all(visitor, Request())
+        kind, act = found
         try:
-            request = found[0].model_validate(body or {})
+            request = kind.model_validate(body or {})
         except ValidationError as error:
             raise Refusal(422, "WrongRequest", in_words(error.errors())) from None
-        given = () if target is None else (target,)
-        try:
-            return await found[1](visitor, *given, request)
-        except TypeError as error:
-            if target is None:
-                raise Refusal(422, "WrongRequest", f"{name} needs a target") from error
-            raise
+        if name in self._targeted and target is None:
+            raise Refusal(422, "WrongRequest", f"{name} needs a target")
+        if name not in self._targeted and target is not None:
+            raise Refusal(422, "WrongRequest", f"{name} takes no target")
+        return await act(visitor, *(() if target is None else (target,)), request)
 
     # ---- instruments ---------------------------------------------------------------------------------------------
 
@@ -116,6 +122,7 @@ class Actions:
         if "name" in fields and request.name is None:
             raise Refusal(422, "WrongRequest", f"{request.kind} needs a name")
         self._check_arming(instrument, request)
+        _check_numbers(request)
         params = {
             "instrument": instrument,
             "kind": _KINDS.get(request.kind, request.kind),
@@ -313,8 +320,12 @@ class Actions:
             raise Refusal(404, "NoSuchInstrument", str(error)) from error
 
     def _check_arming(self, instrument: str, request: CommandRequest) -> None:
-        arms = request.kind in ("execute", "set") and (request.name or "").rpartition(".")[2] in ("arm", "armed")
-        if arms and not self.access.may_arm(instrument):
+        name = request.name or ""
+        setting = SetParameter(name, request.value) if request.kind == "set" else None
+        command = Execute(name, tuple(request.args), request.kwargs) if request.kind == "execute" else setting
+        if command is None or self.access.may_arm(instrument):
+            return
+        if arms(self._definition(instrument), command):
             detail = f'{instrument} is not armed from here; the lab file may allow it: [web] arming = ["{instrument}"]'
             raise Refusal(403, "ArmingRefused", detail)
 
@@ -357,3 +368,10 @@ def _target_of(request: CommandRequest) -> float | None:
         return None
     target = request.args[1]
     return float(target) if isinstance(target, int | float) else None
+
+
+def _check_numbers(request: CommandRequest) -> None:
+    """Refuse what no instrument counts to, before anything makes a float of it."""
+    given = (request.value, *request.args, *request.kwargs.values(), *request.options.values())
+    if any(isinstance(one, int) and abs(one) > sys.float_info.max for one in given):
+        raise Refusal(422, "WrongRequest", f"a number beyond {sys.float_info.max:.0e} is none for an instrument")

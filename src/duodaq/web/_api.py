@@ -65,7 +65,7 @@ def make_app(actions: Actions, feed: Feed, moment: Moment, live: Live, per_s: fl
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _no_such_route)
-    gate = Gate(app, actions.access, per_s)
+    gate = Gate(app, actions.access, actions.visitors, per_s)
     _looking(app, actions, feed, moment)
     _doing(app, actions)
     _alarms(app, actions)
@@ -307,11 +307,9 @@ def _session(app: FastAPI, actions: Actions, gate: Gate) -> None:
     async def enter(body: SessionRequest, request: Request) -> Answer:
         """Show a token; the browser gets a cookie that stands for it."""
         peer = visitor_of(actions, request).peer
-        if not gate.may_try(peer):
-            raise Refusal(429, "TooMany", "too many wrong tokens; wait a minute")
         role = access.role_of(body.token, None)
         if role is Role.NOBODY:
-            gate.note_wrong_token(peer)
+            gate.count_wrong_token(peer)
             raise Refusal(401, "WrongToken", "this lab does not know that token")
         answer = Answer({"role": role.name.lower(), "tokens": not access.is_open})
         if not access.is_open:

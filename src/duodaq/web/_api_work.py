@@ -104,7 +104,7 @@ def _presets(app: FastAPI, actions: Actions) -> None:
         tags=["presets"],
     )
     async def load(preset: PresetName, request: Request, body: PresetLoadRequest | None = None) -> Answer:
-        """Set what a preset has: all of it or, if anything is beyond its limits, nothing. Nothing is switched on."""
+        """Set what a preset has: all of it or, if anything is beyond its limits, nothing. What may emit is left."""
         return Answer(await actions.work.preset_load(visitor_of(actions, request), preset, body or PresetLoadRequest()))
 
     @app.post("/api/presets/{preset}/remove", responses=refusals(404, 424), **done)

@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
-from duodaq.web._access import Access, Role
+from duodaq.web._access import FOREIGN, Access, Role
 from duodaq.web._plain import to_json
 from duodaq.web._rates import Rate
 from duodaq.web._refusal import Refusal
+from duodaq.web._visitors import KEY_HEADER, Visitors
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -38,9 +39,10 @@ _FILES = (".html", ".js", ".css", ".svg", ".txt")
 class Gate:
     """Lets in what may come in, with who it is in ``scope["state"]``; refuses the rest with a reason."""
 
-    def __init__(self, app: App, access: Access, per_s: float) -> None:
+    def __init__(self, app: App, access: Access, visitors: Visitors, per_s: float) -> None:
         self._app = app
         self._access = access
+        self._visitors = visitors
         self._requests = Rate(per_s, 2 * per_s)
         self._wrong_tokens = Rate(1 / 6, 10)
 
@@ -62,15 +64,21 @@ class Gate:
         method = scope.get("method", "GET")
         host = headers.get("host")
         changes = method not in ("GET", "HEAD") or scope["type"] == "websocket"
+        of_the_page = scope["path"] in _OPEN or _is_of_the_page(scope["path"])
+        linked = not changes and _is_of_the_page(scope["path"])
+        site = headers.get("sec-fetch-site")
         self._access.check_name(host)
-        self._access.check_origin(headers.get("origin"), host, headers.get("sec-fetch-site"), changes=changes)
+        self._access.check_origin(headers.get("origin"), host, site, linked=linked)
         peer = (scope.get("client") or ("?", 0))[0]
         stops = scope["path"].endswith(("/stop", "/stop-all", "/abort"))
-        if not stops and not self._requests.take(peer):
+        whose = f"{peer} {site}" if site in FOREIGN else peer  # another site's page uses up nobody's requests here
+        if not stops and not self._requests.take(whose):
             raise Refusal(429, "TooMany", "too many requests; wait a second")
         role = self._role(headers, peer)
         scope.setdefault("state", {}).update(role=role, peer=peer)
-        if scope["path"] in _OPEN or _is_of_the_page(scope["path"]):
+        if role is not Role.NOBODY:
+            self._visitors.seen(headers.get(KEY_HEADER))
+        if of_the_page:
             return
         if role is Role.NOBODY:
             raise Refusal(401, "NoToken", "this lab wants a token: Authorization: Bearer …")
@@ -80,20 +88,19 @@ class Gate:
     def _role(self, headers: dict[str, str], peer: str) -> Role:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         given = token.strip() if scheme.lower() == "bearer" else None
-        if given is not None and not self._wrong_tokens.has(peer):
-            raise Refusal(429, "TooMany", "too many wrong tokens; wait a minute")
         role = self._access.role_of(given, _cookie(headers.get("cookie", ""), self._access.cookie_name))
         if given is not None and role is Role.NOBODY:
-            self.note_wrong_token(peer)
+            self.count_wrong_token(peer)
         return role
 
-    def note_wrong_token(self, peer: str) -> None:
-        """Somebody there tried a token that is none."""
-        self._wrong_tokens.take(peer)
+    def count_wrong_token(self, peer: str) -> None:
+        """Somebody there tried a token that is none. The right one is never asked to wait for another's wrong ones.
 
-    def may_try(self, peer: str) -> bool:
-        """Whether somebody there may try a token now."""
-        return self._wrong_tokens.has(peer)
+        Raises:
+            Refusal: 429, there were too many of them.
+        """
+        if not self._wrong_tokens.take(peer):
+            raise Refusal(429, "TooMany", "too many wrong tokens; wait a minute")
 
 
 def _is_of_the_page(path: str) -> bool:

@@ -29,8 +29,3 @@ class Rate:
         if len(self._left) > self._most:
             self._left.popitem(last=False)
         return may
-
-    def has(self, who: str) -> bool:
-        """Whether `who` could do it now."""
-        left, at = self._left.get(who, (self._at_once, self._now_s()))
-        return left + (self._now_s() - at) * self._per_s >= 1

@@ -62,15 +62,22 @@ class Visitors:
         known = self._keys.get(key or "")
         if known is None:
             return visitor_at(role, peer)
-        known.seen_s = monotonic_s()
         return Visitor(role, peer, known.client, True)
 
+    def seen(self, key: str | None) -> None:
+        """Somebody shows a key, whatever he asks: he is there."""
+        known = self._keys.get(key or "")
+        if known is not None:
+            known.seen_s = monotonic_s()
+
     def keep(self, visitor: Visitor) -> tuple[str, Visitor]:
-        """A new key, and who shows it.
+        """A new key, and who shows it. If there are too many, the one that holds nothing for longest is no more.
 
         Raises:
-            Refusal: 429, there are too many.
+            Refusal: 429, there are too many, and with each something is held.
         """
+        if len(self._keys) >= MOST_KEYS:
+            self._drop_idle()
         if len(self._keys) >= MOST_KEYS:
             raise Refusal(429, "TooMany", f"{MOST_KEYS} programs hold control by a key; let one release it")
         key = secrets.token_urlsafe(18)
@@ -107,6 +114,12 @@ class Visitors:
         for known in self._keys.values():
             self._lab.control.leave(known.client, "the page is served no longer")
         self._keys.clear()
+
+    def _drop_idle(self) -> None:
+        held = self._lab.control.held_by
+        idle = [key for key, known in self._keys.items() if not known.in_hand and not held(known.client)]
+        if idle:
+            del self._keys[min(idle, key=lambda key: self._keys[key].seen_s)]
 
     async def _look_after(self) -> None:
         while self._keys:

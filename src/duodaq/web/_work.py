@@ -145,9 +145,10 @@ class Work:
 
     async def job_cancel(self, visitor: Visitor, number: Any, request: Request) -> Any:
         """Cut a job off."""
-        if not str(number).isdecimal():
-            raise Refusal(404, "NoSuchJob", f"no job {number}")
-        return await self.jobs.cancel(int(number))
+        found = next((job.number for job in self.jobs.all() if str(job.number) == str(number)), None)
+        if found is None:
+            raise Refusal(404, "NoSuchJob", f"no job {str(number)[:20]}")
+        return await self.jobs.cancel(found)
 
 
 def positions_of(axis: ScanAxis) -> list[float]:

@@ -33,6 +33,7 @@ _DESTRUCTIVE = re.compile(
 )
 
 
+_ACTING = re.compile(rb"^(?:\*TST|\*CAL|CAL(?:IBRATION)?(?::ALL)?|TEST(?::ALL)?|DIAG(?:NOSTIC)?\S*)\?$")
 _WORDS = [
     (re.compile(known), said)
     for known, said in (
@@ -116,6 +117,16 @@ class ScpiCodec:
     def moves(self, written: bytes) -> bool:
         """Whether it switches an output, a shutter or a laser on (``OUTP ON``, ``SHUT 1``)."""
         return _facts(written).emits
+
+    def only_asks(self, written: bytes) -> bool:
+        """Whether all of it asks, and the asking changes nothing: no command beside a query, no self-test, no queue.
+
+        What an instrument might take apart otherwise (a block, an open string, a lone CR) is not taken for a question.
+        """
+        units = [unit for message in messages(written) for unit in message]
+        odd = b"#" in written or b"\r" in written.rstrip() or written.count(b'"') % 2 or written.count(b"'") % 2
+        asks = all(is_query(unit) and not _ACTING.match(header(unit)) for unit in units)
+        return bool(units) and asks and not odd and not self.moves(written) and not self.destructive(written)
 
     def stop_bytes(self, axis: str | None = None) -> bytes | None:
         """None: SCPI has no stop that every instrument knows; a lab file gives the instrument's own."""

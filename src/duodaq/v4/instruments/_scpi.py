@@ -34,6 +34,10 @@ def _emits(message: Write | Transact) -> bool:
     return _CODEC.moves(message.command.encode("latin-1", "replace") + b"\n")
 
 
+def _only_asks(message: Query | QueryWithTimeout | QueryBlock) -> bool:
+    return _CODEC.only_asks(message.command.encode("latin-1", "replace") + b"\n")
+
+
 def scpi_setting(header: str, unit: str = "", parse: Callable[[str], Any] = float, *, emits: bool = False) -> Parameter:
     """A parameter that is one SCPI header: ``header?`` reads it, ``header value`` sets it and reads it back.
 
@@ -88,17 +92,17 @@ class ScpiActor(InstrumentActor):
         """The polled channels, and the events."""
         return (*super().channel_infos(), ChannelInfo(self.definition.id, "events", "", "scpi_event", "v4"))
 
-    @handler(Query, idempotent=True)
+    @handler(Query, idempotent=_only_asks)
     async def query(self, message: Query) -> str:
         """The reply to a query, as text."""
         return await self._recorded(message.command, self.driver.query(message.command))
 
-    @handler(QueryWithTimeout, idempotent=True, operation=True)
+    @handler(QueryWithTimeout, idempotent=_only_asks, operation=True)
     async def query_with_timeout(self, message: QueryWithTimeout) -> str:
         """The reply to a query that may take long; the mailbox goes on meanwhile."""
         return await self._recorded(message.command, self.driver.query(message.command, message.timeout_s))
 
-    @handler(QueryBlock, idempotent=True, operation=True)
+    @handler(QueryBlock, idempotent=_only_asks, operation=True)
     async def query_block(self, message: QueryBlock) -> bytes:
         """The payload of a binary block, exact to the byte; the mailbox goes on meanwhile."""
         return await self._recorded(message.command, self.driver.query_block(message.command, message.timeout_s))

@@ -112,7 +112,8 @@ function setting(id, { name, unit, settable, words }) {
 }
 
 function operations({ id, panel }, elsewhere) {
-  const hidden = new Set([...elsewhere, "set_wavelength", "configure_roi", "set_timing", "set_gain", "set_binning"]);
+  // What the panel has a field for already: a camera's sizes, and an actor's wavelength.
+  const hidden = new Set([...elsewhere, ...(panel.camera ? ["configure_roi", "set_timing", "set_gain", "set_binning"] : []), ...(panel.settings.some((s) => s.name === "wavelength" && s.settable) ? ["set_wavelength"] : [])]);
   const shown = panel.operations.filter((o) => !hidden.has(o.name));
   if (!shown.length) return [];
   const make = ({ name, arguments: wanted, words }) => {

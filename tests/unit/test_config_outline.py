@@ -1,0 +1,51 @@
+"""What a class offers is read from its source: its own members, those of its bases, and what can be set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from duodaq.config import offers_of
+
+METER = """
+class Meter:
+    def ask(self, text): ...
+
+    def set_wavelength(self, nm: float): ...
+
+    @property
+    def volts(self): ...
+
+    @volts.setter
+    def volts(self, value): ...
+
+    @property
+    def temperature(self): ...
+"""
+
+
+@pytest.fixture
+def kinds(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "meter.py").write_text(METER, encoding="utf-8")
+    (tmp_path / "mine.py").write_text(
+        "from meter import Meter as Plain\n\n\nclass Meter(Plain):\n    def ask(self, other): ...\n", encoding="utf-8"
+    )
+    offers = offers_of("./mine.py:Meter", tmp_path)
+    assert len({offer.name for offer in offers}) == len(offers)
+    assert [offer.arguments[0][0] for offer in offers if offer.name == "ask"] == ["other"]
+    return {offer.name: offer.kind for offer in offers}
+
+
+def test_a_base_class_of_another_file_is_followed(kinds: dict[str, str]) -> None:
+    assert set(kinds) == {"ask", "set_wavelength", "volts", "temperature"}
+
+
+def test_a_property_with_a_setter_can_be_set(kinds: dict[str, str]) -> None:
+    assert (kinds["volts"], kinds["temperature"]) == ("setting", "reading")
+
+
+def test_the_machinery_of_a_library_is_no_offer_of_its_drivers(tmp_path: Path) -> None:
+    offers = {offer.name: offer.kind for offer in offers_of("pymeasure.instruments.hp:HP34401A", tmp_path)}
+    assert offers["nplc"] == "setting"
+    assert "add_child" not in offers
