@@ -87,6 +87,6 @@ def test_what_a_browser_sends_through_the_proxy_is_let_in() -> None:
     access = Access(WebDefinition(token="t" * 16, names=("lab.example.org",)), "lab")
     for host in ("lab.example.org", "lab.example.org:8443"):
         access.check_name(host)
-        access.check_origin(f"https://{host}", host, "same-origin", changes=True)
+        access.check_origin(f"https://{host}", host, "same-origin", linked=False)
     with pytest.raises(Refusal):
-        access.check_origin("https://lab.example.org", "127.0.0.1:8400", None, changes=True)  # without the Host header
+        access.check_origin("https://lab.example.org", "127.0.0.1:8400", None, linked=False)  # without the Host header

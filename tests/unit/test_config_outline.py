@@ -27,9 +27,9 @@ class Meter:
 
 @pytest.fixture
 def kinds(tmp_path: Path) -> dict[str, str]:
-    (tmp_path / "meter.py").write_text(METER, encoding="utf-8")
+    (tmp_path / "outlined_meter.py").write_text(METER, encoding="utf-8")
     (tmp_path / "mine.py").write_text(
-        "from meter import Meter as Plain\n\n\nclass Meter(Plain):\n    def ask(self, other): ...\n", encoding="utf-8"
+        "from outlined_meter import Meter as Plain\n\n\nclass Meter(Plain):\n    def ask(self, other): ...\n", encoding="utf-8"
     )
     offers = offers_of("./mine.py:Meter", tmp_path)
     assert len({offer.name for offer in offers}) == len(offers)
