@@ -25,12 +25,19 @@ class Meter:
 """
 
 
+MINE = """
+from outlined_meter import Meter as Plain
+
+
+class Meter(Plain):
+    def ask(self, other): ...
+"""
+
+
 @pytest.fixture
 def kinds(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "outlined_meter.py").write_text(METER, encoding="utf-8")
-    (tmp_path / "mine.py").write_text(
-        "from outlined_meter import Meter as Plain\n\n\nclass Meter(Plain):\n    def ask(self, other): ...\n", encoding="utf-8"
-    )
+    (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
     offers = offers_of("./mine.py:Meter", tmp_path)
     assert len({offer.name for offer in offers}) == len(offers)
     assert [offer.arguments[0][0] for offer in offers if offer.name == "ask"] == ["other"]
