@@ -9,8 +9,9 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ import pytest
 from rich.console import Console
 
 from duodaq import clock, sim
+from duodaq.app import Lab
 from duodaq.cli import _app as command_line
+from duodaq.model import WebDefinition
+from duodaq.testing import rail_lab
 
 COEXISTENCE = os.environ.get("DUODAQ_COEXISTENCE", "")
 """Where each of the twelve leaves what became of it and what it measured, for ``duodaq verify --results``."""
@@ -243,3 +247,22 @@ def duodaq_program() -> Callable[..., Any]:
         )
 
     return run
+
+
+@pytest.fixture
+def serve_rails(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[tuple[Any, Lab]]]:
+    """A lab of two rails with its page: a client of that, and the lab. What is named goes into its `[web]`."""
+    httpx = pytest.importorskip("httpx")
+    page_server: Any = pytest.importorskip("duodaq.web").PageServer
+
+    @asynccontextmanager
+    async def serving(requests_per_s: float = 1000.0, **web: Any) -> AsyncIterator[tuple[Any, Lab]]:
+        definition = replace(rail_lab(tmp_path), web=WebDefinition(port=0, **web))
+        async with (
+            Lab(definition) as lab,
+            page_server(lab, requests_per_s=requests_per_s) as page,
+            httpx.AsyncClient(base_url=page.address, trust_env=False, timeout=60.0) as client,
+        ):
+            yield client, lab
+
+    return serving

@@ -84,4 +84,4 @@ def main(kind: str, where: str, name: str, count: int, sessions: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5]))  # type: ignore[misc]
+    main(*sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5]))

@@ -225,7 +225,7 @@ def test_a_live_status_fits_the_terminal_and_ends_with_ctrl_c(
     width: int, colours: str, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system = {"16": "standard"}.get(colours, colours)
-    out = Console(file=io.StringIO(), force_terminal=True, width=width, height=60, color_system=system)  # type: ignore[arg-type]
+    out = Console(file=io.StringIO(), force_terminal=True, width=width, height=60, color_system=system)
     looks: list[float] = []
 
     def wait(seconds: float) -> None:
@@ -235,7 +235,7 @@ def test_a_live_status_fits_the_terminal_and_ends_with_ctrl_c(
 
     monkeypatch.setattr(_status, "block", wait)
     _status.show_status("bench", out, live=None, as_json=False)
-    said = out.file.getvalue()  # type: ignore[attr-defined]
+    said = out.file.getvalue()
     assert said.count("Anew each second") >= 2
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said)
     assert "ticker" in plain
@@ -357,7 +357,7 @@ def test_completion_is_installed_and_works_in_a_clean_shell(tmp_path: Path) -> N
 def commands() -> list[str]:
     """Every command there is, with those of groups."""
     found: list[str] = []
-    for name, one in get_command(_app.app).commands.items():  # type: ignore[attr-defined]
+    for name, one in get_command(_app.app).commands.items():
         inner = getattr(one, "commands", {})
         found += [name] if not inner or one.invoke_without_command else []
         found += [f"{name} {word}" for word in inner]

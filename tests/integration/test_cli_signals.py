@@ -153,7 +153,7 @@ def test_ctrl_c_while_a_client_scans_stops_the_scan_and_tells_the_client(
             DuodaqError, match=r"(aborted by the end of the lab|failed) after \d+ of 200 points"
         ) as caught:
             lab.scan(lab.stage.x, [0.1 * n for n in range(200)], [lab.dmm], progress=False, on_document=stop_at_three)
-    assert len(caught.value.run) >= 3  # type: ignore[attr-defined]
+    assert len(caught.value.run) >= 3
     host.end()
     assert simulated_lab.is_safe()
 

@@ -359,7 +359,7 @@ async def test_a_log_knows_of_a_run_that_was_ended_late(lab: duodaq.Lab) -> None
     now = Clock()
     log = await begin(lab, now)
     part, own = log._part, log._recording_or_none
-    log._recording_or_none = LateRecording()  # type: ignore[assignment]
+    log._recording_or_none = LateRecording()
     await log._rotate(now())
     log._note_late()
     log._recording_or_none = own

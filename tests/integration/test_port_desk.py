@@ -149,7 +149,7 @@ async def test_no_moving_byte_of_a_call_follows_a_stop_also_before_the_far_end_h
 
     call = asyncio.create_task(asyncio.to_thread(drive))
     await until(begun.is_set)
-    lab.linked.remote.note_stop = lambda port, epoch: None  # type: ignore[method-assign]  # the news is slow
+    lab.linked.remote.note_stop = lambda port, epoch: None  # the news is slow
     await lab.broker.stop("p")
     stopped.set()
     with pytest.raises(StoppedError):

@@ -100,7 +100,7 @@ async def used_from(where: str, broker: Broker) -> AsyncIterator[Broker | Linked
         sessions.append(made(*args, **options))
         return sessions[-1]
 
-    broker.session = session  # type: ignore[method-assign] - so that each is closed, as a runtime does
+    broker.session = session  # so that each is closed, as a runtime does
     try:
         if where == "here":
             yield broker
@@ -121,7 +121,7 @@ async def used_from(where: str, broker: Broker) -> AsyncIterator[Broker | Linked
 async def broker(device: PtyDevice, where: str) -> AsyncIterator[Broker | LinkedBroker]:
     broker = Broker()
     facts = {"timeout_s": 1.0, "options": {"quiet_s": 0.03}, "serial": {"path": device.path, "baud": 115200}}
-    definition = PortDefinition("p", codec="scripted", **facts)  # type: ignore[arg-type]
+    definition = PortDefinition("p", codec="scripted", **facts)
     await broker.add(definition, ScriptedCodec(longest_reply_s=0.5))
     await broker.open("p")
     async with used_from(where, broker) as used:

@@ -38,7 +38,7 @@ def device(number: int, **options: object) -> InstrumentDefinition:
         args={"device_id": number},
         polls=POLL,
         method_deadline_s={"move_absolute": 12.0, "home": 12.0},
-        **options,  # type: ignore[arg-type]
+        **options,
     )
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from duodaq import clock
 from duodaq.app import Lab
-from duodaq.errors import OutOfRangeError, PortOpenError
+from duodaq.errors import OutOfRangeError
 from duodaq.model import (
     AlarmDefinition,
     InstrumentDefinition,
@@ -488,38 +488,6 @@ async def test_recording_is_begun_ended_listed_labelled_and_compared(tmp_path: P
         assert differing["labels.sample"][0] == "knife 3"
 
 
-async def test_connections_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pytest.importorskip("duodaq.web._server"), "MOST_CONNECTIONS", 3)
-    async with serving(tmp_path) as lab, silent_connections(lab, 4) as readers:
-        assert await ended(readers[3])
-        assert not any(reader.at_eof() for reader in readers[:3])
-
-
-async def test_connections_that_say_nothing_are_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pytest.importorskip("duodaq.web._server"), "FIRST_REQUEST_S", 0.1)
-    async with serving(tmp_path) as lab, silent_connections(lab, 1) as readers:
-        assert await ended(readers[0])
-
-
-@contextlib.asynccontextmanager
-async def silent_connections(lab: Served, count: int) -> AsyncIterator[list[asyncio.StreamReader]]:
-    host, port = lab.address.removeprefix("http://").strip("/").split(":")
-    opened = [await asyncio.open_connection(host, int(port)) for _ in range(count)]
-    try:
-        yield [reader for reader, _ in opened]
-    finally:
-        for _, writer in opened:
-            writer.close()
-
-
-async def ended(reader: asyncio.StreamReader) -> bool:
-    """Whether the other end has closed it; waits for that."""
-    async with asyncio.timeout(10):
-        with contextlib.suppress(ConnectionResetError):
-            return await reader.read() == b""
-    return True
-
-
 async def test_tokens_do_not_go_with_a_recording(tmp_path: Path) -> None:
     file = tmp_path / "lab.toml"
     file.write_text(f'[web]\ntoken = "{TOKEN}"\n')
@@ -533,19 +501,6 @@ async def test_tokens_do_not_go_with_a_recording(tmp_path: Path) -> None:
     assert LOOK not in written
 
 
-async def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
-    async with serving(tmp_path) as lab:
-        taken = WebDefinition(port=int(lab.address.rsplit(":", 1)[1].strip("/")))
-        with pytest.raises(PortOpenError, match="cannot be served at 127"):
-            await PageServer(lab.lab, taken).start()
-
-
-async def test_two_pages_find_a_free_port_each(tmp_path: Path) -> None:
-    here = WebDefinition()
-    async with Lab(definition(tmp_path)) as lab, PageServer(lab, here) as one, PageServer(lab, here) as other:
-        assert one.address != other.address
-
-
 async def test_server_ends_with_browsers_connected_and_commands_in_hand(tmp_path: Path) -> None:
     async with Lab(definition(tmp_path)) as lab, PageServer(lab) as page:
         place = page.address.replace("http", "ws") + "api/live"
@@ -556,15 +511,6 @@ async def test_server_ends_with_browsers_connected_and_commands_in_hand(tmp_path
             await page.aclose()
             with pytest.raises(websockets_closed, match=r"1001|1012|going away|service restart"):
                 await heard(live, "nothing")
-
-
-async def test_schema_is_served_and_names_every_route(tmp_path: Path) -> None:
-    async with serving(tmp_path) as lab:
-        schema = (await lab.get("/api/openapi.json")).json()
-        assert {"/api/stop-all", "/api/instruments/{instrument}/command", "/api/runs/{run}"} <= set(schema["paths"])
-        for path, methods in schema["paths"].items():
-            for method, told in methods.items():
-                assert told.get("description"), f"{method} {path} says nothing of itself"
 
 
 async def too_bright(lab: Served, **headers: Any) -> None:
@@ -629,10 +575,3 @@ async def test_metrics_are_served_as_text_and_as_openmetrics_to_whoever_may_look
         assert 'duodaq_alarm_state{alarm="bright",state="normal"} 1.0' in plain.text
         assert strict.text.endswith("# EOF\n")
         assert "/metrics" in (await lab.get("/api/openapi.json", headers=look)).json()["paths"]
-
-
-async def test_status_tells_where_the_page_is_while_it_is_served(tmp_path: Path) -> None:
-    async with Lab(definition(tmp_path)) as lab:
-        async with PageServer(lab) as page, httpx.AsyncClient(base_url=page.address, trust_env=False) as client:
-            assert (await client.get("/api/status")).json()["page"] == lab.page == page.address
-        assert lab.page is None

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from duodaq.app import Lab
 from duodaq.clock import Deadline, pause
-from duodaq.model import WebDefinition
-from duodaq.testing import rail_lab
 
-httpx = pytest.importorskip("httpx")
-PageServer: Any = pytest.importorskip("duodaq.web").PageServer
 visitors: Any = pytest.importorskip("duodaq.web._visitors")
-
-
-@contextlib.asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[tuple[Any, Lab]]:
-    async with (
-        Lab(rail_lab(folder)) as lab,
-        PageServer(lab, WebDefinition(port=0), requests_per_s=1000.0) as page,
-        httpx.AsyncClient(base_url=page.address, trust_env=False) as client,
-    ):
-        yield client, lab
 
 
 async def take(client: Any, instrument: str, **wish: Any) -> Any:
@@ -35,12 +17,12 @@ async def take(client: Any, instrument: str, **wish: Any) -> Any:
 
 @pytest.mark.parametrize("path", ["/api/status", "/api/instruments/rail/panel", "/api/nowhere", "/app.js"])
 async def test_any_request_with_the_key_keeps_control(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+    serve_rails: Any, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(visitors, "monotonic_s", lambda: now[0])
     monkeypatch.setattr(visitors, "_LOOK_S", 0.002)
-    async with serving(tmp_path) as (client, lab):
+    async with serve_rails() as (client, lab):
         key = {"X-Duodaq-Key": (await take(client, "rail", who="anna")).json()["key"]}
         for _ in range(3):
             now[0] += 50
@@ -54,9 +36,9 @@ async def test_any_request_with_the_key_keeps_control(
         assert lab.control.holders() == {}
 
 
-async def test_keys_that_hold_nothing_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_keys_that_hold_nothing_make_room(serve_rails: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(visitors, "MOST_KEYS", 2)
-    async with serving(tmp_path) as (client, lab):
+    async with serve_rails() as (client, lab):
         for number in range(5):
             assert (await take(client, "rail", who=f"w{number}", take_over=True)).status_code == 200
         honest = await take(client, "other", who="honest")

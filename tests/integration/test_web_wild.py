@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from duodaq.app import Lab
-from duodaq.model import WebDefinition
-from duodaq.testing import rail_lab
-
-httpx = pytest.importorskip("httpx")
-PageServer: Any = pytest.importorskip("duodaq.web").PageServer
 Rate: Any = pytest.importorskip("duodaq.web._rates").Rate
 gate: Any = pytest.importorskip("duodaq.web._gate")
 websockets = pytest.importorskip("websockets.asyncio.client")
@@ -26,23 +16,12 @@ FAR, LONG = int("9" * 400), "9" * 5000
 JSON = {"content-type": "application/json"}
 
 
-@contextlib.asynccontextmanager
-async def serving(folder: Path, requests_per_s: float = 1000.0) -> AsyncIterator[tuple[Any, Lab]]:
-    definition = replace(rail_lab(folder), web=WebDefinition(port=0))
-    async with (
-        Lab(definition) as lab,
-        PageServer(lab, requests_per_s=requests_per_s) as page,
-        httpx.AsyncClient(base_url=page.address, trust_env=False) as client,
-    ):
-        yield client, lab
-
-
 def asked(kind: str, **fields: Any) -> dict[str, Any]:
     return {"kind": kind, **fields}
 
 
-async def test_origins_that_are_none_are_refused_everywhere(tmp_path: Path) -> None:
-    async with serving(tmp_path) as (client, lab):
+async def test_origins_that_are_none_are_refused_everywhere(serve_rails: Any) -> None:
+    async with serve_rails() as (client, lab):
         for origin in ("http://[", "http://]", "http://[::1", "http://[x]", "//", "", "http://" + "a" * 5000):
             for path in ("/", "/api/lab", "/metrics", "/api/nowhere"):
                 assert (await client.get(path, headers={"origin": origin})).status_code == 403, (origin, path)
@@ -52,10 +31,10 @@ async def test_origins_that_are_none_are_refused_everywhere(tmp_path: Path) -> N
 
 
 async def test_pages_of_other_sites_ask_no_device_and_use_up_no_requests(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serve_rails: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate, "Rate", lambda per_s, at_once: Rate(per_s, at_once, now_s=lambda: 0.0))
-    async with serving(tmp_path, 0.5) as (client, lab):
+    async with serve_rails(0.5) as (client, lab):
         await lab.presets.save("p")
         for site in ("cross-site", "same-site"):
             image = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors"}
@@ -67,8 +46,8 @@ async def test_pages_of_other_sites_ask_no_device_and_use_up_no_requests(
         assert (await client.get("/api/presets/p/diff", headers=own)).status_code == 200
 
 
-async def test_huge_numbers_and_long_words_are_refused_by_http(tmp_path: Path) -> None:
-    async with serving(tmp_path) as (client, lab):
+async def test_huge_numbers_and_long_words_are_refused_by_http(serve_rails: Any) -> None:
+    async with serve_rails() as (client, lab):
         rail = "/api/instruments/rail"
         bodies = [
             asked("execute", name=name, args=["x", far], wait=wait)
@@ -92,7 +71,7 @@ async def test_huge_numbers_and_long_words_are_refused_by_http(tmp_path: Path) -
         assert lab.control.holders() == {}
 
 
-async def test_what_is_wild_on_the_live_connection_is_refused_and_a_stop_carried_out(tmp_path: Path) -> None:
+async def test_what_is_wild_on_the_live_connection_is_refused_and_a_stop_carried_out(serve_rails: Any) -> None:
     wild: list[tuple[str, str | None, Any, int | None]] = [
         ("command", "rail", asked("execute", name="move", args=["x", FAR]), 422),
         ("command", "rail", asked("set", name="gain", value=FAR), 422),
@@ -110,7 +89,7 @@ async def test_what_is_wild_on_the_live_connection_is_refused_and_a_stop_carried
         ("preset_load", LONG, None, 404),
         ("record_stop", "extra", None, 422),
     ]
-    async with serving(tmp_path) as (client, lab):
+    async with serve_rails() as (client, lab):
         place = str(client.base_url).replace("http", "ws") + "api/live"
         async with websockets.connect(place, compression=None, max_size=None, proxy=None) as live:
             for number, (name, target, body, status) in enumerate(wild):

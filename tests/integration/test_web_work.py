@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pytest
 
 from duodaq import clock
-from duodaq.app import Lab
-from duodaq.model import SetParameter, WebDefinition
-from duodaq.testing import RailActor, rail_lab
-
-httpx = pytest.importorskip("httpx")
-PageServer: Any = pytest.importorskip("duodaq.web").PageServer
-
-
-@contextlib.asynccontextmanager
-async def serving(folder: Path, **web: Any) -> AsyncIterator[tuple[Any, Lab]]:
-    definition = replace(rail_lab(folder), web=WebDefinition(port=0, **web))
-    async with (
-        Lab(definition) as lab,
-        PageServer(lab, requests_per_s=1000.0) as page,
-        httpx.AsyncClient(base_url=page.address, trust_env=False, timeout=60.0) as client,
-    ):
-        yield client, lab
+from duodaq.model import SetParameter
+from duodaq.testing import RailActor
 
 
 async def until(client: Any, path: str, *states: str) -> dict[str, Any]:
@@ -42,8 +23,8 @@ async def until(client: Any, path: str, *states: str) -> dict[str, Any]:
         await clock.pause(0.02)
 
 
-async def test_presets_are_saved_compared_loaded_and_removed(tmp_path: Path) -> None:
-    async with serving(tmp_path) as (client, lab):
+async def test_presets_are_saved_compared_loaded_and_removed(serve_rails: Any) -> None:
+    async with serve_rails() as (client, lab):
         saved = await client.post("/api/presets", json={"name": "one", "instruments": ["rail"], "note": "in"})
         assert saved.json()["settings"]["rail"]["gain"] == 1.0
         assert (await client.post("/api/presets", json={"name": "one"})).status_code == 409
@@ -70,8 +51,8 @@ async def test_presets_are_saved_compared_loaded_and_removed(tmp_path: Path) -> 
         assert (await client.post("/api/presets/one/load")).status_code == 404
 
 
-async def test_a_scan_is_begun_watched_paused_and_aborted(tmp_path: Path) -> None:
-    async with serving(tmp_path) as (client, _):
+async def test_a_scan_is_begun_watched_paused_and_aborted(serve_rails: Any) -> None:
+    async with serve_rails() as (client, _):
         wish: dict[str, Any] = {"axes": [{"axis": "rail.x", "positions": [1, 30]}], "read": ["other"]}
         beyond = await client.post("/api/scans", json=wish)
         assert (beyond.status_code, beyond.json()["error"]) == (422, "OutOfRangeError")
@@ -113,8 +94,8 @@ async def test_a_scan_is_begun_watched_paused_and_aborted(tmp_path: Path) -> Non
         assert (await client.get(f"/api/runs/{run}/scans/1")).status_code == 404
 
 
-async def test_runs_are_read_exported_and_repaired(tmp_path: Path) -> None:
-    async with serving(tmp_path) as (client, lab):
+async def test_runs_are_read_exported_and_repaired(tmp_path: Path, serve_rails: Any) -> None:
+    async with serve_rails() as (client, lab):
         assert (await client.post("/api/runs/recover")).status_code == 409
         await client.post("/api/recording/start")
         for _ in range(5):
@@ -142,8 +123,8 @@ async def test_runs_are_read_exported_and_repaired(tmp_path: Path) -> None:
         assert (await client.post("/api/runs/nothing/export", json={"to": ["csv"]})).status_code == 404
 
 
-async def test_logs_are_begun_and_ended(tmp_path: Path) -> None:
-    async with serving(tmp_path) as (client, _):
+async def test_logs_are_begun_and_ended(tmp_path: Path, serve_rails: Any) -> None:
+    async with serve_rails() as (client, _):
         begun = await client.post("/api/logs", json={"name": "room", "channels": ["rail.*"], "rotate": None})
         assert Path(begun.json()["directory"]).is_relative_to(tmp_path)
         assert (await client.post("/api/logs", json={"name": "room"})).status_code == 409
@@ -153,9 +134,9 @@ async def test_logs_are_begun_and_ended(tmp_path: Path) -> None:
         assert (await client.post("/api/logs/room/stop")).status_code == 404
 
 
-async def test_a_viewer_looks_and_does_none_of_it(tmp_path: Path) -> None:
+async def test_a_viewer_looks_and_does_none_of_it(serve_rails: Any) -> None:
     operator, viewer = "an operator's token", "a viewer's own token"
-    async with serving(tmp_path, token=operator, viewer_token=viewer) as (client, lab):
+    async with serve_rails(token=operator, viewer_token=viewer) as (client, lab):
         looks = {"Authorization": f"Bearer {viewer}"}
         for path in ("/api/scans", "/api/presets", "/api/logs", "/api/jobs", "/api/control"):
             assert (await client.get(path)).status_code == 401

@@ -23,7 +23,7 @@ class Unequal:
     def __eq__(self, other: object) -> bool:
         raise AssertionError("messages are found by identity")
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 STAY = HandlerSpec(lambda _self, _message: None)

@@ -37,7 +37,7 @@ class Bench:
     async def port(self, script: Script = echo, *, codec: bool = True, **definition: object) -> Port:
         self.line.script = script
         facts = {"timeout_s": 0.1, "options": {"quiet_s": 0.02}} | definition
-        port = await self.broker.add(PortDefinition("p", **facts), ScriptedCodec() if codec else None, self.line)  # type: ignore[arg-type]
+        port = await self.broker.add(PortDefinition("p", **facts), ScriptedCodec() if codec else None, self.line)
         await self.broker.open("p")
         return port
 
@@ -94,7 +94,7 @@ async def test_a_reply_in_two_halves_of_which_one_is_late_never_answers_the_next
     def script(line: bytes) -> object:
         return [Answer(b"la"), Answer(b"te\n", 0.2)] if line == b"SLOW?" else echo(line)
 
-    port = await bench.port(script)  # type: ignore[arg-type]
+    port = await bench.port(script)
     with pytest.raises(PortTimeoutError):
         await port.exchange(b"SLOW?\n", holder="a")
     assert await port.exchange(b"B?\n", holder="b") == b"B=ok\n"
@@ -199,7 +199,7 @@ async def test_a_waiter_is_told_who_holds_the_port_when_its_time_is_over(bench: 
         with pytest.raises(PortBusyError) as caught:
             await port.exchange(b"A?\n", holder="b", wait_s=0.05)
     assert caught.value.holder == "the scan"
-    assert caught.value.held_s >= 0.04  # type: ignore[operator]
+    assert caught.value.held_s >= 0.04
     assert bench.line.lines == []
 
 

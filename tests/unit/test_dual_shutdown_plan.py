@@ -53,7 +53,7 @@ async def test_steps_that_ignore_cancellation_are_cut_off_and_the_next_ones_stil
 
         return work
 
-    run = ShutdownRun(0.5, {name: stubborn(name) for name in STEPS})  # type: ignore[misc]
+    run = ShutdownRun(0.5, {name: stubborn(name) for name in STEPS})
     began = monotonic_s()
     report = await run.run()
     assert monotonic_s() - began < 0.6
@@ -88,7 +88,7 @@ async def test_hurry_ends_the_wait_for_work_in_hand_and_skips_nothing_else() -> 
 
         return work
 
-    run = ShutdownRun(20.0, {name: step(name) for name in STEPS})  # type: ignore[misc]
+    run = ShutdownRun(20.0, {name: step(name) for name in STEPS})
     task = asyncio.create_task(run.run())
     await pause(0.05)
     began = monotonic_s()

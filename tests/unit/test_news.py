@@ -75,7 +75,7 @@ def test_nobody_is_rung_before_the_lock_is_free(news: News, monkeypatch: pytest.
 
     def watched(one: module._Bell) -> None:
         locked.append(news._lock.locked())
-        ring(one)  # type: ignore[arg-type] - of the same kind
+        ring(one)  # of the same kind
 
     monkeypatch.setattr(type(bell), "ring", watched)
     sleeper = Sleeper(news, lambda: bool(told))

@@ -475,7 +475,7 @@ def test_names_are_whole_in_a_narrow_list_and_times_say_their_zone(
 def shown(what: Any, width: int) -> str:
     console = Console(file=io.StringIO(), width=width)
     console.print(what)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    return console.file.getvalue()
 
 
 def test_without_an_axis_the_plot_is_over_time(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_an_epoch_never_goes_back() -> None:
 
 
 def record(number: int, direction: str, holder: str, exchange: int, data: bytes = b"D?\n") -> WireRecord:
-    return WireRecord(number, "p", direction, data, holder, exchange, None, number)  # type: ignore[arg-type]
+    return WireRecord(number, "p", direction, data, holder, exchange, None, number)
 
 
 def sound_log(owners: list[str]) -> list[WireRecord]:

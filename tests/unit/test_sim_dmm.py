@@ -16,7 +16,7 @@ class Bench:
 
     def __init__(self, model: str = "34401A", **changes: object) -> None:
         self.table = LocalTable(3, shutter_open=True)
-        self.meter = Multimeter(replace(PROFILES[model], **changes), self.table, seed=1)  # type: ignore[arg-type]
+        self.meter = Multimeter(replace(PROFILES[model], **changes), self.table, seed=1)
         self.meter.open_session(0, 0.0)
         self.now_s = 0.0
 

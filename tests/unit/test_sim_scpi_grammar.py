@@ -161,7 +161,7 @@ def test_wrong_suffixes_are_refused() -> None:
 def test_parameters_are_checked_as_they_are_taken() -> None:
     def code(call: object) -> int:
         with pytest.raises(ScpiFault) as caught:
-            call()  # type: ignore[operator]
+            call()
         return caught.value.code
 
     assert Args([Word("MIN")]).number(1, 5) == 1

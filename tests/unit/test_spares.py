@@ -53,7 +53,7 @@ class FakeStarter:
 
 
 def spares_of(starter: FakeStarter) -> Spares:
-    return Spares(starter, entry="some:entry")  # type: ignore[arg-type]
+    return Spares(starter, entry="some:entry")
 
 
 @virtual_time

@@ -17,16 +17,16 @@ from duodaq.v2._host import DriverHost
 
 class Driver:
     def misspelt(self) -> Any:
-        return self.seril  # type: ignore[attr-defined]
+        return self.seril
 
     def forgotten(self) -> Any:
-        return speed  # type: ignore[name-defined]  # noqa: F821
+        return speed  # noqa: F821
 
     def adds_up(self) -> Any:
-        return "speed " + 3  # type: ignore[operator]
+        return "speed " + 3
 
     def deep(self) -> Any:
-        return json.loads(None)  # type: ignore[arg-type]  # it raises on purpose, but the driver does not
+        return json.loads(None)  # it raises on purpose, but the driver does not
 
     def says_no(self) -> Any:
         raise TypeError("a speed is a number")

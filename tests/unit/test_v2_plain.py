@@ -498,7 +498,7 @@ async def test_a_setting_that_changes_another_watched_one_shows_in_the_table() -
 async def test_the_terminators_that_a_pymeasure_class_would_have_given_to_visa_are_used() -> None:
     instruments = pytest.importorskip("pymeasure.instruments")
 
-    class Odd(instruments.SCPIUnknownMixin, instruments.Instrument):  # type: ignore[misc, name-defined]
+    class Odd(instruments.SCPIUnknownMixin, instruments.Instrument):
         rate = instruments.Instrument.measurement("RATE", """The rate in Hz.""", cast=str)
 
         def __init__(self, adapter: Any, name: str = "odd", **kwargs: Any) -> None:
