@@ -70,6 +70,7 @@ class _Scan:
         self.owner = owner
         self.paused_by: str | None = None
         self.why_aborted: str | None = None
+        """Why it has to end before its last point; None if it has not."""
         self.begun = asyncio.Event()
         self.ended = asyncio.Event()
         self.ticket = ""
@@ -144,7 +145,7 @@ class Scans:
         """
         scan = self._own(number, "scan_point")
         if scan.ended.is_set():
-            return {"holds": [], "abort": self._why_aborted(scan) or f"ended: {scan.status.state}"}
+            return {"holds": [], "abort": scan.why_aborted or f"ended: {scan.status.state}"}
         scan.status.done = done
         holds = [*self._lab.alarms.holds]
         if scan.paused_by is not None:
@@ -152,7 +153,7 @@ class Scans:
         scan.status.holds = holds
         if scan.status.state in ("running", "paused"):
             scan.status.state = "paused" if holds else "running"
-        return {"holds": holds, "abort": self._why_aborted(scan)}
+        return {"holds": holds, "abort": scan.why_aborted}
 
     def end(self, number: int, done: int, *, complete: bool, why: str = "") -> ScanStatus:
         """A scan has ended: control goes back to whoever had it.
@@ -164,7 +165,7 @@ class Scans:
         if scan.ended.is_set():
             return scan.status
         scan.status.done = done
-        aborted = self._why_aborted(scan)
+        aborted = scan.why_aborted
         self._end(scan, "complete" if complete else "aborted" if aborted else "failed", aborted or why)
         return scan.status
 
@@ -178,7 +179,7 @@ class Scans:
         """A program has gone: its scan has ended, if it had not."""
         for scan in list(self._scans.values()):
             if scan.client is client:
-                self._end(scan, "aborted", self._why_aborted(scan) or "the program that scanned has ended")
+                self._end(scan, "aborted", scan.why_aborted or "the program that scanned has ended")
 
     # ---- of every scan: said by anybody --------------------------------------------------------------------------
 
@@ -337,7 +338,7 @@ class Scans:
         code = 0 if scan.program is None else scan.program.returncode
         lines = said.decode(errors="replace").strip().splitlines()
         why = lines[-1] if lines else f"its program ended with {code}"
-        self._end(scan, "aborted" if self._why_aborted(scan) else "failed", self._why_aborted(scan) or why)
+        self._end(scan, "aborted" if scan.why_aborted else "failed", scan.why_aborted or why)
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
@@ -387,15 +388,12 @@ class Scans:
             _log.warning("a scan has ended before its last point", why=why, **facts)
         self._lab.note_in_recording("scan", msgspec.to_builtins(scan.status))
 
-    def _why_aborted(self, scan: _Scan) -> str | None:
-        """Why it has to end before its last point; None if it has not."""
-        return scan.why_aborted
-
     def _stopped(self, port: str, epoch: int) -> None:
         """A stop-all has latched, if that is what it is: no scan takes another point. From any thread."""
         if port or not epoch or self._loop is None:
             return
-        stopped = [one for one in self._scans.values() if not one.ended.is_set() and one.why_aborted is None]
+        scans = tuple(self._scans.values())  # a copy, since the loop may begin one meanwhile
+        stopped = [one for one in scans if not one.ended.is_set() and one.why_aborted is None]
         for scan in stopped:
             scan.why_aborted = "aborted by stop-all"  # at once, since who lifts it may be quick
         for scan in stopped:
