@@ -37,6 +37,7 @@ CONTENTS = {
         "explanations/two-runtimes",
         "explanations/messages",
         "explanations/who-may-drop-data",
+        "explanations/cutover",
         "explanations/shared-ports",
         "explanations/stopping",
         "explanations/isolation",

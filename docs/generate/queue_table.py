@@ -26,7 +26,7 @@ from duodaq.v2 import _manager, _work
 from duodaq.v4 import ActorSystem, DataPublisher
 from duodaq.v4._system import DeadLetters
 from duodaq.v4.instruments import _streams
-from duodaq.web import _feed, _history, _operations, _viewer
+from duodaq.web import _feed, _history, _jobs, _operations, _viewer
 from duodaq.web._log import LogTail
 from duodaq.workers import _outbox, _process_hosted
 
@@ -71,6 +71,12 @@ COMMANDS = (
         f"{_operations.MOST_IN_HAND:,}",
         "refused with 429; a stop never is",
         "the answer",
+    ),
+    Queue(
+        "exports and repairs asked for by HTTP",
+        f"{_jobs.MOST_WAITING:,}, {_jobs.MOST_AT_ONCE} at work",
+        "refused with 429",
+        "`GET /api/jobs`",
     ),
     Queue(
         "commands at one worker process",
@@ -155,7 +161,7 @@ DATA = (
     ),
     Queue(
         "webhooks and mails",
-        f"{_messenger._WAITING:,}",
+        f"{_messenger._WAITING:,} for each address, {_messenger._LINES} addresses at once",
         FULL[Policy.DROP_NEWEST] + ", and logged",
         "`duodaq_alarm_notices_total`",
     ),

@@ -24,7 +24,7 @@ import duodaq.flight
 from duodaq import schema
 from duodaq.clock import Deadline, block, monotonic_s, pause
 from duodaq.errors import ConfigError, TornFileError
-from duodaq.flight import FlightLab, FlightService, LiveBatch, Lost, Serving
+from duodaq.flight import FlightLab, FlightService, LiveBatch, Lost, Serving, _live
 from duodaq.link import tap_path
 from duodaq.model import Scalar
 from duodaq.storage import JournalReader, recover
@@ -209,11 +209,15 @@ class LateCredits:
         self._writer.close()
 
 
-async def test_credits_that_are_under_way_when_the_columns_change_cost_nothing(folder: Path) -> None:
+async def test_credits_that_are_under_way_when_the_columns_change_cost_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, hear_out = threading.Event(), _live._hear_out
+    monkeypatch.setattr(_live, "_hear_out", lambda reader: (over.set(), hear_out(reader)))
     async with running_lab(folder) as lab:
         with service(lab) as served, duodaq.flight.connect(served.address) as client:
             live = await in_thread(lambda: client.live("cam.frames", credits=2))
-            live._writer = LateCredits(live._writer, lambda: served.readers == 0)
+            live._writer = LateCredits(live._writer, over.is_set)
             lab.hub.publish(frame(0, 4, 6))
             lab.hub.publish(frame(1, 8, 6))
             reader = Collected(live, 2)

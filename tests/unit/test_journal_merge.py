@@ -405,7 +405,8 @@ def end_suddenly(trace: Trace, image: Path, luck: random.Random, steps: int) -> 
     assert after_power_loss(trace.disk.steps[:steps], trace.path, image, luck)
     for repaired in (False, True):
         if repaired:
-            assert not [gap for gap in recover(image, disk=QuickDisk()).gaps if gap.rows]
+            gaps = [gap for gap in recover(image, disk=QuickDisk()).gaps if gap.rows]
+            assert all(gap.after is not None and gap.after >= promised - 1 for gap in gaps), "a row that counted is gone"
         for stream in STREAMS:
             found = rows_of(JournalReader(image).batches(stream))
             assert found[:promised] == published(stream, 450)[:promised]
@@ -418,6 +419,31 @@ def test_a_loss_of_power_around_a_merge_costs_no_durable_row(trace: Trace, tmp_p
     luck = random.Random(seed)
     for _ in range(5):
         end_suddenly(trace, tmp_path / "image", luck, luck.choice(trace.moments) + luck.randrange(-12, 13))
+
+
+class OnlyTheLastName(random.Random):
+    """Chance for a loss of power by which, of names that nobody had synced, the last one alone came to the disk."""
+
+    def __init__(self, unsynced: int) -> None:
+        super().__init__(0)
+        self.unsynced = unsynced
+
+    def random(self) -> float:
+        self.unsynced -= 1
+        return 0.0 if self.unsynced > 0 else 0.9
+
+    def choice(self, seq: Any) -> Any:
+        return seq[0]
+
+
+def test_a_loss_of_power_that_leaves_only_the_last_of_the_names_costs_no_row(trace: Trace, tmp_path: Path) -> None:
+    steps = trace.disk.steps
+    at_merges = [i for i in trace.moments if steps[i].kind == "rename" and steps[i].name.endswith(".arrows.index")]
+    assert len(at_merges) > 20
+    for moment in at_merges[:: len(at_merges) // 10]:
+        synced = max(i for i in range(moment) if steps[i].kind == "syncdir")
+        named = sum(steps[i].what == str(trace.path) for i in range(synced + 1, moment + 1))
+        end_suddenly(trace, tmp_path / "image", OnlyTheLastName(named), moment + 1)
 
 
 def test_a_kill_at_any_step_of_a_merge_costs_no_row(trace: Trace, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ import duodaq
 from duodaq.errors import ConfigError, SchemaMismatchError, StorageError
 from duodaq.model import Scalar, Spectrum, Vector
 from duodaq.schema import scalar_batch, spectrum_batch, stage_batch, vector_batch
+from duodaq.storage.journal._catalog import Catalog
 from duodaq.storage.reading import Run
 from duodaq.storage.reading._index import RowsIndex
 from duodaq.storage.reading._moments import utc
@@ -482,3 +483,11 @@ def test_without_an_axis_the_plot_is_over_time(tmp_path: Path) -> None:
     figure = duodaq.open_run(record_run(tmp_path / "run", [powers(0, 5)])).plot()
     assert re.fullmatch(r"time \(.+\)", figure.axes[0].get_xlabel())
     assert len(figure.axes[0].lines[0].get_xdata()) == 5
+
+
+def test_an_event_log_that_is_a_broken_link_is_counted_and_looked_for_once_more_only(tmp_path: Path) -> None:
+    path = record_run(tmp_path / "knife", knife_edge())
+    os.symlink(path / "nowhere", path / "events~9.jsonl")
+    catalog = Catalog(path)
+    assert (catalog.event_logs[-1], catalog.torn_events) == ("events~9.jsonl", 1)
+    assert catalog.finished

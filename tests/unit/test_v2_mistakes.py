@@ -20,7 +20,7 @@ class Driver:
         return self.seril
 
     def forgotten(self) -> Any:
-        return speed  # noqa: F821
+        return speed  # noqa: F821 - the driver's mistake
 
     def adds_up(self) -> Any:
         return "speed " + 3

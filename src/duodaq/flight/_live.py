@@ -129,11 +129,10 @@ class LiveStreams:
                     live.tap.close()
             if end is not None:
                 writer.write_metadata(encode(end))
+                _hear_out(reader)
         finally:
             with self._lock:
                 self._count -= 1
-        if end is not None:
-            _hear_out(reader)
 
     def sweep(self) -> None:
         """Give up those whose reader has not come back."""

@@ -228,7 +228,9 @@ class Recorder:
         turn = Turn(Path(directory), await self._prepared(Path(directory), told, timeout_s), told)
         self._turn = turn
         if not self.recording:
-            self._let_go(turn)
+            self._turn = None
+            if turn.give_up():
+                await discarded(turn.journal)
             raise LifecycleError("the recording ended before it could be rotated")
         if not await until(turn.over.is_set, timeout_s) and turn.give_up():
             self._turn = None

@@ -66,7 +66,7 @@ class Catalog:
     Attributes:
         events: What its event logs say, oldest first.
         event_logs: Their names, oldest first.
-        torn_events: How many of their lines are not as they were written.
+        torn_events: How many of their lines are not as they were written; one for a log that cannot be read at all.
 
     Args:
         path: The directory.
@@ -79,8 +79,9 @@ class Catalog:
     def __init__(self, path: str | Path, *, unidentified: bool = False) -> None:
         self.path = Path(path)
         self.superseded: list[str] = []
-        while not self._read_events():
-            continue  # an event log was put into another one since its name was read
+        gone: set[str] = set()
+        while (name := self._read_events(gone)) is not None:
+            gone.add(name)  # it was put into another one since its name was read; if its name comes again, it is broken
         self.page = self._read_page()
         if self.page is None and not self.events and not (unidentified and self.headers):
             raise StorageError(f"{self.path} holds no journal of a run")
@@ -161,8 +162,11 @@ class Catalog:
         own = [packed[i : i + ENTRY_BYTES] for i in range(0, len(packed) - ENTRY_BYTES + 1, ENTRY_BYTES)]
         return own[: facts.limit], self.mirror.get(facts.id, {})
 
-    def _read_events(self) -> bool:
-        """Read the names of all files, and the event logs; False if one of them was gone before it was read."""
+    def _read_events(self, gone: set[str]) -> str | None:
+        """Read the names of all files, and the event logs; the name of one that was not there when it was to be read.
+
+        One whose name is in `gone` already is listed and not there: a broken link, and counted as torn.
+        """
         try:
             self._names = sorted(os.listdir(self.path))
         except OSError as error:
@@ -174,9 +178,10 @@ class Catalog:
         for name in self.event_logs:
             try:
                 lines = (self.path / name).read_bytes().splitlines(keepends=True)
-            except FileNotFoundError:
-                return False
-            except OSError:
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and name not in gone:
+                    return name
+                self.torn_events += 1
                 continue
             for line in lines:
                 event = unpack_event(line)
@@ -185,7 +190,7 @@ class Catalog:
                 elif line.endswith(b"\n"):
                     self.torn_events += 1
         self.events = [events[n] for n in sorted(events)]
-        return True
+        return None
 
     def _read_page(self) -> RunPage | None:
         try:

@@ -6,7 +6,7 @@ Rules for whoever edits this:
 
 * Only what is closed, committed and sound is merged, and never across a place where the disk refused. What cannot be
   merged stays as it is: nothing depends on a merge.
-* The new segment is on the disk, whole, before it has its name; its index gets its name last, by one rename. From then
+* The new segment is on the disk, whole and under its name, before its index gets its own, by one rename. From then
   on it counts, and what it `replaces` does not: its header says so, and so does its descriptor.
 * What was replaced is removed only when the descriptor and the records of the new segment are committed. So at any
   moment, and after a loss of power at any moment, each row is in exactly one segment that counts, with two copies of
@@ -148,6 +148,7 @@ def merge(disk: Disk, path: str, asked: Merge) -> Merged:
         finally:
             segment.close()
         disk.rename(directory, asked.name + ASIDE, asked.name)
+        disk.sync_directory(directory)  # names may come to the disk in any order, and with that of the index it counts
         disk.rename(directory, index_name(asked.name) + ASIDE, index_name(asked.name))
         disk.sync_directory(directory)
     finally:
