@@ -436,7 +436,7 @@ class RawStage:
 async def raw_stage(lab: Bench) -> tuple[Any, Any]:
     stage_sim = await lab.simulator("esp300")
     raw = own_class(lab, "raw", RawStage, port="stage", stop=b"ST\r", passive=frozenset({"where"}))
-    manager = lab.manager([raw], [lab.serial_port("stage", stage_sim, None, idle_ms=5)])
+    manager = lab.manager([raw], [lab.serial_port("stage", stage_sim, None, idle_ms=200)])
     await manager.start()
     return manager, stage_sim
 
