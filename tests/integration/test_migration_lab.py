@@ -155,10 +155,11 @@ def test_what_a_divergence_is(
 
 
 async def recorded(lab: Lab, more: int) -> None:
-    """Until so many more have been given to the recorder."""
+    """Until so many more powers have been given to the recorder."""
 
     def given() -> int:
-        return sum(row.offered for row in lab.manager.v4_data.ledger().rows() if row.subscriber == "recorder")
+        rows = lab.manager.v4_data.ledger().rows()
+        return sum(row.offered for row in rows if (row.subscriber, row.stream) == ("recorder", "meter.power"))
 
     before = given()
     async with asyncio.timeout(20):
