@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,16 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 
+WRITERS = DOCS / "generate"
+
+
 @pytest.fixture
-def regions(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(DOCS / "generate"))
-    return importlib.import_module("regions")
+def regions(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The writers of the reference, which are no package: their bare names are anybody's again afterwards."""
+    monkeypatch.syspath_prepend(str(WRITERS))
+    yield importlib.import_module("regions")
+    for file in WRITERS.glob("*.py"):
+        sys.modules.pop(file.stem, None)
 
 
 def generated(regions: Any) -> list[Path]:

@@ -243,7 +243,6 @@ async def test_what_is_named_changes_and_the_others_notice_nothing(bench: Bench)
     scpi, heard = bench.state("scpi"), len(bench.second.heard)
     last = (await bench.read("dial", "angle")).sequence
     bench.rewrite(
-        ("127.0.0.1:SECOND".replace("SECOND", str(bench.second.number)), f"127.0.0.1:{bench.second.number}"),
         ('call = "asked", unit = "deg", every = "20 ms"', 'call = "asked", unit = "deg", every = "40 ms"'),
         more=f'[ports.more]\ntcp = "127.0.0.1:{bench.spare.number}"\ncodec = "scpi"\ntimeout = "20 s"\n'
         '[instruments.third]\nruntime = "v2"\ndriver = "./drivers.py:Dial"\nport = "more"\npassive = true\n'
@@ -418,8 +417,10 @@ async def test_a_later_run_is_described_as_the_lab_is_then_and_a_run_under_way_s
 async def test_a_run_under_way_takes_a_channel_whose_unit_changes(bench: Bench) -> None:
     run = await bench.lab.start_recording()
     await bench.read("dial", "angle")
-    bench.rewrite(('unit = "deg"', 'unit = "rad"'), more='[ports.more]\ntcp = "127.0.0.1:1"\nidle_ms = 5\n')
-    bench.rewrite(('127.0.0.1:1"', f'127.0.0.1:{bench.spare.number}"'))
+    bench.rewrite(
+        ('unit = "deg"', 'unit = "rad"'),
+        more=f'[ports.more]\ntcp = "127.0.0.1:{bench.spare.number}"\nidle_ms = 5\n',
+    )
     assert (await bench.apply())["complete"]
     last = await bench.read("dial", "angle")
     summary = await bench.lab.stop_recording()
@@ -465,7 +466,6 @@ async def test_a_stream_of_a_changed_actor_goes_on(bench: Bench) -> None:
 
 async def test_the_watchdog_writes_the_crash_bytes_that_hold_now(bench: Bench) -> None:
     guard = bench.lab.manager.guard
-    told: dict[str, Any] = {}
     bench.rewrite(('port = "line"', 'port = "line"\nstop = "OFF\\n"\nsafe = { crash = "stop" }'))
     assert guard.pid is None
     assert (await bench.apply())["complete"]

@@ -21,6 +21,7 @@ from typer.main import get_command
 from duodaq.app import Lab, LabService
 from duodaq.app._loop_thread import LoopThread
 from duodaq.cli import _app, _apply, _init, _status
+from duodaq.clock import Deadline, block
 from duodaq.link import LAB_PROTOCOL, LabLock, LinkServer
 from duodaq.testing import knife_edge, record_run
 
@@ -462,8 +463,7 @@ def test_what_goes_well_ends_with_0_and_what_does_not_with_1(
     assert command("runs", "diff", "one", "two").code == 1
     rewrite(lab_file, ("high = 1e9", "high = 0.5"))
     assert command("apply", lab_file, "--yes").code == 0
-    for _ in range(200):
-        ended = command("alarms")
-        if ended.code:
-            break
+    deadline = Deadline(20)
+    while not (ended := command("alarms")).code and not deadline.passed:
+        block(0.01)
     assert ended.code == 1

@@ -44,6 +44,7 @@ async def hosted(folder: Path) -> AsyncIterator[Lab]:
     try:
         await asyncio.wait([running, waiting := asyncio.create_task(ready.wait())], return_when="FIRST_COMPLETED")
         waiting.cancel()
+        assert ready.is_set(), "the host ended before it was ready"
         yield lab
     finally:
         host.ask_to_end()
@@ -215,14 +216,17 @@ def use(name: str) -> None:
             assert bob.status()["control"]["rail"]["name"] == "anna"
         bob.rail.x.move(4.0)
         bob.rail.control("bob")
-        assert anna.rail.control(take_over=True).holder.name == anna.holders()["rail"].name
+        anna.rail.control("anna", take_over=True)
+        assert anna.holders()["rail"].name == "anna"
+        with pytest.raises(NotInControlError, match="anna"):
+            bob.rail.x.move(5.0)
         assert not bob.other.release()
 
 
-async def test_by_http_control_goes_with_a_key_and_lapses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_by_http_control_goes_with_a_key_and_lapses(serve_rails: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     visitors = pytest.importorskip("duodaq.web._visitors")
     monkeypatch.setattr(visitors, "_LOOK_S", 0.01)
-    async with Lab(rail_lab(tmp_path)) as lab, serving(lab) as (client, _):
+    async with serve_rails() as (client, lab):
         taken = (await client.post("/api/instruments/rail/control", json={"who": "anna"})).json()
         key = {"X-Duodaq-Key": taken["key"]}
         assert taken["holder"]["client"] == "anna (page, 127.0.0.1)"
@@ -244,9 +248,9 @@ async def test_by_http_control_goes_with_a_key_and_lapses(tmp_path: Path, monkey
         await gone(lambda: not lab.control.holders())
 
 
-async def test_a_page_holds_control_until_it_is_closed(tmp_path: Path) -> None:
-    async with Lab(rail_lab(tmp_path)) as lab, serving(lab) as (_, connect):
-        async with connect() as anna, connect() as bob:
+async def test_a_page_holds_control_until_it_is_closed(serve_rails: Any) -> None:
+    async with serve_rails() as (client, lab):
+        async with page_of(client) as anna, page_of(client) as bob:
             assert (await asked(anna, "control", "rail", {"who": "anna"}))["ok"]
             move = {"kind": "execute", "name": "move", "args": ["x", 2.0]}
             told = await asked(bob, "command", "rail", move)
@@ -261,15 +265,11 @@ async def test_a_page_holds_control_until_it_is_closed(tmp_path: Path) -> None:
         await gone(lambda: not lab.control.holders())
 
 
-@contextlib.asynccontextmanager
-async def serving(lab: Lab) -> AsyncIterator[tuple[Any, Callable[[], Any]]]:
-    httpx, websockets = pytest.importorskip("httpx"), pytest.importorskip("websockets.asyncio.client")
-    async with (
-        pytest.importorskip("duodaq.web").PageServer(lab) as page,
-        httpx.AsyncClient(base_url=page.address, trust_env=False) as client,
-    ):
-        place = page.address.replace("http", "ws") + "api/live"
-        yield client, lambda: websockets.connect(place, compression=None, max_size=None, proxy=None)
+def page_of(client: Any) -> Any:
+    """An open page of the lab that this client asks."""
+    place = str(client.base_url).replace("http", "ws", 1) + "api/live"
+    websockets: Any = pytest.importorskip("websockets.asyncio.client")
+    return websockets.connect(place, compression=None, max_size=None, proxy=None)
 
 
 async def asked(live: Any, name: str, target: str, body: Any) -> dict[str, Any]:

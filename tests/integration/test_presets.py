@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -276,14 +277,7 @@ def test_from_a_notebook_and_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with _client(LocalChannel(Lab(bench(tmp_path)))) as lab:
-
-        class Attached:
-            def __enter__(self) -> Any:
-                return lab
-
-            def __exit__(self, *_: object) -> None: ...
-
-        monkeypatch.setattr(_preset_work, "connect", lambda _: Attached())
+        monkeypatch.setattr(_preset_work, "connect", lambda _: nullcontext(lab))
         assert lab.presets.save("one", [lab.rail, "source"])["rail"]["gain"] == 1.0
         assert list(lab.presets) == ["one"]
         assert lab.presets["one"]["source"]["mode"] == "fast"

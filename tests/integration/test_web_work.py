@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,13 @@ async def until(client: Any, path: str, *states: str) -> dict[str, Any]:
             return found
         assert not deadline.passed, found
         await clock.pause(0.02)
+
+
+async def come_to(condition: Callable[[], object]) -> None:
+    deadline = clock.Deadline(20)
+    while not condition():
+        assert not deadline.passed, "it did not come to that"
+        await clock.pause(0.005)
 
 
 async def test_presets_are_saved_compared_loaded_and_removed(serve_rails: Any) -> None:
@@ -70,8 +78,7 @@ async def test_a_scan_is_begun_watched_paused_and_aborted(serve_rails: Any) -> N
         assert scan["who"] == "page (127.0.0.1)"
         held = await client.post("/api/instruments/rail/command", json={"kind": "set", "name": "gain", "value": 2})
         assert held.json()["holder"] == "scan 1 of page (127.0.0.1)"
-        while not RailActor.all["rail"].has["x"]:
-            await clock.pause(0.01)
+        await come_to(lambda: RailActor.all["rail"].has["x"])
         assert (await client.post("/api/scans/1/pause")).status_code == 200
         RailActor.step_s = 0.0
         paused = await until(client, "/api/scans/1", "paused")
@@ -79,8 +86,7 @@ async def test_a_scan_is_begun_watched_paused_and_aborted(serve_rails: Any) -> N
         assert (await client.get("/api/status")).json()["scans"][0]["state"] == "paused"
         RailActor.step_s = 1.0
         assert (await client.post("/api/scans/1/resume")).status_code == 200
-        while RailActor.all["rail"].has["x"] == 20.0:
-            await clock.pause(0.01)
+        await come_to(lambda: RailActor.all["rail"].has["x"] != 20.0)
         assert (await client.post("/api/scans/1/abort")).status_code == 200
         ended = await until(client, "/api/scans/1", "aborted")
         assert (ended["done"], ended["why"]) == (1, "aborted by page (127.0.0.1)")
@@ -101,8 +107,7 @@ async def test_runs_are_read_exported_and_repaired(tmp_path: Path, serve_rails: 
         for _ in range(5):
             await lab.read("rail", "x.position")
         books = lab.manager.v4_data
-        while not any(r.subscriber == "recorder" and r.offered >= 5 for r in books.ledger().rows()):
-            await clock.pause(0.005)
+        await come_to(lambda: any(r.subscriber == "recorder" and r.offered >= 5 for r in books.ledger().rows()))
         run = Path((await client.post("/api/recording/stop")).json()["directory"]).name
         stream = f"/api/runs/{run}/streams/rail.x.position"
         got = await client.get(f"{stream}?start=1&rows=3")
@@ -154,4 +159,7 @@ async def test_a_viewer_looks_and_does_none_of_it(serve_rails: Any) -> None:
             assert (refused.status_code, refused.json()["error"]) == (403, "ViewerOnly")
         assert lab.control.holders() == {}
         assert lab.presets.names() == []
-        await asyncio.wait_for(client.post("/api/stop-all", headers={"Authorization": f"Bearer {operator}"}), 10)
+        acts = {"Authorization": f"Bearer {operator}"}
+        stopped = await asyncio.wait_for(client.post("/api/stop-all", headers=acts), 10)
+        assert stopped.status_code == 200
+        assert lab.manager.broker.latched

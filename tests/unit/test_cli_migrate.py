@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +70,7 @@ def running(file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     lab.migration.least_shadow_s = 0.0
     channel = LocalChannel(lab)
     client = _client(channel)
-
-    class Attached:
-        def __enter__(self) -> Any:
-            return client
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    monkeypatch.setattr("duodaq.cli._moving.connect", lambda _: Attached())
+    monkeypatch.setattr("duodaq.cli._moving.connect", lambda _: nullcontext(client))
     yield client
     client.close()
 

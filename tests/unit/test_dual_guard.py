@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from duodaq.clock import pause
+from duodaq.clock import Deadline, pause
 from duodaq.dual import _guard
 from duodaq.dual._guard import Guard
 from duodaq.ports import Broker
@@ -43,7 +43,9 @@ def guard(monkeypatch: pytest.MonkeyPatch) -> Guard:
 
 async def begin(guard: Guard, count: int) -> list[asyncio.Task[None]]:
     starts = [asyncio.create_task(guard.start((), workers=True, timeout_s=5.0)) for _ in range(count)]
+    deadline = Deadline(10)
     while not ScriptedWatchdog.made:
+        assert not deadline.passed, "no watchdog was begun"
         await pause(0)
     return starts
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duodaq import clock
-from duodaq.errors import FencedError
+from duodaq.errors import FencedError, LifecycleError
 from duodaq.migration import violations
 from duodaq.model import InstrumentDefinition, PortDefinition, WireRecord, holder_of, owner_named
 from duodaq.ports import FENCED, Broker, Fences, Port
@@ -69,7 +69,7 @@ async def test_a_lease_of_the_old_owner_keeps_nobody_waiting(line) -> None:
         await lease.exchange(b"A?\n")
         await broker.fence("m", NEW, "p")
         assert await port.exchange(b"C?\n", holder=NEW, wait_s=0.5) == b"C\n"
-        with pytest.raises(Exception, match=r"over|belongs"):
+        with pytest.raises(LifecycleError, match="this lease is over"):
             await lease.exchange(b"B?\n")
     assert transport.lines == [b"A?", b"C?"]
 
