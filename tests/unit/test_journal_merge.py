@@ -406,7 +406,7 @@ def end_suddenly(trace: Trace, image: Path, luck: random.Random, steps: int) -> 
     for repaired in (False, True):
         if repaired:
             gaps = [gap for gap in recover(image, disk=QuickDisk()).gaps if gap.rows]
-            assert all(gap.after is not None and gap.after >= promised - 1 for gap in gaps), "a row that counted is gone"
+            assert all(gap.after is not None and gap.after >= promised - 1 for gap in gaps), "a row that counted"
         for stream in STREAMS:
             found = rows_of(JournalReader(image).batches(stream))
             assert found[:promised] == published(stream, 450)[:promised]
