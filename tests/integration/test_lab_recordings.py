@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from duodaq.app import LabHost
 from duodaq.clock import pause
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError, LifecycleError
-from duodaq.model import InstrumentDefinition, LabDefinition, PollDefinition, RuntimeDefinition, Scalar
+from duodaq.model import Execute, InstrumentDefinition, LabDefinition, PollDefinition, RuntimeDefinition, Scalar
 from duodaq.storage import unfinished_runs
-from duodaq.testing import growing_run, record_run
+from duodaq.testing import RailActor, growing_run, logged, rail_lab, record_run
 from duodaq.v2 import GetInstrumentList, StartRecording, StopRecording
+from duodaq.v4 import handler
+from duodaq.v4.instruments import ReadPosition
 from duodaq.workers._starter import CAN_FORK
 
 KINDS = ["inline", "thread", *(["process"] if CAN_FORK else [])]
@@ -84,6 +88,52 @@ async def test_v2s_own_commands_start_and_stop_the_labs_recording(kind: str, tmp
         "in_flight": 0,
         "balanced": True,
     }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_was_read_before_the_recording_is_stopped_is_in_it(kind: str, tmp_path: Path) -> None:
+    rail = rail_lab(tmp_path).instruments[0]
+    definition = replace(bench(tmp_path, kind), v4=RuntimeDefinition("v4", kind))
+    async with duodaq.Lab(replace(definition, instruments=(*definition.instruments, rail))) as lab:
+        for _ in range(3):
+            path = await lab.start_recording()
+            read = await asyncio.gather(lab.read("rail", "x.position"), lab.read("meter", "power"))
+            await lab.stop_recording()
+            for row in read:
+                found = duodaq.open_run(path)[f"{row.instrument}.{row.channel}"].to_arrow(["sequence"])
+                assert row.sequence in found.column("sequence").to_pylist()
+
+
+class StuckRail(RailActor):
+    """A rail that blocks its loop while its position is read."""
+
+    inside, let = threading.Event(), threading.Event()
+
+    @handler(ReadPosition, idempotent=True)
+    async def read_position(self, message: ReadPosition) -> float:
+        self.inside.set()
+        self.let.wait(30)
+        return 0.0
+
+
+async def test_a_worker_that_does_not_answer_holds_up_no_end_of_a_recording(tmp_path: Path) -> None:
+    rail = replace(rail_lab(tmp_path).instruments[0], driver=StuckRail)
+    definition = replace(bench(tmp_path), v4=RuntimeDefinition("v4", "thread"))
+    async with duodaq.Lab(replace(definition, instruments=(*definition.instruments, rail))) as lab:
+        await lab.start_recording()
+        await lab.read("meter", "power")
+        reading = asyncio.create_task(lab.manager.command("rail", Execute("read_position", ("x",))))
+        assert await asyncio.to_thread(StuckRail.inside.wait, 10)
+        began_s = clock.monotonic_s()
+        try:
+            with logged() as lines:
+                summary = await lab.stop_recording()
+            assert clock.monotonic_s() - began_s < 10
+        finally:
+            StuckRail.let.set()
+        assert summary.complete
+        assert [line["event"] for line in lines if "did not say" in line["event"]]
+        assert await reading == 0.0
 
 
 async def test_a_lab_repairs_at_its_start_what_a_crash_left_and_nothing_that_is_being_written(tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ class Lab:
                 self.manager.detach("recording")
                 if _WITH_RECORDING in self._wires:
                     await self._stop_wire(_WITH_RECORDING)
-                await self._let_bridge_catch_up()
+                await self._let_measurements_arrive()
                 await recording.close(30.0)
                 self._note_recording()
             finally:
@@ -297,7 +297,7 @@ class Lab:
             raise LifecycleError(f"no log called {name}; {known}")
         log = self._logs.pop(name)
         self.manager.detach(f"log {name}")
-        await self._let_bridge_catch_up()
+        await self._let_measurements_arrive()
         await log.close(30.0)
         return {**log.facts(), **summary_facts(log.runs[-1]), "runs": len(log.runs)}
 
@@ -345,8 +345,10 @@ class Lab:
         assert wire.summary is not None
         return wire.summary
 
-    async def _let_bridge_catch_up(self) -> None:
-        """Wait until what V2 has measured so far is on the other side, where it is recorded."""
+    async def _let_measurements_arrive(self) -> None:
+        """Wait until what was measured so far is published, and what V2 measured on the other side, to be recorded."""
+        if not await self.manager.flush(CATCH_UP_S):
+            _log.warning("a worker did not say that all it measured has come", within_s=CATCH_UP_S)
         offered, settled = _bridged(self.manager)
         deadline = Deadline(CATCH_UP_S)
         while settled < offered and not deadline.passed:

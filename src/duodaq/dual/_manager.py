@@ -16,14 +16,7 @@ from duodaq.dual._guard import Guard
 from duodaq.dual._health import Health, StateChange
 from duodaq.dual._housing import Housing
 from duodaq.dual._roster import Roster
-from duodaq.dual._safety import (
-    StopReport,
-    after_crash,
-    gather_failures,
-    make_safe,
-    stop_bytes,
-    stop_everything,
-)
+from duodaq.dual._safety import StopReport, after_crash, gather_failures, make_safe, stop_bytes, stop_everything
 from duodaq.dual._shutdown import DataComponent, ShutdownRun
 from duodaq.dual._side import Side
 from duodaq.dual._watch import Watch
@@ -184,13 +177,16 @@ class DualRuntimeManager:
 
     def ledgers(self) -> dict[str, Any]:
         """The ledger of either side's hub, and of each worker process, as plain values."""
-        books = {"v2": self.v2_data.ledger(), "v4": self.v4_data.ledger()}
-        books |= self._housing.ledgers()
+        books = {"v2": self.v2_data.ledger(), "v4": self.v4_data.ledger(), **self._housing.ledgers()}
         return {name: ledger.to_dict() for name, ledger in books.items()}
 
     def metrics(self) -> dict[str, Any]:
         """Figures of both runtimes, by worker."""
         return {name: side.metrics() for name, side in self._sides.items()}
+
+    async def flush(self, timeout_s: float) -> bool:
+        """Have all that both sides measured until now published here; whether every worker said so in time."""
+        return all(await asyncio.gather(*(side.flush(timeout_s) for side in self._sides.values())))
 
     def subscribe_state(self, name: str, capacity: int = 1024) -> Subscription[StateChange]:
         """Every change of state from now on: of the manager, the runtimes and the instruments."""

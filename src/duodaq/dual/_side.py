@@ -249,6 +249,10 @@ class Side:
         """End every waiting command that moves or emits; the number ended."""
         return sum(await asyncio.gather(*(h.end_moving(reason) for h in self._hosted.values())))
 
+    async def flush(self, timeout_s: float) -> bool:
+        """Have all that was measured until now published; whether every worker said so in time."""
+        return all(await asyncio.gather(*(host.flush(timeout_s) for host in self._hosted.values())))
+
     def instruments(self) -> tuple[InstrumentStatus, ...]:
         """The status of every instrument of this side."""
         if self._hosted:

@@ -223,6 +223,9 @@ class V2Runtime:
         """End every moving or emitting command that waits, as not done; the number ended."""
         return 0 if self._manager is None else self._manager.end_moving(reason)
 
+    def flush(self) -> None:
+        """Nothing waits here: what a driver returned was published before its command ended."""
+
     def instruments(self) -> tuple[InstrumentStatus, ...]:
         """The status of every instrument."""
         if self._manager is None:

@@ -49,6 +49,7 @@ from duodaq.v4._ref import ActorRef
 from duodaq.v4._supervisor import Escalation, Supervisor
 from duodaq.v4._system import ActorSystem
 from duodaq.v4.instruments import SAFE_ACTION, InstrumentActor, InstrumentContext, Keep
+from duodaq.v4.instruments._streams import Streams
 
 _log = get_logger("v4.runtime")
 _START_S = 10.0
@@ -88,6 +89,7 @@ class Resident:
         self._start_error: Exception | None = None
         self._stop_came = False
         self._channels: tuple[ChannelInfo, ...] = ()
+        self._streams: Streams | None = None
         self._status = InstrumentStatus(
             definition.id,
             "v4",
@@ -188,6 +190,11 @@ class Resident:
         """Whether a command may move or emit; of one that cannot be understood: yes; of its own safe action: no."""
         return may_move(self.kind, self.definition, command)
 
+    def flush(self) -> None:
+        """Publish the numbers that wait for others of their channel."""
+        if self._streams is not None:
+            self._streams.flush()
+
     def metrics(self) -> dict[str, Any]:
         """Figures of its mailbox and its polls."""
         figures: dict[str, Any] = {"state": self._status.state.value}
@@ -232,7 +239,7 @@ class Resident:
             keep=self._keep,
         )
         actor = self.kind(context)
-        self._channels = actor.channel_infos()
+        self._channels, self._streams = actor.channel_infos(), actor.streams
         self._changed()
         return actor
 

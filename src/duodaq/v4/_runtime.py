@@ -216,6 +216,11 @@ class V4Runtime:
         refs = [resident.ref for resident in self._residents.values()]
         return sum(ref.end_moving(reason) for ref in refs if ref is not None)
 
+    def flush(self) -> None:
+        """Publish the numbers that wait for others of their channel. From the runtime's loop."""
+        for resident in self._residents.values():
+            resident.flush()
+
     def instruments(self) -> tuple[InstrumentStatus, ...]:
         """The status of every instrument. From any thread."""
         return tuple(resident.status for resident in tuple(self._residents.values()))

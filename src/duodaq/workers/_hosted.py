@@ -168,6 +168,18 @@ class Hosted:
         except (DeliveryError, LifecycleError):
             return 0
 
+    async def flush(self, timeout_s: float = 1.0) -> bool:
+        """Have all that was measured until now published; False if the worker did not answer in time."""
+
+        async def flush(runtime: Runtime) -> bool:
+            runtime.flush()
+            return True
+
+        try:
+            return await self._call(flush, timeout_s)
+        except (DeliveryError, LifecycleError):
+            return False
+
     def instruments(self) -> tuple[InstrumentStatus, ...]:
         """Every instrument's status; Hung while the worker owes an answer."""
         worker = self.worker

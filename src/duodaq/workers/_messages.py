@@ -35,7 +35,7 @@ from duodaq.model import (
 from duodaq.ports import OfUser, Stopped, ToUser
 from duodaq.workers._by_value import dumps
 
-VERSION: Final = 4
+VERSION: Final = 5
 _PLAIN = frozenset({type(None), bool, float, bytes})
 _NUMPY_CORE = "numpy.core" if np.__version__.startswith("1.") else "numpy._core"
 _BY_NAME = frozenset(

@@ -73,6 +73,18 @@ class Outbox:
             if self._ring is not None:
                 self._ring.release(number)
 
+    async def flushed(self, timeout_s: float) -> bool:
+        """Wait until the manager has published what was published here until now; whether it had in time."""
+        wanted = self._sent + self.undeliverable + self._unsaid + self._reader.occupancy
+        deadline = Deadline(timeout_s)
+        while self._taken + self.undeliverable < wanted:
+            self._room.clear()
+            try:
+                await asyncio.wait_for(self._room.wait(), deadline.left_s)
+            except TimeoutError:
+                return False
+        return True
+
     async def aclose(self, timeout_s: float) -> bool:
         """Send all that waits and have it published, within `timeout_s`; whether it all was."""
         deadline = Deadline(timeout_s)

@@ -184,6 +184,16 @@ class ProcessHosted:
         except DuodaqError:
             return 0
 
+    async def flush(self, timeout_s: float = 1.0) -> bool:
+        """Have all that was measured until now published at the manager; False if it was not in time."""
+        worker = self.group.current
+        if worker is None:
+            return True
+        try:
+            return await worker.request("flush", timeout_s, timeout_s)
+        except DuodaqError:
+            return False
+
     # ---- commands --------------------------------------------------------------------------------------------------
 
     async def command(self, instrument: str, command: Command, deadline_s: float | None = None) -> Any:

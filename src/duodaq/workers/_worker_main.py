@@ -297,6 +297,7 @@ class Ready:
             "restart": self.runtime.restart,
             "end_moving": self._end_moving,
             "submit": self._submit,
+            "flush": self._flush,
         }
 
     def _keep(self, instrument: str, name: str, value: Any) -> None:
@@ -367,6 +368,10 @@ class Ready:
 
     async def _end_moving(self, reason: str) -> int:
         return self.runtime.end_moving(reason)
+
+    async def _flush(self, timeout_s: float) -> bool:
+        self.runtime.flush()
+        return await self.outbox.flushed(timeout_s)
 
     async def _submit(self, command: Any) -> Any:
         return await submitted(self.runtime, command)

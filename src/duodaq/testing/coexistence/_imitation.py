@@ -82,6 +82,9 @@ class FlagAndQueue:
     def end_moving(self, reason: str) -> int:
         return 0
 
+    def flush(self) -> None:
+        return None
+
     def instruments(self) -> tuple[InstrumentStatus, ...]:
         return tuple(InstrumentStatus(i, self._name, InstrumentState.READY) for i in self._definitions)
 
