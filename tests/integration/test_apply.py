@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from duodaq.app import Client, Lab, acting
+from duodaq.app import Client, Lab, LabService, acting
 from duodaq.clock import Deadline, pause
 from duodaq.errors import ConfigError, LifecycleError, NotInControlError, UnsafeStateError
 from duodaq.model import Execute, InstrumentState, ReadChannel, Scalar, StartAcquisition
@@ -525,3 +525,44 @@ async def test_a_lab_that_ends_in_the_middle_of_a_change_ends_in_order(bench: Be
     report = await bench.lab.shutdown()
     await asyncio.wait({asking})
     assert report.clean, report
+
+
+async def test_who_attaches_while_an_instrument_changes_is_told_of_it_as_it_was(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager, seen = bench.lab.manager, []
+    add = manager.add
+
+    async def add_and_look(instrument: Any, *, keep: bool = False) -> None:
+        seen.append(await LabService(bench.lab).handle("describe", {}))
+        await add(instrument, keep=keep)
+
+    monkeypatch.setattr(manager, "add", add_and_look)
+    before = await LabService(bench.lab).handle("describe", {})
+    bench.rewrite(('every = "10 ms"', 'every = "15 ms"'))
+    assert (await bench.apply())["complete"]
+    assert seen == [before]
+
+
+async def test_a_port_that_cannot_be_closed_again_is_told_with_all_that_was_done(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cannot(name: str) -> None:
+        raise OSError(f"{name} is stuck")
+
+    monkeypatch.setattr(bench.lab.manager, "remove_port", cannot)
+    bench.rewrite(
+        ('every = "10 ms"', 'every = "15 ms"'),
+        ('name = "applied"', 'name = "applied"\nshutdown = "9 s"'),
+        more=f'[ports.more]\ntcp = "127.0.0.1:{bench.spare.number}"\ncodec = "scpi"\n'
+        '[instruments.third]\nruntime = "v2"\ndriver = "./drivers.py:Broken"\nport = "more"\n',
+    )
+    report = await bench.apply()
+    port, ticker, third = sorted(
+        report["units"], key=lambda unit: ("more", "ticker", "third").index(unit["subjects"][0].split()[1])
+    )
+    assert (port["done"], ticker["done"], third["done"]) == (True, True, False)
+    assert "more is stuck" in port["stands"]["more"]
+    assert not report["complete"]
+    assert bench.lab.definition.shutdown_s == 9.0
+    assert "more" in [one.name for one in bench.lab.definition.ports]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from duodaq.config import LabPlan, Unit, load_lab, plan_change
+from duodaq.config import LabPlan, Unit, load_lab, name_of, plan_change
 from duodaq.dual import Change, UnitReport
 from duodaq.errors import ConfigError, LifecycleError, NotInControlError, UnsafeStateError
 from duodaq.model import AlarmDefinition, InstrumentDefinition, ManagerState, PortDefinition
@@ -144,7 +144,7 @@ class Applier:
         lab.note_in_recording("apply", {"plan": _names(plan)})
         unopened: set[str] = set()
         reports = [await self._carry_out_unit(plan, unit, unopened) for unit in plan.units]
-        await self._close_unused(plan)
+        reports = await self._close_unused(plan, reports)
         alarms, left = self._apply_alarms(plan)
         self._adopt_the_rest(plan)
         done = ApplyReport(plan.to_dict(), tuple(reports), alarms, left)
@@ -171,15 +171,23 @@ class Applier:
             unopened.update(unit.named("port", "add"))
         return report
 
-    async def _close_unused(self, plan: LabPlan) -> None:
-        """Close a port that was opened for instruments of which none came up."""
+    async def _close_unused(self, plan: LabPlan, reports: list[UnitReport]) -> list[UnitReport]:
+        """Close a port that was opened for instruments of which none came up; the reports, and what stays open."""
+        open_still: dict[str, str] = {}
         stand = {one.port for one in self._lab.definition.instruments}
         meant = {one.port for one in plan.target.instruments}
         for port in [port for unit in plan.units for port in unit.named("port", "add")]:
             if port in meant and port not in stand and port in self._lab.manager.broker.names():
-                await self._lab.manager.remove_port(port)
+                try:
+                    await self._lab.manager.remove_port(port)
+                except Exception as error:  # noqa: BLE001 - the rest is done, and whoever asked is told of all of it
+                    open_still[port] = f"nobody needs it, and it could not be closed: {error}"
+                    _log.error("a port could not be closed", port=port, error=str(error))
+                    continue
                 known = self._lab.definition
                 self._lab.adopt(replace(known, ports=tuple(one for one in known.ports if one.name != port)))
+        told = [{name: why for name, why in open_still.items() if f"port {name}" in one.subjects} for one in reports]
+        return [msgspec.structs.replace(one, stands={**one.stands, **t}) for one, t in zip(reports, told, strict=True)]
 
     # ---- what stands -------------------------------------------------------------------------------------------------
 
@@ -232,15 +240,11 @@ class Applier:
 
 def _merged(stand: tuple[_N, ...], meant: tuple[_N, ...], taken: set[str]) -> tuple[_N, ...]:
     """What stands, with those that were `taken` over as they are meant, in the order that is meant."""
-    old, new = {_name(one): one for one in stand}, {_name(one): one for one in meant}
+    old, new = {name_of(one): one for one in stand}, {name_of(one): one for one in meant}
     merged = {name: one for name, one in old.items() if name not in taken or name in new}
     merged |= {name: one for name, one in new.items() if name in taken}
     order = [*new, *(name for name in merged if name not in new)]
     return tuple(merged[name] for name in order if name in merged)
-
-
-def _name(one: InstrumentDefinition | PortDefinition | AlarmDefinition) -> str:
-    return one.id if isinstance(one, InstrumentDefinition) else one.name
 
 
 def _names(plan: LabPlan) -> dict[str, Any]:

@@ -36,9 +36,12 @@ from duodaq.storage.export import WANTED, Format
 from duodaq.telemetry import get_logger
 
 CATCH_UP_S = 0.5
+REST_S = 5.0
+"""How long the end of a lab waits for changes and migrations under way to give up."""
 NOTICES_S = 2.0
 """How long the end of a lab waits for notices of alarms that are on their way."""
 _log = get_logger("lab")
+_GIVE_UP_S = 0.5
 _ALONE, _WITH_RECORDING = "wire log", "wire log of the recording"
 
 
@@ -122,17 +125,36 @@ class Lab:
         self.chores.recover()
 
     async def shutdown(self, timeout_s: float | None = None) -> ShutdownReport:
-        """Stop everything in order; see DualRuntimeManager.shutdown. A recording under way is finished."""
-        await self.changes.aclose()
-        await self.alarms.rest()
+        """Stop everything in order; see DualRuntimeManager.shutdown. A recording under way is finished.
+
+        Whatever becomes of changes, alarms and migrations under way, the manager is shut down, with its safe states.
+        """
+        limit = None if timeout_s is None else Deadline(timeout_s)
         self.scans.rest()
-        await self.migration.aclose()
         try:
-            report = await self.manager.shutdown(timeout_s)
+            await self._rest(REST_S if timeout_s is None else min(REST_S, timeout_s / 4))
         finally:
-            await self._end_observers()
+            try:
+                report = await self.manager.shutdown(None if limit is None else limit.left_s)
+            finally:
+                await self._end_observers()
         self._note_recording()
         return report
+
+    async def _rest(self, limit_s: float) -> None:
+        """Nothing further is begun, by anybody, and nobody is waited for longer than that."""
+        ends = {"changes": self.changes.aclose(), "alarms": self.alarms.rest(), "migrations": self.migration.aclose()}
+        resting = {what: asyncio.ensure_future(end) for what, end in ends.items()}
+        try:
+            await asyncio.wait(resting.values(), timeout=limit_s)
+        finally:
+            late = [what for what, task in resting.items() if task.cancel()]
+        if late:
+            await asyncio.wait(resting.values(), timeout=_GIVE_UP_S)
+        ended = {what: task for what, task in resting.items() if task.done() and not task.cancelled()}
+        failed = {what: str(error) for what, task in ended.items() if (error := task.exception()) is not None}
+        if late or failed:
+            _log.error("not all came to rest before the end of the lab", late=late, failed=failed)
 
     async def command(self, instrument: str, command: Command, deadline_s: float | None = None) -> Any:
         """Carry out one command; see DualRuntimeManager.command.
