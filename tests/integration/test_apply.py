@@ -381,6 +381,26 @@ async def test_who_asked_may_leave_and_the_change_is_carried_out(bench: Bench) -
     assert (await bench.read("dial", "angle")).value == 10.0
 
 
+async def test_what_a_scan_reads_is_left_to_it_until_it_has_ended(bench: Bench) -> None:
+    asker, scanner = Client("asker"), Client("anna", "notebook")
+    with acting(scanner):
+        scan = bench.lab.scans.begin([], ["ticker"], 2)
+    bench.rewrite(('every = "10 ms"', 'every = "15 ms"'))
+    for client in (asker, scanner):
+        with acting(client), pytest.raises(NotInControlError, match=r"scan 1 of anna \(notebook\)") as refused:
+            await bench.apply()
+        assert "duodaq scans abort 1" in str(refused.value)
+    held = bench.lab.changes.held(await bench.lab.changes.plan(bench.file))
+    assert held == {"ticker": "scan 1 of anna (notebook) reads or moves it; nothing has changed"}
+    bench.rewrite(('every = "15 ms"', 'every = "10 ms"'), ('every = "20 ms"', 'every = "30 ms"'))
+    assert (await bench.apply())["complete"], "what it does not read is free"
+    with acting(scanner):
+        assert bench.lab.scans.point(scan.number, 1) == {"holds": [], "abort": None}
+        bench.lab.scans.end(scan.number, 2, complete=True)
+    bench.rewrite(('every = "10 ms"', 'every = "15 ms"'))
+    assert (await bench.apply())["complete"]
+
+
 async def test_what_somebody_else_has_in_hand_is_left_to_him(bench: Bench) -> None:
     asker, other = Client("asker"), Client("other", "notebook")
     bench.lab.control.take("dial", client=other)

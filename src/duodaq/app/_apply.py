@@ -86,9 +86,9 @@ class Applier:
     def held(self, plan: LabPlan) -> dict[str, str]:
         """Who holds control of what the plan touches, by instrument, beside whoever asks."""
         found: dict[str, str] = {}
-        for name in [step.name for unit in plan.units for step in unit.steps if step.subject == "instrument"]:
+        for name in _instruments_of(plan):
             try:
-                self._lab.control.check(name, "apply")
+                self._leave_in_hand(name)
             except NotInControlError as error:
                 found[name] = error.what
         return found
@@ -105,7 +105,8 @@ class Applier:
             LifecycleError: The lab is not running, another file is being applied, or the plan is another one by now.
                 Nothing has changed.
             UnsafeStateError: A stop is latched. Nothing has changed.
-            NotInControlError: Somebody else holds control of an instrument that would change. Nothing has.
+            NotInControlError: Somebody else holds control of an instrument that would change, or a scan moves or reads
+                it, be it one's own. Nothing has changed.
 
         Cancellation: What was begun goes on to its end.
         """
@@ -116,8 +117,8 @@ class Applier:
             raise LifecycleError(
                 "the file, or the lab, is not what it was when the plan was made", left="nothing has changed"
             )
-        for step in [step for unit in plan.units for step in unit.steps if step.subject == "instrument"]:
-            self._lab.control.check(step.name, "apply")
+        for name in _instruments_of(plan):
+            self._leave_in_hand(name)
         self._task = asyncio.create_task(self._carry_out(plan), name="apply")
         self._task.add_done_callback(_look_at)
         return await asyncio.shield(self._task)
@@ -128,6 +129,15 @@ class Applier:
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
+
+    def _leave_in_hand(self, instrument: str) -> None:
+        """NotInControlError for what somebody else controls, and for what a scan uses, which would lose it."""
+        self._lab.control.check(instrument, "apply")
+        scan = self._lab.scans.using(instrument)
+        if scan is not None:
+            holder, end = f"scan {scan.number} of {scan.who}", f"duodaq scans abort {scan.number}"
+            what, left = f"{holder} reads or moves it; nothing has changed", f"when it has ended, or after `{end}`"
+            raise NotInControlError(what, instrument=instrument, command="apply", holder=holder, left=left)
 
     def _check(self) -> None:
         if self.busy:
@@ -245,6 +255,11 @@ def _merged(stand: tuple[_N, ...], meant: tuple[_N, ...], taken: set[str]) -> tu
     merged |= {name: one for name, one in new.items() if name in taken}
     order = [*new, *(name for name in merged if name not in new)]
     return tuple(merged[name] for name in order if name in merged)
+
+
+def _instruments_of(plan: LabPlan) -> list[str]:
+    """Those that it changes, adds, removes or begins anew."""
+    return [step.name for unit in plan.units for step in unit.steps if step.subject == "instrument"]
 
 
 def _names(plan: LabPlan) -> dict[str, Any]:

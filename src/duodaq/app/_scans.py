@@ -113,6 +113,14 @@ class Scans:
         """
         return self._of(number).status
 
+    def using(self, instrument: str) -> ScanStatus | None:
+        """A scan under way that moves an instrument or reads it, if there is one."""
+        for one in self._scans.values():
+            names = (*one.status.axes, *one.status.read)
+            if not one.ended.is_set() and instrument in (name.partition(".")[0] for name in names):
+                return one.status
+        return None
+
     # ---- of every scan: said by the program that scans -----------------------------------------------------------
 
     def begin(self, axes: Sequence[str], read: Sequence[str], planned: int, ticket: str | None = None) -> ScanStatus:
