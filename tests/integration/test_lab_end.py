@@ -75,3 +75,21 @@ async def test_a_lab_whose_end_is_no_longer_waited_for_ends_all_the_same(
     ending.cancel()
     await asyncio.wait({ending})
     assert lab.manager.state == "stopped"
+
+
+async def test_a_hurry_ends_the_wait_for_what_does_not_come_to_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab, resting = Lab(rail_lab(tmp_path)), asyncio.Event()
+
+    async def never() -> None:
+        resting.set()
+        await asyncio.Event().wait()
+
+    await lab.start()
+    monkeypatch.setattr("duodaq.app._lab.REST_S", 3600.0)
+    monkeypatch.setattr(lab.changes, "aclose", never)
+    ending = asyncio.ensure_future(lab.shutdown())
+    await resting.wait()
+    lab.hurry()
+    assert (await ending).clean
