@@ -93,3 +93,16 @@ async def test_a_hurry_ends_the_wait_for_what_does_not_come_to_rest(
     await resting.wait()
     lab.hurry()
     assert (await ending).clean
+
+
+async def test_what_the_wait_took_is_missing_from_the_time_of_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Lab(replace(rail_lab(tmp_path), shutdown_s=0.4))
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    await lab.start()
+    monkeypatch.setattr(lab.changes, "aclose", never)
+    assert (await lab.shutdown()).budget_s <= 0.3

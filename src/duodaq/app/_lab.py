@@ -37,7 +37,7 @@ from duodaq.telemetry import get_logger
 
 CATCH_UP_S = 0.5
 REST_S = 5.0
-"""How long the end of a lab waits for changes and migrations under way to give up."""
+"""How long the end of a lab waits for changes and migrations to give up; at most a quarter of its time."""
 NOTICES_S = 2.0
 """How long the end of a lab waits for notices of alarms that are on their way."""
 _log = get_logger("lab")
@@ -130,13 +130,14 @@ class Lab:
 
         Whatever becomes of changes, alarms and migrations under way, the manager is shut down, with its safe states.
         """
-        limit = None if timeout_s is None else Deadline(timeout_s)
+        limit = Deadline(self.manager.lab.shutdown_s if timeout_s is None else timeout_s)
+        in_time = False
         self.scans.rest()
         try:
-            await self._rest(REST_S if timeout_s is None else min(REST_S, timeout_s / 4))
+            in_time = await self._rest(min(REST_S, limit.left_s / 4))
         finally:
             try:
-                report = await self.manager.shutdown(None if limit is None else limit.left_s)
+                report = await self.manager.shutdown(None if in_time and timeout_s is None else limit.left_s)
             finally:
                 await self._end_observers()
         self._note_recording()
@@ -147,8 +148,8 @@ class Lab:
         self._hurried.set()
         self.manager.hurry()
 
-    async def _rest(self, limit_s: float) -> None:
-        """Nothing further is begun, by anybody, and nobody is waited for longer than that."""
+    async def _rest(self, limit_s: float) -> bool:
+        """Nothing further is begun, by anybody, and nobody is waited for longer; whether all ended in time."""
         ends = {"changes": self.changes.aclose(), "alarms": self.alarms.rest(), "migrations": self.migration.aclose()}
         resting = {what: asyncio.ensure_future(end) for what, end in ends.items()}
         rested, hurried = (asyncio.ensure_future(one) for one in (asyncio.wait(resting.values()), self._hurried.wait()))
@@ -164,6 +165,7 @@ class Lab:
         failed = {what: str(error) for what, task in ended.items() if (error := task.exception()) is not None}
         if late or failed:
             _log.error("not all came to rest before the end of the lab", late=late, failed=failed)
+        return not late
 
     async def command(self, instrument: str, command: Command, deadline_s: float | None = None) -> Any:
         """Carry out one command; see DualRuntimeManager.command.
