@@ -401,6 +401,16 @@ async def test_what_a_scan_reads_is_left_to_it_until_it_has_ended(bench: Bench) 
     assert (await bench.apply())["complete"]
 
 
+async def test_no_scan_begins_with_what_is_being_changed(bench: Bench) -> None:
+    bench.rewrite(('every = "10 ms"', 'every = "15 ms"'))
+    asking = await bench.begin_to_apply()
+    with pytest.raises(LifecycleError, match="ticker: a lab file that changes it is being applied"):
+        bench.lab.scans.begin([], ["dial", "ticker"], 2)
+    assert bench.lab.scans.begin([], ["dial"], 2).number == 1
+    assert (await asking)["complete"]
+    assert bench.lab.scans.begin([], ["ticker"], 2).number == 2
+
+
 async def test_what_somebody_else_has_in_hand_is_left_to_him(bench: Bench) -> None:
     asker, other = Client("asker"), Client("other", "notebook")
     bench.lab.control.take("dial", client=other)

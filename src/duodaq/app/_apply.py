@@ -61,11 +61,22 @@ class Applier:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._task: asyncio.Task[ApplyReport] | None = None
+        self._touched: frozenset[str] = frozenset()
 
     @property
     def busy(self) -> bool:
         """Whether a file is being applied."""
         return self._task is not None and not self._task.done()
+
+    def check(self, instrument: str) -> None:
+        """Whether something may begin that will need an instrument for some time.
+
+        Raises:
+            LifecycleError: A file is being applied that changes it. Nothing has begun.
+        """
+        if self.busy and instrument in self._touched:
+            what, left = "a lab file that changes it is being applied", "nothing has begun; try again when that is done"
+            raise LifecycleError(what, instrument=instrument, left=left)
 
     async def plan(self, file: str | Path | None = None) -> LabPlan:
         """What would be done. Nothing is.
@@ -119,6 +130,7 @@ class Applier:
             )
         for name in _instruments_of(plan):
             self._leave_in_hand(name)
+        self._touched = frozenset(_instruments_of(plan))
         self._task = asyncio.create_task(self._carry_out(plan), name="apply")
         self._task.add_done_callback(_look_at)
         return await asyncio.shield(self._task)

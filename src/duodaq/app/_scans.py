@@ -50,6 +50,7 @@ class ScanLab(Protocol):
     definition: LabDefinition
     control: ControlTable
     alarms: Any
+    changes: Any
 
     @property
     def manager(self) -> Any: ...
@@ -128,6 +129,7 @@ class Scans:
 
         Raises:
             NotInControlError: Somebody else has it. Nothing has begun.
+            LifecycleError: A lab file that changes what it moves or reads is being applied. Nothing has begun.
         """
         client = self._lab.control.client()
         if ticket is not None:
@@ -359,6 +361,8 @@ class Scans:
         *,
         detached: bool = False,
     ) -> _Scan:
+        for name in (*axes, *read):
+            self._lab.changes.check(name.partition(".")[0])
         self._loop = asyncio.get_running_loop()
         number = self._count + 1
         status = ScanStatus(number, [*axes], [*read], planned, owner.called(), detached, utc_ns())
