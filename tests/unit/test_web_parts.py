@@ -339,3 +339,14 @@ async def test_a_job_whose_program_says_something_stray_has_failed(said: str, mo
     assert job.state == "failed", job
     assert repr(said) in job.detail
     assert job.ended_ns is not None
+
+
+async def test_a_job_that_cannot_be_begun_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(arguments: tuple[str, ...]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("duodaq.web._jobs._started", started)
+    jobs = Jobs()
+    job = jobs.begin("export", "run", "anna")
+    await asyncio.wait([*jobs._tasks.values()])
+    assert (job.state, job.detail) == ("failed", "can't start new thread")

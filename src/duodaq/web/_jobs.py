@@ -106,8 +106,8 @@ class Jobs:
         except asyncio.CancelledError:
             job.state, job.detail = "cancelled", "it was cut off"
             raise
-        except (OSError, ValueError) as error:
-            job.state, job.detail = "failed", str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it was, no job stands for ever as if it were in hand
+            job.state, job.detail = "failed", str(error) or type(error).__name__
         finally:
             job.ended_ns = utc_ns()
 
