@@ -179,6 +179,10 @@ class Page:
         self.tab.fill("[data-target=x]", position)
         self.tab.press("[data-target=x]", "Enter")
 
+    def can(self, button: str) -> bool:
+        """Whether a button of the panel can be pressed."""
+        return self.tab.is_enabled(f"#panel button:text-is('{button}'), #panel button[aria-label='{button}']")
+
     def toast(self, words: str) -> str:
         return self.tab.wait_for_selector(f".toast:has-text('{words}')").inner_text()
 
@@ -342,11 +346,15 @@ def test_move_beyond_its_limits_is_refused_with_a_reason_and_nothing_moves(page:
     said = page.toast("stage: move x refused")
     assert "25.5" in said
     assert "25" in said.replace("25.5", "")
+    page.tab.fill("[data-target=x]", "25.5")
     page.tab.press("[data-target=x]", "Enter")
     page.tab.wait_for_selector(".toast em:not([hidden])")
     assert len(page.tab.query_selector_all(".toast")) == 1
     assert page.position_mm() == before
     assert not page.is_moving()
+    stands = f"{before:.4f} mm, where it stands"
+    page.until(lambda: " ".join(page.tab.inner_text("#panel [data-setpoint=x]").split()) == stands)
+    assert float(page.tab.input_value("[data-target=x]")) == pytest.approx(before, abs=1e-4)
 
 
 def test_setting_from_the_panel_reaches_the_camera(page: Page) -> None:
@@ -371,6 +379,13 @@ def test_stop_all_stops_the_axis_within_200_ms_and_its_reset_is_confirmed(page: 
     page.until(lambda: "on the wire of shutter and stage" in page.tab.inner_text("#banner-latched"))
     page.move_to("2")
     assert "latched" in page.toast("stage: move x refused")
+    moving = ["Move", "Step back", "Step on", "Home"]
+    page.until(lambda: not any(page.can(one) for one in moving))
+    assert page.can("Stop"), "whoever stops is never kept from it"
+    page.panel("shutter")
+    page.until(lambda: not page.can("Open"))
+    assert page.can("Close")
+    page.panel("stage")
     page.tab.click("#reset-stop")
     page.tab.click("#stop-all")  # a question on the page does not stand before it
     page.toast("Stopped in")
@@ -382,6 +397,7 @@ def test_stop_all_stops_the_axis_within_200_ms_and_its_reset_is_confirmed(page: 
     page.tab.click("#ask button.main")
     page.tab.wait_for_selector("#banner-latched", state="hidden")
     assert not page.lab.status()["latched"]
+    page.until(lambda: all(page.can(one) for one in moving))
     page.tab.click("#camera .waiting button:text-is('Start')")
     page.tab.wait_for_selector("#camera .waiting", state="hidden")
     page.lab.shutter.call("open")

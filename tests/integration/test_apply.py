@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from duodaq.app import Client, Lab, acting
+from duodaq.app import Client, Lab, LabService, acting
 from duodaq.clock import Deadline, pause
 from duodaq.errors import ConfigError, LifecycleError, NotInControlError, UnsafeStateError
 from duodaq.model import Execute, InstrumentState, ReadChannel, Scalar, StartAcquisition
@@ -381,6 +381,36 @@ async def test_who_asked_may_leave_and_the_change_is_carried_out(bench: Bench) -
     assert (await bench.read("dial", "angle")).value == 10.0
 
 
+async def test_what_a_scan_reads_is_left_to_it_until_it_has_ended(bench: Bench) -> None:
+    asker, scanner = Client("asker"), Client("anna", "notebook")
+    with acting(scanner):
+        scan = bench.lab.scans.begin([], ["ticker"], 2)
+    bench.rewrite(('every = "10 ms"', 'every = "15 ms"'))
+    for client in (asker, scanner):
+        with acting(client), pytest.raises(NotInControlError, match=r"scan 1 of anna \(notebook\)") as refused:
+            await bench.apply()
+        assert "duodaq scans abort 1" in str(refused.value)
+    held = bench.lab.changes.held(await bench.lab.changes.plan(bench.file))
+    assert held == {"ticker": "scan 1 of anna (notebook) reads or moves it; nothing has changed"}
+    bench.rewrite(('every = "15 ms"', 'every = "10 ms"'), ('every = "20 ms"', 'every = "30 ms"'))
+    assert (await bench.apply())["complete"], "what it does not read is free"
+    with acting(scanner):
+        assert bench.lab.scans.point(scan.number, 1) == {"holds": [], "abort": None}
+        bench.lab.scans.end(scan.number, 2, complete=True)
+    bench.rewrite(('every = "10 ms"', 'every = "15 ms"'))
+    assert (await bench.apply())["complete"]
+
+
+async def test_no_scan_begins_with_what_is_being_changed(bench: Bench) -> None:
+    bench.rewrite(('every = "10 ms"', 'every = "15 ms"'))
+    asking = await bench.begin_to_apply()
+    with pytest.raises(LifecycleError, match="ticker: a lab file that changes it is being applied"):
+        bench.lab.scans.begin([], ["dial", "ticker"], 2)
+    assert bench.lab.scans.begin([], ["dial"], 2).number == 1
+    assert (await asking)["complete"]
+    assert bench.lab.scans.begin([], ["ticker"], 2).number == 2
+
+
 async def test_what_somebody_else_has_in_hand_is_left_to_him(bench: Bench) -> None:
     asker, other = Client("asker"), Client("other", "notebook")
     bench.lab.control.take("dial", client=other)
@@ -525,3 +555,44 @@ async def test_a_lab_that_ends_in_the_middle_of_a_change_ends_in_order(bench: Be
     report = await bench.lab.shutdown()
     await asyncio.wait({asking})
     assert report.clean, report
+
+
+async def test_who_attaches_while_an_instrument_changes_is_told_of_it_as_it_was(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager, seen = bench.lab.manager, []
+    add = manager.add
+
+    async def add_and_look(instrument: Any, *, keep: bool = False) -> None:
+        seen.append(await LabService(bench.lab).handle("describe", {}))
+        await add(instrument, keep=keep)
+
+    monkeypatch.setattr(manager, "add", add_and_look)
+    before = await LabService(bench.lab).handle("describe", {})
+    bench.rewrite(('every = "10 ms"', 'every = "15 ms"'))
+    assert (await bench.apply())["complete"]
+    assert seen == [before]
+
+
+async def test_a_port_that_cannot_be_closed_again_is_told_with_all_that_was_done(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cannot(name: str) -> None:
+        raise OSError(f"{name} is stuck")
+
+    monkeypatch.setattr(bench.lab.manager, "remove_port", cannot)
+    bench.rewrite(
+        ('every = "10 ms"', 'every = "15 ms"'),
+        ('name = "applied"', 'name = "applied"\nshutdown = "9 s"'),
+        more=f'[ports.more]\ntcp = "127.0.0.1:{bench.spare.number}"\ncodec = "scpi"\n'
+        '[instruments.third]\nruntime = "v2"\ndriver = "./drivers.py:Broken"\nport = "more"\n',
+    )
+    report = await bench.apply()
+    port, ticker, third = sorted(
+        report["units"], key=lambda unit: ("more", "ticker", "third").index(unit["subjects"][0].split()[1])
+    )
+    assert (port["done"], ticker["done"], third["done"]) == (True, True, False)
+    assert "more is stuck" in port["stands"]["more"]
+    assert not report["complete"]
+    assert bench.lab.definition.shutdown_s == 9.0
+    assert "more" in [one.name for one in bench.lab.definition.ports]

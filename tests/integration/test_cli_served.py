@@ -292,6 +292,8 @@ WORDS = [
     (["status", "--lab", ""], ["bench"]),
     (["scan", "stage.x", "0", "1", "2", "--read", "t"], ["ticker"]),
     (["record", "tic"], ["ticker.ticks"]),
+    (["migrate", "cutover", "t"], ["ticker"]),
+    (["migrate", "status", "--lab", ""], ["bench"]),
     (["alarms", "--acknowledge", ""], ["many"]),
     (["runs", "show", "2"], ["2026a", "2026b"]),
     (["export", "2026a", "--to", "p"], ["parquet"]),

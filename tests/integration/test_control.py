@@ -290,3 +290,17 @@ async def gone(condition: Callable[[], bool]) -> None:
     while not condition():
         assert not deadline.passed, "it did not come to that"
         await duodaq.clock.pause(0.01)
+
+
+async def test_the_program_that_has_the_lab_is_one_client_also_when_it_scans(tmp_path: Path) -> None:
+    async with Lab(rail_lab(tmp_path)) as lab:
+        lab.control.take("rail")
+        scan = lab.scans.begin(["rail.x"], [], 2)
+        assert (scan.who, scan.state) == ("the program that has the lab", "running")
+        await lab.stop("rail")
+        assert lab.scans.point(scan.number, 1) == {"holds": [], "abort": None}, "its own stop says nothing new"
+        await lab.command("rail", Execute("move", ("x", 1.0)))
+        lab.scans.end(scan.number, 2, complete=True)
+        await lab.command("rail", SetParameter("gain", 2))
+        with acting(BOB), pytest.raises(NotInControlError, match="the program that has the lab holds control"):
+            await lab.command("rail", SetParameter("gain", 3))

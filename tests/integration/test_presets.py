@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import tomllib
 from contextlib import nullcontext
@@ -28,7 +29,7 @@ from duodaq.errors import (
     UnsafeStateError,
 )
 from duodaq.model import GetParameter, InstrumentDefinition, LabDefinition, SetParameter
-from duodaq.testing import RailActor, rail_lab
+from duodaq.testing import RailActor, logged, rail_lab
 
 ANNA = Client("anna", "notebook", "process 1")
 
@@ -315,3 +316,35 @@ def test_limits_are_in_the_lab_file(tmp_path: Path) -> None:
     file.write_text(stanza.replace("[0, 5]", "[5, 0]"))
     with pytest.raises(ConfigError, match="must rise"):
         load_lab(file)
+
+
+async def test_of_two_that_save_one_name_at_once_one_is_refused(tmp_path: Path) -> None:
+    async with Lab(bench(tmp_path)) as lab:
+        saves = (lab.presets.save("one", note=note) for note in ("first", "second"))
+        told = await asyncio.gather(*saves, return_exceptions=True)
+        assert [type(one).__name__ for one in told] == ["Preset", "LifecycleError"]
+        assert lab.presets.read("one").facts["note"] == "first"
+
+
+async def test_a_load_that_is_cancelled_midway_says_what_was_set(tmp_path: Path) -> None:
+    async with Lab(bench(tmp_path)) as lab:
+        await lab.presets.save("one")
+        await put(lab, "rail", offset=2.0, gain=3.0)
+        carry_out, in_hand = lab.command, asyncio.Event()
+
+        async def command(instrument: str, command: Any, deadline_s: float | None = None) -> Any:
+            if command.name == "gain":
+                in_hand.set()
+                await asyncio.Event().wait()
+            return await carry_out(instrument, command, deadline_s)
+
+        with logged() as lines, pytest.MonkeyPatch.context() as patched:
+            patched.setattr(lab, "command", command)
+            loading = asyncio.ensure_future(lab.presets.load("one"))
+            await in_hand.wait()
+            loading.cancel()
+            await asyncio.wait({loading})
+        assert loading.cancelled()
+        (line,) = [one for one in lines if one["event"] == "a preset was set in part"]
+        assert (line["set"], line["failed"]) == (["rail.offset: 2.0 → 0.0 V"], "rail.gain")
+        await lab.presets.load("one")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,8 @@ from duodaq import clock, sim
 from duodaq.cli._app import app, main
 from duodaq.errors import ConfigError
 from duodaq.verify import Plan, SuiteError, read_pages, verify_coexistence
-from duodaq.verify._hardware import SHOWS, small_move
+from duodaq.verify._coverage import CoverageMissingError, measured
+from duodaq.verify._hardware import SHOWS, HardwarePlan, small_move, verify_hardware
 
 QUICK = "test_dual_runtime_startup_shutdown"
 BROKEN = ("test_v2_and_v4_actors_concurrent", "commands_take_turns")
@@ -253,6 +255,94 @@ def test_an_instrument_that_is_not_there_fails_and_the_others_are_verified(
     assert states["answers", "laser"] == "failed", report
     assert states["holds_under_load", "laser"] == "not run"
     assert states["holds_under_load", "dmm"] == states["holds_under_load", "stage"] == "passed"
+
+
+LAMP = """\
+from pathlib import Path
+
+SAID = Path(__file__).with_name("said")
+
+
+class Lamp:
+    def __init__(self, watchdog_s=0.0):
+        self.at = {"x": 1.0, "y": 1.0}
+        self.say(f"watchdog {watchdog_s:g}")
+
+    def say(self, words):
+        with SAID.open("a") as file:
+            file.write(words + "\\n")
+
+    emission = property(lambda self: self.lit if hasattr(self, "lit") else False)
+
+    @emission.setter
+    def emission(self, lit):
+        self.lit = lit
+        self.say(f"emission {lit}")
+
+    def position(self, axis):
+        return self.at[axis]
+
+    def move(self, axis, target):
+        self.at[axis] = target
+        self.say(f"{axis} to {target:g}")
+
+    def dim(self):
+        self.say(f"dim: emission is {self.emission}")
+"""
+LAMP_LAB = """\
+[lab]
+name = "lamps"
+
+[instruments.lamp]
+runtime = "v2"
+driver = "./lamp.py:Lamp"
+args = { watchdog_s = 5.0 }
+settings = { emission = true }
+safe = { shutdown = { call = "dim" } }
+axes.x = { number = 1, unit = "mm", limits = [0, 2] }
+axes.y = { number = 2, unit = "mm" }
+poll."x.position" = { call = "position", args = ["x"], unit = "mm", every = "10 s" }
+poll."y.position" = { call = "position", args = ["y"], unit = "mm", every = "10 s" }
+"""
+
+
+@pytest.mark.parametrize(("moving", "said"), [(True, ["x to 1.02", "x to 1", "dim: emission is False"]), (False, [])])
+def test_nothing_is_ever_made_to_emit_and_an_axis_without_limits_is_named(
+    moving: bool, said: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "lamp.py").write_text(LAMP)
+    (tmp_path / "lab.toml").write_text(LAMP_LAB)
+    results = verify_hardware(HardwarePlan(tmp_path / "lab.toml", allow_motion=moving, load="20 ms"))
+    assert results.failed == []
+    assert (tmp_path / "said").read_text().splitlines() == ["watchdog 0", *said]
+    moved = results.of("moves_and_returns", "lamp")
+    assert moved is not None
+    assert (moved.state, [figure.name for figure in moved.figures]) == (
+        ("passed", ["x: moved there and back by", "y: not moved, without limits in the lab file"])
+        if moving
+        else ("not run", [])
+    )
+
+
+def test_where_no_axis_has_limits_none_is_moved(tmp_path: Path) -> None:
+    (tmp_path / "lamp.py").write_text(LAMP)
+    (tmp_path / "lab.toml").write_text(LAMP_LAB.replace(", limits = [0, 2]", ""))
+    results = verify_hardware(HardwarePlan(tmp_path / "lab.toml", allow_motion=True, load="20 ms"))
+    moved = results.of("moves_and_returns", "lamp")
+    assert moved is not None
+    assert (moved.state, moved.error) == ("not run", "no limits in the lab file: axis x, y")
+    assert (tmp_path / "said").read_text().splitlines() == ["watchdog 0", "dim: emission is False"]
+
+
+def test_coverage_that_takes_too_long_is_missing_and_the_run_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hangs(program: list[str], **options: Any) -> None:
+        raise subprocess.TimeoutExpired(program, options["timeout"])
+
+    monkeypatch.setattr("subprocess.run", hangs)
+    with pytest.raises(CoverageMissingError, match="coverage combine took longer than 120 s"):
+        measured(tmp_path)
 
 
 @pytest.mark.parametrize("load", ["never", "0 s", "2 h", "soon"])

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from typer.main import get_command
 
+from duodaq.cli import _completion as completion
+from duodaq.cli._app import app
 from duodaq.cli._ports import _table
 from duodaq.cli._report import instrument_table
 from duodaq.cli._status import _print_stops, status_page
@@ -71,3 +75,23 @@ def test_tables_keep_their_words_whole_in_80_columns():
         "12345",
     )
     assert [word for word in words if word not in said] == []
+
+
+def test_runs_that_cannot_be_listed_complete_nothing(monkeypatch, tmp_path):
+    def refused(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    context = SimpleNamespace(params={"directory": tmp_path}, obj=None)
+    monkeypatch.setattr("pathlib.Path.iterdir", refused)
+    assert completion.runs(context, "") == ["last"]
+
+
+def test_every_command_that_asks_for_a_lab_or_a_lab_file_completes_it():
+    named = [one for one in parameters(get_command(app)) if one.name == "lab" or one.metavar == "LAB.toml"]
+    assert len(named) > 20
+    assert [one.human_readable_name for one in named if one._custom_shell_complete is None] == []
+
+
+def parameters(command):
+    """Of a command, and of those under it."""
+    return [*command.params, *(one for each in getattr(command, "commands", {}).values() for one in parameters(each))]

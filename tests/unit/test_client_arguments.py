@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from duodaq.app import LabClient
+from duodaq.app import AlarmsHandle, LabClient, user_name
 from duodaq.bluesky import ScanInterruptedError
+from duodaq.errors import LifecycleError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:bluesky.*")
 
@@ -95,3 +96,49 @@ def test_one_instrument_to_read_needs_no_list() -> None:
     with pytest.raises(ScanInterruptedError):  # this lab answers nothing that could be a point
         lab.scan(lab.stage.x, np.array([1.0, 2.0]), read=lab.dmm, progress=False)
     assert "channels" in channel.asked
+
+
+class Telling(Silent):
+    """A lab that still has its stage, and not the multimeter."""
+
+    def request(self, op: str, params: dict[str, Any]) -> Any:
+        answer = super().request(op, params)
+        return {"instruments": [{"id": "stage", "runtime": "v2"}]} if op == "status" else answer
+
+
+def test_a_lab_is_shown_from_one_status_also_with_an_instrument_that_is_gone() -> None:
+    channel = Telling()
+    assert repr(LabClient(cast("Any", channel))) == "<lab bench: stage (v2), dmm (gone)>"
+    assert channel.asked == ["status"]
+
+
+def test_an_instrument_that_is_gone_is_an_error_of_the_labs_own() -> None:
+    lab = LabClient(cast("Any", Telling()))
+    assert (lab.stage.runtime, repr(lab.stage)) == ("v2", "<stage: duodaq:Esp300 in v2>")
+    for ask in (lab.dmm.status, lambda: lab.dmm.runtime):
+        with pytest.raises(LifecycleError, match="dmm: it is not in the lab any more"):
+            ask()
+    assert repr(lab.dmm) == "<dmm: a:B, not in the lab any more>"
+
+
+def test_a_user_without_an_entry_is_called_by_his_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    monkeypatch.setattr("os.getuid", lambda: 4711)
+    assert user_name() == "4711"
+    channel = Silent()
+    AlarmsHandle(cast("Any", Noting(channel))).acknowledge("hot")
+    assert channel.asked == ["4711"]
+
+
+class Noting:
+    """Notes who acknowledges."""
+
+    def __init__(self, to: Silent) -> None:
+        self._to = to
+
+    def request(self, op: str, params: dict[str, Any]) -> Any:
+        self._to.asked.append(params["who"])
+        return {"name": "hot", "instrument": "a", "channel": "b", "state": "normal"}

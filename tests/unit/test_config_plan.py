@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from duodaq.config import LabPlan, load_lab, plan_change
-from duodaq.config._spelling import toml
+from duodaq.config._spelling import instrument_keys, toml
 from duodaq.errors import ConfigError
-from duodaq.model import LabDefinition
+from duodaq.model import AxisDefinition, Cause, InstrumentDefinition, LabDefinition, PollDefinition, SafeAction
 
 LAB = """\
 [lab]
@@ -265,3 +266,43 @@ def test_two_plans_that_differ_have_two_digests(planned: Planned) -> None:
 )
 def test_values_are_spelled_as_in_a_lab_file(value: Any, text: str) -> None:
     assert toml(value) == text
+
+
+ANOTHER: dict[str, Any] = {
+    "runtime": "v4",
+    "driver": "./dial.py:Sum",
+    "port": "b",
+    "args": {"first": 1},
+    "settings": {"gain": 1},
+    "watched": ("gain",),
+    "polls": (PollDefinition("angle", 1.0, call="angle"),),
+    "deadline_s": 7.0,
+    "method_deadline_s": {"angle": 2.0},
+    "kill_after_s": 3.0,
+    "axes": (AxisDefinition("x", 1, "mm", (0.0, 5.0)),),
+    "safe": {Cause.SHUTDOWN: SafeAction("stop")},
+    "stop": b"OFF\n",
+    "passive": True,
+    "worker": "own",
+    "required": True,
+    "autostart": False,
+    "options": {"restart": "never"},
+    "limits": {"gain": (0.0, 5.0)},
+}
+
+
+def test_every_field_of_an_instrument_is_in_its_spelling() -> None:
+    plain = InstrumentDefinition("one", "v2", "./dial.py:Dial", port="a")
+    assert ANOTHER.keys() == {one.name for one in fields(plain)} - {"id", "epoch", "numbers", "base_dir"}
+    spelled = [instrument_keys(plain), *(instrument_keys(replace(plain, **{k: v})) for k, v in ANOTHER.items())]
+    assert all(one != other for one, other in combinations(spelled, 2))
+
+
+def test_changed_limits_are_shown_and_two_such_plans_are_told_apart(planned: Planned) -> None:
+    changes = [planned((stanza("instruments.two"), stanza("instruments.two") + limit)) for limit in LIMITS]
+    keys = [(key.key, key.before, key.after) for plan in changes for key in plan.units[0].steps[0].keys]
+    assert keys == [("limits.gain", None, "[0, 5]"), ("limits.gain", None, "[0, 500]")]
+    assert changes[0].digest != changes[1].digest
+
+
+LIMITS = ("limits.gain = [0, 5]\n", "limits.gain = [0, 500]\n")

@@ -370,6 +370,18 @@ async def test_a_removed_instrument_is_unknown_and_its_driver_closed() -> None:
             await runtime.command("lamp", GetParameter("level"))
 
 
+async def test_v2_ends_in_order_while_one_of_its_instruments_is_being_removed(gate: threading.Event) -> None:
+    async with running(stanza(), InstrumentDefinition("other", "v2", Lamp, args={"gate": gate})) as runtime:
+        driver = await runtime.command("other", Execute("itself"))
+        held = asyncio.ensure_future(runtime.command("other", Execute("hold")))
+        await until(driver.begun.is_set)
+        removing, stopping = asyncio.ensure_future(runtime.remove("lamp")), asyncio.ensure_future(runtime.stop(5.0))
+        assert (await removing).outcome is Outcome.CLEAN
+        gate.set()
+        assert {one.outcome for one in await stopping} == {Outcome.CLEAN}
+        assert await held == "let go"
+
+
 async def test_shutdown_of_one_instrument_is_accepted_once() -> None:
     async with running(stanza()) as runtime:
         report = await runtime.command("lamp", Shutdown())

@@ -24,6 +24,7 @@ _viewer: Any = pytest.importorskip("duodaq.web._viewer")
 to_json: Any = pytest.importorskip("duodaq.web._plain").to_json
 _history: Any = pytest.importorskip("duodaq.web._history")
 _traces: Any = pytest.importorskip("duodaq.web._traces")
+Jobs: Any = pytest.importorskip("duodaq.web._jobs").Jobs
 Rate: Any = pytest.importorskip("duodaq.web._rates").Rate
 thinned = _history.thinned
 Access, Role = _access.Access, _access.Role
@@ -327,3 +328,25 @@ def test_curves_are_told_apart_by_the_colour_blind_too(eyes: str) -> None:
         srgb = [np.array(list(bytes.fromhex(colour))) / 255 for colour in re.findall(r"#([0-9a-f]{6})", theme)]
         seen = [lab_colour(np.array(CONFUSED[eyes]) @ one**2.2) for one in srgb]
         assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 14
+
+
+@pytest.mark.parametrize("said", ["warning: it is old", "5", "[]", "null"])
+async def test_a_job_whose_program_says_something_stray_has_failed(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("duodaq.web._jobs.COMMAND", ("-I", "-S", "-c", f"print({said!r})"))
+    jobs = Jobs()
+    job = jobs.begin("export", "run", "anna")
+    await asyncio.wait([*jobs._tasks.values()])
+    assert job.state == "failed", job
+    assert repr(said) in job.detail
+    assert job.ended_ns is not None
+
+
+async def test_a_job_that_cannot_be_begun_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(arguments: tuple[str, ...]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("duodaq.web._jobs._started", started)
+    jobs = Jobs()
+    job = jobs.begin("export", "run", "anna")
+    await asyncio.wait([*jobs._tasks.values()])
+    assert (job.state, job.detail) == ("failed", "can't start new thread")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from duodaq.app._scans_handle import ScanHandle, ScansHandle
     from duodaq.app._service import LabService
     from duodaq.app._stopping import stop_all_of
+    from duodaq.app._user import user_name
     from duodaq.link import find_lab, running_labs
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "running_labs",
     "samples_of",
     "stop_all_of",
+    "user_name",
 ]
 
 _HOMES = {
@@ -92,6 +94,7 @@ _HOMES = {
     "running_labs": "duodaq.link",
     "samples_of": "duodaq.app._samples",
     "stop_all_of": "duodaq.app._stopping",
+    "user_name": "duodaq.app._user",
 }
 
 

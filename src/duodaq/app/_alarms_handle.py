@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import getpass
 from collections.abc import Iterator
 
 import msgspec
 
 from duodaq.app._channel import Channel
+from duodaq.app._user import user_name
 from duodaq.model import AlarmStatus
 
 
@@ -29,7 +29,7 @@ class AlarmsHandle:
         Raises:
             LifecycleError: There is no such alarm.
         """
-        facts = {"alarm": name, "who": by if by is not None else getpass.getuser()}
+        facts = {"alarm": name, "who": by if by is not None else user_name()}
         return msgspec.convert(self._channel.request("acknowledge", facts), AlarmStatus)
 
     def __iter__(self) -> Iterator[AlarmStatus]:

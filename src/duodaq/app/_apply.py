@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from duodaq.config import LabPlan, Unit, load_lab, plan_change
+from duodaq.config import LabPlan, Unit, load_lab, name_of, plan_change
 from duodaq.dual import Change, UnitReport
 from duodaq.errors import ConfigError, LifecycleError, NotInControlError, UnsafeStateError
 from duodaq.model import AlarmDefinition, InstrumentDefinition, ManagerState, PortDefinition
@@ -61,11 +61,22 @@ class Applier:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._task: asyncio.Task[ApplyReport] | None = None
+        self._touched: frozenset[str] = frozenset()
 
     @property
     def busy(self) -> bool:
         """Whether a file is being applied."""
         return self._task is not None and not self._task.done()
+
+    def check(self, instrument: str) -> None:
+        """Whether something may begin that will need an instrument for some time.
+
+        Raises:
+            LifecycleError: A file is being applied that changes it. Nothing has begun.
+        """
+        if self.busy and instrument in self._touched:
+            what, left = "a lab file that changes it is being applied", "nothing has begun; try again when that is done"
+            raise LifecycleError(what, instrument=instrument, left=left)
 
     async def plan(self, file: str | Path | None = None) -> LabPlan:
         """What would be done. Nothing is.
@@ -86,9 +97,9 @@ class Applier:
     def held(self, plan: LabPlan) -> dict[str, str]:
         """Who holds control of what the plan touches, by instrument, beside whoever asks."""
         found: dict[str, str] = {}
-        for name in [step.name for unit in plan.units for step in unit.steps if step.subject == "instrument"]:
+        for name in _instruments_of(plan):
             try:
-                self._lab.control.check(name, "apply")
+                self._leave_in_hand(name)
             except NotInControlError as error:
                 found[name] = error.what
         return found
@@ -105,7 +116,8 @@ class Applier:
             LifecycleError: The lab is not running, another file is being applied, or the plan is another one by now.
                 Nothing has changed.
             UnsafeStateError: A stop is latched. Nothing has changed.
-            NotInControlError: Somebody else holds control of an instrument that would change. Nothing has.
+            NotInControlError: Somebody else holds control of an instrument that would change, or a scan moves or reads
+                it, be it one's own. Nothing has changed.
 
         Cancellation: What was begun goes on to its end.
         """
@@ -116,8 +128,9 @@ class Applier:
             raise LifecycleError(
                 "the file, or the lab, is not what it was when the plan was made", left="nothing has changed"
             )
-        for step in [step for unit in plan.units for step in unit.steps if step.subject == "instrument"]:
-            self._lab.control.check(step.name, "apply")
+        for name in _instruments_of(plan):
+            self._leave_in_hand(name)
+        self._touched = frozenset(_instruments_of(plan))
         self._task = asyncio.create_task(self._carry_out(plan), name="apply")
         self._task.add_done_callback(_look_at)
         return await asyncio.shield(self._task)
@@ -128,6 +141,15 @@ class Applier:
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
+
+    def _leave_in_hand(self, instrument: str) -> None:
+        """NotInControlError for what somebody else controls, and for what a scan uses, which would lose it."""
+        self._lab.control.check(instrument, "apply")
+        scan = self._lab.scans.using(instrument)
+        if scan is not None:
+            holder, end = f"scan {scan.number} of {scan.who}", f"duodaq scans abort {scan.number}"
+            what, left = f"{holder} reads or moves it; nothing has changed", f"when it has ended, or after `{end}`"
+            raise NotInControlError(what, instrument=instrument, command="apply", holder=holder, left=left)
 
     def _check(self) -> None:
         if self.busy:
@@ -144,7 +166,7 @@ class Applier:
         lab.note_in_recording("apply", {"plan": _names(plan)})
         unopened: set[str] = set()
         reports = [await self._carry_out_unit(plan, unit, unopened) for unit in plan.units]
-        await self._close_unused(plan)
+        reports = await self._close_unused(plan, reports)
         alarms, left = self._apply_alarms(plan)
         self._adopt_the_rest(plan)
         done = ApplyReport(plan.to_dict(), tuple(reports), alarms, left)
@@ -171,15 +193,23 @@ class Applier:
             unopened.update(unit.named("port", "add"))
         return report
 
-    async def _close_unused(self, plan: LabPlan) -> None:
-        """Close a port that was opened for instruments of which none came up."""
+    async def _close_unused(self, plan: LabPlan, reports: list[UnitReport]) -> list[UnitReport]:
+        """Close a port that was opened for instruments of which none came up; the reports, and what stays open."""
+        open_still: dict[str, str] = {}
         stand = {one.port for one in self._lab.definition.instruments}
         meant = {one.port for one in plan.target.instruments}
         for port in [port for unit in plan.units for port in unit.named("port", "add")]:
             if port in meant and port not in stand and port in self._lab.manager.broker.names():
-                await self._lab.manager.remove_port(port)
+                try:
+                    await self._lab.manager.remove_port(port)
+                except Exception as error:  # noqa: BLE001 - the rest is done, and whoever asked is told of all of it
+                    open_still[port] = f"nobody needs it, and it could not be closed: {error}"
+                    _log.error("a port could not be closed", port=port, error=str(error))
+                    continue
                 known = self._lab.definition
                 self._lab.adopt(replace(known, ports=tuple(one for one in known.ports if one.name != port)))
+        told = [{name: why for name, why in open_still.items() if f"port {name}" in one.subjects} for one in reports]
+        return [msgspec.structs.replace(one, stands={**one.stands, **t}) for one, t in zip(reports, told, strict=True)]
 
     # ---- what stands -------------------------------------------------------------------------------------------------
 
@@ -232,15 +262,16 @@ class Applier:
 
 def _merged(stand: tuple[_N, ...], meant: tuple[_N, ...], taken: set[str]) -> tuple[_N, ...]:
     """What stands, with those that were `taken` over as they are meant, in the order that is meant."""
-    old, new = {_name(one): one for one in stand}, {_name(one): one for one in meant}
+    old, new = {name_of(one): one for one in stand}, {name_of(one): one for one in meant}
     merged = {name: one for name, one in old.items() if name not in taken or name in new}
     merged |= {name: one for name, one in new.items() if name in taken}
     order = [*new, *(name for name in merged if name not in new)]
     return tuple(merged[name] for name in order if name in merged)
 
 
-def _name(one: InstrumentDefinition | PortDefinition | AlarmDefinition) -> str:
-    return one.id if isinstance(one, InstrumentDefinition) else one.name
+def _instruments_of(plan: LabPlan) -> list[str]:
+    """Those that it changes, adds, removes or begins anew."""
+    return [step.name for unit in plan.units for step in unit.steps if step.subject == "instrument"]
 
 
 def _names(plan: LabPlan) -> dict[str, Any]:

@@ -128,7 +128,7 @@ class LocalChannel(_Threaded):
             raise
 
     async def _hurry(self) -> None:
-        self.lab.manager.hurry()
+        self.lab.hurry()
 
 
 class RemoteChannel(_Threaded):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import getpass
 import os
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -18,6 +17,7 @@ from duodaq.app._handles import AxisHandle, InstrumentHandle
 from duodaq.app._presets_handle import PresetsHandle
 from duodaq.app._scan_calls import Listener, axis_of, detached, instruments_of, positions_of, recorded
 from duodaq.app._scans_handle import ScanHandle, ScansHandle
+from duodaq.app._user import user_name
 from duodaq.errors import LifecycleError
 from duodaq.link import find_lab, lab_of
 from duodaq.model import WireRecord
@@ -87,7 +87,9 @@ class LabClient:
         return [*super().__dir__(), *self._instruments]
 
     def __repr__(self) -> str:
-        return f"<lab {self.name}: {', '.join(f'{i.id} ({i.runtime})' for i in self)}>"
+        runtimes = {one["id"]: one["runtime"] for one in self.status()["instruments"]}
+        told = [f"{one.id} ({runtimes.get(one.id, 'gone')})" for one in self]
+        return f"<lab {self.name}: {', '.join(told)}>"
 
     def status(self) -> dict[str, Any]:
         """The whole lab at this moment, as plain values."""
@@ -471,8 +473,4 @@ def _this_program() -> dict[str, str]:
     program = Path(sys.argv[0])
     kind = "notebook" if "ipykernel" in sys.modules else program.name or "python"
     kind = program.parent.name if kind == "__main__.py" else kind
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError):  # a user without an entry
-        name = str(os.getuid())
-    return {"name": name, "kind": kind, "place": f"process {os.getpid()}"}
+    return {"name": user_name(), "kind": kind, "place": f"process {os.getpid()}"}

@@ -120,8 +120,12 @@ class ControlTable:
 
     def __init__(self, tell: Callable[[ControlChange], None]) -> None:
         self._tell = tell
-        self._here = Client("the program that has the lab", "program")
+        self._here = Client("the program that has the lab", "")
         self._holds: dict[str, list[_Hold]] = {}
+
+    def client(self) -> Client:
+        """For whom the present task works: always the same one for the program that has the lab."""
+        return acting_client() or self._here
 
     def holders(self) -> dict[str, Holder]:
         """Who holds what, by instrument; what nobody holds is not in it."""
@@ -154,7 +158,7 @@ class ControlTable:
         Raises:
             NotInControlError: Somebody else has it. He keeps it.
         """
-        client = self._acting(client)
+        client = client or self.client()
         before = self._other(instrument, client)
         if before is not None and not take_over:
             raise self._refusal(before.holder, "control")
@@ -174,7 +178,7 @@ class ControlTable:
         Raises:
             NotInControlError: Somebody else has it, or it is lent already, be it by this client. Nothing is lent.
         """
-        client = self._acting(client)
+        client = client or self.client()
         before = self._other(instrument, client)
         if before is not None:
             raise self._refusal(before.holder, what)
@@ -195,7 +199,7 @@ class ControlTable:
         Raises:
             NotInControlError: Somebody else has it. He keeps it.
         """
-        client = self._acting(client)
+        client = client or self.client()
         holds = self._holds.get(instrument)
         if not holds:
             return False
@@ -222,7 +226,7 @@ class ControlTable:
             NotInControlError: Somebody else has control; he is named. Nothing was sent.
         """
         if instrument in self._holds:
-            other = self._other(instrument, self._acting(client))
+            other = self._other(instrument, client or self.client())
             if other is not None:
                 raise self._refusal(other.holder, wish)
 
@@ -238,9 +242,6 @@ class ControlTable:
     def forget(self, instrument: str) -> None:
         """An instrument is gone, and with it the control of it."""
         self._drop(lambda hold: hold.holder.instrument == instrument, "lost", "it was removed from the lab")
-
-    def _acting(self, client: Client | None) -> Client:
-        return client or acting_client() or self._here
 
     def _other(self, instrument: str, client: Client) -> _Hold | None:
         """Who holds it, unless that is `client`."""

@@ -42,8 +42,7 @@ class InstrumentHandle:
     @property
     def runtime(self) -> str:
         """The runtime it lives in now, "v2" or "v4"."""
-        self._facts["runtime"] = self.status()["runtime"]
-        return self._facts["runtime"]
+        return self.status()["runtime"]
 
     @property
     def driver_name(self) -> str:
@@ -178,8 +177,15 @@ class InstrumentHandle:
         return None if told is None else msgspec.convert(told, Holder)
 
     def status(self) -> dict[str, Any]:
-        """Its state, with cause and since when."""
-        return next(s for s in self._channel.request("status", {})["instruments"] if s["id"] == self.id)
+        """Its state, with cause and since when.
+
+        Raises:
+            LifecycleError: It is not in the lab any more.
+        """
+        found = next((s for s in self._channel.request("status", {})["instruments"] if s["id"] == self.id), None)
+        if found is None:
+            raise LifecycleError("it is not in the lab any more", instrument=self.id)
+        return found
 
     def __getattr__(self, name: str) -> AxisHandle:
         axis = self.__dict__.get("_axes", {}).get(name)
@@ -192,7 +198,10 @@ class InstrumentHandle:
         return [*super().__dir__(), *self._axes]
 
     def __repr__(self) -> str:
-        return f"<{self.id}: {self._facts['driver']} in {self.runtime}>"
+        try:
+            return f"<{self.id}: {self.driver_name} in {self.runtime}>"
+        except LifecycleError:
+            return f"<{self.id}: {self.driver_name}, not in the lab any more>"
 
     def _part(self, name: str) -> Any:
         """What the driver has under that name; a parameter is not read, only named as one."""

@@ -35,7 +35,7 @@ class LabHost:
         self._requests += 1
         self._asked.set()
         if self._requests > 1:
-            self.lab.manager.hurry()
+            self.lab.hurry()
         with contextlib.suppress(OSError):  # the terminal may be gone: that may be why it ends
             if self._requests == 1:
                 self._say("Stopping in order: what is in hand may end first. Ctrl-C once more makes it faster.")

@@ -36,9 +36,12 @@ from duodaq.storage.export import WANTED, Format
 from duodaq.telemetry import get_logger
 
 CATCH_UP_S = 0.5
+REST_S = 5.0
+"""How long the end of a lab waits for changes and migrations to give up; at most a quarter of its time."""
 NOTICES_S = 2.0
 """How long the end of a lab waits for notices of alarms that are on their way."""
 _log = get_logger("lab")
+_GIVE_UP_S = 0.5
 _ALONE, _WITH_RECORDING = "wire log", "wire log of the recording"
 
 
@@ -61,6 +64,7 @@ class Lab:
         self.alarms.listeners.append(self._note_alarm)
         self.observers = Observers(self.manager, definition)
         self.migration = Migration(self)
+        self._hurried = asyncio.Event()
         self._metrics: MetricsServer | None = None
         self._recording: Recording | None = None
         self._recordings = asyncio.Lock()
@@ -122,17 +126,46 @@ class Lab:
         self.chores.recover()
 
     async def shutdown(self, timeout_s: float | None = None) -> ShutdownReport:
-        """Stop everything in order; see DualRuntimeManager.shutdown. A recording under way is finished."""
-        await self.changes.aclose()
-        await self.alarms.rest()
+        """Stop everything in order; see DualRuntimeManager.shutdown. A recording under way is finished.
+
+        Whatever becomes of changes, alarms and migrations under way, the manager is shut down, with its safe states.
+        """
+        limit = Deadline(self.manager.lab.shutdown_s if timeout_s is None else timeout_s)
+        in_time = False
         self.scans.rest()
-        await self.migration.aclose()
         try:
-            report = await self.manager.shutdown(timeout_s)
+            in_time = await self._rest(min(REST_S, limit.left_s / 4))
         finally:
-            await self._end_observers()
+            try:
+                report = await self.manager.shutdown(None if in_time and timeout_s is None else limit.left_s)
+            finally:
+                await self._end_observers()
         self._note_recording()
         return report
+
+    def hurry(self) -> None:
+        """Make a shutdown that is under way, or about to begin, quicker; see DualRuntimeManager.hurry."""
+        self._hurried.set()
+        self.manager.hurry()
+
+    async def _rest(self, limit_s: float) -> bool:
+        """Nothing further is begun, by anybody, and nobody is waited for longer; whether all ended in time."""
+        ends = {"changes": self.changes.aclose(), "alarms": self.alarms.rest(), "migrations": self.migration.aclose()}
+        resting = {what: asyncio.ensure_future(end) for what, end in ends.items()}
+        rested, hurried = (asyncio.ensure_future(one) for one in (asyncio.wait(resting.values()), self._hurried.wait()))
+        try:
+            await asyncio.wait((rested, hurried), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            rested.cancel()
+            hurried.cancel()
+            late = [what for what, task in resting.items() if task.cancel()]
+        if late:
+            await asyncio.wait(resting.values(), timeout=_GIVE_UP_S)
+        ended = {what: task for what, task in resting.items() if task.done() and not task.cancelled()}
+        failed = {what: str(error) for what, task in ended.items() if (error := task.exception()) is not None}
+        if late or failed:
+            _log.error("not all came to rest before the end of the lab", late=late, failed=failed)
+        return not late
 
     async def command(self, instrument: str, command: Command, deadline_s: float | None = None) -> Any:
         """Carry out one command; see DualRuntimeManager.command.

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from duodaq.app._control import ControlTable, acting_client
+from duodaq.app._control import ControlTable
 from duodaq.app._preset_file import Preset, plain_value, preset_from, write_preset
 from duodaq.app._preset_rules import Row, is_later, kind_of, left_to_a_person, same, settings_of
 from duodaq.errors import (
@@ -34,7 +34,7 @@ from duodaq.errors import (
     PartlySetError,
     UnsafeStateError,
 )
-from duodaq.model import Command, GetParameter, InstrumentDefinition, LabDefinition, SetParameter
+from duodaq.model import Command, GetParameter, InstrumentDefinition, LabDefinition, SetParameter, check_limits
 from duodaq.telemetry import get_logger
 
 FOLDER = "presets"
@@ -62,7 +62,7 @@ class Presets:
 
     def __init__(self, lab: PresetLab) -> None:
         self._lab = lab
-        self._loading = asyncio.Lock()
+        self._in_hand = asyncio.Lock()
 
     @property
     def folder(self) -> Path:
@@ -121,8 +121,17 @@ class Presets:
             StorageError: It cannot be written.
         """
         path = self._path(name)
-        if path.exists() and not replace:
-            raise LifecycleError(f"there is a preset {name!r} already", left="replace=True, or --replace, replaces it")
+        async with self._in_hand:  # of two that save one name at once the second finds the first one's
+            if path.exists() and not replace:
+                what = f"there is a preset {name!r} already"
+                raise LifecycleError(what, left="replace=True, or --replace, replaces it")
+            preset = await self._as_it_is(name, instruments, note)
+            write_preset(preset, path)
+        told = {"by": preset.facts["by"], "instruments": [*preset.settings], "not_read": preset.facts["not_read"]}
+        _log.info("a preset was saved", preset=name, **told)
+        return preset
+
+    async def _as_it_is(self, name: str, instruments: Sequence[str] | None, note: str) -> Preset:
         wanted = [self._lab.manager.definition(one) for one in instruments] if instruments else self._definitions()
         settings: dict[str, dict[str, Any]] = {}
         units: dict[str, dict[str, str]] = {}
@@ -133,20 +142,16 @@ class Presets:
                 if value is not None:
                     settings.setdefault(definition.id, {})[setting["name"]] = value
                     units.setdefault(definition.id, {})[setting["name"]] = setting["unit"]
-        client = acting_client()
         facts = {
             "saved": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "by": client.called() if client is not None else "the program that has the lab",
+            "by": self._lab.control.client().called(),
             "lab": self._lab.definition.name,
             "duodaq": version("duodaq"),
             "note": note,
             "not_read": missing,
         }
         drivers = {one.id: str(one.driver) for one in wanted if one.id in settings}
-        preset = Preset(name, settings, units, {**facts, "drivers": drivers})
-        write_preset(preset, path)
-        _log.info("a preset was saved", preset=name, by=facts["by"], instruments=[*settings], not_read=missing)
-        return preset
+        return Preset(name, settings, units, {**facts, "drivers": drivers})
 
     def remove(self, name: str) -> None:
         """Remove its file.
@@ -196,8 +201,10 @@ class Presets:
             NotInControlError: Somebody else controls one of its instruments. Nothing was set.
             UnsafeStateError: A stop is latched, and something of it could emit. Nothing was set.
             PartlySetError: A device refused one: says what was set before, and what was not.
+
+        Cancellation: What was set stays, and the log and the recording say what; of the one in hand nobody knows.
         """
-        async with self._loading:
+        async with self._in_hand:
             rows = await self.diff(name, instruments)
             wanted = [row for row in rows if row.what == "set"]
             self._refuse_whole(rows, wanted)
@@ -207,6 +214,9 @@ class Presets:
                     await self._lab.command(row.instrument, SetParameter(row.name, row.then))
                 except Exception as error:
                     raise self._partly(name, done, row, wanted[len(done) + 1 :], error) from error
+                except BaseException:
+                    self._note_partly(name, done, row, wanted[len(done) + 1 :], "nobody waits for it any more")
+                    raise
                 done.append(row)
         told = {
             "preset": name,
@@ -235,14 +245,14 @@ class Presets:
 
     def _beyond(self, row: Row) -> str:
         """Why the lab file's limits, or the kind of value, refuse it; empty if they do not."""
-        definition = self._lab.manager.definition(row.instrument)
-        limits = definition.limits.get(row.name)
         if isinstance(row.then, float) and not math.isfinite(row.then):
             return f"{_said(row)}: {row.then} is no number that can be set"
         if kind_of(row.now) != kind_of(row.then):
             return f"{_said(row)}: {row.then!r} is {kind_of(row.then)}, and it is {kind_of(row.now)} now"
-        if limits is not None and isinstance(row.then, int | float) and not limits[0] <= row.then <= limits[1]:
-            return f"{_said(row)}: {row.then:g} {row.unit} is outside the limits {limits[0]:g} … {limits[1]:g}"
+        try:
+            check_limits(self._lab.manager.definition(row.instrument), SetParameter(row.name, row.then))
+        except OutOfRangeError as error:
+            return f"{_said(row)}: {error.what}"
         return ""
 
     async def _row(
@@ -280,15 +290,18 @@ class Presets:
     def _partly(
         self, preset: str, done: Sequence[Row], failed: Row, rest: Sequence[Row], error: Exception
     ) -> PartlySetError:
-        told = {"preset": preset, "set": [_told(row) for row in done], "failed": _said(failed), "error": str(error)}
-        _log.error("a preset was set in part", **told, not_set=[_said(row) for row in rest])
-        self._lab.note_in_recording("preset", told)
+        self._note_partly(preset, done, failed, rest, str(error))
         return PartlySetError(
             f"preset {preset!r} was set in part: {_said(failed)} was refused: {error}",
             done=[_told(row) for row in done],
             failed=_said(failed),
             not_done=[_said(row) for row in rest],
         )
+
+    def _note_partly(self, preset: str, done: Sequence[Row], failed: Row, rest: Sequence[Row], why: str) -> None:
+        told = {"preset": preset, "set": [_told(row) for row in done], "failed": _said(failed), "error": why}
+        _log.error("a preset was set in part", **told, not_set=[_said(row) for row in rest])
+        self._lab.note_in_recording("preset", told)
 
     def _chosen(self, preset: Preset, instruments: Sequence[str] | None) -> Preset:
         if not instruments:

@@ -24,7 +24,7 @@ Parts = Sequence[tuple[AxisHandle, Sequence[float]]]
 
 def detached(
     channel: Channel,
-    parts: Sequence[tuple[AxisHandle, Sequence[float]]],
+    parts: Parts,
     readers: Sequence[InstrumentHandle],
     settle_s: float,
     *,
@@ -55,7 +55,7 @@ def recorded(
     ticket: str | None,
     record: bool,
     on_document: Listener | None,
-    parts: Sequence[tuple[AxisHandle, Sequence[float]]],
+    parts: Parts,
     readers: Sequence[InstrumentHandle],
     scan: Callable[[Listener, Callable[[], list[str]]], ScanRun],
 ) -> ScanRun:

@@ -50,6 +50,7 @@ class ScanLab(Protocol):
     definition: LabDefinition
     control: ControlTable
     alarms: Any
+    changes: Any
 
     @property
     def manager(self) -> Any: ...
@@ -64,10 +65,9 @@ class ScanLab(Protocol):
 
 
 class _Scan:
-    def __init__(self, status: ScanStatus, client: Client, owner: Client) -> None:
+    def __init__(self, status: ScanStatus, client: Client) -> None:
         self.status = status
         self.client = client
-        self.owner = owner
         self.paused_by: str | None = None
         self.why_aborted: str | None = None
         """Why it has to end before its last point; None if it has not."""
@@ -114,6 +114,14 @@ class Scans:
         """
         return self._of(number).status
 
+    def using(self, instrument: str) -> ScanStatus | None:
+        """A scan under way that moves an instrument or reads it, if there is one."""
+        for one in self._scans.values():
+            names = (*one.status.axes, *one.status.read)
+            if not one.ended.is_set() and instrument in (name.partition(".")[0] for name in names):
+                return one.status
+        return None
+
     # ---- of every scan: said by the program that scans -----------------------------------------------------------
 
     def begin(self, axes: Sequence[str], read: Sequence[str], planned: int, ticket: str | None = None) -> ScanStatus:
@@ -121,8 +129,9 @@ class Scans:
 
         Raises:
             NotInControlError: Somebody else has it. Nothing has begun.
+            LifecycleError: A lab file that changes what it moves or reads is being applied. Nothing has begun.
         """
-        client = acting_client() or Client("the program that has the lab")
+        client = self._lab.control.client()
         if ticket is not None:
             scan = next((one for one in self._scans.values() if one.ticket == ticket and not one.begun.is_set()), None)
             if scan is None or scan.ended.is_set():
@@ -190,7 +199,7 @@ class Scans:
             LifecycleError: There is no such scan, or it has ended.
         """
         scan = self._under_way(number)
-        scan.paused_by = _who()
+        scan.paused_by = self._who()
         _log.warning("a scan was paused", scan=number, who=scan.paused_by)
         return scan.status
 
@@ -202,7 +211,7 @@ class Scans:
         """
         scan = self._under_way(number)
         scan.paused_by = None
-        _log.info("a scan was resumed", scan=number, who=_who())
+        _log.info("a scan was resumed", scan=number, who=self._who())
         return scan.status
 
     async def abort(self, number: int) -> ScanStatus:
@@ -213,7 +222,7 @@ class Scans:
         """
         scan = self._under_way(number)
         if scan.why_aborted is None:
-            self._abort(scan, f"aborted by {_who()}")
+            self._abort(scan, f"aborted by {self._who()}")
         await self._stop_axes(scan)
         return scan.status
 
@@ -231,10 +240,10 @@ class Scans:
 
     def stopped_by_hand(self, instrument: str, axis: str | None) -> None:
         """Somebody stops one instrument: a scan that moves it ends; its own program's stop says nothing new."""
-        client = acting_client()
+        client = self._lab.control.client()
         for scan in self._that_move(instrument, axis):
             if scan.client is not client:
-                self._abort(scan, f"aborted by {_who()}, who stopped {instrument},")
+                self._abort(scan, f"aborted by {client.called()}, who stopped {instrument},")
 
     async def ended(self, number: int, timeout_s: float) -> ScanStatus:
         """Wait for its end, for so long; how it stands then."""
@@ -259,7 +268,7 @@ class Scans:
             raise LifecycleError("the lab is stopping")
         if sum(one.status.detached and not one.ended.is_set() for one in self._scans.values()) >= MOST_DETACHED:
             raise LifecycleError(f"{MOST_DETACHED} detached scans are under way; wait for one to end")
-        owner = acting_client() or Client("the program that has the lab")
+        owner = self._lab.control.client()
         client = Client("scan", "scan")
         scan = self._new([name for name, _ in wish.axes], wish.read, wish.planned, client, owner, detached=True)
         try:
@@ -352,10 +361,12 @@ class Scans:
         *,
         detached: bool = False,
     ) -> _Scan:
+        for name in (*axes, *read):
+            self._lab.changes.check(name.partition(".")[0])
         self._loop = asyncio.get_running_loop()
         number = self._count + 1
         status = ScanStatus(number, [*axes], [*read], planned, owner.called(), detached, utc_ns())
-        scan = _Scan(status, client, owner)
+        scan = _Scan(status, client)
         lent: list[str] = []
         try:
             for instrument in dict.fromkeys(name.partition(".")[0] for name in axes):
@@ -458,6 +469,9 @@ class Scans:
             raise NotInControlError(why, command=wish, holder=holder, left=left)
         return scan
 
+    def _who(self) -> str:
+        return self._lab.control.client().called()
+
     def _under_way(self, number: int) -> _Scan:
         scan = self._of(number)
         if scan.ended.is_set():
@@ -470,11 +484,6 @@ class Scans:
             known = ", ".join(map(str, self._scans)) or "none"
             raise LifecycleError(f"no scan {number}; there are: {known}")
         return scan
-
-
-def _who() -> str:
-    client = acting_client()
-    return "the program that has the lab" if client is None else client.called()
 
 
 def _signal(scan: _Scan, number: signal.Signals) -> None:

@@ -81,10 +81,9 @@ class LabService:
     async def _op_describe(self, params: dict[str, Any]) -> Any:
         if (client := acting_client()) is not None and (told := params.get("who")):
             client.introduce(str(told["name"]), str(told["kind"]), str(told["place"]))
-        return {
-            "lab": self._lab.definition.name,
-            "instruments": [_describe(self._lab.manager.definition(d.id)) for d in self._lab.definition.instruments],
-        }
+        manager, known = self._lab.manager, self._lab.definition
+        there = [manager.definition(d.id) if manager.has(d.id) else d for d in known.instruments]  # one may be changing
+        return {"lab": known.name, "instruments": [_describe(one) for one in there]}
 
     async def _op_status(self, params: dict[str, Any]) -> Any:
         health = msgspec.to_builtins(self._lab.health(), enc_hook=str)

@@ -15,8 +15,9 @@ from rich.console import Console
 
 from duodaq.cli import _completion as completion
 from duodaq.cli._migrate import migrate as moves
+from duodaq.cli._options import AsJson, LabFile, LabName
 from duodaq.cli._presets import presets
-from duodaq.cli._run_commands import AsJson, RunName, RunsDirectory, runs
+from duodaq.cli._run_commands import RunName, RunsDirectory, runs
 from duodaq.cli._scans import scans
 from duodaq.cli._verify_options import verify_here
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError, PortError
@@ -36,18 +37,10 @@ BEGIN, LAB, RUNS, SIM = "To begin with", "A running lab", "Recorded runs", "Inst
 FAILED = 1
 WRONG = 2
 
-# readable=False: what cannot be read is said by the lab file's own reader, with what to do about it
-LabFile = Annotated[
-    Path, typer.Argument(metavar="LAB.toml", help="The lab file.", readable=False, autocompletion=completion.lab_files)
-]
 WebPort = Annotated[
     int | None, typer.Option("--web-port", metavar="PORT", min=0, max=65535, help="Where the page is; 0 for any.")
 ]
 NoWeb = Annotated[bool, typer.Option("--no-web", help="Serve no page.")]
-LabName = Annotated[
-    str | None,
-    typer.Option("--lab", help="Which running lab, if there are several.", autocompletion=completion.labs),
-]
 
 
 def _web(port: int | None, no_web: bool) -> int | bool:
@@ -125,8 +118,11 @@ def init(
 
 @app.command(rich_help_panel=BEGIN)
 def doctor(
-    lab: Annotated[Path | None, typer.Argument(metavar="[LAB.toml]", help="Look at its ports, too.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    lab: Annotated[
+        Path | None,
+        typer.Argument(metavar="[LAB.toml]", help="Look at its ports, too.", autocompletion=completion.lab_files),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what is installed, permitted and reachable, how fast the disk is, and what to do about it. Ends with 1 if
     something stands in the way. Opens no port.
@@ -176,7 +172,7 @@ def scan(
 
 
 @app.command(rich_help_panel=BEGIN)
-def check(file: LabFile, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+def check(file: LabFile, as_json: AsJson = False) -> None:
     """Say what a lab file describes, what is wrong with it, and what it would change. Touches no hardware."""
     from duodaq.cli._check import check_lab
 
@@ -220,7 +216,7 @@ def status(
 def stop_all(
     lab: LabName = None,
     reset: Annotated[bool, typer.Option("--reset", help="Lift the latch of an earlier stop-all.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Stop everything that moves or emits, now, without a question. It stays refused until --reset."""
     from duodaq.cli._status import order_stop_all
@@ -237,7 +233,7 @@ def alarms(
             "--acknowledge", metavar="ALARM", help="Say that you know of it.", autocompletion=completion.alarms
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the alarms of a running lab. Ends with 1 if any waits to be acknowledged."""
     from duodaq.cli._alarms import show_alarms

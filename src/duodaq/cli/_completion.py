@@ -55,7 +55,7 @@ def runs(context: typer.Context, incomplete: str) -> list[str]:
     if directory in (None, Path("runs")) and context.obj:
         directory = context.obj[0]
     folder = Path(directory or "runs")
-    found = sorted((one.name for one in folder.iterdir() if one.is_dir()), reverse=True) if folder.is_dir() else []
+    found = _quietly(lambda: sorted((one.name for one in folder.iterdir() if one.is_dir()), reverse=True))
     return _beginning(incomplete, ["last", *found[:_MOST_RUNS]])
 
 

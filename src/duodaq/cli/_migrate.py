@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from duodaq.cli import _completion as completion
+from duodaq.cli._options import AsJson, LabFile, LabName
+
 migrate = typer.Typer(no_args_is_help=True, help="Move one instrument from V2 to V4, on a running lab, and back.")
 out = Console(highlight=False)
 
-LabFile = Annotated[Path, typer.Argument(metavar="LAB.toml", help="The lab file.", readable=False)]
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="Which instrument; may be repeated.")]
 Drivers = Annotated[
     list[str] | None, typer.Option("--driver", metavar="ID=CLASS", help="Another V4 driver than duodaq would choose.")
@@ -35,17 +37,18 @@ def convert(
     raise typer.Exit(convert_file(Asked(file, only, driver, back, target, write), out))
 
 
-LabName = Annotated[str | None, typer.Option("--lab", help="Which running lab, if there are several.")]
-Instrument = Annotated[str, typer.Argument(metavar="ID", help="The instrument.")]
+Instrument = Annotated[str, typer.Argument(metavar="ID", help="The instrument.", autocompletion=completion.instruments)]
 By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who says so; you, by default.")]
 Write = Annotated[bool, typer.Option("--write", help="Have the lab file say so, for the next start.")]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 Report = Annotated[Path | None, typer.Option("--report", metavar="FILE", help="Write the report there: .md or .json.")]
 
 
 @migrate.command()
 def status(
-    instrument: Annotated[str | None, typer.Argument(metavar="[ID]", help="With its checklist and its log.")] = None,
+    instrument: Annotated[
+        str | None,
+        typer.Argument(metavar="[ID]", help="With its checklist and its log.", autocompletion=completion.instruments),
+    ] = None,
     lab: LabName = None,
     as_json: AsJson = False,
 ) -> None:
@@ -62,9 +65,12 @@ def shadow(
     replay: Annotated[
         Path | None, typer.Option("--replay", metavar="FILE", help="A recorded wire log, and no running lab.")
     ] = None,
-    file: Annotated[Path, typer.Option("--file", metavar="LAB.toml", help="The lab file, with --replay.")] = Path(
-        "lab.toml"
-    ),
+    file: Annotated[
+        Path,
+        typer.Option(
+            "--file", metavar="LAB.toml", help="The lab file, with --replay.", autocompletion=completion.lab_files
+        ),
+    ] = Path("lab.toml"),
     report: Report = None,
     lab: LabName = None,
     as_json: AsJson = False,

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from duodaq.app import connect
+from duodaq.app import connect, user_name
 from duodaq.cli._report import plain_table
 from duodaq.clock import Deadline, block
 from duodaq.config import load_lab, load_text
@@ -129,7 +128,7 @@ def replay_shadow(
 def move(lab: str | None, instrument: str, do: str, out: Console, **facts: Any) -> int:
     """Cut over or roll back; 1 if it was refused or undone, and which runtime has the instrument."""
     with connect(lab) as client:
-        facts["by"] = facts.get("by") or getpass.getuser()
+        facts["by"] = facts.get("by") or user_name()
         try:
             done = client.migrate(do, instrument, **facts)
         except CutoverError as error:
@@ -146,7 +145,7 @@ def move(lab: str | None, instrument: str, do: str, out: Console, **facts: Any) 
 
 def tick(lab: str | None, instrument: str, item: str, by: str | None, out: Console) -> int:
     """Answer for a line of the checklist, by name."""
-    who = by or getpass.getuser()
+    who = by or user_name()
     with connect(lab) as client:
         client.migrate("tick", instrument, item=item, by=who)
     out.print(Text(f"{who} answers for {item} of {instrument}."))

@@ -7,21 +7,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from duodaq.cli import _completion as completion
+from duodaq.cli._options import AsJson, LabName
 
-LabName = Annotated[
-    str | None,
-    typer.Option("--lab", help="Which running lab, if there are several.", autocompletion=completion.labs),
-]
 presets = typer.Typer(no_args_is_help=True, help="Named presets of a running lab's settings.")
 PresetName = Annotated[str, typer.Argument(metavar="NAME", help="What it is called.")]
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="INSTRUMENT", help="Only this one; may be repeated.")]
 
 
 @presets.command("list")
-def list_presets(
-    lab: LabName = None, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False
-) -> None:
+def list_presets(lab: LabName = None, as_json: AsJson = False) -> None:
     """List them: when each was saved, by whom, and what it is about."""
     from duodaq.cli._preset_work import list_presets as listed
 
@@ -47,7 +41,7 @@ def diff_preset(
     name: PresetName,
     other: Annotated[str | None, typer.Argument(metavar="[OTHER]", help="Another preset, instead of now.")] = None,
     lab: LabName = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what loading it would change: value now, value then. Ends with 1 if there is anything."""
     from duodaq.cli._preset_work import show_preset_diff

@@ -10,13 +10,13 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from duodaq.cli import _completion as completion
+from duodaq.cli._options import AsJson
 
 RunsDirectory = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the runs lie.")]
 RunName = Annotated[
     str,
     typer.Argument(metavar="RUN", help="A run: its directory, its number, or `last`.", autocompletion=completion.runs),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 Words = Annotated[list[str] | None, typer.Argument(metavar="[FILTER]...", help="Words, or sample=, tag=, since= …")]
 
 

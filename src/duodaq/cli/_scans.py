@@ -7,14 +7,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from duodaq.cli import _completion as completion
+from duodaq.cli._options import AsJson, LabName
 
-LabName = Annotated[
-    str | None,
-    typer.Option("--lab", help="Which running lab, if there are several.", autocompletion=completion.labs),
-]
 Number = Annotated[int, typer.Argument(metavar="NUMBER", help="Which scan.")]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 scans = typer.Typer(invoke_without_command=True, help="The scans of a running lab, whoever began them.")
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import getpass
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -13,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from duodaq.app import Holder, LabClient, connect, running_labs, stop_all_of
+from duodaq.app import Holder, LabClient, connect, running_labs, stop_all_of, user_name
 from duodaq.cli._report import alarm_table, instrument_table, port_table, since
 from duodaq.clock import block, monotonic_s, utc_ns
 from duodaq.errors import DuodaqError
@@ -109,7 +108,7 @@ def order_stop_all(lab: str | None, out: Console, *, reset: bool, as_json: bool)
         with connect(lab) as client:
             status = client.status()
             was_latched = status["latched"]
-            client.reset_stop(getpass.getuser())
+            client.reset_stop(user_name())
         if as_json:
             out.print_json(json.dumps({"lab": status["lab"], "was_latched": was_latched, "latched": False}))
             return 0

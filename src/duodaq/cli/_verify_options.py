@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from duodaq.cli import _completion as completion
+from duodaq.cli._options import AsJson
+
 
 def verify_here(
     mode: Annotated[
@@ -33,13 +36,19 @@ def verify_here(
         typer.Option("--results", metavar="DIR", help="Run nothing: take what pytest's run has left there."),
     ] = None,
     hardware: Annotated[
-        Path | None, typer.Option("--hardware", metavar="LAB.toml", help="On the instruments of this lab; read only.")
+        Path | None,
+        typer.Option(
+            "--hardware",
+            metavar="LAB.toml",
+            help="On the instruments of this lab; read only.",
+            autocompletion=completion.lab_files,
+        ),
     ] = None,
     allow_motion: Annotated[
         bool, typer.Option("--allow-motion", help="Of real instruments: small moves within the limits, and back.")
     ] = False,
     load: Annotated[str, typer.Option("--load", metavar="TIME", help="How long the load test takes.")] = "5 s",
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the coexistence tests on this machine, and write four pages of them. Ends with 1 if one fails."""
     from duodaq.cli._app import err, out

@@ -4,7 +4,7 @@ from duodaq.config._lines import in_file, line_of
 from duodaq.config._load import load_lab, load_text
 from duodaq.config._notes import describe
 from duodaq.config._outline import Offer, offers_of
-from duodaq.config._plan import KeyChange, LabPlan, Refusal, Step, Unit, plan_change
+from duodaq.config._plan import KeyChange, LabPlan, Refusal, Step, Unit, name_of, plan_change
 from duodaq.config._positions import KeyPath, Positions
 from duodaq.config._where import worker_of
 
@@ -22,6 +22,7 @@ __all__ = [
     "line_of",
     "load_lab",
     "load_text",
+    "name_of",
     "offers_of",
     "plan_change",
     "worker_of",

@@ -197,10 +197,11 @@ def _with_what_stays(before: LabDefinition, wanted: LabDefinition, refused: list
 
 
 def _by_name(definitions: Iterable[_N]) -> dict[str, _N]:
-    return {_name(one): one for one in definitions}
+    return {name_of(one): one for one in definitions}
 
 
-def _name(one: InstrumentDefinition | PortDefinition | AlarmDefinition) -> str:
+def name_of(one: InstrumentDefinition | PortDefinition | AlarmDefinition) -> str:
+    """What it is called in its lab file, and by what it is found again there."""
     return one.id if isinstance(one, InstrumentDefinition) else one.name
 
 

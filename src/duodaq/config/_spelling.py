@@ -65,6 +65,7 @@ def instrument_keys(one: InstrumentDefinition) -> Spelled:
         **_each("args", one.args),
         **_each("settings", one.settings),
         **_each("options", one.options),
+        **_each("limits", one.limits),
     }
     for poll in one.polls:
         keys |= _each(f"poll.{poll.channel}", _poll(poll))

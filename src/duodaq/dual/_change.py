@@ -3,6 +3,9 @@
 The order is down, then up: instruments are stopped, ports closed, ports opened, instruments started. Each step notes
 how it is undone before the next begins; where one fails, what was done is undone in reverse order. What was there
 before is brought back as after a start of the lab: it is there also if it does not start, and tried again by itself.
+
+What an instrument has in hand may end first, with the stanza that it began with. What does not end in time is cut off;
+a device may go on with it all the same, so that its axes are stopped as soon as there is a driver again.
 """
 
 from __future__ import annotations
@@ -51,6 +54,7 @@ class Change:
         self._undo: list[tuple[str, Undo]] = []
         self._stands: dict[str, str] = {}
         self._streamed: set[str] = set()
+        self._cut: set[str] = set()
 
     async def carry_out(self) -> UnitReport:
         """Carry it out, or undo it; how it ended. Raises nothing for what an instrument or a port does.
@@ -78,6 +82,7 @@ class Change:
             report = await manager.remove(name, safe=safe)
             if report.outcome is not Outcome.CLEAN:
                 self._stands[name] = f"its driver did not end: {report.why}"
+                self._cut.add(name)
         for name in unit.named("port", "remove", "change"):
             port = self._before[1][name]
             self._undo.append((name, lambda one=port: manager.add_port(one, keep=True)))
@@ -93,12 +98,14 @@ class Change:
         for name in sorted(order, key=lambda one: one not in new):
             await manager.add(self._after[0][name])
             self._undo.append((name, lambda one=name: manager.remove(one)))
+            await self._halt(name)
             await self._stream_again(name)
 
     async def _bring_back(self, name: str) -> None:
         if self._manager.has(name):
             return  # it could not be removed, so it is there
         await self._manager.add(self._before[0][name], keep=True)
+        await self._halt(name)
         await self._stream_again(name)
 
     async def _back(self) -> None:
@@ -108,6 +115,22 @@ class Change:
             except Exception as error:  # noqa: BLE001 - the others are brought back all the same
                 self._stands[name] = in_words(error)
                 _log.error("not as it was", what=name, error=self._stands[name])
+
+    # ---- what was cut off --------------------------------------------------------------------------------------------
+
+    async def _halt(self, name: str) -> None:
+        """Stop the axes of one whose work was cut off: a move may go on in the device, and nobody waits for it."""
+        if name not in self._cut or not self._before[0][name].axes:
+            return
+        self._cut.discard(name)
+        failed: list[str] = []
+        for axis in self._before[0][name].axes:
+            try:
+                await self._manager.stop(name, axis.name)
+            except Exception as error:  # noqa: BLE001 - whatever a driver raises, the other axes are stopped
+                failed.append(f"axis {axis.name} could not be stopped: {in_words(error)}")
+        self._stands[name] = "; ".join((self._stands[name], *(failed or ["its axes were stopped"])))
+        _log.warning("axes were stopped, since a change cut off what was in hand", instrument=name, failed=failed)
 
     # ---- streams -----------------------------------------------------------------------------------------------------
 

@@ -76,10 +76,12 @@ class Roster:
         """See DualRuntimeManager.remove."""
         if safe:
             await self._let_go(side, instrument)
-        report = await side.remove(instrument)
-        self._parameters.mark_stale(side.name, instrument)
-        self._parameters.release(side.name, instrument)
-        self._guard.tell(self.definitions())
+        try:
+            report = await side.remove(instrument)
+            self._parameters.mark_stale(side.name, instrument)
+            self._parameters.release(side.name, instrument)
+        finally:
+            self._guard.tell(self.definitions())
         return report
 
     async def _let_go(self, side: Side, instrument: str) -> None:
@@ -110,7 +112,9 @@ class Roster:
         users = [one.id for one in self.definitions() if one.port == name]
         if users:
             raise LifecycleError(f"{', '.join(users)} would have no port", port=name, left="it stays open")
-        report = await self._broker.remove(name)
-        self._ports.pop(name, None)
-        self._guard.tell(self.definitions())
+        try:
+            report = await self._broker.remove(name)
+            self._ports.pop(name, None)
+        finally:
+            self._guard.tell(self.definitions())
         return report

@@ -35,7 +35,6 @@ class _Known:
     last: tuple[Seen, int] | None = None
     asked_ns: deque[int] = field(default_factory=lambda: deque[int](maxlen=8))
     asked: int = 0
-    skipped: int = 0
 
 
 class Answers:
@@ -82,7 +81,6 @@ class Answers:
             seen, place = known.unused.popleft()
         else:
             seen, place = known.unused.pop()
-            known.skipped += len(known.unused)
             known.unused.clear()
         if seen.error:
             return Answer(b"", "v2", seen.number, seen.error)

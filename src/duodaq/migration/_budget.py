@@ -40,14 +40,12 @@ class Spending:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self.total = 0
         self._times: deque[float] = deque()
         self._last = ""
 
     def note(self, now_s: float, what: str, count: int = 1) -> None:
         """Something went wrong, `count` times."""
         self._times.extend([now_s] * count)
-        self.total += count
         self._last = what
 
     def spent(self, now_s: float) -> str:

@@ -24,6 +24,10 @@ class Item(NamedTuple):
     by: str = ""
 
 
+_LEAST_VALUES = 10
+"""So many measurements a shadow must have compared."""
+
+
 @dataclass
 class Facts:
     """What is known of an instrument that is to move.
@@ -35,7 +39,6 @@ class Facts:
         shadow: The last report of a shadow, as plain values.
         ticks: Who has ticked what.
         least_shadow_s: For how long a shadow must have looked.
-        least_values: How many measurements it must have compared.
     """
 
     v2: InstrumentDefinition
@@ -46,7 +49,6 @@ class Facts:
     shadow: Mapping[str, Any] | None = None
     ticks: Mapping[str, str] = field(default_factory=dict[str, str])
     least_shadow_s: float = 60.0
-    least_values: int = 10
 
 
 def checklist(facts: Facts) -> list[Item]:
@@ -86,8 +88,8 @@ def _shadow(facts: Facts) -> tuple[bool, str]:
     lasted_s, compared = float(report["lasted_s"]), int(report["values"]["compared"])
     if not report["within"]:
         return False, f"the shadow found {len(report['findings'])} differences"
-    if facts.v2.polls and compared < facts.least_values:
-        return False, f"the shadow compared {compared} measurements, and {facts.least_values} are wanted"
+    if facts.v2.polls and compared < _LEAST_VALUES:
+        return False, f"the shadow compared {compared} measurements, and {_LEAST_VALUES} are wanted"
     if lasted_s < facts.least_shadow_s:
         return False, f"the shadow looked for {lasted_s:.0f} s, and {facts.least_shadow_s:.0f} s are wanted"
     return True, f"nothing differed in {lasted_s:.0f} s, in {compared} measurements"

@@ -257,18 +257,18 @@ class Manager:
         return await self._stops.write(instrument.definition, axis)
 
     async def _shut_down(self, timeout_s: float) -> tuple[ComponentReport, ...]:
-        limit = Deadline(timeout_s)
-        for instrument in self._instruments.values():
+        limit, there = Deadline(timeout_s), self._instruments  # those of now: one may be on its way out
+        for instrument in there.values():
             instrument.retire("V2 is stopping")
         reports = await asyncio.gather(
-            *(i.aclose(limit.left_s * 0.95, "V2 is stopping") for i in self._instruments.values()),
+            *(i.aclose(limit.left_s * 0.95, "V2 is stopping") for i in there.values()),
             return_exceptions=True,
         )
-        for instrument in self._instruments.values():
+        for instrument in there.values():
             instrument.deadlines.close()
         return tuple(
             _failed_to_close(name, report) if isinstance(report, BaseException) else report
-            for name, report in zip(self._instruments, reports, strict=True)
+            for name, report in zip(there, reports, strict=True)
         )
 
     def _required_recorder(self) -> RecorderPromise:

@@ -42,7 +42,7 @@ def measured(folder: Path) -> list[Package]:
     """What the processes that were measured into `folder` went through, together.
 
     Raises:
-        CoverageMissingError: They have left nothing that can be read.
+        CoverageMissingError: They have left nothing that can be read, or it takes too long.
     """
     data, report = folder / "data", folder / "report.json"
     rules = f"--rcfile={folder / 'rules'}"
@@ -70,6 +70,9 @@ def _package(name: str, summaries: list[dict[str, int]]) -> Package:
 
 def _coverage(command: str, *arguments: str) -> None:
     program = [sys.executable, "-P", "-m", "coverage", command, *arguments]
-    ended = subprocess.run(program, capture_output=True, text=True, check=False, timeout=_LIMIT_S)
+    try:
+        ended = subprocess.run(program, capture_output=True, text=True, check=False, timeout=_LIMIT_S)
+    except subprocess.TimeoutExpired as error:
+        raise CoverageMissingError(f"coverage {command} took longer than {_LIMIT_S:g} s") from error
     if ended.returncode:
         raise CoverageMissingError(f"coverage {command} failed: {(ended.stderr or ended.stdout).strip()}")

@@ -215,13 +215,18 @@ class _Hardware:
         if not self._moving:
             raise _NotRunError("nothing was allowed to move: --allow-motion")
         self._readable(one)
-        return [figure for axis in one.axes for figure in await self._there_and_back(one.id, axis)]
+        able = [(axis, axis.limits) for axis in one.axes if axis.limits is not None]
+        free = [axis for axis in one.axes if axis.limits is None]
+        if not able:
+            raise _NotRunError(f"no limits in the lab file: axis {', '.join(axis.name for axis in free)}")
+        moved = [await self._there_and_back(one.id, axis, limits) for axis, limits in able]
+        return moved + [
+            Figure(f"{axis.name}: not moved, without limits in the lab file", 0.0, axis.unit) for axis in free
+        ]
 
-    async def _there_and_back(self, instrument: str, axis: AxisDefinition) -> list[Figure]:
-        if axis.limits is None:
-            raise _NotRunError(f"axis {axis.name} has no limits in the lab file")
+    async def _there_and_back(self, instrument: str, axis: AxisDefinition, limits: tuple[float, float]) -> Figure:
         start = await self._position(instrument, axis)
-        target = small_move(start, axis.limits)
+        target = small_move(start, limits)
         if target is None:
             raise _FailedError(
                 f"axis {axis.name} stands at {start:g} {axis.unit}, outside its limits; nothing was moved"
@@ -233,7 +238,7 @@ class _Hardware:
         except BaseException:
             await asyncio.shield(self._lab.stop(instrument, axis.name))
             raise
-        return [Figure(f"{axis.name}: moved there and back by", abs(target - start), axis.unit)]
+        return Figure(f"{axis.name}: moved there and back by", abs(target - start), axis.unit)
 
     async def _move(self, instrument: str, axis: AxisDefinition, target: float, near: float) -> None:
         await self._lab.command(instrument, Execute("move", (axis.name, target)), MOVE_S)

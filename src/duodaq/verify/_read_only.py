@@ -2,7 +2,8 @@
 
 Rules for whoever edits this:
 
-* A lab file's settings, safe actions and watchdogs are writes: without leave to move, none of them is carried out.
+* A lab file's settings and watchdogs are writes, and may emit: none of them is carried out. Nor are its safe actions,
+  without leave to move; with it, what moves is made safe by them.
   (Drivers of V2 may write when they are constructed; that is theirs, and what they write is listed.)
 * Nothing here believes the product: what counts is what passed the line, as each port's codec reads it.
 """
@@ -34,7 +35,7 @@ _OTHERS = "(further ones)"
 def harmless(lab: LabDefinition, *, moving: bool) -> LabDefinition:
     """The same ports and instruments, and nothing that others would see: no page, alarms, recordings or virtual ports.
 
-    Without `moving`, nothing of the lab file is written to an instrument either.
+    No setting and no watchdog of the lab file is written to an instrument, and without `moving` no safe action either.
     """
     return replace(
         lab,
@@ -50,11 +51,10 @@ def harmless(lab: LabDefinition, *, moving: bool) -> LabDefinition:
 
 
 def _kept(instrument: InstrumentDefinition, *, moving: bool) -> InstrumentDefinition:
-    if moving and not may_emit(instrument):
-        return instrument
     args = {name: value for name, value in instrument.args.items() if name != "watchdog_s"}
     watched = tuple(dict.fromkeys((*instrument.watched, *instrument.settings)))
-    return replace(instrument, args=args, settings={}, watched=watched, safe={})
+    safe = instrument.safe if moving and not may_emit(instrument) else {}
+    return replace(instrument, args=args, settings={}, watched=watched, safe=safe)
 
 
 def may_emit(instrument: InstrumentDefinition) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -100,15 +99,15 @@ class Jobs:
             async with self._places:
                 job.state = "in hand"
                 said, complaint, code = await self._run(job, arguments)
-                job.result = [json.loads(line) for line in said.splitlines()]
+                job.result = [_told(line) for line in said.splitlines()]
                 job.state = "done" if code == 0 else "failed"
                 wrong = [str(line["error"]) for line in job.result if line.get("error")]
                 job.detail = "; ".join(wrong) or (complaint.strip().splitlines() or [""])[-1] if code else ""
         except asyncio.CancelledError:
             job.state, job.detail = "cancelled", "it was cut off"
             raise
-        except OSError as error:
-            job.state, job.detail = "failed", str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it was, no job stands for ever as if it were in hand
+            job.state, job.detail = "failed", str(error) or type(error).__name__
         finally:
             job.ended_ns = utc_ns()
 
@@ -130,6 +129,14 @@ class Jobs:
             raise
         said, complaint = told[0] if told else ("", "")
         return said, complaint, program.returncode
+
+
+def _told(line: str) -> dict[str, Any]:
+    """What the program has said of one form or run; ValueError if it is none of that."""
+    try:
+        return msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise ValueError(f"its program said {line[:200]!r}, which is no result") from error
 
 
 def _started(arguments: tuple[str, ...]) -> subprocess.Popen[str]:

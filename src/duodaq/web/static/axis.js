@@ -2,14 +2,14 @@
 import { ago, el, neat, put, saidOf } from "./format.js";
 import { act } from "./link.js";
 import { entry, labTime, present, reading } from "./moment.js";
-import { note } from "./stopping.js";
+import { held, note } from "./stopping.js";
 import { toast } from "./toasts.js";
 
 const STEPS = [0.001, 0.01, 0.1, 1, 10];
 const begun = new Map();
 
-/** `run(what, body, quiet)` has the lab do something; null came of what was refused. */
-export function axisPart(id, axis, run, live) {
+/** `run(what, body)` has the lab do something; false came of what was refused. */
+export function axisPart(id, axis, run, live, mayChange) {
   const where = el("div", { class: "big", data: { axis: axis.name } }, "–");
   const when = el("small", {});
   const setpoint = el("b", { data: { setpoint: axis.name } });
@@ -22,20 +22,26 @@ export function axisPart(id, axis, run, live) {
   const step = el("input", { type: "number", step: "any", min: "0", value: String(stepFor(axis.limits)), list: `steps-${id}-${axis.name}`, inputmode: "decimal", "aria-label": `Step of ${axis.name}, ${axis.unit}` });
   const limits = el("small", { id: about });
   let edited = false;
+  let newest;
+  const follow = () => { if (newest !== undefined) target.value = newest.toFixed(4).replace(/\.?0+$/, ""); };
   const move = async () => {
-    if (target.value === "") return;
+    const wish = target.value;
+    if (wish === "") return;
     edited = true;
-    await run(`move ${axis.name}`, { kind: "execute", name: "move", args: [axis.name, Number(target.value)] }, true);
+    const done = await run(`move ${axis.name}`, { kind: "execute", name: "move", args: [axis.name, Number(wish)] });
     edited = false;
+    if (!done && target.value === wish) follow();
   };
-  const by = (sign) => run(`step ${axis.name}`, { kind: "execute", name: "move_relative", args: [axis.name, sign * Number(step.value)] }, true);
+  const by = (sign) => run(`step ${axis.name}`, { kind: "execute", name: "move_relative", args: [axis.name, sign * Number(step.value)] });
   const back = el("button", { onclick: () => by(-1), "aria-label": "Step back" });
   const on = el("button", { onclick: () => by(1), "aria-label": "Step on" });
+  const go = el("button", { class: "main", onclick: move }, "Move");
+  const home = el("button", { onclick: () => run(`home ${axis.name}`, { kind: "execute", name: "home", args: [axis.name] }) }, "Home");
   target.addEventListener("keydown", (e) => e.key === "Enter" && move());
   target.addEventListener("input", () => { edited = target.value !== ""; });
   live.push(() => {
     const at = reading(id, `${axis.name}.position`);
-    const newest = at?.value;
+    newest = at?.value;
     put(where, newest === undefined ? "–" : saidOf("position", newest, axis.unit));
     where.style.opacity = at?.stale ? 0.5 : 1;
     put(when, at ? `${at.stale ? "no longer kept up to date, " : ""}${at.from} ${ago(labTime() - at.t_ms)}` : "not read yet");
@@ -46,8 +52,10 @@ export function axisPart(id, axis, run, live) {
     const last = present().operations.filter((o) => o.instrument === id && o.axis === axis.name).at(-1);
     goal.hidden = !(ends && last?.target !== undefined && last?.target !== null && last.state === "in hand");
     if (!goal.hidden) goal.style.left = place(last.target);
-    put(setpoint, sent(last, axis.unit) + progress(last?.state === "in hand" ? last : null, newest, bar));
-    if (!edited && document.activeElement !== target && newest !== undefined) target.value = newest.toFixed(4).replace(/\.?0+$/, "");
+    put(setpoint, sent(last, axis.unit, newest, entry(id, `${axis.name}.moving`)?.value) + progress(last?.state === "in hand" ? last : null, newest, bar));
+    setpoint.title = last?.state === "failed" ? last.detail : "";
+    if (!edited && document.activeElement !== target) follow();
+    held([back, on, go, home], mayChange);
     const beyond = ends && target.value !== "" && (Number(target.value) < ends[0] || Number(target.value) > ends[1]);
     target.classList.toggle("beyond", Boolean(beyond));
     if (ends) put(limits, `${beyond ? "beyond its limits: " : "limits "}${neat(ends[0], axis.unit)} to ${neat(ends[1], axis.unit)}`);
@@ -60,10 +68,10 @@ export function axisPart(id, axis, run, live) {
     el("div", { class: "head" }, el("b", {}, `Axis ${axis.name}`), state),
     el("div", { class: "pair" }, el("span", {}, "Readback"), el("div", {}, where, when)),
     axis.limits ? el("div", { class: "track" }, goal, knob) : false, axis.limits ? el("div", { class: "ends" }, el("span", {}, neat(axis.limits[0], axis.unit)), el("span", {}, neat(axis.limits[1], axis.unit))) : false,
-    el("div", { class: "pair" }, el("span", {}, "Setpoint"), setpoint), bar, note(live, present),
-    el("div", { class: "row", style: "margin-top:8px" }, el("span", { class: "field", style: "flex:1 1 110px" }, target, el("em", {}, axis.unit)), el("button", { class: "main", onclick: move }, "Move"), el("button", { class: "danger", onclick: stop }, "Stop")),
+    el("div", { class: "pair" }, el("span", {}, "Setpoint"), setpoint), bar, note(live),
+    el("div", { class: "row", style: "margin-top:8px" }, el("span", { class: "field", style: "flex:1 1 110px" }, target, el("em", {}, axis.unit)), go, el("button", { class: "danger", onclick: stop }, "Stop")),
     axis.limits ? limits : false,
-    el("div", { class: "row", style: "margin-top:8px" }, back, el("span", { class: "field", style: "flex:0 1 104px" }, step, el("em", {}, axis.unit)), on, el("button", { onclick: () => run(`home ${axis.name}`, { kind: "execute", name: "home", args: [axis.name] }, true) }, "Home"),
+    el("div", { class: "row", style: "margin-top:8px" }, back, el("span", { class: "field", style: "flex:0 1 104px" }, step, el("em", {}, axis.unit)), on, home,
       el("datalist", { id: `steps-${id}-${axis.name}` }, STEPS.map((s) => el("option", { value: String(s) })))));
 }
 
@@ -72,11 +80,12 @@ function stepFor(limits) {
   return limits ? 10 ** Math.round(Math.log10(Math.max(1e-6, (limits[1] - limits[0]) / 25))) : 1;
 }
 
-function sent(operation, unit) {
-  if (!operation) return "none from a page";
+/** Where it was sent. After a move that was refused or cut short that is where it stands, not what was asked for. */
+function sent(operation, unit, position, moving) {
+  if (!operation || (operation.state === "failed" && moving)) return "none from a page";
+  if (operation.state === "failed") return position === undefined ? "not known" : `${saidOf("position", position, unit)}, where it stands`;
   const target = operation.target === null ? operation.what.replace(/_/g, " ") : saidOf("position", operation.target, unit);
-  if (operation.state === "in hand") return target;
-  return `${target}, ${operation.state === "done" ? "reached" : "not reached"}`;
+  return operation.state === "in hand" ? target : `${target}, reached`;
 }
 
 function progress(operation, position, bar) {

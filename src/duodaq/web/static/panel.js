@@ -40,8 +40,9 @@ export function open(instrument, mayChange) {
   });
   const shutter = shutterOf(instrument);
   const does = (what, body, quiet) => run(instrument.id, what, body, quiet);
+  const moves = (what, body) => done(instrument.id, what, body, true).then(() => true, () => false);
   box.replaceChildren(el("button", { class: "quiet icon close", "aria-label": "Close", onclick: close }, "✕"), title, el("p", { class: "soft", style: "margin:2px 0 0;overflow-wrap:anywhere" }, instrument.driver), state,
-    ...panel.axes.map((axis) => axisPart(instrument.id, axis, does, live)), ...(shutter ? shutterPart(instrument, shutter, does, live, mayChange) : []),
+    ...panel.axes.map((axis) => axisPart(instrument.id, axis, moves, live, mayChange)), ...(shutter ? shutterPart(instrument, shutter, does, live, mayChange) : []),
     ...running(instrument), ...settings(instrument), ...operations(instrument, shutter?.hides ?? []), ...rest(instrument));
   if (!mayChange) box.querySelectorAll("button:not(.close), input, select").forEach((one) => { one.disabled = true; one.title = "Your token lets you look only."; });
   box.hidden = false;

@@ -1,7 +1,7 @@
 // A shutter in a panel: open, closed or not known, armed or not, and what changes it.
 import { ago, el, put } from "./format.js";
 import { labTime, present, reading } from "./moment.js";
-import { note } from "./stopping.js";
+import { held, note } from "./stopping.js";
 
 const OPENS = /^open(_shutter)?$/;
 const CLOSES = /^(close|shut|close_shutter)$/;
@@ -44,11 +44,14 @@ export function shutterPart({ id, panel }, how, run, live, mayChange) {
     if (present().latched !== latched) ask();
     latched = present().latched;
   });
+  const opens = how.open && el("button", { onclick: then("open", how.open) }, "Open");
+  const arms = how.arms && panel.arming && el("button", { class: "danger", onclick: () => run("arm", { kind: "execute", name: "arm" }) }, "Arm");
+  live.push(() => held([opens, arms].filter(Boolean), mayChange));
   ask();
-  return [el("h3", {}, how.open ? "Shutter" : "Arming"), how.open ? el("div", { class: "row" }, state, armed, when) : armed, note(live, present), el("div", { class: "row", style: "margin-top:8px" },
-    how.open ? el("button", { onclick: then("open", how.open) }, "Open") : false, how.close ? el("button", { class: "main", onclick: then("close", how.close) }, "Close") : false,
+  return [el("h3", {}, how.open ? "Shutter" : "Arming"), how.open ? el("div", { class: "row" }, state, armed, when) : armed, note(live), el("div", { class: "row", style: "margin-top:8px" },
+    opens || false, how.close ? el("button", { class: "main", onclick: then("close", how.close) }, "Close") : false,
     how.ask ? el("button", { onclick: ask, title: "Ask the shutter itself" }, "Ask") : false,
-    how.arms && panel.arming ? el("button", { class: "danger", onclick: () => run("arm", { kind: "execute", name: "arm" }) }, "Arm") : false,
+    arms || false,
     how.arms ? el("button", { onclick: () => run("disarm", { kind: "execute", name: "disarm" }) }, "Disarm") : false),
   how.arms && !panel.arming ? el("p", { class: "soft" }, "It is armed at the lab itself, not from here: the lab file does not allow it.") : ""];
 }

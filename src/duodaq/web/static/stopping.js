@@ -1,6 +1,7 @@
 // STOP ALL: what it did, what is refused meanwhile, and the reset, which asks first.
 import { clock, el, listed, put } from "./format.js";
 import * as link from "./link.js";
+import { present } from "./moment.js";
 import { toast } from "./toasts.js";
 
 const REFUSED = "Whatever moves or emits is refused until somebody resets it; reading, closing and stopping go on.";
@@ -69,8 +70,13 @@ function reset() {
 }
 
 /** A line for panels while the stop is in force. */
-export function note(live, present) {
+export function note(live) {
   const line = el("p", { class: "held", hidden: true }, "Stopped: refused until the reset.");
   live.push(() => { line.hidden = !present().latched; });
   return line;
+}
+
+/** Buttons for what is refused while the stop is in force cannot be pressed meanwhile. */
+export function held(buttons, mayChange) {
+  for (const button of buttons) button.disabled = !mayChange || Boolean(present().latched);
 }
