@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -74,6 +75,20 @@ async def test_what_a_lab_exposes_passes_strict_parsers_and_says_what_happened(d
     assert found["duodaq_log_events_total", "alarm raised", "error"] >= 1
     assert found["duodaq_instrument_state", "acquiring", "dial", "v2"] == 1
     assert sum(n for (name, *_), n in found.items() if name == "duodaq_instrument_state") == 1
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool; Debian: apt-get install prometheus")
+async def test_promtool_finds_nothing_to_complain_of(dial_lab: Labs, tmp_path: Path) -> None:
+    async with dial_lab(alarms=(TURNED,)) as lab:
+        await lab.start_recording(tmp_path / "run")
+        await until(lambda: lab.alarms.status()[0].state == "raised")
+        await until(lambda: lab.recorder is not None and lab.recorder.commits.count > 0)
+        text = exposition(lab)
+    checked = await asyncio.create_subprocess_exec(
+        "promtool", "check", "metrics", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    said, _ = await asyncio.wait_for(checked.communicate(text), 30)
+    assert (checked.returncode, said.decode()) == (0, "")
 
 
 def test_a_sample_that_is_in_no_table_is_refused() -> None:

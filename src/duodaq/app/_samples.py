@@ -121,8 +121,8 @@ def _ports(lab: Lab) -> Iterator[Sample]:
         yield Sample("duodaq_port_copies", name, port.copies)
         yield Sample("duodaq_port_waiting", name, port.queue)
         yield Sample("duodaq_port_held_seconds", name, port.held_s)
-        yield Sample("duodaq_port_lease_wait_seconds", (port.name, "0.5"), port.wait_median_s)
-        yield Sample("duodaq_port_lease_wait_seconds", (port.name, "0.99"), port.wait_p99_s)
+        yield Sample("duodaq_port_lease_wait_seconds", (port.name, "50"), port.wait_median_s)
+        yield Sample("duodaq_port_lease_wait_seconds", (port.name, "99"), port.wait_p99_s)
 
 
 def _data(ledgers: Iterable[dict[str, Any]]) -> Iterator[Sample]:

@@ -109,7 +109,7 @@ METRICS: dict[str, Metric] = {
         Metric("duodaq_port_waiting", _G, "Who waits for a lease now.", ("port",)),
         Metric("duodaq_port_held_seconds", _G, "How long the present lease has been held.", ("port",)),
         Metric("duodaq_port_lease_wait_seconds", _G, "Waits for a lease, of the last 1024: their median and 99th "
-               "percentile.", ("port", "quantile")),
+               "percentile.", ("port", "percentile")),
         # data
         Metric("duodaq_stream_items", _C, "Measurements (rows, of batches) published.", ("hub", "stream")),
         Metric("duodaq_delivered", _C, "What a subscriber took.", ("hub", "stream", "subscriber")),
