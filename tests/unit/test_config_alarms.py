@@ -40,7 +40,7 @@ sender = "lab@example.org"
 
 
 def load(text: str, folder: Path):
-    (folder / "d.py").write_text("class D: ...\n")
+    (folder / "d.py").write_text("class D:\n    def __getattr__(self, name): ...\n")
     (folder / "lab.toml").write_text(text)
     return load_lab(folder / "lab.toml")
 

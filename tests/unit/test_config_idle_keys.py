@@ -14,7 +14,7 @@ CAMERA = '[instruments.camera]\nruntime = "v4"\ndriver = "duodaq:PvcamActor"\n'
 
 
 def load(text: str, folder: Path) -> None:
-    (folder / "d.py").write_text("class D: ...\n")
+    (folder / "d.py").write_text("class D:\n    def __getattr__(self, name): ...\n")
     (folder / "lab.toml").write_text(text)
     load_lab(folder / "lab.toml")
 

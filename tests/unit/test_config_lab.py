@@ -49,8 +49,10 @@ ONE_INSTRUMENT = ONE_PORT + '[instruments.i]\nruntime = "v2"\ndriver = "./d.py:D
 
 
 def lab_of(text: str, folder: Path) -> LabDefinition:
-    (folder / "chopper.py").write_text("class Chopper: ...\n")
-    (folder / "d.py").write_text("class D: ...\nclass E: ...\n")
+    (folder / "chopper.py").write_text("class Chopper:\n    def __getattr__(self, name): ...\n")
+    (folder / "d.py").write_text(
+        "class D:\n    def __getattr__(self, name): ...\nclass E:\n    def __getattr__(self, name): ...\n"
+    )
     (folder / "optics.toml").write_text(text)
     return load_lab(folder / "optics.toml")
 

@@ -25,7 +25,7 @@ port = "line"
 def file(tmp_path: Path) -> Path:
     (tmp_path / "drivers").mkdir()
     for folder in (tmp_path, tmp_path / "drivers"):
-        (folder / "chopper.py").write_text("class Chopper: ...\n")
+        (folder / "chopper.py").write_text("class Chopper:\n    def __getattr__(self, name): ...\n")
     return tmp_path / "lab.toml"
 
 

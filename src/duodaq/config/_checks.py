@@ -12,7 +12,9 @@ from duodaq.config._ancestry import is_no_actor
 from duodaq.config._complaints import Said, complaints
 from duodaq.config._driver_lookup import BUILT_IN_CODECS, DriverMissingError, built_in, find_driver
 from duodaq.config._lab_file import LabFile
+from duodaq.config._members import members_of
 from duodaq.config._options import CLASSIC_KEYS, OPTIONS
+from duodaq.config._positions import KeyPath
 from duodaq.config._where import worker_of
 from duodaq.config._words import choose
 from duodaq.drivers import CODECS, codec
@@ -30,6 +32,7 @@ def check_lab(lab: LabDefinition) -> Iterator[Said]:
         yield from _name_is_usable(instrument)
         yield from _name_is_free(instrument)
         yield from _driver_exists(instrument, lab)
+        yield from _driver_has(instrument, lab)
         yield from _axes_differ(instrument)
         yield from _asks_others_only(instrument)
         wrong_port = [*_port_fits(instrument, lab), *_opens_no_shared_device(instrument, lab)]
@@ -198,6 +201,25 @@ def _driver_exists(instrument: InstrumentDefinition, lab: LabDefinition) -> Iter
         yield path, f'"{driver}" is an actor, and actors live in v4', 'Write runtime = "v4"'
     if not built_in(driver) and instrument.runtime == "v4" and is_no_actor(driver, lab.directory):
         yield path, f'"{driver}" is no actor (no InstrumentActor), and v4 hosts actors only', 'Write runtime = "v2"'
+
+
+def _driver_has(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterator[Said]:
+    """What the stanza names in a class of somebody's own is there, as far as its file tells."""
+    driver = str(instrument.driver)
+    members = members_of(driver, lab.directory) if instrument.runtime == "v2" else None
+    if members is None:
+        return
+    at = ("instruments", instrument.id)
+    asked: list[tuple[KeyPath, str]] = []
+    for poll in instrument.polls:
+        asked += [((*at, "poll", poll.channel, key), name) for key in ("call", "read") if (name := getattr(poll, key))]
+    asked += [
+        ((*at, "safe", cause.value, "call"), action.call) for cause, action in instrument.safe.items() if action.call
+    ]
+    for path, name in asked:
+        if name.partition(".")[0] not in members:
+            shown = [one for one in members if not one.startswith("_")]
+            yield path, f'{driver} has no "{name}"', choose(name, shown, "It has")
 
 
 def _port_fits(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterator[Said]:
