@@ -55,7 +55,9 @@ def lab_text() -> str:
 @pytest.fixture
 def lab_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the drivers that it names, of which none may be executed."""
-    (tmp_path / "chopper.py").write_text("class Chopper:\n    get_rate = park = None\n\n\nraise SystemExit('executed')\n")
+    (tmp_path / "chopper.py").write_text(
+        "class Chopper:\n    get_rate = park = None\n\n\nraise SystemExit('executed')\n"
+    )
     (tmp_path / "broken.py").write_text("class Chopper(:\n")
     monkeypatch.syspath_prepend(tmp_path / "path")
     (tmp_path / "path" / "drivers").mkdir(parents=True)
