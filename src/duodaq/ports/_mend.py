@@ -9,6 +9,8 @@ from duodaq.ports._exchange import Exchange
 from duodaq.ports._framing import Framing, Idle, at_end
 
 _TRIES = 3
+_SLOWER = 3.0
+"""So many times as long as an answer took, the next one is waited for."""
 
 
 class Mender:
@@ -58,26 +60,31 @@ class Mender:
 
     async def run(self, probing: bool = True) -> bool:
         """Mend the line; False if it never fell silent or answered the probe wrongly each time."""
-        broken = self._broken
+        broken, asked_s = self._broken, None
         question = self._codec.probe() if self._codec is not None else None
         if broken is not None and broken.half_written and question is not None:
+            asked_s = _now_s()
             await self._send(question[0])
         elif broken is not None and broken.framing is not None:
             await self._owed_reply(broken, broken.framing)
-        if not await self._silence():
+        heard = await self._hear_out()
+        if heard is None:
             return False
-        return question is None or broken is None or not probing or await self._verify(*question)
+        if question is None or broken is None or not probing:
+            return True
+        in_step, reply = await self._in_step(*question, self._longest_reply_s, asked_s, heard)
+        if in_step and reply is None:
+            self.silent = True  # for longer than any reply takes: nothing can be under way
+        return in_step
 
     async def greet(self, query: bytes, framing: Framing, within_s: float) -> bytes | None:
         """Ask a device that may have half a command from before; its whole reply, or None if there is none."""
+        asked_s = _now_s()
         await self._send(query)
-        for _ in range(_TRIES):
-            if not await self._silence():
-                return None
-            reply = await self.ask(query, framing, within_s)
-            if reply is None or not await self._next(self._quiet_s):
-                return reply
-        return None
+        heard = await self._hear_out()
+        if heard is None:
+            return None
+        return (await self._in_step(query, framing, within_s, asked_s, heard))[1]
 
     async def ask(self, query: bytes, framing: Framing, within_s: float) -> bytes | None:
         """Send a query of the broker's own; its whole reply, or None if there is none."""
@@ -86,15 +93,15 @@ class Mender:
         return await self._whole(framing, within_s)
 
     async def _owed_reply(self, broken: Exchange, framing: Framing) -> None:
-        left_s = broken.started_s + self._longest_reply_s - asyncio.get_running_loop().time()
+        left_s = broken.started_s + self._longest_reply_s - _now_s()
         whole = self._next(left_s) if isinstance(framing, Idle) else self._whole(framing, left_s)
         self.late += bool(await whole)
 
     async def _whole(self, framing: Framing, within_s: float) -> bytes | None:
         """The next whole reply by `framing` within `within_s`; None if there is none or it is malformed."""
-        deadline = asyncio.get_running_loop().time() + within_s
+        deadline = _now_s() + within_s
         while True:
-            data = await self._next(deadline - asyncio.get_running_loop().time())
+            data = await self._next(deadline - _now_s())
             if not data:
                 return None
             try:
@@ -120,25 +127,45 @@ class Mender:
         self._heard.clear()
         return data
 
-    async def _silence(self) -> bool:
-        """Wait until nothing comes for `quiet_s`; False if the line talks without end."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + 1.0 + 10 * self._quiet_s
-        while await self._next(self._quiet_s):
-            if loop.time() > deadline:
-                return False
-        return True
+    async def _hear_out(self) -> bytes | None:
+        """What comes until there is nothing for `quiet_s`; None if the line talks without end."""
+        deadline, heard = _now_s() + 1.0 + 10 * self._quiet_s, b""
+        while data := await self._next(self._quiet_s):
+            heard += data
+            if _now_s() > deadline:
+                return None
+        return heard
 
-    async def _verify(self, query: bytes, framing: Framing) -> bool:
-        longest_s = self._codec.longest_reply_s if self._codec is not None else 0.0
+    async def _in_step(
+        self, query: bytes, framing: Framing, within_s: float, asked_s: float | None, heard: bytes
+    ) -> tuple[bool, bytes | None]:
+        """Ask until there is exactly one answer, or none at all; whether it came to that, and the answer.
+
+        If the same was asked before, at `asked_s`, and not answered in what was `heard` since, its answer may be taken
+        for this one's, which then comes to whoever asks next. So another one is waited for longer, by the time that
+        this one took: a device that is slow once is as slow again.
+        """
         for _ in range(_TRIES):
-            reply = await self.ask(query, framing, longest_s)
-            surplus = await self._next(self._quiet_s)
-            if reply is None and not surplus:
-                self.silent = True  # for longer than any reply takes: nothing can be under way
-                return True
-            if reply is not None and not surplus:
-                return True
-            if not await self._silence():
-                return False
-        return False
+            again_s = _now_s()
+            reply = await self.ask(query, framing, within_s)
+            surplus_s = self._quiet_s
+            if reply is not None and asked_s is not None and not _ends_with(heard, reply):
+                surplus_s = max(surplus_s, min(_SLOWER * (_now_s() - asked_s), within_s))
+            heard = await self._next(surplus_s)
+            if not heard:
+                return True, reply
+            rest = await self._hear_out()
+            if rest is None:
+                break
+            heard, asked_s = heard + rest, again_s
+        return False, None
+
+
+def _ends_with(heard: bytes, reply: bytes) -> bool:
+    """Whether the last that was heard is this reply, all of it."""
+    before = heard.removesuffix(reply)
+    return before != heard and before[-1:] in (b"", b"\n", b"\r")
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
