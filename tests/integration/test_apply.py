@@ -52,7 +52,7 @@ class Ticker:
         return id(self), self.thread
 
 
-class Broken:
+class Broken(Ticker):
     def __init__(self, step=1.0):
         raise OSError("nothing is plugged in")
 

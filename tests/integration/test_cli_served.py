@@ -60,7 +60,7 @@ class Ticker:
         return self.count
 
 
-class Broken:
+class Broken(Ticker):
     def __init__(self):
         raise OSError("nothing is plugged in")
 """

@@ -102,8 +102,14 @@ class LeaseDesk:
             ticket.idle_timer.cancel()
             ticket.idle_timer = None
 
-    def count_silence(self, ticket: Ticket) -> None:
-        """Count the silence of a holder without codec from now; after `idle_s` of it the lease ends."""
+    def count_silence(self, ticket: Ticket, *, heard: bool) -> None:
+        """Count the silence of a holder without codec from now; after `idle_s` of it the lease ends.
+
+        `heard`: something has come for it; else it has written something.
+        """
+        ticket.heard = heard
+        if not heard:
+            ticket.wrote_s = self._loop.time()
         if ticket.idle_timer is not None:
             ticket.idle_timer.cancel()
         if ticket.idle_s is not None:
@@ -111,10 +117,16 @@ class LeaseDesk:
 
     def _fell_silent(self, ticket: Ticket) -> None:
         ticket.idle_timer = None
-        if ticket.reading:
-            self.count_silence(ticket)
+        if ticket.reading or self._may_stay(ticket):
+            ticket.idle_timer = self._loop.call_later(ticket.idle_s or 0.0, self._fell_silent, ticket)
         else:
             self._let_go(ticket)
+
+    def _may_stay(self, ticket: Ticket) -> bool:
+        """Whether a driver call goes on holding a silent line: nobody else wants it, or its answer may yet begin."""
+        if ticket.first_s is None:
+            return False
+        return not self.queue.waits or (not ticket.heard and self._loop.time() - ticket.wrote_s < ticket.first_s)
 
     def _look_after_owners(self) -> None:
         self._watch = None

@@ -360,7 +360,7 @@ class PortOwner(MessageLine):
         if exchange.ticket.once:
             self._end_if_idle(exchange.ticket)
         elif exchange.ticket.sink is not None:
-            self.desk.count_silence(exchange.ticket)
+            self.desk.count_silence(exchange.ticket, heard=False)
         self._pump()
 
     def _end_if_idle(self, ticket: Ticket) -> None:
@@ -408,12 +408,15 @@ class PortOwner(MessageLine):
         if held is not None and held.sink is not None and self._hand is None:
             self.books.heard_between(data, held.holder)
             held.sink(data)
-            self.desk.count_silence(held)
+            self.desk.count_silence(held, heard=True)
         else:
             self.books.heard_between(data, "")
             self._stray(data)
 
     def _stray(self, data: bytes) -> None:
+        if self.codec is None and not self.books.stray_bytes:
+            hint = "if it is an answer, it began when its asker had let go of the line: raise idle_ms, or hold_max"
+            _log.warning("nobody waited for what came; told once", port=self.name, data=repr(data[:64]), hint=hint)
         self.books.stray_bytes += len(data)
         self._stray_at_s = self.loop.time()
 

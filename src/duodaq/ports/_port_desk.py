@@ -247,7 +247,7 @@ class PortDesk:
             known = self._seats[number] = (owner, made)
         if known[0] is not owner:
             raise DataError(f"seat {facts.number} is none at {owner.name}")
-        known[1].idle_s = facts.idle_s
+        known[1].idle_s, known[1].first_s = facts.idle_s, facts.first_s
         return known[1]
 
     def _end_seat(self, request: SeatEnd) -> None:

@@ -21,7 +21,9 @@ class Ticket:
     `settle` is called once: with None when the port is granted, with an error when it will not be. `alive` says
     whether the owner can still give it back; a ticket whose owner is dead is taken from it. A ticket with `once` is
     given back by the port after its first exchange, one with `hold_max_s` after the exchange in which that passed.
-    `epoch` is the port's stop epoch when it asked. `sink` takes what arrives between exchanges (ports without codec).
+    `epoch` is the port's stop epoch when it asked. `sink` takes what arrives between exchanges (ports without codec);
+    `idle_s` of silence end such a lease. With `first_s` it is a driver call's, which ends by itself: then silence ends
+    it only for others who wait, and before a command has any answer at all only when that time has passed as well.
     `answered` says, where that has to be fetched, whether the last question had its answer, and an END behind it.
     """
 
@@ -30,7 +32,9 @@ class Ticket:
         "answered",
         "asked_s",
         "epoch",
+        "first_s",
         "granted_s",
+        "heard",
         "hold_max_s",
         "holder",
         "idle_s",
@@ -42,6 +46,7 @@ class Ticket:
         "sink",
         "timer",
         "void",
+        "wrote_s",
     )
 
     def __init__(
@@ -63,6 +68,9 @@ class Ticket:
         self.timer: TimerHandle | None = None
         self.sink: Callable[[bytes], None] | None = None
         self.idle_s: float | None = None
+        self.first_s: float | None = None
+        self.wrote_s = 0.0
+        self.heard = False
         self.idle_timer: TimerHandle | None = None
         self.reading = False
         self.answered: bool | None = None

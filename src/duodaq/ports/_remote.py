@@ -104,7 +104,9 @@ class RemoteOwner:
     def _facts(self, seat: Seat) -> SeatFacts:
         number = self._lines.seat_number(seat)
         hears = seat.sink is not None
-        return SeatFacts(number, seat.hold_max_s, seat.idle_s, hears, seat.renews, seat.alone, seat.impatient)
+        return SeatFacts(
+            number, seat.hold_max_s, seat.idle_s, hears, seat.renews, seat.alone, seat.impatient, seat.first_s
+        )
 
     def lock(self, request: LockRequest, timeout_s: float | None) -> None:
         number, facts = self._lines.keep_lock(request), self._facts(request.seat)

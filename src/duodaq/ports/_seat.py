@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 class Seat:
     """A place from which exchanges are made: under the lease it holds, or one after the other when that is over.
 
-    `hold_max_s`, `idle_s` and `sink` go to each lease that it takes; one that `renews` takes a new lease when the old
-    one is over; one that is `alone` holds none beyond an exchange, unless it has a `lock`. One that is `impatient` is
-    refused while somebody else has locked the port, instead of waiting. `number` is for an owner that knows its seats
-    from afar.
+    `hold_max_s`, `idle_s`, `first_s` and `sink` go to each lease that it takes; one that `renews` takes a new lease
+    when the old one is over; one that is `alone` holds none beyond an exchange, unless it has a `lock`. One that is
+    `impatient` is refused while somebody else has locked the port, instead of waiting. `number` is for an owner that
+    knows its seats from afar.
     """
 
-    __slots__ = ("alone", "hold_max_s", "idle_s", "impatient", "lock", "number", "renews", "sink", "ticket")
+    __slots__ = ("alone", "first_s", "hold_max_s", "idle_s", "impatient", "lock", "number", "renews", "sink", "ticket")
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class Seat:
         self.lock: PortLock | None = None
         self.hold_max_s = hold_max_s
         self.idle_s = idle_s
+        self.first_s: float | None = None
         self.sink = sink
         self.renews = renews
         self.alone = alone
@@ -58,6 +59,7 @@ class Seat:
         """Sit down with the ticket of `exchange`, which is to become the lease of this seat."""
         ticket = self.ticket = exchange.ticket
         ticket.hold_max_s, ticket.idle_s, ticket.sink = self.hold_max_s, self.idle_s, self.sink
+        ticket.first_s = self.first_s
 
 
 class LineOwner(Protocol):

@@ -109,6 +109,7 @@ class SeatFacts(Message, frozen=True):
     renews: bool
     alone: bool = False
     impatient: bool = False
+    first_s: float | None = None
 
 
 class Exchanged(Message, frozen=True, tag="X"):

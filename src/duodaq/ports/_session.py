@@ -242,6 +242,7 @@ class BlockingSession:
             epoch = self._speak_for(errand, exchange, call)
         if self._raw_seat is not None:
             self._raw_seat.idle_s = self._raw_idle_s(call)
+            self._raw_seat.first_s = (self.hold_max_s or None) if call is not None else None
         wait_s = self._wait_limit(call)
         try:
             if seat is None:
