@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import tomllib
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import msgspec
-
+from duodaq.app._control import acting_client
+from duodaq.app._migration_notes import STATE_FILE, MigrationNotes, now
 from duodaq.clock import monotonic_s, pause
 from duodaq.errors import ConfigError, CutoverError, DuodaqError, LifecycleError
 from duodaq.model import Command, InstrumentDefinition, InstrumentState, PortDefinition
-from duodaq.telemetry import get_logger
+from duodaq.storage.export import aside
+from duodaq.telemetry import get_logger, told
 
 if TYPE_CHECKING:
     from duodaq.app._lab import Lab
@@ -22,8 +25,13 @@ if TYPE_CHECKING:
     from duodaq.migration import Budget, Equivalents, Item, Limits
 
 _log = get_logger("migration")
-STATE_FILE = "migration.json"
-_LOOK_S = 0.05
+T = TypeVar("T")
+_LOOK_S = 0.2
+"""How often one that has moved is looked at: with the move back it is less than a second."""
+_AGAIN_S, _AGAIN_MOST_S = 1.0, 30.0
+"""How long after a way back that was refused the next one is tried, at first and at most."""
+MOVES_END_S = 1.0
+"""How long the end of a lab waits for moves under way."""
 
 
 class Route(NamedTuple):
@@ -56,7 +64,15 @@ class Migration:
         self._manager = lab.manager
         self._shadows: dict[str, LiveShadow] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
-        self._notes: dict[str, dict[str, Any]] | None = None
+        self._moves: dict[asyncio.Task[Any], str] = {}
+        self._closed = False
+        file = None if lab.definition.file is None else lab.definition.directory / STATE_FILE
+        self._notes = MigrationNotes(file)
+
+    @property
+    def on_the_way(self) -> set[str]:
+        """The instruments that are being moved."""
+        return {*filter(None, self._moves.values()), *self._manager.gates.closed}
 
     # --- what there is
 
@@ -77,7 +93,7 @@ class Migration:
             "driver": str(definition.driver),
             "checklist": items,
             "shadow": None if live is None else live.report().to_dict(),
-            "log": self._of(id).get("log", []),
+            "log": self._notes.of(id).get("log", []),
         }
 
     def checklist(self, id: str) -> list[Item]:
@@ -86,7 +102,7 @@ class Migration:
 
         route, port = self._route(id), self._port(id, required=False)
         codec = None if port is None else self._manager.broker.port(port.name).codec
-        live, noted = self._shadows.get(id), self._of(id)
+        live, noted = self._shadows.get(id), self._notes.of(id)
         report = noted.get("shadow") if live is None else live.report().to_dict()
         ticks = {name: tick["by"] for name, tick in noted.get("ticks", {}).items()}
         v2 = route.v2 or self._manager.definition(id)
@@ -102,8 +118,9 @@ class Migration:
 
         if name not in TICKABLE:
             raise ConfigError(f"nobody can answer for {name!r}", remedy=f"Possible: {', '.join(sorted(TICKABLE))}")
-        self._of(id).setdefault("ticks", {})[name] = {"by": by, "at": _now()}
-        self._note(id, "ticked", by=by, item=name)
+        by = _who(by)
+        self._notes.of(id).setdefault("ticks", {})[name] = {"by": by, "at": now()}
+        self._notes.add(id, "ticked", by=by, item=name)
 
     # --- shadow
 
@@ -129,7 +146,8 @@ class Migration:
         except BaseException:
             self._shadows.pop(id, None)
             raise
-        self._note(id, "shadow began")
+        self._notes.add(id, "shadow began")
+        await self._notes.flush()
 
     def shadow_report(self, id: str) -> dict[str, Any]:
         """What its shadow has found so far, as plain values, with the report for people under ``markdown``."""
@@ -137,12 +155,16 @@ class Migration:
         return {**report.to_dict(), "markdown": report.to_markdown()}
 
     async def end_shadow(self, id: str) -> dict[str, Any]:
-        """End its shadow; what it has found."""
+        """End its shadow; what it has found. It ends, also if nobody waits for that."""
         live = self._shadow(id)
         del self._shadows[id]
+        return await self._carry_out(self._end_shadow(id, live), f"end of the shadow of {id}")
+
+    async def _end_shadow(self, id: str, live: LiveShadow) -> dict[str, Any]:
         report = await live.end()
-        self._of(id)["shadow"] = report.to_dict()
-        self._note(id, "shadow ended", within=report.within)
+        self._notes.of(id)["shadow"] = report.to_dict()
+        self._notes.add(id, "shadow ended", within=report.within)
+        await self._notes.flush()
         return {**report.to_dict(), "markdown": report.to_markdown()}
 
     def _shadow(self, id: str) -> LiveShadow:
@@ -157,7 +179,14 @@ class Migration:
 
         Raises:
             CutoverError: The list is not met, or it was refused or undone: `owner` has it.
+            LifecycleError: It is on its way, or a lab file is being applied. Nothing was done.
+
+        Cancellation: What was begun goes on to its end, and is noted.
         """
+        await self._know(id)
+        return await self._carry_out(self._cutover(id, _who(by), force, limits), f"cutover of {id}", id)
+
+    async def _cutover(self, id: str, by: str, force: bool, limits: Limits | None) -> dict[str, Any]:
         from duodaq.migration import Budget, unmet
 
         route = self._route(id)
@@ -166,14 +195,14 @@ class Migration:
                 owner = self._manager.definition(id).runtime
                 what = f"refused: its checklist is not met: {'; '.join(missing)}"
                 raise CutoverError(what, owner=owner, step="checklist", instrument=id, left=f"{owner} has it")
-            self._note(id, "forced", by=by, unmet=missing)
+            self._notes.add(id, "forced", by=by, unmet=missing)
         if route.v4 is None:
             raise CutoverError(route.left, owner="v2", step="driver", instrument=id, left="v2 has it")
         if id in self._shadows:
-            await self.end_shadow(id)
+            await self._end_shadow(id, self._shadows.pop(id))
         before = self._units(id)
         done = await self._move(id, route.v4, by, limits)
-        if self.goes_back:
+        if self.goes_back and not self._closed:
             work = self._look_after(id, self.budget or Budget(), before)
             self._watches[id] = asyncio.create_task(work, name=f"budget of {id}")
         return done
@@ -183,13 +212,47 @@ class Migration:
 
         Raises:
             CutoverError: It was refused or undone: `owner` has it.
-            LifecycleError: Nobody knows how it was in V2.
+            LifecycleError: Nobody knows how it was in V2, it is on its way, or a lab file is being applied. Nothing
+                was done.
+
+        Cancellation: What was begun goes on to its end, and is noted.
         """
-        self._end_watch(id)
+        await self._know(id)
+        return await self._carry_out(self._rollback(id, _who(by), why, limits), f"rollback of {id}", id)
+
+    async def _rollback(self, id: str, by: str, why: str, limits: Limits | None) -> dict[str, Any]:
         route = self._route(id)
         if route.v2 is None:
             raise LifecycleError(route.left or "its stanza does not say how it was in V2", instrument=id)
-        return await self._move(id, route.v2, by, limits, why)
+        done = await self._move(id, route.v2, by, limits, why)
+        self._end_watch(id)  # not before: until it is back somebody has to look after it
+        return done
+
+    async def _carry_out(self, work: Coroutine[Any, Any, T], name: str, moves: str = "") -> T:
+        """Carry it out to its end, also if nobody waits for it any more."""
+        try:
+            if moves:
+                self._expect_free(moves)
+        except BaseException:
+            work.close()
+            raise
+        task = asyncio.create_task(work, name=name)
+        self._moves[task] = moves
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _expect_free(self, id: str) -> None:
+        if self._closed:
+            raise LifecycleError("the lab is ending", instrument=id)
+        if id in self.on_the_way:
+            raise LifecycleError("it is on its way already", instrument=id)
+        if self._lab.changes.busy:
+            raise LifecycleError("a lab file is being applied", instrument=id, left="it stays where it is")
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._moves.pop(task, None)
+        if not task.cancelled():
+            task.exception()  # whoever asked may be gone; the log has it
 
     async def _move(
         self, id: str, target: InstrumentDefinition, by: str, limits: Limits | None, why: str = ""
@@ -205,15 +268,20 @@ class Migration:
                 target, lambda values: handed_over(values, old, target, same), limits
             )  # fmt: skip
         except CutoverError as error:
-            self._note(id, "undone", by=by, to=target.runtime, error=str(error), owner=error.owner)
+            self._notes.add(id, "undone", by=by, to=target.runtime, error=str(error), owner=error.owner)
+            await self._notes.flush()
+            raise
+        except asyncio.CancelledError:
+            self._notes.add(id, "broken off", by=by, to=target.runtime, why="the lab ends")
             raise
         if new.runtime == "v4":
             manager.translations[id] = partial(_translated, same, command_in_v4)
         else:
             manager.translations.pop(id, None)
         facts = passage.to_dict()
-        self._note(id, "moved", by=by, to=new.runtime, epoch=new.epoch, gap_s=passage.gap_s, why=why)
+        self._notes.add(id, "moved", by=by, to=new.runtime, epoch=new.epoch, gap_s=passage.gap_s, why=why)
         self._lab.note_in_recording("moved", {"instrument": id, "to": new.runtime, "by": by, "why": why, **facts})
+        await self._notes.flush()
         return facts
 
     async def _look_after(self, id: str, budget: Budget, before: dict[str, str]) -> None:
@@ -230,8 +298,9 @@ class Migration:
         ends_s, polls = monotonic_s() + budget.for_s, self._poll_failures(id)
         came, came_s, v2 = self._came(id), monotonic_s(), self._route(id).v2
         period_s = 0.0 if v2 is None else min((poll.every_s for poll in v2.polls), default=0.0)
+        why, again_s = "", _AGAIN_S
         try:
-            while monotonic_s() < ends_s and manager.definition(id).runtime == "v4":
+            while (why or monotonic_s() < ends_s) and manager.definition(id).runtime == "v4":
                 now = self._poll_failures(id)
                 if now > polls:
                     spending.note(monotonic_s(), "a reading failed", now - polls)
@@ -243,15 +312,26 @@ class Migration:
                 why = why or diverged(before, self._units(id), monotonic_s() - came_s, period_s)
                 if why:
                     _log.error("budget spent: going back", instrument=id, why=why)
-                    self._watches.pop(id, None)
-                    await self.rollback(id, "the budget", why)
-                    return
+                    if await self._goes_back(id, why):
+                        return
+                    await pause(again_s)
+                    again_s = min(2 * again_s, _AGAIN_MOST_S)
                 await pause(_LOOK_S)
-        except DuodaqError as error:
-            _log.error("could not go back by itself", instrument=id, error=str(error))
+        except Exception as error:  # noqa: BLE001 - nobody waits for this: whatever it is, it has to be told
+            _log.error("nobody looks after it any more", instrument=id, error=told(error))
         finally:
             manager.failed_commands.remove(failed)
-            self._watches.pop(id, None)
+            if self._watches.get(id) is asyncio.current_task():
+                del self._watches[id]
+
+    async def _goes_back(self, id: str, why: str) -> bool:
+        try:
+            await self.rollback(id, "the budget", why)
+        except Exception as error:  # noqa: BLE001 - it is looked after all the same, and tried again
+            what = str(error) if isinstance(error, DuodaqError) else told(error)
+            _log.error("could not go back by itself", instrument=id, error=what)
+            return self._manager.definition(id).runtime == "v2"
+        return True
 
     def _units(self, id: str) -> dict[str, str]:
         """The unit of each of its channels, where it lives now."""
@@ -274,25 +354,38 @@ class Migration:
         if watch is not None and watch is not asyncio.current_task():
             watch.cancel()
 
-    async def aclose(self) -> None:
-        """End every shadow and every watch."""
+    async def aclose(self, limit_s: float = MOVES_END_S) -> None:
+        """Wait for moves under way for `limit_s`, then end every shadow and every watch."""
+        self._closed = True
+        if self._moves:
+            _, late = await asyncio.wait([*self._moves], timeout=limit_s)
+            for move in late:
+                move.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         watches = [*self._watches.values()]
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
         for id in [*self._shadows]:
             await self.end_shadow(id)
+        await self._notes.flush()
 
     # --- for clients
 
     async def handle(self, params: dict[str, Any]) -> Any:
         """One request of a client: ``do`` says what, the rest is for it."""
-        do, id, by = params["do"], params.get("instrument"), params.get("by", "")
+        do, id, by = params["do"], params.get("instrument"), str(params.get("by") or "")
+        if do in ("cutover", "rollback"):
+            self._lab.control.check(params["instrument"], do)
         match do:
             case "status":
+                for one in [id] if id is not None else [d.id for d in self._lab.definition.instruments]:
+                    if self._manager.definition(one).runtime == "v2":  # of the others there is no list
+                        await self._know(one)
                 return self.status(id)
             case "tick":
-                return self.tick(params["instrument"], params["item"], by)
+                self.tick(params["instrument"], params["item"], by)
+                return await self._notes.flush()
             case "shadow":
                 return await self.start_shadow(params["instrument"])
             case "report":
@@ -305,33 +398,50 @@ class Migration:
                 done = await self.rollback(params["instrument"], by, params.get("why", ""))
             case _:
                 raise LifecycleError(f"nothing of a migration is called {do!r}")
-        return {**done, "diff": self.write_config(params["instrument"]) if params.get("write") else ""}
+        return {**done, **(await self._written(params["instrument"]) if params.get("write") else {"diff": ""})}
+
+    async def _written(self, id: str) -> dict[str, str]:
+        """The diff; if nothing was written, ``not_written`` and why: it has moved all the same."""
+        try:
+            return {"diff": await self.write_config(id)}
+        except (DuodaqError, OSError) as error:
+            _log.error("the lab file does not say where it lives now", instrument=id, error=str(error))
+            return {"diff": "", "not_written": str(error)}
 
     # --- within
 
-    def write_config(self, id: str) -> str:
+    async def write_config(self, id: str) -> str:
         """Write where an instrument lives now into the lab file, so that it starts there next time; the diff.
 
         Raises:
             ConfigError: The file has become wrong meanwhile. It is unchanged.
+            LifecycleError: There is no file, or its stanza cannot be turned. It is unchanged.
+            StorageError: It cannot be written. It is unchanged.
         """
-        from duodaq.config import load_text
-        from duodaq.migration import convert_back, convert_lab
-
-        file, text = self._lab.definition.file, self._text()
-        assert file is not None
-        turn = convert_lab if self._manager.definition(id).runtime == "v4" else convert_back
-        done = turn(text, {id})
-        load_text(done.text, file)  # before it is written: what is wrong stays out
-        aside = file.with_name(f"{file.name}.new")
-        aside.write_bytes(done.text.encode())
-        aside.replace(file)
-        written = next(d for d in load_text(done.text, file).instruments if d.id == id)
+        file = self._lab.definition.file
+        if file is None:
+            raise LifecycleError("this lab has no file", instrument=id)
+        written, diff = await _beside(lambda: _turn(file, id, self._manager.definition(id).runtime))
         described = self._lab.definition
         others = tuple(written if d.id == id else d for d in described.instruments)
         self._lab.adopt(replace(described, instruments=others))  # else `apply` would take the move for a change to come
-        self._note(id, "lab file written", to=written.runtime)
-        return done.diff(file.name)
+        self._notes.add(id, "lab file written", to=written.runtime)
+        await self._notes.flush()
+        return diff
+
+    async def forget(self, id: str) -> None:
+        """An instrument has become another, or is gone: what was known of its ways is no longer so, its shadow ends."""
+        if id in self._shadows:
+            await self.end_shadow(id)
+        self._known.pop(id, None)
+        if not self._manager.has(id) or self._manager.definition(id).runtime == "v2":
+            self._manager.translations.pop(id, None)
+            self._end_watch(id)
+
+    async def _know(self, id: str) -> None:
+        """Find both definitions beside the loop: looking for drivers may take longer than a loop may stand."""
+        if id not in self._known:
+            self._known[id] = await _beside(lambda: self._found_route(id))
 
     def _route(self, id: str) -> Route:
         """Both definitions, as the lab was loaded: its file may be written meanwhile."""
@@ -348,7 +458,8 @@ class Migration:
             return Route(v2, v4, equivalents_between(v2, self._codec(id), v4), [])
         as_loaded = next(d for d in self._lab.definition.instruments if d.id == id)
         text = self._text()
-        done = (convert_lab if as_loaded.runtime == "v2" else convert_back)(text, {id})
+        in_file = tomllib.loads(text).get("instruments", {}).get(id, {}).get("runtime", as_loaded.runtime)
+        done = (convert_lab if in_file == "v2" else convert_back)(text, {id})
         if id not in done.converted:
             return Route(
                 as_loaded if as_loaded.runtime == "v2" else None,
@@ -358,7 +469,8 @@ class Migration:
                 done.left.get(id, f"it is in {present.runtime}"),
             )
         other = self._loaded(done.text, id)
-        v2, v4 = (as_loaded, other) if as_loaded.runtime == "v2" else (other, as_loaded)
+        own = as_loaded if as_loaded.runtime == in_file else self._loaded(text, id)
+        v2, v4 = (own, other) if in_file == "v2" else (other, own)
         return Route(v2, v4, equivalents_between(v2, self._codec(id), v4), done.unsaid.get(id, []))
 
     def _loaded(self, text: str, id: str) -> InstrumentDefinition:
@@ -373,7 +485,7 @@ class Migration:
         file = self._lab.definition.file
         if file is None:
             raise LifecycleError("this lab has no file; say in `routes` how its instruments live in V4")
-        return file.read_bytes().decode("utf-8-sig")
+        return _text_of(file)
 
     def _port(self, id: str, *, required: bool = True) -> PortDefinition | None:
         name = self._manager.definition(id).port
@@ -386,38 +498,44 @@ class Migration:
         port = self._port(id, required=False)
         return None if port is None else port.codec
 
-    @property
-    def _file(self) -> Path:
-        return self._lab.definition.directory / STATE_FILE
 
-    def _of(self, id: str) -> dict[str, Any]:
-        if self._notes is None:
-            self._notes = {}
-            if self._lab.definition.file is None:
-                return self._notes.setdefault(id, {})
-            try:
-                self._notes = msgspec.json.decode(self._file.read_bytes(), type=dict[str, dict[str, Any]])
-            except (OSError, msgspec.DecodeError):
-                self._notes = {}
-        return self._notes.setdefault(id, {})
-
-    def _note(self, id: str, what: str, **facts: Any) -> None:
-        """Keep what was done, beside the lab file; who forces something is named there."""
-        entry = {"at": _now(), "what": what, **{k: v for k, v in facts.items() if v not in ("", None)}}
-        self._of(id).setdefault("log", []).append(entry)
-        _log.warning(f"migration: {what}", instrument=id, **facts)
-        if self._lab.definition.file is None:
-            return
-        aside = self._file.with_suffix(".json.new")
-        try:
-            aside.write_bytes(msgspec.json.format(msgspec.json.encode(self._notes), indent=2))
-            aside.replace(self._file)
-        except OSError as error:
-            _log.error("what was done could not be written down", file=str(self._file), error=str(error))
+def _text_of(file: Path) -> str:
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+        tomllib.loads(text)
+    except (OSError, ValueError) as error:  # there is none, or it is no text, or no TOML
+        raise ConfigError(f"the lab file cannot be read: {error}", file=str(file)) from error
+    return text
 
 
-def _now() -> str:
-    return datetime.now(UTC).astimezone().isoformat(timespec="milliseconds")
+def _turn(file: Path, id: str, runtime: str) -> tuple[InstrumentDefinition, str]:
+    """Write into a lab file that an instrument lives in `runtime`; how it is described there now, and the diff."""
+    from duodaq.config import load_text
+    from duodaq.migration import convert_back, convert_lab
+
+    before = _text_of(file)
+    done = (convert_lab if runtime == "v4" else convert_back)(before, {id})
+    lab = load_text(done.text, file)  # before it is written: what is wrong stays out
+    written = next(d for d in lab.instruments if d.id == id)
+    if written.runtime != runtime:
+        raise LifecycleError(done.left.get(id, f"its stanza still says {written.runtime}"), instrument=id)
+    if done.text != before:
+        with aside(file.resolve()) as place:  # the file itself, where its name is a link to it
+            place.write_bytes(done.text.encode())
+            place.chmod(file.stat().st_mode & 0o777)
+    return written, done.diff(file.name)
+
+
+async def _beside(work: Callable[[], T]) -> T:
+    """Do it in a thread, for a loop stands for nothing."""
+    with ThreadPoolExecutor(1, "lab file") as pool:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+def _who(by: str) -> str:
+    """Who asks for it, as he calls himself, or as the lab knows him."""
+    client = acting_client()
+    return by or (client.called() if client is not None else "the program that has the lab")
 
 
 def _translated(same: Equivalents, command_in_v4: Any, command: Command) -> Command:
