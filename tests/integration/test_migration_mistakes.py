@@ -18,7 +18,7 @@ from duodaq.config import load_lab
 from duodaq.errors import ConfigError, CutoverError, LifecycleError, NotInControlError
 from duodaq.migration import Budget
 from duodaq.model import Execute, InstrumentState, Recover
-from duodaq.testing._scripted_port import Answer, ScriptedTransport
+from duodaq.testing._scripted_meter import ScriptedPowerMeter
 
 LAB = """\
 [lab]
@@ -39,31 +39,13 @@ port = "meter"
 """
 
 
-class Meter:
-    """The device; while it is `ill` it answers nothing that only V4 asks, while `mute` nothing at all."""
-
-    def __init__(self) -> None:
-        self.ill = False
-        self.state = {"U": "1", "W": "0633", "Z": "0", "D": "5E-9"}
-        self.line = ScriptedTransport(self.hear, "meter")
-
-    def hear(self, line: bytes) -> Answer | None:
-        text = line.decode().strip()
-        if not text.endswith("?"):
-            self.state[text[:1]] = text[1:]
-            return None
-        if text == "Q?":
-            return Answer(b"what?\n" if self.ill else b"128\n")
-        return Answer(f"{self.state.get(text[0], '0')}\n".encode())
+@pytest.fixture
+def meter() -> ScriptedPowerMeter:
+    return ScriptedPowerMeter()
 
 
 @pytest.fixture
-async def meter() -> Meter:
-    return Meter()
-
-
-@pytest.fixture
-async def lab(tmp_path: Path, meter: Meter) -> AsyncIterator[Lab]:
+async def lab(tmp_path: Path, meter: ScriptedPowerMeter) -> AsyncIterator[Lab]:
     file = tmp_path / "lab.toml"
     file.write_text(LAB.format(name=tmp_path.name))
     made = Lab(load_lab(file), transports={"meter": meter.line})
@@ -173,7 +155,7 @@ async def test_apply_does_not_move_back_what_has_moved(lab: Lab, tmp_path: Path)
     await lab.command("meter", Execute("set_wavelength", (701,)))
 
 
-async def test_control_is_asked_of_what_a_command_is_called_now(lab: Lab, meter: Meter) -> None:
+async def test_control_is_asked_of_what_a_command_is_called_now(lab: Lab, meter: ScriptedPowerMeter) -> None:
     await lab.migration.cutover("meter", "anna", force=True)
     lab.control.take("meter", client=Client("bert"))
     with pytest.raises(NotInControlError):
@@ -255,7 +237,7 @@ async def test_one_that_is_parked_recovers_stays_if_it_cannot_and_can_be_removed
     assert not lab.manager.has("meter")
 
 
-async def test_a_way_back_that_is_refused_is_tried_again(lab: Lab, meter: Meter, monkeypatch: Any) -> None:
+async def test_a_way_back_that_is_refused_is_tried_again(lab: Lab, meter: ScriptedPowerMeter, monkeypatch: Any) -> None:
     monkeypatch.setattr("duodaq.app._migration._AGAIN_S", 0.01)
     monkeypatch.setattr("duodaq.app._migration._LOOK_S", 0.01)
     lab.migration.budget = Budget(errors=1)
