@@ -17,8 +17,9 @@ from duodaq.app._control import Client
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError, CutoverError, LifecycleError, NotInControlError
 from duodaq.migration import Budget
-from duodaq.model import Execute, InstrumentState, Recover
+from duodaq.model import Execute, InstrumentDefinition, InstrumentState, Recover
 from duodaq.testing._scripted_meter import ScriptedPowerMeter
+from duodaq.v4 import V4Runtime
 
 LAB = """\
 [lab]
@@ -80,6 +81,10 @@ class Held:
 @pytest.fixture
 async def held(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Held:
     return Held(lab, monkeypatch)
+
+
+async def breaks(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("broken")
 
 
 async def until(so: Callable[[], Any], limit_s: float = 10.0) -> None:
@@ -159,8 +164,8 @@ async def test_control_is_asked_of_what_a_command_is_called_now(lab: Lab, meter:
     await lab.migration.cutover("meter", "anna", force=True)
     lab.control.take("meter", client=Client("bert"))
     with pytest.raises(NotInControlError):
-        await lab.command("meter", Execute("set_wavelength", (701,)))
-    assert meter.state["W"] == "0633"
+        await lab.command("meter", Execute("set_filter", (1,)))  # V4's actor has nothing of that name
+    assert meter.state["F"] == "3"
 
 
 async def test_a_client_moves_only_what_nobody_else_controls_and_is_noted_by_name(lab: Lab) -> None:
@@ -217,7 +222,7 @@ async def test_no_move_begins_while_a_lab_file_is_applied(lab: Lab, monkeypatch:
         await lab.migration.cutover("meter", "anna", force=True)
 
 
-async def test_one_that_is_parked_recovers_stays_if_it_cannot_and_can_be_removed(lab: Lab) -> None:
+async def test_one_that_is_parked_recovers_stays_if_it_cannot_and_can_be_removed(lab: Lab, monkeypatch: Any) -> None:
     side, sound = lab.manager._sides["v2"], lab.manager.definition("meter")
 
     async def park(**wrong: Any) -> None:
@@ -228,8 +233,14 @@ async def test_one_that_is_parked_recovers_stays_if_it_cannot_and_can_be_removed
     for _ in range(2):
         with pytest.raises(Exception, match="Nothing"):
             await lab.manager.restart_instrument("meter")
-        assert lab.manager.has("meter")
+        assert [(s.id, s.state) for s in lab.manager.instruments()] == [("meter", InstrumentState.ERROR)]
     await park()
+    (host,) = side._hosted.values()
+    with monkeypatch.context() as patched:
+        patched.setattr(host, "add", breaks)
+        with pytest.raises(RuntimeError, match="broken"):
+            await lab.manager.restart_instrument("meter")
+    assert [(s.id, s.state) for s in lab.manager.instruments()] == [("meter", InstrumentState.DISCONNECTED)]
     await lab.manager.command("meter", Recover())
     assert await lab.manager.command("meter", Execute("read_power")) > 0
     await park()
@@ -301,9 +312,10 @@ async def test_a_worker_that_names_one_it_has_no_more_hides_nobody(lab: Lab, mon
 
 
 async def test_a_shadow_whose_asker_leaves_before_it_has_begun_leaves_nothing(lab: Lab, monkeypatch: Any) -> None:
-    begun, tasks = asyncio.Event(), asyncio.all_tasks()
+    begun, tasks, add = asyncio.Event(), asyncio.all_tasks(), V4Runtime.add
 
-    async def hangs(*_: Any) -> None:
+    async def hangs(runtime: V4Runtime, definition: InstrumentDefinition) -> None:
+        await add(runtime, definition)
         begun.set()
         await asyncio.Event().wait()
 
@@ -320,9 +332,6 @@ async def test_a_shadow_whose_asker_leaves_before_it_has_begun_leaves_nothing(la
 
 @pytest.mark.parametrize("fails", ["log", "runtime"])
 async def test_a_shadow_that_does_not_begin_leaves_nothing(lab: Lab, monkeypatch: Any, fails: str) -> None:
-    async def breaks(*_: Any) -> None:
-        raise RuntimeError("broken")
-
     def refuses(*_: Any) -> None:
         raise RuntimeError("broken")
 
