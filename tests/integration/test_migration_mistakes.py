@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from duodaq import clock
 from duodaq.app import Lab, LabService
 from duodaq.app._control import Client
+from duodaq.app._migration import _turn as turn
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError, CutoverError, LifecycleError, NotInControlError
 from duodaq.migration import Budget
@@ -97,10 +99,13 @@ def noted(lab: Lab) -> list[dict[str, Any]]:
     return lab.migration.status("meter")[0]["log"]
 
 
-async def test_a_move_whose_asker_leaves_is_carried_out_and_noted(lab: Lab, held: Held) -> None:
+async def test_a_move_whose_asker_leaves_is_carried_out_and_noted(lab: Lab, held: Held, tmp_path: Path) -> None:
+    file = tmp_path / "lab.toml"
     for do, runtime in (("cutover", "v4"), ("rollback", "v2")):
         asked = asyncio.create_task(
-            LabService(lab).handle("migrate", {"do": do, "instrument": "meter", "by": "anna", "force": True})
+            LabService(lab).handle(
+                "migrate", {"do": do, "instrument": "meter", "by": "anna", "force": True, "write": True}
+            )
         )
         await held.begun()
         asked.cancel()
@@ -108,7 +113,9 @@ async def test_a_move_whose_asker_leaves_is_carried_out_and_noted(lab: Lab, held
             await asked
         await held.let_go()
         assert lab.manager.definition("meter").runtime == runtime
-        assert (noted(lab)[-1]["what"], noted(lab)[-1]["to"]) == ("moved", runtime)
+        done = [(one["what"], one["to"]) for one in noted(lab)[-2:]]
+        assert done == [("moved", runtime), ("lab file written", runtime)]
+        assert tomllib.loads(file.read_text())["instruments"]["meter"]["runtime"] == runtime
         assert bool(lab.manager.translations) is bool(lab.migration._watches) is (runtime == "v4")
         await lab.command("meter", Execute("set_wavelength", (700,)))
 
@@ -364,6 +371,20 @@ async def test_a_lab_file_that_is_not_written_does_not_hide_the_move(lab: Lab, t
     done = await LabService(lab).handle("migrate", {"do": "cutover", **wish})
     assert (done["owner"], done["diff"]) == ("v4", "")
     assert "lab.toml" in done["not_written"]
+
+
+async def test_of_two_that_write_the_lab_file_each_finds_what_the_other_wrote(lab: Lab, monkeypatch: Any) -> None:
+    busy: list[int] = []
+
+    def turns(*args: Any) -> Any:
+        busy.append(len(busy))
+        clock.block(0.02)
+        assert busy.pop() == 0, "somebody else was at it"
+        return turn(*args)
+
+    monkeypatch.setattr("duodaq.app._migration._turn", turns)
+    await lab.migration.cutover("meter", "anna", force=True)
+    await asyncio.gather(*(lab.migration.write_config("meter") for _ in range(3)))
 
 
 async def test_a_lab_file_that_cannot_be_read_moves_nothing_and_is_named(lab: Lab, tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ class Migration:
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._moves: dict[asyncio.Task[Any], str] = {}
         self._closed = False
+        self._file_free = asyncio.Lock()
         file = None if lab.definition.file is None else lab.definition.directory / STATE_FILE
         self._notes = MigrationNotes(file)
 
@@ -174,8 +175,20 @@ class Migration:
 
     # --- cutover and rollback
 
-    async def cutover(self, id: str, by: str, *, force: bool = False, limits: Limits | None = None) -> dict[str, Any]:
+    async def cutover(
+        self, id: str, by: str, *, force: bool = False, limits: Limits | None = None, write: bool = False
+    ) -> dict[str, Any]:
         """Move it to V4, once its list is met, or by the name of who forces it.
+
+        Args:
+            id: The instrument.
+            by: Who moves it.
+            force: Although its list is not met.
+            limits: How long each step may take.
+            write: Have the lab file say so.
+
+        Returns:
+            What was done; with `write` the ``diff`` of the lab file, too, or ``not_written`` and why.
 
         Raises:
             CutoverError: The list is not met, or it was refused or undone: `owner` has it.
@@ -184,9 +197,9 @@ class Migration:
         Cancellation: What was begun goes on to its end, and is noted.
         """
         await self._know(id)
-        return await self._carry_out(self._cutover(id, _who(by), force, limits), f"cutover of {id}", id)
+        return await self._carry_out(self._cutover(id, _who(by), force, limits, write), f"cutover of {id}", id)
 
-    async def _cutover(self, id: str, by: str, force: bool, limits: Limits | None) -> dict[str, Any]:
+    async def _cutover(self, id: str, by: str, force: bool, limits: Limits | None, write: bool) -> dict[str, Any]:
         from duodaq.migration import Budget, unmet
 
         route = self._route(id)
@@ -205,10 +218,12 @@ class Migration:
         if self.goes_back and not self._closed:
             work = self._look_after(id, self.budget or Budget(), before)
             self._watches[id] = asyncio.create_task(work, name=f"budget of {id}")
-        return done
+        return await self._written(id, done) if write else done
 
-    async def rollback(self, id: str, by: str, why: str = "", limits: Limits | None = None) -> dict[str, Any]:
-        """Move it back to V2.
+    async def rollback(
+        self, id: str, by: str, why: str = "", limits: Limits | None = None, *, write: bool = False
+    ) -> dict[str, Any]:
+        """Move it back to V2; see `cutover`.
 
         Raises:
             CutoverError: It was refused or undone: `owner` has it.
@@ -218,15 +233,15 @@ class Migration:
         Cancellation: What was begun goes on to its end, and is noted.
         """
         await self._know(id)
-        return await self._carry_out(self._rollback(id, _who(by), why, limits), f"rollback of {id}", id)
+        return await self._carry_out(self._rollback(id, _who(by), why, limits, write), f"rollback of {id}", id)
 
-    async def _rollback(self, id: str, by: str, why: str, limits: Limits | None) -> dict[str, Any]:
+    async def _rollback(self, id: str, by: str, why: str, limits: Limits | None, write: bool) -> dict[str, Any]:
         route = self._route(id)
         if route.v2 is None:
             raise LifecycleError(route.left or "its stanza does not say how it was in V2", instrument=id)
         done = await self._move(id, route.v2, by, limits, why)
         self._end_watch(id)  # not before: until it is back somebody has to look after it
-        return done
+        return await self._written(id, done) if write else done
 
     async def _carry_out(self, work: Coroutine[Any, Any, T], name: str, moves: str = "") -> T:
         """Carry it out to its end, also if nobody waits for it any more."""
@@ -354,27 +369,31 @@ class Migration:
         if watch is not None and watch is not asyncio.current_task():
             watch.cancel()
 
-    async def aclose(self, limit_s: float = MOVES_END_S) -> None:
-        """Wait for moves under way for `limit_s`, then end every shadow and every watch."""
-        self._closed = True
+    async def aclose(self, limit_s: float = MOVES_END_S) -> float:
+        """Wait for moves under way for `limit_s`, then end every shadow and every watch; for how long it waited."""
+        self._closed, waited_s = True, 0.0
         if self._moves:
+            began_s = monotonic_s()
             _, late = await asyncio.wait([*self._moves], timeout=limit_s)
             for move in late:
                 move.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+            waited_s = min(monotonic_s() - began_s, limit_s)
         watches = [*self._watches.values()]
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
-        for id in [*self._shadows]:
-            await self.end_shadow(id)
+        while self._shadows:  # others may end them, too
+            await self.end_shadow(next(iter(self._shadows)))
         await self._notes.flush()
+        return waited_s
 
     # --- for clients
 
     async def handle(self, params: dict[str, Any]) -> Any:
         """One request of a client: ``do`` says what, the rest is for it."""
         do, id, by = params["do"], params.get("instrument"), str(params.get("by") or "")
+        write = bool(params.get("write"))
         if do in ("cutover", "rollback"):
             self._lab.control.check(params["instrument"], do)
         match do:
@@ -393,20 +412,20 @@ class Migration:
             case "end_shadow":
                 return await self.end_shadow(params["instrument"])
             case "cutover":
-                done = await self.cutover(params["instrument"], by, force=bool(params.get("force")))
+                done = await self.cutover(params["instrument"], by, force=bool(params.get("force")), write=write)
             case "rollback":
-                done = await self.rollback(params["instrument"], by, params.get("why", ""))
+                done = await self.rollback(params["instrument"], by, params.get("why", ""), write=write)
             case _:
                 raise LifecycleError(f"nothing of a migration is called {do!r}")
-        return {**done, **(await self._written(params["instrument"]) if params.get("write") else {"diff": ""})}
+        return {"diff": "", **done}
 
-    async def _written(self, id: str) -> dict[str, str]:
-        """The diff; if nothing was written, ``not_written`` and why: it has moved all the same."""
+    async def _written(self, id: str, done: dict[str, Any]) -> dict[str, Any]:
+        """What was done, and the diff; if nothing was written, ``not_written`` and why: it has moved all the same."""
         try:
-            return {"diff": await self.write_config(id)}
+            return {**done, "diff": await self.write_config(id)}
         except (DuodaqError, OSError) as error:
             _log.error("the lab file does not say where it lives now", instrument=id, error=str(error))
-            return {"diff": "", "not_written": str(error)}
+            return {**done, "diff": "", "not_written": str(error)}
 
     # --- within
 
@@ -421,7 +440,9 @@ class Migration:
         file = self._lab.definition.file
         if file is None:
             raise LifecycleError("this lab has no file", instrument=id)
-        written, diff = await _beside(lambda: _turn(file, id, self._manager.definition(id).runtime))
+        runtime = self._manager.definition(id).runtime
+        async with self._file_free:  # of two that write at once one would take back what the other wrote
+            written, diff = await _beside(lambda: _turn(file, id, runtime))
         described = self._lab.definition
         others = tuple(written if d.id == id else d for d in described.instruments)
         self._lab.adopt(replace(described, instruments=others))  # else `apply` would take the move for a change to come

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,11 +87,6 @@ class MigrationNotes:
                     await asyncio.get_running_loop().run_in_executor(pool, _put, file, data)
             except StorageError as error:
                 _log.error("what was done could not be written down", file=str(file), error=str(error))
-
-    async def aclose(self) -> None:
-        """Have everything written."""
-        with contextlib.suppress(asyncio.CancelledError):
-            await self.flush()
 
 
 def _put(file: Path, data: bytes) -> None:
