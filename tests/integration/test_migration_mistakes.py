@@ -337,6 +337,35 @@ async def test_a_shadow_whose_asker_leaves_before_it_has_begun_leaves_nothing(la
     assert asyncio.all_tasks() <= tasks
 
 
+@pytest.mark.parametrize("ends", ["cutover", "shutdown"])
+async def test_a_shadow_that_is_ended_before_it_has_begun_leaves_nothing(lab: Lab, monkeypatch: Any, ends: str) -> None:
+    begun, add = asyncio.Event(), V4Runtime.add
+
+    async def hangs(*_: Any) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("duodaq.migration._shadow.V4Runtime.add", hangs)
+    asked = asyncio.create_task(lab.migration.start_shadow("meter"))
+    await begun.wait()
+    monkeypatch.setattr("duodaq.migration._shadow.V4Runtime.add", add)
+    await (lab.migration.cutover("meter", "anna", force=True) if ends == "cutover" else lab.shutdown())
+    with pytest.raises(LifecycleError, match="before it had begun"):
+        await asked
+    assert lab.manager.mirrors == lab.migration._shadows == {}
+    with pytest.raises(LifecycleError):
+        await lab.migration.start_shadow("meter")
+
+
+async def test_no_shadow_begins_beside_what_is_on_its_way(lab: Lab, held: Held) -> None:
+    moving = asyncio.create_task(lab.migration.cutover("meter", "anna", force=True))
+    await held.begun()
+    with pytest.raises(LifecycleError, match="on its way"):
+        await lab.migration.start_shadow("meter")
+    await held.let_go()
+    await moving
+
+
 @pytest.mark.parametrize("fails", ["log", "runtime"])
 async def test_a_shadow_that_does_not_begin_leaves_nothing(lab: Lab, monkeypatch: Any, fails: str) -> None:
     def refuses(*_: Any) -> None:

@@ -22,6 +22,7 @@ class LiveShadow:
         self._instrument = beside.v2.id
         self._port = beside.port.name
         self._ends = AsyncExitStack()
+        self._beginning: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self._name = f"shadow of {self._instrument} {utc_ns()}"
         self._failed_at_first = self._failed()
@@ -30,8 +31,20 @@ class LiveShadow:
         """Begin; whatever fails, or is cancelled, nothing of it is left.
 
         Raises:
-            LifecycleError: It has a shadow already. Nothing was begun.
+            LifecycleError: It has a shadow already, or was ended before it had begun.
         """
+        self._beginning = asyncio.create_task(self._begin(), name=f"beginning of the {self._name}")
+        try:
+            await asyncio.wait({self._beginning})
+        except asyncio.CancelledError:
+            await self._break_off()
+            await self._ends.aclose()
+            raise
+        if self._beginning.cancelled():
+            raise LifecycleError("its shadow was ended before it had begun", instrument=self._instrument)
+        self._beginning.result()
+
+    async def _begin(self) -> None:
         manager, instrument = self._manager, self._instrument
         if instrument in manager.mirrors:
             raise LifecycleError("it has a shadow already", instrument=instrument)
@@ -54,9 +67,15 @@ class LiveShadow:
         return self.shadow.report()
 
     async def end(self) -> ShadowReport:
-        """End it, whatever becomes of the report, and say what was found."""
+        """End it, also before it has begun, whatever becomes of the report, and say what was found."""
+        await self._break_off()
         async with self._ends:
             return self.report()
+
+    async def _break_off(self) -> None:
+        if self._beginning is not None and not self._beginning.done():
+            self._beginning.cancel()
+            await asyncio.wait({self._beginning})
 
     async def _followed(self) -> None:
         if self._following is not None:

@@ -129,12 +129,17 @@ class Migration:
         """Have the V4 driver run beside V2's.
 
         Raises:
-            LifecycleError: It has a shadow, it is not in V2, or V4 has no driver for it.
+            LifecycleError: It has a shadow, is not in V2 or on its way, V4 has no driver for it, or it was ended before
+                it had begun. Nothing of it is left.
             ConfigError: Its port has no codec.
+
+        Cancellation: Nothing of it is left.
         """
         from duodaq.app._live_shadow import LiveShadow
         from duodaq.migration import Beside
 
+        await self._know(id)
+        self._expect_free(id)
         route, port = self._route(id), self._port(id)
         if id in self._shadows or self._manager.definition(id).runtime != "v2":
             raise LifecycleError("it has a shadow already, or is not in v2", instrument=id)
@@ -145,7 +150,8 @@ class Migration:
         try:
             await live.start()
         except BaseException:
-            self._shadows.pop(id, None)
+            if self._shadows.get(id) is live:
+                del self._shadows[id]
             raise
         self._notes.add(id, "shadow began")
         await self._notes.flush()

@@ -341,7 +341,9 @@ class Side:
         if instrument not in self._instruments:
             raise LifecycleError(f"no instrument {instrument!r} in {self.name}", instrument=instrument)
         if self._hosted:
-            raise LifecycleError(f"it is not running in {self.name}; restart it", instrument=instrument)
+            raise LifecycleError(
+                f"it is not running in {self.name}; recover() or restart() starts it", instrument=instrument
+            )
         raise LifecycleError(f"runtime {self.name} is not running", instrument=instrument)
 
     def _collect(
