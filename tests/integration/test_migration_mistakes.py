@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import tomllib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pytest
 from duodaq import clock
 from duodaq.app import Lab, LabService
 from duodaq.app._control import Client
-from duodaq.app._migration import _turn as turn
+from duodaq.app._migration_routes import _turn as turn
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError, CutoverError, LifecycleError, NotInControlError
 from duodaq.migration import Budget
@@ -293,9 +294,29 @@ async def test_what_is_known_of_its_ways_follows_what_is_applied(lab: Lab, tmp_p
     file = tmp_path / "lab.toml"
     file.write_text(file.read_text() + 'passive = ["read_power"]\n')
     await lab.changes.apply()
-    route = lab.migration._route("meter")
+    route = lab.migration._routes.of("meter")
     assert route.v2 is not None
     assert route.v2.passive == {"read_power"}
+
+
+async def test_a_loop_does_not_stand_for_a_lab_file_that_nobody_waits_for_any_more(lab: Lab, monkeypatch: Any) -> None:
+    begun, let_go, done = threading.Event(), threading.Event(), threading.Event()
+
+    def reads_long(*_: Any) -> None:
+        begun.set()
+        let_go.wait(10.0)
+        done.set()
+
+    monkeypatch.setattr("duodaq.app._migration_routes.Routes._found", reads_long)
+    asked = asyncio.create_task(lab.migration.cutover("meter", "anna", force=True))
+    await until(begun.is_set)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert not done.is_set()
+    let_go.set()
+    await until(lambda: not any(one.name.startswith("lab file") for one in threading.enumerate()))
+    assert lab.manager.definition("meter").runtime == "v2"
 
 
 async def test_the_shadow_of_what_is_changed_ends(lab: Lab, tmp_path: Path) -> None:
@@ -411,7 +432,7 @@ async def test_of_two_that_write_the_lab_file_each_finds_what_the_other_wrote(la
         assert busy.pop() == 0, "somebody else was at it"
         return turn(*args)
 
-    monkeypatch.setattr("duodaq.app._migration._turn", turns)
+    monkeypatch.setattr("duodaq.app._migration_routes._turn", turns)
     await lab.migration.cutover("meter", "anna", force=True)
     await asyncio.gather(*(lab.migration.write_config("meter") for _ in range(3)))
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import tomllib
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Coroutine
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from duodaq.app._control import acting_client
 from duodaq.app._migration_notes import STATE_FILE, MigrationNotes, now
+from duodaq.app._migration_routes import Routes
 from duodaq.clock import monotonic_s, pause
 from duodaq.errors import ConfigError, CutoverError, DuodaqError, LifecycleError
 from duodaq.model import Command, InstrumentDefinition, InstrumentState, PortDefinition
-from duodaq.storage.export import aside
 from duodaq.telemetry import get_logger, told
 
 if TYPE_CHECKING:
@@ -34,16 +30,6 @@ MOVES_END_S = 1.0
 """How long the end of a lab waits for moves under way."""
 
 
-class Route(NamedTuple):
-    """The two definitions of an instrument; `v4` None if there is none, and `left` says why."""
-
-    v2: InstrumentDefinition | None
-    v4: InstrumentDefinition | None
-    same: Equivalents | None
-    unsaid: list[str]
-    left: str = ""
-
-
 class Migration:
     """Moves the instruments of one lab. On the lab's loop.
 
@@ -55,10 +41,10 @@ class Migration:
     """
 
     def __init__(self, lab: Lab) -> None:
-        self.routes: dict[str, tuple[InstrumentDefinition, InstrumentDefinition]] = {}
+        self._routes = Routes(lab)
+        self.routes = self._routes.given
         self.budget: Budget | None = None
         self.goes_back = True
-        self._known: dict[str, Route] = {}
         self.least_shadow_s = 60.0
         self._lab = lab
         self._manager = lab.manager
@@ -66,7 +52,6 @@ class Migration:
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._moves: dict[asyncio.Task[Any], str] = {}
         self._closed = False
-        self._file_free = asyncio.Lock()
         file = None if lab.definition.file is None else lab.definition.directory / STATE_FILE
         self._notes = MigrationNotes(file)
 
@@ -101,7 +86,7 @@ class Migration:
         """What must be so before it is moved."""
         from duodaq.migration import Facts, checklist
 
-        route, port = self._route(id), self._port(id, required=False)
+        route, port = self._routes.of(id), self._port(id, required=False)
         codec = None if port is None else self._manager.broker.port(port.name).codec
         live, noted = self._shadows.get(id), self._notes.of(id)
         report = noted.get("shadow") if live is None else live.report().to_dict()
@@ -138,9 +123,9 @@ class Migration:
         from duodaq.app._live_shadow import LiveShadow
         from duodaq.migration import Beside
 
-        await self._know(id)
+        await self._routes.know(id)
         self._expect_free(id)
-        route, port = self._route(id), self._port(id)
+        route, port = self._routes.of(id), self._port(id)
         if id in self._shadows or self._manager.definition(id).runtime != "v2":
             raise LifecycleError("it has a shadow already, or is not in v2", instrument=id)
         if route.v4 is None or route.same is None or port is None:
@@ -202,13 +187,13 @@ class Migration:
 
         Cancellation: What was begun goes on to its end, and is noted.
         """
-        await self._know(id)
+        await self._routes.know(id)
         return await self._carry_out(self._cutover(id, _who(by), force, limits, write), f"cutover of {id}", id)
 
     async def _cutover(self, id: str, by: str, force: bool, limits: Limits | None, write: bool) -> dict[str, Any]:
         from duodaq.migration import Budget, unmet
 
-        route = self._route(id)
+        route = self._routes.of(id)
         if missing := unmet(self.checklist(id)):
             if not force:
                 owner = self._manager.definition(id).runtime
@@ -238,11 +223,11 @@ class Migration:
 
         Cancellation: What was begun goes on to its end, and is noted.
         """
-        await self._know(id)
+        await self._routes.know(id)
         return await self._carry_out(self._rollback(id, _who(by), why, limits, write), f"rollback of {id}", id)
 
     async def _rollback(self, id: str, by: str, why: str, limits: Limits | None, write: bool) -> dict[str, Any]:
-        route = self._route(id)
+        route = self._routes.of(id)
         if route.v2 is None:
             raise LifecycleError(route.left or "its stanza does not say how it was in V2", instrument=id)
         done = await self._move(id, route.v2, by, limits, why)
@@ -280,7 +265,7 @@ class Migration:
     ) -> dict[str, Any]:
         from duodaq.migration import command_in_v4, handed_over
 
-        manager, same = self._manager, self._route(id).same
+        manager, same = self._manager, self._routes.of(id).same
         old = manager.definition(id)
         if same is None:
             raise LifecycleError("V4 has no driver for it", instrument=id)
@@ -317,7 +302,7 @@ class Migration:
 
         manager.failed_commands.append(failed)
         ends_s, polls = monotonic_s() + budget.for_s, self._poll_failures(id)
-        came, came_s, v2 = self._came(id), monotonic_s(), self._route(id).v2
+        came, came_s, v2 = self._came(id), monotonic_s(), self._routes.of(id).v2
         period_s = 0.0 if v2 is None else min((poll.every_s for poll in v2.polls), default=0.0)
         why, again_s = "", _AGAIN_S
         try:
@@ -406,7 +391,7 @@ class Migration:
             case "status":
                 for one in [id] if id is not None else [d.id for d in self._lab.definition.instruments]:
                     if self._manager.definition(one).runtime == "v2":  # of the others there is no list
-                        await self._know(one)
+                        await self._routes.know(one)
                 return self.status(id)
             case "tick":
                 self.tick(params["instrument"], params["item"], by)
@@ -443,16 +428,8 @@ class Migration:
             LifecycleError: There is no file, or its stanza cannot be turned. It is unchanged.
             StorageError: It cannot be written. It is unchanged.
         """
-        file = self._lab.definition.file
-        if file is None:
-            raise LifecycleError("this lab has no file", instrument=id)
-        runtime = self._manager.definition(id).runtime
-        async with self._file_free:  # of two that write at once one would take back what the other wrote
-            written, diff = await _beside(lambda: _turn(file, id, runtime))
-        described = self._lab.definition
-        others = tuple(written if d.id == id else d for d in described.instruments)
-        self._lab.adopt(replace(described, instruments=others))  # else `apply` would take the move for a change to come
-        self._notes.add(id, "lab file written", to=written.runtime)
+        runtime, diff = await self._routes.write(id)
+        self._notes.add(id, "lab file written", to=runtime)
         await self._notes.flush()
         return diff
 
@@ -460,59 +437,10 @@ class Migration:
         """An instrument has become another, or is gone: what was known of its ways is no longer so, its shadow ends."""
         if id in self._shadows:
             await self.end_shadow(id)
-        self._known.pop(id, None)
+        self._routes.forget(id)
         if not self._manager.has(id) or self._manager.definition(id).runtime == "v2":
             self._manager.translations.pop(id, None)
             self._end_watch(id)
-
-    async def _know(self, id: str) -> None:
-        """Find both definitions beside the loop: looking for drivers may take longer than a loop may stand."""
-        if id not in self._known:
-            self._known[id] = await _beside(lambda: self._found_route(id))
-
-    def _route(self, id: str) -> Route:
-        """Both definitions, as the lab was loaded: its file may be written meanwhile."""
-        if id not in self._known:
-            self._known[id] = self._found_route(id)
-        return self._known[id]
-
-    def _found_route(self, id: str) -> Route:
-        from duodaq.migration import convert_back, convert_lab, equivalents_between
-
-        present = self._manager.definition(id)
-        if id in self.routes:
-            v2, v4 = self.routes[id]
-            return Route(v2, v4, equivalents_between(v2, self._codec(id), v4), [])
-        as_loaded = next(d for d in self._lab.definition.instruments if d.id == id)
-        text = self._text()
-        in_file = tomllib.loads(text).get("instruments", {}).get(id, {}).get("runtime", as_loaded.runtime)
-        done = (convert_lab if in_file == "v2" else convert_back)(text, {id})
-        if id not in done.converted:
-            return Route(
-                as_loaded if as_loaded.runtime == "v2" else None,
-                as_loaded if as_loaded.runtime == "v4" else None,
-                None,
-                [],
-                done.left.get(id, f"it is in {present.runtime}"),
-            )
-        other = self._loaded(done.text, id)
-        own = as_loaded if as_loaded.runtime == in_file else self._loaded(text, id)
-        v2, v4 = (own, other) if in_file == "v2" else (other, own)
-        return Route(v2, v4, equivalents_between(v2, self._codec(id), v4), done.unsaid.get(id, []))
-
-    def _loaded(self, text: str, id: str) -> InstrumentDefinition:
-        from duodaq.config import load_text
-
-        file = self._lab.definition.file
-        assert file is not None
-        found = next(d for d in load_text(text, file).instruments if d.id == id)
-        return replace(found, base_dir=self._lab.definition.directory)
-
-    def _text(self) -> str:
-        file = self._lab.definition.file
-        if file is None:
-            raise LifecycleError("this lab has no file; say in `routes` how its instruments live in V4")
-        return _text_of(file)
 
     def _port(self, id: str, *, required: bool = True) -> PortDefinition | None:
         name = self._manager.definition(id).port
@@ -520,43 +448,6 @@ class Migration:
         if port is None and required:
             raise LifecycleError("it has no port that both runtimes share", instrument=id)
         return port
-
-    def _codec(self, id: str) -> str | None:
-        port = self._port(id, required=False)
-        return None if port is None else port.codec
-
-
-def _text_of(file: Path) -> str:
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-        tomllib.loads(text)
-    except (OSError, ValueError) as error:  # there is none, or it is no text, or no TOML
-        raise ConfigError(f"the lab file cannot be read: {error}", file=str(file)) from error
-    return text
-
-
-def _turn(file: Path, id: str, runtime: str) -> tuple[InstrumentDefinition, str]:
-    """Write into a lab file that an instrument lives in `runtime`; how it is described there now, and the diff."""
-    from duodaq.config import load_text
-    from duodaq.migration import convert_back, convert_lab
-
-    before = _text_of(file)
-    done = (convert_lab if runtime == "v4" else convert_back)(before, {id})
-    lab = load_text(done.text, file)  # before it is written: what is wrong stays out
-    written = next(d for d in lab.instruments if d.id == id)
-    if written.runtime != runtime:
-        raise LifecycleError(done.left.get(id, f"its stanza still says {written.runtime}"), instrument=id)
-    if done.text != before:
-        with aside(file.resolve()) as place:  # the file itself, where its name is a link to it
-            place.write_bytes(done.text.encode())
-            place.chmod(file.stat().st_mode & 0o777)
-    return written, done.diff(file.name)
-
-
-async def _beside(work: Callable[[], T]) -> T:
-    """Do it in a thread, for a loop stands for nothing."""
-    with ThreadPoolExecutor(1, "lab file") as pool:
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
 
 
 def _who(by: str) -> str:
