@@ -203,6 +203,23 @@ async def test_of_two_that_change_an_instrument_one_does(lab: Lab, held: Held) -
     assert (await moving)["owner"] == "v4"
 
 
+async def test_there_is_no_moment_at_which_nobody_has_it(lab: Lab, monkeypatch: Any) -> None:
+    begun, let_go, start = asyncio.Event(), asyncio.Event(), lab.manager.guard.start
+
+    async def waits(*args: Any, **options: Any) -> None:
+        begun.set()
+        await let_go.wait()
+        await start(*args, **options)
+
+    monkeypatch.setattr(lab.manager.guard, "start", waits)
+    moving = asyncio.create_task(lab.migration.cutover("meter", "anna", force=True))
+    await begun.wait()
+    await lab.stop("meter")
+    assert [one.id for one in lab.manager.instruments()] == ["meter"]
+    let_go.set()
+    assert (await moving)["owner"] == "v4"
+
+
 @pytest.mark.parametrize("change", ["remove", "restart"])
 async def test_what_is_removed_or_restarted_begins_no_move(lab: Lab, monkeypatch: Any, change: str) -> None:
     side, begun, let_go = lab.manager._sides["v2"], asyncio.Event(), asyncio.Event()
@@ -372,7 +389,7 @@ async def test_a_shadow_that_is_ended_before_it_has_begun_leaves_nothing(lab: La
     monkeypatch.setattr("duodaq.migration._shadow.V4Runtime.add", add)
     await (lab.migration.cutover("meter", "anna", force=True) if ends == "cutover" else lab.shutdown())
     with pytest.raises(LifecycleError, match="before it had begun"):
-        await asked
+        await asyncio.wait_for(asked, 10.0)
     assert lab.manager.mirrors == lab.migration._shadows == {}
     with pytest.raises(LifecycleError):
         await lab.migration.start_shadow("meter")
