@@ -124,7 +124,7 @@ async def test_a_move_whose_asker_leaves_is_carried_out_and_noted(lab: Lab, held
 async def test_the_end_of_a_lab_waits_for_a_move_and_lets_none_begin(
     lab: Lab, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("duodaq.app._lab.MOVES_END_S", 30.0)
+    monkeypatch.setattr("duodaq.app._migration.MOVES_END_S", 30.0)
     moving = asyncio.create_task(lab.migration.cutover("meter", "anna", force=True))
     await held.begun()
     ending = asyncio.create_task(lab.shutdown(300.0))
@@ -138,7 +138,7 @@ async def test_the_end_of_a_lab_waits_for_a_move_and_lets_none_begin(
 
 
 async def test_the_end_of_a_lab_does_not_wait_for_a_move_for_ever(lab: Lab, held: Held, monkeypatch: Any) -> None:
-    monkeypatch.setattr("duodaq.app._lab.MOVES_END_S", 0.01)
+    monkeypatch.setattr("duodaq.app._migration.MOVES_END_S", 0.01)
     moving = asyncio.create_task(lab.migration.cutover("meter", "anna", force=True))
     await held.begun()
     await lab.shutdown()

@@ -360,16 +360,14 @@ class Migration:
         if watch is not None and watch is not asyncio.current_task():
             watch.cancel()
 
-    async def aclose(self, limit_s: float = MOVES_END_S) -> float:
-        """Wait for moves under way for `limit_s`, then end every shadow and every watch; for how long it waited."""
-        self._closed, waited_s = True, 0.0
+    async def aclose(self) -> None:
+        """Wait a second for moves under way, then end them, every shadow and every watch."""
+        self._closed = True
         if self._moves:
-            began_s = monotonic_s()
-            _, late = await asyncio.wait([*self._moves], timeout=limit_s)
+            _, late = await asyncio.wait([*self._moves], timeout=MOVES_END_S)
             for move in late:
                 move.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-            waited_s = min(monotonic_s() - began_s, limit_s)
         watches = [*self._watches.values()]
         for watch in watches:
             watch.cancel()
@@ -377,7 +375,6 @@ class Migration:
         while self._shadows:  # others may end them, too
             await self.end_shadow(next(iter(self._shadows)))
         await self._notes.flush()
-        return waited_s
 
     # --- for clients
 
