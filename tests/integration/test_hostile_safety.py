@@ -347,9 +347,8 @@ async def test_the_watch_outlives_a_safe_action_that_raises_and_an_instrument_th
     manager = lab.manager([lab.own_actor("awkward", Awkward, safe=safe), hanging])
     await manager.start()
     for gone in ("awkward", "removed"):
-        await manager._after_crash(  # what the watch calls
-            manager._sides["v4"], InstrumentStatus(gone, "v4", InstrumentState.ERROR)
-        )
+        status = InstrumentStatus(gone, "v4", InstrumentState.ERROR)
+        await manager._watch._on_crash(manager._sides["v4"], status)
 
 
 async def test_channels_count_on_when_their_instrument_or_their_runtime_is_restarted_or_comes_back(lab: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -300,3 +301,45 @@ async def test_a_report_is_for_people_and_for_programs() -> None:
     assert text.startswith("# Shadow of meter: 1 differences\n")
     assert "| rounded otherwise | power |" in text
     assert report.to_dict()["within"] is False
+
+
+async def test_orders_of_long_ago_are_thrown_away_on_both_sides_and_are_no_difference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("duodaq.migration._shadow_line._KEPT", 8)
+    async with shadowing(METER, METER4) as (manager, live, _device):
+        live.shadow._v2_orders = deque(maxlen=4)
+        for nm in range(700, 720):
+            await manager.command("meter", Execute("set_wavelength", (nm,)))
+        await until(
+            live, lambda _: len(live.shadow.line.orders) == 8 and live.shadow.line.orders[-1].deed.value == "0719"
+        )
+        await clock.pause(0.4)
+        report = live.report()
+    assert report.orders == {"matched": 4, "missing": 0, "extra": 0}
+    assert "only the last" in report.not_comparable["orders of long ago"]
+
+
+async def test_a_question_that_nobody_can_answer_excuses_one_failure_and_no_more() -> None:
+    async with shadowing(METER, METER4) as (_, live, _device):
+        shadow = live.shadow
+        shadow.line.stand_ins["nonsense"] = {"none": 1}
+        for what in ("one", "another"):
+            shadow.note_error(what, ReplyFormatError("of whatever kind"))
+        assert kinds(shadow.report()) == {"another": "error"}
+        assert "never had" in shadow.report().not_comparable["one"]
+
+
+@pytest.mark.parametrize(("failures", "differs"), [(1, False), (3, True)])
+async def test_failed_readings_are_excused_by_number(
+    monkeypatch: pytest.MonkeyPatch, failures: int, differs: bool
+) -> None:
+    async with shadowing(METER, METER4) as (_, live, _device):
+        shadow = live.shadow
+        shadow.line.stand_ins["nonsense"] = {"none": 1}
+        figures = {"instruments": {"meter": {"poll_failures": {"power": failures}}}}
+        monkeypatch.setattr(shadow.runtime, "metrics", lambda: figures)
+        report = shadow.report()
+        assert report.not_comparable["failed readings of V4"].startswith("1 of them")
+        assert ("readings" in kinds(report)) is differs
+        assert report.errors["v4"] == failures

@@ -111,6 +111,14 @@ def test_the_whole_way_on_the_command_line(running: Any, file: Path, tmp_path: P
     assert '"stage": "v2"' in run("status", "--json")[1]
 
 
+def test_a_lab_file_that_cannot_be_written_is_told_beside_the_move(running: Any, file: Path) -> None:
+    assert run("status", "meter")[0] == 0
+    file.write_text("oops\n")
+    code, said = run("cutover", "meter", "--force", "--write")
+    assert (code, "meter is in v4 now, epoch 1" in said) == (1, True)
+    assert "It has moved, but the lab file does not say so" in said
+
+
 def test_a_shadow_from_a_recording_needs_no_lab(running: Any, file: Path, tmp_path: Path) -> None:
     for _ in range(5):
         running.meter.read("power")

@@ -27,7 +27,7 @@ STEPS = ("same_device", "settled", "take_down", "drained", "fence", "bring_up", 
 class NotingHands:
     """A lab of one instrument, as far as a cutover sees it. `fails` is the step that raises, `hangs` one that waits."""
 
-    def __init__(self, fails: str = "", *, back_fails: bool = False) -> None:
+    def __init__(self, fails: str = "", *, back_fails: Exception | None = None) -> None:
         self.fails = fails
         self.back_fails = back_fails
         self.done: list[str] = []
@@ -85,7 +85,9 @@ class NotingHands:
     async def bring_up(self, definition: InstrumentDefinition, limit_s: float) -> None:
         self.done.append(f"bring_up {holder_of(definition)}")
         await self._hang_if("bring_up")
-        if self.fails == "bring_up" or (self.back_fails and definition.runtime == "v2"):
+        if self.back_fails is not None and definition.runtime == "v2":
+            raise self.back_fails
+        if self.fails == "bring_up":
             self.fails = ""
             raise LifecycleError("it did not start")
         self.registered = self.running = definition
@@ -139,9 +141,10 @@ async def test_whatever_fails_exactly_one_owner_is_left_and_named(step: str) -> 
     assert hands.writer == holder_of(hands.registered)
 
 
+@pytest.mark.parametrize("error", [LifecycleError("it did not start"), ImportError("no such thing")])
 @pytest.mark.parametrize("step", ["bring_up", "state"])
-async def test_an_old_owner_that_does_not_come_back_stays_registered_and_says_so(step: str) -> None:
-    hands = NotingHands(step, back_fails=True)
+async def test_an_old_owner_that_does_not_come_back_stays_registered_and_says_so(step: str, error: Exception) -> None:
+    hands = NotingHands(step, back_fails=error)
     with pytest.raises(CutoverError, match=r"v2 has it, and is not running.*recover") as failed:
         await cut_over(hands, V2, V4)
     assert failed.value.owner == "v2"

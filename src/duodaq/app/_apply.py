@@ -20,7 +20,7 @@ import msgspec
 from duodaq.config import LabPlan, Unit, load_lab, name_of, plan_change
 from duodaq.dual import Change, UnitReport
 from duodaq.errors import ConfigError, LifecycleError, NotInControlError, UnsafeStateError
-from duodaq.model import AlarmDefinition, InstrumentDefinition, ManagerState, PortDefinition
+from duodaq.model import AlarmDefinition, InstrumentDefinition, LabDefinition, ManagerState, PortDefinition
 from duodaq.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -92,7 +92,17 @@ class Applier:
             raise ConfigError("this lab has no file", remedy="Name one")
         with ThreadPoolExecutor(1, "lab file") as pool:  # looking for drivers may take longer than a loop may stand
             meant = await asyncio.get_running_loop().run_in_executor(pool, load_lab, wanted)
-        return plan_change(self._lab.definition, meant)
+        return plan_change(self._as_it_lives(), meant)
+
+    def _as_it_lives(self) -> LabDefinition:
+        """The lab as described, and what has moved to another runtime than described as it lives there."""
+        manager, known = self._lab.manager, self._lab.definition
+        here = {one.id: manager.definition(one.id) for one in known.instruments if manager.has(one.id)}
+        lives = (here.get(one.id, one) for one in known.instruments)
+        moved = tuple(
+            is_ if is_.runtime != one.runtime else one for one, is_ in zip(known.instruments, lives, strict=True)
+        )
+        return replace(known, instruments=moved)
 
     def held(self, plan: LabPlan) -> dict[str, str]:
         """Who holds control of what the plan touches, by instrument, beside whoever asks."""
@@ -157,6 +167,8 @@ class Applier:
         state = self._lab.manager.state
         if state is not ManagerState.RUNNING:
             raise LifecycleError(f"the lab is {state}, not running", left="nothing has changed")
+        if moving := ", ".join(sorted(self._lab.migration.on_the_way)):
+            raise LifecycleError(f"{moving} is on its way to the other runtime", left="nothing has changed")
         if self._lab.manager.broker.latched:
             what = "a stop is latched, and what starts may not move or emit"
             raise UnsafeStateError(what, left="nothing has changed; reset it first: duodaq stop-all --reset")
@@ -187,6 +199,8 @@ class Applier:
         report = await Change(self._lab.manager, plan, unit).carry_out()
         if report.done:
             self._adopt(plan, unit)
+            for name in unit.named("instrument", "add", "change", "restart", "remove"):
+                await self._lab.migration.forget(name)
             for name in unit.named("instrument", "remove"):
                 self._lab.control.forget(name)
         else:

@@ -174,7 +174,8 @@ class Lab:
             NotInControlError: It may move, emit or set something, and somebody else holds control. Nothing was sent.
         """
         if self.control.holders():
-            self.control.check_command(self.manager.definition(instrument), command)
+            called = self.manager.translated(instrument, command)
+            self.control.check_command(self.manager.definition(instrument), called)
         return await self.manager.command(instrument, command, deadline_s)
 
     async def read(self, instrument: str, channel: str, deadline_s: float | None = None) -> Reading:

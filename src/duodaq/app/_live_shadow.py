@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 from duodaq.clock import utc_ns
@@ -21,26 +21,45 @@ class LiveShadow:
         self._manager = manager
         self._instrument = beside.v2.id
         self._port = beside.port.name
-        self._unsubscribe: Callable[[], None] | None = None
+        self._ends = AsyncExitStack()
+        self._beginning: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self._name = f"shadow of {self._instrument} {utc_ns()}"
         self._failed_at_first = self._failed()
 
     async def start(self) -> None:
-        """Begin.
+        """Begin; whatever fails, or is cancelled, nothing of it is left.
 
         Raises:
-            LifecycleError: It has a shadow already. Nothing was begun.
+            LifecycleError: It has a shadow already, or was ended before it had begun.
         """
+        self._beginning = asyncio.create_task(self._begin(), name=f"beginning of the {self._name}")
+        try:
+            await asyncio.wait({self._beginning})
+        except asyncio.CancelledError:
+            await self._break_off()
+            await self._ends.aclose()
+            raise
+        if self._beginning.cancelled():
+            raise LifecycleError("its shadow was ended before it had begun", instrument=self._instrument)
+        self._beginning.result()
+
+    async def _begin(self) -> None:
         manager, instrument = self._manager, self._instrument
         if instrument in manager.mirrors:
             raise LifecycleError("it has a shadow already", instrument=instrument)
-        manager.mirrors[instrument] = self.shadow.mirror
-        history = manager.broker.log(self._port)
-        self._unsubscribe = manager.broker.subscribe_log(self._port, self.shadow.take)
-        of_v2 = manager.v2_data.subscribe(self._name, capacity=_READERS, accepts=self._is_its_own)
-        self._following = asyncio.create_task(follow(self.shadow, of_v2), name=self._name)
-        await self.shadow.start(history)
+        async with AsyncExitStack() as ends:  # from the last to the first, and each whatever became of the others
+            ends.push_async_callback(self.shadow.aclose)
+            ends.push_async_callback(self._followed)
+            of_v2 = manager.v2_data.subscribe(self._name, capacity=_READERS, accepts=self._is_its_own)
+            ends.callback(manager.v2_data.unsubscribe, self._name)
+            self._following = asyncio.create_task(follow(self.shadow, of_v2), name=self._name)
+            history = manager.broker.log(self._port)
+            ends.callback(manager.broker.subscribe_log(self._port, self.shadow.take))
+            manager.mirrors[instrument] = self.shadow.mirror
+            ends.callback(manager.mirrors.pop, instrument, None)
+            await self.shadow.start(history)
+            self._ends = ends.pop_all()
 
     def report(self) -> ShadowReport:
         """What was found so far."""
@@ -48,16 +67,19 @@ class LiveShadow:
         return self.shadow.report()
 
     async def end(self) -> ShadowReport:
-        """End it, and say what was found."""
-        self._manager.mirrors.pop(self._instrument, None)
-        if self._unsubscribe is not None:
-            self._unsubscribe()
-        report = self.report()
-        self._manager.v2_data.unsubscribe(self._name)
+        """End it, also before it has begun, whatever becomes of the report, and say what was found."""
+        await self._break_off()
+        async with self._ends:
+            return self.report()
+
+    async def _break_off(self) -> None:
+        if self._beginning is not None and not self._beginning.done():
+            self._beginning.cancel()
+            await asyncio.wait({self._beginning})
+
+    async def _followed(self) -> None:
         if self._following is not None:
             await asyncio.gather(self._following, return_exceptions=True)
-        await self.shadow.aclose()
-        return report
 
     def _is_its_own(self, measurement: Measurement) -> bool:
         return measurement.instrument == self._instrument and measurement.origin != "v4"

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import Coroutine
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-
+from duodaq.app._control import acting_client
+from duodaq.app._migration_notes import STATE_FILE, MigrationNotes, now
+from duodaq.app._migration_routes import Routes
 from duodaq.clock import monotonic_s, pause
 from duodaq.errors import ConfigError, CutoverError, DuodaqError, LifecycleError
 from duodaq.model import Command, InstrumentDefinition, InstrumentState, PortDefinition
-from duodaq.telemetry import get_logger
+from duodaq.telemetry import get_logger, told
 
 if TYPE_CHECKING:
     from duodaq.app._lab import Lab
@@ -22,18 +21,13 @@ if TYPE_CHECKING:
     from duodaq.migration import Budget, Equivalents, Item, Limits
 
 _log = get_logger("migration")
-STATE_FILE = "migration.json"
-_LOOK_S = 0.05
-
-
-class Route(NamedTuple):
-    """The two definitions of an instrument; `v4` None if there is none, and `left` says why."""
-
-    v2: InstrumentDefinition | None
-    v4: InstrumentDefinition | None
-    same: Equivalents | None
-    unsaid: list[str]
-    left: str = ""
+T = TypeVar("T")
+_LOOK_S = 0.2
+"""How often one that has moved is looked at: with the move back it is less than a second."""
+_AGAIN_S, _AGAIN_MOST_S = 1.0, 30.0
+"""How long after a way back that was refused the next one is tried, at first and at most."""
+MOVES_END_S = 1.0
+"""How long the end of a lab waits for moves under way."""
 
 
 class Migration:
@@ -47,16 +41,24 @@ class Migration:
     """
 
     def __init__(self, lab: Lab) -> None:
-        self.routes: dict[str, tuple[InstrumentDefinition, InstrumentDefinition]] = {}
+        self._routes = Routes(lab)
+        self.routes = self._routes.given
         self.budget: Budget | None = None
         self.goes_back = True
-        self._known: dict[str, Route] = {}
         self.least_shadow_s = 60.0
         self._lab = lab
         self._manager = lab.manager
         self._shadows: dict[str, LiveShadow] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
-        self._notes: dict[str, dict[str, Any]] | None = None
+        self._moves: dict[asyncio.Task[Any], str] = {}
+        self._closed = False
+        file = None if lab.definition.file is None else lab.definition.directory / STATE_FILE
+        self._notes = MigrationNotes(file)
+
+    @property
+    def on_the_way(self) -> set[str]:
+        """The instruments that are being moved."""
+        return {*filter(None, self._moves.values()), *self._manager.gates.closed}
 
     # --- what there is
 
@@ -77,16 +79,16 @@ class Migration:
             "driver": str(definition.driver),
             "checklist": items,
             "shadow": None if live is None else live.report().to_dict(),
-            "log": self._of(id).get("log", []),
+            "log": self._notes.of(id).get("log", []),
         }
 
     def checklist(self, id: str) -> list[Item]:
         """What must be so before it is moved."""
         from duodaq.migration import Facts, checklist
 
-        route, port = self._route(id), self._port(id, required=False)
+        route, port = self._routes.of(id), self._port(id, required=False)
         codec = None if port is None else self._manager.broker.port(port.name).codec
-        live, noted = self._shadows.get(id), self._of(id)
+        live, noted = self._shadows.get(id), self._notes.of(id)
         report = noted.get("shadow") if live is None else live.report().to_dict()
         ticks = {name: tick["by"] for name, tick in noted.get("ticks", {}).items()}
         v2 = route.v2 or self._manager.definition(id)
@@ -102,8 +104,9 @@ class Migration:
 
         if name not in TICKABLE:
             raise ConfigError(f"nobody can answer for {name!r}", remedy=f"Possible: {', '.join(sorted(TICKABLE))}")
-        self._of(id).setdefault("ticks", {})[name] = {"by": by, "at": _now()}
-        self._note(id, "ticked", by=by, item=name)
+        by = _who(by)
+        self._notes.of(id).setdefault("ticks", {})[name] = {"by": by, "at": now()}
+        self._notes.add(id, "ticked", by=by, item=name)
 
     # --- shadow
 
@@ -111,13 +114,18 @@ class Migration:
         """Have the V4 driver run beside V2's.
 
         Raises:
-            LifecycleError: It has a shadow, it is not in V2, or V4 has no driver for it.
+            LifecycleError: It has a shadow, is not in V2 or on its way, V4 has no driver for it, or it was ended before
+                it had begun. Nothing of it is left.
             ConfigError: Its port has no codec.
+
+        Cancellation: Nothing of it is left.
         """
         from duodaq.app._live_shadow import LiveShadow
         from duodaq.migration import Beside
 
-        route, port = self._route(id), self._port(id)
+        await self._routes.know(id)
+        self._expect_free(id)
+        route, port = self._routes.of(id), self._port(id)
         if id in self._shadows or self._manager.definition(id).runtime != "v2":
             raise LifecycleError("it has a shadow already, or is not in v2", instrument=id)
         if route.v4 is None or route.same is None or port is None:
@@ -127,9 +135,11 @@ class Migration:
         try:
             await live.start()
         except BaseException:
-            self._shadows.pop(id, None)
+            if self._shadows.get(id) is live:
+                del self._shadows[id]
             raise
-        self._note(id, "shadow began")
+        self._notes.add(id, "shadow began")
+        await self._notes.flush()
 
     def shadow_report(self, id: str) -> dict[str, Any]:
         """What its shadow has found so far, as plain values, with the report for people under ``markdown``."""
@@ -137,12 +147,16 @@ class Migration:
         return {**report.to_dict(), "markdown": report.to_markdown()}
 
     async def end_shadow(self, id: str) -> dict[str, Any]:
-        """End its shadow; what it has found."""
+        """End its shadow; what it has found. It ends, also if nobody waits for that."""
         live = self._shadow(id)
         del self._shadows[id]
+        return await self._carry_out(self._end_shadow(id, live), f"end of the shadow of {id}")
+
+    async def _end_shadow(self, id: str, live: LiveShadow) -> dict[str, Any]:
         report = await live.end()
-        self._of(id)["shadow"] = report.to_dict()
-        self._note(id, "shadow ended", within=report.within)
+        self._notes.of(id)["shadow"] = report.to_dict()
+        self._notes.add(id, "shadow ended", within=report.within)
+        await self._notes.flush()
         return {**report.to_dict(), "markdown": report.to_markdown()}
 
     def _shadow(self, id: str) -> LiveShadow:
@@ -152,51 +166,106 @@ class Migration:
 
     # --- cutover and rollback
 
-    async def cutover(self, id: str, by: str, *, force: bool = False, limits: Limits | None = None) -> dict[str, Any]:
+    async def cutover(
+        self, id: str, by: str, *, force: bool = False, limits: Limits | None = None, write: bool = False
+    ) -> dict[str, Any]:
         """Move it to V4, once its list is met, or by the name of who forces it.
+
+        Args:
+            id: The instrument.
+            by: Who moves it.
+            force: Although its list is not met.
+            limits: How long each step may take.
+            write: Have the lab file say so.
+
+        Returns:
+            What was done; with `write` the ``diff`` of the lab file, too, or ``not_written`` and why.
 
         Raises:
             CutoverError: The list is not met, or it was refused or undone: `owner` has it.
+            LifecycleError: It is on its way, or a lab file is being applied. Nothing was done.
+
+        Cancellation: What was begun goes on to its end, and is noted.
         """
+        await self._routes.know(id)
+        return await self._carry_out(self._cutover(id, _who(by), force, limits, write), f"cutover of {id}", id)
+
+    async def _cutover(self, id: str, by: str, force: bool, limits: Limits | None, write: bool) -> dict[str, Any]:
         from duodaq.migration import Budget, unmet
 
-        route = self._route(id)
+        route = self._routes.of(id)
         if missing := unmet(self.checklist(id)):
             if not force:
                 owner = self._manager.definition(id).runtime
                 what = f"refused: its checklist is not met: {'; '.join(missing)}"
                 raise CutoverError(what, owner=owner, step="checklist", instrument=id, left=f"{owner} has it")
-            self._note(id, "forced", by=by, unmet=missing)
+            self._notes.add(id, "forced", by=by, unmet=missing)
         if route.v4 is None:
             raise CutoverError(route.left, owner="v2", step="driver", instrument=id, left="v2 has it")
         if id in self._shadows:
-            await self.end_shadow(id)
+            await self._end_shadow(id, self._shadows.pop(id))
         before = self._units(id)
         done = await self._move(id, route.v4, by, limits)
-        if self.goes_back:
+        if self.goes_back and not self._closed:
             work = self._look_after(id, self.budget or Budget(), before)
             self._watches[id] = asyncio.create_task(work, name=f"budget of {id}")
-        return done
+        return await self._written(id, done) if write else done
 
-    async def rollback(self, id: str, by: str, why: str = "", limits: Limits | None = None) -> dict[str, Any]:
-        """Move it back to V2.
+    async def rollback(
+        self, id: str, by: str, why: str = "", limits: Limits | None = None, *, write: bool = False
+    ) -> dict[str, Any]:
+        """Move it back to V2; see `cutover`.
 
         Raises:
             CutoverError: It was refused or undone: `owner` has it.
-            LifecycleError: Nobody knows how it was in V2.
+            LifecycleError: Nobody knows how it was in V2, it is on its way, or a lab file is being applied. Nothing
+                was done.
+
+        Cancellation: What was begun goes on to its end, and is noted.
         """
-        self._end_watch(id)
-        route = self._route(id)
+        await self._routes.know(id)
+        return await self._carry_out(self._rollback(id, _who(by), why, limits, write), f"rollback of {id}", id)
+
+    async def _rollback(self, id: str, by: str, why: str, limits: Limits | None, write: bool) -> dict[str, Any]:
+        route = self._routes.of(id)
         if route.v2 is None:
             raise LifecycleError(route.left or "its stanza does not say how it was in V2", instrument=id)
-        return await self._move(id, route.v2, by, limits, why)
+        done = await self._move(id, route.v2, by, limits, why)
+        self._end_watch(id)  # not before: until it is back somebody has to look after it
+        return await self._written(id, done) if write else done
+
+    async def _carry_out(self, work: Coroutine[Any, Any, T], name: str, moves: str = "") -> T:
+        """Carry it out to its end, also if nobody waits for it any more."""
+        try:
+            if moves:
+                self._expect_free(moves)
+        except BaseException:
+            work.close()
+            raise
+        task = asyncio.create_task(work, name=name)
+        self._moves[task] = moves
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _expect_free(self, id: str) -> None:
+        if self._closed:
+            raise LifecycleError("the lab is ending", instrument=id)
+        if id in self.on_the_way:
+            raise LifecycleError("it is on its way already", instrument=id)
+        if self._lab.changes.busy:
+            raise LifecycleError("a lab file is being applied", instrument=id, left="it stays where it is")
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._moves.pop(task, None)
+        if not task.cancelled():
+            task.exception()  # whoever asked may be gone; the log has it
 
     async def _move(
         self, id: str, target: InstrumentDefinition, by: str, limits: Limits | None, why: str = ""
     ) -> dict[str, Any]:
         from duodaq.migration import command_in_v4, handed_over
 
-        manager, same = self._manager, self._route(id).same
+        manager, same = self._manager, self._routes.of(id).same
         old = manager.definition(id)
         if same is None:
             raise LifecycleError("V4 has no driver for it", instrument=id)
@@ -205,15 +274,20 @@ class Migration:
                 target, lambda values: handed_over(values, old, target, same), limits
             )  # fmt: skip
         except CutoverError as error:
-            self._note(id, "undone", by=by, to=target.runtime, error=str(error), owner=error.owner)
+            self._notes.add(id, "undone", by=by, to=target.runtime, error=str(error), owner=error.owner)
+            await self._notes.flush()
+            raise
+        except asyncio.CancelledError:
+            self._notes.add(id, "broken off", by=by, to=target.runtime, why="the lab ends")
             raise
         if new.runtime == "v4":
             manager.translations[id] = partial(_translated, same, command_in_v4)
         else:
             manager.translations.pop(id, None)
         facts = passage.to_dict()
-        self._note(id, "moved", by=by, to=new.runtime, epoch=new.epoch, gap_s=passage.gap_s, why=why)
+        self._notes.add(id, "moved", by=by, to=new.runtime, epoch=new.epoch, gap_s=passage.gap_s, why=why)
         self._lab.note_in_recording("moved", {"instrument": id, "to": new.runtime, "by": by, "why": why, **facts})
+        await self._notes.flush()
         return facts
 
     async def _look_after(self, id: str, budget: Budget, before: dict[str, str]) -> None:
@@ -228,10 +302,11 @@ class Migration:
 
         manager.failed_commands.append(failed)
         ends_s, polls = monotonic_s() + budget.for_s, self._poll_failures(id)
-        came, came_s, v2 = self._came(id), monotonic_s(), self._route(id).v2
+        came, came_s, v2 = self._came(id), monotonic_s(), self._routes.of(id).v2
         period_s = 0.0 if v2 is None else min((poll.every_s for poll in v2.polls), default=0.0)
+        why, again_s = "", _AGAIN_S
         try:
-            while monotonic_s() < ends_s and manager.definition(id).runtime == "v4":
+            while (why or monotonic_s() < ends_s) and manager.definition(id).runtime == "v4":
                 now = self._poll_failures(id)
                 if now > polls:
                     spending.note(monotonic_s(), "a reading failed", now - polls)
@@ -243,15 +318,26 @@ class Migration:
                 why = why or diverged(before, self._units(id), monotonic_s() - came_s, period_s)
                 if why:
                     _log.error("budget spent: going back", instrument=id, why=why)
-                    self._watches.pop(id, None)
-                    await self.rollback(id, "the budget", why)
-                    return
+                    if await self._goes_back(id, why):
+                        return
+                    await pause(again_s)
+                    again_s = min(2 * again_s, _AGAIN_MOST_S)
                 await pause(_LOOK_S)
-        except DuodaqError as error:
-            _log.error("could not go back by itself", instrument=id, error=str(error))
+        except Exception as error:  # noqa: BLE001 - nobody waits for this: whatever it is, it has to be told
+            _log.error("nobody looks after it any more", instrument=id, error=told(error))
         finally:
             manager.failed_commands.remove(failed)
-            self._watches.pop(id, None)
+            if self._watches.get(id) is asyncio.current_task():
+                del self._watches[id]
+
+    async def _goes_back(self, id: str, why: str) -> bool:
+        try:
+            await self.rollback(id, "the budget", why)
+        except Exception as error:  # noqa: BLE001 - it is looked after all the same, and tried again
+            what = str(error) if isinstance(error, DuodaqError) else told(error)
+            _log.error("could not go back by itself", instrument=id, error=what)
+            return self._manager.definition(id).runtime == "v2"
+        return True
 
     def _units(self, id: str) -> dict[str, str]:
         """The unit of each of its channels, where it lives now."""
@@ -275,24 +361,38 @@ class Migration:
             watch.cancel()
 
     async def aclose(self) -> None:
-        """End every shadow and every watch."""
+        """Wait a second for moves under way, then end them, every shadow and every watch."""
+        self._closed = True
+        if self._moves:
+            _, late = await asyncio.wait([*self._moves], timeout=MOVES_END_S)
+            for move in late:
+                move.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         watches = [*self._watches.values()]
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
-        for id in [*self._shadows]:
-            await self.end_shadow(id)
+        while self._shadows:  # others may end them, too
+            await self.end_shadow(next(iter(self._shadows)))
+        await self._notes.flush()
 
     # --- for clients
 
     async def handle(self, params: dict[str, Any]) -> Any:
         """One request of a client: ``do`` says what, the rest is for it."""
-        do, id, by = params["do"], params.get("instrument"), params.get("by", "")
+        do, id, by = params["do"], params.get("instrument"), str(params.get("by") or "")
+        write = bool(params.get("write"))
+        if do in ("cutover", "rollback"):
+            self._lab.control.check(params["instrument"], do)
         match do:
             case "status":
+                for one in [id] if id is not None else [d.id for d in self._lab.definition.instruments]:
+                    if self._manager.definition(one).runtime == "v2":  # of the others there is no list
+                        await self._routes.know(one)
                 return self.status(id)
             case "tick":
-                return self.tick(params["instrument"], params["item"], by)
+                self.tick(params["instrument"], params["item"], by)
+                return await self._notes.flush()
             case "shadow":
                 return await self.start_shadow(params["instrument"])
             case "report":
@@ -300,80 +400,44 @@ class Migration:
             case "end_shadow":
                 return await self.end_shadow(params["instrument"])
             case "cutover":
-                done = await self.cutover(params["instrument"], by, force=bool(params.get("force")))
+                done = await self.cutover(params["instrument"], by, force=bool(params.get("force")), write=write)
             case "rollback":
-                done = await self.rollback(params["instrument"], by, params.get("why", ""))
+                done = await self.rollback(params["instrument"], by, params.get("why", ""), write=write)
             case _:
                 raise LifecycleError(f"nothing of a migration is called {do!r}")
-        return {**done, "diff": self.write_config(params["instrument"]) if params.get("write") else ""}
+        return {"diff": "", **done}
+
+    async def _written(self, id: str, done: dict[str, Any]) -> dict[str, Any]:
+        """What was done, and the diff; if nothing was written, ``not_written`` and why: it has moved all the same."""
+        try:
+            return {**done, "diff": await self.write_config(id)}
+        except (DuodaqError, OSError) as error:
+            _log.error("the lab file does not say where it lives now", instrument=id, error=str(error))
+            return {**done, "diff": "", "not_written": str(error)}
 
     # --- within
 
-    def write_config(self, id: str) -> str:
+    async def write_config(self, id: str) -> str:
         """Write where an instrument lives now into the lab file, so that it starts there next time; the diff.
 
         Raises:
             ConfigError: The file has become wrong meanwhile. It is unchanged.
+            LifecycleError: There is no file, or its stanza cannot be turned. It is unchanged.
+            StorageError: It cannot be written. It is unchanged.
         """
-        from duodaq.config import load_text
-        from duodaq.migration import convert_back, convert_lab
+        runtime, diff = await self._routes.write(id)
+        self._notes.add(id, "lab file written", to=runtime)
+        await self._notes.flush()
+        return diff
 
-        file, text = self._lab.definition.file, self._text()
-        assert file is not None
-        turn = convert_lab if self._manager.definition(id).runtime == "v4" else convert_back
-        done = turn(text, {id})
-        load_text(done.text, file)  # before it is written: what is wrong stays out
-        aside = file.with_name(f"{file.name}.new")
-        aside.write_bytes(done.text.encode())
-        aside.replace(file)
-        written = next(d for d in load_text(done.text, file).instruments if d.id == id)
-        described = self._lab.definition
-        others = tuple(written if d.id == id else d for d in described.instruments)
-        self._lab.adopt(replace(described, instruments=others))  # else `apply` would take the move for a change to come
-        self._note(id, "lab file written", to=written.runtime)
-        return done.diff(file.name)
-
-    def _route(self, id: str) -> Route:
-        """Both definitions, as the lab was loaded: its file may be written meanwhile."""
-        if id not in self._known:
-            self._known[id] = self._found_route(id)
-        return self._known[id]
-
-    def _found_route(self, id: str) -> Route:
-        from duodaq.migration import convert_back, convert_lab, equivalents_between
-
-        present = self._manager.definition(id)
-        if id in self.routes:
-            v2, v4 = self.routes[id]
-            return Route(v2, v4, equivalents_between(v2, self._codec(id), v4), [])
-        as_loaded = next(d for d in self._lab.definition.instruments if d.id == id)
-        text = self._text()
-        done = (convert_lab if as_loaded.runtime == "v2" else convert_back)(text, {id})
-        if id not in done.converted:
-            return Route(
-                as_loaded if as_loaded.runtime == "v2" else None,
-                as_loaded if as_loaded.runtime == "v4" else None,
-                None,
-                [],
-                done.left.get(id, f"it is in {present.runtime}"),
-            )
-        other = self._loaded(done.text, id)
-        v2, v4 = (as_loaded, other) if as_loaded.runtime == "v2" else (other, as_loaded)
-        return Route(v2, v4, equivalents_between(v2, self._codec(id), v4), done.unsaid.get(id, []))
-
-    def _loaded(self, text: str, id: str) -> InstrumentDefinition:
-        from duodaq.config import load_text
-
-        file = self._lab.definition.file
-        assert file is not None
-        found = next(d for d in load_text(text, file).instruments if d.id == id)
-        return replace(found, base_dir=self._lab.definition.directory)
-
-    def _text(self) -> str:
-        file = self._lab.definition.file
-        if file is None:
-            raise LifecycleError("this lab has no file; say in `routes` how its instruments live in V4")
-        return file.read_bytes().decode("utf-8-sig")
+    async def forget(self, id: str) -> None:
+        """An instrument has become another, or is gone: what was known of its ways is no longer so, its shadow ends."""
+        if id in self._shadows:
+            await self.end_shadow(id)
+        self._routes.forget(id)
+        if not self._manager.has(id) or self._manager.definition(id).runtime == "v2":
+            self._manager.translations.pop(id, None)
+            self._end_watch(id)
 
     def _port(self, id: str, *, required: bool = True) -> PortDefinition | None:
         name = self._manager.definition(id).port
@@ -382,42 +446,11 @@ class Migration:
             raise LifecycleError("it has no port that both runtimes share", instrument=id)
         return port
 
-    def _codec(self, id: str) -> str | None:
-        port = self._port(id, required=False)
-        return None if port is None else port.codec
 
-    @property
-    def _file(self) -> Path:
-        return self._lab.definition.directory / STATE_FILE
-
-    def _of(self, id: str) -> dict[str, Any]:
-        if self._notes is None:
-            self._notes = {}
-            if self._lab.definition.file is None:
-                return self._notes.setdefault(id, {})
-            try:
-                self._notes = msgspec.json.decode(self._file.read_bytes(), type=dict[str, dict[str, Any]])
-            except (OSError, msgspec.DecodeError):
-                self._notes = {}
-        return self._notes.setdefault(id, {})
-
-    def _note(self, id: str, what: str, **facts: Any) -> None:
-        """Keep what was done, beside the lab file; who forces something is named there."""
-        entry = {"at": _now(), "what": what, **{k: v for k, v in facts.items() if v not in ("", None)}}
-        self._of(id).setdefault("log", []).append(entry)
-        _log.warning(f"migration: {what}", instrument=id, **facts)
-        if self._lab.definition.file is None:
-            return
-        aside = self._file.with_suffix(".json.new")
-        try:
-            aside.write_bytes(msgspec.json.format(msgspec.json.encode(self._notes), indent=2))
-            aside.replace(self._file)
-        except OSError as error:
-            _log.error("what was done could not be written down", file=str(self._file), error=str(error))
-
-
-def _now() -> str:
-    return datetime.now(UTC).astimezone().isoformat(timespec="milliseconds")
+def _who(by: str) -> str:
+    """Who asks for it, as he calls himself, or as the lab knows him."""
+    client = acting_client()
+    return by or (client.called() if client is not None else "the program that has the lab")
 
 
 def _translated(same: Equivalents, command_in_v4: Any, command: Command) -> Command:

@@ -140,6 +140,9 @@ def move(lab: str | None, instrument: str, do: str, out: Console, **facts: Any) 
     out.print(f"  {done['gap_s'] * 1e3:7.1f} ms without an owner; {done['took_s'] * 1e3:.1f} ms in all")
     if done["diff"]:
         out.print(Text(done["diff"]), soft_wrap=True)
+    if why := done.get("not_written"):
+        out.print(Text(f"It has moved, but the lab file does not say so: {why}"), soft_wrap=True)
+        return 1
     return 0
 
 

@@ -104,8 +104,6 @@ class Crossing:
 
     def hold(self, instrument: str) -> None:
         """See Hands.hold."""
-        if instrument in self._gates.closed:
-            raise LifecycleError("it is on its way already", instrument=instrument)
         runtime = next((name for name, side in self._sides.items() if instrument in side), None)
         if runtime is None:
             raise LifecycleError("there is no such instrument", instrument=instrument)
@@ -166,17 +164,19 @@ class Crossing:
 
     async def bring_up(self, definition: InstrumentDefinition, limit_s: float) -> None:
         """See Hands.bring_up."""
-        before = self._unregister(definition.id)
+        before: InstrumentDefinition | None = None
         try:
             async with asyncio.timeout(limit_s):
                 workers = self._sides[definition.runtime].in_process(definition)
-                await self._guard.start((*self._definitions(), definition), workers=workers, timeout_s=limit_s)
+                all_of_them = (*(one for one in self._definitions() if one.id != definition.id), definition)
+                await self._guard.start(all_of_them, workers=workers, timeout_s=limit_s)
+                before = self._unregister(definition.id)  # a stop that comes now finds the one or the other
                 await self._sides[definition.runtime].add(definition)
         except BaseException as error:
-            self._sides[definition.runtime].forget(definition.id)
-            self._parameters.release(definition.runtime, definition.id)
             if before is not None:
+                self._sides[definition.runtime].forget(definition.id)
                 self._sides[before.runtime].park(before)
+            self._parameters.release(definition.runtime, definition.id)
             if isinstance(error, TimeoutError) and not isinstance(error, DuodaqError):
                 raise LifecycleError(f"it did not start within {limit_s:g} s", instrument=definition.id) from error
             raise
@@ -190,8 +190,9 @@ class Crossing:
 
     def state(self, instrument: str) -> InstrumentState:
         """See Hands.state."""
-        states = (s.state for side in self._sides.values() for s in side.instruments() if s.id == instrument)
-        return next(states, InstrumentState.DISCONNECTED)
+        side = next((side for side in self._sides.values() if instrument in side), None)
+        states = () if side is None else (s.state for s in side.instruments() if s.id == instrument)
+        return next(iter(states), InstrumentState.DISCONNECTED)
 
     def values(self, instrument: str) -> tuple[ParameterEntry, ...]:
         """See Hands.values."""

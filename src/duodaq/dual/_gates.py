@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Generator
 
 from duodaq.clock import monotonic_s
-from duodaq.errors import ReplyTimeoutError, StoppedError
+from duodaq.errors import LifecycleError, ReplyTimeoutError, StoppedError
 from duodaq.model import Command, Fate, command_name
 
 
@@ -17,6 +19,7 @@ class Gates:
         self._in_hand: dict[str, int] = {}
         self._idle: dict[str, asyncio.Event] = {}
         self._stops: dict[str, int] = {}
+        self._changing: list[str] = []
 
     def note_stop(self, instrument: str) -> None:
         """The instrument was stopped: what moves and waits here is not done."""
@@ -38,8 +41,32 @@ class Gates:
             idle.set()
 
     def close(self, instrument: str) -> None:
-        """Let commands to it wait from now on."""
+        """Let commands to it wait from now on.
+
+        Raises:
+            LifecycleError: It is on its way already, or is being removed or restarted. The gate is as it was.
+        """
+        if instrument in self.closed or instrument in self._changing:
+            what = "is on its way already" if instrument in self.closed else "is being removed or restarted"
+            raise LifecycleError(f"it {what}", instrument=instrument)
         self.closed.setdefault(instrument, asyncio.Event())
+
+    @contextlib.contextmanager
+    def changing(self, instrument: str, wish: str) -> Generator[None]:
+        """Remove it, or close and start it, within this; meanwhile it begins no move.
+
+        Raises:
+            LifecycleError: It is on its way to the other runtime. Nothing was done.
+        """
+        if instrument in self.closed:
+            raise LifecycleError(
+                "it is on its way to the other runtime", instrument=instrument, command=wish, left="it goes on"
+            )
+        self._changing.append(instrument)
+        try:
+            yield
+        finally:
+            self._changing.remove(instrument)
 
     def open(self, instrument: str) -> None:
         """Let them go on."""

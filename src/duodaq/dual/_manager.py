@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from duodaq.bridge import Bridge, ParameterTable
@@ -104,9 +105,8 @@ class DualRuntimeManager:
         self.mirrors: dict[str, Mirror] = {}
         self.failed_commands: list[Callable[[str, Command, Exception], None]] = []
         self._board = Switchboard(self._command_across)
-        made_by = factories or Factories()
         around = (memory, self.guard, self._board, self.recorder)
-        self._housing = Housing(self.broker, parts, self.parameters, made_by, *around)
+        self._housing = Housing(self.broker, parts, self.parameters, factories or Factories(), *around)
         self._sides: dict[RuntimeName, Side] = {
             "v2": Side(self.lab.v2, self._housing.host, self._introduced),
             "v4": Side(self.lab.v4, self._housing.host, self._introduced),
@@ -114,7 +114,7 @@ class DualRuntimeManager:
         self._roster = Roster(self._sides, self.broker, self.guard, self.parameters, self._ports, self._transports)
         around_a_move = (self.broker, self.parameters, self.bridge, self.guard, self._roster.definitions)
         self._crossing = Crossing(self._sides, self._housing, self.gates, *around_a_move)
-        self._watch = Watch(self._sides.values(), self._changes, self.parameters, self._after_crash)
+        self._watch = Watch(self._sides.values(), self._changes, self.parameters, partial(after_crash, self.broker))
         for instrument in self.lab.instruments:
             self._sides[instrument.runtime].register(instrument)
 
@@ -296,7 +296,8 @@ class DualRuntimeManager:
         Its entries of the parameter table become stale, and whoever has an instrument of that id next may write them.
         """
         self._expect(ManagerState.RUNNING, f"remove {instrument}")
-        return await self._roster.remove(self._of(instrument), instrument, safe=safe)
+        with self.gates.changing(instrument, "remove"):
+            return await self._roster.remove(self._of(instrument), instrument, safe=safe)
 
     async def add_port(self, port: PortDefinition, *, keep: bool = False) -> None:
         """Open another port in the running lab; with `keep` it is there, too, if it cannot be opened, and tried again.
@@ -324,7 +325,8 @@ class DualRuntimeManager:
     async def restart_instrument(self, instrument: str) -> None:
         """Close and start one instrument again; the others notice nothing."""
         self._expect(ManagerState.RUNNING, f"restart {instrument}")
-        await self._of(instrument).restart(instrument)
+        with self.gates.changing(instrument, "restart"):
+            await self._of(instrument).restart(instrument)
 
     async def move(
         self, definition: InstrumentDefinition, handed: Handed | None = None, limits: Limits | None = None
@@ -358,7 +360,11 @@ class DualRuntimeManager:
         Raises:
             LifecycleError: No such instrument, or its runtime is not running.
         """
-        return self._of(instrument).moves(instrument, command)
+        return self._of(instrument).moves(instrument, self.translated(instrument, command))
+
+    def translated(self, instrument: str, command: Command) -> Command:
+        """What `command` of an old handle is called now; itself, where its instrument has not moved."""
+        return self.translations[instrument](command) if instrument in self.translations else command
 
     async def submit_v2(self, command: V2Command, timeout_s: float = 60.0) -> Any:
         """Carry out one of V2's own commands, StartRecording for instance, in V2's manager task wherever that lives.
@@ -387,8 +393,7 @@ class DualRuntimeManager:
         if instrument in self.gates.closed and not isinstance(command, Stop):
             moves = may_move(self.definition(instrument), command)
             deadline_s = await self.gates.pass_through(instrument, command, deadline_s, moves=moves)
-        if instrument in self.translations:
-            command = self.translations[instrument](command)
+        command = self.translated(instrument, command)
         side = self._of(instrument)
         if isinstance(command, Stop):
             await self.stop(instrument, command.axis)
@@ -445,8 +450,7 @@ class DualRuntimeManager:
     async def stop_all(self, limit_s: float = 5.0) -> StopReport:
         """Stop every instrument, without a question, and latch: what moves or emits is refused until `reset_stop`."""
         self.broker.latch("stop-all")
-        definitions = self._roster.definitions()
-        for definition in definitions:
+        for definition in (definitions := self._roster.definitions()):
             self.gates.note_stop(definition.id)
         return await stop_everything(definitions, self._of, self.broker, lambda: self._end_moving("stop-all"), limit_s)
 
@@ -529,9 +533,6 @@ class DualRuntimeManager:
     async def _end_moving(self, reason: str) -> int:
         """End what waits and moves or emits, on both sides; how many."""
         return sum(await asyncio.gather(*(side.end_moving(reason) for side in self._sides.values())))
-
-    async def _after_crash(self, side: Side, status: InstrumentStatus) -> None:
-        await after_crash(self.broker, side, status)
 
     async def _shutdown(self, run: ShutdownRun) -> ShutdownReport:
         if self._hurried:

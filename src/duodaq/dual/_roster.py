@@ -5,12 +5,14 @@ Rules for whoever edits this:
 * Nothing here touches an instrument, a worker or a port that was not named.
 * What does not come up is not there afterwards, unless it is to be `kept`: then it is there as after a start of the lab
   that it failed, and is tried again by itself.
+* One that has moved before is added in a newer epoch: in an older one it could not write.
 * The watchdog is told after each step, also after one that failed, and is there before what it guards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from duodaq.bridge import ParameterTable
 from duodaq.drivers import codec as find_codec
@@ -18,7 +20,15 @@ from duodaq.dual._guard import Guard
 from duodaq.dual._safety import in_words, make_safe
 from duodaq.dual._side import Side
 from duodaq.errors import ConfigError, LifecycleError, PortError
-from duodaq.model import Cause, ComponentReport, InstrumentDefinition, PortDefinition, RuntimeName
+from duodaq.model import (
+    Cause,
+    ComponentReport,
+    InstrumentDefinition,
+    PortDefinition,
+    RuntimeName,
+    holder_of,
+    owner_named,
+)
 from duodaq.ports import Broker, Transport
 from duodaq.telemetry import get_logger
 
@@ -67,10 +77,20 @@ class Roster:
         side = self._sides[instrument.runtime]
         all_of_them = (*self.definitions(), instrument)
         await self._guard.start(all_of_them, workers=side.in_process(instrument), timeout_s=5.0)
+        instrument = await self._as_newest_owner(instrument)
         try:
             await side.add(instrument, keep=keep)
         finally:
             self._guard.tell(self.definitions())
+
+    async def _as_newest_owner(self, instrument: InstrumentDefinition) -> InstrumentDefinition:
+        """The definition in a newer epoch than any owner before it, if there was one: no other may write."""
+        before = owner_named(self._broker.fences.owner(instrument.id) or "")
+        if before is None:
+            return instrument
+        newest = replace(instrument, epoch=max(instrument.epoch, before.epoch + 1))
+        await self._broker.fence(newest.id, holder_of(newest), newest.port)
+        return newest
 
     async def remove(self, side: Side, instrument: str, *, safe: bool) -> ComponentReport:
         """See DualRuntimeManager.remove."""

@@ -17,6 +17,7 @@ from duodaq.model import (
     InstrumentState,
     InstrumentStatus,
     Outcome,
+    Recover,
     RuntimeDefinition,
     RuntimeName,
     RuntimeStatus,
@@ -163,7 +164,7 @@ class Side:
 
     async def remove(self, instrument: str) -> ComponentReport:
         """Stop an instrument and forget it."""
-        hosted = self._of(instrument) if self.running else None
+        hosted = self._of(instrument) if self.running and not self._is_parked(instrument) else None
         report = (
             await hosted.remove(instrument) if hosted else ComponentReport(f"{self.name}.{instrument}", Outcome.CLEAN)
         )
@@ -219,13 +220,27 @@ class Side:
 
     async def restart(self, instrument: str) -> None:
         """Close and start one instrument again."""
-        if self._hosted and instrument in self._instruments and instrument not in self._homes:
-            await self.add(self._instruments.pop(instrument))
+        if not self._is_parked(instrument):
+            await self._of(instrument).restart(instrument)
             return
-        await self._of(instrument).restart(instrument)
+        definition = self._instruments.pop(instrument)
+        try:
+            await self.add(definition, keep=True)
+        except BaseException:
+            self._instruments.setdefault(instrument, definition)
+            home = self._homes.get(instrument)
+            if home is not None and instrument not in {status.id for status in home.instruments()}:
+                del self._homes[instrument]  # nobody keeps it there: it is parked as before
+            raise
+
+    def _is_parked(self, instrument: str) -> bool:
+        """Whether it is registered while this side runs, and has no place."""
+        return self.running and instrument in self._instruments and instrument not in self._homes
 
     async def command(self, instrument: str, command: Command, deadline_s: float | None) -> Any:
-        """Hand a command to the instrument's worker; see Runtime.command."""
+        """Hand a command to the instrument's worker; see Runtime.command. One that is parked recovers by starting."""
+        if isinstance(command, Recover) and self._is_parked(instrument):
+            return await self.restart(instrument)
         host = self._of(instrument)
         if (taker := SPANS.taker) is None:
             return await host.command(instrument, command, deadline_s)
@@ -256,8 +271,14 @@ class Side:
     def instruments(self) -> tuple[InstrumentStatus, ...]:
         """The status of every instrument of this side."""
         if self._hosted:
-            told = tuple(s for h in self._hosted.values() for s in h.instruments())
-            if len(told) >= len(self._instruments):
+            own, homes = self._instruments, self._homes
+            told = tuple(
+                s
+                for h in self._hosted.values()
+                for s in h.instruments()
+                if s.id in own and homes.get(s.id, h) is h  # a worker may still name one that has left it
+            )
+            if len(told) >= len(own):
                 return told
             parked = self._instruments.keys() - {s.id for s in told}
             return (*told, *(self._not_started(d, place(d, self.definition)) for d in map(self.__getitem__, parked)))
@@ -320,7 +341,9 @@ class Side:
         if instrument not in self._instruments:
             raise LifecycleError(f"no instrument {instrument!r} in {self.name}", instrument=instrument)
         if self._hosted:
-            raise LifecycleError(f"it is not running in {self.name}; restart it", instrument=instrument)
+            raise LifecycleError(
+                f"it is not running in {self.name}; recover() or restart() starts it", instrument=instrument
+            )
         raise LifecycleError(f"runtime {self.name} is not running", instrument=instrument)
 
     def _collect(

@@ -6,7 +6,7 @@ The rules that whoever edits this must keep:
 * The old owner is let end in good order and within its limit; the fence is raised behind it, and before the new one
   begins. So an old owner that did not end, or whose process comes back, finds the wire closed to it.
 * What fails behind the fence goes back: the old owner again, in a newer epoch. If that one does not start either it
-  stays registered, says why, and can be asked to recover.
+  stays registered, says why, and starts when it is told to recover, or restarted.
 * Commands wait at the gate, with their deadlines, from the first step to the last; whatever happens the gate opens.
 """
 
@@ -236,10 +236,10 @@ class _Cutover:
         await hands.fence(back)
         try:
             await hands.bring_up(back, limits.open_s)
-        except DuodaqError as second:
+        except Exception as second:  # noqa: BLE001 - whatever its driver raises, somebody has it
             hands.park(back)
             self._step("old owner parked")
-            return f"{back.runtime} has it, and is not running: {second}; say recover()"
+            return f"{back.runtime} has it, and is not running: {_words(second)}; recover() or restart() starts it"
         self._step("old owner again")
         return f"{back.runtime} has it"
 

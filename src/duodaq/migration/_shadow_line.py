@@ -7,6 +7,7 @@ left waiting: each question ends with an answer, or with a refusal that says why
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -26,12 +27,12 @@ class ShadowLine:
     """Answers exchanges from what V2 was told, and notes what would have been written.
 
     Attributes:
-        orders: What would have been written, with its time.
+        orders: What would have been written, with its time; the last so many.
         asked: How often each question was asked.
         first_asked: When each was asked first, and how often V2 had asked it until then.
         made_of: The exchanges of V2's that answered what a value was made of, by channel and number.
         stand_ins: By question, how often it was answered by something that is no evidence, and by what.
-        tainted: The trace ids of actions that rest on such an answer.
+        tainted: The trace ids of actions that rest on such an answer; the last so many.
     """
 
     def __init__(self, definition: PortDefinition, codec: PortCodec, answers: Answers) -> None:
@@ -40,13 +41,13 @@ class ShadowLine:
         self.codec = codec
         self.loop = asyncio.get_running_loop()
         self.epoch = 0
-        self.orders: list[Written] = []
+        self.orders: deque[Written] = deque(maxlen=_KEPT)
         self.asked: dict[str, int] = {}
         self.first_asked: dict[str, tuple[int, int]] = {}
         self.made_of: dict[tuple[str, int], frozenset[int]] = {}
         self._told: WeakKeyDictionary[asyncio.Task[Any], list[int]] = WeakKeyDictionary()
         self.stand_ins: dict[str, dict[str, int]] = {}
-        self.tainted: set[str | None] = set()
+        self.tainted: dict[str | None, None] = {}
         self._answers = answers
         self._pending: list[_Pending] = []
 
@@ -147,7 +148,9 @@ class ShadowLine:
         answer = self._answers.stand_in(subject)
         sources = self.stand_ins.setdefault(subject, {})
         sources[answer.source] = sources.get(answer.source, 0) + 1
-        self.tainted.add(pending.exchange.trace_id)
+        self.tainted[pending.exchange.trace_id] = None
+        if len(self.tainted) > _KEPT:
+            del self.tainted[next(iter(self.tainted))]
         return answer
 
     def _take(self, pending: _Pending, answer: Answer) -> None:

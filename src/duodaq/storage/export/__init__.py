@@ -1,5 +1,6 @@
 """Runs in other forms: Parquet, NeXus HDF5, Zarr, CSV; each read back and compared before it counts."""
 
+from duodaq.storage.export._aside import aside
 from duodaq.storage.export._export import FORMATS, Exported, Format, export, finalise
 from duodaq.storage.export._missing import in_words
 from duodaq.storage.export._nexus import Frames
@@ -13,6 +14,7 @@ __all__ = [
     "Format",
     "Frames",
     "Progress",
+    "aside",
     "export",
     "finalise",
     "finalise_and_note",
