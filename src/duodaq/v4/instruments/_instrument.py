@@ -37,6 +37,8 @@ __all__ = ["InstrumentActor", "Parameter"]
 
 _log = structlog.get_logger("duodaq.v4.instrument")
 _SLOWEST_RETRY_S = 2.0
+_LAST_READING_S = 0.3
+"""So long at most the end of an acquisition waits for the reading that is in hand."""
 
 
 class Parameter(NamedTuple):
@@ -326,7 +328,7 @@ class InstrumentActor(Actor):
         while True:
             began_s = loop.time()
             try:
-                await once()
+                await _to_its_end(once())
             except DuodaqError as error:
                 failures += 1
                 counts[name] = counts.get(name, 0) + 1
@@ -348,6 +350,22 @@ class InstrumentActor(Actor):
             self._unwell.discard(name)
             if not self._unwell:
                 self.context.report(InstrumentState.ACQUIRING, "")
+
+
+async def _to_its_end(reading: Awaitable[Any]) -> None:
+    """A reading that whoever ends the polling lets end, for a little while: what the device has said it says once."""
+    task = asyncio.ensure_future(reading)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=_LAST_READING_S)
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+            _log.debug("the last reading failed", error=str(error))
+        raise
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 def _is_about(message: Any, axis: str) -> bool:
