@@ -52,7 +52,7 @@ def test_of_two_changes_at_once_none_is_lost(run: Path) -> None:
 def test_whoever_holds_the_labels_for_long_is_not_waited_for(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edit_labels(run, note="before")
     monkeypatch.setattr(_labels, "HELD_S", 0.02)
-    with labels_held(run), pytest.raises(StorageError, match="somebody else has held its labels for 0.02 s"):
+    with labels_held(run), pytest.raises(StorageError, match=r"somebody else has held its labels for 0\.02 s"):
         edit_labels(run, note="after")
     assert open_run(run).labels.note == "before"
     edit_labels(run, note="after")

@@ -5,10 +5,10 @@ Rules for whoever edits this:
 * A rotation is the recorder's own (`Recorder.rotate`): one subscription, another journal. A disk that does not take the
   next run costs nothing but that the present one goes on; it is tried again.
 * Nothing is removed but ended runs of this series of this lab whose Parquet files, or journal, were read back and found
-  whole, and that nobody has tagged ``keep``: what its labels say is read again while nobody can change them. Each removal
-  is in the event log of the run that goes on.
-* Labs that share a folder have series of their own, whatever they call them. A run that does not say whose it is belongs
-  to none of them, and stays.
+  whole, and that nobody has tagged ``keep``: their labels are read again while nobody can change them. Each removal is
+  in the event log of the run that goes on.
+* Labs that share a folder have series of their own, whatever they call them. A run that does not say whose it is is
+  nobody's, and stays.
 * The directory to remove gets another name first, so that a run is there or is not, and never half.
 """
 
