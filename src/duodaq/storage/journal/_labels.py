@@ -10,7 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def edit_labels(
 
 
 @contextlib.contextmanager
-def labels_held(directory: Path) -> Iterator[None]:
+def labels_held(directory: Path) -> Generator[None]:
     """Nobody else changes the labels of the run meanwhile. Blocks until that is so, `HELD_S` at most.
 
     Raises:
