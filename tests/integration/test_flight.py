@@ -226,6 +226,29 @@ async def test_credits_that_are_under_way_when_the_columns_change_cost_nothing(
     assert [got.number for got in reader.got] == [0, 1]
 
 
+async def test_a_reader_that_comes_back_too_late_is_told_that_it_has_missed_rows(folder: Path) -> None:
+    async with running_lab(folder) as lab:
+        with service(lab) as served, duodaq.flight.connect(served.address) as client:
+            live = await in_thread(lambda: client.live("cam.frames", credits=4))
+            lab.hub.publish(frame(0, 4, 6))
+            lab.hub.publish(frame(1, 8, 6))
+            assert (await in_thread(lambda: next(live))).number == 0
+            await lab.until(lambda: served._live._parked)
+            served._live.close()  # as the sweep does, in time
+            with pytest.raises(flight.FlightServerError, match="was given up: rows that came since"):
+                await in_thread(lambda: next(live))
+            assert "open the stream anew" in live.ended
+            assert [*live] == []
+
+
+@pytest.mark.parametrize("token", ["sécret", "two\nlines", " secret"])
+def test_a_token_that_no_header_carries_is_refused_at_the_start(token: str) -> None:
+    for make in (lambda: FlightService(Serving(token=token), None, None), lambda: FlightLab("grpc://[::1]:1", token)):
+        with pytest.raises(ConfigError, match="cannot be shown") as refused:
+            make()
+        assert token not in str(refused.value)
+
+
 async def test_what_a_slow_reader_misses_is_told_it_and_in_the_ledger(folder: Path) -> None:
     async with running_lab(folder) as lab:
         with service(lab) as served, duodaq.flight.connect(served.address) as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -15,12 +16,14 @@ import pytest
 
 import duodaq
 from duodaq import schema
+from duodaq.app import _log
 from duodaq.app._log import Log, LogPlan
 from duodaq.clock import pause, utc_ns
 from duodaq.dataplane import Hub
 from duodaq.errors import ConfigError, LifecycleError, StorageError
 from duodaq.model import Execute, InstrumentDefinition, LabDefinition, PollDefinition, RuntimeDefinition, Scalar
 from duodaq.storage import Recorder, RecordingSummary, _recorder, recover
+from duodaq.storage._series import KeptRun, to_remove
 from duodaq.testing import QuickDisk, RefusingDisk
 
 DAY = 86_400 * 10**9
@@ -175,6 +178,61 @@ async def test_the_budget_takes_the_oldest_of_this_series_and_of_no_other(lab: d
     await log.close(10)
     assert other.exists()
     assert log.directory.exists()
+
+
+async def test_a_log_of_another_lab_in_the_same_folder_is_another_series(lab: duodaq.Lab, tmp_path: Path) -> None:
+    root = lab.chores.root
+    async with duodaq.Lab(LabDefinition("others", directory=tmp_path / "elsewhere")) as others:
+        theirs = await others.log("room", directory=root)
+        await others.stop_log("room")
+        assert await others.chores.done(60)
+    nobodys = await lab.log("room")
+    await lab.stop_log("room")
+    assert await lab.chores.done(60)
+    page = json.loads((nobodys / "run.json").read_text())
+    page["provenance"]["log"].pop("lab")
+    page["provenance"].pop("lab")
+    (nobodys / "run.json").write_text(json.dumps(page))
+    now = Clock()
+    log = await begin(lab, now, keep="1d", budget=1)
+    now.ahead_ns += DAY
+    await until(lambda: len(log.runs) == 1)
+    first = Path(log.runs[0].directory)
+    assert await lab.chores.done(60)
+    now.ahead_ns += 3 * DAY
+    await until(lambda: not first.exists())
+    await log.close(10)
+    assert theirs.exists()
+    assert nobodys.exists()
+    ours = [run.provenance["log"] for run in duodaq.runs(root, log="room") if run.path not in (theirs, nobodys)]
+    assert ours[0]["part"] > 1
+    assert ours[0]["lab"] == "weeks"
+    assert all(run.provenance["log"]["previous"] != duodaq.open_run(theirs).uid for run in duodaq.runs(root))
+
+
+async def test_a_run_that_somebody_tags_just_before_it_would_go_stays(
+    lab: duodaq.Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tagged: list[Path] = []
+
+    def and_tagged(*args: Any, **options: Any) -> list[tuple[KeptRun, str]]:
+        going = to_remove(*args, **options)
+        for run, _ in going:
+            duodaq.open_run(run.path).label(tags=["keep"])
+            tagged.append(run.path)
+        return going
+
+    monkeypatch.setattr(_log, "to_remove", and_tagged)
+    now = Clock()
+    log = await begin(lab, now, budget=1)
+    now.ahead_ns += DAY
+    await until(lambda: len(log.runs) == 1)
+    assert await lab.chores.done(60)
+    now.ahead_ns += 120 * 10**9
+    await until(lambda: len(tagged) > 0)
+    await log.close(10)
+    assert tagged
+    assert all(path.exists() for path in tagged)
 
 
 async def test_no_row_is_lost_or_doubled_at_a_rotation_under_load(tmp_path: Path) -> None:

@@ -266,6 +266,61 @@ async def test_of_several_recordings_begun_at_once_one_begins(tmp_path: Path) ->
         assert isinstance(first, Path)
         assert all(isinstance(one, LifecycleError) and str(first) in str(one) for one in others), others
         assert lab.recording_directory == first
-        ended = await asyncio.gather(lab.stop_recording(), lab.stop_recording(), return_exceptions=True)
-        assert isinstance(ended[1], LifecycleError)
+        one, same = await asyncio.gather(lab.stop_recording(), lab.stop_recording())
+        assert one is same
+        with pytest.raises(LifecycleError, match="no recording is under way"):
+            await lab.stop_recording()
         assert [one for one in lab.runs_directory.iterdir() if one.is_dir()] == [first]
+
+
+async def given_up(ending: asyncio.Task[Any], begun: asyncio.Event) -> None:
+    await asyncio.wait_for(begun.wait(), 10)
+    ending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+
+
+def busy(lab: duodaq.Lab, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+    """A worker that is busy when a recording ends: one event says that it is waited for, the other ends that."""
+    begun, free = asyncio.Event(), asyncio.Event()
+
+    async def arrive() -> None:
+        begun.set()
+        await free.wait()
+
+    monkeypatch.setattr(lab, "_let_measurements_arrive", arrive)
+    return begun, free
+
+
+async def test_an_end_that_was_begun_goes_on_when_whoever_asked_for_it_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with duodaq.Lab(bench(tmp_path)) as lab:
+        log, recording = await lab.log(rotate=None, finalise=()), await lab.start_recording()
+        begun, free = busy(lab, monkeypatch)
+        await given_up(asyncio.create_task(lab.stop_log()), begun)
+        begun.clear()
+        await given_up(asyncio.create_task(lab.stop_recording()), begun)
+        assert [one["directory"] for one in lab.logs()] == [str(log)]
+        assert lab.recording_directory == recording
+        again = asyncio.create_task(lab.stop_recording())
+        await pause(0)
+        free.set()
+        ended = await again
+        async with asyncio.timeout(30):
+            while lab.logs():  # nobody asks a second time for its end
+                await pause(0.005)
+        assert (ended.directory, ended.complete) == (str(recording), True)
+        assert (lab.logs(), lab.recording_directory) == ([], None)
+        assert [duodaq.open_run(path).state for path in (log, recording)] == ["finished"] * 2
+
+
+async def test_the_end_of_a_lab_ends_what_is_being_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("duodaq.app._lab.REST_S", 0.05)
+    async with duodaq.Lab(bench(tmp_path)) as lab:
+        log, recording = await lab.log(rotate=None, finalise=()), await lab.start_recording()
+        begun, _ = busy(lab, monkeypatch)
+        await given_up(asyncio.create_task(lab.stop_log()), begun)
+        begun.clear()
+        await given_up(asyncio.create_task(lab.stop_recording()), begun)
+    assert [duodaq.open_run(path).state for path in (log, recording)] == ["finished"] * 2

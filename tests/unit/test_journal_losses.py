@@ -157,10 +157,10 @@ def test_torn_labels_are_known_to_be(cut_off: Path, text: bytes) -> None:
 
 
 def test_a_run_of_a_log_whose_labels_are_spoiled_is_kept(tmp_path: Path) -> None:
-    told = {"log": {"name": "room", "part": 1, "previous": None}}
+    told = {"lab": "weeks", "log": {"name": "room", "part": 1, "previous": None}}
     run = record_run(tmp_path / "room-1", knife_edge(2), provenance=told)
     finalise_and_note(run, ["parquet"])
-    assert [one.may_go for one in _ended_runs(tmp_path, "room", tmp_path / "x")] == [True]
+    assert [one.may_go for one in _ended_runs(tmp_path, "room", "weeks", tmp_path / "x")[0]] == [True]
     edit_labels(run, tags=["keep"])
     flip(run / "labels.json", 0)
-    assert [one.may_go for one in _ended_runs(tmp_path, "room", tmp_path / "x")] == [False]
+    assert [one.may_go for one in _ended_runs(tmp_path, "room", "weeks", tmp_path / "x")[0]] == [False]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -13,6 +14,7 @@ from duodaq.alarms import Alarms
 from duodaq.app._apply import Applier
 from duodaq.app._chores import Chores
 from duodaq.app._control import Client, ControlChange, ControlTable
+from duodaq.app._endings import Endings
 from duodaq.app._log import Log, LogPlan
 from duodaq.app._metrics_server import MetricsServer
 from duodaq.app._migration import Migration
@@ -76,6 +78,7 @@ class Lab:
         self.presets = Presets(self)
         self.scans = Scans(self, self._serve)
         self._logs: dict[str, Log] = {}
+        self._endings = Endings()
         self.manager.recorder.recorder = _V2Recorder(self)
         self.recordings: list[RecordingSummary] = []
         self.changes = Applier(self)
@@ -139,6 +142,7 @@ class Lab:
             try:
                 report = await self.manager.shutdown(None if in_time and timeout_s is None else limit.left_s)
             finally:
+                await self._endings.rest(_GIVE_UP_S)  # those that were begun meanwhile: what they end is ended
                 await self._end_observers()
         self._note_recording()
         return report
@@ -151,6 +155,7 @@ class Lab:
     async def _rest(self, limit_s: float) -> bool:
         """Nothing further is begun, by anybody, and nobody is waited for longer; whether all ended in time."""
         ends = {"changes": self.changes.aclose(), "alarms": self.alarms.rest(), "migrations": self.migration.aclose()}
+        ends["ends of recordings"] = self._endings.rest()
         resting = {what: asyncio.ensure_future(end) for what, end in ends.items()}
         rested, hurried = (asyncio.ensure_future(one) for one in (asyncio.wait(resting.values()), self._hurried.wait()))
         try:
@@ -249,20 +254,26 @@ class Lab:
     async def stop_recording(self) -> RecordingSummary:
         """Write what is still under way, close every file and say what was recorded.
 
+        It goes on to its end when nobody waits for it any more; until then the recording is under way, and whoever asks
+        for its end waits for the same one.
+
         Raises:
             LifecycleError: No recording is under way.
         """
+        return await self._endings.carry_out("the recording", self._end_recording)
+
+    async def _end_recording(self) -> RecordingSummary:
         async with self._recordings:
             recording = self._recording
             if recording is None:
                 raise LifecycleError("no recording is under way")
             self._ends_recording = True
             try:
-                self.manager.detach("recording")
                 if _WITH_RECORDING in self._wires:
                     await self._stop_wire(_WITH_RECORDING)
                 await self._let_measurements_arrive()
                 await recording.close(30.0)
+                self.manager.detach("recording")
                 self._note_recording()
             finally:
                 self._ends_recording = False
@@ -321,7 +332,7 @@ class Lab:
         return log.directory
 
     async def stop_log(self, name: str = "log") -> dict[str, Any]:
-        """End a log; what its last run came to.
+        """End a log; what its last run came to. As `stop_recording`, it goes on to its end.
 
         Raises:
             LifecycleError: There is none of this name.
@@ -329,10 +340,14 @@ class Lab:
         if name not in self._logs:
             known = ", ".join(self._logs) or "none is under way"
             raise LifecycleError(f"no log called {name}; {known}")
-        log = self._logs.pop(name)
-        self.manager.detach(f"log {name}")
+        return await self._endings.carry_out(f"log {name}", partial(self._end_log, name))
+
+    async def _end_log(self, name: str) -> dict[str, Any]:
+        log = self._logs[name]
         await self._let_measurements_arrive()
         await log.close(30.0)
+        self.manager.detach(f"log {name}")
+        del self._logs[name]
         return {**log.facts(), **summary_facts(log.runs[-1]), "runs": len(log.runs)}
 
     def logs(self) -> list[dict[str, Any]]:
@@ -363,7 +378,7 @@ class Lab:
         """
         if _ALONE not in self._wires:
             raise LifecycleError("the wire is not being recorded")
-        return await self._stop_wire(_ALONE)
+        return await self._endings.carry_out(_ALONE, partial(self._stop_wire, _ALONE))
 
     async def _start_wire(self, name: str, path: Path) -> Path:
         wire = WireRecording(self.manager.broker, path, self.definition.name, remembered=name == _ALONE)
@@ -373,9 +388,10 @@ class Lab:
         return path
 
     async def _stop_wire(self, name: str) -> WireSummary:
-        wire = self._wires.pop(name)
-        self.manager.detach(name)
+        wire = self._wires[name]
         await wire.close(30.0)
+        self.manager.detach(name)
+        self._wires.pop(name, None)
         assert wire.summary is not None
         return wire.summary
 

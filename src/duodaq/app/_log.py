@@ -4,8 +4,11 @@ Rules for whoever edits this:
 
 * A rotation is the recorder's own (`Recorder.rotate`): one subscription, another journal. A disk that does not take the
   next run costs nothing but that the present one goes on; it is tried again.
-* Nothing is removed but ended runs of this series whose Parquet files, or journal, were read back and found whole, and
-  that nobody has tagged ``keep``. Each removal is in the event log of the run that goes on.
+* Nothing is removed but ended runs of this series of this lab whose Parquet files, or journal, were read back and found
+  whole, and that nobody has tagged ``keep``: their labels are read again while nobody can change them. Each removal is
+  in the event log of the run that goes on.
+* Labs that share a folder have series of their own, whatever they call them. A run that does not say whose it is is
+  nobody's, and stays.
 * The directory to remove gets another name first, so that a run is there or is not, and never half.
 """
 
@@ -46,6 +49,7 @@ from duodaq.storage._series import (
     to_remove,
 )
 from duodaq.storage.export import WANTED, Format
+from duodaq.storage.journal._labels import labels_held
 from duodaq.storage.reading import Run, folder_bytes, is_run, of_series
 from duodaq.storage.reading._labels import labels_are_whole
 from duodaq.telemetry import get_logger
@@ -112,6 +116,8 @@ class Log:
         self._keep_ns = age_ns(plan.keep)
         self._budget = budget_bytes(plan.budget)
         self._chores = chores
+        self._lab = definition.name
+        self._others = 0
         self._now_ns = now_ns or utc_ns
         self._part = 1
         self._idle_days = 0
@@ -156,7 +162,7 @@ class Log:
             StorageError: The directory cannot be made. Nothing is recorded.
         """
         found: list[tuple[str, int] | None] = []
-        await self._aside(lambda: found.append(_last_of(self.plan.root, self.plan.name)))
+        await self._aside(lambda: found.append(_last_of(self.plan.root, self.plan.name, self._lab)))
         if found and found[0] is not None:
             self._previous, self._part = found[0][0], found[0][1] + 1
         recording = self._begin(more=self._more(), name=f"log {self.plan.name}", accepts=self._wants)
@@ -230,7 +236,7 @@ class Log:
         return None if page is None else str(page.uid)
 
     def _more(self) -> dict[str, Any]:
-        told = {"name": self.plan.name, "part": self._part, "previous": self._previous}
+        told = {"name": self.plan.name, "lab": self._lab, "part": self._part, "previous": self._previous}
         wanted = {"to": self.plan.finalise, "keep_journal": self.plan.keep_journal}
         return {SERIES: {**told, "channels": self.plan.channels}, WANTED: wanted}
 
@@ -253,7 +259,12 @@ class Log:
     def _remove_old(self, now_ns: int) -> None:
         for left in self.plan.root.glob(f".{self.plan.name}-*{_GOING}"):
             shutil.rmtree(left, ignore_errors=True)  # it was begun by somebody who did not end it
-        ended = sorted(_ended_runs(self.plan.root, self.plan.name, self.directory), key=lambda run: run.stop_ns)
+        found, others = _ended_runs(self.plan.root, self.plan.name, self._lab, self.directory)
+        ended = sorted(found, key=lambda run: run.stop_ns)
+        if others != self._others:
+            self._others = others
+            what = "runs of a log of this name that another lab made, or nobody knows which, are left alone"
+            _log.warning(what, log=self.plan.name, folder=str(self.plan.root), runs=others)
         page = self._recording.recorder.page
         since_ns = now_ns if page is None else page.start_ns
         idle_days = sum(idle_times(ended, since_ns)) // (86_400 * 10**9) if self._keep_ns is not None else 0
@@ -267,24 +278,34 @@ class Log:
         ):
             page = Run(run.path)
             told = {"run": str(run.path), "uid": page.uid, "bytes": run.size, "reason": reason}
-            self._recording.recorder.note("removed", told)
-            aside = run.path.with_name(f".{run.path.name}{_GOING}")
-            run.path.rename(aside)
+            with labels_held(run.path):
+                if _is_kept(run.path, self.plan.name):  # by somebody, since it was looked at
+                    continue
+                self._recording.recorder.note("removed", told)
+                aside = run.path.with_name(f".{run.path.name}{_GOING}")
+                run.path.rename(aside)
             shutil.rmtree(aside)
             _log.info("a run of a log was removed", log=self.plan.name, **told)
 
 
-def _last_of(root: Path, name: str) -> tuple[str, int] | None:
+def _is_of(run: Run, name: str, lab: str) -> bool:
+    """Whether it is of this series, of this lab; runs of before the series said whose they are say it beside it."""
+    return of_series(run, name) and run.provenance[SERIES].get("lab", run.provenance.get("lab")) == lab
+
+
+def _last_of(root: Path, name: str, lab: str) -> tuple[str, int] | None:
     """The uid and the number in the series of its last run; None if there is none."""
     places = sorted(root.glob(f"{name}-*"), reverse=True) if root.is_dir() else []
     for path in places:
-        if is_run(path) and of_series(run := Run(path), name):
+        if is_run(path) and _is_of(run := Run(path), name, lab):
             return run.uid, int(run.provenance[SERIES].get("part", 0))
     return None
 
 
-def _ended_runs(root: Path, name: str, growing: Path) -> list[KeptRun]:
+def _ended_runs(root: Path, name: str, lab: str, growing: Path) -> tuple[list[KeptRun], int]:
+    """The ended runs of a lab's series, and how many there are of this name that are not this lab's."""
     found: list[KeptRun] = []
+    others = 0
     for path in sorted(root.iterdir()):
         if path == growing or path.name.startswith(".") or not is_run(path):
             continue
@@ -295,15 +316,23 @@ def _ended_runs(root: Path, name: str, growing: Path) -> list[KeptRun]:
         stop = run.stop
         if stop is None or not of_series(run, name):
             continue
+        if not _is_of(run, name, lab):
+            others += 1
+            continue
         noted = run.finalised
         verified = noted is not None and noted["error"] is None
-        tags = run.labels.tags
-        if not labels_are_whole(path):
-            _log.warning("a run is kept since its labels cannot be read", log=name, run=str(path))
-            tags = (*tags, KEPT)
+        tags = (*run.labels.tags, KEPT) if _is_kept(path, name) else run.labels.tags
         start_ns = None if run.start is None else run.page.start_ns
         found.append(KeptRun(path, int(stop.timestamp() * 1e9), folder_bytes(path), verified, tags, start_ns))
-    return found
+    return found, others
+
+
+def _is_kept(path: Path, name: str) -> bool:
+    """Whether somebody wants it kept, or may have wanted it."""
+    if not labels_are_whole(path):
+        _log.warning("a run is kept since its labels cannot be read", log=name, run=str(path))
+        return True
+    return KEPT in Run(path).labels.tags
 
 
 def _filter(channels: Sequence[str]) -> Callable[[pa.RecordBatch], bool] | None:

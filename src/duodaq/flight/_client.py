@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyarrow import flight
 
 from duodaq.errors import TornFileError
-from duodaq.flight._words import Begun, Credits, End, Gaps, Lost, Replay, Wish, encode
+from duodaq.flight._words import Begun, Credits, End, Gaps, Lost, Replay, Wish, checked_token, encode
 from duodaq.tap import Told
 from duodaq.tap._words import with_metadata
 
@@ -38,11 +38,14 @@ class FlightLab:
         location: What ``duodaq serve --flight`` says: ``grpc://127.0.0.1:8815``, or ``grpc+tls://…``.
         token: What it asks for.
         certificate: PEM of whoever signed the service's certificate, if the system does not know him.
+
+    Raises:
+        ConfigError: No header can carry the token.
     """
 
     def __init__(self, location: str, token: str | None = None, certificate: bytes | None = None) -> None:
         self._client: Any = flight.FlightClient(location, tls_root_certs=certificate)
-        headers = [] if token is None else [(b"authorization", f"Bearer {token}".encode())]
+        headers = [] if token is None else [(b"authorization", f"Bearer {checked_token(token)}".encode())]
         self._options: Any = flight.FlightCallOptions(headers=headers)
 
     def __enter__(self) -> Self:
@@ -135,6 +138,9 @@ def _tell(stream: str, lost: Lost, damaged: Callable[[Lost], Any] | None) -> Non
 class LiveStream:
     """Iterates over a live stream until it is closed, or the lab ends; to be used as a context manager.
 
+    A reader that is late by more than ten seconds when the columns change gets a FlightServerError, once: what came
+    meanwhile is lost to it. It opens the stream anew to read on.
+
     Attributes:
         subscriber: How the lab's ledger calls this reader.
         dropped: Rows that were dropped for this reader so far.
@@ -199,7 +205,11 @@ class LiveStream:
             self.ended = end.end
             return
         self._wish = msgspec.structs.replace(self._wish, resume=end.resume)
-        self._open()
+        try:
+            self._open()
+        except pa.ArrowException as error:
+            self.ended = str(error)
+            raise
 
     def _leave(self) -> None:
         with contextlib.suppress(pa.ArrowException, OSError):

@@ -110,14 +110,14 @@ class LiveStreams:
 
         Raises:
             LifecycleError: No lab runs.
-            DataError: There are too many readers, or this one makes no sense.
+            DataError: There are too many readers, this one makes no sense, or what it goes on with was given up.
         """
         with self._lock:
             if self._count >= self._most:
                 raise DataError(f"{self._most} readers are served already")
             self._count += 1
         try:
-            live = self._unpark(wish.resume) or Live(Tap(self._socket(), wish.opening))
+            live = self._resumed(wish.resume) if wish.resume is not None else Live(Tap(self._socket(), wish.opening))
             end: End | None = None
             try:
                 writer.write_metadata(encode(Begun(live.tap.subscriber)))
@@ -153,9 +153,11 @@ class LiveStreams:
         with self._lock:
             self._parked[key] = (monotonic_s(), live)
 
-    def _unpark(self, key: str | None) -> Live | None:
-        if key is None:
-            return None
+    def _resumed(self, key: str) -> Live:
         with self._lock:
             found = self._parked.pop(key, None)
-        return None if found is None else found[1]
+        if found is None:  # another stream in its place would hide what was missed between them
+            what = "what this stream goes on with was given up: rows that came since its columns changed are lost to it"
+            left = f"a reader has {PARKED_S:g} s to come back; open the stream anew to read what comes from now on"
+            raise DataError(what, left=left)
+        return found[1]

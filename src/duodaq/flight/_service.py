@@ -15,7 +15,7 @@ from pyarrow import flight
 from duodaq.errors import ConfigError, DataError, DuodaqError, LifecycleError
 from duodaq.flight._live import LiveStreams
 from duodaq.flight._replay import Recorded, facts_of
-from duodaq.flight._words import Gaps, Lost, Replay, Wish, encode
+from duodaq.flight._words import Gaps, Lost, Replay, Wish, checked_token, encode
 from duodaq.link import LAB_PROTOCOL, LinkClient, tap_path
 
 MOST_READERS = 32
@@ -44,8 +44,10 @@ class Serving(NamedTuple):
         """The same.
 
         Raises:
-            ConfigError: It would be open to everybody, or half of what TLS needs is missing.
+            ConfigError: It would be open to everybody, half of what TLS needs is missing, or the token cannot be shown.
         """
+        if self.token:
+            checked_token(self.token)
         if self.host not in LOOPBACK and not self.token:
             remedy = "Give a token: --token, or the variable DUODAQ_FLIGHT_TOKEN."
             raise ConfigError(f"{self.host} can be reached by others, and no token is asked for", remedy=remedy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from duodaq.errors import ConfigError
 from duodaq.tap import Opening
 
 
@@ -77,3 +78,18 @@ class Gaps(msgspec.Struct, frozen=True):
 def encode(said: msgspec.Struct) -> bytes:
     """What is said, as JSON."""
     return msgspec.json.encode(said)
+
+
+def checked_token(token: str) -> str:
+    """The same.
+
+    Raises:
+        ConfigError: No header can carry it. It is not in the message.
+    """
+    if not (token.isascii() and token.isprintable()) or token != token.strip():
+        remedy = "Take letters, digits and signs of ASCII, such as those of `openssl rand -hex 16`."
+        raise ConfigError(
+            "the token cannot be shown: it has other characters than printable ones of ASCII, or spaces around it",
+            remedy=remedy,
+        )
+    return token

@@ -26,7 +26,7 @@ def write_csv(run: Run, folder: Path, progress: Progress) -> list[Path]:
     Raises:
         StorageError: The disk refused, or what it holds is not what the journal does. No file is left half done.
     """
-    return write_parts(run, folder, "csv", progress, _write, _verify)
+    return write_parts(run, folder, "csv", progress, _write, _verify, _try_out)
 
 
 def _write(part: Rows, place: Path, progress: Counting) -> int:
@@ -38,6 +38,17 @@ def _write(part: Rows, place: Path, progress: Counting) -> int:
             rows += table.num_rows
             progress(rows)
     return rows
+
+
+def _try_out(table: pa.Table, place: Any) -> None:
+    csv = arrow_csv()
+    schema = readable(table.schema.empty_table()).schema
+    csv.write_csv(readable(table), place)
+    place.seek(0)
+    options = csv.ConvertOptions(column_types=schema)
+    parsing = csv.ParseOptions(newlines_in_values=True)
+    with csv.open_csv(place, convert_options=options, parse_options=parsing) as reader:
+        reader.read_all()
 
 
 def readable(table: pa.Table) -> pa.Table:

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -25,15 +26,17 @@ from duodaq.errors import StorageError
 from duodaq.storage.export._aside import aside
 from duodaq.storage.export._compare import same_array
 from duodaq.storage.export._earlier import nexus_rows, refuse_to_lose_groups
-from duodaq.storage.export._pieces import Piece, as_integers, pieces
+from duodaq.storage.export._pieces import Piece, another_than, as_integers, pieces
 from duodaq.storage.export._progress import Progress
+from duodaq.storage.export._saying import saying
 from duodaq.storage.reading import Column, FrameStack, Named, Run
 
 Frames = Literal["inside", "external", "relative"]
 _ORIGIN = "${ORIGIN}"
 """The folder of the file itself, as HDF5 calls it."""
 _OWNERS = {"stage/1": ("NXpositioner", {"value": "", "velocity": "_velocity"})}
-_CHUNK_BYTES = 4 * 2**20
+_OWN = ("title",)
+"""What each NXdata has besides its columns."""
 
 
 def write_nexus(run: Run, path: Path, progress: Progress, *, frames: Frames = "inside") -> list[Path]:
@@ -57,13 +60,15 @@ def write_nexus(run: Run, path: Path, progress: Progress, *, frames: Frames = "i
             found = _named_for_nexus(pieces(run))
             entry = _frame_of_file(h5py, file, run, path)
             for piece in found:
-                _write_piece(h5py, entry, piece, frames, path.parent, progress)
+                with saying("hdf5", piece.stream.name):
+                    _write_piece(h5py, entry, piece, frames, path.parent, progress)
             first = next((p for p in found if p.rows.rows), None)
             if first is not None:
                 entry.attrs["default"] = first.name
         with h5py.File(place, "r") as file:
             for piece in found:
-                _verify(h5py, file["entry"][piece.name], piece)
+                with saying("hdf5", piece.stream.name):
+                    _verify(h5py, file["entry"][piece.name], piece)
         refuse_to_lose_groups(path, place, nexus_rows)
     return [path]
 
@@ -73,18 +78,17 @@ def _named_for_nexus(found: Iterable[Piece]) -> list[Piece]:
     taken: set[str] = set()
     renamed: list[Piece] = []
     for piece in found:
-        name = _nexus_name(piece.name)
-        while name in taken:
-            name += "_"
+        name = another_than(taken, _nexus_name(piece.name))
         taken.add(name)
-        rows = piece.rows.renamed(_nexus_name)
-        renamed.append(piece._replace(name=name, rows=rows, frames=_nexus_name(piece.frames)))
+        frames = another_than(_OWN, _nexus_name(piece.frames)) if piece.stack is not None else ""
+        own = (*_OWN, frames, "x", "y") if frames else _OWN
+        renamed.append(piece._replace(name=name, rows=piece.rows.renamed(_nexus_name, *own), frames=frames))
     return renamed
 
 
 def _nexus_name(name: str) -> str:
     plain = re.sub(r"\W", "_", name, flags=re.ASCII)
-    return f"_{plain}" if plain[:1].isdigit() else plain
+    return f"_{plain}" if plain[:1].isdigit() or not plain else plain
 
 
 def _frame_of_file(h5py: Any, file: Any, run: Run, path: Path) -> Any:
@@ -142,7 +146,7 @@ def _write_rows(h5py: Any, data: Any, piece: Piece, progress: Progress) -> Named
     start_ns, texts = 0, piece.rows.text_bytes()
     for at, rows in piece.rows:
         if first is None:
-            first, start_ns = rows, _make_columns(h5py, data, rows, piece.rows.rows, texts)
+            first, start_ns = rows, _make_columns(h5py, data, rows, piece, texts)
         behind = at + rows.rows
         if rows.times_ns is not None:
             data["time"][at:behind] = (rows.times_ns - start_ns) / 1e9
@@ -154,8 +158,9 @@ def _write_rows(h5py: Any, data: Any, piece: Piece, progress: Progress) -> Named
     return first
 
 
-def _make_columns(h5py: Any, data: Any, first: Named, count: int, texts: dict[str, int]) -> int:
+def _make_columns(h5py: Any, data: Any, first: Named, piece: Piece, texts: dict[str, int]) -> int:
     """Make the datasets of all columns; the time from which `time` counts."""
+    count = piece.rows.rows
     for name, value in first.facts.items():
         data.attrs[f"duodaq_{name}"] = value
     start = 0
@@ -172,7 +177,11 @@ def _make_columns(h5py: Any, data: Any, first: Named, count: int, texts: dict[st
             kind = h5py.string_dtype("utf-8", texts[column.name])
         elif kind.kind == "M":
             kind = np.dtype(np.int64)
-        _describe(data.create_dataset(column.name, (count, *column.values.shape[1:]), kind), column)
+        true = piece.rows.true_names.get(column.name, column.name)
+        with saying("hdf5", piece.stream.name, partial(str, true)):
+            _describe(data.create_dataset(column.name, (count, *column.values.shape[1:]), kind), column)
+        if true != column.name:
+            data[column.name].attrs["duodaq_name"] = true.replace("\0", "\\0")
     for name, axis in first.axes.items():
         data[name] = axis.values
         _describe(data[name], axis._replace(name=name))

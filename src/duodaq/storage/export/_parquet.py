@@ -30,7 +30,7 @@ def write_parquet(run: Run, folder: Path, progress: Progress) -> list[Path]:
     Raises:
         StorageError: The disk refused, or what it holds is not what the journal does. No file is left half done.
     """
-    return write_parts(run, folder, "parquet", progress, partial(_write, run), _verify)
+    return write_parts(run, folder, "parquet", progress, partial(_write, run), _verify, parquet().write_table)
 
 
 def _write(run: Run, part: Rows, place: Path, progress: Counting) -> int:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from duodaq.storage.export._aside import aside
 from duodaq.storage.export._earlier import refuse_to_lose
 from duodaq.storage.export._progress import Counting, Progress
+from duodaq.storage.export._saying import refuse_doubled_names, refused_column, saying
 from duodaq.storage.reading import Run, Stream
 from duodaq.storage.reading._rows import FirstRows, Rows, SegmentMovedError
 
@@ -20,6 +25,7 @@ def write_parts(
     progress: Progress,
     write: Callable[[Rows, Path, Counting], int],
     verify: Callable[[Rows, Path], None],
+    try_out: Callable[[pa.Table, Any], Any],
 ) -> list[Path]:
     """Write and verify a file for each part; those files.
 
@@ -30,11 +36,12 @@ def write_parts(
         progress: Told how far it is.
         write: Writes a part to a place, and returns how many rows it has.
         verify: Raises StorageError if what is at a place is not that part.
+        try_out: Writes a table of one column to a file in memory, to find the one that cannot be written.
 
     What is merged with others meanwhile is written as it is then.
     """
     with contextlib.ExitStack() as waiting:
-        return _write_parts(run, folder, ending, progress, write, verify, waiting)
+        return _write_parts(run, folder, ending, progress, write, verify, try_out, waiting)
 
 
 def _write_parts(
@@ -44,6 +51,7 @@ def _write_parts(
     progress: Progress,
     write: Callable[[Rows, Path, Counting], int],
     verify: Callable[[Rows, Path], None],
+    try_out: Callable[[pa.Table, Any], Any],
     waiting: contextlib.ExitStack,
 ) -> list[Path]:
     written: list[Path] = []
@@ -54,6 +62,7 @@ def _write_parts(
         return folder / f"{stem}.{ending}"
 
     for stream in run:
+        refuse_doubled_names(stream)
         counting = Counting(progress, stream.name, len(stream))
         made: list[tuple[Rows, int, Path, contextlib.ExitStack]] = []  # parts, their rows, files, what puts them there
         parts = stream.parts
@@ -68,14 +77,19 @@ def _write_parts(
             try:
                 with contextlib.ExitStack() as own:
                     place = own.enter_context(aside(path))
-                    rows = write(part, place, counting)
-                    verify(FirstRows(part, rows), place)  # there may be more meanwhile
+                    with saying(ending, stream.name, partial(_refused, part, try_out)):
+                        rows = write(part, place, counting)
+                        verify(FirstRows(part, rows), place)  # there may be more meanwhile
                     refuse_to_lose(path, rows)
                     made.append((part, rows, path, waiting.enter_context(own.pop_all())))
             except SegmentMovedError:
                 parts = stream.parts
         written += [path for _, _, path, _ in made]
     return written
+
+
+def _refused(part: Rows, try_out: Callable[[pa.Table, Any], Any]) -> str | None:
+    return next((name for table in part.tables() if (name := refused_column(table, try_out)) is not None), None)
 
 
 def _drop(one: contextlib.ExitStack) -> None:

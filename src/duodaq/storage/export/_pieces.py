@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from duodaq.storage.reading import FrameStack, Named, Run, Stream
+from duodaq.storage.export._saying import refuse_doubled_names
+from duodaq.storage.reading import Column, FrameStack, Named, Run, Stream
 from duodaq.storage.reading._columns import Extremes, named, names_of, pixels_unit
 
 _NO_NAME = re.compile(r"[^A-Za-z0-9_.]")
@@ -28,11 +29,16 @@ class Portions:
         stream: The stream, which is read once more at each turn unless all of it is one portion; or arrays that there
             are already.
         rename: What columns and dimensions are called there.
+
+    Attributes:
+        true_names: What columns are called in the journal, by what they are called here, where that is otherwise.
     """
 
     def __init__(self, stream: Stream | Named, rename: Callable[[str], str] = str) -> None:
+        self.true_names: dict[str, str] = {}
         self._stream = stream
         self._rename = rename
+        self._taken: frozenset[str] = frozenset()
         self._all = Extremes()
         self._kept: pa.Table | None = None
         if isinstance(stream, Named):
@@ -45,17 +51,29 @@ class Portions:
         if not self.rows:
             self._kept = stream.to_arrow()
 
-    def renamed(self, rename: Callable[[str], str]) -> Portions:
-        """The same, with other names."""
+    def renamed(self, rename: Callable[[str], str], *taken: str) -> Portions:
+        """The same, with other names: each column another one, and none of those that are taken."""
         other = Portions.__new__(Portions)
-        other.__dict__.update(self.__dict__, _rename=rename)
+        other.__dict__.update(self.__dict__, _rename=rename, _taken=frozenset(taken), true_names={})
         return other
 
     def __iter__(self) -> Iterator[tuple[int, Named]]:
         first = 0
         for rows in self._named():
-            yield first, _renamed(rows, self._rename)
+            yield first, self._renamed(rows)
             first += rows.rows
+
+    def _renamed(self, rows: Named) -> Named:
+        axes = {self._rename(dim): axis for dim, axis in rows.axes.items()}
+        taken = {*self._taken, *axes, *(("time", "timestamp") if rows.times_ns is not None else ())}
+        columns: list[Column] = []
+        for column in rows.columns:
+            name = another_than(taken, self._rename(column.name))
+            taken.add(name)
+            if name != column.name:
+                self.true_names[name] = column.name
+            columns.append(column._replace(name=name, dims=tuple(map(self._rename, column.dims))))
+        return rows._replace(columns=columns, axes=axes)
 
     def text_bytes(self) -> dict[str, int]:
         """How long the longest text in each column of texts is, in UTF-8."""
@@ -113,8 +131,11 @@ def as_integers(moments: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], str]:
 
 def pieces(run: Run) -> Iterator[Piece]:
     """All of a run; of one that is still recorded, what there is of each stream when it is its turn."""
+    taken: set[str] = set()
     for stream in run:
-        name = _NO_NAME.sub("_", stream.name).strip(".")
+        refuse_doubled_names(stream)
+        name = another_than(taken, _NO_NAME.sub("_", stream.name).strip(".") or "_")
+        taken.add(name)
         if not stream.has_frames:
             yield Piece(name, stream, Portions(stream))
             continue
@@ -124,7 +145,8 @@ def pieces(run: Run) -> Iterator[Piece]:
         for number, found in enumerate(stream.stacks, 1):
             stack = found.only(np.flatnonzero(found.rows < rows.rows))  # more may have come meanwhile
             sound = stack.sound()
-            own = name if number == 1 else f"{name}_{number}"
+            own = name if number == 1 else another_than(taken, f"{name}_{number}")
+            taken.add(own)
             missing = len(stack) - len(sound)
             only = Portions(rows.only(sound.rows))
             yield Piece(own, stream, only, frames, sound, pixels_unit(schema), missing)
@@ -144,7 +166,8 @@ def _grouped(stream: Stream) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _renamed(rows: Named, rename: Callable[[str], str]) -> Named:
-    columns = [c._replace(name=rename(c.name), dims=tuple(map(rename, c.dims))) for c in rows.columns]
-    axes = {rename(dim): axis for dim, axis in rows.axes.items()}
-    return rows._replace(columns=columns, axes=axes)
+def another_than(taken: Container[str], name: str) -> str:
+    """That name, or one like it that is not taken."""
+    while name in taken:
+        name += "_"
+    return name

@@ -67,6 +67,8 @@ def _finalise(path: Path, to: Sequence[Format], remove_journal: bool) -> dict[st
         told["error"] = str(error)
         if isinstance(error, JournalDamagedError):
             told |= _made(path, error.done)
+    except Exception as error:  # noqa: BLE001 - whatever it is: it is kept with the run, whose journal stays
+        told["error"] = f"an error of duodaq's own, {type(error).__name__}: {error}"
     else:
         told |= _made(path, done)
         told["rows"] = {stream.name: len(stream) for stream in Run(path)}

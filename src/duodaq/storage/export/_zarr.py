@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,15 @@ from duodaq.storage.export._compare import same_array
 from duodaq.storage.export._earlier import refuse_to_lose_groups, zarr_rows
 from duodaq.storage.export._pieces import Piece, as_integers, pieces
 from duodaq.storage.export._progress import Progress
+from duodaq.storage.export._saying import saying
 from duodaq.storage.reading import Named, Run
 
 _EPOCH = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _CHUNK_ROWS = 2**18
 _CHUNK_BYTES = 4 * 2**20
+_NO_NAME = re.compile(r"[/\\\0]")
+_LONGEST = 200
 
 
 def write_zarr(run: Run, path: Path, progress: Progress) -> list[Path]:
@@ -32,14 +37,27 @@ def write_zarr(run: Run, path: Path, progress: Progress) -> list[Path]:
     zarr: Any = importlib.import_module("zarr")
     with aside(path) as place:
         root = zarr.open_group(place, mode="w", attributes=run.facts)
-        found = list(pieces(run))
+        found = [_named_for_zarr(piece) for piece in pieces(run)]
         for piece in found:
-            _write(root, piece, progress)
+            with saying("zarr", piece.stream.name):
+                _write(root, piece, progress)
         root = zarr.open_group(place, mode="r")
         for piece in found:
-            _verify(root[piece.name], piece)
+            with saying("zarr", piece.stream.name):
+                _verify(root[piece.name], piece)
         refuse_to_lose_groups(path, place, zarr_rows)
     return [path]
+
+
+def _named_for_zarr(piece: Piece) -> Piece:
+    frames = _zarr_name(piece.frames) if piece.stack is not None else ""
+    return piece._replace(rows=piece.rows.renamed(_zarr_name, *filter(None, [frames])), frames=frames)
+
+
+def _zarr_name(name: str) -> str:
+    """A name that a store in a folder takes: a file system's, and no path."""
+    plain = _NO_NAME.sub("_", name).encode()[:_LONGEST].decode(errors="ignore")
+    return f"{plain}_" if not plain.strip(".") or plain == "zarr.json" else plain
 
 
 def _write(root: Any, piece: Piece, progress: Progress) -> None:
@@ -73,7 +91,10 @@ def _make(root: Any, piece: Piece, first: Named) -> Any:
     for column in first.columns:
         shape = (count, *column.values.shape[1:])
         units = {"units": column.unit} if column.unit else {}
-        _array(group, column.name, shape, column.values, (over, *column.dims), units)
+        true = piece.rows.true_names.get(column.name, column.name)
+        told = {**units, "duodaq_name": true} if true != column.name else units
+        with saying("zarr", piece.stream.name, partial(str, true)):
+            _array(group, column.name, shape, column.values, (over, *column.dims), told)
     for name, axis in first.axes.items():
         units = {"units": axis.unit} if axis.unit else {}
         _array(group, name, axis.values.shape, axis.values, (name,), units)[...] = axis.values
