@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from duodaq.app import Lab, LabHost
-from duodaq.cli._status import order_stop_all
+from duodaq.cli._stop_all import order_stop_all
 from duodaq.testing import rail_lab
 
 

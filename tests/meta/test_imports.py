@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,9 +16,10 @@ import pytest
 
 import duodaq
 import duodaq.app
+import duodaq.link
 
 ROOT = Path(__file__).parents[2]
-LAZY = (duodaq, duodaq.app)
+LAZY = (duodaq, duodaq.app, duodaq.link)
 HEAVY = ("pyarrow", "pydantic", "bluesky", "pymeasure", "scipy", "pandas", "typer", "duodaq.app", "duodaq.config")
 
 
@@ -60,6 +63,49 @@ def test_attaching_to_a_lab_loads_neither_runtimes_nor_drivers() -> None:
         *(f"duodaq.{part}" for part in ("config", "dual", "v2", "v4", "workers")),
     }
     assert heavy & set(json.loads(result.stdout)) == set()
+
+
+STOP_ALL = """
+import json, socket, sys
+from duodaq.cli import main
+
+sent = socket.socket.sendall
+def heard(line, data):
+    print(json.dumps([*sys.modules]))
+    return sent(line, data)
+
+socket.socket.sendall = heard
+sys.argv = ["duodaq", "stop-all", "--lab", sys.argv[1]]
+main()
+"""
+
+
+def answer_a_stop_all(lab: socket.socket) -> None:
+    line, _ = lab.accept()
+    with line:
+        decoder = duodaq.link.FrameDecoder()
+        heard: list[Any] = []
+        while len(heard) < 3:
+            heard += decoder.feed(line.recv(65536))
+        assert [sentence[0] for sentence in heard] == ["hello", "request", "request"]
+        report = {"ended": 0, "on_wire_ns": {"stage": 1}, "failures": {}, "no_fail_safe": []}
+        line.sendall(duodaq.link.encode(("reply", heard[2][1], report)))
+
+
+def test_a_stop_all_is_on_its_way_before_options_are_read_words_painted_or_arrays_known(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as nobody:
+        nobody.bind(str(tmp_path / "lab.sock"))
+        nobody.listen()
+        answers = threading.Thread(target=answer_a_stop_all, args=(nobody,))
+        answers.start()
+        result = run(sys.executable, "-c", STOP_ALL, str(tmp_path / "lab.sock"))
+        answers.join()
+    assert result.returncode == 0, result.stderr
+    assert "stage: stop is on the wire" in result.stdout
+    loaded = set(json.loads(result.stdout.splitlines()[0]))
+    assert "duodaq.app._stopping" in loaded
+    late = {"rich", "typer", "numpy", "pydantic", "structlog", "duodaq.app._client", "duodaq.telemetry", "duodaq.model"}
+    assert late & loaded == set()
 
 
 def test_the_visa_backend_loads_the_link_and_the_ports_alone() -> None:

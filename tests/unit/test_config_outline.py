@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from duodaq.app import panel_of
 from duodaq.config import offers_of
+from duodaq.model import InstrumentDefinition
 
 METER = """
 class Meter:
@@ -56,3 +58,14 @@ def test_the_machinery_of_a_library_is_no_offer_of_its_drivers(tmp_path: Path) -
     offers = {offer.name: offer.kind for offer in offers_of("pymeasure.instruments.hp:HP34401A", tmp_path)}
     assert offers["nplc"] == "setting"
     assert "add_child" not in offers
+
+
+def test_defaults_that_are_written_out_are_known(tmp_path: Path) -> None:
+    (tmp_path / "psu.py").write_text(
+        "class Psu:\n    def output(self, level, on=True, wait_s=0.5, unit=UNIT):\n        pass\n"
+    )
+    (offer,) = offers_of("./psu.py:Psu", tmp_path)
+    assert offer.defaults == (("on", True), ("wait_s", 0.5))
+    definition = InstrumentDefinition("psu", "v2", "./psu.py:Psu", base_dir=tmp_path)
+    (operation,) = panel_of(definition)["operations"]
+    assert [argument.get("default") for argument in operation["arguments"]] == [None, True, 0.5, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import itertools
 import json
 import os
 import re
@@ -416,8 +417,8 @@ def test_a_run_shows_itself_to_people(run: Run) -> None:
 def test_the_plot_is_the_knife_edge_and_the_beam(run: Run) -> None:
     figure = run.plot()
     curve, beam = figure.axes[0], next(axes for axes in figure.axes if axes.images)
-    assert curve.get_xlabel() == "stage_x (mm)"
-    assert curve.get_ylabel() == "power (W)"
+    assert curve.get_xlabel() == "stage.x (mm)"
+    assert curve.get_ylabel() == "meter.power (W)"
     assert figure.axes[-1].get_ylabel() == "counts"
     x, y = curve.lines[0].get_data()
     assert x.tolist() == pytest.approx(np.linspace(0.5, 3.5, 21).tolist())
@@ -491,3 +492,23 @@ def test_an_event_log_that_is_a_broken_link_is_counted_and_looked_for_once_more_
     catalog = Catalog(path)
     assert (catalog.event_logs[-1], catalog.torn_events) == ("events~9.jsonl", 1)
     assert catalog.finished
+
+
+@pytest.mark.leaks_fd("matplotlib keeps the fonts open that it has drawn with")
+def test_a_picture_over_time_names_its_instruments_draws_curves_and_says_what_it_leaves_out(tmp_path: Path) -> None:
+    curves = [
+        Vector("scope", "ripple", "V", 1_780_000_000_000_000_000, 0, np.arange(3.0)),
+        Spectrum("spec", "light", "mW", 1_780_000_000_000_000_000, 0, np.ones(4), np.linspace(780, 820, 4), "nm"),
+    ]
+    still = [batch for batch in knife_edge(1) if batch.schema.metadata[b"duodaq.schema"] == b"stage/1"]
+    rows = [powers(0, 50), *still, vector_batch([curves[0]]), spectrum_batch([curves[1]])]
+    figure = duodaq.open_run(record_run(tmp_path / "run", rows)).plot()
+    figure.savefig(tmp_path / "run.png")
+    labels = [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes]
+    assert labels[0][1] == "meter.power (W)"
+    assert ("axis (nm)", "spec.light (mW)") in labels
+    assert ("place in the vector", "scope.ripple (V)") in labels
+    assert figure.get_supxlabel() == "not drawn: stage.x"
+    boxes = [tick.get_window_extent() for tick in figure.axes[0].get_xticklabels() if tick.get_text()]
+    assert len(boxes) >= 2
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 import duodaq
+from duodaq.cli._runs import show_differences
 from duodaq.errors import StorageError
 from duodaq.storage.reading import Runs, differences, find_run, runs
 from duodaq.testing import growing_run, knife_edge, record_run
@@ -97,6 +99,49 @@ def test_runs_are_a_table_for_pandas_and_for_people(directory: Path) -> None:
         console.print(runs(directory))
     assert "Knife 1" in shown.get()
     assert "good, late" in shown.get()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_each_run_is_one_line_whatever_the_width_and_nothing_is_cut(directory: Path, width: int) -> None:
+    console = Console(width=width)
+    with console.capture() as shown:
+        console.print(runs(directory))
+    lines = shown.get().splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert [line.split()[0] for line in lines[2:6]] == ["1", "2", "3", "4"]
+    assert ("run-1" in lines[3]) == (width == 120)
+    assert "knife 2" in lines[3]
+
+
+def test_long_labels_stand_below_their_run_and_long_directories_give_way_to_numbers(tmp_path: Path) -> None:
+    for number in range(2):
+        run = duodaq.open_run(record_run(tmp_path / f"20260528T10264{number}.123456Z-of-the-knife", knife_edge(1)))
+        run.label(sample="a sample with a name of sixty letters, as some people like them", operator="Curie")
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(runs(tmp_path))
+    lines = [line.rstrip() for line in shown.get().splitlines()]
+    assert [line.split()[0] for line in lines[2::2][:2]] == ["1", "2"]
+    assert lines[3].strip() == "sample: a sample with a name of sixty letters, as some people like them"
+    assert lines[2].endswith("Curie")
+    assert "wider window" in lines[-1]
+
+
+def test_named_things_in_lists_are_compared_by_name_and_what_is_new_is_named_once(tmp_path: Path) -> None:
+    psu = {"name": "psu", "timeout_s": 2, "kind": "tcp"}
+    for number, ports in enumerate([[psu], [{"name": "dmm", "timeout_s": 1}, {**psu, "timeout_s": 4}]]):
+        record_run(tmp_path / f"r{number}", [], provenance={"definition": {"ports": ports, "tags": [1, 2]}})
+    found = {d.name: (d.ours, d.theirs) for d in differences(*runs(tmp_path))}
+    assert found == {
+        "definition.ports.psu.timeout_s": (2, 4),
+        "definition.ports.dmm": (None, {"name": "dmm", "timeout_s": 1}),
+    }
+    said = io.StringIO()
+    show_differences("r0", "r1", tmp_path, Console(file=said, width=80), as_json=False)
+    lines = [line.split() for line in said.getvalue().splitlines()]
+    assert ["ports.psu.timeout_s", "2", "→", "4"] in lines
+    assert sum(line[0] == "ports.dmm" and line[1:3] == ["only", "in"] for line in lines) == 1
+    assert len(lines) == 3
 
 
 def test_differences_are_named_and_nothing_else_is(directory: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_scan_that_only_moved_leaves_the_plot_to_the_streams(tmp_path: Path) -
     documents = [(kind, dict(document)) for kind, document in knife_edge_scan()]
     documents[1][1]["data_keys"].pop("power")
     figure = kept(tmp_path, documents, knife_edge()).plot()
-    assert figure.axes[0].get_ylabel() == "power (W)"
+    assert figure.axes[0].get_ylabel() == "meter.power (W)"
 
 
 def test_a_scan_under_way_has_the_points_so_far(tmp_path: Path) -> None:

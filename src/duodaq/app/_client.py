@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +15,7 @@ from duodaq.app._handles import AxisHandle, InstrumentHandle
 from duodaq.app._presets_handle import PresetsHandle
 from duodaq.app._scan_calls import Listener, axis_of, detached, instruments_of, positions_of, recorded
 from duodaq.app._scans_handle import ScanHandle, ScansHandle
-from duodaq.app._user import user_name
+from duodaq.app._user import this_program
 from duodaq.errors import LifecycleError
 from duodaq.link import find_lab, lab_of
 from duodaq.model import WireRecord
@@ -47,7 +45,7 @@ class LabClient:
 
     def _describe(self) -> None:
         """Say who asks, and learn which instruments the lab has; the handles of those that are as they were go on."""
-        who = {"who": _this_program()} if self._ticket is None else {"ticket": self._ticket}
+        who = {"who": this_program()} if self._ticket is None else {"ticket": self._ticket}
         facts = self._channel.request("describe", who)
         self.name = facts["lab"]
         known = {f["id"]: f for f in self._described}
@@ -466,11 +464,3 @@ def _client(channel: Channel) -> LabClient:
 
 def _absolute(file: str | Path | None) -> str | None:
     return None if file is None else str(Path(file).absolute())
-
-
-def _this_program() -> dict[str, str]:
-    """Who it is that attaches, as others are told."""
-    program = Path(sys.argv[0])
-    kind = "notebook" if "ipykernel" in sys.modules else program.name or "python"
-    kind = program.parent.name if kind == "__main__.py" else kind
-    return {"name": user_name(), "kind": kind, "place": f"process {os.getpid()}"}

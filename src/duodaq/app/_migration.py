@@ -155,7 +155,7 @@ class Migration:
     async def _end_shadow(self, id: str, live: LiveShadow) -> dict[str, Any]:
         report = await live.end()
         self._notes.of(id)["shadow"] = report.to_dict()
-        self._notes.add(id, "shadow ended", within=report.within)
+        self._notes.add(id, "shadow ended", found="no difference" if report.within else "differences")
         await self._notes.flush()
         return {**report.to_dict(), "markdown": report.to_markdown()}
 

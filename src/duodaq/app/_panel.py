@@ -62,7 +62,10 @@ def _of_driver(definition: InstrumentDefinition) -> dict[str, Any]:
     operations = [
         {
             "name": o.name,
-            "arguments": [{"name": n, "type": kind, "required": must} for n, kind, must in o.arguments],
+            "arguments": [
+                {"name": n, "type": kind, "required": must, **_default(dict(o.defaults).get(n))}
+                for n, kind, must in o.arguments
+            ],
             "words": o.words,
         }
         for o in offers
@@ -78,9 +81,19 @@ def _named(definition: InstrumentDefinition) -> list[dict[str, Any]]:
 
 def _fields(message: type) -> list[dict[str, Any]]:
     return [
-        {"name": f.name, "type": getattr(f.type, "__name__", str(f.type)), "required": f.required}
+        {
+            "name": f.name,
+            "type": getattr(f.type, "__name__", str(f.type)),
+            "required": f.required,
+            **_default(f.default),
+        }
         for f in msgspec.structs.fields(message)
     ]
+
+
+def _default(value: Any) -> dict[str, Any]:
+    """A default that a person can be shown, if it is one."""
+    return {"default": value} if isinstance(value, bool | int | float | str) else {}
 
 
 def _first_line(message: type) -> str:

@@ -1,4 +1,7 @@
-"""A stop-all from outside the lab: by its manager, and past it when it does not answer."""
+"""A stop-all from outside the lab: by its manager, and past it when it does not answer.
+
+The question is on its way before anything is loaded that only reads the answer or shows it.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from duodaq.app._client import connect
+from duodaq.app._user import this_program
 from duodaq.errors import DeliveryError, DuodaqError
-from duodaq.link import find_lab, lab_of, watchdog_path
+from duodaq.link import LAB_PROTOCOL, ask_once, find_lab, lab_of, watchdog_path
 from duodaq.watchdog import ask_watchdog_to_stop_all
 
 ANSWER_S = 0.2
 """A manager that has not answered by then is not waited for alone: the watchdog writes the stop bytes as well."""
 MANAGER_S = 15.0
+_REPLY_S = 10.0
 
 
 def stop_all_of(lab: str | None, tell: Callable[[str], None] | None = None) -> dict[str, Any]:
@@ -35,7 +39,7 @@ def stop_all_of(lab: str | None, tell: Callable[[str], None] | None = None) -> d
         DuodaqError: Neither of the two could do it.
     """
     socket = find_lab(lab)
-    asked = _in_a_thread(lambda: _ask_manager(str(socket)))
+    asked = _in_a_thread(lambda: _ask_manager(socket))
     try:
         return asked.result(ANSWER_S)
     except concurrent.futures.TimeoutError:
@@ -83,9 +87,10 @@ def _by_the_watchdog_alone(lab: str, written: dict[str, Any], why: str) -> dict[
     }
 
 
-def _ask_manager(socket: str) -> dict[str, Any]:
-    with connect(socket) as client:
-        return {"lab": client.name, **client.stop_all()}
+def _ask_manager(socket: Path) -> dict[str, Any]:
+    who = ("describe", {"who": this_program()})  # for the lab's log
+    report = ask_once(socket, "stop_all", before=(who,), version=LAB_PROTOCOL, timeout_s=_REPLY_S)
+    return {"lab": lab_of(socket), **report}
 
 
 def _in_a_thread(work: Any) -> concurrent.futures.Future[dict[str, Any]]:

@@ -133,7 +133,7 @@ class ScanRun:
         return ScanPoints(self.axes, times, values, self.units, self._attributes(), grid)
 
     def _attributes(self) -> dict[str, Any]:
-        place = {} if self.directory is None else {"run_directory": str(self.directory)}
+        place = {} if self.directory is None else {"run_directory": str(self.directory.absolute())}
         return {**self.metadata, "scan_uid": self.uid, **place}
 
     def __repr__(self) -> str:

@@ -219,7 +219,7 @@ def stop_all(
     as_json: AsJson = False,
 ) -> None:
     """Stop everything that moves or emits, now, without a question. It stays refused until --reset."""
-    from duodaq.cli._status import order_stop_all
+    from duodaq.cli._stop_all import order_stop_all
 
     raise typer.Exit(order_stop_all(lab, out, reset=reset, as_json=as_json))
 
@@ -383,7 +383,10 @@ def record_log(
         Path | None, typer.Option("--out", metavar="DIR", help="Where they lie; by default where the lab's are.")
     ] = None,
     rotate: Annotated[
-        str, typer.Option("--rotate", metavar="WHEN", help="Begin a new run daily, hourly, weekly (UTC), or every 6h.")
+        str,
+        typer.Option(
+            "--rotate", metavar="WHEN", help="How often a new run begins: daily, hourly, weekly (UTC), or a time: 6h."
+        ),
     ] = "never",
     keep: Annotated[
         str | None, typer.Option("--keep", metavar="TIME", help="Remove ended runs older than this: 90d.")

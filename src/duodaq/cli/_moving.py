@@ -16,9 +16,11 @@ from duodaq.cli._report import plain_table
 from duodaq.clock import Deadline, block
 from duodaq.config import load_lab, load_text
 from duodaq.errors import ConfigError, CutoverError, LifecycleError
+from duodaq.storage.reading import counted
 from duodaq.units import parse_duration_s
 
 _LOOK_S = 0.5
+_IN_WORDS = {"epoch": "move number", "gap_s": "seconds without an owner"}
 
 
 def show_status(lab: str | None, instrument: str | None, out: Console, *, as_json: bool) -> int:
@@ -33,13 +35,13 @@ def show_status(lab: str | None, instrument: str | None, out: Console, *, as_jso
         for item in found[0]["checklist"]:
             out.print(Text(f"  [{'x' if item['met'] else ' '}] {item['name']}: {item['why']}"), soft_wrap=True)
         for entry in found[0]["log"]:
-            facts = ", ".join(f"{k} {v}" for k, v in entry.items() if k not in ("at", "what"))
+            facts = ", ".join(f"{_IN_WORDS.get(k, k)} {v}" for k, v in entry.items() if k not in ("at", "what"))
             out.print(Text(f"  {entry['at']}  {entry['what']}  {facts}"), soft_wrap=True)
     return 0
 
 
 def _overview(found: list[dict[str, Any]]) -> Table:
-    table = plain_table("Migration", ("instrument", "is in", "driver", "what is missing"), ("epoch",))
+    table = plain_table("Migration", ("instrument", "is in", "driver", "what is missing"), ("times moved",))
     for one in found:
         missing = [item["name"] for item in one["checklist"] if not item["met"]]
         lacks = ", ".join(missing) if one["runtime"] == "v2" else ""
@@ -134,7 +136,7 @@ def move(lab: str | None, instrument: str, do: str, out: Console, **facts: Any) 
         except CutoverError as error:
             out.print(Text(f"Not moved: {error}"), soft_wrap=True)
             return 1
-    out.print(f"{escape(instrument)} is in {done['owner']} now, epoch {done['epoch']}.")
+    out.print(f"{escape(instrument)} is in {done['owner']} now; it was moved {counted(done['epoch'], 'time')} so far.")
     for what, at_s in done["steps"]:
         out.print(Text(f"  {at_s * 1e3:7.1f} ms  {what}"))
     out.print(f"  {done['gap_s'] * 1e3:7.1f} ms without an owner; {done['took_s'] * 1e3:.1f} ms in all")

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from duodaq.app import PresetDiff, connect
-from duodaq.cli._report import plain_table
+from duodaq.cli._report import plain_table, when
 from duodaq.errors import PartlySetError
 
 
@@ -27,7 +27,8 @@ def list_presets(lab: str | None, out: Console, *, as_json: bool) -> None:
         return
     table = plain_table("", ("preset", "saved", "by", "instruments", "note"), ("settings",))
     for one in found:
-        cells = (one["name"], one.get("saved", ""), one.get("by", ""), ", ".join(one.get("instruments", ())))
+        saved = when(one["saved"]) if one.get("saved") else "–"
+        cells = (one["name"], saved, one.get("by", ""), ", ".join(one.get("instruments", ())))
         note = one.get("error") or one.get("note", "")
         table.add_row(*(Text(str(cell)) for cell in (*cells, note, one.get("settings", "–"))))
     out.print(table)

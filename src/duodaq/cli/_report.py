@@ -11,7 +11,7 @@ from rich.table import Table
 from duodaq.model import Outcome, ShutdownReport
 
 _STYLE = {Outcome.CLEAN: "green", Outcome.FORCED: "yellow", Outcome.LEAKED: "bold red"}
-WHOLE = {"instrument", "port", "worker", "mode", "pid", "state"}
+WHOLE = {"instrument", "port", "worker", "mode", "pid", "state", "stream", "saved"}
 _STATES = {
     **dict.fromkeys(("ready", "acquiring", "open", "normal"), "green"),
     **dict.fromkeys(("error", "hung", "raised"), "bold red"),
@@ -90,6 +90,14 @@ def since(t_ns: int) -> str:
     moment = datetime.fromtimestamp(t_ns / 1e9).astimezone()
     today = moment.date() == datetime.now(moment.tzinfo).date()
     return moment.strftime("%H:%M:%S" if today else "%d %b %H:%M")
+
+
+def when(told: str) -> str:
+    """A moment that is written down as ISO 8601, in local time and in the words of all lists."""
+    try:
+        return datetime.fromisoformat(told).astimezone().strftime("%d %b %Y %H:%M:%S")
+    except ValueError:
+        return told
 
 
 def port_table(ports: list[dict[str, Any]], rates: dict[str, float] | None = None) -> Table:

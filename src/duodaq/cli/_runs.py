@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from duodaq.cli._report import plain_table
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError, StorageError
 from duodaq.storage.export import FORMATS, Exported, Frames, export, in_words
 from duodaq.storage.journal import Recovery, recover, unfinished_runs
-from duodaq.storage.reading import Run, Runs, counted, differences, facts_of, find_run, is_run, runs
+from duodaq.storage.reading import Difference, Run, Runs, counted, differences, facts_of, find_run, is_run, runs
 
 _KEYS = ("sample", "operator", "tag", "since", "until", "state", "log")
+_NAME_COLUMNS = 44
 
 
 def list_runs(words: Sequence[str], directory: Path, out: Console, *, as_json: bool) -> None:
@@ -77,11 +77,20 @@ def show_differences(one: str, other: str, directory: Path, out: Console, *, as_
     if not found:
         out.print("They do not differ in labels, settings, versions or streams.")
         return 0
-    table = plain_table("", ("what", *(run.title for run in pair)))
-    for difference in found:
-        table.add_row(*(Text(_said(value)) for value in difference))
-    out.print(table)
+    out.print(Text(f"{pair[0].title} → {pair[1].title}", style="bold"), soft_wrap=True)
+    lines = [(difference.name.removeprefix("definition."), _change(difference, pair)) for difference in found]
+    width = min(_NAME_COLUMNS, max(len(name) for name, _ in lines))
+    for name, change in lines:
+        out.print(Text(f"  {name:{width}}  {change}"), soft_wrap=True)
     return 1
+
+
+def _change(difference: Difference, pair: tuple[Run, Run]) -> str:
+    """What became of one thing, in a line; what is there in one run alone is named, and not spelled out."""
+    _, ours, theirs = difference
+    if None in (ours, theirs) and isinstance(ours or theirs, dict):
+        return f"only in {pair[ours is None].title}"
+    return f"{_said(ours)} → {_said(theirs)}"
 
 
 def export_run(
@@ -198,7 +207,9 @@ def _key_and_value(word: str) -> tuple[str, str]:
 def _said(value: Any) -> str:
     if value is None:
         return "–"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, str) and value and "\n" not in value:
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _plain(one: Recovery | DuodaqError) -> dict[str, Any]:

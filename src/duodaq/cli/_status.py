@@ -1,21 +1,19 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any
 
 import msgspec
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from duodaq.app import Holder, LabClient, connect, running_labs, stop_all_of, user_name
+from duodaq.app import Holder, LabClient, connect
 from duodaq.cli._report import alarm_table, instrument_table, port_table, since
+from duodaq.cli._stop_all import meant
 from duodaq.clock import block, monotonic_s, utc_ns
-from duodaq.errors import DuodaqError
 
 EVERY_S = 1.0
 FIRST_S = 0.25
@@ -39,7 +37,7 @@ def show_status(lab: str | None, out: Console, *, live: bool | None, as_json: bo
         _print_once(lab, out, as_json=as_json)
         return
     with ExitStack() as stack:
-        watched = [Watched(stack.enter_context(connect(name))) for name in _meant(lab)]
+        watched = [Watched(stack.enter_context(connect(name))) for name in meant(lab)]
         with suppress(KeyboardInterrupt):
             if as_json:
                 _print_lines(watched, out)
@@ -49,7 +47,7 @@ def show_status(lab: str | None, out: Console, *, live: bool | None, as_json: bo
 
 def _print_once(lab: str | None, out: Console, *, as_json: bool) -> None:
     states: list[dict[str, Any]] = []
-    for name in _meant(lab):
+    for name in meant(lab):
         with connect(name) as client:
             states.append(client.status())
     if as_json:
@@ -98,52 +96,6 @@ def _print_lines(watched: list[Watched], out: Console) -> None:
         block(EVERY_S)
 
 
-def order_stop_all(lab: str | None, out: Console, *, reset: bool, as_json: bool) -> int:
-    """Stop all, in every running lab if none is named, or lift the latch of one; the exit code.
-
-    Labs are stopped at the same time, for one that does not answer keeps no other waiting; that it does not is said at
-    once, on stderr.
-    """
-    if reset:
-        with connect(lab) as client:
-            status = client.status()
-            was_latched = status["latched"]
-            client.reset_stop(user_name())
-        if as_json:
-            out.print_json(json.dumps({"lab": status["lab"], "was_latched": was_latched, "latched": False}))
-            return 0
-        out.print("The latch is lifted: moves are accepted again." if was_latched else "No stop was latched.")
-        return 0
-    reports: dict[str, dict[str, Any]] = {}
-    failures: dict[str, str] = {}
-    meant, aside = _meant(lab), Console(stderr=True, highlight=False, soft_wrap=True)
-    with ThreadPoolExecutor(len(meant)) as pool:
-        asked = {name: pool.submit(stop_all_of, name, lambda said: aside.print(escape(said))) for name in meant}
-    for name, answer in asked.items():
-        try:
-            report = answer.result()
-            reports[report.pop("lab")] = report
-        except DuodaqError as error:
-            if len(meant) == 1:
-                raise
-            failures[name or "lab"] = str(error)
-    if as_json:
-        out.print_json(json.dumps(_plain(reports, failures)))
-    else:
-        _print_stops(reports, failures, out)
-    return 1 if failures or any(report["failures"] for report in reports.values()) else 0
-
-
-def _meant(lab: str | None) -> list[str | None]:
-    return [lab] if lab is not None else [*running_labs()] or [None]
-
-
-def _plain(reports: dict[str, dict[str, Any]], failures: dict[str, str]) -> Any:
-    if len(reports) == 1 and not failures:
-        return next(iter(reports.values()))
-    return {**reports, **{name: {"failures": {name: why}} for name, why in failures.items()}}
-
-
 def status_page(status: dict[str, Any], rates: dict[str, float] | None = None) -> list[Table | Text]:
     """A lab as a person reads it; with `rates`, of each port how many exchanges it makes a second."""
     begun = since(utc_ns() - round(status["uptime_s"] * 1e9)) if status["uptime_s"] else ""
@@ -165,23 +117,3 @@ def status_page(status: dict[str, Any], rates: dict[str, float] | None = None) -
         page.append(alarm_table(status["alarms"]))
     page += [Text(f"{one['name']}: {one['why']}") for one in status.get("alarms", ()) if one["why"]]
     return page
-
-
-def _print_stops(reports: dict[str, dict[str, Any]], failures: dict[str, str], out: Console) -> None:
-    for lab, report in reports.items():
-        alone = report["ended"] is None
-        waited = "Its watchdog did it alone." if alone else f"{report['ended']} waiting commands ended, not done."
-        out.print(f"[bold red]Stopped {escape(lab)}.[/] {waited}")
-        for port in () if alone else report["on_wire_ns"]:
-            out.print(escape(f"  {port}: stop is on the wire"))
-        for port, told in report.get("watchdog", {}).items():
-            said = "stop is on the wire" if "written_ns" in told else told["error"]
-            late = "" if alone else ": the manager did not answer at once"
-            out.print(escape(f"  {port}: {said}, by the watchdog{late}"))
-        for name, why in report["failures"].items():
-            out.print(f"  [bold red]{escape(f'{name}: {why}')}[/]")
-        for name in report["no_fail_safe"]:
-            out.print(f"  [yellow]{escape(name)}: no fail-safe; nothing but its driver could stop it[/]")
-        out.print(escape(f"Moves are refused until: duodaq stop-all --reset --lab {lab}"))
-    for name, why in failures.items():
-        out.print(f"[bold red]{escape(f'{name} was not stopped: {why}')}[/]")

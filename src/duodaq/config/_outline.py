@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from duodaq.config._ancestry import imported_from
 from duodaq.config._driver_lookup import DriverMissingError, find_module
@@ -25,6 +25,8 @@ class Offer(NamedTuple):
     arguments: tuple[tuple[str, str, bool], ...] = ()
     """Of each its name, its annotation, and whether it must be given."""
     words: str = ""
+    defaults: tuple[tuple[str, Any], ...] = ()
+    """Of each argument that has a default which its source spells out: name and default."""
 
 
 def offers_of(driver: str, directory: Path) -> tuple[Offer, ...]:
@@ -135,7 +137,13 @@ def _function(found: ast.FunctionDef | ast.AsyncFunctionDef) -> Offer | None:
         (one.arg, ast.unparse(one.annotation) if one.annotation else "", number < required)
         for number, one in enumerate(positional)
     )
-    return Offer(found.name, "method", arguments, words)
+    return Offer(found.name, "method", arguments, words, tuple(_defaults(positional[required:], found.args.defaults)))
+
+
+def _defaults(positional: list[ast.arg], written: list[ast.expr]) -> Iterator[tuple[str, Any]]:
+    for one, default in zip(positional, written, strict=True):
+        with suppress(ValueError):  # an expression: what it comes to, only its own code knows
+            yield one.arg, ast.literal_eval(default)
 
 
 def _last_words(arguments: list[ast.expr]) -> str:

@@ -2,29 +2,38 @@
 
 Besides, what the processes of one lab use among themselves: messages over a connected socket, descriptors, and blobs by
 shared memory: a ring with one writer, and readers that see its arrays without a copy.
+
+Names are resolved when they are first used: what sends a stop on its way loads neither rings nor logging.
 """
 
-from duodaq.link._blocking_pipe import BlockingPipe
-from duodaq.link._client import LinkClient, LinkEvents
-from duodaq.link._descriptors import receive_descriptors, send_descriptors
-from duodaq.link._error import error_from_wire, error_to_wire
-from duodaq.link._frame import FrameDecoder, encode
-from duodaq.link._message import Message
-from duodaq.link._news import News
-from duodaq.link._pipe import NO_MEMORY, Pipe
-from duodaq.link._rendezvous import (
-    LAB_PROTOCOL,
-    LabLock,
-    find_lab,
-    lab_of,
-    running_labs,
-    socket_path,
-    tap_path,
-    watchdog_path,
-)
-from duodaq.link._ring import BlobRef, RingReader, RingWriter
-from duodaq.link._server import LinkServer, Session, Talk
-from duodaq.link._talk import BlockingTalk
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from duodaq.link._blocking_pipe import BlockingPipe
+    from duodaq.link._client import LinkClient, LinkEvents
+    from duodaq.link._descriptors import receive_descriptors, send_descriptors
+    from duodaq.link._error import error_from_wire, error_to_wire
+    from duodaq.link._frame import FrameDecoder, encode
+    from duodaq.link._message import Message
+    from duodaq.link._news import News
+    from duodaq.link._once import ask_once
+    from duodaq.link._pipe import NO_MEMORY, Pipe
+    from duodaq.link._rendezvous import (
+        LAB_PROTOCOL,
+        LabLock,
+        find_lab,
+        lab_of,
+        running_labs,
+        socket_path,
+        tap_path,
+        watchdog_path,
+    )
+    from duodaq.link._ring import BlobRef, RingReader, RingWriter
+    from duodaq.link._server import LinkServer, Session, Talk
+    from duodaq.link._talk import BlockingTalk
 
 __all__ = [
     "LAB_PROTOCOL",
@@ -44,6 +53,7 @@ __all__ = [
     "RingWriter",
     "Session",
     "Talk",
+    "ask_once",
     "encode",
     "error_from_wire",
     "error_to_wire",
@@ -56,3 +66,47 @@ __all__ = [
     "tap_path",
     "watchdog_path",
 ]
+
+_HOMES = {
+    "LAB_PROTOCOL": "duodaq.link._rendezvous",
+    "NO_MEMORY": "duodaq.link._pipe",
+    "BlobRef": "duodaq.link._ring",
+    "BlockingPipe": "duodaq.link._blocking_pipe",
+    "BlockingTalk": "duodaq.link._talk",
+    "FrameDecoder": "duodaq.link._frame",
+    "LabLock": "duodaq.link._rendezvous",
+    "LinkClient": "duodaq.link._client",
+    "LinkEvents": "duodaq.link._client",
+    "LinkServer": "duodaq.link._server",
+    "Message": "duodaq.link._message",
+    "News": "duodaq.link._news",
+    "Pipe": "duodaq.link._pipe",
+    "RingReader": "duodaq.link._ring",
+    "RingWriter": "duodaq.link._ring",
+    "Session": "duodaq.link._server",
+    "Talk": "duodaq.link._server",
+    "ask_once": "duodaq.link._once",
+    "encode": "duodaq.link._frame",
+    "error_from_wire": "duodaq.link._error",
+    "error_to_wire": "duodaq.link._error",
+    "find_lab": "duodaq.link._rendezvous",
+    "lab_of": "duodaq.link._rendezvous",
+    "receive_descriptors": "duodaq.link._descriptors",
+    "running_labs": "duodaq.link._rendezvous",
+    "send_descriptors": "duodaq.link._descriptors",
+    "socket_path": "duodaq.link._rendezvous",
+    "tap_path": "duodaq.link._rendezvous",
+    "watchdog_path": "duodaq.link._rendezvous",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'duodaq.link' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

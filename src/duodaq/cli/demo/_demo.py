@@ -129,6 +129,8 @@ class Demo:
         except ImportError:
             self._say("There is no picture of it without matplotlib, which comes with duodaq[data].")
             return
+        if not self._stay and self._web is not False:
+            self._say("The page ends with the demonstration; `duodaq demo --stay` (in .venv/bin) keeps it open.")
         self._say(f"A picture of it is {_PICTURE} there; in a notebook: duodaq.open_run({str(target)!r}).plot()")
 
     def _introduce(self, lab: LabClient) -> None:

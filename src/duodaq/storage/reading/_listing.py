@@ -13,14 +13,15 @@ import msgspec
 
 from duodaq.errors import StorageError
 from duodaq.storage.journal._layout import EVENTS, RUN
-from duodaq.storage.reading._card import STATES, counted, lasting, local, zone
+from duodaq.storage.reading._card import counted
 from duodaq.storage.reading._moments import Moment, moment_ns
 from duodaq.storage.reading._run import Run
 from duodaq.storage.reading._series import Series, of_series
 
 if TYPE_CHECKING:
     import pandas  # pyright: ignore[reportMissingTypeStubs] - it brings no types
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions
+    from rich.text import Text
 
 
 class Runs(Sequence[Run]):
@@ -50,30 +51,10 @@ class Runs(Sequence[Run]):
         """One row for each run: number, path, start, state, labels."""
         return importlib.import_module("pandas").DataFrame([facts_of(run) for run in self])
 
-    def __rich__(self) -> RenderableType:
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        from duodaq.storage.reading._runs_table import lines_of
 
-        starts = [run.start for run in self if run.start is not None]
-        names = ("run", f"began ({zone(starts[-1] if starts else None)})", "took", "state")
-        labels = [run.labels for run in self]
-        said = {
-            "sample": [one.sample for one in labels],
-            "operator": [one.operator for one in labels],
-            "tags": [", ".join(one.tags) for one in labels],
-            "directory": [run.path.name for run in self],
-        }
-        said = {name: words for name, words in said.items() if any(words)}
-        table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-        for name in names:
-            table.add_column(name, justify="right" if name in ("run", "took") else "left", no_wrap=True)
-        for name in said:
-            table.add_column(name, overflow="fold")  # a name is for typing: it may be broken, but not cut
-        for run, *words in zip(self, *said.values(), strict=True):
-            cells = [str(run.number or "–"), local(run.start), lasting(run.duration)]
-            table.add_row(*cells, Text(run.state, STATES[run.state]), *map(Text, words))
-        return table
+        yield from lines_of(self, options.max_width)
 
     def __repr__(self) -> str:
         return f"<{counted(len(self), 'run')}>"
@@ -189,6 +170,10 @@ _OF_THE_MOMENT = ("file", "instruments")
 """The lab file's text, which is in the definition, and the instruments' states: since when, in which process."""
 
 
+_NAMES = ("id", "name", "channel")
+"""What names a thing in a list of them: an instrument, a port or an axis, a poll."""
+
+
 class Difference(NamedTuple):
     """One thing that is not the same in two runs: its dotted name and both values; None where it is not there."""
 
@@ -198,10 +183,12 @@ class Difference(NamedTuple):
 
 
 def differences(one: Run, other: Run) -> list[Difference]:
-    """What differs in how two runs came about: labels, lab, settings, versions, streams and their units."""
-    ours, theirs = (dict(_flat("", _comparable(run))) for run in (one, other))
-    names = dict.fromkeys([*ours, *theirs])
-    return [Difference(n, ours.get(n), theirs.get(n)) for n in names if ours.get(n) != theirs.get(n)]
+    """What differs in how two runs came about: labels, lab, settings, versions, streams and their units.
+
+    Of two lists of named things, instruments or ports, those of one name are compared; one that is in one run alone
+    is one difference, whatever it is made of.
+    """
+    return [*_between("", _comparable(one), _comparable(other))]
 
 
 def _comparable(run: Run) -> dict[str, Any]:
@@ -232,12 +219,30 @@ def _quantity(entry: dict[str, Any]) -> Any:
     return f"{entry.get('value')} {entry['unit']}" if entry.get("unit") else entry.get("value")
 
 
-def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, inner in cast("dict[str, Any]", value).items():
-            yield from _flat(f"{name}.{key}".removeprefix("."), inner)
-    else:
-        yield name, value
+def _between(name: str, ours: Any, theirs: Any) -> Iterator[Difference]:
+    here, there = _parts(ours), _parts(theirs)
+    if here is None or there is None:
+        if ours != theirs:
+            yield Difference(name, ours, theirs)
+        return
+    for key in dict.fromkeys([*here, *there]):
+        yield from _between(f"{name}.{key}".removeprefix("."), here.get(key), there.get(key))
+
+
+def _parts(value: Any) -> dict[str, Any] | None:
+    """What something is made of, by name: a table, or a list of things that all have names of their own."""
+    if isinstance(value, dict):
+        return cast("dict[str, Any]", value) or None
+    if not isinstance(value, list) or not value:
+        return None
+    things = cast("list[Any]", value)
+    names = [_name_of(thing) for thing in things]
+    return dict(zip(names, things, strict=True)) if all(names) and len({*names}) == len(names) else None
+
+
+def _name_of(thing: Any) -> str:
+    facts = cast("dict[str, Any]", thing) if isinstance(thing, dict) else {}
+    return next((str(facts[key]) for key in _NAMES if facts.get(key)), "")
 
 
 def _all(directory: Path) -> Iterator[Run]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Panel = Callable[[Any], None]
 
 _PIXELS = "counts"  # what pixels are whose schema names no unit, as in `duodaq.schema`
+_ROWS = ("vector/1", "spectrum/1")
 _LOOKED_AT = 24
 _FEWEST_POSITIONS = 3
 _MOST_CURVES = 6
@@ -47,6 +48,8 @@ def plot(run: Run, x: str | None, y: Sequence[str] | None, *, show: bool = False
         _picture(axes.pop(0), figure, stack, pixels_unit(stream.schema) or _PIXELS)
     for unused in axes:
         unused.set_axis_off()
+    if left := _left_out(run, drawn, [stream.name for stream, _ in pictures], y):
+        figure.supxlabel(f"not drawn: {', '.join(left)}", x=0.995, ha="right", fontsize=7, color="0.4")
     figure.suptitle(" · ".join(part for part in (run.title, run.labels.sample) if part))
     if show:
         importlib.import_module("matplotlib.pyplot").show()
@@ -80,7 +83,9 @@ def _of_streams(run: Run, x: str | None, y: Sequence[str] | None) -> list[Panel]
     over = run[x] if x is not None else axis_of(run)
     names = [s.name for s in run if s.kind == SCALAR and s is not over and s.name != x] if y is None else list(y)
     curves = names[:_MOST_CURVES] if over is None or y is not None else _following(run, over, names)
-    return [partial(_curve, run=run, name=name, over=over) for name in curves]
+    panels: list[Panel] = [partial(_curve, run=run, name=name, over=over) for name in curves]
+    rows = [] if x is not None or y is not None else [s for s in run if s.kind in _ROWS and len(s)]
+    return panels + [partial(_newest, run=run, name=s.name) for s in rows[: _MOST_CURVES - len(panels)]]
 
 
 def axis_of(run: Run) -> Stream | None:
@@ -135,18 +140,56 @@ def _points(axes: Any, scan: RecordedScan, name: str, values: npt.NDArray[Any]) 
 def _curve(axes: Any, run: Run, name: str, over: Stream | None) -> None:
     if over is None:
         alone = run[name].named()
+        signal = None if alone.signal is None else alone.signal._replace(name=name)
         dates, start = _dates(alone), run[name].start
-        _draw(axes, Column("time", (), dates, zone(start)), alone.signal)
+        _draw(axes, Column("time", (), dates, zone(start)), signal)
         if start is not None:
-            axes.xaxis.axis_date(start.astimezone().tzinfo)  # a picture is for people: local time, and it says so
+            _ticks_of_time(axes.xaxis, start.astimezone().tzinfo)  # a picture is for people: local time, and it says so
         return
     # a scan reads its instruments before its axis: what was there last belongs to the position
     base, columns = aligned(over, [run[name]], "last")
     if base.signal is None or len(columns) == len(base.columns):
         return
     order = np.argsort(base.signal.values, kind="stable")
-    x, y = (column._replace(values=column.values[order]) for column in (base.signal, columns[-1]))
+    x, y = (
+        column._replace(name=stream, values=column.values[order])
+        for stream, column in ((over.name, base.signal), (name, columns[-1]))
+    )
     _draw(axes, x, y, marks=True)
+
+
+def _newest(axes: Any, run: Run, name: str) -> None:
+    """The newest row of a vector or a spectrum, over its own axis or the places in it."""
+    stream = run[name]
+    batch = stream.to_arrow().slice(len(stream) - 1)
+    values = np.asarray(batch.column("values")[0].as_py(), np.float64)
+    place = np.arange(len(values)) if stream.kind != "spectrum/1" else np.asarray(batch.column("axis")[0].as_py())
+    units = stream.units
+    over = Column("axis" if stream.kind == "spectrum/1" else "place in the vector", (), place, units.get("axis", ""))
+    _draw(axes, over, Column(name, (), values, units.get("values", "")))
+    axes.set_title(f"the newest of {len(stream):,}", fontsize=8)
+
+
+def _left_out(run: Run, drawn: list[Panel], pictures: list[str], y: Sequence[str] | None) -> list[str]:
+    """Streams, or fields of a scan, that nobody chose to leave out and that are not in the picture."""
+    if y is not None:
+        return []
+    told: list[dict[str, Any]] = [getattr(panel, "keywords", {}) for panel in drawn]
+    names = {facts["name"] for facts in told}
+    scan: RecordedScan | None = next((facts["scan"] for facts in told if "scan" in facts), None)
+    if scan is not None:
+        return [n for n in scan.fields() if n not in {*names, *scan.axes} and not n.endswith("_setpoint")]
+    over = {facts["over"].name for facts in told if facts.get("over") is not None}
+    return [s.name for s in run if len(s) and s.name not in names | over | {*pictures}]
+
+
+def _ticks_of_time(axis: Any, zone: Any) -> None:
+    """Few enough times for a narrow panel, each as short as it can be said; the day stands once, below."""
+    dates = importlib.import_module("matplotlib.dates")
+    axis.axis_date(zone)
+    locator = dates.AutoDateLocator(tz=zone, minticks=3, maxticks=5)
+    axis.set_major_locator(locator)
+    axis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=zone))
 
 
 def _draw(axes: Any, x: Column | None, y: Column | None, *, marks: bool = False) -> None:

@@ -186,7 +186,7 @@ class RecordedScan:
 
     @property
     def _attributes(self) -> dict[str, Any]:
-        place = {"scan_uid": self.uid, "run_uid": self._run.uid, "run_directory": str(self._run.path)}
+        place = {"scan_uid": self.uid, "run_uid": self._run.uid, "run_directory": str(self._run.path.absolute())}
         return {**self.metadata, **place}
 
     @cached_property

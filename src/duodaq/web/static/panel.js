@@ -118,15 +118,32 @@ function operations({ id, panel }, elsewhere) {
   const shown = panel.operations.filter((o) => !hidden.has(o.name));
   if (!shown.length) return [];
   const make = ({ name, arguments: wanted, words }) => {
-    const inputs = wanted.map((a) => el("input", { placeholder: a.name.replace(/_/g, " "), "aria-label": a.name, title: a.required ? a.type : `${a.type}; may be empty`, value: a.name === "axis" && panel.axes.length ? panel.axes[0].name : "" }));
+    const inputs = wanted.map((a) => argument(a, panel.axes));
     const go = () => {
-      const args = inputs.map((i) => (i.value === "" ? null : typed(i.value)));
+      const args = inputs.map(({ field }, n) => (field.type === "checkbox" ? field.checked : field.value === "" ? null : typed(field.value)) ?? wanted[n].default ?? null);
       while (args.length && args.at(-1) === null) args.pop();
       run(id, name.replace(/_/g, " "), { kind: "execute", name, args });
     };
-    return el("div", { class: "op" }, words ? el("p", {}, words.replaceAll("`", "")) : false, el("div", { class: "row" }, inputs, el("button", { data: { operation: name }, onclick: go }, name.replace(/_/g, " "))));
+    return el("div", { class: "op" }, words ? el("p", {}, words.replaceAll("`", "")) : false, el("div", { class: "row" }, inputs.map((i) => i.shown), el("button", { data: { operation: name }, onclick: go }, name.replace(/_/g, " "))));
   };
   return [el("h3", {}, "Operations"), ...shown.slice(0, 6).map(make), shown.length > 6 ? el("details", {}, el("summary", {}, `${shown.length - 6} more`), ...shown.slice(6).map(make)) : ""];
+}
+
+/** Where one argument is typed in, and what is shown of it: a box to tick, or a field that says what it is without a word. */
+function argument({ name, type, required, default: usual }, axes) {
+  const words = name.replace(/_/g, " ");
+  if (typeof usual === "boolean") {
+    const field = el("input", { type: "checkbox", "aria-label": name, checked: usual, title: `usually ${plain(usual)}` });
+    return { field, shown: el("label", { class: "tick" }, field, words) };
+  }
+  if (type === "bool") {
+    const field = el("select", { "aria-label": name }, ["", "yes", "no"].map((v) => el("option", { value: v }, v || words)));
+    return { field, shown: field };
+  }
+  const hint = usual === undefined || usual === "" ? words : `${words}: ${plain(usual)}`;
+  const title = required ? type : `${type ? `${type}; ` : ""}may be empty${usual === undefined ? "" : `: ${plain(usual)} then`}`;
+  const field = el("input", { placeholder: hint, "aria-label": name, title, value: name === "axis" && axes.length ? axes[0].name : "" });
+  return { field, shown: field };
 }
 
 function rest({ id }) {

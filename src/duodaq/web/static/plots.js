@@ -195,7 +195,7 @@ function make(names, units) {
   const canvas = el("div", { class: "plot", role: "img", "aria-label": `Curves of ${names.map((name) => `${name} in ${unitOf(name) || "no unit"}`).join(", ")}` }, empty);
   chart.append(el("div", { class: "axes" }, units.map(group)), canvas);
   const plot = new uPlot({
-    ...size(), scales, axes, padding: [8, units.length > 1 ? 0 : beside, 0, 0], legend: { show: false },
+    ...size(), scales, axes, padding: [8, units.length > 1 ? 0 : Math.max(beside, 28), 0, 0], legend: { show: false },
     cursor: { drag: { x: true, y: false, setScale: false, dist: 6 } },
     hooks: {
       setCursor: [() => { told_ms = 0; dirty = true; }],
