@@ -26,6 +26,7 @@ import msgspec
 from duodaq.app._control import ControlTable
 from duodaq.app._preset_file import Preset, plain_value, preset_from, write_preset
 from duodaq.app._preset_rules import Row, is_later, kind_of, left_to_a_person, same, settings_of
+from duodaq.config import choose
 from duodaq.errors import (
     ConfigError,
     DuodaqError,
@@ -93,13 +94,11 @@ class Presets:
         """One preset.
 
         Raises:
-            LifecycleError: There is none of this name.
-            ConfigError: Its file is wrong: names file and key.
+            ConfigError: There is none of this name, or its file is wrong: names file and key.
         """
         path = self._path(name)
         if not path.is_file():
-            known = ", ".join(self.names()) or "none"
-            raise LifecycleError(f"no preset {name!r}; there are: {known}")
+            raise ConfigError(f"no preset {name!r}", remedy=choose(name, self.names(), "There are"))
         return preset_from(path, name)
 
     # ---- saving --------------------------------------------------------------------------------------------------
@@ -157,7 +156,7 @@ class Presets:
         """Remove its file.
 
         Raises:
-            LifecycleError: There is none of this name.
+            ConfigError: There is none of this name, or its file is wrong.
         """
         self.read(name)
         self._path(name).unlink(missing_ok=True)
@@ -196,7 +195,8 @@ class Presets:
         """Set what a preset has and is not so already; the rows of `diff`, as it was before.
 
         Raises:
-            LifecycleError: There is no such preset, or a setting of it is not there. Nothing was set.
+            ConfigError: There is no such preset. Nothing was set.
+            LifecycleError: A setting of it is not there. Nothing was set.
             OutOfRangeError: A value is beyond its limits: all of those are named. Nothing was set.
             NotInControlError: Somebody else controls one of its instruments. Nothing was set.
             UnsafeStateError: A stop is latched, and something of it could emit. Nothing was set.
