@@ -218,6 +218,15 @@ def test_a_preset_is_not_loaded_where_nobody_can_be_asked(
         assert client.other.get("count") == 7.0
 
 
+def test_a_log_of_no_channel_that_there_is_is_not_begun(lab: Lab, command: Command) -> None:
+    typo = command("record", "tiker.*", "--detach")
+    assert (typo.code, "Recording" in typo.out) == (2, False), typo
+    said = " ".join(typo.err.split())
+    assert 'no channel fits tiker.*. Did you mean "ticker.*"? There are: ticker.ticks' in said
+    assert lab.logs() == []
+    assert command("record", "tiker.*", "ticker.*", "--detach").code == 0, "part of it fits"
+
+
 def test_a_lab_that_is_stopped_or_not_there_and_a_wrong_file_are_refused_in_a_sentence(
     lab: Lab, lab_file: Path, command: Command
 ) -> None:

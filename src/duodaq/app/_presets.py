@@ -26,6 +26,7 @@ import msgspec
 from duodaq.app._control import ControlTable
 from duodaq.app._preset_file import Preset, plain_value, preset_from, write_preset
 from duodaq.app._preset_rules import Row, is_later, kind_of, left_to_a_person, same, settings_of
+from duodaq.app._settings_now import read_setting
 from duodaq.config import choose
 from duodaq.errors import (
     ConfigError,
@@ -35,7 +36,7 @@ from duodaq.errors import (
     PartlySetError,
     UnsafeStateError,
 )
-from duodaq.model import Command, GetParameter, InstrumentDefinition, LabDefinition, SetParameter, check_limits
+from duodaq.model import Command, InstrumentDefinition, LabDefinition, SetParameter, check_limits
 from duodaq.telemetry import get_logger
 
 FOLDER = "presets"
@@ -279,7 +280,7 @@ class Presets:
     async def _present(self, instrument: str, name: str, missing: list[str]) -> Any:
         """Its value now; None if there is none that can be kept, which is then in `missing`."""
         try:
-            value = plain_value(await self._lab.manager.command(instrument, GetParameter(name), READ_S))
+            value = plain_value(await read_setting(self._lab.manager, instrument, name, READ_S))
         except Exception as error:  # noqa: BLE001 - whatever a driver raises, the others are read
             missing.append(f"{instrument}.{name}: {error}")
             return None
