@@ -65,9 +65,6 @@ class Ticker:
 class Broken(Ticker):
     def __init__(self):
         raise OSError("nothing is plugged in")
-
-    def tick(self):
-        return 0.0
 """
 
 
