@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from duodaq.app import open_lab as open
     from duodaq.config import load_lab
     from duodaq.dual import DualRuntimeManager
-    from duodaq.errors import ConfigError, DuodaqError
+    from duodaq.errors import ConfigError, DuodaqError, ScanInterruptedError
     from duodaq.schema import open_wirelog
     from duodaq.storage.reading import open_run, runs
     from duodaq.v4 import Actor, ActorSystem, DataPublisher
@@ -33,6 +33,7 @@ __all__ = [
     "MaiTai",
     "Newport1830C",
     "PvcamActor",
+    "ScanInterruptedError",
     "ScpiActor",
     "connect",
     "load_lab",
@@ -55,6 +56,7 @@ _HOMES = {
     "MaiTai": "duodaq.v4.instruments",
     "Newport1830C": "duodaq.v4.instruments",
     "PvcamActor": "duodaq.v4.instruments",
+    "ScanInterruptedError": "duodaq.errors",
     "ScpiActor": "duodaq.v4.instruments",
     "connect": "duodaq.app",
     "load_lab": "duodaq.config",

@@ -24,6 +24,7 @@
     ├── LifecycleError       (RuntimeError)      asked in the wrong state
     │   ├── NotInControlError (PermissionError)  somebody else holds control of the instrument: holder
     │   └── CutoverError                         an instrument was not moved: owner, step
+    ├── ScanInterruptedError                     run: its points; the axis is stopped
     ├── PartlySetError                           done, failed, not_done: which of several settings were set
     ├── DataError
     │   ├── SchemaMismatchError (TypeError)
@@ -229,6 +230,22 @@ class NotInControlError(LifecycleError, PermissionError):
         super().__init__(what, **facts)
         self.holder = holder
         self.since_ns = since_ns
+
+
+class ScanInterruptedError(DuodaqError):
+    """A scan ended before its last point: Ctrl-C, somebody aborted it, or something failed. The axis is stopped.
+
+    `run` has the points that were taken; its `directory` is the recording that has them, None if it is not recorded.
+    """
+
+    def __init__(self, what: str, *, run: Any, **facts: Any) -> None:
+        super().__init__(what, **facts)
+        self.run = run
+
+    def __str__(self) -> str:
+        directory = getattr(self.run, "directory", None)
+        recorded = "" if directory is None else f"the recording is {directory}; "
+        return f"{super().__str__()} — {recorded}the points are in `run` of this error"
 
 
 class PartlySetError(DuodaqError):

@@ -234,6 +234,7 @@ async def test_what_a_method_has_set_is_not_carried_over_and_the_status_says_so(
     async with lab(source(options={"on_reconnect": "reapply"})) as (manager, _):
         await manager.command("it", Execute("configure", (7,)), 2.0)
         assert await manager.command("it", GetParameter("range"), 2.0) == 7
+        await manager.command("it", Execute("configure", (9,)), 2.0)  # 7 is stale, and was the last read
         await die(manager)
         await until(lambda: "other than before: range = 3" in status(manager).message, manager)
         await die(manager)

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import typer
 from rich.console import Console
 from rich.prompt import Confirm
 from typer.main import get_command
 
-from duodaq.app import Lab, LabService
+from duodaq.app import Lab, LabService, connect
 from duodaq.app._loop_thread import LoopThread
-from duodaq.cli import _app, _apply, _init, _status
+from duodaq.cli import _app, _apply, _init, _preset_work, _status
 from duodaq.clock import Deadline, block
 from duodaq.link import LAB_PROTOCOL, LabLock, LinkServer
 from duodaq.testing import knife_edge, record_run
@@ -46,6 +47,7 @@ passive = true
 runtime = "v2"
 driver = "./drivers.py:Ticker"
 passive = true
+settings = ["count"]
 
 [alarms.many]
 channel = "ticker.ticks"
@@ -187,11 +189,39 @@ def test_nobody_to_ask_or_a_no_changes_nothing(
     assert "nobody is there to be asked" in alone.err
     assert "--yes" in alone.err
     asked: list[str] = []
-    monkeypatch.setattr(_apply, "_can_ask", lambda out: True)
+    monkeypatch.setattr(_apply, "can_ask", lambda out: True)
     monkeypatch.setattr(Confirm, "ask", lambda question, **_: bool(asked.append(question)))
     assert command("apply", lab_file).code == 1
     assert asked == ["Change it so?"]
     assert "new" not in [one.id for one in lab.manager.instruments()]
+
+
+def test_a_preset_is_not_loaded_where_nobody_can_be_asked(
+    lab: Lab, lab_file: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (lab_file.parent / "presets").mkdir()
+    (lab_file.parent / "presets" / "warm.toml").write_text("[instruments.other]\ncount = 7.0\n")
+    for alone in (command("presets", "load", "warm"), command("presets", "load", "warm", "--json")):
+        assert (alone.code, "nobody is there to be asked; nothing was set" in alone.err) == (2, True), alone
+        assert "--yes" in alone.err
+    with connect("bench") as client:
+        assert client.other.get("count") == 0.0
+        asked: list[str] = []
+        monkeypatch.setattr(_preset_work, "can_ask", lambda out: True)
+        monkeypatch.setattr(typer, "confirm", lambda question: bool(asked.append(question)))
+        assert command("presets", "load", "warm").code == 1
+        assert (asked, client.other.get("count")) == (["Set 1 of them?"], 0.0)
+        assert command("presets", "load", "warm", "--yes").code == 0
+        assert client.other.get("count") == 7.0
+
+
+def test_a_log_of_no_channel_that_there_is_is_not_begun(lab: Lab, command: Command) -> None:
+    typo = command("record", "tiker.*", "--detach")
+    assert (typo.code, "Recording" in typo.out) == (2, False), typo
+    said = " ".join(typo.err.split())
+    assert 'no channel fits tiker.*. Did you mean "ticker.*"? There are: ticker.ticks' in said
+    assert lab.logs() == []
+    assert command("record", "tiker.*", "ticker.*", "--detach").code == 0, "part of it fits"
 
 
 def test_a_lab_that_is_stopped_or_not_there_and_a_wrong_file_are_refused_in_a_sentence(

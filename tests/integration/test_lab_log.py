@@ -111,6 +111,9 @@ async def test_chosen_channels_go_into_a_series_of_runs_that_is_read_as_one(lab:
 
 async def test_it_is_begun_ended_and_listed_by_name(lab: duodaq.Lab) -> None:
     source = Source(lab)
+    with pytest.raises(ConfigError, match=r"no channel fits \*\.humidity\. This lab has no channel yet"):
+        await lab.log("room", "*.humidity")
+    source.publish()
     directory = await lab.log("room", "*.humidity", keep="90d", budget="50GB")
     recording = await lab.start_recording()
     source.publish()

@@ -261,8 +261,8 @@ async def test_names_and_files_that_are_none_are_refused(tmp_path: Path) -> None
             await lab.presets.save("one")
         await lab.presets.save("one", ["other"], replace=True)
         assert [*lab.presets.read("one").settings] == ["other"]
-        with pytest.raises(LifecycleError, match="there are: one"):
-            await lab.presets.load("two")
+        with pytest.raises(ConfigError, match=r'no preset \'won\'\. Did you mean "one"\? There are: one'):
+            await lab.presets.load("won")
         with pytest.raises(LifecycleError, match="nothing of rail; it has: other"):
             await lab.presets.diff("one", ["rail"])
         for text in ("[", "[presets]\n", "instruments = 3", "[instruments]\nother = 3", "[instruments.other]\ngain={}"):
@@ -286,8 +286,9 @@ def test_from_a_notebook_and_the_command_line(
         diff = lab.presets.diff("one")
         assert repr(diff).splitlines()[1].split() == ["rail.gain", "4", "1"]
         assert "<td>rail.gain</td>" in diff._repr_html_()
-        assert len(lab.presets.load("one")) == 1
-        assert "rail.gain" in capsys.readouterr().out, "what it changes is shown"
+        loaded = lab.presets.load("one")
+        assert (len(loaded), capsys.readouterr().out) == (1, ""), "shown once, by who shows results"
+        assert "rail.gain" in repr(loaded)
         assert repr(lab.presets.diff("one")) == f"<no differences in {len(diff.rows)} settings>"
         lab.rail.set("gain", 4)
 
@@ -299,11 +300,15 @@ def test_from_a_notebook_and_the_command_line(
         assert "rail.gain" in (found := said("diff", "one")).output
         assert found.exit_code == 1
         assert said("diff", "one", "two").exit_code == 1
-        assert "1 set." in said("load", "one").output
+        for alone in (said("load", "one"), said("load", "one", "--json")):
+            assert "nobody is there to be asked; nothing was set. Say --yes" in str(alone.exception)
+        assert lab.rail.get("gain") == 4.0
+        assert "1 set." in said("load", "one", "--yes").output
+        assert "0 set." in said("load", "one").output, "nothing to be asked"
         assert said("diff", "one").exit_code == 0
         lab.rail.set("gain", 4)
         RailActor.broken["gain"] = "jammed"
-        assert '"failed": "rail.gain"' in (broken := said("load", "one", "--json")).output
+        assert '"failed": "rail.gain"' in (broken := said("load", "one", "--json", "--yes")).output
         assert broken.exit_code == 1
 
 

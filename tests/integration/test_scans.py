@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -145,6 +146,25 @@ def test_a_scan_is_paused_resumed_and_aborted_by_others(lab: LabClient, other: L
     with pytest.raises(LifecycleError, match="has ended: aborted"):
         scan.pause()
     assert lab.holders() == {}
+
+
+def test_a_scan_that_ctrl_c_has_ended_is_aborted_and_says_where_its_points_are(lab: LabClient) -> None:
+    def ctrl_c(name: str, _: Any) -> None:
+        main = threading.main_thread().ident
+        if name == "event" and main is not None:
+            signal.pthread_kill(main, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(ScanInterruptedError) as caught:
+            lab.scan(lab.rail.x, [1.0, 2.0], lab.other, settle_s=0.5, progress=False, on_document=ctrl_c)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    status = lab.scans[-1].status()
+    assert (status.state, status.why) == ("aborted", "interrupted by Ctrl-C after 1 of 2 points")
+    assert f"the recording is {status.directory}; the points are in `run`" in str(caught.value)
+    assert [point["rail_x"] for point in caught.value.run.to_arrow().to_pylist()] == [1.0]
+    assert lab.scans[-1].points().stop["reason"] == "interrupted by Ctrl-C"
 
 
 def test_a_stop_all_ends_every_scan_for_good(lab: LabClient, channel: LocalChannel, other: LabClient) -> None:

@@ -122,7 +122,8 @@ def test_an_instrument_that_comes_and_one_that_goes_are_steps_of_their_own_the_o
 
 def test_who_goes_with_a_safe_action_is_said_to_take_it_first(planned: Planned) -> None:
     plan = planned((stanza("instruments.one"), ""), ('"@one"', '"nobody"'))
-    assert any("one goes" in note and "its safe state comes first" in note for note in plan.notes)
+    told = "no stop reaches it afterwards; first takes its safe state: its stop bytes b'OFF\\n' (safe.shutdown)"
+    assert f"one goes: {told}" in plan.notes
 
 
 def test_a_port_that_is_opened_anew_takes_along_all_that_is_on_it_and_nobody_else(planned: Planned) -> None:
@@ -132,6 +133,24 @@ def test_a_port_that_is_opened_anew_takes_along_all_that_is_on_it_and_nobody_els
     ]
     assert {s.why for s in plan.units[0].steps if s.subject == "instrument"} == {"its port a is opened anew"}
     assert any("stand or fall together" in note for note in plan.notes)
+    first = "one first takes its safe state: its stop bytes b'OFF\\n' (safe.shutdown), since its port is opened anew"
+    assert [note for note in plan.notes if "safe state" in note] == [first], "two holds"
+    assert first in plan.to_dict()["notes"]
+
+
+def test_what_is_called_or_written_to_make_safe_is_said_in_the_plan_and_an_unchanged_port_asks_nothing(
+    planned: Planned,
+) -> None:
+    call = ('safe = { shutdown = "stop" }', 'safe = { shutdown = { call = "angle" } }')
+    plan = planned(call)
+    assert not [note for note in plan.notes if "safe state" in note], "its port stays open"
+    for kind, said in ((SafeAction("call", call="off"), "call off"), (SafeAction("bytes", data=b"OUT 0"), "b'OUT 0'")):
+        before = plan.before
+        one = replace(before.instruments[0], safe={Cause.SHUTDOWN: kind})
+        before = replace(before, instruments=(one, *before.instruments[1:]))
+        port = replace(before.ports[0], timeout_s=9.0)
+        notes = plan_change(before, replace(before, ports=(port, *before.ports[1:]))).notes
+        assert any(note.startswith("one first takes its safe state: ") and said in note for note in notes)
 
 
 def test_a_new_port_is_opened_before_who_uses_it_and_an_old_one_closed_behind_who_left_it(planned: Planned) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+import duodaq
 from duodaq.bluesky import ScanInterruptedError, run_scan
 from duodaq.errors import OutOfRangeError, PortTimeoutError
 
@@ -139,3 +142,34 @@ def test_documents_are_told_as_they_come() -> None:
         FakeAxis(), [0, 1], [FakeReader("dmm", "voltage")], progress=False, on_document=lambda n, _: names.append(n)
     )
     assert names == ["start", "descriptor", "event", "event", "stop"]
+
+
+def ctrl_c(name: str, document: dict[str, Any]) -> None:
+    """Ctrl-C after the second point, as a terminal gives it to the program."""
+    if name == "event" and document["seq_num"] == 2:
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGINT)
+
+
+def test_ctrl_c_is_told_by_the_error_and_the_engine_adds_nothing_of_its_own(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    axis = FakeAxis()
+    try:
+        with pytest.raises(
+            duodaq.ScanInterruptedError, match=r"^interrupted by Ctrl-C after \d+ of 900 points"
+        ) as caught:
+            run_scan(
+                axis, [0.0] * 900, [FakeReader("dmm", "voltage")], settle_s=0.01, progress=False, on_document=ctrl_c
+            )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capfd.readouterr() == ("", "")
+    run = caught.value.run
+    assert 2 <= len(run) < 900
+    assert (run.stop["exit_status"], run.stop["reason"]) == ("abort", "interrupted by Ctrl-C")
+    assert str(caught.value).endswith("points — the points are in `run` of this error")
+    run.directory = "runs/one"
+    assert str(caught.value).endswith(" — the recording is runs/one; the points are in `run` of this error")

@@ -16,6 +16,7 @@ from duodaq.app._chores import Chores
 from duodaq.app._control import Client, ControlChange, ControlTable
 from duodaq.app._endings import Endings
 from duodaq.app._log import Log, LogPlan
+from duodaq.app._log_channels import expect_channels
 from duodaq.app._metrics_server import MetricsServer
 from duodaq.app._migration import Migration
 from duodaq.app._observers import Observers
@@ -24,13 +25,14 @@ from duodaq.app._presets import Presets
 from duodaq.app._reading import Reading, reading_of
 from duodaq.app._recording import Recording
 from duodaq.app._scans import Scans
+from duodaq.app._settings_now import Names, read_settings
 from duodaq.app._wire import WireRecording
 from duodaq.clock import Deadline, pause
 from duodaq.config import load_lab
 from duodaq.dual import DualRuntimeManager, Health, StopReport
 from duodaq.errors import LifecycleError, PortError
 from duodaq.link import Session
-from duodaq.model import AlarmChange, Command, LabDefinition, ReadChannel, ShutdownReport
+from duodaq.model import AlarmChange, Command, LabDefinition, ManagerState, ReadChannel, ShutdownReport
 from duodaq.ports import Transport
 from duodaq.schema import WIRE_FILE
 from duodaq.storage import Recorder, RecordingSummary, WireSummary
@@ -222,7 +224,7 @@ class Lab:
             labels: What is said of it: sample, operator, note, tags; see `duodaq.storage.edit_labels`.
 
         Raises:
-            LifecycleError: A recording is under way.
+            LifecycleError: A recording is under way, or the lab ends.
             StorageError: The directory cannot be made.
         """
         async with self._recordings:  # of several that begin one at once one does
@@ -231,7 +233,8 @@ class Lab:
             target = Path(directory) if directory is not None else self._new_directory()
             forms = self.definition.finalise if finalise is None else tuple(finalise)
             wanted = {WANTED: {"to": forms, "keep_journal": self.definition.keep_journal}} if forms else {}
-            recording = Recording(self.manager, self.definition, target, labels=labels, more=wanted)
+            unread = await self._settings_read()
+            recording = Recording(self.manager, self.definition, target, labels=labels, more=wanted, unread=unread)
             await recording.start()
             self._recording = recording
             self._wanted = cast("tuple[Format, ...]", forms)
@@ -240,6 +243,18 @@ class Lab:
             if self.definition.record_wire if wire is None else wire:
                 await self._start_wire(_WITH_RECORDING, target / WIRE_FILE)
             return target
+
+    async def _settings_read(self) -> Names:
+        """Have the parameter table say what is so, for a recording that begins; what was not read.
+
+        Raises:
+            LifecycleError: Meanwhile the lab has begun to end, and would not end the recording. Nothing was begun.
+        """
+        before = self.manager.state
+        unread = await read_settings(self.manager)
+        if before is ManagerState.RUNNING and self.manager.state is not before:
+            raise LifecycleError("the lab ends", left="nothing is recorded")
+        return unread
 
     def adopt(self, definition: LabDefinition) -> None:
         """From now on this is what the lab is described by: it has become that."""
@@ -310,7 +325,7 @@ class Lab:
 
         Raises:
             LifecycleError: A log of this name is under way.
-            ConfigError: A word means nothing.
+            ConfigError: A word means nothing, or no channel fits. Nothing is recorded.
             StorageError: The directory cannot be made. Nothing is recorded.
         """
         if name in self._logs:
@@ -318,6 +333,7 @@ class Lab:
         root = self.runs_directory if directory is None else Path(directory)
         if isinstance(channels, str):
             channels = (channels,)
+        expect_channels(channels, self.manager)
         plan = LogPlan(name, root, (*channels,), rotate, keep, budget, (*finalise,), keep_journal)
         log = Log(self.manager, self.definition, plan, self.chores)
         if root != self.runs_directory:

@@ -29,6 +29,7 @@ import pyarrow as pa
 
 from duodaq.app._chores import Chores
 from duodaq.app._recording import Recording
+from duodaq.app._settings_now import read_settings
 from duodaq.clock import pause, utc_ns
 from duodaq.dual import DualRuntimeManager
 from duodaq.errors import DuodaqError, LifecycleError, StorageError
@@ -126,6 +127,7 @@ class Log:
         began = self._now_ns()
         self._turn_ns = None if self._every_ns is None else next_turn_ns(began, self._every_ns)
         self._begin = partial(Recording, manager, definition, plan.root / run_name(plan.name, began))
+        self._manager = manager
         self._recording_or_none: Recording | None = None
         self._task: asyncio.Task[None] | None = None
         self._tidier: threading.Thread | None = None
@@ -165,7 +167,8 @@ class Log:
         await self._aside(lambda: found.append(_last_of(self.plan.root, self.plan.name, self._lab)))
         if found and found[0] is not None:
             self._previous, self._part = found[0][0], found[0][1] + 1
-        recording = self._begin(more=self._more(), name=f"log {self.plan.name}", accepts=self._wants)
+        unread = await read_settings(self._manager)
+        recording = self._begin(more=self._more(), unread=unread, name=f"log {self.plan.name}", accepts=self._wants)
         await recording.start()
         self._recording_or_none = recording
         self._task = asyncio.create_task(self._look_after(), name=f"log {self.plan.name}")

@@ -26,6 +26,8 @@ import msgspec
 from duodaq.app._control import ControlTable
 from duodaq.app._preset_file import Preset, plain_value, preset_from, write_preset
 from duodaq.app._preset_rules import Row, is_later, kind_of, left_to_a_person, same, settings_of
+from duodaq.app._settings_now import read_setting
+from duodaq.config import choose
 from duodaq.errors import (
     ConfigError,
     DuodaqError,
@@ -34,7 +36,7 @@ from duodaq.errors import (
     PartlySetError,
     UnsafeStateError,
 )
-from duodaq.model import Command, GetParameter, InstrumentDefinition, LabDefinition, SetParameter, check_limits
+from duodaq.model import Command, InstrumentDefinition, LabDefinition, SetParameter, check_limits
 from duodaq.telemetry import get_logger
 
 FOLDER = "presets"
@@ -93,13 +95,11 @@ class Presets:
         """One preset.
 
         Raises:
-            LifecycleError: There is none of this name.
-            ConfigError: Its file is wrong: names file and key.
+            ConfigError: There is none of this name, or its file is wrong: names file and key.
         """
         path = self._path(name)
         if not path.is_file():
-            known = ", ".join(self.names()) or "none"
-            raise LifecycleError(f"no preset {name!r}; there are: {known}")
+            raise ConfigError(f"no preset {name!r}", remedy=choose(name, self.names(), "There are"))
         return preset_from(path, name)
 
     # ---- saving --------------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ class Presets:
         """Remove its file.
 
         Raises:
-            LifecycleError: There is none of this name.
+            ConfigError: There is none of this name, or its file is wrong.
         """
         self.read(name)
         self._path(name).unlink(missing_ok=True)
@@ -196,7 +196,8 @@ class Presets:
         """Set what a preset has and is not so already; the rows of `diff`, as it was before.
 
         Raises:
-            LifecycleError: There is no such preset, or a setting of it is not there. Nothing was set.
+            ConfigError: There is no such preset. Nothing was set.
+            LifecycleError: A setting of it is not there. Nothing was set.
             OutOfRangeError: A value is beyond its limits: all of those are named. Nothing was set.
             NotInControlError: Somebody else controls one of its instruments. Nothing was set.
             UnsafeStateError: A stop is latched, and something of it could emit. Nothing was set.
@@ -279,7 +280,7 @@ class Presets:
     async def _present(self, instrument: str, name: str, missing: list[str]) -> Any:
         """Its value now; None if there is none that can be kept, which is then in `missing`."""
         try:
-            value = plain_value(await self._lab.manager.command(instrument, GetParameter(name), READ_S))
+            value = plain_value(await read_setting(self._lab.manager, instrument, name, READ_S))
         except Exception as error:  # noqa: BLE001 - whatever a driver raises, the others are read
             missing.append(f"{instrument}.{name}: {error}")
             return None

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from html import escape
 from typing import Any
@@ -97,13 +96,16 @@ class PresetsHandle:
         """What loading it would change, read from the devices; or how the preset `other` differs from it.
 
         Raises:
-            LifecycleError: There is no such preset, or nothing of such an instrument in it.
+            ConfigError: There is no such preset.
+            LifecycleError: Nothing of such an instrument is in it.
         """
         asked = {"name": name, "other": other, "instruments": names_of(instruments)}
         return PresetDiff(msgspec.convert(self._channel.request("preset_diff", asked), list[Row]))
 
-    def load(self, name: str, *, instruments: Any = None, show: bool = True) -> PresetDiff:
-        """Set what a preset has and is not so already, and show what that changes; what it was before.
+    def load(self, name: str, *, instruments: Any = None) -> PresetDiff:
+        """Set what a preset has and is not so already; what that has changed, with the values before.
+
+        At a prompt and in a notebook the result is shown as a table; `diff` shows the same before anything is set.
 
         What makes safe is set first, then what the lab file declares, in its order. What is not known to be
         harmless, and is not allowed by the lab file, is `left`, with the reason.
@@ -111,17 +113,15 @@ class PresetsHandle:
         Args:
             name: Which.
             instruments: Only these of it.
-            show: Print the differences before anything is set.
 
         Raises:
-            LifecycleError: There is no such preset, or a setting of it is not there. Nothing was set.
+            ConfigError: There is no such preset. Nothing was set.
+            LifecycleError: A setting of it is not there. Nothing was set.
             OutOfRangeError: A value is beyond its limits. Nothing was set.
             NotInControlError: Somebody else controls one of its instruments. Nothing was set.
             UnsafeStateError: A stop is latched, and something of it could emit. Nothing was set.
             PartlySetError: A device refused one: `done` says what was set before, `not_done` what was not.
         """
-        if show:
-            sys.stdout.write(f"{self.diff(name, instruments=instruments)!r}\n")
         asked = {"name": name, "instruments": names_of(instruments)}
         return PresetDiff(msgspec.convert(self._channel.request("preset_load", asked), list[Row]))
 
@@ -129,7 +129,7 @@ class PresetsHandle:
         """Remove one.
 
         Raises:
-            LifecycleError: There is none of this name.
+            ConfigError: There is none of this name.
         """
         self._channel.request("preset_remove", {"name": name})
 

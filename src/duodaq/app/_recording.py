@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from duodaq.app._settings_now import Names, read_settings
 from duodaq.clock import pause
 from duodaq.dual import DualRuntimeManager
 from duodaq.errors import StoppedError
@@ -33,6 +34,7 @@ class Recording:
         target: The directory.
         labels: What is said of it from the start.
         more: What else the provenance says.
+        unread: The settings that were not read from their instruments for it; see `read_settings`.
         name: What its subscriptions are called.
         accepts: Which batches; all if not given.
     """
@@ -45,6 +47,7 @@ class Recording:
         *,
         labels: Mapping[str, Any] | None = None,
         more: Mapping[str, Any] | None = None,
+        unread: Names = frozenset(),
         name: str = RECORDING,
         accepts: Callable[[pa.RecordBatch], bool] | None = None,
     ) -> None:
@@ -54,7 +57,7 @@ class Recording:
         self.recorder = Recorder(
             target,
             manager.v4_data,
-            provenance=self._provenance(more or {}),
+            provenance=self._provenance(more or {}, unread),
             code=definition.directory,
             accepts=accepts,
             name="recorder" if name == RECORDING else name,
@@ -79,8 +82,9 @@ class Recording:
             LifecycleError: It does not record. Nothing has changed.
             StorageError: The disk refused: recording goes on where it is.
         """
+        unread = await read_settings(self._manager)
         self._note_ledgers()
-        return await self.recorder.rotate(target, provenance=self._provenance(more))
+        return await self.recorder.rotate(target, provenance=self._provenance(more, unread))
 
     async def close(self, timeout_s: float) -> ComponentReport:
         """End it; `summary` says what it came to. May be called again."""
@@ -115,7 +119,7 @@ class Recording:
         """Keep with the run what there was on its way to it: both hubs, and every worker process, dead ones too."""
         self.recorder.note("ledgers", self._manager.ledgers())
 
-    def _provenance(self, more: Mapping[str, Any]) -> dict[str, Any]:
+    def _provenance(self, more: Mapping[str, Any], unread: Names) -> dict[str, Any]:
         manager = self._manager
         definition = manager.lab  # as it is now: a later run of a log may begin behind a change of the lab
         known = replace(definition, web=replace(definition.web, token=None, viewer_token=None))
@@ -126,7 +130,7 @@ class Recording:
             "instruments": {
                 status.id: msgspec.to_builtins(status, enc_hook=str) for status in manager.health().instruments
             },
-            "parameters": [_plain(entry) for entry in manager.parameters.snapshot()],
+            "parameters": [_plain(entry, unread=_name(entry) in unread) for entry in manager.parameters.snapshot()],
             **more,
         }
 
@@ -142,7 +146,7 @@ def _text_of(file: Path, web: WebDefinition) -> str | None:
     return _TOKEN.sub(r'\1"(left out)"', text)
 
 
-def _plain(entry: ParameterEntry) -> dict[str, Any]:
+def _plain(entry: ParameterEntry, *, unread: bool = False) -> dict[str, Any]:
     told: dict[str, Any] = {
         "instrument": entry.instrument,
         "parameter": entry.name,
@@ -150,7 +154,7 @@ def _plain(entry: ParameterEntry) -> dict[str, Any]:
         "unit": entry.unit,
         "t_ns": entry.t_ns,
     }
-    return {**told, "stale": True} if entry.stale else told
+    return {**told, "stale": True} if entry.stale or unread else told
 
 
 def _name(entry: ParameterEntry) -> tuple[str, str]:

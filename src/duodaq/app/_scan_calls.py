@@ -13,7 +13,7 @@ from duodaq.app._documents import DocumentJournal, plain
 from duodaq.app._handles import AxisHandle, InstrumentHandle, is_number
 from duodaq.app._scan_facts import ScanStatus
 from duodaq.app._scans_handle import ScanHandle, watched
-from duodaq.errors import StorageError
+from duodaq.errors import ScanInterruptedError, StorageError
 
 if TYPE_CHECKING:
     from duodaq.bluesky import ScanRun
@@ -64,8 +64,6 @@ def recorded(
     Args:
         ticket: What the lab knows this program by, if it is one of its own.
     """
-    from duodaq.bluesky import ScanInterruptedError
-
     names = [axis.address for axis, _ in parts]
     planned = prod(len(positions) for _, positions in parts)
     with watched(channel, names, [one.id for one in readers], planned, ticket) as watch:

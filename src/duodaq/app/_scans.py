@@ -164,8 +164,8 @@ class Scans:
             scan.status.state = "paused" if holds else "running"
         return {"holds": holds, "abort": scan.why_aborted}
 
-    def end(self, number: int, done: int, *, complete: bool, why: str = "") -> ScanStatus:
-        """A scan has ended: control goes back to whoever had it.
+    def end(self, number: int, done: int, *, complete: bool, why: str = "", by_hand: bool = False) -> ScanStatus:
+        """A scan has ended: control goes back to whoever had it. `by_hand`: the person that scans has ended it.
 
         Raises:
             NotInControlError: Another client scans. Its scan goes on.
@@ -175,7 +175,7 @@ class Scans:
             return scan.status
         scan.status.done = done
         aborted = scan.why_aborted
-        self._end(scan, "complete" if complete else "aborted" if aborted else "failed", aborted or why)
+        self._end(scan, "complete" if complete else "aborted" if aborted or by_hand else "failed", aborted or why)
         return scan.status
 
     def kept(self, number: int | None, run: str, directory: Path) -> None:

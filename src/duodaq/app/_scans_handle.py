@@ -9,7 +9,7 @@ import msgspec
 from duodaq.app._channel import Channel
 from duodaq.app._scan_facts import UNDER_WAY, ScanStatus
 from duodaq.clock import Deadline
-from duodaq.errors import DuodaqError, LifecycleError, ReplyTimeoutError
+from duodaq.errors import DuodaqError, LifecycleError, ReplyTimeoutError, ScanInterruptedError
 
 if TYPE_CHECKING:
     from duodaq.storage.reading import RecordedScan
@@ -68,7 +68,7 @@ class ScanHandle:
         Raises:
             ScanInterruptedError: It ended before its last point, or Ctrl-C ended it; the points are in its `run`.
         """
-        from duodaq.bluesky import ScanInterruptedError, progress_bar
+        from duodaq.bluesky import progress_bar
 
         status = self.status()
         with progress_bar(status.planned, progress) as show:
@@ -187,13 +187,16 @@ def watched(
     """
     asked = {"axes": axes, "read": read, "planned": planned, "ticket": ticket}
     watch = ScanWatch(channel, channel.request("scan_begin", asked)["number"])
-    why = ""
+    why, by_hand = "", False
     try:
         yield watch
+    except ScanInterruptedError as error:
+        why, by_hand = error.what, bool(error.run.aborted)
+        raise
     except BaseException as error:
-        why = str(error) or type(error).__name__
+        why, by_hand = str(error) or type(error).__name__, isinstance(error, KeyboardInterrupt)
         raise
     finally:
-        told = {"scan": watch.number, "done": watch.done, "complete": not why, "why": why}
+        told = {"scan": watch.number, "done": watch.done, "complete": not why, "why": why, "by_hand": by_hand}
         with contextlib.suppress(DuodaqError):  # the lab is gone, or ending
             channel.request("scan_end", told)

@@ -206,7 +206,9 @@ class LabService:
 
     async def _op_scan_end(self, params: dict[str, Any]) -> Any:
         complete, why = bool(params["complete"]), str(params.get("why", ""))[:1000]
-        return msgspec.to_builtins(self._lab.scans.end(params["scan"], params["done"], complete=complete, why=why))
+        by_hand = bool(params.get("by_hand"))
+        ended = self._lab.scans.end(params["scan"], params["done"], complete=complete, why=why, by_hand=by_hand)
+        return msgspec.to_builtins(ended)
 
     async def _op_scan_start(self, params: dict[str, Any]) -> Any:
         return msgspec.to_builtins(await self._lab.scans.start(msgspec.convert(params, ScanWish, strict=False)))

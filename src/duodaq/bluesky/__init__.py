@@ -6,9 +6,10 @@ from duodaq.bluesky._hold import ScanAbortedError
 from duodaq.bluesky._instrument import InstrumentDevice, ReaderDevice
 from duodaq.bluesky._lab import Devices, devices
 from duodaq.bluesky._promise import Axis, Measured, Reader
-from duodaq.bluesky._run import ScanInterruptedError, ScanRun
+from duodaq.bluesky._run import ScanRun
 from duodaq.bluesky._scan import progress_bar, run_grid, run_scan
 from duodaq.bluesky._status import FutureStatus, MoveStatus
+from duodaq.errors import ScanInterruptedError
 
 __all__ = [
     "Axis",

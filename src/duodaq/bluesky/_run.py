@@ -9,13 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from duodaq.errors import DuodaqError
 from duodaq.storage.reading import Grid, ScanPoints, told_with
 
 if TYPE_CHECKING:
     import xarray
-
-    from duodaq.storage.reading import RecordedScan
 
 Document = dict[str, Any]
 
@@ -139,11 +136,3 @@ class ScanRun:
     def __repr__(self) -> str:
         how = "complete" if self.complete else self.stop.get("exit_status", "under way")
         return f"<scan of {' × '.join(self.axes)}: {len(self)} of {self.planned} points, {how}>"
-
-
-class ScanInterruptedError(DuodaqError):
-    """A scan that ended before its last point. The axis is stopped; the points taken are in `run`."""
-
-    def __init__(self, what: str, *, run: ScanRun | RecordedScan, **facts: Any) -> None:
-        super().__init__(what, **facts)
-        self.run = run

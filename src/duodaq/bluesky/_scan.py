@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import types
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
@@ -20,17 +21,19 @@ from duodaq.bluesky._hold import Holds, ScanAbortedError, settled, while_held, w
 from duodaq.bluesky._instrument import ReaderDevice
 from duodaq.bluesky._promise import Axis, Reader
 from duodaq.bluesky._repeat import OnRepeat
-from duodaq.bluesky._run import ScanInterruptedError, ScanRun
+from duodaq.bluesky._run import ScanRun
 from duodaq.bluesky._status import FutureStatus
-from duodaq.errors import OutOfRangeError
+from duodaq.errors import OutOfRangeError, ScanInterruptedError
 
 Listener = Callable[[str, dict[str, Any]], None]
 """Takes Bluesky's documents: ("start" | "descriptor" | "event" | "stop", document)."""
 
 # Bluesky's own annotations are generic beyond what strict checking can follow: its plans are untyped here, by choice.
+BY_CTRL_C = "interrupted by Ctrl-C"
 _plans: Any = bluesky.plans
 _patterns: Any = bluesky.plan_patterns
 _steps: Any = bps
+_Engine: Any = RunEngine
 
 
 def run_scan(
@@ -121,8 +124,9 @@ def _carry_out(
             engine(plan, _all(listeners), **(metadata or {}))
         except RunEngineInterrupted:
             _stop(movers)
-            engine.abort("interrupted by hand")
-            raise ScanInterruptedError(f"interrupted after {len(run)} of {run.planned} points", run=run) from None
+            run.aborted = run.aborted or BY_CTRL_C
+            engine.abort(run.aborted)
+            raise ScanInterruptedError(f"{run.aborted} after {len(run)} of {run.planned} points", run=run) from None
         except Exception as error:  # noqa: BLE001 - whatever a driver raises ends the scan, and is chained
             _stop(movers)
             cause = _root_of(error)
@@ -192,6 +196,23 @@ def _root_of(error: BaseException) -> BaseException:
     return seen
 
 
+def _silent(*_: object) -> None:
+    """In place of `print`."""
+
+
+def _unsaid(method: Any) -> Any:
+    """A method of Bluesky's engine without what it prints: who pressed Ctrl-C is told by an error, in its words."""
+    said = {**method.__globals__, "print": _silent}
+    return types.FunctionType(method.__code__, said, method.__name__, method.__defaults__, method.__closure__)
+
+
+class _QuietEngine(RunEngine):
+    """Bluesky's run engine, which writes nothing into somebody's terminal when it is interrupted."""
+
+    _request_pause_coro = _unsaid(_Engine._request_pause_coro)
+    _abort_coro = _unsaid(_Engine._abort_coro)
+
+
 class _StopOnCtrlC(DuringTask):
     """Waits for the plan in the calling thread; Ctrl-C stops what moves at once and ends the plan."""
 
@@ -215,7 +236,7 @@ def _engine() -> Generator[RunEngine]:
     log = logging.getLogger("bluesky")
     level = log.level
     log.setLevel(logging.CRITICAL)  # a failed point is raised with its cause; the engine's own traceback adds none
-    engine = RunEngine({}, loop=loop, context_managers=[], during_task=during)
+    engine = _QuietEngine({}, loop=loop, context_managers=[], during_task=during)
     during.engine = engine
     try:
         yield engine

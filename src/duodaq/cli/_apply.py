@@ -85,12 +85,13 @@ def of_running_lab(file: Path, lab: str) -> str | None:
 
 
 def _is_wanted(wish: Wish, out: Console) -> bool:
-    if wish.as_json or not _can_ask(out):
+    if wish.as_json or not can_ask(out):
         raise ConfigError("nobody is there to be asked; nothing has changed", remedy=NOBODY_TO_ASK)
     return Confirm.ask("Change it so?", default=False, console=out)
 
 
-def _can_ask(out: Console) -> bool:
+def can_ask(out: Console) -> bool:
+    """Whether somebody is there who is asked, and can answer."""
     return sys.stdin.isatty() and out.is_terminal
 
 

@@ -11,8 +11,11 @@ from rich.markup import escape
 from rich.text import Text
 
 from duodaq.app import PresetDiff, connect
+from duodaq.cli._apply import can_ask
 from duodaq.cli._report import plain_table, when
-from duodaq.errors import PartlySetError
+from duodaq.errors import ConfigError, PartlySetError
+
+NOBODY_TO_ASK = "Say --yes to have it set, or look with `duodaq presets diff`"
 
 
 def list_presets(lab: str | None, out: Console, *, as_json: bool) -> None:
@@ -52,19 +55,22 @@ def show_preset_diff(lab: str | None, names: list[str], out: Console, *, as_json
 
 
 def load_preset(lab: str | None, name: str, instruments: list[str], out: Console, *, yes: bool, as_json: bool) -> int:
-    """Show what a preset changes and, unless somebody says no, set it; the exit code."""
+    """Show what a preset changes and, if somebody says yes to it, set it; the exit code.
+
+    Raises:
+        ConfigError: There is no such preset, or nobody can be asked. Nothing was set.
+    """
     chosen = instruments or None
     with connect(lab) as client:
         diff = client.presets.diff(name, instruments=chosen)
         if not as_json:
             _print(diff, out, as_json=False)
         wanted = sum(row.what == "set" for row in diff)
-        asks = out.is_terminal and not yes and not as_json
-        if asks and wanted and not typer.confirm(f"Set {wanted} of them?"):
+        if wanted and not yes and not _is_wanted(wanted, out, as_json=as_json):
             out.print("Nothing was set.")
             return 1
         try:
-            done = client.presets.load(name, instruments=chosen, show=False)
+            done = client.presets.load(name, instruments=chosen)
         except PartlySetError as error:
             if as_json:
                 told = {"done": error.done, "failed": error.failed, "not_done": error.not_done, "error": error.what}
@@ -76,6 +82,12 @@ def load_preset(lab: str | None, name: str, instruments: list[str], out: Console
     else:
         out.print(f"{sum(row.what == 'set' for row in done)} set.")
     return 0
+
+
+def _is_wanted(count: int, out: Console, *, as_json: bool) -> bool:
+    if as_json or not can_ask(out):
+        raise ConfigError("nobody is there to be asked; nothing was set", remedy=NOBODY_TO_ASK)
+    return typer.confirm(f"Set {count} of them?")
 
 
 def _print(diff: PresetDiff, out: Console, *, as_json: bool) -> None:

@@ -55,13 +55,14 @@ def diff_preset(
 def load_preset(
     name: PresetName,
     only: Only = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Set it without asking.")] = False,
     lab: LabName = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs; asks nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; with --yes.")] = False,
 ) -> None:
     """Show what it changes, and set it: all of it or, if anything is beyond its limits, nothing.
 
     What may arm, open, switch on or move something is left to a person, with the reason, unless the lab file allows it.
+    Where nobody can be asked, nothing is set without --yes.
     """
     from duodaq.cli._preset_work import load_preset as load
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from duodaq.app import AxisHandle, InstrumentHandle, LabClient, ScanHandle, connect
-from duodaq.bluesky import ScanInterruptedError, ScanRun
-from duodaq.errors import ConfigError
+from duodaq.bluesky import ScanRun
+from duodaq.errors import ConfigError, ScanInterruptedError
 from duodaq.units import parse_duration_s
 
 
@@ -58,7 +58,7 @@ def scan_lab(lab: str | None, wanted: Wanted, out: Console, *, as_json: bool) ->
                 axis, positions, read, settle_s=settle_s, progress=shown, on_document=tell, detach=False, **labels
             )
         except ScanInterruptedError as error:
-            run, why = cast("ScanRun", error.run), str(error)
+            run, why = cast("ScanRun", error.run), error.what
     _say(run, why, out, as_json=as_json)
     return 1 if why else 0
 

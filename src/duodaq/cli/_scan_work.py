@@ -9,9 +9,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from duodaq.app import LabClient, ScanHandle, ScanStatus, connect
-from duodaq.bluesky import ScanInterruptedError
 from duodaq.cli._report import plain_table, since
-from duodaq.errors import ConfigError
+from duodaq.errors import ConfigError, ScanInterruptedError
 
 
 def show_scans(lab: str | None, out: Console, *, as_json: bool) -> None:
@@ -49,7 +48,7 @@ def attach_to_scan(lab: str | None, number: int, out: Console) -> int:
         try:
             scan.attach(progress=out.is_terminal)
         except ScanInterruptedError as error:
-            out.print(escape(str(error)), soft_wrap=True)
+            out.print(escape(error.what), soft_wrap=True)
         status = scan.status()
         out.print(escape(_in_words(status)), soft_wrap=True)
     return 0 if status.state == "complete" else 1

@@ -113,7 +113,7 @@ def _stop_delay(port: PortDefinition, lab: LabDefinition) -> str:
 def _about_instrument(instrument: InstrumentDefinition, lab: LabDefinition) -> str:
     runtime = lab.v2 if instrument.runtime == "v2" else lab.v4
     where = f"port {instrument.port}" if instrument.port else _without_port(instrument, lab)
-    actions = ", ".join(f"{cause.value}: {_action(instrument, cause)}" for cause in Cause)
+    actions = ", ".join(f"{cause.value}: {action_of(instrument, cause)}" for cause in Cause)
     worker = worker_of(instrument, runtime)
     return (
         f"{instrument.id} ({instrument.driver}) in {instrument.runtime}, worker {worker}, {where}; safe state {actions}"
@@ -132,7 +132,7 @@ def _named(instrument: InstrumentDefinition) -> dict[str, str]:
     return {arg: value[1:] for arg, value in texts.items() if value.startswith("@")}
 
 
-def _action(instrument: InstrumentDefinition, cause: Cause) -> str:
+def action_of(instrument: InstrumentDefinition, cause: Cause) -> str:
     action = instrument.safe.get(cause)
     if action is None:
         return "stop" if cause is Cause.STOP_ALL else "hold"

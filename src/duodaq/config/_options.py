@@ -41,7 +41,9 @@ class ClassicOptions(Table):
     snap_unit: str | None = None
     """The unit of its pixels."""
     timeout_s: Annotated[float, Field(gt=0)] | None = None
-    """Of the serial object that the class receives."""
+    """How long a read of the serial object that the class receives waits before it returns what there is, as
+    `serial.Serial(timeout=…)` did: for this instrument alone. Default: the port's `timeout`.
+    """
 
 
 class ActorOptions(Table):

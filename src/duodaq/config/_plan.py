@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from duodaq.config._checks import address_of, check_lab
+from duodaq.config._notes import action_of
 from duodaq.config._spelling import Spelled, alarm_keys, instrument_keys, lab_keys, laid_down_keys, port_keys
 from duodaq.config._where import worker_of
 from duodaq.errors import ConfigError
@@ -321,16 +322,32 @@ def _rank(unit: Unit, depths: dict[str, int]) -> tuple[int, int]:
 # ---- what is good to know --------------------------------------------------------------------------------------------
 
 
+def takes_safe_state(unit: Unit, instrument: str) -> bool:
+    """Whether an instrument takes its safe state of a shutdown before it ends: it goes, or its port does."""
+    return instrument in unit.named("instrument", "remove") or bool(unit.named("port", "change", "remove"))
+
+
+def _before_it_ends(instrument: InstrumentDefinition) -> str:
+    """What making it safe sends or calls, in words; empty if that is nothing."""
+    action = instrument.safe.get(Cause.SHUTDOWN)
+    if action is None or action.kind == "hold":
+        return ""
+    sent = f"its stop bytes {instrument.stop!r}" if instrument.stop is not None else "its stop"
+    return f"first takes its safe state: {sent if action.kind == 'stop' else action_of(instrument, Cause.SHUTDOWN)}"
+
+
 def _notes(before: LabDefinition, target: LabDefinition, units: tuple[Unit, ...]) -> Iterator[str]:
     old = _by_name(before.instruments)
     for unit in units:
         for step in unit.steps:
-            if step.subject == "instrument" and step.what == "remove":
-                action = old[step.name].safe.get(Cause.SHUTDOWN)
-                told = (
-                    "nothing is sent to it" if action is None or action.kind == "hold" else "its safe state comes first"
-                )
+            if step.subject != "instrument" or step.what == "add":
+                continue
+            first = _before_it_ends(old[step.name]) if takes_safe_state(unit, step.name) else ""
+            if step.what == "remove":
+                told = first or "nothing is sent to it"
                 yield f"{step.name} goes: no stop reaches it afterwards; {told} (safe.shutdown)"
+            elif first:
+                yield f"{step.name} {first} (safe.shutdown), since its port is opened anew"
         if len(unit.steps) > 1:
             names = ", ".join(f"{one.subject} {one.name}" for one in unit.steps)
             yield f"these stand or fall together: {names}"

@@ -311,7 +311,7 @@ class PortTable(Table):
     codec: str | None = None
     """The protocol: `"ell14"`, `"esp300"`, `"maitai"`, `"newport1830c"` or `"scpi"`."""
     timeout: Positive = 2.0
-    """How long a reply may take."""
+    """How long a reply may take. It takes the place of the timeout that a driver class opened the device with."""
     idle_ms: Annotated[float, Field(gt=0)] | None = None
     """Without a codec: the silence, in milliseconds, that ends an exchange."""
     hold_max: Duration = 0.2
@@ -437,7 +437,9 @@ class InstrumentTable(Table):
     settings: Annotated[Settings, PlainValidator(_settings)] = Settings()
     """A list of names is watched, `["nplc"]`; a table is applied at start, `{ nplc = 10 }`."""
     limits: dict[str, Annotated[tuple[float, float], BeforeValidator(lambda value: _limits(value))]] = {}
-    """`limits.SETTING = [lowest, highest]`: what the setting may be set to, enforced before anything is sent."""
+    """`limits.SETTING = [lowest, highest]`: what the setting may be set to by a command, enforced before anything is
+    sent; not what a V2 class sets itself inside its own methods.
+    """
     deadline: Annotated[Deadlines, PlainValidator(_deadlines)] = Deadlines()
     """How long a call may take, or `"never"`; a table gives methods their own: `{ default = "5 s", reading = "30 s"
     }`. Default: `"5 s"`.

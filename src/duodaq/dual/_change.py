@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from duodaq.config import LabPlan, Unit
+from duodaq.config import LabPlan, Unit, takes_safe_state
 from duodaq.dual._safety import in_words
 from duodaq.errors import DuodaqError
 from duodaq.model import InstrumentState, LabDefinition, Outcome, StartAcquisition
@@ -76,7 +76,7 @@ class Change:
         unit, manager = self._unit, self._manager
         for name in reversed(unit.named("instrument", "remove", "change", "restart")):
             definition = self._before[0][name]
-            safe = name in unit.named("instrument", "remove") or bool(unit.named("port", "change", "remove"))
+            safe = takes_safe_state(unit, name)
             self._note_stream(name)
             self._undo.append((name, lambda one=definition: self._bring_back(one.id)))
             report = await manager.remove(name, safe=safe)

@@ -21,7 +21,7 @@ from duodaq.model import (
 from duodaq.ports import lend
 from duodaq.telemetry import get_logger, named
 from duodaq.units import same_unit
-from duodaq.v2._member import Member
+from duodaq.v2._member import Member, plain_values
 from duodaq.v2._reading import Reading
 from duodaq.v2._rules import may_move
 from duodaq.v2.families import SharedLine, Surface, family_of, load_driver
@@ -162,6 +162,11 @@ class DriverHost:
     def read_watched(self, names: tuple[str, ...]) -> dict[str, Any]:
         """The present values of `names`."""
         return {name: self.get(GetParameter(name)) for name in names}
+
+    def plain(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """Those of `names` that are plain attributes of the driver: their values, without running its code."""
+        driver = None if self._surface is None else self._surface.driver
+        return plain_values(driver, names)
 
     def poll(self, poll: PollDefinition) -> Reading:
         """One reading of a polled channel."""

@@ -458,6 +458,7 @@ class Instrument:
         assert self._host is not None
         guard = partial(self._refuse_if_stopped, self._stop_epoch) if work.moving else None
         result = await self._call(work.name, partial(self._host.perform, work.command, guard), None, work=work)
+        self._settings.note_call(work.command, self._host.plain)
         if result is None or self._failed(work, result):
             return
         value = result.value

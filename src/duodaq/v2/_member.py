@@ -49,6 +49,17 @@ def value_or_member(value: Any) -> Any:
     return DriverMember("method" if callable(value) else "object")
 
 
+def plain_values(driver: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """The values of those of `names` that lie in `driver` as data: no code of it is run, and no hardware touched."""
+    held: dict[str, Any] = getattr(driver, "__dict__", {})
+    kind: Any = cast("Any", type(driver))
+    return {
+        name: held[name]
+        for name in names
+        if name in held and not hasattr(getattr(kind, name, None), "__set__") and _is_data(held[name])
+    }
+
+
 def set_member(driver: Any, name: str, value: Any) -> None:
     """Set the dotted attribute `name`, which must exist: a typing error never makes a new attribute.
 

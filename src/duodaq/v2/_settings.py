@@ -1,9 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from duodaq.errors import DuodaqError
-from duodaq.model import DriverMember, GetParameter, InstrumentDefinition, Measurement, Parameters, Scalar, SetParameter
+from duodaq.model import (
+    Command,
+    DriverMember,
+    Execute,
+    GetParameter,
+    InstrumentDefinition,
+    Measurement,
+    Parameters,
+    Scalar,
+    SetParameter,
+    is_polled_call,
+)
 from duodaq.telemetry import get_logger
 from duodaq.v2._reading import split_unit
 from duodaq.v2._rules import may_move, settings_for_reconnect
@@ -22,6 +34,8 @@ class WatchedSettings:
         self.asked: dict[str, Any] = {}
         self.waiting: dict[str, Any] = {}
         self._stopped: set[str] = set()
+        self._told: dict[str, Any] = {}
+        """What was put into the table since all of it was called stale."""
         self._definition = definition
         self._id = definition.id
         self._parameters = parameters
@@ -64,8 +78,21 @@ class WatchedSettings:
             self.asked[command.name] = command.value
             self._stopped.discard(command.name)
             self.waiting.pop(command.name, None)
-        if isinstance(command, SetParameter) or command.name in self.names:
+        if isinstance(command, SetParameter) or command.name in self.names or command.name in self.asked:
             self._put(command.name, value)
+
+    def note_call(self, command: Command, plain: Callable[[tuple[str, ...]], dict[str, Any]]) -> None:
+        """A method has been called, and may have set anything: what is known is stale until it is read.
+
+        What `plain` has of it, without asking the device, is known anew.
+        """
+        if not self._told or not isinstance(command, Execute) or is_polled_call(self._definition, command):
+            return
+        held = plain(tuple(dict.fromkeys((*self.names, *self.asked))))
+        if self._told.keys() - held.keys():
+            self._told.clear()
+            self._parameters.mark_stale("v2", self._id)
+        self.accept({name: value for name, value in held.items() if not _is_same(self._told.get(name), value)})
 
     def note_reading(self, name: str, measurement: Measurement) -> None:
         """A polled value that is also watched."""
@@ -85,7 +112,13 @@ class WatchedSettings:
 
     def _put(self, name: str, value: Any, unit: str = "") -> None:
         plain, own_unit = split_unit(value)
+        self._told[name] = value
         try:
             self._parameters.put("v2", self._id, name, plain, own_unit or unit)
         except DuodaqError as error:
             _LOG.warning("not in the parameter table", instrument=self._id, name=name, error=str(error))
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two values are the same for certain; one that may have changed inside is not."""
+    return type(one) is type(other) and isinstance(one, bool | int | float | str) and one == other

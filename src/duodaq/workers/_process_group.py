@@ -359,7 +359,7 @@ class ProcessGroup:
         await dead.leave_the_stage()
         lost = self.books.close_accounts(self.page.counts())
         _log.error("worker died", worker=self.name, cause=self.cause, measurements_lost=lost)
-        self._before = self._readings()
+        self._before = self._readings(old_too=True)
         self.changed.clear()
         for instrument in self.definitions:
             self.around.parameters.mark_stale(self.runtime, instrument)
@@ -381,7 +381,7 @@ class ProcessGroup:
 
     async def _replace(self, noticed_s: float) -> ProcessWorker | None:
         """Have a replacement made and started; itself, if it died of that."""
-        before = self._before or self._readings()
+        before = self._before or self._readings(old_too=True)
         self._begin_making()
         making, self._making = self._making, None
         assert making is not None
@@ -410,11 +410,11 @@ class ProcessGroup:
                 raise
         return None if worker.alive else worker
 
-    def _readings(self) -> Readings:
-        """What is known of each instrument's settings, as far as its driver has told since it was there."""
+    def _readings(self, *, old_too: bool = False) -> Readings:
+        """What is known of each instrument's settings, as its driver last told; what is stale only if `old_too`."""
         found: Readings = {}
         for entry in self.around.entries():
-            if entry.instrument in self.definitions and not entry.stale:
+            if entry.instrument in self.definitions and (old_too or not entry.stale):
                 found.setdefault(entry.instrument, {})[entry.name] = entry.value
         return found
 

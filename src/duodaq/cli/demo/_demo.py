@@ -148,7 +148,7 @@ class Demo:
         try:
             run = self._scan(lab, bench)
         except ScanInterruptedError as error:
-            self._faults.append(f"Scan {error}")
+            self._faults.append(f"Scan {error.what}")
             self._say(f"The scan stopped after {len(error.run)} of {self._points} points; what it has is recorded.")
             return
         self._say("Fitting the beam width; only now is the table asked for the true one.")

@@ -95,6 +95,11 @@ class RecordedScan:
         return [doc for doc in found if _is_within(self._run.window, doc["time"])]
 
     @property
+    def directory(self) -> Path:
+        """The recording that has it."""
+        return self._run.path
+
+    @property
     def metadata(self) -> dict[str, Any]:
         """What was given with the scan, such as its sample."""
         return told_with(self.start)
