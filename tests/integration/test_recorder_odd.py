@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from duodaq import open_run, schema
+from duodaq.app._file_limit import raise_file_limit
 from duodaq.dataplane import Hub
 from duodaq.errors import DataError
 from duodaq.model import Scalar
@@ -340,3 +342,42 @@ def test_of_many_losses_the_oldest_are_told_coarsely_and_none_is_promised() -> N
     tally.lose([scalars(2, 1)])
     assert [n for n in range(10) if tally.marks()["dmm.voltage"].has(n)] == [0, 1]
     assert tally.marks()["dmm.voltage"].watermark.sequence == 1
+
+
+@pytest.mark.parametrize("file", ["dmm.voltage.arrows", "cam.f.npy"])
+async def test_a_file_that_somebody_removed_is_noticed_at_the_next_commit(
+    hub: Hub[pa.RecordBatch], tmp_path: Path, file: str
+) -> None:
+    def pair(n: int) -> list[pa.RecordBatch]:
+        return [scalars(n, 1), batch_of("cam.f", sequence=pa.array([n]), timestamp=TIMES, pixels=ONE)]
+
+    recorder = Recorder(tmp_path / "run", hub, disk=QuickDisk())
+    await recorder.start()
+    for n in range(2):
+        for batch in pair(n):
+            hub.publish(batch)
+        assert await recorder.flush(timeout_s=10)
+    (tmp_path / "run" / file).unlink()
+    for n in range(2, 4):
+        for batch in pair(n):
+            hub.publish(batch)
+        assert await recorder.flush(timeout_s=10)
+    assert "is gone" in str(recorder.error)
+    summary = await recorder.stop()
+    assert summary.lost == {"directory": 2}
+    reader = JournalReader(tmp_path / "run")
+    stream = "dmm.voltage" if file.startswith("dmm") else "cam.f"
+    found = {
+        name: [n for b in reader.batches(name) for n in b.column("sequence").to_pylist()] for name in reader.streams
+    }
+    assert found == {"dmm.voltage": [0, 1, 2, 3], "cam.f": [0, 1, 2, 3], stream: [2, 3]}
+    assert {gap.stream for gap in reader.gaps()} == {stream}
+
+
+def test_a_lab_may_have_as_many_files_as_the_system_lets_it() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    try:
+        assert raise_file_limit() == (2**20 if hard == resource.RLIM_INFINITY else min(hard, 2**20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -120,6 +120,8 @@ class Journal:
         self._folder.check()
         self._folder.events.flush()
         touched = [state for state in self._streams.values() if state.touched]
+        if any(not segment.is_there() for state in touched for segment in state.segments):
+            raise FileNotFoundError(errno.ENOENT, "a file of the run is gone", self.path)
         if self.page.level == "durable":
             self._crew.run([*(s.sync for state in touched for s in state.segments), *self._folder.syncs()])
         for state in touched:
@@ -420,6 +422,10 @@ class Journal:
 
     def _give_up(self, state: StreamState) -> list[int]:
         nothing_counts = [segment for segment in state.segments if not segment.safe]
+        if gone := max((self.files.get(one.name, 0) for one in state.segments if not one.is_there()), default=0):
+            self.counts[state.stream] -= gone
+            of_stream = self.refused.setdefault(state.stream, {})
+            of_stream[DIRECTORY] = of_stream.get(DIRECTORY, 0) + gone
         if state.rows is not None:
             state.closed.append(_stretch(state.rows, False))
         given_up = state.give_up()

@@ -143,6 +143,10 @@ class RowsSegment:
         self._index.sync()
         return entry
 
+    def is_there(self) -> bool:
+        """Whether its files still have names."""
+        return self.file.is_there() and self._index.is_there()
+
     def give_up(self) -> None:
         """Cut what does not count, if the disk lets us, and close."""
         try:
