@@ -174,9 +174,11 @@ def _stream_of(batch: pa.RecordBatch) -> str | None:
 def _numbers(batch: pa.RecordBatch) -> tuple[int | None, int | None]:
     place = batch.schema.get_field_index("sequence")
     rows = batch.num_rows
-    if place < 0 or not rows or not pa.types.is_integer(batch.schema.field(place).type):
+    if place < 0 or not rows:
         return None, None
     column = batch.column(place)
+    if not pa.types.is_integer(column.type):
+        return None, None
     first = column[0].as_py()
     last = first if rows == 1 else column[rows - 1].as_py()
     return (first, last) if isinstance(first, int) and isinstance(last, int) else (None, None)

@@ -303,13 +303,14 @@ class Journal:
         elif batch.num_rows:
             state = self._streams.get(stream) or StreamState(stream)
             try:
-                encoder = encoder_for(state, batch)
+                fits = state.fits(batch)
+                encoder = None if fits and state.takes_all else encoder_for(state, batch)
             except NoFormError as error:
                 self._refuse(stream, NO_FORM, batch, str(error))
                 stream = None
             else:
                 self._streams[state.stream] = state
-                if not state.fits(batch):
+                if not fits:
                     self._flush()
                     self.commit()
                     self._end(state)

@@ -28,7 +28,7 @@ class StreamState:
 
     `parts` counts the files of each kind; `follows` is the segment of each kind, and how many of its entries count,
     that the next one takes over from after a failure. `touched`: something was begun since the last commit. `closed`:
-    the segments of rows that were ended, in order.
+    the segments of rows that were ended, in order. `takes_all`: the schema alone says that each batch of it has a form.
     """
 
     def __init__(self, stream: str) -> None:
@@ -43,6 +43,7 @@ class StreamState:
         self.touched = False
         self.closed: list[Stretch] = []
         self.encoder: BatchEncoder | None = None
+        self.takes_all = False
         self._schema: pa.Schema | None = None
         self._facts: pa.Schema | None = None
 
@@ -86,6 +87,10 @@ class StreamState:
             self._schema = batch.schema
             self._facts = _without_pixels(batch.schema)
             self.encoder = encoder
+            place = batch.schema.get_field_index("timestamp")
+            time = None if place < 0 else batch.schema.field(place).type
+            odd = time is not None and pa.types.is_timestamp(time) and time.unit != "ns"
+            self.takes_all = self._facts is None and not odd
         self.waiting.append(batch)
         self._places.append(place)
         self.waiting_rows += batch.num_rows
@@ -111,6 +116,7 @@ class StreamState:
     def forget(self) -> None:
         """The segments are closed."""
         self.rows = self.frames = self._schema = self._facts = self.encoder = None
+        self.takes_all = False
 
     def give_up(self) -> list[int]:
         """Close the segments, of which only what counts already does; their numbers."""
