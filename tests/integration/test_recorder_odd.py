@@ -18,7 +18,7 @@ from duodaq.errors import DataError
 from duodaq.model import Scalar
 from duodaq.storage import JournalReader, Recorder
 from duodaq.storage._tally import Tally
-from duodaq.storage.journal import Journal, recover
+from duodaq.storage.journal import Journal, RunPage, recover
 from duodaq.storage.journal._layout import ROWS, file_name
 from duodaq.testing import QuickDisk
 
@@ -187,6 +187,21 @@ async def test_a_stream_that_can_have_no_file_is_refused_alone_until_it_can(
     assert summary.lost == {"no file": 2}
     assert summary.rows == {"dmm.voltage": 5, "odd.a": 1, "odd.f": 1}
     assert open_run(tmp_path / "run")["odd.f"].to_arrow().column("sequence").to_pylist() == [1]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_what_is_refused_is_counted_as_itself_whatever_was_written_with_it(tmp_path: Path, together: bool) -> None:
+    disk = FewFiles()
+    disk.full = True
+    journal = Journal(str(tmp_path / "run"), RunPage.of_now(tmp_path, level="durable", provenance={}), disk)
+    batches = [batch_of("odd.a", sequence=pa.array([0])), scalars(0), NO_FORM["text"]]
+    batches.append(batch_of("odd.f", sequence=pa.array([0]), timestamp=TIMES, pixels=ONE))
+    for group in [batches] if together else [[one] for one in batches]:
+        journal.write(group)
+        journal.commit()
+    assert journal.counts == {"dmm.voltage": 5}
+    assert journal.refused == {"odd.a": {"no file": 1}, "odd.f": {"no file": 1}, "odd.c": {"no form": 1}}
+    journal.abandon()
 
 
 async def test_what_nobody_thought_of_ends_the_recording_and_is_said(

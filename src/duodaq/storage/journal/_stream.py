@@ -87,8 +87,8 @@ class StreamState:
             self._schema = batch.schema
             self._facts = _without_pixels(batch.schema)
             self.encoder = encoder
-            place = batch.schema.get_field_index("timestamp")
-            time = None if place < 0 else batch.schema.field(place).type
+            column = batch.schema.get_field_index("timestamp")
+            time = None if column < 0 else batch.schema.field(column).type
             odd = time is not None and pa.types.is_timestamp(time) and time.unit != "ns"
             self.takes_all = self._facts is None and not odd
         self.waiting.append(batch)
