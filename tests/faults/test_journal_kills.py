@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import duodaq
 from duodaq.storage import Gap, JournalReader, recover, unfinished_runs
 
 WRITER = Path(__file__).with_name("journal_writer.py")
@@ -74,6 +75,10 @@ def check(path: Path, row: int, frame: int) -> None:
                 np.testing.assert_array_equal(pixels, writer.pixels_of(frames))
                 frames += 1
         assert frames > frame
+        run = duodaq.open_run(path)
+        for stream, promised in (("dmm.voltage", row), ("cam.frames", frame)):
+            found = run[stream].to_arrow().num_rows if stream in run else 0
+            assert found == sum(batch.num_rows for batch in reader.batches(stream)) > promised
         if not finished:
             found = recover(path)
             assert named(found.gaps) == []

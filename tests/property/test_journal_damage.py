@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from duodaq import schema
+from duodaq import open_run, schema
 from duodaq.model import Scalar
 from duodaq.storage.journal import Gap, Journal, JournalReader, RunPage, recover
 from duodaq.storage.journal._check import RowsCheck
@@ -159,8 +159,11 @@ damages = st.builds(
 
 
 def assert_is_what_was_not_hit(path: Path, original: Original, hit: dict[str, set[int]]) -> None:
-    reader = JournalReader(path)
+    reader, run = JournalReader(path), open_run(path)
     for stream, wanted in original.rows.items():
+        rows = run[stream].to_arrow(["sequence"]).column("sequence").to_pylist()
+        assert {*rows} >= wanted.keys() - hit[stream], "a frame that is damaged leaves its row"
+        assert {*rows} <= wanted.keys()
         found: dict[int, pa.RecordBatch] = {}
         gaps: list[Gap] = []
         for item in reader.items(stream):

@@ -412,6 +412,9 @@ def end_suddenly(trace: Trace, image: Path, luck: random.Random, steps: int) -> 
             assert found[:promised] == published(stream, 450)[:promised]
             numbers = [values["sequence"] for _, values in found]
             assert numbers == sorted(set(numbers)), "nothing is there twice"
+            run = duodaq.open_run(image)
+            read = run[stream].to_arrow() if stream in run else pa.table({})
+            assert (read.column("sequence").to_pylist() if read.num_columns else []) == numbers
 
 
 @pytest.mark.parametrize("seed", range(3))

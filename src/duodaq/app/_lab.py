@@ -15,6 +15,7 @@ from duodaq.app._apply import Applier
 from duodaq.app._chores import Chores
 from duodaq.app._control import Client, ControlChange, ControlTable
 from duodaq.app._endings import Endings
+from duodaq.app._file_limit import raise_file_limit
 from duodaq.app._log import Log, LogPlan
 from duodaq.app._log_channels import expect_channels
 from duodaq.app._metrics_server import MetricsServer
@@ -110,11 +111,13 @@ class Lab:
         """Open the ports and start both runtimes; see DualRuntimeManager.start.
 
         Recordings in the lab's own folder that a crash left unfinished are repaired beside it: nobody waits for that.
+        The program may have as many files open from now on as the system lets it: each recorded stream takes some.
 
         Raises:
             PortOpenError, PortBusyError: A port cannot be opened: names its line in the lab file, its device, and who
                 has it. Nothing was left open.
         """
+        raise_file_limit()
         try:
             await self._start_observers()
             await self.manager.start(timeout_s)

@@ -140,7 +140,7 @@ def _data(ledgers: Iterable[dict[str, Any]]) -> Iterator[Sample]:
 
 def _recording(lab: Lab) -> Iterator[Sample]:
     recorder = lab.recorder
-    yield Sample("duodaq_recording_active", (), recorder is not None)
+    yield Sample("duodaq_recording_active", (), recorder is not None and recorder.recording)
     if recorder is not None:
         yield Sample("duodaq_recording_refusing", (), recorder.refusing)
         yield Sample("duodaq_commit_seconds", (), recorder.commits)

@@ -46,14 +46,20 @@ def _size_of(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 def _tensors(pixels: npt.NDArray[Any], kind: Any, number: Any) -> Any:
     whole = pixels if pixels.flags.c_contiguous else np.ascontiguousarray(pixels)
-    flat = pa.Array.from_buffers(number, whole.size, [None, pa.py_buffer(whole)])
+    if whole.dtype.kind == "b":  # a byte for each in numpy, a bit in Arrow
+        flat: Any = pa.array(whole.reshape(-1))
+    else:
+        flat = pa.Array.from_buffers(number, whole.size, [None, pa.py_buffer(whole)])
     storage = pa.FixedSizeListArray.from_arrays(flat, math.prod(whole.shape[-2:]))
     return pa.ExtensionArray.from_storage(kind, storage)
 
 
 def pixels_of(batch: pa.RecordBatch) -> npt.NDArray[Any]:
-    """The pixels of a batch, of shape (n, height, width): a read-only view of its memory."""
-    return column_of(batch, "pixels").to_numpy_ndarray()
+    """The pixels of a batch, of shape (n, height, width): a read-only view of its memory, but of booleans a copy."""
+    column = column_of(batch, "pixels")
+    if pa.types.is_boolean(column.type.value_type):
+        return column.storage.flatten().to_numpy(zero_copy_only=False).reshape(-1, *column.type.shape)
+    return column.to_numpy_ndarray()
 
 
 def has_pixels(batch: pa.RecordBatch) -> bool:

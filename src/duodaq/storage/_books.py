@@ -23,15 +23,21 @@ class Books:
     Args:
         hub: Where it comes from.
         subscriber: The name of the recorder's subscription.
+        after: The books of the run before, frozen: what came since belongs to this one.
     """
 
-    def __init__(self, hub: Hub[pa.RecordBatch], subscriber: str) -> None:
+    def __init__(self, hub: Hub[pa.RecordBatch], subscriber: str, after: Books | None = None) -> None:
         self._hub = hub
         self._subscriber = subscriber
-        self._before = self._rows()
+        self._frozen: dict[str, LedgerRow] | None = None
+        self._before = self._rows() if after is None else after._rows()
         self._lost: dict[str, dict[str, int]] = {}
         self._untold: dict[str, dict[str, int]] = {}
         self._refusals: dict[str, dict[str, int]] = {}
+
+    def freeze(self) -> None:
+        """What the hub does from now on is of the next run."""
+        self._frozen = self._rows()
 
     def lose(self, reason: str, batches: Iterable[pa.RecordBatch]) -> int:
         """Count rows that were taken and are not stored; how many."""
@@ -98,6 +104,8 @@ class Books:
         return found
 
     def _rows(self) -> dict[str, LedgerRow]:
+        if self._frozen is not None:
+            return self._frozen
         return {row.stream: row for row in self._hub.ledger().rows() if row.subscriber == self._subscriber}
 
     def _dropped(self, stream: str, now: LedgerRow) -> dict[str, int]:
@@ -113,7 +121,7 @@ def _balances(told: Mapping[str, Any]) -> bool:
 def _stream(batch: pa.RecordBatch) -> str:
     try:
         return stream_of(batch)
-    except DataError:
+    except (DataError, ValueError):
         return NO_STREAM
 
 

@@ -38,6 +38,9 @@ from duodaq.telemetry import Histogram, get_logger
 WhenFull = Literal["slow", "count"]
 OnFailure = Literal["resume", "end"]
 
+BROKEN = "recorder"
+"""The reason of rows that were lost since the recorder itself failed."""
+
 COMMIT_S = 0.01
 _TICK_S = 0.5
 _AT_ONCE = 1024
@@ -109,7 +112,9 @@ class Recorder:
         self._books = Books(hub, name)
         self._told_of: set[str] = set()
         self._error: StorageError | None = None
-        self._refusing = self._given_up = self._closed_well = False
+        self._refusing = self._given_up = self._failed = self._closed_well = False
+        self._due: dict[Level, int] = {}
+        self._in_care = False
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
         self._limit, self._told = clock.Deadline(None), clock.Deadline(0.0)
@@ -124,11 +129,11 @@ class Recorder:
     @property
     def recording(self) -> bool:
         """Whether it takes and writes data now."""
-        return self._thread is not None and self._thread.is_alive() and self._summary is None
+        return self._goes_on and not self._failed
 
     @property
     def error(self) -> StorageError | None:
-        """The first refusal of the disk, if there was one."""
+        """The first refusal of the disk, or what has ended the recording by itself, if there was one."""
         return self._error
 
     @property
@@ -157,10 +162,12 @@ class Recorder:
             timeout_s: How long to wait.
 
         Returns:
-            Whether it is; False if the time was up or the recording ended before.
+            Whether it is; False if it is known not to be there, the time was up or the recording ended before. Of a
+            stream that was interrupted more than 1000 times, what lies between the oldest losses counts as lost, too.
         """
         level = self._valid(level)
-        return await self._marks.wait(lambda: self._marks.of(stream, level).sequence >= sequence, timeout_s)
+        await self._marks.wait(lambda: self._marks.mark(stream, level).passed >= sequence, timeout_s)
+        return self._marks.mark(stream, level).has(sequence)
 
     async def flush(self, *, level: Level | None = None, timeout_s: float | None = None) -> bool:
         """Wait until everything that was published before this call is acknowledged, or counted as lost.
@@ -222,12 +229,12 @@ class Recorder:
                 recording goes on in this one. If `turning` is True then, the disk refuses to end this one:
                 recording goes on in the next one as soon as it does not, and `take_late` tells what this one came to.
         """
-        if not self.recording or self._turn is not None:
+        if not self._goes_on or self._turn is not None:
             raise LifecycleError("only a recording that goes on can be rotated, and once at a time")
         told = self._provenance if provenance is None else dict(provenance)
         turn = Turn(Path(directory), await self._prepared(Path(directory), told, timeout_s), told)
         self._turn = turn
-        if not self.recording:
+        if not self._goes_on:
             self._turn = None
             if turn.give_up():
                 await discarded(turn.journal)
@@ -278,6 +285,10 @@ class Recorder:
         self._summary = self._summarise()
         return self._summary
 
+    @property
+    def _goes_on(self) -> bool:
+        return self._thread is not None and self._thread.is_alive() and self._summary is None
+
     def _started(self) -> Subscription[pa.RecordBatch]:
         if self._subscription is None:
             raise LifecycleError("this recorder was never started")
@@ -315,8 +326,14 @@ class Recorder:
                     batches = subscription.get_many_blocking(_AT_ONCE, _TICK_S, linger_s=COMMIT_S)
                 except StoppedError:
                     break
-                self._store(journal, batches)
+                try:
+                    self._store(journal, batches)
+                except Exception as error:  # noqa: BLE001 - one that nobody thought of: the run is ended, and says so
+                    self._break_off(journal, error, batches)
             self._close(journal)
+        except Exception as error:  # noqa: BLE001 - likewise; nobody takes from the queue any more
+            self._break_off(journal, error)
+            subscription.finish()
         finally:
             journal.abandon()
             if self._turn is not None:
@@ -326,16 +343,18 @@ class Recorder:
 
     def _go_on_in(self, turn: Turn) -> Journal:
         """End this run between two takes; the next one."""
-        old = self._open_journal
+        old, books = self._open_journal, self._books
+        books.freeze()  # what is lost while the disk takes its time belongs to the next run
         self._close(old)
         old.abandon()
         self._stop_ns = clock.utc_ns()
         summary = self._summarise()
         self._journal, self.directory, self._start_ns, self._stop_ns = turn.journal, turn.directory, turn.start_ns, 0
-        self._books = Books(self._hub, self.name)
+        self._books = Books(self._hub, self.name, after=books)
         self._told_of.clear()
         self._tally.forget_losses()
-        self._error, self._given_up, self._closed_well, self._turn = None, False, False, None
+        self._error, self._turn = None, None
+        self._given_up = self._failed = self._closed_well = False
         self._provenance = turn.provenance
         if not turn.end(summary):
             self._late.append(summary)
@@ -353,10 +372,12 @@ class Recorder:
             self._tally.note_losses(self._books.dropped())
         gaps = self._tally.look(batches)
         rows = sum(batch.num_rows for batch in batches)
+        self._due.update({"kernel": rows, self.level: rows})
+        self._in_care = False
         if self._given_up:
-            self._lose("disk", batches)
+            self._lose(BROKEN if self._failed else "disk", batches)
             self._tell_losses(journal)
-            self._marks.raise_to(self.level, {}, rows)
+            self._settle()
             return
         step = self._wall.step()
         notes = [("gap", gap) for gap in gaps] + ([] if step is None else [("clock", step)])
@@ -366,24 +387,61 @@ class Recorder:
         if not batches and not notes and not compactor.has_result:
             compactor.order()
             return
-        marks = self._tally.marks()
+        refused: list[pa.RecordBatch] = []
         try:
             for name, doc in notes:
                 journal.note(name, doc)
             compactor.settle()
+            self._in_care = True
             journal.write(batches)
-            self._note_refusals(journal)
-            self._marks.raise_to("kernel", marks, rows)
+            refused = self._note_refusals(journal)
+            self._raise_to("kernel")
             begun_s = clock.monotonic_s()
             journal.commit()
             self.commits.note(clock.monotonic_s() - begun_s)
         except OSError as error:
-            if not self._try_again(journal, error):
-                self._marks.raise_to(self.level, {}, rows)
+            went_on = self._try_again(journal, error)
+            self._note_refusals(journal, refused)
+            if not went_on:
+                self._settle()
                 return
-        if self.level == "durable":
-            self._marks.raise_to("durable", marks, rows)
+        self._settle()
         compactor.order()
+
+    def _settle(self) -> None:
+        """What was taken last is acknowledged, or counted as lost, at every level."""
+        levels: set[Level] = {"kernel", self.level} if self._given_up else {*self._due}
+        for level in levels:
+            self._raise_to(level)
+
+    def _raise_to(self, level: Level) -> None:
+        self._marks.raise_to(level, self._tally.marks(), self._due.pop(level, 0))
+
+    def _break_off(self, journal: Journal, error: Exception, batches: Sequence[pa.RecordBatch] = ()) -> None:
+        """End the run as failed, after what is no refusal of the disk; what it does not have yet is counted as lost."""
+        if self._failed:
+            return
+        self._log.exception("the recorder met what it was not made for", directory=str(self.directory), exc_info=error)
+        left = "what was acknowledged is whole; the recording has ended, and what comes is counted as lost"
+        self._fail(StorageError(f"{self.directory} cannot be gone on with: {type(error).__name__}: {error}", left=left))
+        self._given_up = self._failed = True
+        with contextlib.suppress(Exception):
+            journal.give_up()
+        self._lose(BROKEN, journal.pending if self._in_care else batches)
+        journal.pending.clear()
+        self._settle()
+        compactor, self._compactor = self._compactor, None
+        if compactor is not None:
+            compactor.close()
+        try:
+            journal.note("failure", {"error": str(self._error), "segments": []})
+            for stream, rows, reason in self._books.take_untold():
+                journal.note("gap", gap_doc(stream, rows, reason))
+            journal.close(self._stop_doc(journal, str(self._error)))
+            self._closed_well = True
+        except Exception as other:  # noqa: BLE001 - a repair ends it then
+            self._log.warning("its files are not ended", directory=str(self.directory), error=str(other))
+            journal.abandon()
 
     def _compactor_of(self, journal: Journal) -> Compactor:
         if self._compactor is None:
@@ -428,6 +486,8 @@ class Recorder:
             self._refusing = False
 
     def _close(self, journal: Journal) -> None:
+        if self._failed:
+            return
         compactor, self._compactor = self._compactor_of(journal), None
         try:
             compactor.finish()
@@ -460,14 +520,14 @@ class Recorder:
                 self._closed_well = True
                 return
 
-    def _stop_doc(self, journal: Journal) -> dict[str, Any]:
+    def _stop_doc(self, journal: Journal, failed: str = "") -> dict[str, Any]:
         lost = self._books.lost(journal.refused)
         return {
             "uid": f"{journal.page.uid}/stop",
             "run_start": str(journal.page.uid),
             "time": clock.utc_ns() / 1e9,
-            "exit_status": "fail" if lost else "success",
-            "reason": f"lost: {lost}" if lost else "",
+            "exit_status": "fail" if lost or failed else "success",
+            "reason": failed or (f"lost: {lost}" if lost else ""),
             "num_events": journal.counts,
             "lost": lost,
             "books": self._books.page(journal.counts, journal.refused),
@@ -476,18 +536,28 @@ class Recorder:
 
     def _lose(self, reason: str, batches: Sequence[pa.RecordBatch]) -> None:
         rows = self._books.lose(reason, batches)
+        self._tally.lose(batches)
         if rows and reason not in self._told_of:
             self._told_of.add(reason)
             self._log.error("rows are lost to the recording", directory=str(self.directory), reason=reason, rows=rows)
 
-    def _note_refusals(self, journal: Journal) -> None:
+    def _note_refusals(self, journal: Journal, known: Sequence[pa.RecordBatch] = ()) -> list[pa.RecordBatch]:
+        """Have it in the event log what was refused since the last look, but for `known`; what it was."""
         for stream, rows, reason in self._books.new_refusals(journal.refused):
             if reason != DIRECTORY:  # the journal itself says so
                 journal.note("gap", gap_doc(stream, rows, reason))
+            if reason != DIRECTORY and (said := f"{reason}: {stream}") not in self._told_of:
+                self._told_of.add(said)
+                facts = {"stream": stream, "reason": reason, "why": journal.why.get(stream, "")}
+                self._log.error("rows cannot be recorded", directory=str(self.directory), **facts)
+        refused = journal.take_refused()
+        told = {id(batch) for batch in known}
+        self._tally.lose([batch for batch in refused if id(batch) not in told])
+        return refused
 
     def _tell_losses(self, journal: Journal, *, at_once: bool = False) -> None:
         """Have what was given up in the event log, if the disk takes so little: a repair knows of nothing else."""
-        if not self._books.has_untold or (self._told.left_s > 0 and not at_once) or not journal.tell():
+        if self._failed or not self._books.has_untold or (self._told.left_s > 0 and not at_once) or not journal.tell():
             return
         self._told = clock.Deadline(_TELL_S)
         for stream, rows, reason in self._books.take_untold():

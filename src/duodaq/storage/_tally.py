@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,10 +11,63 @@ import pyarrow as pa
 from duodaq import clock
 from duodaq.errors import DataError
 from duodaq.schema import stream_of
-from duodaq.storage._watermark import Watermark
+from duodaq.storage._watermark import Mark, Watermark
 
 _STEP_NS = 20_000_000
 """What NTP slews between two looks is far less; a step by a person or at a start of NTP is far more."""
+
+
+_MOST_STRETCHES = 1000
+
+
+class _Seen:
+    """What has passed of one stream: rows that are, or will be, in the recording, and which numbers are not."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.newest = self.passed = -1
+        self._lost: list[tuple[int, int]] = []
+
+    def take(self, rows: int, first: int | None, last: int | None) -> None:
+        """Count a batch in."""
+        self.rows += rows
+        if first is None or last is None:
+            return
+        if first > self.passed + 1:
+            self._lose(self.passed + 1, first - 1)
+        elif first <= self.passed:  # the numbers begin again
+            self._lost = [(start, min(stop, first - 1)) for start, stop in self._lost if start < first]
+        self.newest = self.passed = last
+
+    def lose(self, rows: int, first: int | None, last: int | None) -> None:
+        """Count a batch out again: it is not in the recording after all."""
+        self.rows -= rows
+        if first is None or last is None:
+            return
+        self._lose(first, last)
+        for start, stop in reversed(self._lost):
+            if start <= self.newest <= stop:
+                self.newest = start - 1
+
+    def mark(self) -> Mark:
+        return Mark(Watermark(self.rows, self.newest), self.passed, tuple(self._lost))
+
+    def _lose(self, first: int, last: int) -> None:
+        """Of very many stretches the two oldest become one: better to disown a row than to promise one."""
+        lost = self._lost
+        before = len(lost)
+        while before and lost[before - 1][0] > first:
+            before -= 1
+        lost.insert(before, (first, last))
+        merged: list[tuple[int, int]] = []
+        for start, stop in lost[max(before - 1, 0) :]:
+            if merged and start <= merged[-1][1] + 1:
+                merged[-1] = (merged[-1][0], max(merged[-1][1], stop))
+            else:
+                merged.append((start, stop))
+        lost[max(before - 1, 0) :] = merged
+        if len(lost) > _MOST_STRETCHES:
+            lost[:2] = [(lost[0][0], lost[1][1])]
 
 
 class Tally:
@@ -22,7 +75,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.unexplained: dict[str, int] = {}
-        self._seen: dict[str, Watermark] = {}
+        self._seen: dict[str, _Seen] = {}
         self._lost: dict[str, int] = {}
         self._latest: set[str] = set()
 
@@ -31,23 +84,30 @@ class Tally:
         gaps: list[dict[str, Any]] = []
         self._latest = set()
         for batch in batches:
-            try:
-                stream = stream_of(batch)
-            except DataError:
+            stream = _stream_of(batch)
+            if stream is None:
                 continue
             self._latest.add(stream)
             seen = self._seen.get(stream)
             first, last = _numbers(batch)
-            if seen is not None and first is not None and seen.sequence >= 0 and first > seen.sequence + 1:
-                gaps.append(self._gap(stream, seen.sequence, first))
-            rows = batch.num_rows + (0 if seen is None else seen.rows)
-            newest = last if last is not None else (-1 if seen is None else seen.sequence)
-            self._seen[stream] = Watermark(rows, newest)
+            if seen is None:
+                seen = self._seen[stream] = _Seen()
+            elif first is not None and seen.passed >= 0 and first > seen.passed + 1:
+                gaps.append(self._gap(stream, seen.passed, first))
+            seen.take(batch.num_rows, first, last)
         return gaps
 
-    def marks(self) -> dict[str, Watermark]:
-        """The watermarks of the streams in the batches last looked at, once these are all acknowledged."""
-        return {stream: self._seen[stream] for stream in self._latest}
+    def lose(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Count batches out again that were looked at, and are not stored."""
+        for batch in batches:
+            stream = _stream_of(batch)
+            if stream is not None and stream in self._seen:
+                self._seen[stream].lose(batch.num_rows, *_numbers(batch))
+                self._latest.add(stream)
+
+    def marks(self) -> dict[str, Mark]:
+        """The marks of the streams in the batches last looked at, once these are all acknowledged or lost."""
+        return {stream: self._seen[stream].mark() for stream in self._latest}
 
     def note_losses(self, dropped: dict[str, int]) -> None:
         """Learn how many rows of each stream the queue has lost in all; they explain gaps that are seen later."""
@@ -72,7 +132,7 @@ class Tally:
 
     def _after(self, stream: str) -> int | None:
         seen = self._seen.get(stream)
-        return None if seen is None or seen.sequence < 0 else seen.sequence
+        return None if seen is None or seen.passed < 0 else seen.passed
 
     def _gap(self, stream: str, after: int, before: int) -> dict[str, Any]:
         rows = before - after - 1
@@ -104,12 +164,21 @@ def wall_ns() -> int:
     return time.time_ns()
 
 
+def _stream_of(batch: pa.RecordBatch) -> str | None:
+    try:
+        return stream_of(batch)
+    except (DataError, ValueError):
+        return None
+
+
 def _numbers(batch: pa.RecordBatch) -> tuple[int | None, int | None]:
     place = batch.schema.get_field_index("sequence")
     rows = batch.num_rows
     if place < 0 or not rows:
         return None, None
     column = batch.column(place)
+    if not pa.types.is_integer(column.type):
+        return None, None
     first = column[0].as_py()
     last = first if rows == 1 else column[rows - 1].as_py()
     return (first, last) if isinstance(first, int) and isinstance(last, int) else (None, None)

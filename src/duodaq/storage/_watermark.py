@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
 
 from duodaq.storage.journal import Level
+
+_BEHIND_ALL = 2**64
 
 
 class Watermark(msgspec.Struct, frozen=True):
@@ -19,10 +22,28 @@ class Watermark(msgspec.Struct, frozen=True):
     sequence: int = -1
 
 
+class Mark(NamedTuple):
+    """A watermark, the newest number that was seen, lost or not (`passed`), and which stretches before it were lost."""
+
+    watermark: Watermark = Watermark()
+    passed: int = -1
+    lost: tuple[tuple[int, int], ...] = ()
+
+    def has(self, number: int) -> bool:
+        """Whether a row is acknowledged."""
+        if number > self.passed:
+            return False
+        place = bisect_right(self.lost, (number, _BEHIND_ALL))
+        return not place or self.lost[place - 1][1] < number
+
+
 class _Waiter(NamedTuple):
     reached: Callable[[], bool]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[bool]
+
+
+_NOTHING = Mark()
 
 
 class Watermarks:
@@ -30,20 +51,24 @@ class Watermarks:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._marks: dict[Level, dict[str, Watermark]] = {"kernel": {}, "durable": {}}
+        self._marks: dict[Level, dict[str, Mark]] = {"kernel": {}, "durable": {}}
         self._totals: dict[Level, int] = {"kernel": 0, "durable": 0}
         self._waiters: list[_Waiter] = []
         self._ended = False
 
     def of(self, stream: str, level: Level) -> Watermark:
         """What is acknowledged of a stream."""
-        return self._marks[level].get(stream, Watermark())
+        return self.mark(stream, level).watermark
+
+    def mark(self, stream: str, level: Level) -> Mark:
+        """The same, and what was lost on the way there."""
+        return self._marks[level].get(stream, _NOTHING)
 
     def total(self, level: Level) -> int:
         """All rows that are settled at a level: acknowledged, or counted as lost."""
         return self._totals[level]
 
-    def raise_to(self, level: Level, marks: dict[str, Watermark], settled: int) -> None:
+    def raise_to(self, level: Level, marks: dict[str, Mark], settled: int) -> None:
         """Acknowledge: `marks` replaces what is there of those streams, and `settled` rows more are settled."""
         with self._lock:
             self._marks[level] = {**self._marks[level], **marks}

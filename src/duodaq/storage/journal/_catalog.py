@@ -21,12 +21,15 @@ from duodaq.storage.journal._layout import (
     DATA_START,
     ENTRY_BYTES,
     FRAMES,
+    HEAD,
     HEADER_BYTES,
     JOURNAL,
     RECORD_BYTES,
     ROWS,
     RUN,
     Header,
+    RowsEntry,
+    rows_are_sound,
     stream_in,
     unpack_record,
 )
@@ -67,6 +70,8 @@ class Catalog:
         events: What its event logs say, oldest first.
         event_logs: Their names, oldest first.
         torn_events: How many of their lines are not as they were written; one for a log that cannot be read at all.
+        blank: Segments of rows that were begun and hold nothing: no descriptor, no head and no entry. None of them is
+            among `segments`.
 
     Args:
         path: The directory.
@@ -79,6 +84,7 @@ class Catalog:
     def __init__(self, path: str | Path, *, unidentified: bool = False) -> None:
         self.path = Path(path)
         self.superseded: list[str] = []
+        self.blank: list[SegmentFacts] = []
         gone: set[str] = set()
         while (name := self._read_events(gone)) is not None:
             gone.add(name)  # it was put into another one since its name was read; if its name comes again, it is broken
@@ -88,10 +94,15 @@ class Catalog:
 
     def refresh(self) -> bool:
         """Have what grows read again when it is asked for; False if files or events have come or gone since."""
-        if _stamp(self.path, self.event_logs) != self._stamp:
+        if not self.is_current:
             return False
         self.__dict__.pop("mirror", None)
         return True
+
+    @property
+    def is_current(self) -> bool:
+        """Whether no file and no event has come or gone since the directory was looked at."""
+        return _stamp(self.path, self.event_logs) == self._stamp
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -138,7 +149,8 @@ class Catalog:
         standing, replaced = _standing(found.values())
         followers = _followers(found.values())
         self.superseded = replaced + [facts.file for facts in standing if not _counts(facts, followers)]
-        return tuple(_limited(sorted(standing, key=lambda facts: (facts.span[0], facts.id)), followers))
+        limited = _limited(sorted(standing, key=lambda facts: (facts.span[0], facts.id)), followers)
+        return tuple(told for facts in limited if (told := self._unless_blank(facts)) is not None)
 
     @cached_property
     def mirror(self) -> dict[int, dict[int, bytes]]:
@@ -156,11 +168,39 @@ class Catalog:
         except OSError:
             return b""
 
+    def _begin_of(self, name: str, length: int) -> bytes:
+        try:
+            with open(self.path / name, "rb") as file:
+                return file.read(length)
+        except OSError:
+            return b""
+
     def entries(self, facts: SegmentFacts) -> tuple[list[bytes], dict[int, bytes]]:
         """Both copies of a segment's entries: those of its own index, by place, and those in the index of the run."""
         packed = self.read(f"{facts.file}.index")[HEADER_BYTES:]
         own = [packed[i : i + ENTRY_BYTES] for i in range(0, len(packed) - ENTRY_BYTES + 1, ENTRY_BYTES)]
         return own[: facts.limit], self.mirror.get(facts.id, {})
+
+    def _unless_blank(self, facts: SegmentFacts) -> SegmentFacts | None:
+        """A segment with its head, as far as there is one; None of rows that were begun, and hold nothing.
+
+        Between the making of a segment's index and the writing of its head, and descriptor, a program can end, and a
+        reader can look.
+        """
+        if facts.header.kind != ROWS or facts.head is not None:
+            return facts
+        own, mirrored = self.entries(facts)
+        for packed in (*own[:1], *(mirrored[n] for n in mirrored if n == 0)):
+            entry = RowsEntry.unpack(packed)
+            head = self._begin_of(facts.file, entry.length) if entry.number == 0 and entry.flags & HEAD else b""
+            if head and rows_are_sound(packed, head, facts.header.salt):
+                return facts._replace(head=head)
+        if mirrored or any(map(any, own)):
+            return facts
+        if (self.path / facts.file).exists() or self.is_current:
+            self.blank.append(facts)
+            return None
+        return facts  # whoever reads it finds that it was merged since
 
     def _read_events(self, gone: set[str]) -> str | None:
         """Read the names of all files, and the event logs; the name of one that was not there when it was to be read.

@@ -51,7 +51,7 @@ class BatchEncoder:
             for batch in batches:
                 writer.write_batch(batch)
                 ends.append(sink.tell() - start)
-        except pa.ArrowException:
+        except Exception:  # noqa: BLE001 - whatever is wrong with one of them, `encode` says of which
             return None
         if writer.stats.num_replaced_dictionaries:
             return None
@@ -105,8 +105,9 @@ def decode(head: bytes, parts: Iterable[bytes]) -> list[pa.RecordBatch]:
         except StopIteration:
             return batches
         if told:
-            merged = {**metadata, **dict(told)}
-            batch = batch.replace_schema_metadata({key: value for key, value in merged.items() if value})
+            own = dict(told)
+            kept = {key: value for key, value in metadata.items() if key not in own}
+            batch = batch.replace_schema_metadata({**kept, **{key: value for key, value in own.items() if value}})
         batches.append(batch)
 
 

@@ -124,6 +124,10 @@ class FramesSegment:
         self._index.sync()
         return entry
 
+    def is_there(self) -> bool:
+        """Whether its files still have names."""
+        return self._disk.is_there(self._file) and self._index.is_there()
+
     def give_up(self) -> None:
         """Cut what does not count, if the disk lets us, and close."""
         try:

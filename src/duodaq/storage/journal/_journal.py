@@ -16,19 +16,21 @@ Rules for whoever edits this:
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from duodaq.errors import DataError
-from duodaq.schema import bytes_of, stream_of
+from duodaq.schema import bytes_of
 from duodaq.storage.journal._compact import FAN_IN, STRETCH_ENTRIES, Merge, Merged, Stretch, is_slow, plan
 from duodaq.storage.journal._crew import Crew
 from duodaq.storage.journal._descriptor import descriptor
 from duodaq.storage.journal._disk import Disk
 from duodaq.storage.journal._folder import PART_DESCRIPTORS, PART_RECORDS, RunFolder, salt
+from duodaq.storage.journal._form import NoFileError, NoFormError, column_of, encoder_for, name_in
 from duodaq.storage.journal._frames import FramesSegment
 from duodaq.storage.journal._layout import DATA_START, FRAMES, ROWS, Header, file_name, index_name
 from duodaq.storage.journal._rows import RowsSegment
@@ -36,7 +38,10 @@ from duodaq.storage.journal._run import RunPage
 from duodaq.storage.journal._stream import Segment, StreamState, pixels_in
 
 _LARGEST_BYTES = 2**30
-NO_STREAM, NO_FORM, DIRECTORY = "no stream", "no form", "directory"
+NO_STREAM, NO_FORM, NO_FILE, DIRECTORY = "no stream", "no form", "no file", "directory"
+_NO_FILE = (errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG)
+_SPARE_FILES = 16
+"""So many more must be free when a segment is begun: the journal's own next parts, and the rest of the program."""
 
 S = TypeVar("S", bound=Segment)
 
@@ -47,8 +52,9 @@ class Journal:
     Attributes:
         page: What the run is.
         pending: Batches that were taken and do not count yet.
-        refused: Rows that name no stream, that Arrow has no form for, or that went with the directory when somebody
-            removed it, by stream and reason.
+        refused: Rows that name no stream, that there is no form for, whose stream could have no file, or that went with
+            the directory when somebody removed it, by stream and reason.
+        why: What was wrong with the last batch that was refused, by stream.
         files: Rows or frames that count, by file.
         counts: Rows that count, by stream.
 
@@ -68,6 +74,7 @@ class Journal:
         self.page = page
         self.pending: list[pa.RecordBatch] = []
         self.refused: dict[str, dict[str, int]] = {}
+        self.why: dict[str, str] = {}
         self.files: dict[str, int] = {}
         self.counts: dict[str, int] = {}
         self._disk = disk or Disk()
@@ -81,6 +88,7 @@ class Journal:
         self._sorted = self._written = 0
         self._names: list[str | None] = []  # of `pending`: the stream; None: it is refused
         self._uncounted: list[tuple[str, str, int]] = []  # what was refused since the last commit
+        self._refused: list[pa.RecordBatch] = []  # what was refused since `take_refused`
         self._records: list[tuple[int, bytes]] = []
         self._crew = Crew()
         self._folder = RunFolder(path, page, self._disk)
@@ -112,6 +120,8 @@ class Journal:
         self._folder.check()
         self._folder.events.flush()
         touched = [state for state in self._streams.values() if state.touched]
+        if any(not segment.is_there() for state in touched for segment in state.segments):
+            raise FileNotFoundError(errno.ENOENT, "a file of the run is gone", self.path)
         if self.page.level == "durable":
             self._crew.run([*(s.sync for state in touched for s in state.segments), *self._folder.syncs()])
         for state in touched:
@@ -206,11 +216,17 @@ class Journal:
         self._names.clear()
         self._sorted = self._written = 0
         for stream, reason, rows in self._uncounted:  # it is refused once more when it is written again
-            left = self.refused[stream].pop(reason) - rows
-            if left:
+            left = self.refused[stream].pop(reason, 0) - rows
+            if left > 0:
                 self.refused[stream][reason] = left
         self._uncounted.clear()
+        self._refused.clear()
         return given_up
+
+    def take_refused(self) -> list[pa.RecordBatch]:
+        """Once: the batches that were refused since this was last asked. What was given up since may come again."""
+        refused, self._refused = self._refused, []
+        return refused
 
     def resume(self) -> None:
         """Go on after `give_up`: in the same directory, or if that is gone in a new one of its name.
@@ -281,21 +297,24 @@ class Journal:
     # --- on the way in
 
     def _sort_in(self, batch: pa.RecordBatch) -> None:
-        stream = None
-        try:
-            stream = stream_of(batch)
-        except DataError:
-            self._refuse(NO_STREAM, NO_STREAM, batch.num_rows)
-        else:
-            state = self._streams.get(stream)
-            if state is None:
-                state = self._streams[stream] = StreamState(stream)
-            if not state.fits(batch):
-                self._flush()
-                self.commit()
-                self._end(state)
-            if batch.num_rows:
-                state.add(batch, len(self._names))
+        stream = name_in(batch)
+        if stream is None:
+            self._refuse(NO_STREAM, NO_STREAM, batch, "it does not name its stream")
+        elif batch.num_rows:
+            state = self._streams.get(stream) or StreamState(stream)
+            try:
+                fits = state.fits(batch)
+                encoder = None if fits and state.takes_all else encoder_for(state, batch)
+            except NoFormError as error:
+                self._refuse(stream, NO_FORM, batch, str(error))
+                stream = None
+            else:
+                self._streams[state.stream] = state
+                if not fits:
+                    self._flush()
+                    self.commit()
+                    self._end(state)
+                state.add(batch, len(self._names), encoder)
         self._names.append(stream)
         self._sorted += 1
 
@@ -310,17 +329,19 @@ class Journal:
         self._written = self._sorted
 
     def _write_stream(self, state: StreamState) -> None:
-        batches, places = state.take()
-        if state.has_frames:
-            batches = [self._write_frames(state, batch) for batch in batches]
-        segment = state.rows
-        if segment is None:
-            segment = self._open_rows(state, batches[0])
-        entries, refused = segment.write(batches)
-        self._records += [(segment.header.segment, entry) for entry in entries]
+        taken, places = state.take()
+        try:
+            batches = [self._write_frames(state, batch) for batch in taken] if state.has_frames else taken
+            segment = state.rows or self._open_rows(state, batches[0])
+        except NoFileError as error:
+            refused, reason, why = [*range(len(taken))], NO_FILE, str(error)
+        else:
+            entries, refused = segment.write(batches)
+            self._records += [(segment.header.segment, entry) for entry in entries]
+            reason, why = NO_FORM, "Arrow cannot write it"
         for one in refused:
             self._names[places[one]] = None
-            self._refuse(state.stream, NO_FORM, batches[one].num_rows)
+            self._refuse(state.stream, reason, taken[one], why)
 
     def _write_frames(self, state: StreamState, batch: pa.RecordBatch) -> pa.RecordBatch:
         pixels = pixels_in(batch)
@@ -328,14 +349,18 @@ class Journal:
         if segment is None:
             segment = self._open_frames(state, pixels.shape[1:], pixels.dtype)
         first = segment.entries
-        entries = segment.write(pixels, _column(batch, "sequence"), _column(batch, "timestamp"))
+        entries = segment.write(pixels, column_of(batch, "sequence"), column_of(batch, "timestamp"))
         self._records += [(segment.header.segment, entry) for entry in entries]
         return state.with_references(batch, segment.header.segment, first)
 
-    def _refuse(self, stream: str, reason: str, rows: int) -> None:
+    def _refuse(self, stream: str, reason: str, batch: pa.RecordBatch, why: str) -> None:
+        if not batch.num_rows:
+            return
         of_stream = self.refused.setdefault(stream, {})
-        of_stream[reason] = of_stream.get(reason, 0) + rows
-        self._uncounted.append((stream, reason, rows))
+        of_stream[reason] = of_stream.get(reason, 0) + batch.num_rows
+        self.why[stream] = why
+        self._uncounted.append((stream, reason, batch.num_rows))
+        self._refused.append(batch)
 
     def _count(self) -> None:
         for stream, batch in zip(self._names[: self._written], self.pending, strict=False):
@@ -347,7 +372,7 @@ class Journal:
 
     def _open_rows(self, state: StreamState, first: pa.RecordBatch) -> RowsSegment:
         def make(name: str, header: Header) -> RowsSegment:
-            return RowsSegment(self._disk, self._folder.descriptor, name, header, first)
+            return RowsSegment(self._disk, self._folder.descriptor, name, header, first, encoder=state.encoder)
 
         segment = state.rows = self._open(state, make, self._header(state, ROWS))
         self.note("descriptor", descriptor(state.stream, segment, self.page.uid))
@@ -372,12 +397,15 @@ class Journal:
         while True:
             name = file_name(state.stream, state.parts[header.kind] + 1, header.kind)
             try:
+                _need_spare_files()
                 segment = make(name, header)
             except FileExistsError:
                 state.parts[header.kind] += 1
                 continue
-            except OSError:
+            except OSError as error:
                 self._remove(name)
+                if error.errno in _NO_FILE:
+                    raise NoFileError(str(error)) from error
                 raise
             state.parts[header.kind] += 1
             self._folder.made()
@@ -395,6 +423,10 @@ class Journal:
 
     def _give_up(self, state: StreamState) -> list[int]:
         nothing_counts = [segment for segment in state.segments if not segment.safe]
+        if gone := max((self.files.get(one.name, 0) for one in state.segments if not one.is_there()), default=0):
+            self.counts[state.stream] -= gone
+            of_stream = self.refused.setdefault(state.stream, {})
+            of_stream[DIRECTORY] = of_stream.get(DIRECTORY, 0) + gone
         if state.rows is not None:
             state.closed.append(_stretch(state.rows, False))
         given_up = state.give_up()
@@ -431,11 +463,16 @@ def _portions(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     yield from _portions(batch.slice(rows // 2))
 
 
-def _column(batch: pa.RecordBatch, name: str) -> list[int]:
-    place = batch.schema.get_field_index(name)
-    if place < 0:
-        return [0] * batch.num_rows
-    column: Any = batch.column(place)
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("ns")).view(pa.int64())
-    return [value or 0 for value in column.to_pylist()]
+def _need_spare_files() -> None:
+    """Nothing, if some more files can be opened.
+
+    Raises:
+        OSError: They cannot.
+    """
+    opened: list[int] = []
+    try:
+        while len(opened) < _SPARE_FILES:
+            opened += [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)]
+    finally:
+        for one in opened:
+            os.close(one)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import struct
 from typing import Any, NamedTuple, cast
 from urllib.parse import quote, unquote
@@ -23,6 +25,8 @@ HEAD, DICTIONARIES, END, GAP = 1, 2, 4, 8
 DATA_START = BLOCK = 4096
 MOST_ROWS = 2**32 - 1
 LONGEST_BATCH = 2**32 - 1
+_LONGEST_STEM, _SHORT_STEM = 200, 160
+"""A file system takes 255 bytes; `~<part>`, `.arrows.index` and `.part` must find room in them, too."""
 END_MARK = b"\xff\xff\xff\xff\0\0\0\0"
 
 _MAGIC = b"DUODAQIX"
@@ -171,13 +175,16 @@ def unpack_record(number: int, record: bytes, salt: int) -> tuple[int, bytes] | 
 
 
 def file_name(stream: str, part: int, kind: int) -> str:
-    """The file of the `part`-th segment (from 1) of a stream."""
+    """The file of the `part`-th segment (from 1) of a stream; a name that is too long for one ends in a hash of it."""
     stem = quote(stream, safe=" ()+,-._@").replace("~", "%7E")  # a tilde is ours: it counts the parts
+    if len(stem) > _LONGEST_STEM:
+        told = re.sub(r"%[0-9A-F]?$", "", stem[:_SHORT_STEM])
+        stem = f"{told}~x{hashlib.blake2b(stream.encode(errors='surrogatepass'), digest_size=8).hexdigest()}"
     return numbered(stem, part) + SUFFIX[kind]
 
 
 def stream_in(name: str) -> str:
-    """The stream whose file is called `name`."""
+    """The stream whose file is called `name`; of a long one only its beginning, its descriptor has the rest."""
     return unquote(name.rpartition(".")[0].partition("~")[0])
 
 

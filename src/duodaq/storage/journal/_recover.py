@@ -30,7 +30,7 @@ from duodaq.storage.journal._losses import (
     told_losses,
     unconfirmed,
 )
-from duodaq.storage.journal._mend import Infirmary, Mended, UnsoundError
+from duodaq.storage.journal._mend import Infirmary, Mended, UnsoundError, holds_rows
 from duodaq.storage.journal._parquet import parquet_of, rows_were_removed
 from duodaq.storage.journal._reader import Gap, JournalReader
 from duodaq.storage.journal._run import RunPage
@@ -210,11 +210,16 @@ def _mend_one(infirmary: Infirmary, facts: SegmentFacts) -> Mended:
 
 
 def _set_aside(catalog: Catalog, disk: Disk, place: int) -> None:
-    """Remove segments of which nothing counts, since what is in them is in others; and merges that were begun."""
+    """Remove segments of which nothing counts, since what is in them is in others or they hold nothing; and merges that
+    were begun.
+
+    One that takes over from another stays, empty or not: it says what counts of that.
+    """
     for name in os.listdir(place):
         if name.endswith(tuple(f"{kind}{ASIDE}" for kind in (SUFFIX[ROWS], index_name(""), LOG_SUFFIX))):
             disk.remove(place, name)
-    for name in catalog.superseded:
+    empty = [facts.file for facts in catalog.blank if not facts.header.follows]
+    for name in (*catalog.superseded, *(file for file in empty if not holds_rows(catalog.path / file))):
         for one in (name, index_name(name)):
             with contextlib.suppress(FileNotFoundError):
                 disk.remove(place, one)

@@ -33,6 +33,7 @@ class RowsSegment:
         name: The file.
         header: Of its index.
         first: A batch; the schema and the dictionaries of the head are its own. It is not written.
+        encoder: Made of such a batch, if there is one.
         aside: What its files are called besides as long as they do not count.
         compress: Whether the buffers of batches are compressed.
     """
@@ -45,13 +46,14 @@ class RowsSegment:
         header: Header,
         first: pa.RecordBatch,
         *,
+        encoder: BatchEncoder | None = None,
         aside: str = "",
         compress: bool = False,
     ) -> None:
         self.name = name
         self.header = header
         self.entries = self.safe = self.rows = 0
-        self.encoder = BatchEncoder(first, compress=compress)
+        self.encoder = encoder or BatchEncoder(first, compress=compress)
         self._time, self._to_ns = _time_column(first.schema)
         self._safe_bytes = 0
         self._newest: pa.RecordBatch | None = None
@@ -85,7 +87,7 @@ class RowsSegment:
         for place, batch in enumerate(batches):
             try:
                 part, own = self.encoder.encode(batch)
-            except pa.ArrowException:
+            except Exception:  # noqa: BLE001 - whatever it is, it is about this batch: nothing has been asked of the disk yet
                 refused.append(place)
                 continue
             length = len(part)
@@ -140,6 +142,10 @@ class RowsSegment:
         self.file.sync()
         self._index.sync()
         return entry
+
+    def is_there(self) -> bool:
+        """Whether its files still have names."""
+        return self.file.is_there() and self._index.is_there()
 
     def give_up(self) -> None:
         """Cut what does not count, if the disk lets us, and close."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from duodaq.storage.journal._compact import Stretch
+from duodaq.storage.journal._encode import BatchEncoder
 from duodaq.storage.journal._frames import FramesSegment
 from duodaq.storage.journal._layout import FRAMES, MOST_ROWS, ROWS
 from duodaq.storage.journal._rows import RowsSegment
@@ -27,7 +28,7 @@ class StreamState:
 
     `parts` counts the files of each kind; `follows` is the segment of each kind, and how many of its entries count,
     that the next one takes over from after a failure. `touched`: something was begun since the last commit. `closed`:
-    the segments of rows that were ended, in order.
+    the segments of rows that were ended, in order. `takes_all`: the schema alone says that each batch of it has a form.
     """
 
     def __init__(self, stream: str) -> None:
@@ -41,6 +42,8 @@ class StreamState:
         self.waiting_rows = 0
         self.touched = False
         self.closed: list[Stretch] = []
+        self.encoder: BatchEncoder | None = None
+        self.takes_all = False
         self._schema: pa.Schema | None = None
         self._facts: pa.Schema | None = None
 
@@ -62,14 +65,32 @@ class StreamState:
             return False
         schema = batch.schema
         return self._schema.equals(schema, check_metadata=True) or (
-            self._schema.equals(schema) and [f.metadata for f in self._schema] == [f.metadata for f in schema]
+            self._schema.equals(schema)
+            and [f.metadata for f in self._schema] == [f.metadata for f in schema]
+            and _can_be_told_apart(self._schema.metadata or {}, schema.metadata or {})
         )
 
-    def add(self, batch: pa.RecordBatch, place: int) -> None:
-        """Let a batch that fits wait to be written; `place` is whatever the caller knows it by."""
+    def begins_with(self, batch: pa.RecordBatch) -> bool:
+        """Whether a batch is the first of its segments: there are none yet, or it does not fit those."""
+        return self._schema is None or not self.fits(batch)
+
+    def as_rows(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """A batch as it begins a segment of rows: one of frames with numbers in place of these."""
+        facts = _without_pixels(batch.schema)
+        return batch if facts is None else _with_references(batch, facts, 0, 0)
+
+    def add(self, batch: pa.RecordBatch, place: int, encoder: BatchEncoder | None) -> None:
+        """Let a batch that fits wait to be written; `place` is whatever the caller knows it by, and `encoder` comes
+        with the first one of new segments.
+        """
         if self._schema is None:
             self._schema = batch.schema
             self._facts = _without_pixels(batch.schema)
+            self.encoder = encoder
+            column = batch.schema.get_field_index("timestamp")
+            time = None if column < 0 else batch.schema.field(column).type
+            odd = time is not None and pa.types.is_timestamp(time) and time.unit != "ns"
+            self.takes_all = self._facts is None and not odd
         self.waiting.append(batch)
         self._places.append(place)
         self.waiting_rows += batch.num_rows
@@ -94,7 +115,8 @@ class StreamState:
 
     def forget(self) -> None:
         """The segments are closed."""
-        self.rows = self.frames = self._schema = self._facts = None
+        self.rows = self.frames = self._schema = self._facts = self.encoder = None
+        self.takes_all = False
 
     def give_up(self) -> list[int]:
         """Close the segments, of which only what counts already does; their numbers."""
@@ -116,12 +138,7 @@ class StreamState:
 
     def with_references(self, batch: pa.RecordBatch, segment: int, first: int) -> pa.RecordBatch:
         """A batch of frames as the rows that say where its frames lie: from number `first` on in `segment`."""
-        schema = self._facts_of(batch.schema)
-        columns: list[Any] = [batch.column(i) for i, f in enumerate(batch.schema) if f.name != PIXELS]
-        count = batch.num_rows
-        numbers = np.arange(first, first + count, dtype=np.uint32)
-        columns += [_numbers(np.full(count, segment, np.uint32)), _numbers(numbers)]
-        return pa.RecordBatch.from_arrays(columns, schema=schema)
+        return _with_references(batch, self._facts_of(batch.schema), segment, first)
 
     def _facts_of(self, schema: pa.Schema) -> pa.Schema:
         facts = self._facts
@@ -129,26 +146,48 @@ class StreamState:
         return facts if facts.metadata == schema.metadata else facts.with_metadata(schema.metadata)
 
 
+def _with_references(batch: pa.RecordBatch, schema: pa.Schema, segment: int, first: int) -> pa.RecordBatch:
+    columns: list[Any] = [batch.column(i) for i, f in enumerate(batch.schema) if f.name != PIXELS]
+    count = batch.num_rows
+    numbers = np.arange(first, first + count, dtype=np.uint32)
+    columns += [_numbers(np.full(count, segment, np.uint32)), _numbers(numbers)]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _can_be_told_apart(head: dict[bytes, bytes], own: dict[bytes, bytes]) -> bool:
+    """Whether a batch has no key whose value is empty where its segment has another: that says a key is not there."""
+    return all(value or head.get(key) == b"" for key, value in own.items())
+
+
 def is_of_frames(schema: pa.Schema) -> bool:
-    """Whether batches of a schema go into a segment of frames."""
+    """Whether batches of a schema go into a segment of frames: pictures of numbers, or of booleans."""
     place = schema.get_field_index(PIXELS)
     if place < 0:
         return False
     kind = schema.field(place).type
     if not isinstance(kind, pa.FixedShapeTensorType) or 0 in kind.shape:
         return False
+    of = kind.value_type
+    if not (pa.types.is_integer(of) or pa.types.is_floating(of) or pa.types.is_boolean(of)):
+        return False
     return kind.permutation in (None, [*range(len(kind.shape))])
 
 
 def pixels_in(batch: pa.RecordBatch) -> npt.NDArray[Any]:
     """The frames of a batch, of shape (n, …)."""
-    return batch.column(PIXELS).to_numpy_ndarray()
+    column: Any = batch.column(PIXELS)
+    if pa.types.is_boolean(column.type.value_type):  # a bit for each in Arrow, a byte in numpy
+        return column.storage.flatten().to_numpy(zero_copy_only=False).reshape(-1, *column.type.shape)
+    return column.to_numpy_ndarray()
 
 
 def tensors(frames: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     """Frames, one behind the other, as a column of tensors that shares their memory."""
     number = pa.from_numpy_dtype(dtype)
-    flat = pa.Array.from_buffers(number, len(frames) // dtype.itemsize, [None, pa.py_buffer(frames)])
+    if pa.types.is_boolean(number):
+        flat: Any = pa.array(np.frombuffer(frames, np.bool_))
+    else:
+        flat = pa.Array.from_buffers(number, len(frames) // dtype.itemsize, [None, pa.py_buffer(frames)])
     storage = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(shape)))
     return pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(number, shape), storage)
 

@@ -17,7 +17,7 @@ from duodaq.errors import StorageError
 from duodaq.storage.journal._catalog import Catalog
 from duodaq.storage.journal._events import Event, last_event
 from duodaq.storage.journal._labels import edit_labels
-from duodaq.storage.journal._layout import EVENTS, FINALISED, RUN
+from duodaq.storage.journal._layout import EVENTS, FINALISED, ROWS, RUN
 from duodaq.storage.journal._run import RunPage
 from duodaq.storage.reading._card import counted
 from duodaq.storage.reading._labels import Labels, read_labels
@@ -160,13 +160,12 @@ class Run:
     @property
     def streams(self) -> dict[str, Stream]:
         """Its streams by name, in the order in which they began."""
-        names = dict.fromkeys(facts.stream for facts in self.look().segments)
-        return {name: self._stream(name) for name in names}
+        return {name: self._stream(name) for name in self._names()}
 
     def __getitem__(self, name: str) -> Stream:
-        known = [facts.stream for facts in self.look().segments]
+        known = self._names()
         if name not in known:
-            raise KeyError(f"{name!r}; this run has {', '.join(dict.fromkeys(known)) or 'no streams'}")
+            raise KeyError(f"{name!r}; this run has {', '.join(known) or 'no streams'}")
         return self._stream(name)
 
     def __iter__(self) -> Iterator[Stream]:
@@ -176,7 +175,11 @@ class Run:
         return len(self.streams)
 
     def __contains__(self, name: object) -> bool:
-        return any(facts.stream == name for facts in self.look().segments)
+        return name in self._names()
+
+    def _names(self) -> dict[str, None]:
+        """Of its streams; frames that no rows tell of yet are none: they were begun when the run ended, or just now."""
+        return dict.fromkeys(facts.stream for facts in self.look().segments if facts.header.kind == ROWS)
 
     def between(self, start: Moment | None = None, stop: Moment | None = None) -> Run:
         """The same run from `start` on and before `stop`; see `Stream.between`."""

@@ -20,13 +20,15 @@ _STREAM_KEY = b"duodaq.stream"
 
 
 def rows_of(look: Callable[[], Catalog], stream: str) -> list[Rows]:
-    """The parts of a stream's rows, in order."""
+    """The parts of a stream's rows, in order; but for those that nothing gives a schema, of which `gaps` tells."""
     catalog = look()
     parts: list[Rows] = []
     for facts in catalog.segments:
         if facts.stream != stream or facts.header.kind != ROWS:
             continue
         final = parquet_of(catalog.path, facts)
+        if final is None and facts.head is None and ((catalog.path / facts.file).exists() or catalog.is_current):
+            continue
         parts.append(JournalRows(look, facts) if final is None else ParquetRows(final, facts))
     return parts
 
