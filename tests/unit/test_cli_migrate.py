@@ -99,13 +99,13 @@ def test_the_whole_way_on_the_command_line(running: Any, file: Path, tmp_path: P
     assert "[x] shadow: nothing differed" in said
     assert "anna answers for it" in said
     code, said = run("cutover", "meter", "--by", "anna", "--write")
-    assert (code, "meter is in v4 now, epoch 1" in said) == (0, True)
+    assert (code, "meter is in v4 now; it was moved 1 time so far" in said) == (0, True)
     assert 'runtime = "v4"' in file.read_text()
     assert running.meter.runtime == "v4"
     assert running.plan(file)["units"] == [], "what was moved is no change that is still to come"
     assert running.meter.read("power").value == 5e-9
     code, said = run("rollback", "meter", "--by", "anna", "--write")
-    assert (code, "meter is in v2 now, epoch 2" in said) == (0, True)
+    assert (code, "meter is in v2 now; it was moved 2 times so far" in said) == (0, True)
     assert 'runtime = "v4"' not in file.read_text().replace("#v2", "")
     assert running.meter.call("read_power") == 5e-9
     assert '"stage": "v2"' in run("status", "--json")[1]
@@ -115,7 +115,7 @@ def test_a_lab_file_that_cannot_be_written_is_told_beside_the_move(running: Any,
     assert run("status", "meter")[0] == 0
     file.write_text("oops\n")
     code, said = run("cutover", "meter", "--force", "--write")
-    assert (code, "meter is in v4 now, epoch 1" in said) == (1, True)
+    assert (code, "meter is in v4 now; it was moved 1 time so far" in said) == (1, True)
     assert "It has moved, but the lab file does not say so" in said
 
 

@@ -13,7 +13,8 @@ from duodaq.cli import _completion as completion
 from duodaq.cli._app import app
 from duodaq.cli._ports import _table
 from duodaq.cli._report import instrument_table
-from duodaq.cli._status import _print_stops, status_page
+from duodaq.cli._status import status_page
+from duodaq.cli._stop_all import _print_stops
 
 WORDS = ["[/dev/pts/3] is gone", "[bold]", "a [b] c"]
 
