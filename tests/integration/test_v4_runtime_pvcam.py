@@ -133,6 +133,27 @@ async def test_a_reader_that_blocks_costs_frames_and_every_one_is_accounted_for(
         assert gaps <= await runtime.command("camera", GetParameter("frames_lost"))
 
 
+@pytest.mark.parametrize("way", ["stop", "stop acquisition", "remove"])
+async def test_a_reader_that_takes_nothing_holds_up_no_stop(seam, way: str) -> None:
+    async with lab() as (runtime, publisher):
+        rows = publisher.subscribe("test", capacity=2, policy=Policy.BLOCK)
+        await runtime.command("camera", StartAcquisition())
+        async with asyncio.timeout(20):
+            while rows.occupancy < 2:
+                await pause(0.005)
+        await pause(0.05)  # the next frame waits for room
+        async with asyncio.timeout(2):
+            if way == "remove":
+                await runtime.remove("camera")
+            else:
+                await runtime.command("camera", Stop() if way == "stop" else StopAcquisition(), 2.0)
+        if way != "remove":
+            assert await runtime.command("camera", GetParameter("frames_lost")) >= 1
+            assert not (await runtime.command("camera", Execute("is_streaming")))
+        assert rows.occupancy == 2
+        rows.close()
+
+
 async def test_settings_change_under_a_running_stream(seam) -> None:
     async with lab() as (runtime, publisher):
         rows = publisher.subscribe("test", capacity=4096)

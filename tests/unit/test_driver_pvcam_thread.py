@@ -21,6 +21,7 @@ class FakeCamera:
         self.closed = False
         self.finished = 0
         self.number = 0
+        self.count = FrameCount()
 
     def start_live(self) -> None:
         self.number = 0

@@ -1,8 +1,9 @@
 """The one thread in which all calls of one camera are made.
 
-Rules that whoever edits this must keep: nothing else ever calls the camera; between two polls of a running stream the
-thread looks for work, so no call waits longer than one poll; a poll is short, so a stop is prompt; the thread ends by
-itself when it is told to, and a caller whose deadline passed is freed while the call goes on.
+Rules that whoever edits this must keep: nothing else ever calls the camera; between two polls of a running stream,
+and while a frame waits for room, the thread looks for work, so no call waits longer than one poll; a poll is short,
+so a stop is prompt; the thread ends by itself when it is told to, and a caller whose deadline passed is freed while
+the call goes on.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class CameraThread:
         self._on_end: Callable[[Exception], None] = lambda error: None
         self._stall_s = 2.0
         self._last_frame_s = 0.0
+        self._in_hand = False
 
     @property
     def streaming(self) -> bool:
@@ -89,6 +91,7 @@ class CameraThread:
         """End the stream; a job of this thread. Nothing happens without one."""
         if self._sink is not None:
             self._sink = None
+            self._drop_in_hand()
             self._camera.finish()
 
     def take_one(self, timeout_s: float) -> Frame:
@@ -153,18 +156,28 @@ class CameraThread:
             self._deliver(sink, frame)
         except Exception as error:  # noqa: BLE001 - whatever ends a stream is told to its owner
             self._sink = None
+            self._drop_in_hand()
             with contextlib.suppress(RuntimeError):
                 self._camera.finish()
             self._on_end(error)
 
     def _deliver(self, sink: FrameSink, frame: Frame) -> None:
-        while not self._stopping.is_set():
+        self._in_hand = True
+        while self._in_hand and not self._stopping.is_set():
             try:
                 sink(frame)
             except MailboxFullError:
                 block(_ROOM_S, self._stopping)
+                self._work()  # a stop waits for no reader
             else:
-                return
+                self._in_hand = False
+        self._drop_in_hand()
+
+    def _drop_in_hand(self) -> None:
+        """The frame that waits for room goes no further: its stream has ended."""
+        if self._in_hand:
+            self._in_hand = False
+            self._camera.count.lost += 1
 
     def _check_stall(self) -> None:
         silent_s = monotonic_s() - self._last_frame_s
