@@ -23,6 +23,7 @@ from duodaq.app import Lab
 from duodaq.cli import _app as command_line
 from duodaq.model import WebDefinition
 from duodaq.testing import rail_lab
+from duodaq.testing._pty_bench import PtyDevice
 
 COEXISTENCE = os.environ.get("DUODAQ_COEXISTENCE", "")
 """Where each of the twelve leaves what became of it and what it measured, for ``duodaq verify --results``."""
@@ -266,3 +267,16 @@ def serve_rails(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[tup
             yield client, lab
 
     return serving
+
+
+@pytest.fixture
+def device() -> Iterator[PtyDevice]:
+    device = PtyDevice()
+    yield device
+    device.close()
+
+
+@pytest.fixture(params=["here", "over a link"])
+def where(request: pytest.FixtureRequest) -> str:
+    """Where the users of the ports are: in the broker's process, or at the other end of a worker's link."""
+    return request.param

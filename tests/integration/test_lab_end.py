@@ -59,10 +59,9 @@ async def test_a_lab_takes_its_safe_states_whatever_does_not_come_to_rest_before
     assert (line["late"], line["failed"]) == (["changes"], {"migrations": "a shadow would not end"})
 
 
-async def test_a_lab_whose_end_is_no_longer_waited_for_ends_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lab, resting = Lab(rail_lab(tmp_path)), asyncio.Event()
+async def ends_never(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Lab, asyncio.Future[Any]]:
+    """A lab that waits in its end for changes that do not come to rest."""
+    lab, resting = Lab(rail_lab(folder)), asyncio.Event()
 
     async def never() -> None:
         resting.set()
@@ -72,6 +71,13 @@ async def test_a_lab_whose_end_is_no_longer_waited_for_ends_all_the_same(
     monkeypatch.setattr(lab.changes, "aclose", never)
     ending = asyncio.ensure_future(lab.shutdown())
     await resting.wait()
+    return lab, ending
+
+
+async def test_a_lab_whose_end_is_no_longer_waited_for_ends_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab, ending = await ends_never(tmp_path, monkeypatch)
     ending.cancel()
     await asyncio.wait({ending})
     assert lab.manager.state == "stopped"
@@ -80,17 +86,8 @@ async def test_a_lab_whose_end_is_no_longer_waited_for_ends_all_the_same(
 async def test_a_hurry_ends_the_wait_for_what_does_not_come_to_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lab, resting = Lab(rail_lab(tmp_path)), asyncio.Event()
-
-    async def never() -> None:
-        resting.set()
-        await asyncio.Event().wait()
-
-    await lab.start()
     monkeypatch.setattr("duodaq.app._lab.REST_S", 3600.0)
-    monkeypatch.setattr(lab.changes, "aclose", never)
-    ending = asyncio.ensure_future(lab.shutdown())
-    await resting.wait()
+    lab, ending = await ends_never(tmp_path, monkeypatch)
     lab.hurry()
     assert (await ending).clean
 

@@ -18,27 +18,12 @@ from duodaq.errors import ConfigError, CutoverError, DuodaqError
 from duodaq.migration import Budget, diverged, violations
 from duodaq.model import ChannelInfo
 from duodaq.storage.reading import open_run
-from duodaq.testing._scripted_meter import ScriptedPowerMeter
+from duodaq.testing._scripted_meter import ScriptedPowerMeter, meter_lab_file
 from duodaq.v4.instruments import Newport1830C
 
-LAB = """\
-[lab]
-name = "moving-{name}"
-
-[runtimes.v2]
-worker = "inline"
-
-[ports.meter]
-tcp = "127.0.0.1:1"
-codec = "newport1830c"
-timeout = "300 ms"
-
-[instruments.meter]
-runtime = "v2"
-driver = "duodaq.cli.demo.power_meter:PowerMeter"
-port = "meter"
+POLLED = """\
 passive = true
-poll.power = {{ call = "read_power", unit = "W", every = "20 ms" }}
+poll.power = { call = "read_power", unit = "W", every = "20 ms" }
 """
 
 
@@ -49,9 +34,7 @@ def meter() -> ScriptedPowerMeter:
 
 @pytest.fixture
 async def lab(tmp_path: Path, meter: ScriptedPowerMeter) -> AsyncIterator[Lab]:
-    file = tmp_path / "lab.toml"
-    file.write_text(LAB.format(name=tmp_path.name))
-    made = Lab(load_lab(file), transports={"meter": meter.line})
+    made = Lab(load_lab(meter_lab_file(tmp_path, POLLED)), transports={"meter": meter.line})
     made.migration.least_shadow_s = 0.05
     await made.start()
     try:

@@ -21,26 +21,8 @@ from duodaq.config import load_lab
 from duodaq.errors import ConfigError, CutoverError, LifecycleError, NotInControlError
 from duodaq.migration import Budget
 from duodaq.model import Execute, InstrumentDefinition, InstrumentState, Recover
-from duodaq.testing._scripted_meter import ScriptedPowerMeter
+from duodaq.testing._scripted_meter import ScriptedPowerMeter, meter_lab_file
 from duodaq.v4 import V4Runtime
-
-LAB = """\
-[lab]
-name = "mistakes-{name}"
-
-[runtimes.v2]
-worker = "inline"
-
-[ports.meter]
-tcp = "127.0.0.1:1"
-codec = "newport1830c"
-timeout = "300 ms"
-
-[instruments.meter]
-runtime = "v2"
-driver = "duodaq.cli.demo.power_meter:PowerMeter"
-port = "meter"
-"""
 
 
 @pytest.fixture
@@ -50,9 +32,7 @@ def meter() -> ScriptedPowerMeter:
 
 @pytest.fixture
 async def lab(tmp_path: Path, meter: ScriptedPowerMeter) -> AsyncIterator[Lab]:
-    file = tmp_path / "lab.toml"
-    file.write_text(LAB.format(name=tmp_path.name))
-    made = Lab(load_lab(file), transports={"meter": meter.line})
+    made = Lab(load_lab(meter_lab_file(tmp_path)), transports={"meter": meter.line})
     await made.start()
     try:
         yield made

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import threading
-import tty
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 import pytest
@@ -24,97 +21,16 @@ from duodaq.errors import (
     UnsafeStateError,
 )
 from duodaq.model import PortDefinition
-from duodaq.ports import BlockingSession, Broker, Port, Terminated
+from duodaq.ports import Broker, Port
 from duodaq.ports._exchange import Exchange
 from duodaq.testing._linked_broker import LinkedBroker
+from duodaq.testing._pty_bench import PtyDevice, holder_of, in_thread, until, used_from
 from duodaq.testing._scripted_port import ScriptedCodec
 
 T = TypeVar("T")
 pytestmark = pytest.mark.serial
 STOP_NS = 150_000_000
 """50 ms are promised, the rest is for a loaded machine; the query in hand takes 300 ms, so a wait for it shows."""
-
-
-class PtyDevice:
-    """A line device on a pty, in a thread: ``X?`` → ``X=ok``; ``SLOW ms?`` takes its time; ``MUTE?`` is silent."""
-
-    def __init__(self) -> None:
-        self._master, self._slave = os.openpty()
-        tty.setraw(self._slave)
-        self.path = os.ttyname(self._slave)
-        self.lines: list[bytes] = []
-        self.heard_at: dict[bytes, int] = {}
-        self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="pty device")
-        self._thread.start()
-
-    def _serve(self) -> None:
-        held = b""
-        while True:
-            held += os.read(self._master, 4096)
-            while b"\n" in held:
-                line, held = held.split(b"\n", 1)
-                if line == b"QUIT":
-                    return
-                self.lines.append(line)
-                self.heard_at.setdefault(line, clock.utc_ns())
-                self._answer(line)
-
-    def _answer(self, line: bytes) -> None:
-        if line.startswith(b"SLOW"):
-            threading.Timer(int(line[5:-1]) / 1000, os.write, (self._master, b"slow\n")).start()
-        elif line.endswith(b"?") and line != b"MUTE?":
-            os.write(self._master, line[:-1] + b"=ok\n")
-
-    def say(self, data: bytes) -> None:
-        os.write(self._master, data)
-
-    def close(self) -> None:
-        os.write(self._slave, b"")
-        with open(self.path, "wb", buffering=0) as end:
-            end.write(b"QUIT\n")
-        self._thread.join(5)
-        os.close(self._master)
-        os.close(self._slave)
-
-
-@pytest.fixture
-def device() -> Iterator[PtyDevice]:
-    device = PtyDevice()
-    yield device
-    device.close()
-
-
-@pytest.fixture(params=["here", "over a link"])
-def where(request: pytest.FixtureRequest) -> str:
-    """Where the users of the ports are: in the broker's process, or at the other end of a worker's link."""
-    return request.param
-
-
-@asynccontextmanager
-async def used_from(where: str, broker: Broker) -> AsyncIterator[Broker | LinkedBroker]:
-    """The broker as those users see it; closed in the end."""
-    sessions, made = [], broker.session
-
-    def session(*args: Any, **options: Any) -> BlockingSession:
-        sessions.append(made(*args, **options))
-        return sessions[-1]
-
-    broker.session = session  # so that each is closed, as a runtime does
-    try:
-        if where == "here":
-            yield broker
-            return
-        linked = LinkedBroker(broker)
-        await linked.open()
-        try:
-            yield linked
-        finally:
-            await linked.aclose()
-    finally:
-        for one in sessions:
-            one.close()
-        await broker.aclose()
 
 
 @pytest.fixture
@@ -128,38 +44,8 @@ async def broker(device: PtyDevice, where: str) -> AsyncIterator[Broker | Linked
         yield used
 
 
-async def in_thread(work: Callable[..., T], *args: Any) -> T:
-    """The result of blocking `work`, in a thread that is gone when this returns."""
-    loop, ended = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
-
-    def run() -> None:
-        try:
-            result = work(*args)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - carried to the one who awaits it
-            loop.call_soon_threadsafe(ended.set_exception, error)
-        else:
-            loop.call_soon_threadsafe(ended.set_result, result)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        return await ended
-    finally:
-        thread.join(5)
-
-
 async def on_another_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return await in_thread(asyncio.run, work())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await clock.pause(0.002)
-
-
-def holder_of(broker: Broker) -> str | None:
-    return broker.status()[0].holder
 
 
 async def test_a_blocking_driver_writes_and_reads_like_on_its_own_port(broker: Broker) -> None:
@@ -404,111 +290,6 @@ async def test_a_session_refuses_to_block_the_loop_that_hears_its_replies(broker
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(block(), broker.far_loop))
     else:
         await block()
-
-
-async def test_without_codec_the_lease_ends_with_silence(device: PtyDevice, where: str) -> None:
-    owner = Broker()
-    await owner.add(PortDefinition("raw", serial={"path": device.path}, idle_ms=50))
-    await owner.open("raw")
-
-    async with used_from(where, owner) as broker:
-        session = broker.session("raw", "driver")
-
-        def drive() -> bytes:
-            session.write(b"A?\n")
-            return session.read_until(b"\n", 1)
-
-        assert await in_thread(drive) == b"A=ok\n"
-        await until(lambda: holder_of(broker) is None)
-
-
-async def test_without_codec_and_idle_time_a_driver_call_holds_until_it_ends(device: PtyDevice, where: str) -> None:
-    owner = Broker()
-    await owner.add(PortDefinition("raw", serial={"path": device.path}))
-    await owner.open("raw")
-    async with used_from(where, owner) as broker:
-        await hold_until_it_ends(broker, device)
-
-
-async def raw_port(owner: Broker, device: PtyDevice, **more: Any) -> None:
-    await owner.add(PortDefinition("raw", serial={"path": device.path}, idle_ms=10, **more))
-    await owner.open("raw")
-
-
-async def test_without_codec_a_driver_that_reads_late_gets_an_answer_that_comes_late(
-    device: PtyDevice, where: str
-) -> None:
-    """Longer than `idle_ms` after it was asked for; the driver sleeps meanwhile, as many do."""
-    owner = Broker()
-    await raw_port(owner, device)
-    async with used_from(where, owner) as broker:
-        session = broker.session("raw", "driver")
-
-        def drive() -> bytes:
-            with session.call():
-                session.write(b"SLOW 50?\n")
-                clock.block(0.1)
-                return session.read_until(b"\n", 1)
-
-        other = broker.session("raw", "other")
-
-        def drive_too() -> bytes:
-            with other.call():
-                other.write(b"B?\n")
-                return other.read_until(b"\n", 5)
-
-        for together in (False, True):
-            call = asyncio.create_task(in_thread(drive))
-            await until(lambda: holder_of(broker) == "driver")
-            others = [asyncio.create_task(in_thread(drive_too))] if together else []
-            assert await call == b"slow\n"
-            assert [await one for one in others] == [b"B=ok\n"] * len(others)
-        await until(lambda: holder_of(broker) is None)
-
-
-async def test_without_codec_a_call_that_is_silent_keeps_nobody_waiting(device: PtyDevice, where: str) -> None:
-    owner = Broker()
-    await raw_port(owner, device, hold_max_s=0.1)
-    async with used_from(where, owner) as broker:
-        session, go_on = broker.session("raw", "driver"), threading.Event()
-
-        def drive(first: bytes) -> None:
-            with session.call():
-                session.write(first)
-                if first.endswith(b"?\n"):
-                    session.read_until(b"\n", 1)
-                go_on.wait(20)
-
-        for first in (b"A?\n", b"SET 1\n"):
-            go_on.clear()
-            call = asyncio.create_task(in_thread(lambda first=first: drive(first)))
-            await until(lambda: holder_of(broker) == "driver")
-            asked = broker.port("raw").exchange(b"B?\n", holder="other", reply=Terminated(), timeout_s=5)
-            assert await asked == b"B=ok\n"
-            assert not call.done()
-            go_on.set()
-            await call
-
-
-async def hold_until_it_ends(broker: Broker | LinkedBroker, device: PtyDevice) -> None:
-    session, go_on = broker.session("raw", "driver"), threading.Event()
-
-    def drive() -> bytes:
-        with session.call():
-            session.write(b"A?\n")
-            first = session.read_until(b"\n", 1)
-            go_on.wait(5)
-            session.write(b"B?\n")
-            return first + session.read(5, 1)
-
-    call = asyncio.create_task(in_thread(drive))
-    await until(lambda: device.lines == [b"A?"])
-    other = asyncio.create_task(broker.port("raw").exchange(b"C?\n", holder="other", reply=Terminated()))
-    await until(lambda: broker.status()[0].queue == 1)
-    go_on.set()
-    assert await call == b"A=ok\nB=ok\n"
-    assert await other == b"C=ok\n"
-    assert device.lines == [b"A?", b"B?", b"C?"]
 
 
 async def test_a_port_is_used_from_another_loop_like_from_its_own(broker: Broker) -> None:

@@ -91,6 +91,7 @@ def test_what_it_has_not_is_said_with_its_line_and_what_was_meant(tmp_path: Path
         "class Dial:\n    pass\nDial = print(Dial)\n",
         "if True:\n    class Dial:\n        pass\n",
         "class Dial(Dial):\n    pass\n",
+        "class Base:\n    pass\nif True:\n    class Base:\n        x = 1\nclass Dial(Base):\n    pass\n",
     ],
 )
 def test_where_only_running_it_could_tell_nothing_is_said(tmp_path: Path, driver: str) -> None:

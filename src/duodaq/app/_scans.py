@@ -26,7 +26,7 @@ import msgspec
 from duodaq.app._control import Client, ControlTable, acting_client
 from duodaq.app._scan_facts import ScanStatus, ScanWish
 from duodaq.app._scan_programs import ScanPrograms
-from duodaq.app._scan_recordings import ScanRecordings
+from duodaq.app._scan_recordings import RecordingLab, ScanRecordings
 from duodaq.clock import Deadline, pause, utc_ns
 from duodaq.errors import DuodaqError, LifecycleError, NotInControlError, OutOfRangeError
 from duodaq.link import Session
@@ -44,7 +44,7 @@ MOST_POINTS = 1_000_000
 _log = get_logger("app.scans")
 
 
-class ScanLab(Protocol):
+class ScanLab(RecordingLab, Protocol):
     """What scans need of a lab."""
 
     definition: LabDefinition
@@ -56,12 +56,6 @@ class ScanLab(Protocol):
     def manager(self) -> Any: ...
 
     def note_in_recording(self, name: str, doc: Mapping[str, Any]) -> None: ...
-    @property
-    def recording_directory(self) -> Path | None: ...
-    @property
-    def recording_open(self) -> Path | None: ...
-    async def start_recording(self, *, labels: Mapping[str, Any] | None = None) -> Path: ...
-    async def stop_recording(self) -> Any: ...
 
 
 class _Scan:

@@ -44,7 +44,7 @@ def _not_in_file(path: Path, module: str, name: str, directory: Path, depth: int
         body = ast.parse(path.read_bytes()).body
     except (SyntaxError, ValueError, OSError):
         return False
-    binding = [statement for statement in body if name in _bound(statement)]
+    binding = [statement for statement in body if name in bound(statement)]
     if len(binding) != 1 or depth > _DEEPEST:
         return False  # bound in a branch, or more than once
     match binding[0]:
@@ -66,15 +66,25 @@ def _not_by_base(base: ast.expr, path: Path, module: str, name: str, directory: 
     return base.id == "object" or _not_in_file(path, module, base.id, directory, depth)
 
 
-def _bound(statement: ast.stmt) -> set[str]:
+def bound(statement: ast.stmt) -> set[str]:
+    """The names that a statement of a module binds; of one with others in it, all that these may; ``*`` if any."""
     match statement:
         case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
             return {statement.name}
-        case ast.Import() | ast.ImportFrom():
-            return {alias.asname or alias.name.partition(".")[0] for alias in statement.names}
         case _:
-            return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)
-                    and isinstance(node.ctx, ast.Store)}  # fmt: skip
+            return {name for node in ast.walk(statement) for name in _bound_by(node)}
+
+
+def _bound_by(node: ast.AST) -> set[str]:
+    match node:
+        case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+            return {node.name}
+        case ast.Import() | ast.ImportFrom():
+            return {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        case ast.Name(ctx=ast.Store()):
+            return {node.id}
+        case _:
+            return set()
 
 
 def imported_from(statement: ast.ImportFrom, module: str) -> str:

@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from duodaq.config._ancestry import bound
+
 _MAKES_OTHERS = frozenset({"__getattr__", "__getattribute__"})
 _DEEPEST = 20
 
@@ -27,9 +29,8 @@ def members_of(driver: str, directory: Path) -> frozenset[str] | None:
 
 
 def _members(body: list[ast.stmt], name: str, depth: int) -> frozenset[str] | None:
-    found = [node for statement in body for node in ast.walk(statement) if _binds(node, name)]
-    match found:
-        case [ast.ClassDef(decorator_list=[], keywords=[], bases=bases) as node] if node in body and depth < _DEEPEST:
+    match [statement for statement in body if {name, "*"} & bound(statement)]:
+        case [ast.ClassDef(decorator_list=[], keywords=[], bases=bases) as node] if depth < _DEEPEST:
             own = {one for statement in node.body for part in ast.walk(statement) for one in _names_in(part)}
         case _:
             return None
@@ -43,18 +44,6 @@ def _members(body: list[ast.stmt], name: str, depth: int) -> frozenset[str] | No
             return None
         own |= inherited
     return frozenset(own)
-
-
-def _binds(node: ast.AST, name: str) -> bool:
-    match node:
-        case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
-            return node.name == name
-        case ast.Import() | ast.ImportFrom():
-            return any((alias.asname or alias.name.partition(".")[0]) in (name, "*") for alias in node.names)
-        case ast.Name(ctx=ast.Store()):
-            return node.id == name
-        case _:
-            return False
 
 
 def _names_in(node: ast.AST) -> Iterator[str]:

@@ -3,8 +3,39 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from duodaq.testing._scripted_port import Answer, ScriptedTransport
+
+_LAB = """\
+[lab]
+name = "moving-{name}"
+
+[runtimes.v2]
+worker = "inline"
+
+[ports.meter]
+tcp = "127.0.0.1:1"
+codec = "newport1830c"
+timeout = "300 ms"
+
+[instruments.meter]
+runtime = "v2"
+driver = "duodaq.cli.demo.power_meter:PowerMeter"
+port = "meter"
+"""
+
+
+def meter_lab_file(folder: Path, more: str = "") -> Path:
+    """A lab file of the demo's power meter, in V2, at a port that is to be given the line of a scripted one.
+
+    Args:
+        folder: Where it lies; its name is part of the lab's.
+        more: Lines that follow those of the instrument.
+    """
+    file = folder / "lab.toml"
+    file.write_text(_LAB.format(name=folder.name) + more)
+    return file
 
 
 class ScriptedPowerMeter:

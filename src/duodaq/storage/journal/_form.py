@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from duodaq.errors import DataError
-from duodaq.schema import stream_of
+from duodaq.schema import pixels_of, stream_of
 from duodaq.storage.journal._encode import BatchEncoder, schema_of
-from duodaq.storage.journal._stream import PIXELS, StreamState, is_of_frames, pixels_in
+from duodaq.storage.journal._stream import PIXELS, StreamState, is_of_frames
 
 _MOST_NUMBER = 2**64
 _LEAST_NS, _MOST_NS = -(2**63), 2**63
@@ -78,7 +78,7 @@ def _wrong(batch: pa.RecordBatch) -> Iterator[str]:
     pixels: Any = batch.column(PIXELS)
     if pixels.null_count or pixels.storage.flatten().null_count:
         yield "a picture with nulls: numbers cannot say that; mask it in a column of its own"
-    if len(pixels_in(batch)) != batch.num_rows:
+    if len(pixels_of(batch)) != batch.num_rows:
         yield "a picture for each row is needed"
     for name, least, most in (("sequence", 0, _MOST_NUMBER), ("timestamp", _LEAST_NS, _MOST_NS)):
         if not all(type(value) is int and least <= value < most for value in column_of(batch, name)):

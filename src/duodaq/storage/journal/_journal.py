@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from duodaq.schema import bytes_of
+from duodaq.schema import bytes_of, pixels_of
 from duodaq.storage.journal._compact import FAN_IN, STRETCH_ENTRIES, Merge, Merged, Stretch, is_slow, plan
 from duodaq.storage.journal._crew import Crew
 from duodaq.storage.journal._descriptor import descriptor
@@ -35,7 +35,7 @@ from duodaq.storage.journal._frames import FramesSegment
 from duodaq.storage.journal._layout import DATA_START, FRAMES, ROWS, Header, file_name, index_name
 from duodaq.storage.journal._rows import RowsSegment
 from duodaq.storage.journal._run import RunPage
-from duodaq.storage.journal._stream import Segment, StreamState, pixels_in
+from duodaq.storage.journal._stream import Segment, StreamState
 
 _LARGEST_BYTES = 2**30
 NO_STREAM, NO_FORM, NO_FILE, DIRECTORY = "no stream", "no form", "no file", "directory"
@@ -344,7 +344,7 @@ class Journal:
             self._refuse(state.stream, reason, taken[one], why)
 
     def _write_frames(self, state: StreamState, batch: pa.RecordBatch) -> pa.RecordBatch:
-        pixels = pixels_in(batch)
+        pixels = pixels_of(batch)
         segment = state.frames
         if segment is None:
             segment = self._open_frames(state, pixels.shape[1:], pixels.dtype)

@@ -173,14 +173,6 @@ def is_of_frames(schema: pa.Schema) -> bool:
     return kind.permutation in (None, [*range(len(kind.shape))])
 
 
-def pixels_in(batch: pa.RecordBatch) -> npt.NDArray[Any]:
-    """The frames of a batch, of shape (n, …)."""
-    column: Any = batch.column(PIXELS)
-    if pa.types.is_boolean(column.type.value_type):  # a bit for each in Arrow, a byte in numpy
-        return column.storage.flatten().to_numpy(zero_copy_only=False).reshape(-1, *column.type.shape)
-    return column.to_numpy_ndarray()
-
-
 def tensors(frames: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     """Frames, one behind the other, as a column of tensors that shares their memory."""
     number = pa.from_numpy_dtype(dtype)
