@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duodaq.clock import Deadline, block
 from duodaq.errors import OutOfRangeError
 from duodaq.workers._page import _BEGIN, CHANNELS, IN_HAND, PagedNumbers, PagedSequences, SharedPage
 
@@ -107,6 +108,24 @@ while True:
     if number % 1000 == 0:
         print(number, flush=True)
 """
+
+
+def test_whoever_reads_while_it_is_written_never_sees_less_than_before(page: SharedPage) -> None:
+    """For the writer may be killed in that moment: a store must have no parts."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(page.fd)], pass_fds=[page.fd], stdout=subprocess.DEVNULL
+    ) as writer:
+        try:
+            deadline = Deadline(20)
+            while not page.counts() and not deadline.passed:
+                block(0.005)
+            reader = SharedPage(os.dup(page.fd))
+            seen = [reader.next_of("dmm.voltage") for _ in range(300_000)]
+            reader.close()
+        finally:
+            writer.kill()
+    assert seen == sorted(seen)
+    assert seen[-1] > seen[0]
 
 
 def test_counts_survive_the_kill_of_their_writer(page: SharedPage) -> None:

@@ -5,6 +5,7 @@
 
 The worker writes, the manager reads, and only when the worker is dead. A number is written before what it stands for
 begins (a command) or is given away (a measurement), with one aligned store, so the page is never behind the truth.
+`struct.pack_into` would not do: it fills the place with zeros first, and a kill between the two leaves a count of 0.
 The page outlives the worker: the replacement gets the same one, and counts on.
 """
 
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
 import tempfile
 from collections.abc import Iterator
 
@@ -21,11 +21,11 @@ from duodaq.v2 import Sequences
 
 IN_HAND = 256
 CHANNELS = 4096
+_WORD = 8
 _RECORD = 128
-_BEGIN = IN_HAND * 8
+_BEGIN = IN_HAND * _WORD
 _SIZE = _BEGIN + CHANNELS * _RECORD
-_U64 = struct.Struct("@Q")  # native, thus copied as a whole: "<Q" writes byte by byte, low ones first
-_MOST_NAME = _RECORD - 9
+_MOST_NAME = _RECORD - _WORD - 1
 _MOST_COUNT = 2**53
 
 
@@ -39,22 +39,24 @@ class SharedPage:
     def __init__(self, fd: int | None = None) -> None:
         self.fd = _new_file() if fd is None else fd
         self._memory = mmap.mmap(self.fd, _SIZE)
+        with memoryview(self._memory) as memory:
+            self._words = memory.cast("Q")
         self._places = {name: place for place, name, _ in self._records()}
 
     def begin(self, number: int) -> None:
         """The command of that number is being taken in hand."""
-        _U64.pack_into(self._memory, number % IN_HAND * 8, number)
+        self._words[number % IN_HAND] = number
 
     def begun(self, number: int) -> bool:
         """Whether that command has been taken in hand; of one about which the page was written over, yes: who knows."""
-        noted = _U64.unpack_from(self._memory, number % IN_HAND * 8)[0]
+        noted = self._words[number % IN_HAND]
         written_over = noted % IN_HAND != number % IN_HAND and noted != 0
         return number != 0 and (noted == number or written_over)
 
     def next_of(self, channel: str) -> int:
         """The sequence number that the next measurement of a channel gets."""
         place = self._places.get(channel)
-        return 0 if place is None else _U64.unpack_from(self._memory, place)[0]
+        return 0 if place is None else self._words[place // _WORD]
 
     def set_next(self, channel: str, number: int) -> None:
         """All numbers of a channel before `number` have been used.
@@ -65,7 +67,7 @@ class SharedPage:
         place = self._places.get(channel)
         if place is None:
             place = self._new_place(channel)
-        _U64.pack_into(self._memory, place, number)
+        self._words[place // _WORD] = number
 
     def counts(self) -> dict[str, int]:
         """How many measurements of each channel have been made, by ``<instrument>.<channel>``; read afresh.
@@ -82,6 +84,7 @@ class SharedPage:
     def close(self) -> None:
         """Give it back on this side. Idempotent."""
         if self.fd >= 0:
+            self._words.release()
             self._memory.close()
             os.close(self.fd)
             self.fd = -1
@@ -92,7 +95,7 @@ class SharedPage:
             if not length:
                 return
             name = self._memory[place + 9 : place + 9 + min(length, _MOST_NAME)].decode(errors="replace")
-            yield place, name, _U64.unpack_from(self._memory, place)[0]
+            yield place, name, self._words[place // _WORD]
 
     def _new_place(self, channel: str) -> int:
         name = channel.encode()

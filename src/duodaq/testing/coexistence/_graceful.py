@@ -8,10 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from duodaq.clock import pause
 from duodaq.dual import DualRuntimeManager
 from duodaq.errors import LifecycleError
 from duodaq.model import AxisDefinition, Execute, InstrumentDefinition, PollDefinition, PortDefinition, StartAcquisition
+from duodaq.schema import stream_of
 from duodaq.sim import SimProcess, TableProcess
 from duodaq.storage import Recorder
 from duodaq.testing.coexistence._bench import Bench, outcome, until
@@ -32,6 +35,7 @@ from duodaq.testing.coexistence._proof import proves
 
 BUDGET_S = 2.5
 _FAR_MM, _NEAR_MM = 20.0, 0.4
+_OF_V4 = ("stage.x", "stage.y")
 
 
 async def test_graceful_shutdown_with_active_ops(bench: Bench) -> None:
@@ -45,7 +49,7 @@ async def test_graceful_shutdown_with_active_ops(bench: Bench) -> None:
         await manager.start()
         await recording.recorder.start()
         manager.attach("recording", recording)
-        witness = manager.v4_data.subscribe("witness", capacity=65536, streams=["stage.x"])
+        witness = manager.v4_data.subscribe("witness", capacity=65536, streams=_OF_V4)
         operations = await work.begin(manager, await bench.table())
         begun = {kind: work.evidence.count(kind) for kind in ("dial", "file")}
         shutdown = asyncio.ensure_future(manager.shutdown(BUDGET_S))
@@ -59,7 +63,7 @@ async def test_graceful_shutdown_with_active_ops(bench: Bench) -> None:
         _check_v2_state(finished, work, meter_sim)
         _check_v4_state(finished, work, stage_sim)
         await _check_motion(finished, await bench.table(), stage_sim)
-        _check_files(Path(directory) / "run", work.said, sum(b.num_rows for b in batches_in(witness)))
+        _check_files(Path(directory) / "run", work.said, batches_in(witness))
         witness.close()
         proves("budget", report.took_s <= BUDGET_S + 0.1, "and all in time", took_s=report.took_s)
 
@@ -186,14 +190,14 @@ async def _check_motion(finished: list[Ended], table: TableProcess, stage_sim: S
     proves("fates agree", short and far.fate != "not done", "and ended short of its target", at=then, got=far)
 
 
-def _check_files(directory: Path, said: list[Reading], published: int) -> None:
+def _check_files(directory: Path, said: list[Reading], published: list[pa.RecordBatch]) -> None:
     power = plain_rows(directory, "dialler.power")
     values = power.get("value", [])
     whole = values == [r.value for r in said] and len(values) > 0
     proves("files complete", whole, "all that V2 read", rows=len(values), read=len(said))
-    stage = plain_rows(directory, "stage.x")
-    numbers = stage.get("sequence", [])
-    proves("files complete", len(numbers) == published > 0, "all that V4 published", rows=len(numbers), of=published)
-    for columns in (power, stage):
-        numbers = columns["sequence"]
+    streams = {name: plain_rows(directory, name).get("sequence", []) for name in _OF_V4}
+    for name, numbers in streams.items():  # of each, for whichever was written last
+        of = sum(batch.num_rows for batch in published if stream_of(batch) == name)
+        proves("files complete", len(numbers) == of > 0, "all that V4 published", stream=name, rows=len(numbers), of=of)
+    for numbers in (power["sequence"], *streams.values()):
         proves("files complete", numbers == list(range(len(numbers))), "without a gap", last=numbers[-1:])
