@@ -99,7 +99,10 @@ def kill_some(nursery: subprocess.Popen[str], tmp_path: Path, level: str, kills:
         took += latencies
         shutil.rmtree(path, ignore_errors=True)
     assert promised > 5000 * kills
-    assert statistics.quantiles(took, n=20)[18] <= ACKNOWLEDGED_S
+    late_s = statistics.quantiles(took, n=20)[18]
+    told = f"{kills} kills, {level}: {promised} rows acknowledged, all there and right"
+    sys.stdout.write(f"\n{told}; acknowledged after {late_s * 1e3:.1f} ms at p95\n")
+    assert late_s <= ACKNOWLEDGED_S
 
 
 @pytest.mark.alone("judges how long acknowledgements take")

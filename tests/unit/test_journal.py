@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import os
 import shutil
 from pathlib import Path
@@ -92,6 +93,49 @@ def test_frames_of_any_size_are_a_plain_npy_file(
     stack = np.load(tmp_path / "run" / "cam.frames.npy")
     np.testing.assert_array_equal(stack, np.concatenate([schema.pixels_of(batch) for batch in published]))
     assert [*JournalReader(tmp_path / "run").batches("cam.frames")] == published
+
+
+@pytest.mark.parametrize(
+    ("shape", "direct", "refused"),
+    [((700, 701), True, n) for n in (0, 1, 7)] + [((700, 701), False, 2)] + [((1024, 512), True, n) for n in (0, 1, 2)],
+)
+def test_many_frames_are_written_together_and_once_more_if_the_disk_refuses(
+    tmp_path: Path, shape: tuple[int, int], direct: bool, refused: int
+) -> None:
+    """They are more than one portion; those of odd shape lie anywhere in memory, and fill what packs them."""
+    writes = -100  # the first frame counts for nothing
+
+    def refuses(operation: str, name: str) -> int | None:
+        nonlocal writes
+        if (operation, name) != ("write", "cam.frames.npy"):
+            return None
+        writes += 1
+        return errno.ENOSPC if writes == refused else None
+
+    disk = RefusingDisk(refuses)
+    disk.direct = direct
+    journal = begin(tmp_path / "run", disk)
+    memory = np.frombuffer(mmap.mmap(-1, 40 * shape[0] * shape[1] * 2), np.uint16).reshape(40, *shape)
+    memory[:] = (np.arange(memory.size) * 31 % 65_521).reshape(memory.shape)
+    published: list[pa.RecordBatch] = []
+    for first, last in [(0, 1), *((n, n + 3) for n in range(1, 40, 3))]:
+        some = range(first, last)
+        times = [T + n for n in some]
+        facts: dict[str, Any] = {"instrument": "cam", "channel": "frames", "sequence": some, "frame_number": some}
+        published.append(schema.frame_batch(memory[first:last], t_ns=times, **facts))
+    put(journal, published[0])
+    writes = 0
+    if refused:
+        with pytest.raises(OSError, match="space"):
+            journal.write(published[1:])
+        journal.give_up()
+        journal.resume()
+    else:
+        put(journal, *published[1:])
+        assert writes <= 12
+    journal.close({})
+    assert [*JournalReader(tmp_path / "run").batches("cam.frames")] == published
+    assert recover(tmp_path / "run", finished_too=True).rows == {"cam.frames": 40}
 
 
 def test_another_shape_of_frames_begins_another_file(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from duodaq.schema._stream import (
     schema_name,
     stream_id,
     stream_of,
+    stream_of_schema,
     with_origin,
 )
 from duodaq.schema._wire import wire, wire_batch, wire_records
@@ -58,6 +59,7 @@ __all__ = [
     "stage_scalars",
     "stream_id",
     "stream_of",
+    "stream_of_schema",
     "tensor",
     "tensor_column",
     "vector",

@@ -42,7 +42,16 @@ def stream_of(batch: pa.RecordBatch) -> str:
     Raises:
         SchemaMismatchError: The batch does not say.
     """
-    stream = _fact(batch.schema, STREAM_KEY)
+    return stream_of_schema(batch.schema)
+
+
+def stream_of_schema(schema: pa.Schema) -> str:
+    """The id of the stream that batches of a schema belong to.
+
+    Raises:
+        SchemaMismatchError: It does not say.
+    """
+    stream = _fact(schema, STREAM_KEY)
     if stream is None:
         raise SchemaMismatchError("the batch does not name its stream; make it with the builders of duodaq.schema")
     return stream

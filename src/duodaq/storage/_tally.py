@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from duodaq import clock
 from duodaq.errors import DataError
-from duodaq.schema import stream_of
+from duodaq.schema import stream_of_schema
 from duodaq.storage._watermark import Mark, Watermark
 
 _STEP_NS = 20_000_000
@@ -78,18 +78,19 @@ class Tally:
         self._seen: dict[str, _Seen] = {}
         self._lost: dict[str, int] = {}
         self._latest: set[str] = set()
+        self._known: tuple[pa.Schema, str | None, int] | None = None
 
     def look(self, batches: Sequence[pa.RecordBatch]) -> list[dict[str, Any]]:
         """Count batches in; the gaps before them, as the event log says it."""
         gaps: list[dict[str, Any]] = []
         self._latest = set()
         for batch in batches:
-            stream = _stream_of(batch)
+            stream, place = self._facts(batch.schema)
             if stream is None:
                 continue
             self._latest.add(stream)
             seen = self._seen.get(stream)
-            first, last = _numbers(batch)
+            first, last = _numbers(batch, place)
             if seen is None:
                 seen = self._seen[stream] = _Seen()
             elif first is not None and seen.passed >= 0 and first > seen.passed + 1:
@@ -100,9 +101,9 @@ class Tally:
     def lose(self, batches: Iterable[pa.RecordBatch]) -> None:
         """Count batches out again that were looked at, and are not stored."""
         for batch in batches:
-            stream = _stream_of(batch)
+            stream, place = self._facts(batch.schema)
             if stream is not None and stream in self._seen:
-                self._seen[stream].lose(batch.num_rows, *_numbers(batch))
+                self._seen[stream].lose(batch.num_rows, *_numbers(batch, place))
                 self._latest.add(stream)
 
     def marks(self) -> dict[str, Mark]:
@@ -129,6 +130,13 @@ class Tally:
         ]
         self.unexplained.clear()
         return gaps
+
+    def _facts(self, schema: pa.Schema) -> tuple[str | None, int]:
+        """The stream that a schema names, and its column of sequence numbers, -1 if it has none."""
+        known = self._known
+        if known is None or not known[0].equals(schema, check_metadata=True):
+            known = self._known = (schema, _stream_in(schema), _place_of_numbers(schema))
+        return known[1:]
 
     def _after(self, stream: str) -> int | None:
         seen = self._seen.get(stream)
@@ -164,21 +172,23 @@ def wall_ns() -> int:
     return time.time_ns()
 
 
-def _stream_of(batch: pa.RecordBatch) -> str | None:
+def _stream_in(schema: pa.Schema) -> str | None:
     try:
-        return stream_of(batch)
+        return stream_of_schema(schema)
     except (DataError, ValueError):
         return None
 
 
-def _numbers(batch: pa.RecordBatch) -> tuple[int | None, int | None]:
-    place = batch.schema.get_field_index("sequence")
+def _place_of_numbers(schema: pa.Schema) -> int:
+    place = schema.get_field_index("sequence")
+    return place if place >= 0 and pa.types.is_integer(schema.field(place).type) else -1
+
+
+def _numbers(batch: pa.RecordBatch, place: int) -> tuple[int | None, int | None]:
     rows = batch.num_rows
     if place < 0 or not rows:
         return None, None
     column = batch.column(place)
-    if not pa.types.is_integer(column.type):
-        return None, None
     first = column[0].as_py()
     last = first if rows == 1 else column[rows - 1].as_py()
     return (first, last) if isinstance(first, int) and isinstance(last, int) else (None, None)

@@ -16,7 +16,7 @@ import contextlib
 import errno
 import io
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,28 +69,43 @@ class FramesSegment:
         """Where the next frame goes."""
         return DATA_START + self.entries * self.header.frame_bytes
 
-    def write(self, pixels: npt.NDArray[Any], sequence: Sequence[int], t_ns: Sequence[int]) -> list[bytes]:
-        """Write frames of shape (n, *shape); their entries. The kernel has them when this returns.
+    def write(
+        self,
+        pixels: Sequence[npt.NDArray[Any]],
+        sequence: Sequence[int],
+        t_ns: Sequence[int],
+        beside: Callable[[], None] | None = None,
+    ) -> list[bytes]:
+        """Write frames, each array of shape (n, *shape); their entries. The kernel has them when this returns.
+
+        Args:
+            pixels: The frames of one batch after the other.
+            sequence: The number of each frame.
+            t_ns: The time of each.
+            beside: What else is to be done while the disk is busy; it has been, too, when this returns.
 
         Raises:
-            OSError: The disk refused. Nothing of this call counts.
+            OSError: The disk refused. Nothing of this call counts, and the segment must be given up.
         """
-        flat = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
-        size = self.header.frame_bytes
-        first, salt = self.entries, self.header.salt
+        flats = [np.ascontiguousarray(one).reshape(-1).view(np.uint8) for one in pixels]
+        length = sum(flat.size for flat in flats)
+        size, salt = self.header.frame_bytes, self.header.salt
         entries: list[bytes] = []
 
         def check() -> None:
-            for i, number in enumerate(sequence):
-                frame = flat[i * size : (i + 1) * size]
-                entries.append(pack_frame(first + i, 0, number, t_ns[i], frame, salt))
+            for flat in flats:
+                for begin in range(0, flat.size, size):
+                    place, frame = len(entries), flat[begin : begin + size]
+                    entries.append(pack_frame(self.entries + place, 0, sequence[place], t_ns[place], frame, salt))
+            if beside is not None:
+                beside()
 
         self.unsynced = True
-        self._allocate(self.size + flat.size)
-        if self.direct and flat.size >= _LARGE_BYTES:
-            self._crew.run([lambda: self._write(flat), check])
+        self._allocate(self.size + length)
+        if self.direct and length >= _LARGE_BYTES:
+            self._crew.run([lambda: self._write(flats), check])
         else:
-            self._write(flat)
+            self._write(flats)
             check()
         self._index.append([b"".join(entries)], len(entries) * len(entries[0]))
         self.entries += len(entries)
@@ -167,37 +182,32 @@ class FramesSegment:
         block[:] = np.frombuffer(npy_header((frames, *self.shape), self.dtype), np.uint8)
         self._disk.write(file, [block.data], 0)
 
-    def _write(self, flat: npt.NDArray[np.uint8]) -> None:
-        if self.direct:
-            self._write_blocks(flat)
+    def _write(self, flats: Sequence[npt.NDArray[np.uint8]]) -> None:
+        if not self.direct or (not self._tail and all(_is_aligned(flat) for flat in flats)):
+            self._disk.write(self._file, [flat.data for flat in flats], self.size)
         else:
-            self._disk.write(self._file, [flat.data], self.size)
+            self._write_packed(flats)
 
-    def _write_blocks(self, flat: npt.NDArray[np.uint8]) -> None:
-        if not self._tail and flat.size % BLOCK == 0 and flat.ctypes.data % BLOCK == 0:
-            self._disk.write(self._file, [flat.data], self.size)
-            return
+    def _write_packed(self, flats: Sequence[npt.NDArray[np.uint8]]) -> None:
         if self._staging is None:
             self._staging = _aligned(STAGING_BYTES)
-        staging, tail, taken = self._staging, self._tail, 0
-        kept = staging[:tail].copy()
-        place = self.size - tail
-        try:
+        staging, filled, place = self._staging, self._tail, self.size - self._tail
+        for flat in flats:
+            taken = 0
             while taken < flat.size:
-                some = min(flat.size - taken, staging.size - tail)
-                staging[tail : tail + some] = flat[taken : taken + some]
-                filled = tail + some
-                whole = -(-filled // BLOCK) * BLOCK
-                staging[filled:whole] = 0
-                self._disk.write(self._file, [staging[:whole].data], place)
-                tail = filled % BLOCK
-                staging[:tail] = staging[filled - tail : filled].copy()
-                place += filled - tail
+                some = min(flat.size - taken, staging.size - filled)
+                staging[filled : filled + some] = flat[taken : taken + some]
+                filled += some
                 taken += some
-        except OSError:
-            staging[: self._tail] = kept
-            raise
-        self._tail = tail
+                if filled == staging.size:
+                    self._disk.write(self._file, [staging.data], place)
+                    place, filled = place + filled, 0
+        if filled:
+            whole = -(-filled // BLOCK) * BLOCK
+            staging[filled:whole] = 0
+            self._disk.write(self._file, [staging[:whole].data], place)
+        self._tail = filled % BLOCK
+        staging[: self._tail] = staging[filled - self._tail : filled].copy()
 
     def _allocate(self, end: int) -> None:
         if not self.direct or end <= self._allocated:
@@ -219,6 +229,10 @@ def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     text = told.getvalue()
     padded = text[10:].rstrip() + b" " * (DATA_START - 11 - len(text[10:].rstrip())) + b"\n"
     return text[:8] + len(padded).to_bytes(2, "little") + padded
+
+
+def _is_aligned(flat: npt.NDArray[np.uint8]) -> bool:
+    return flat.size % BLOCK == 0 and flat.ctypes.data % BLOCK == 0
 
 
 def _aligned(size: int) -> npt.NDArray[np.uint8]:

@@ -38,6 +38,7 @@ from duodaq.storage.journal._run import RunPage
 from duodaq.storage.journal._stream import Segment, StreamState
 
 _LARGEST_BYTES = 2**30
+_TOGETHER_BYTES = 2**25
 NO_STREAM, NO_FORM, NO_FILE, DIRECTORY = "no stream", "no form", "no file", "directory"
 _NO_FILE = (errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG)
 _SPARE_FILES = 16
@@ -79,6 +80,7 @@ class Journal:
         self.counts: dict[str, int] = {}
         self._disk = disk or Disk()
         self._streams: dict[str, StreamState] = {}
+        self._last_taken: StreamState | None = None
         self._last_segment = 0
         self._stretch, self._fan_in = stretch, FAN_IN
         self._part_records, self._part_descriptors = PART_RECORDS, PART_DESCRIPTORS
@@ -105,7 +107,9 @@ class Journal:
         Raises:
             OSError: The disk refused: `give_up`, then `resume`. All of `batches` are pending.
         """
-        new = [part for batch in batches for part in _portions(batch)]
+        new = [*batches]
+        if not all(_is_small(batch) for batch in new):
+            new = [part for batch in new for part in _portions(batch)]
         self.pending += new
         for batch in new:
             self._sort_in(batch)
@@ -243,6 +247,7 @@ class Journal:
                 if DIRECTORY in page:
                     self.note("gap", gap_doc(stream, page[DIRECTORY], DIRECTORY))
             self._streams.clear()
+            self._last_taken = None
             self.files.clear()
             self.counts.clear()
         batches, self.pending = self.pending, []
@@ -297,6 +302,12 @@ class Journal:
     # --- on the way in
 
     def _sort_in(self, batch: pa.RecordBatch) -> None:
+        last = self._last_taken
+        if last is not None and last.takes_too(batch):
+            last.add(batch, len(self._names), None)
+            self._names.append(last.stream)
+            self._sorted += 1
+            return
         stream = name_in(batch)
         if stream is None:
             self._refuse(NO_STREAM, NO_STREAM, batch, "it does not name its stream")
@@ -315,6 +326,7 @@ class Journal:
                     self.commit()
                     self._end(state)
                 state.add(batch, len(self._names), encoder)
+                self._last_taken = state
         self._names.append(stream)
         self._sorted += 1
 
@@ -331,7 +343,9 @@ class Journal:
     def _write_stream(self, state: StreamState) -> None:
         taken, places = state.take()
         try:
-            batches = [self._write_frames(state, batch) for batch in taken] if state.has_frames else taken
+            batches = taken
+            if state.has_frames:
+                batches = [rows for some in _together(taken) for rows in self._write_frames(state, some)]
             segment = state.rows or self._open_rows(state, batches[0])
         except NoFileError as error:
             refused, reason, why = [*range(len(taken))], NO_FILE, str(error)
@@ -343,15 +357,25 @@ class Journal:
             self._names[places[one]] = None
             self._refuse(state.stream, reason, taken[one], why)
 
-    def _write_frames(self, state: StreamState, batch: pa.RecordBatch) -> pa.RecordBatch:
-        pixels = pixels_of(batch)
+    def _write_frames(self, state: StreamState, batches: Sequence[pa.RecordBatch]) -> list[pa.RecordBatch]:
+        """Write the frames of some batches; the rows that stand for them."""
+        pixels = [pixels_of(batch) for batch in batches]
         segment = state.frames
         if segment is None:
-            segment = self._open_frames(state, pixels.shape[1:], pixels.dtype)
-        first = segment.entries
-        entries = segment.write(pixels, column_of(batch, "sequence"), column_of(batch, "timestamp"))
-        self._records += [(segment.header.segment, entry) for entry in entries]
-        return state.with_references(batch, segment.header.segment, first)
+            segment = self._open_frames(state, pixels[0].shape[1:], pixels[0].dtype)
+        number, first = segment.header.segment, segment.entries
+        rows: list[pa.RecordBatch] = []
+
+        def refer() -> None:
+            place = first
+            for batch in batches:
+                rows.append(state.with_references(batch, number, place))
+                place += batch.num_rows
+
+        sequence, t_ns = ([n for one in batches for n in column_of(one, name)] for name in ("sequence", "timestamp"))
+        entries = segment.write(pixels, sequence, t_ns, beside=refer)
+        self._records += [(number, entry) for entry in entries]
+        return rows
 
     def _refuse(self, stream: str, reason: str, batch: pa.RecordBatch, why: str) -> None:
         if not batch.num_rows:
@@ -453,10 +477,28 @@ def _stretch(segment: RowsSegment, slow: bool) -> Stretch:
     return Stretch(own, segment.name, own, own, 0, segment.rows, schema, header, slow and not header.follows)
 
 
+def _together(batches: Sequence[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """Batches of frames in portions, each of which is written by one call."""
+    some: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        some.append(batch)
+        size += batch.get_total_buffer_size()
+        if size >= _TOGETHER_BYTES:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
+def _is_small(batch: pa.RecordBatch) -> bool:
+    return batch.num_rows < 2 or batch.get_total_buffer_size() <= _LARGEST_BYTES
+
+
 def _portions(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """A batch in parts that an entry can describe."""
     rows = batch.num_rows
-    if rows < 2 or batch.get_total_buffer_size() <= _LARGEST_BYTES or bytes_of(batch) <= _LARGEST_BYTES:
+    if _is_small(batch) or bytes_of(batch) <= _LARGEST_BYTES:
         yield batch
         return
     yield from _portions(batch.slice(0, rows // 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 from urllib.parse import quote, unquote
 
@@ -42,9 +43,8 @@ RECORD_BYTES = ENTRY_BYTES + 8
 assert (HEADER_BYTES, ENTRY_BYTES, RECORD_BYTES) == (64, 32, 40)
 
 
-def crc32c(seed: int, data: Any) -> int:
-    """The CRC-32C of bytes (or of an Arrow buffer) that goes on from `seed`."""
-    return cast("int", _extend(seed, data))
+crc32c = cast("Callable[[int, Any], int]", _extend)
+"""The CRC-32C of bytes (or of an Arrow buffer) that goes on from a seed."""
 
 
 class Header(NamedTuple):

@@ -70,6 +70,15 @@ class StreamState:
             and _can_be_told_apart(self._schema.metadata or {}, schema.metadata or {})
         )
 
+    def takes_too(self, batch: pa.RecordBatch) -> bool:
+        """Whether a batch says of itself what the first one did, name of the stream included, needs no look at its
+        values, and has rows, and a place.
+        """
+        if not self.takes_all or self._schema is None or not batch.num_rows:
+            return False
+        rows = (0 if self.rows is None else self.rows.rows) + self.waiting_rows + batch.num_rows
+        return rows <= MOST_ROWS and self._schema.equals(batch.schema, check_metadata=True)
+
     def begins_with(self, batch: pa.RecordBatch) -> bool:
         """Whether a batch is the first of its segments: there are none yet, or it does not fit those."""
         return self._schema is None or not self.fits(batch)
