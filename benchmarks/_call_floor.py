@@ -45,7 +45,7 @@ async def floor_us(kind: str, rounds: int, pin: Callable[[int], None] | None) ->
             for number in range(-rounds // 10, rounds):
                 begun = time.perf_counter_ns()
                 answer = waiting[number + rounds] = loop.create_future()
-                ours.send(_framed(words.Order(number + rounds, kind, Execute("ping", (number,)), 5.0)))
+                ours.send(framed(number + rounds, kind, number))
                 assert await answer == number
                 took[number] = time.perf_counter_ns() - begun
                 if number == -1 and pin is not None:
@@ -68,6 +68,11 @@ def far_end(kind: str) -> Iterator[tuple[int, socket.socket]]:
         finally:
             ours.shutdown(socket.SHUT_RDWR)
             process.wait(5.0)
+
+
+def framed(number: int, kind: str = "task", value: Any = 1.0) -> bytes:
+    """The order that a far end answers with `value`, as bytes."""
+    return _framed(words.Order(number, kind, Execute("ping", (value,)), 5.0))
 
 
 def _framed(message: Any) -> bytes:
