@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -328,3 +330,38 @@ async def test_a_recover_while_a_stop_is_latched_sets_nothing_that_emits_and_aft
 
 def status_of(bench: Bench, instrument: str) -> InstrumentStatus:
     return next(status for status in bench.v2.instruments() if status.id == instrument)
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="needs a process")
+@pytest.mark.parametrize("moment", ["before it is ended", "while what is under way ends"])
+async def test_a_worker_that_dies_as_it_is_ended_is_buried_and_not_replaced(tmp_path: Path, moment: str) -> None:
+    bench = Bench("process", tmp_path / "open")
+    bench.gate.set()
+    try:
+        await bench.start(bench.chopper())
+        group = bench.v2.group
+        worker = group.current
+
+        def die() -> None:
+            os.kill(worker.child.pid, signal.SIGKILL)
+            group._lost(worker, "killed")
+
+        async def slow_to_end() -> None:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                die()
+
+        if moment == "before it is ended":
+            die()  # its recovery is ended before it has begun
+        else:
+            group._beside.append(asyncio.create_task(slow_to_end()))
+            await clock.pause(0)
+        await group.end(5.0)
+        assert not group._recovery_runs
+        assert not group._burials
+        assert group.current is None
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker.child.pid, 0)
+    finally:
+        await bench.stop()

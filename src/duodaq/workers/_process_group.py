@@ -125,6 +125,7 @@ class ProcessGroup:
         self._made: ProcessWorker | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._unmourned: ProcessWorker | None = None
         self._beside: list[asyncio.Task[None]] = []
         self._burials: set[asyncio.Task[None]] = set()
         self._unsubscribe: Callable[[], object] | None = None
@@ -195,19 +196,23 @@ class ProcessGroup:
     async def end(self, timeout_s: float = 0.5) -> tuple[Outcome, str]:
         """End the process and all that is under way for it, within `timeout_s`; how it ended. Idempotent."""
         self.stop_taking()
-        owned = [t for t in (*self._beside, self._starting, self._recovery, self._ending) if t is not None]
-        self._starting = self._recovery = self._ending = None
-        self._beside, lingering, self.lingering = [], self.lingering, ""
-        for task in owned:
-            task.cancel()
-        await asyncio.gather(*owned, return_exceptions=True)
+        while owned := [t for t in (*self._beside, self._starting, self._recovery, self._ending) if t is not None]:
+            self._starting = self._recovery = self._ending = None
+            self._beside = []
+            for task in owned:
+                task.cancel()
+            await asyncio.gather(*owned, return_exceptions=True)  # meanwhile it may die, and a recovery begin
+        worker, self.current = self.current, None  # from here on nobody recovers it
+        lingering, self.lingering = self.lingering, ""
+        if (dead := self._unmourned) is not None:  # its recovery was ended before it had begun
+            self._unmourned = None
+            self._beside_recovery(dead.bury(), f"burial of {self.name}")
         await self._discard_made()
         if self._burials:
             await asyncio.wait(self._burials)
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
-        worker, self.current = self.current, None
         left = worker is None or await worker.aclose(timeout_s)
         self._nursery.drop(self.name)
         self.running = False
@@ -312,9 +317,11 @@ class ProcessGroup:
         if self._recovery_runs:  # a replacement that dies while it starts: that recovery goes on
             self._beside_recovery(self._settle_once_gone(worker), f"last words of {self.name}")
             return
+        self._unmourned = worker
         self._recovery = asyncio.create_task(self._recover(worker), name=f"recovery of {self.name}")
 
     async def _recover(self, dead: ProcessWorker | None) -> None:
+        self._unmourned = None
         while dead is not None:
             noticed_s = monotonic_s()
             if not isinstance(RESTARTS.decide(self.restarts_s, noticed_s), GiveUp):
