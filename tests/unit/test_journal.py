@@ -233,6 +233,29 @@ def test_after_a_refusal_all_of_it_is_written_again_and_nothing_twice(
     assert recover(tmp_path / "run", finished_too=True).rows == {"dmm.voltage": 40, "cam.frames": 4}
 
 
+@pytest.mark.parametrize("operation", ["write", "sync"])
+@pytest.mark.parametrize(
+    "name", ["cam.frames.npy", "cam.frames.npy.index", "cam.frames.arrows", "cam.frames.arrows.index"]
+)
+def test_an_end_that_the_disk_refuses_is_made_again_and_is_no_damage(tmp_path: Path, operation: str, name: str) -> None:
+    """Whatever has the end already then: the frames when the rows cannot be ended, an index when a sync fails."""
+    sick = False
+    disk = RefusingDisk(lambda o, n: errno.EIO if sick and (o, n) == (operation, name) else None)
+    journal = begin(tmp_path / "run", disk)
+    put(journal, scalars(0), frame(0), frame(1))
+    sick = True
+    with pytest.raises(OSError, match=name):
+        journal.close({})
+    journal.give_up()
+    sick = False
+    journal.resume()
+    journal.close({})
+    reader = JournalReader(tmp_path / "run")
+    assert [*reader.batches("cam.frames")] == [frame(0), frame(1)]
+    assert reader.gaps() == []
+    assert recover(tmp_path / "run", finished_too=True).gaps == []
+
+
 def test_a_disk_that_goes_on_refusing_leaves_no_litter(tmp_path: Path) -> None:
     sick = False
     disk = RefusingDisk(lambda o, n: errno.ENOSPC if sick and o in ("write", "create") else None)
