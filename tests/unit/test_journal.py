@@ -18,6 +18,7 @@ from duodaq import schema
 from duodaq.errors import LifecycleError, StorageError
 from duodaq.model import Scalar
 from duodaq.storage.journal import Disk, Journal, JournalReader, RunPage, edit_labels, recover, unfinished_runs
+from duodaq.storage.journal._compact import merge, remove
 from duodaq.storage.journal._events import unpack_event
 from duodaq.testing import QuickDisk, RefusingDisk
 
@@ -254,6 +255,47 @@ def test_an_end_that_the_disk_refuses_is_made_again_and_is_no_damage(tmp_path: P
     assert [*reader.batches("cam.frames")] == [frame(0), frame(1)]
     assert reader.gaps() == []
     assert recover(tmp_path / "run", finished_too=True).gaps == []
+
+
+@pytest.mark.parametrize(("operation", "name"), [*(("write", n) for n in FILES), *(("sync", n) for n in SYNCED)])
+def test_what_was_given_up_for_good_is_no_damage(tmp_path: Path, operation: str, name: str) -> None:
+    """Whoever gives it up has counted it as lost; nothing of it is left that could be found to be missing once more."""
+    sick = False
+    disk = RefusingDisk(lambda o, n: errno.EIO if sick and (o, n) == (operation, name) else None)
+    journal = begin(tmp_path / "run", disk)
+    put(journal, scalars(0), frame(0), frame(1))
+    sick = True
+    journal.note("change", {"n": 1})
+    with pytest.raises(OSError, match=name):
+        put(journal, scalars(10), scalars(20), frame(2))
+    journal.give_up()
+    journal.abandon()
+    assert JournalReader(tmp_path / "run").gaps() == []
+    found = recover(tmp_path / "run")
+    assert (found.rows, found.gaps) == ({"dmm.voltage": 10, "cam.frames": 2}, [])
+
+
+def test_what_is_merged_keeps_both_copies_of_its_entries_if_the_disk_refuses_then(tmp_path: Path) -> None:
+    sick = False
+    disk = RefusingDisk(lambda o, n: errno.EIO if sick and (o, n) == ("sync", "dmm.voltage~2.arrows") else None)
+    path = tmp_path / "run"
+    journal = Journal(str(path), RunPage.of_now(path, level="durable", provenance={}), disk, stretch=70)
+    for n in range(80):
+        put(journal, scalars(n, 1))
+    asked = journal.next_merge()
+    assert asked is not None
+    journal.adopt(merge(disk, journal.path, asked))
+    sick = True
+    with pytest.raises(OSError, match="voltage~2"):
+        put(journal, scalars(80, 1))
+    journal.give_up()
+    journal.resume()
+    remove(disk, journal.path, [stretch.name for stretch in journal.take_replaced()[0]])
+    journal.close({})
+    index = (path / f"{asked.name}.index").read_bytes()
+    (path / f"{asked.name}.index").write_bytes(index[:64] + bytes(len(index) - 64))
+    assert numbers(path) == [*range(81)]
+    assert JournalReader(path).gaps() == []
 
 
 def test_a_disk_that_goes_on_refusing_leaves_no_litter(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ class Journal:
             state.settle()
             for segment in state.segments:
                 self.files[segment.name] = segment.rows if isinstance(segment, RowsSegment) else segment.safe
-        self._folder.events.settle()
+        self._folder.settle()
         self._count()
         del self.pending[: self._written], self._names[: self._written]
         self._sorted -= self._written
@@ -213,9 +213,10 @@ class Journal:
     def give_up(self) -> list[int]:
         """Close all segments that could hold something pending; their numbers. Never raises OSError."""
         given_up: list[int] = []
-        for state in self._streams.values():
-            if state.touched or state.waiting:
-                given_up += self._give_up(state)
+        hit = [state for state in self._streams.values() if state.touched or state.waiting]
+        self._folder.give_up({segment.header.segment for state in hit for segment in state.segments})
+        for state in hit:
+            given_up += self._give_up(state)
         self._records.clear()
         self._names.clear()
         self._sorted = self._written = 0
