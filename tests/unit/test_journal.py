@@ -275,26 +275,33 @@ def test_what_was_given_up_for_good_is_no_damage(tmp_path: Path, operation: str,
     assert (found.rows, found.gaps) == ({"dmm.voltage": 10, "cam.frames": 2}, [])
 
 
-def test_what_is_merged_keeps_both_copies_of_its_entries_if_the_disk_refuses_then(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("operation", "name"), [("sync", "dmm.voltage~2.arrows"), ("write", "journal.index")])
+def test_what_is_merged_keeps_both_copies_of_its_entries_if_the_disk_refuses_then(
+    tmp_path: Path, operation: str, name: str
+) -> None:
     sick = False
-    disk = RefusingDisk(lambda o, n: errno.EIO if sick and (o, n) == ("sync", "dmm.voltage~2.arrows") else None)
+    disk = RefusingDisk(lambda o, n: errno.EIO if sick and (o, n) == (operation, name) else None)
     path = tmp_path / "run"
     journal = Journal(str(path), RunPage.of_now(path, level="durable", provenance={}), disk, stretch=70)
     for n in range(80):
         put(journal, scalars(n, 1))
     asked = journal.next_merge()
     assert asked is not None
-    journal.adopt(merge(disk, journal.path, asked))
+    merged = merge(disk, journal.path, asked)
+    if operation == "sync":
+        journal.adopt(merged)
     sick = True
-    with pytest.raises(OSError, match="voltage~2"):
-        put(journal, scalars(80, 1))
+    with pytest.raises(OSError, match=name):
+        journal.adopt(merged) if operation == "write" else put(journal, scalars(80, 1))
     journal.give_up()
+    sick = False
     journal.resume()
     remove(disk, journal.path, [stretch.name for stretch in journal.take_replaced()[0]])
     journal.close({})
+    assert not (path / "dmm.voltage.arrows").exists()
     index = (path / f"{asked.name}.index").read_bytes()
     (path / f"{asked.name}.index").write_bytes(index[:64] + bytes(len(index) - 64))
-    assert numbers(path) == [*range(81)]
+    assert numbers(path) == [*range(80 if operation == "write" else 81)]
     assert JournalReader(path).gaps() == []
 
 

@@ -167,13 +167,13 @@ class Journal:
         place = state.closed.index(sources[0])
         state.closed[place : place + len(sources)] = [merged.stretch]
         self.note("descriptor", descriptor(state.stream, merged.segment, self.page.uid))
-        self._records += [(merged.segment.header.segment, entry) for entry in merged.entries]
-        self._folder.put(self._records)
-        self._records.clear()
         self.files[merged.merge.name] = merged.segment.rows
         for source in sources:
             self.files.pop(source.name, None)
         self._replaced += sources
+        self._records += [(merged.segment.header.segment, entry) for entry in merged.entries]
+        self._folder.put(self._records)
+        self._records.clear()
 
     def spare(self, asked: Merge) -> None:
         """A merge could not be done: its sources stay as they are."""
@@ -251,6 +251,7 @@ class Journal:
             self._last_taken = None
             self.files.clear()
             self.counts.clear()
+        self._folder.put(())
         batches, self.pending = self.pending, []
         some = 1  # little by little: what fits on a disk that is nearly full is there then
         try:
