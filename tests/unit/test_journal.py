@@ -18,6 +18,7 @@ from duodaq import schema
 from duodaq.errors import LifecycleError, StorageError
 from duodaq.model import Scalar
 from duodaq.storage.journal import Disk, Journal, JournalReader, RunPage, edit_labels, recover, unfinished_runs
+from duodaq.storage.journal._compact import merge, remove
 from duodaq.storage.journal._events import unpack_event
 from duodaq.testing import QuickDisk, RefusingDisk
 
@@ -231,6 +232,77 @@ def test_after_a_refusal_all_of_it_is_written_again_and_nothing_twice(
     assert reader.gaps() == []
     assert sum(event.name == "change" for event in reader.events) == 1
     assert recover(tmp_path / "run", finished_too=True).rows == {"dmm.voltage": 40, "cam.frames": 4}
+
+
+@pytest.mark.parametrize("operation", ["write", "sync"])
+@pytest.mark.parametrize(
+    "name", ["cam.frames.npy", "cam.frames.npy.index", "cam.frames.arrows", "cam.frames.arrows.index"]
+)
+def test_an_end_that_the_disk_refuses_is_made_again_and_is_no_damage(tmp_path: Path, operation: str, name: str) -> None:
+    """Whatever has the end already then: the frames when the rows cannot be ended, an index when a sync fails."""
+    sick = False
+    disk = RefusingDisk(lambda o, n: errno.EIO if sick and (o, n) == (operation, name) else None)
+    journal = begin(tmp_path / "run", disk)
+    put(journal, scalars(0), frame(0), frame(1))
+    sick = True
+    with pytest.raises(OSError, match=name):
+        journal.close({})
+    journal.give_up()
+    sick = False
+    journal.resume()
+    journal.close({})
+    reader = JournalReader(tmp_path / "run")
+    assert [*reader.batches("cam.frames")] == [frame(0), frame(1)]
+    assert reader.gaps() == []
+    assert recover(tmp_path / "run", finished_too=True).gaps == []
+
+
+@pytest.mark.parametrize(("operation", "name"), [*(("write", n) for n in FILES), *(("sync", n) for n in SYNCED)])
+def test_what_was_given_up_for_good_is_no_damage(tmp_path: Path, operation: str, name: str) -> None:
+    """Whoever gives it up has counted it as lost; nothing of it is left that could be found to be missing once more."""
+    sick = False
+    disk = RefusingDisk(lambda o, n: errno.EIO if sick and (o, n) == (operation, name) else None)
+    journal = begin(tmp_path / "run", disk)
+    put(journal, scalars(0), frame(0), frame(1))
+    sick = True
+    journal.note("change", {"n": 1})
+    with pytest.raises(OSError, match=name):
+        put(journal, scalars(10), scalars(20), frame(2))
+    journal.give_up()
+    journal.abandon()
+    assert JournalReader(tmp_path / "run").gaps() == []
+    found = recover(tmp_path / "run")
+    assert (found.rows, found.gaps) == ({"dmm.voltage": 10, "cam.frames": 2}, [])
+
+
+@pytest.mark.parametrize(("operation", "name"), [("sync", "dmm.voltage~2.arrows"), ("write", "journal.index")])
+def test_what_is_merged_keeps_both_copies_of_its_entries_if_the_disk_refuses_then(
+    tmp_path: Path, operation: str, name: str
+) -> None:
+    sick = False
+    disk = RefusingDisk(lambda o, n: errno.EIO if sick and (o, n) == (operation, name) else None)
+    path = tmp_path / "run"
+    journal = Journal(str(path), RunPage.of_now(path, level="durable", provenance={}), disk, stretch=70)
+    for n in range(80):
+        put(journal, scalars(n, 1))
+    asked = journal.next_merge()
+    assert asked is not None
+    merged = merge(disk, journal.path, asked)
+    if operation == "sync":
+        journal.adopt(merged)
+    sick = True
+    with pytest.raises(OSError, match=name):
+        journal.adopt(merged) if operation == "write" else put(journal, scalars(80, 1))
+    journal.give_up()
+    sick = False
+    journal.resume()
+    remove(disk, journal.path, [stretch.name for stretch in journal.take_replaced()[0]])
+    journal.close({})
+    assert not (path / "dmm.voltage.arrows").exists()
+    index = (path / f"{asked.name}.index").read_bytes()
+    (path / f"{asked.name}.index").write_bytes(index[:64] + bytes(len(index) - 64))
+    assert numbers(path) == [*range(80 if operation == "write" else 81)]
+    assert JournalReader(path).gaps() == []
 
 
 def test_a_disk_that_goes_on_refusing_leaves_no_litter(tmp_path: Path) -> None:

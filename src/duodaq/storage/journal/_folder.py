@@ -14,7 +14,17 @@ from duodaq.errors import StorageError
 from duodaq.storage.journal._disk import Disk, write_whole
 from duodaq.storage.journal._events import EventLog, lock_run
 from duodaq.storage.journal._file import GrowingFile, new_index
-from duodaq.storage.journal._layout import EVENTS, JOURNAL, JOURNAL_INDEX, RUN, Header, numbered, pack_record
+from duodaq.storage.journal._layout import (
+    EVENTS,
+    HEADER_BYTES,
+    JOURNAL,
+    JOURNAL_INDEX,
+    RECORD_BYTES,
+    RUN,
+    Header,
+    numbered,
+    pack_record,
+)
 from duodaq.storage.journal._run import RunPage
 from duodaq.storage.journal._shelf import Shelf
 
@@ -44,6 +54,8 @@ class RunFolder:
         self._new_names = False
         self._indices, self._logs = Shelf(PART_RECORDS), Shelf(_MOST_LINES)
         self._part = 1
+        self._loose: list[tuple[int, bytes]] = []  # what was written to the index of the run and does not count yet
+        self._owed: list[tuple[int, bytes]] = []  # what must be written to it again
         self._made: list[str] = []
         self._made_directory = False
         try:
@@ -65,13 +77,36 @@ class RunFolder:
         Raises:
             OSError: The disk refused. None of them counts.
         """
+        records = [*self._owed, *records]
         if not records or self._index is None:
             return
+        self._owed = []
+        self._loose += records
         first, salt = self._records, self._salt
         packed = b"".join([pack_record(first + i, *record, salt) for i, record in enumerate(records)])
         self._index.append([packed], len(packed))
         self._records += len(records)
         self._counts.update([segment for segment, _ in records])
+
+    def settle(self) -> None:
+        """All that was written so far counts."""
+        self.events.settle()
+        self._loose.clear()
+        self._safe = self._records
+
+    def give_up(self, segments: Set[int]) -> None:
+        """Take back the entries of `segments` that do not count, if the disk lets us."""
+        if not self._loose:
+            return
+        self._owed += [record for record in self._loose if record[0] not in segments]
+        self._loose = []
+        if self._index is None:
+            return
+        try:
+            self._index.truncate(HEADER_BYTES + self._safe * RECORD_BYTES)
+        except OSError:
+            return  # the header of the segment that follows says what counts
+        self._records = self._safe
 
     def turn_index(self, most: int = PART_RECORDS) -> None:
         """Begin a new index of the run if this one is long; all of it counts already.
@@ -87,6 +122,7 @@ class RunFolder:
             self._next_index()
         except OSError:
             self._index, self._records, self._salt, self._counts = old, records, salt_, counts
+            self._safe = records
             raise
         old.close()
         self._indices.add(old.name, counts)
@@ -243,6 +279,7 @@ class RunFolder:
             self._index = None
         stem, _, suffix = JOURNAL_INDEX.rpartition(".")
         part, self._salt, self._records, self._counts = self._part, salt(), 0, Counter[int]()
+        self._loose, self._safe = [], 0
         while True:
             header = Header(JOURNAL, part, self._salt, 0, 0, self.page.uid.bytes)
             try:

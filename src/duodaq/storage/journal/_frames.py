@@ -25,7 +25,16 @@ import numpy.typing as npt
 from duodaq.storage.journal._crew import Crew
 from duodaq.storage.journal._disk import Disk
 from duodaq.storage.journal._file import new_index
-from duodaq.storage.journal._layout import BLOCK, DATA_START, END, Header, index_name, pack_frame
+from duodaq.storage.journal._layout import (
+    BLOCK,
+    DATA_START,
+    END,
+    ENTRY_BYTES,
+    HEADER_BYTES,
+    Header,
+    index_name,
+    pack_frame,
+)
 
 STAGING_BYTES = 4 * 2**20
 _AHEAD_BYTES = 64 * 2**20
@@ -140,12 +149,15 @@ class FramesSegment:
         return entry
 
     def is_there(self) -> bool:
-        """Whether its files still have names."""
-        return self._disk.is_there(self._file) and self._index.is_there()
+        """Whether its files still have names; of one that has ended nobody asks any more."""
+        return self._file < 0 or (self._disk.is_there(self._file) and self._index.is_there())
 
     def give_up(self) -> None:
-        """Cut what does not count, if the disk lets us, and close."""
+        """Cut what does not count, if the disk lets us, and close; one that has ended stays as it is."""
+        if self._file < 0:
+            return
         try:
+            self._index.truncate(HEADER_BYTES + self.safe * ENTRY_BYTES)
             self._disk.truncate(self._file, DATA_START + self.safe * self.header.frame_bytes)
         except OSError:
             return  # the header of the segment that follows says what counts

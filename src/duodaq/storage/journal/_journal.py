@@ -132,7 +132,7 @@ class Journal:
             state.settle()
             for segment in state.segments:
                 self.files[segment.name] = segment.rows if isinstance(segment, RowsSegment) else segment.safe
-        self._folder.events.settle()
+        self._folder.settle()
         self._count()
         del self.pending[: self._written], self._names[: self._written]
         self._sorted -= self._written
@@ -167,13 +167,13 @@ class Journal:
         place = state.closed.index(sources[0])
         state.closed[place : place + len(sources)] = [merged.stretch]
         self.note("descriptor", descriptor(state.stream, merged.segment, self.page.uid))
-        self._records += [(merged.segment.header.segment, entry) for entry in merged.entries]
-        self._folder.put(self._records)
-        self._records.clear()
         self.files[merged.merge.name] = merged.segment.rows
         for source in sources:
             self.files.pop(source.name, None)
         self._replaced += sources
+        self._records += [(merged.segment.header.segment, entry) for entry in merged.entries]
+        self._folder.put(self._records)
+        self._records.clear()
 
     def spare(self, asked: Merge) -> None:
         """A merge could not be done: its sources stay as they are."""
@@ -213,9 +213,10 @@ class Journal:
     def give_up(self) -> list[int]:
         """Close all segments that could hold something pending; their numbers. Never raises OSError."""
         given_up: list[int] = []
-        for state in self._streams.values():
-            if state.touched or state.waiting:
-                given_up += self._give_up(state)
+        hit = [state for state in self._streams.values() if state.touched or state.waiting]
+        self._folder.give_up({segment.header.segment for state in hit for segment in state.segments})
+        for state in hit:
+            given_up += self._give_up(state)
         self._records.clear()
         self._names.clear()
         self._sorted = self._written = 0
@@ -250,6 +251,7 @@ class Journal:
             self._last_taken = None
             self.files.clear()
             self.counts.clear()
+        self._folder.put(())
         batches, self.pending = self.pending, []
         some = 1  # little by little: what fits on a disk that is nearly full is there then
         try:

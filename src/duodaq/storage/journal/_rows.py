@@ -14,7 +14,9 @@ from duodaq.storage.journal._layout import (
     DICTIONARIES,
     END,
     END_MARK,
+    ENTRY_BYTES,
     HEAD,
+    HEADER_BYTES,
     LONGEST_BATCH,
     Header,
     index_name,
@@ -150,6 +152,7 @@ class RowsSegment:
     def give_up(self) -> None:
         """Cut what does not count, if the disk lets us, and close."""
         try:
+            self._index.truncate(HEADER_BYTES + self.safe * ENTRY_BYTES)
             self.file.truncate(self._safe_bytes)
         except OSError:
             return  # the header of the segment that follows says what counts
