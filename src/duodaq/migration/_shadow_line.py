@@ -27,7 +27,7 @@ class ShadowLine:
     """Answers exchanges from what V2 was told, and notes what would have been written.
 
     Attributes:
-        orders: What would have been written, with its time; the last so many.
+        orders: What would have been written, with its time, until the shadow takes it; the last so many.
         asked: How often each question was asked.
         first_asked: When each was asked first, and how often V2 had asked it until then.
         made_of: The exchanges of V2's that answered what a value was made of, by channel and number.
@@ -105,9 +105,9 @@ class ShadowLine:
 
     # --- what the shadow does
 
-    def heard(self, seen: Seen) -> None:
-        """V2 has had an exchange: whoever waits for its answer may go on."""
-        self._answers.heard(seen)
+    def heard(self, seen: Seen, *, alone: bool = False) -> None:
+        """V2 has had an exchange: whoever waits for its answer may go on; `alone`: V4 was not told to make it."""
+        self._answers.heard(seen, alone=alone)
         for pending in tuple(self._pending):
             self._serve(pending)
 
