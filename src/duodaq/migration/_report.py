@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -72,6 +72,11 @@ class ShadowReport:
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
         return {**asdict(self), "within": self.within}
+
+    @classmethod
+    def of_dict(cls, values: Mapping[str, Any]) -> ShadowReport:
+        """The report that `to_dict` made these values of."""
+        return cls(**{name: value for name, value in values.items() if name in cls.__dataclass_fields__})
 
     def to_markdown(self) -> str:
         """For people."""

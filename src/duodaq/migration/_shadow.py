@@ -383,9 +383,9 @@ class Shadow:
         if self._in_order:
             self._v4_values.append(value)
             return
-        ended = max((self._ended_ns[number] for number in made_of if number in self._ended_ns), default=None)
-        if ended is not None:
-            self._v4_late.append(max(0.0, (row.t_ns - ended) / 1e9))
+        given = max((self.line.given_ns[number] for number in made_of if number in self.line.given_ns), default=None)
+        if given is not None:  # it may have asked long after V2's reply
+            self._v4_late.append(max(0.0, (row.t_ns - given) / 1e9))
 
     def _take_result(self, command: Command, trace_id: str, result: Any) -> None:
         """A number that V2 was asked for outside its polls is a measurement, too, if one of them names it."""
