@@ -312,6 +312,32 @@ async def test_who_reads_often_is_no_reason_to_call_v4_slow_and_its_readings_are
     assert "some readings" in report.not_comparable
 
 
+class AsksTwice:
+    """A driver that asks for more than it returns, and something else last."""
+
+    def __init__(self, serial: Any) -> None:
+        self.serial = serial
+
+    def read_power(self) -> float:
+        found = []
+        for question in (b"D?\n", b"Q?\n"):
+            self.serial.write(question)
+            found.append(float(self.serial.readline()))
+        return found[0]
+
+
+@pytest.mark.parametrize(("driver", "says"), [(AsksTwice, False), (METER.driver, True)])
+async def test_a_number_is_a_measurement_where_it_is_known_what_it_is_made_of(driver: Any, says: bool) -> None:
+    seldom = replace(METER, driver=driver, polls=(replace(METER.polls[0], every_s=60.0),))
+    async with shadowing(seldom, METER4) as (manager, live, _device):
+        async with asyncio.timeout(10):
+            while live.report().questions.get("reading", {}).get("v4", 0) < 10:
+                await manager.command("meter", Execute("read_power"))
+        report = live.report()
+    assert report.findings == []
+    assert (report.values["compared"] > 0) is says
+
+
 async def test_a_shadow_that_fails_itself_takes_no_result_from_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     async with shadowing(METER, METER4) as (manager, live, _device):
         monkeypatch.setattr("duodaq.migration._shadow.command_in_v4", lambda *_: 1 / 0)

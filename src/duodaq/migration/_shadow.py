@@ -124,7 +124,7 @@ class Shadow:
         self._orders = OrderTally(beside.tolerances)
         self._v4_values: list[Value] = []  # of a recording
         self._alone: dict[str, None] = {}
-        self._last_of: dict[str, int] = {}
+        self._made_for: dict[str, list[int]] = {}
         self._v2_took: deque[float] = deque(maxlen=_KEPT)
         self._v4_late: deque[float] = deque(maxlen=_KEPT)
         self._ended_ns: dict[int, int] = {}
@@ -212,10 +212,10 @@ class Shadow:
             if len(self._ended_ns) > _KEPT:
                 del self._ended_ns[next(iter(self._ended_ns))]
             self._v2_took.append(seen.took_s)
-        if seen.trace_id is not None:
-            self._last_of[seen.trace_id] = seen.number
-            if len(self._last_of) > _KEPT:
-                del self._last_of[next(iter(self._last_of))]
+        if asks and seen.trace_id is not None:
+            self._made_for.setdefault(seen.trace_id, []).append(seen.number)
+            if len(self._made_for) > _KEPT:
+                del self._made_for[next(iter(self._made_for))]
         self.line.heard(seen, alone=seen.trace_id in self._alone)
 
     def take_measurement(self, measurement: Measurement) -> None:
@@ -394,8 +394,9 @@ class Shadow:
         for poll in self.beside.v2.polls:
             if command.name in (poll.call, poll.read):
                 self._take_all()
-                made_of = frozenset({self._last_of.get(trace_id, 0)})
-                self._values.add_v2(Value(poll.channel, utc_ns(), float(result), poll.unit, made_of))
+                made_of = frozenset(self._made_for.get(trace_id, ()))
+                if len(made_of) == 1:  # of several nobody knows which one it is made of
+                    self._values.add_v2(Value(poll.channel, utc_ns(), float(result), poll.unit, made_of))
 
     def _mirrored(self, command: Command, trace_id: str) -> asyncio.Task[Exception | None] | None:
         if isinstance(command, _NOT_MIRRORED):
