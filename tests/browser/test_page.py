@@ -414,6 +414,42 @@ def test_recording_is_started_ended_and_listed(page: Page) -> None:
     page.tab.click("[data-view=live]")
 
 
+def test_an_instrument_is_shadowed_moved_by_name_and_moved_back_and_a_refusal_says_why(page: Page) -> None:
+    meter, dialog = "[data-moving=meter]", "#ask"
+    page.tab.click("[data-view=migration]")
+    assert page.tab.wait_for_selector(meter).get_attribute("data-stage") == "v2"
+    assert "no codec" in page.tab.inner_text("#view-migration > p"), "why a shutter has no way to V4"
+    page.tab.click(f"{meter} [data-do=shadow]")
+    page.tab.wait_for_selector(f"{meter}[data-stage=shadow]")
+    page.until(lambda: re.search(r"of them the same\s+[1-9]", page.tab.inner_text(f"{meter} .found")))
+    assert "ITS SHADOW, NOW: NOTHING DIFFERS" in page.tab.inner_text(f"{meter} .found").upper()
+    page.tab.click(f"{meter} [data-tick=config]")
+    page.tab.fill(f"{dialog} input", "Ada")
+    page.tab.click(f"{dialog} button.main")
+    page.tab.wait_for_selector(f"{meter} [data-item=config].met:has-text('Ada')")
+    page.tab.click(f"{meter} [data-do=cutover]")
+    assert "not met. shadow: the shadow" in page.tab.inner_text(dialog)
+    page.tab.fill(f"{dialog} input", "Ada")
+    page.tab.click(f"{dialog} button.main")
+    page.tab.wait_for_selector(f"{meter}[data-stage=v4]")
+    assert (page.lab.meter.runtime, page.lab.migrate("status", "meter")[0]["stage"]) == ("v4", "v4")
+    page.tab.wait_for_selector(f"{meter}:has-text('although: shadow: the shadow')")
+    page.tab.wait_for_selector("[data-instrument=meter] .chip.v4", state="attached")  # every other view knows, too
+    report = page.js("fetch('/api/migration/meter/report').then(a => a.text())")
+    assert report.startswith("# Shadow of meter: within tolerance")
+    page.lab.meter.control("Bert")
+    page.tab.click(f"{meter} [data-do=rollback]")
+    page.tab.click(f"{dialog} button.main")
+    assert "Bert" in page.toast("meter: refused")
+    page.lab.meter.release()
+    page.tab.click(f"{meter} [data-do=rollback]")
+    page.tab.fill(f"{dialog} [aria-label=Why]", "tea")
+    page.tab.click(f"{dialog} button.main")
+    page.tab.wait_for_selector(f"{meter}[data-stage=v2]:has-text('why tea')")
+    page.js("document.getElementById('toasts').replaceChildren()")
+    page.tab.click("[data-view=live]")
+
+
 def test_log_is_shown_and_filtered(page: Page) -> None:
     page.tab.click("[data-view=log]")
     importlib.import_module("duodaq.telemetry").get_logger("web").warning("said in a test", instrument="stage")

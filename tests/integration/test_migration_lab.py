@@ -185,3 +185,21 @@ async def test_a_client_asks_for_all_of_it_by_one_request(lab: Lab) -> None:
     await ask("rollback", instrument="meter", by="anna", why="enough")
     with pytest.raises(DuodaqError, match="dance"):
         await ask("dance")
+
+
+async def test_one_that_moved_and_whose_stanza_has_forgotten_v2_is_retired(lab: Lab) -> None:
+    await shadowed(lab)
+    kept = lab.migration.last_report("meter")
+    assert kept.startswith("# Shadow of meter: within tolerance")
+    await lab.migration.cutover("meter", "anna", force=True, write=True)
+    (before,) = await lab.migration.handle({"do": "status", "instrument": "meter"})
+    assert (before["stage"], before["last_shadow"]["within"]) == ("v4", True)
+    file = lab.definition.file
+    assert file is not None
+    file.write_text("".join(line for line in file.read_text().splitlines(True) if not line.startswith("#")))
+    lab.migration._routes.forget("meter")
+    (after,) = await lab.migration.handle({"do": "status", "instrument": "meter"})
+    assert after["stage"] == "retired"
+    with pytest.raises(DuodaqError):
+        await lab.migration.rollback("meter", "anna")
+    assert lab.manager.definition("meter").runtime == "v4"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -303,21 +302,48 @@ async def test_a_report_is_for_people_and_for_programs() -> None:
     assert report.to_dict()["within"] is False
 
 
-async def test_orders_of_long_ago_are_thrown_away_on_both_sides_and_are_no_difference(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("duodaq.migration._shadow_line._KEPT", 8)
+async def test_who_reads_often_is_no_reason_to_call_v4_slow_and_its_readings_are_compared() -> None:
     async with shadowing(METER, METER4) as (manager, live, _device):
-        live.shadow._v2_orders = deque(maxlen=4)
-        for nm in range(700, 720):
-            await manager.command("meter", Execute("set_wavelength", (nm,)))
-        await until(
-            live, lambda _: len(live.shadow.line.orders) == 8 and live.shadow.line.orders[-1].deed.value == "0719"
-        )
-        await clock.pause(0.4)
+        for _ in range(300):  # far more often than V4 is asked to read beside it
+            await manager.command("meter", Execute("read_power"))
+        report = await until(live, lambda r: r.values["compared"] >= 3)
+    assert report.findings == []
+    assert report.questions["reading"]["v2"] > 2 * report.questions["reading"]["v4"]
+    assert "some readings" in report.not_comparable
+
+
+class AsksTwice:
+    """A driver that asks for more than it returns, and something else last."""
+
+    def __init__(self, serial: Any) -> None:
+        self.serial = serial
+
+    def read_power(self) -> float:
+        found = []
+        for question in (b"D?\n", b"Q?\n"):
+            self.serial.write(question)
+            found.append(float(self.serial.readline()))
+        return found[0]
+
+
+@pytest.mark.parametrize(("driver", "says"), [(AsksTwice, False), (METER.driver, True)])
+async def test_a_number_is_a_measurement_where_it_is_known_what_it_is_made_of(driver: Any, says: bool) -> None:
+    seldom = replace(METER, driver=driver, polls=(replace(METER.polls[0], every_s=60.0),))
+    async with shadowing(seldom, METER4) as (manager, live, _device):
+        async with asyncio.timeout(10):
+            while live.report().questions.get("reading", {}).get("v4", 0) < 10:
+                await manager.command("meter", Execute("read_power"))
         report = live.report()
-    assert report.orders == {"matched": 4, "missing": 0, "extra": 0}
-    assert "only the last" in report.not_comparable["orders of long ago"]
+    assert report.findings == []
+    assert (report.values["compared"] > 0) is says
+
+
+async def test_a_shadow_that_fails_itself_takes_no_result_from_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with shadowing(METER, METER4) as (manager, live, _device):
+        monkeypatch.setattr("duodaq.migration._shadow.command_in_v4", lambda *_: 1 / 0)
+        monkeypatch.setattr(live.shadow, "_take_result", lambda *_: 1 / 0)
+        assert (await manager.command("meter", Execute("read_power"))) > 0
+        assert "ZeroDivisionError" in live.report().not_comparable["a command"]
 
 
 async def test_a_question_that_nobody_can_answer_excuses_one_failure_and_no_more() -> None:

@@ -20,6 +20,7 @@ from duodaq.migration import (
     pair_values,
     percentiles,
 )
+from duodaq.migration._tally import OrderTally, ValueTally
 from duodaq.model import WireRecord
 from duodaq.ports import Deed, deeds_of
 
@@ -165,3 +166,56 @@ def test_what_others_write_is_left_out() -> None:
     for holder in ("v4.meter", "v2.other", "broker", "stop meter"):
         assert made.take(WireRecord(1, "p", ">", b"W0633\n", holder, 1)) is None
     assert made.take(WireRecord(1, "p", ">", b"W0633\n", "v2.meter", 1)) is not None
+
+
+def order(t_s: float, value: str, subject: str = "wavelength") -> Written:
+    return Written(int(t_s * 1e9), Deed(subject, value, False))
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.01, 4.0])
+def test_orders_that_match_are_counted_and_nothing_of_them_is_kept(late_s: float) -> None:
+    tally = OrderTally(T)
+    for n in range(2000):
+        tally.add("v2", order(10.0 * n, str(n)))
+        tally.add("v4", order(10.0 * n + late_s, str(n)))
+    assert tally.waiting == {"v2": [], "v4": []}
+    assert tally.so_far(int(30_000e9)) == ({"matched": 2000, "missing": 0, "extra": 0}, [])
+
+
+@pytest.mark.parametrize(("side", "kind"), [("v2", "missing"), ("v4", "extra")])
+def test_orders_of_one_side_are_counted_however_many_there_are_and_few_are_kept(side: str, kind: str) -> None:
+    tally = OrderTally(T)
+    for n in range(1000):
+        tally.add(side, order(0.01 * n, str(n)))
+        assert len(tally.waiting[side]) <= 130
+    counts, found = tally.so_far(int(100e9))
+    assert counts == {"matched": 0, "missing": 0, "extra": 0} | {kind: 1000}
+    assert [(one.kind, count) for one, count in found] == [(kind, 1000)]
+
+
+@QUICK
+@given(st.lists(st.floats(0.0, 60.0), min_size=1, max_size=30), st.lists(st.floats(0.0, 80.0), max_size=8))
+def test_what_a_report_says_does_not_depend_on_when_it_was_asked_for(times: list[float], asked: list[float]) -> None:
+    tally, events = OrderTally(T), [(t, "order") for t in times] + [(t, "ask") for t in asked]
+    for t_s, what in sorted(events):
+        if what == "ask":
+            tally.so_far(int(t_s * 1e9))
+            continue
+        tally.add("v2", order(t_s, "777"))
+        tally.add("v4", order(t_s + 1e-4, "780"))
+    counts, found = tally.so_far(int(200e9))
+    assert counts == {"matched": len(times), "missing": 0, "extra": 0}
+    assert sum(count for _, count in found) == len(times)
+
+
+def test_measurements_of_the_same_reply_are_compared_whichever_comes_first() -> None:
+    tally = ValueTally(T)
+    for n in range(5000):
+        one, other = (
+            Value("power", n, 1.0, "W", frozenset({n})),
+            Value("power", n, 1.0 + n % 2, "W", frozenset({n, -n})),
+        )
+        for add, value in ((tally.add_v2, one), (tally.add_v4, other))[:: 1 if n % 3 else -1]:
+            add(value)
+    assert (tally.compared, tally.same) == (5000, 2500)
+    assert sum(count for _, count in tally.found.rows()) == 2500

@@ -67,6 +67,10 @@ class NotingHands:
         self.done.append("same_device")
         return "another device answers" if self.fails == "same_device" else ""
 
+    async def has_no_place(self, definition: InstrumentDefinition, limit_s: float) -> str:
+        self.done.append("has_no_place")
+        return "its worker is away" if self.fails == "has_no_place" else ""
+
     async def take_down(self, definition: InstrumentDefinition, limit_s: float) -> ComponentReport:
         self.done.append(f"take_down {definition.runtime}")
         await self._hang_if("take_down")
@@ -110,7 +114,8 @@ async def test_a_cutover_takes_its_steps_in_order() -> None:
     hands = NotingHands()
     now, passage = await cut_over(hands, V2, V4, lambda _: {"wavelength_nm": 780})
     assert hands.done == [
-        "same_device", "hold", "settled", "take_down v2", "drained", "fence", "bring_up v4.m@1", "resume",
+        "same_device", "has_no_place", "hold", "settled", "take_down v2", "drained", "fence", "bring_up v4.m@1",
+        "resume",
     ]  # fmt: skip
     assert (now.epoch, now.numbers, now.settings) == (1, {"power": 7}, {"wavelength_nm": 780})
     assert now.options["acquire"] is True
@@ -177,6 +182,13 @@ async def test_a_setting_that_the_new_owner_reads_otherwise_undoes_it() -> None:
     assert "take_down v4" in hands.done
     assert hands.running is not None
     assert hands.running.runtime == "v2"
+
+
+async def test_a_new_owner_without_a_place_refuses_it_before_anything_waits() -> None:
+    hands = NotingHands("has_no_place")
+    with pytest.raises(CutoverError, match=r"refused at «place»: its worker is away.*v2 has it"):
+        await cut_over(hands, V2, V4)
+    assert hands.done == ["same_device", "has_no_place"]
 
 
 async def test_a_command_that_does_not_end_refuses_it_and_nothing_was_touched() -> None:

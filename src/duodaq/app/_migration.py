@@ -68,8 +68,11 @@ class Migration:
         return [self._status(id) for id in ids]
 
     def _status(self, id: str) -> dict[str, Any]:
-        definition, live = self._manager.definition(id), self._shadows.get(id)
+        definition, live, noted = self._manager.definition(id), self._shadows.get(id), self._notes.of(id)
+        log = noted.get("log", [])
         stage = "shadow" if live is not None else definition.runtime
+        if stage == "v4" and any(entry["what"] == "moved" for entry in log) and self._routes.of(id).v2 is None:
+            stage = "retired"  # its stanza has forgotten how it was in V2
         items = [] if definition.runtime == "v4" else [item._asdict() for item in self.checklist(id)]
         return {
             "id": id,
@@ -79,7 +82,9 @@ class Migration:
             "driver": str(definition.driver),
             "checklist": items,
             "shadow": None if live is None else live.report().to_dict(),
-            "log": self._notes.of(id).get("log", []),
+            "last_shadow": noted.get("shadow"),
+            "on_its_way": id in self.on_the_way,
+            "log": log,
         }
 
     def checklist(self, id: str) -> list[Item]:
@@ -145,6 +150,19 @@ class Migration:
         """What its shadow has found so far, as plain values, with the report for people under ``markdown``."""
         report = self._shadow(id).report()
         return {**report.to_dict(), "markdown": report.to_markdown()}
+
+    def last_report(self, id: str) -> str:
+        """What its shadow has found so far, or if it has none its last one found, for people.
+
+        Raises:
+            LifecycleError: It never had one.
+        """
+        from duodaq.migration import ShadowReport
+
+        noted = self._notes.of(id).get("shadow")
+        if id in self._shadows or noted is None:
+            return self._shadow(id).report().to_markdown()
+        return ShadowReport.of_dict(noted).to_markdown()
 
     async def end_shadow(self, id: str) -> dict[str, Any]:
         """End its shadow; what it has found. It ends, also if nobody waits for that."""
@@ -387,8 +405,8 @@ class Migration:
         match do:
             case "status":
                 for one in [id] if id is not None else [d.id for d in self._lab.definition.instruments]:
-                    if self._manager.definition(one).runtime == "v2":  # of the others there is no list
-                        await self._routes.know(one)
+                    if self._manager.definition(one).runtime == "v2" or self._notes.of(one).get("log"):
+                        await self._routes.know(one)  # of the others there is no list
                 return self.status(id)
             case "tick":
                 self.tick(params["instrument"], params["item"], by)
@@ -397,6 +415,8 @@ class Migration:
                 return await self.start_shadow(params["instrument"])
             case "report":
                 return self.shadow_report(params["instrument"])
+            case "last_report":
+                return self.last_report(params["instrument"])
             case "end_shadow":
                 return await self.end_shadow(params["instrument"])
             case "cutover":

@@ -125,6 +125,14 @@ class Crossing:
         await learn_identities(self._broker, (definition,))
         return (await impostors(self._broker, (definition,))).get(definition.id, "")
 
+    async def has_no_place(self, definition: InstrumentDefinition, limit_s: float) -> str:
+        """See Hands.has_no_place."""
+        try:
+            await self._sides[definition.runtime].awake(definition, limit_s)
+        except DuodaqError as error:
+            return str(error)
+        return ""
+
     async def take_down(self, definition: InstrumentDefinition, limit_s: float) -> ComponentReport:
         """See Hands.take_down."""
         if definition.runtime == "v4" and self.state(definition.id) is InstrumentState.ACQUIRING:

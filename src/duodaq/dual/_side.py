@@ -195,6 +195,16 @@ class Side:
         finally:
             host.forget(instrument)
 
+    async def awake(self, instrument: InstrumentDefinition, limit_s: float) -> None:
+        """Wait until the worker in which `instrument` lives, or would live, is there.
+
+        Raises:
+            DuodaqError: It has failed, or is still being replaced after `limit_s`.
+        """
+        host = self._hosted.get(place(instrument, self.definition))
+        if host is not None:
+            await host.awake(limit_s)
+
     def has_home(self, instrument: str) -> bool:
         """Whether an instrument has a place at one of the workers."""
         return instrument in self._homes

@@ -35,6 +35,7 @@ class _Known:
     last: tuple[Seen, int] | None = None
     asked_ns: deque[int] = field(default_factory=lambda: deque[int](maxlen=8))
     asked: int = 0
+    alone: int = 0
 
 
 class Answers:
@@ -56,8 +57,8 @@ class Answers:
         self._known: dict[str, _Known] = {}
         self._set: dict[str, str] = {}
 
-    def heard(self, seen: Seen, *, old: bool = False) -> None:
-        """Take an exchange of V2's; an `old` one is known, and never evidence."""
+    def heard(self, seen: Seen, *, old: bool = False, alone: bool = False) -> None:
+        """Take an exchange of V2's; an `old` one is known, and never evidence; `alone` if V4 was not told to ask."""
         place = 0
         for deed in seen.deeds:
             if not deed.asks:
@@ -68,6 +69,7 @@ class Answers:
                 known.last = (seen, place)
             if not old:
                 known.asked += 1
+                known.alone += alone
                 known.asked_ns.append(seen.began_ns)
                 known.unused.append((seen, place))
             place += 1
@@ -119,9 +121,9 @@ class Answers:
         return {subject: known.asked for subject, known in self._known.items() if known.asked}
 
     def asked_of(self, subject: str) -> int:
-        """How often V2 asked one thing since then."""
+        """How often V2 asked one thing since then that V4 should have asked, too."""
         known = self._known.get(subject)
-        return 0 if known is None else known.asked
+        return 0 if known is None else known.asked - known.alone
 
     def waiting(self) -> int:
         """How many answers were not used yet."""

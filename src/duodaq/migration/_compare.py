@@ -156,6 +156,11 @@ def _is_near(one: Written, other: Written, tolerances: Tolerances) -> bool:
     return abs(one.t_ns - other.t_ns) <= tolerances.window_s * 1e9
 
 
+def means_the_same(one: Written, other: Written, tolerances: Tolerances) -> bool:
+    """Whether two orders stand for each other, and nothing of them differs."""
+    return _is_near(one, other, tolerances) and _means_the_same(one, other, tolerances)
+
+
 def _means_the_same(one: Written, other: Written, tolerances: Tolerances) -> bool:
     return one.deed.subject == other.deed.subject and not same_order(one.deed, other.deed, tolerances)
 

@@ -59,6 +59,10 @@ class Hands(Protocol):
         """Why what answers at the port is not what answered before; empty if it is, or if nobody can tell."""
         ...
 
+    async def has_no_place(self, definition: InstrumentDefinition, limit_s: float) -> str:
+        """Why it could not be started where it is to go, also after `limit_s`; empty if it can."""
+        ...
+
     async def take_down(self, definition: InstrumentDefinition, limit_s: float) -> ComponentReport:
         """End it in its runtime, where it stays registered. Never raises: what did not end is reported."""
         ...
@@ -161,6 +165,8 @@ class _Cutover:
         hands, old = self._hands, self._old
         if strange := await hands.same_device(old):
             raise self._refused("identity", strange)
+        if away := await hands.has_no_place(self._new, self._limits.open_s):  # while the old owner goes on
+            raise self._refused("place", away)
         hands.hold(old.id)
         self._step("held")
         try:

@@ -15,7 +15,8 @@ _REMEMBERED = 1024
 class Seen:
     """An exchange of the other driver, as it was on the wire.
 
-    `answers` are its replies, one for each deed that asks; `error` what broke it off.
+    `answers` are its replies, one for each deed that asks; `error` what broke it off; `trace_id` is of the action
+    that it was made for.
     """
 
     number: int
@@ -25,6 +26,7 @@ class Seen:
     deeds: list[Deed] = field(default_factory=list[Deed])
     answers: list[bytes] = field(default_factory=list[bytes])
     error: str = ""
+    trace_id: str | None = None
 
     @property
     def took_s(self) -> float:
@@ -48,6 +50,7 @@ class Exchanges:
         self._open: dict[int, tuple[Seen, Framing | None]] = {}
         self._is_its_own: dict[str, bool] = {}
         self._deeds: dict[bytes, list[Deed]] = {}
+        self._idle: dict[bytes, Framing | None] = {}
 
     def take(self, record: WireRecord) -> Seen | None:
         """Take a record; the exchange that is whole with it, if one is."""
@@ -68,13 +71,15 @@ class Exchanges:
         return None if reply is None else self._ended(seen, record, reply)
 
     def _written(self, record: WireRecord) -> Seen | None:
-        seen, _ = self._open.get(record.exchange) or (Seen(record.exchange, record.t_ns), None)
+        seen, _ = self._open.get(record.exchange) or (
+            Seen(record.exchange, record.t_ns, trace_id=record.trace_id),
+            None,
+        )
         seen.written += record.data
         seen.deeds = self._meaning_of(seen.written)
-        framing = self._codec.expects_reply(seen.written)
+        framing = self._framing_of(seen.written)
         if framing is None:
             return self._ended(seen, record)
-        framing.reset()
         self._open[record.exchange] = (seen, framing)
         return None
 
@@ -96,8 +101,25 @@ class Exchanges:
                 self._deeds[written] = deeds
         return deeds
 
+    def _framing_of(self, written: bytes) -> Framing | None:
+        """One that nobody uses: of an exchange with the same words that is over, or a new one."""
+        if written in self._idle:
+            framing = self._idle[written]
+            if framing is None:
+                return None
+            del self._idle[written]
+        else:
+            framing = self._codec.expects_reply(written)
+            if framing is None and len(self._idle) < _REMEMBERED:
+                self._idle[written] = None
+        if framing is not None:
+            framing.reset()
+        return framing
+
     def _ended(self, seen: Seen, record: WireRecord, reply: bytes = b"", error: str = "") -> Seen:
-        self._open.pop(record.exchange, None)
+        _, framing = self._open.pop(record.exchange, (seen, None))
+        if framing is not None and len(self._idle) < _REMEMBERED:
+            self._idle[seen.written] = framing
         seen.ended_ns, seen.error = record.t_ns, error
         seen.answers = answers_in(reply, sum(deed.asks for deed in seen.deeds))
         return seen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -55,19 +55,28 @@ class ShadowReport:
 
     def add(self, findings: Iterable[Finding]) -> None:
         """Take findings: one row for each kind and subject."""
+        self.add_counted((one, 1) for one in findings)
+
+    def add_counted(self, findings: Iterable[tuple[Finding, int]]) -> None:
+        """Take findings, each with how often it was found."""
         rows = {(row["kind"], row["subject"]): row for row in self.findings}
-        for one in findings:
+        for one, count in findings:
             row = rows.get((one.kind, one.subject))
             if row is None:
                 row = dict[str, Any]()
                 row |= {"kind": one.kind, "subject": one.subject, "v2": one.v2, "v4": one.v4, "count": 0}
                 rows[one.kind, one.subject] = row
                 self.findings.append(row)
-            row["count"] += 1
+            row["count"] += count
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
         return {**asdict(self), "within": self.within}
+
+    @classmethod
+    def of_dict(cls, values: Mapping[str, Any]) -> ShadowReport:
+        """The report that `to_dict` made these values of."""
+        return cls(**{name: value for name, value in values.items() if name in cls.__dataclass_fields__})
 
     def to_markdown(self) -> str:
         """For people."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from duodaq.bridge import ParameterTable
-from duodaq.clock import monotonic_s, utc_ns
+from duodaq.clock import monotonic_s, pause, utc_ns
 from duodaq.dataplane import Subscription
 from duodaq.drivers import codec as find_codec
 from duodaq.errors import ConfigError, DuodaqError, OutOfRangeError, StoppedError
@@ -26,19 +26,18 @@ from duodaq.migration._compare import (
     Value,
     Written,
     compare_axes,
-    compare_orders,
     compare_rate,
-    compare_values,
     number_of,
-    pair_values,
     percentiles,
 )
 from duodaq.migration._equivalents import Equivalents, command_in_v4
 from duodaq.migration._exchanges import Exchanges, Seen
 from duodaq.migration._report import ShadowReport
 from duodaq.migration._shadow_line import NotedNumbers, ShadowLine, ShadowPorts
+from duodaq.migration._tally import OrderTally, ValueTally
 from duodaq.model import (
     Command,
+    Execute,
     GetParameter,
     InstrumentDefinition,
     Measurement,
@@ -55,11 +54,14 @@ from duodaq.model import (
     command_name,
 )
 from duodaq.schema import scalars_of, schema_name, stage_scalars
-from duodaq.telemetry import tracing
+from duodaq.telemetry import get_logger, told, tracing
 from duodaq.v4 import DataPublisher, V4Runtime
 
 T = TypeVar("T")
-_KEPT, _KEPT_FINDINGS = 20_000, 1_000
+_log = get_logger("migration")
+_KEPT, _KEPT_FINDINGS = 2_000, 1_000
+_AT_ONCE = 200
+"""So many records of the past are taken in one step of the loop."""
 _READ_EVERY_S = 0.05
 """So often at most a reading that somebody asks of V2 is asked of V4, too: it shall cost the instrument nothing."""
 _COMMAND_S, _START_S = 20.0, 10.0
@@ -114,34 +116,43 @@ class Shadow:
         numbers: dict[str, dict[str, int]] = {beside.v4.id: NotedNumbers(self.line)}
         ports = ShadowPorts(self.line, latched)
         self.runtime = V4Runtime(ports, ParameterTable("shadow"), self._publisher, numbers=numbers)
-        self._of_v4 = self._publisher.subscribe("shadow", capacity=_KEPT)
-        self._v2_orders: deque[Written] = deque(maxlen=_KEPT)
-        self._v2_values: deque[Value] = deque(maxlen=_KEPT)
-        self._v4_values: deque[Value] = deque(maxlen=_KEPT)
+        self._of_v4 = self._publisher.subscribe("shadow", capacity=10 * _KEPT)
+        self._records: deque[WireRecord] = deque()
+        self._has_past = False
+        self._loop = asyncio.get_running_loop()
+        self._values = ValueTally(beside.tolerances)
+        self._orders = OrderTally(beside.tolerances)
+        self._v4_values: list[Value] = []  # of a recording
+        self._alone: dict[str, None] = {}
+        self._made_for: dict[str, list[int]] = {}
         self._v2_took: deque[float] = deque(maxlen=_KEPT)
         self._v4_late: deque[float] = deque(maxlen=_KEPT)
-        self._ended_ns: deque[tuple[int, int]] = deque(maxlen=_KEPT)
+        self._ended_ns: dict[int, int] = {}
         self._not_comparable: dict[str, str] = {}
         self._findings: deque[Finding] = deque(maxlen=_KEPT_FINDINGS)
         self._excused = 0
         self._errors = {"v2": 0, "v4": 0}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._began_ns, self._began_s = utc_ns(), monotonic_s()
-        self._ready_ns = 0
+        self._is_ready = self._in_order
         self._read_s = 0.0
 
     # --- life
 
-    async def start(self, history: Iterable[WireRecord] = ()) -> None:
+    async def start(self, history: Sequence[WireRecord] = ()) -> None:
         """Start the V4 driver; one that does not start is a finding, not an error.
 
         Args:
             history: What the port's log still has: known, but no evidence.
         """
-        for record in history:
+        for n, record in enumerate(history, 1):
             seen = self._exchanges.take(record)
             if seen is not None:
                 self._answers.heard(seen, old=True)
+            if not n % _AT_ONCE:
+                await pause(0)  # there are tens of thousands, and the lab's loop stands for nothing
+        self._has_past = True
+        self._take_all()
         acquire = not self._in_order
         definition = replace(self.beside.v4, worker="", autostart=True, options={
             **self.beside.v4.options, "acquire": acquire, "restart": "never"})  # fmt: skip
@@ -152,7 +163,8 @@ class Shadow:
             if self.line.tainted:
                 self._not_comparable["the start"] = f"it rests on answers that V2 never had: {error}"
             self._findings.append(Finding("start", self.beside.v4.id, "runs", str(error)))
-        self._ready_ns = utc_ns()
+        self._take_all()
+        self._is_ready = True
         for order in self.line.orders:
             what = f"order at start: {order.deed.subject} {order.deed.value}".strip()
             self._not_comparable[what] = "V2 had started before the shadow began"
@@ -176,37 +188,58 @@ class Shadow:
     # --- what V2 does
 
     def take(self, record: WireRecord) -> None:
-        """A record of the port's log. On the loop."""
-        seen = self._exchanges.take(record)
-        if seen is not None:
-            self.take_exchange(seen)
+        """A record of the port's log. On the loop; what it means is seen to when V2 has been given its reply."""
+        if not self._records:
+            self._loop.call_soon(self._take_all)
+        self._records.append(record)
+
+    def _take_all(self) -> None:
+        while self._has_past and self._records:
+            seen = self._exchanges.take(self._records.popleft())
+            if seen is not None:
+                self.take_exchange(seen)
 
     def take_exchange(self, seen: Seen) -> None:
         """An exchange of V2's."""
+        asks = False
         for deed in seen.deeds:
-            if not deed.asks:
-                self._v2_orders.append(Written(seen.ended_ns, deed))
-        if any(deed.asks for deed in seen.deeds):
-            self._ended_ns.append((seen.ended_ns, seen.number))
+            asks = asks or deed.asks
+            if not deed.asks and self._is_ready:
+                self._take_orders()
+                self._orders.add("v2", Written(seen.ended_ns, deed))
+        if asks:
+            self._ended_ns[seen.number] = seen.ended_ns
+            if len(self._ended_ns) > _KEPT:
+                del self._ended_ns[next(iter(self._ended_ns))]
             self._v2_took.append(seen.took_s)
-        self.line.heard(seen)
+        if asks and seen.trace_id is not None:
+            self._made_for.setdefault(seen.trace_id, []).append(seen.number)
+            if len(self._made_for) > _KEPT:
+                del self._made_for[next(iter(self._made_for))]
+        self.line.heard(seen, alone=seen.trace_id in self._alone)
 
     def take_measurement(self, measurement: Measurement) -> None:
         """A measurement of V2's: it was made of the last exchange before it."""
         if not isinstance(measurement, Scalar):
             self._not_comparable[f"channel {measurement.channel}"] = "only single numbers are compared"
             return
-        made_of = next((n for t_ns, n in reversed(self._ended_ns) if t_ns <= measurement.t_ns), 0)
-        self._v2_values.append(
+        self._take_all()
+        made_of = next((n for n, t_ns in reversed(self._ended_ns.items()) if t_ns <= measurement.t_ns), 0)
+        self._values.add_v2(
             Value(measurement.channel, measurement.t_ns, measurement.value, measurement.unit, frozenset({made_of}))
         )
+        self.collect()
 
     async def mirror(self, command: Command, work: Awaitable[T]) -> T:
         """Have V2 carry out `command` by `work`, and V4 beside it; V2's result, or its error."""
-        task = self._mirrored(command)
         error: Exception | None = None
+        with tracing() as trace_id:  # the wire says which exchanges were made for it
+            task = self._aside(self._mirrored, command, trace_id)
         try:
-            return await work
+            with tracing(trace_id):
+                result = await work
+            self._aside(self._take_result, command, trace_id, result)
+            return result
         except Exception as raised:
             error = raised
             raise
@@ -245,12 +278,13 @@ class Shadow:
             for number in value.exchanges:
                 if number in numbers:
                     made_of = frozenset({number})
-                    self._v2_values.append(Value(value.channel, value.t_ns, numbers[number], value.unit, made_of))
+                    self._values.add_v2(Value(value.channel, value.t_ns, numbers[number], value.unit, made_of))
 
     # --- what it comes to
 
     def collect(self) -> None:
-        """Take what the V4 driver has published."""
+        """Take what the V4 driver has published, and would have written."""
+        self._take_orders()
         while True:
             try:
                 batch = self._of_v4.get_nowait()
@@ -261,8 +295,13 @@ class Shadow:
             for row in rows:
                 self._take_v4(row)
 
+    def _take_orders(self) -> None:
+        while self._is_ready and self.line.orders:
+            self._orders.add("v4", self.line.orders.popleft())
+
     def report(self) -> ShadowReport:
         """What was found so far."""
+        self._take_all()
         self.collect()
         beside, now_ns = self.beside, utc_ns()
         lasted_s = monotonic_s() - self._began_s
@@ -284,38 +323,18 @@ class Shadow:
 
     def _report_orders(self, report: ShadowReport, now_ns: int) -> None:
         if self._in_order:
-            if self._v2_orders:
+            if self._orders.waiting["v2"]:
                 report.not_comparable["orders"] = "a recording does not say for which commands V2 wrote them"
             return
-        window_ns = self.beside.tolerances.window_s * 1e9
-        v2 = [o for o in self._v2_orders if o.t_ns >= self._ready_ns]
-        v4 = [*self.line.orders]
-        since_ns = 0.0  # before this a counterpart may have been thrown away
-        for kept in (self._v2_orders, self.line.orders):
-            if len(kept) == kept.maxlen:
-                since_ns = max(since_ns, kept[0].t_ns + window_ns)
-                report.not_comparable["orders of long ago"] = f"only the last {kept.maxlen} are kept"
-        matched, findings = compare_orders(v2, v4, self.beside.tolerances)
-        settled = [
-            f
-            for f in findings
-            if f.kind not in ("missing", "extra") or (now_ns - f.t_ns > window_ns and f.t_ns >= since_ns)
-        ]
-        report.orders = {
-            "matched": len(matched),
-            "missing": sum(f.kind == "missing" for f in settled),
-            "extra": sum(f.kind == "extra" for f in settled),
-        }
-        report.add(settled)
+        report.orders, found = self._orders.so_far(now_ns)
+        report.add_counted(found)
 
     def _report_values(self, report: ShadowReport) -> None:
-        pairs = pair_values(tuple(self._v2_values), tuple(self._v4_values))
-        found = [compare_values(v2, v4, self.beside.tolerances) for v2, v4 in pairs]
-        report.values = {"compared": len(pairs), "same": found.count(None)}
-        report.add(finding for finding in found if finding is not None)
-        compared = {v2.channel for v2, _ in pairs}
-        for channel in {v.channel for v in self._v2_values} - compared:
-            own = any(v.channel == channel for v in self._v4_values)
+        values = self._values
+        report.values = {"compared": values.compared, "same": values.same}
+        report.add_counted(values.found.rows())
+        for channel in values.channels["v2"] - values.paired:
+            own = channel in values.channels["v4"]
             why = "no two measurements were made of the same reply" if own else "V4 has no channel of that name"
             report.not_comparable[f"channel {channel}"] = why
 
@@ -326,9 +345,10 @@ class Shadow:
             v2, v4 = asked.get(subject, 0), self.line.asked.get(subject, 0)
             report.questions[subject] = {"v2": v2, "v4": v4}
             if not self._in_order:
-                began_ns, before = self.line.first_asked.get(subject, (now_ns, v2))
+                began_ns, before = self.line.first_asked.get(subject, (now_ns, 0))
                 seconds = max(1e-3, (now_ns - began_ns) / 1e9)
-                late = compare_rate(subject, v2 - before, v4, seconds, self.beside.tolerances)
+                wanted = self._answers.asked_of(subject)
+                late = compare_rate(subject, wanted - before, v4, seconds, self.beside.tolerances)
                 report.add([] if late is None else [late])
             if v2 and not v4:
                 report.not_comparable[f"question «{subject}»"] = "only V2 asks it"
@@ -358,25 +378,57 @@ class Shadow:
         made_of = self.line.made_of.get((row.channel, row.sequence))
         if made_of is None:  # of a stage: one number for all that its axis tells
             made_of = self.line.made_of.get((row.channel.partition(".")[0], row.sequence), frozenset())
-        self._v4_values.append(Value(row.channel, row.t_ns, row.value, row.unit, made_of))
-        ended = next((t_ns for t_ns, number in reversed(self._ended_ns) if number in made_of), None)
-        if ended is not None and not self._in_order:
-            self._v4_late.append(max(0.0, (row.t_ns - ended) / 1e9))
+        value = Value(row.channel, row.t_ns, row.value, row.unit, made_of)
+        self._values.add_v4(value)
+        if self._in_order:
+            self._v4_values.append(value)
+            return
+        given = max((self.line.given_ns[number] for number in made_of if number in self.line.given_ns), default=None)
+        if given is not None:  # it may have asked long after V2's reply
+            self._v4_late.append(max(0.0, (row.t_ns - given) / 1e9))
 
-    def _mirrored(self, command: Command) -> asyncio.Task[Exception | None] | None:
+    def _take_result(self, command: Command, trace_id: str, result: Any) -> None:
+        """A number that V2 was asked for outside its polls is a measurement, too, if one of them names it."""
+        if not isinstance(command, Execute | GetParameter) or type(result) not in (int, float):
+            return
+        for poll in self.beside.v2.polls:
+            if command.name in (poll.call, poll.read):
+                self._take_all()
+                made_of = frozenset(self._made_for.get(trace_id, ()))
+                if len(made_of) == 1:  # of several nobody knows which one it is made of
+                    self._values.add_v2(Value(poll.channel, utc_ns(), float(result), poll.unit, made_of))
+
+    def _mirrored(self, command: Command, trace_id: str) -> asyncio.Task[Exception | None] | None:
         if isinstance(command, _NOT_MIRRORED):
             return None
         wanted = command_in_v4(command, self.beside.same)
         if wanted is None:
+            self._leave_alone(trace_id)
             self._not_comparable[f"command {command_name(command)}"] = "V4 has nothing of that name"
             return None
         if isinstance(wanted, GetParameter | ReadChannel):
             now_s = monotonic_s()
             if now_s - self._read_s < _READ_EVERY_S:
+                self._leave_alone(trace_id)
                 self._not_comparable["some readings"] = "more often than every 50 ms they are not asked for twice"
                 return None
             self._read_s = now_s
         return self._own(self._carry_out(wanted))
+
+    def _aside(self, work: Callable[..., T], *args: Any) -> T | None:
+        """Do what is the shadow's own affair; whatever goes wrong in it, V2's command has its result all the same."""
+        try:
+            return work(*args)
+        except Exception as error:  # noqa: BLE001 - codecs and drivers of others take part in it
+            _log.error("a shadow failed beside a command", instrument=self.beside.v2.id, error=told(error))
+            self._not_comparable["a command"] = f"the shadow failed beside it: {told(error)}"
+            return None
+
+    def _leave_alone(self, trace_id: str) -> None:
+        """What V2 asks for this action is not asked of V4: it says nothing of how often V4 asks."""
+        self._alone[trace_id] = None
+        if len(self._alone) > _KEPT:
+            del self._alone[next(iter(self._alone))]
 
     async def _carry_out(self, command: Command) -> Exception | None:
         with tracing() as trace_id:

@@ -27,9 +27,10 @@ class ShadowLine:
     """Answers exchanges from what V2 was told, and notes what would have been written.
 
     Attributes:
-        orders: What would have been written, with its time; the last so many.
+        orders: What would have been written, with its time, until the shadow takes it; the last so many.
         asked: How often each question was asked.
         first_asked: When each was asked first, and how often V2 had asked it until then.
+        given_ns: When an answer of an exchange of V2's was given to V4; the last so many.
         made_of: The exchanges of V2's that answered what a value was made of, by channel and number.
         stand_ins: By question, how often it was answered by something that is no evidence, and by what.
         tainted: The trace ids of actions that rest on such an answer; the last so many.
@@ -44,6 +45,7 @@ class ShadowLine:
         self.orders: deque[Written] = deque(maxlen=_KEPT)
         self.asked: dict[str, int] = {}
         self.first_asked: dict[str, tuple[int, int]] = {}
+        self.given_ns: dict[int, int] = {}
         self.made_of: dict[tuple[str, int], frozenset[int]] = {}
         self._told: WeakKeyDictionary[asyncio.Task[Any], list[int]] = WeakKeyDictionary()
         self.stand_ins: dict[str, dict[str, int]] = {}
@@ -105,9 +107,9 @@ class ShadowLine:
 
     # --- what the shadow does
 
-    def heard(self, seen: Seen) -> None:
-        """V2 has had an exchange: whoever waits for its answer may go on."""
-        self._answers.heard(seen)
+    def heard(self, seen: Seen, *, alone: bool = False) -> None:
+        """V2 has had an exchange: whoever waits for its answer may go on; `alone`: V4 was not told to make it."""
+        self._answers.heard(seen, alone=alone)
         for pending in tuple(self._pending):
             self._serve(pending)
 
@@ -155,6 +157,10 @@ class ShadowLine:
 
     def _take(self, pending: _Pending, answer: Answer) -> None:
         deed = pending.asking.pop(0)
+        if answer.source == "v2":
+            self.given_ns[answer.exchange] = utc_ns()
+            if len(self.given_ns) > _KEPT:
+                del self.given_ns[next(iter(self.given_ns))]
         if answer.source == "v2" and pending.task is not None:
             self._told.setdefault(pending.task, []).append(answer.exchange)
         if answer.source == "none":

@@ -241,7 +241,7 @@ class V4Runtime:
     async def _start_all(self, deadline: Deadline) -> list[tuple[Resident, Exception]]:
         system = self._running()
         chosen = [resident for resident in self._residents.values() if resident.definition.autostart]
-        starting = (self._start(resident, system, deadline.left_s) for resident in chosen)
+        starting = (self._start_in_turn(resident, system, deadline) for resident in chosen)
         results = await asyncio.gather(*starting, return_exceptions=True)
         failures: list[tuple[Resident, Exception]] = []
         for resident, result in zip(chosen, results, strict=True):
@@ -251,6 +251,11 @@ class V4Runtime:
             elif isinstance(result, BaseException):
                 raise result
         return failures
+
+    async def _start_in_turn(self, resident: Resident, system: ActorSystem, deadline: Deadline) -> None:
+        async with resident.turn:  # who restarts it meanwhile waits, and finds it started
+            if not resident.running:
+                await self._start(resident, system, deadline.left_s)
 
     async def _start(self, resident: Resident, system: ActorSystem, timeout_s: float) -> None:
         """Start an instrument; one whose start a stop has cut comes up later, by itself."""

@@ -21,6 +21,7 @@ from duodaq.storage.reading import Run, Stream, differences, facts_of, find_run,
 from duodaq.telemetry import get_logger, tracing
 from duodaq.web._access import Access, Role
 from duodaq.web._log import LogTail
+from duodaq.web._moving import Moving
 from duodaq.web._operations import Operation, Operations
 from duodaq.web._refusal import Refusal, refusal_of
 from duodaq.web._requests import (
@@ -68,6 +69,7 @@ class Actions:
         self.visitors = Visitors(lab)
         self._nobody = Client("page", "page")
         self.work = Work(lab, self._ask, lambda name: self._run(name).path)
+        self.moving = Moving(self._ask, self._definition)
         self._by_name: dict[str, tuple[type[Request], Callable[..., Any]]] = {
             "command": (CommandRequest, self.command),
             "read": (ReadRequest, self.read),
@@ -84,6 +86,7 @@ class Actions:
             "wire_stop": (Request, self.wire_stop),
             "label": (LabelRequest, self.label),
             **self.work.by_name,
+            **self.moving.by_name,
         }
         self._targeted = {
             name for name, (_, act) in self._by_name.items() if len(inspect.signature(act).parameters) == 3

@@ -20,6 +20,7 @@ from duodaq.telemetry import CONTENT_TYPE, OPENMETRICS_TYPE, wants_openmetrics
 from duodaq.web._access import Role
 from duodaq.web._actions import Actions, in_words
 from duodaq.web._answers import Answer, Anything, RunName, refusals, visitor_of
+from duodaq.web._api_moving import add_moving
 from duodaq.web._api_work import add_work
 from duodaq.web._feed import Feed
 from duodaq.web._gate import Gate
@@ -72,6 +73,7 @@ def make_app(actions: Actions, feed: Feed, moment: Moment, live: Live, per_s: fl
     _metrics(app, actions)
     _runs(app, actions)
     add_work(app, actions)
+    add_moving(app, actions)
     _session(app, actions, gate)
 
     async def connect(socket: WebSocket) -> None:

@@ -30,21 +30,22 @@ class Moment:
         self._actions = actions
         self._feed = feed
         self._service = LabService(lab)
-        self._viewers: set[Viewer] = set()
+        self._viewers: dict[Viewer, Visitor] = {}
+        self._homes: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
         self._said: dict[str, bytes] = {}
 
     async def welcome(self, viewer: Viewer, visitor: Visitor) -> None:
         """Tell a new viewer everything, and from now on what changes."""
         viewer.answer(to_json({"type": "hello", **await self.facts(visitor)}))
-        self._viewers.add(viewer)
+        self._viewers[viewer] = visitor
         self._said.clear()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._tell(), name="page-moment")
 
     def leave(self, viewer: Viewer) -> None:
         """`viewer` is gone."""
-        self._viewers.discard(viewer)
+        self._viewers.pop(viewer, None)
         if not self._viewers and self._task is not None:
             self._task.cancel()
 
@@ -55,7 +56,7 @@ class Moment:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def facts(self, visitor: Visitor) -> dict[str, Any]:
-        """What does not change while the lab runs: its name, its instruments and what can be done with each."""
+        """What hardly changes while the lab runs: its name, its instruments and what can be done with each."""
         described: dict[str, Any] = await self._service.handle("describe", {})
         instruments = [{**one, "panel": self._actions.panel(one["id"])} for one in described["instruments"]]
         return {
@@ -75,10 +76,21 @@ class Moment:
             began_s = monotonic_s()
             if began_s >= lab_due_s:
                 lab_due_s = began_s + LAB_EVERY_S
+                await self._greet_again()
                 self._send("lab", await self._whole())
             self._send("now", await self._now())
             self._send_log()
             await pause(max(0.02, NOW_EVERY_S - (monotonic_s() - began_s)))
+
+    async def _greet_again(self) -> None:
+        """Tell everybody anew what instruments there are, if one has come, gone or moved to the other runtime."""
+        manager = self._lab.manager
+        homes = {one.id: f"{one.runtime} {manager.definition(one.id).driver}" for one in manager.instruments()}
+        known, self._homes = self._homes, homes
+        if not known or known == homes:
+            return
+        for viewer, visitor in tuple(self._viewers.items()):
+            viewer.answer(to_json({"type": "hello", **await self.facts(visitor)}))
 
     async def _whole(self) -> dict[str, Any]:
         status = await self._service.handle("status", {})

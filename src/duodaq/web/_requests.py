@@ -135,6 +135,20 @@ class ExportRequest(Request):
     to: Annotated[list[Literal["parquet", "hdf5", "zarr", "csv"]], Field(min_length=1, max_length=4)]
 
 
+class MigrateRequest(Request):
+    """What to do with an instrument on its way from V2 to V4: begin or end its shadow, move it, or answer for an item.
+
+    `force` moves it although its list is not met; `write` has the lab file say where it lives.
+    """
+
+    do: Literal["shadow", "end_shadow", "cutover", "rollback", "tick"]
+    who: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(None, description="Who says so.")
+    force: bool = False
+    write: bool = False
+    item: Name | None = Field(None, description="With `tick`: which line of the list.")
+    why: Words = ""
+
+
 class RecoverRequest(Request):
     """Whether runs that ended are checked, too."""
 

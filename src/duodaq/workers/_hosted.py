@@ -137,6 +137,9 @@ class Hosted:
         """Never start an instrument again that could not be removed in time."""
         self._definitions.pop(instrument, None)
 
+    async def awake(self, limit_s: float) -> None:
+        """It is: a worker in this process is not replaced."""
+
     async def restart(self, instrument: str) -> None:
         """Close and start one instrument again."""
         await self._call(lambda r: r.restart(instrument), 60.0)

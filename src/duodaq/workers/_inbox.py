@@ -47,6 +47,10 @@ class FeedBooks:
         """It was published, or not, for a reason."""
         self._books.settle(stream, weight, dropped)
 
+    def goes_on_at(self, stream: str, number: int) -> None:
+        """The next that it gets of a stream bears that number: those before were another's, or are entered already."""
+        self._heard[stream] = number
+
     def close_accounts(self, produced: dict[str, int]) -> dict[str, int]:
         """The worker is dead, and had produced so much of each channel since the beginning; what was lost with it."""
         lost: dict[str, int] = {}

@@ -123,6 +123,8 @@ class ProcessHosted:
                 unavailable = error
         group.definitions[definition.id] = definition
         group.known[definition.id] = Remembered()
+        for channel, number in definition.numbers.items():
+            group.books.goes_on_at(f"{definition.id}.{channel}", number)
         if group.around.broker.latched:
             group.note_stop(definition)
         if unavailable is not None:
@@ -162,6 +164,10 @@ class ProcessHosted:
         """Have no replacement start an instrument that could not be removed in time."""
         self.group.definitions.pop(instrument, None)
         self.group.strangers.pop(instrument, None)
+
+    async def awake(self, limit_s: float) -> None:
+        """Wait for the process, if it is being replaced."""
+        await self.group.available(Deadline(limit_s))
 
     async def restart(self, instrument: str) -> None:
         """Close and start one instrument again; the others notice nothing."""

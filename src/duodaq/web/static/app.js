@@ -5,6 +5,7 @@ import * as alarms from "./alarms.js";
 import * as camera from "./camera.js";
 import * as instruments from "./instruments.js";
 import * as log from "./log.js";
+import * as migration from "./migration.js";
 import { hear } from "./moment.js";
 import * as panel from "./panel.js";
 import * as plots from "./plots.js";
@@ -15,7 +16,7 @@ import { clear, toast } from "./toasts.js";
 import * as traces from "./traces.js";
 
 const $ = (id) => document.getElementById(id);
-const VIEWS = [["live", "Live"], ["alarms", "Alarms"], ["ports", "Ports", " and ledgers"], ["runs", "Runs"], ["log", "Log"]];
+const VIEWS = [["live", "Live"], ["alarms", "Alarms"], ["ports", "Ports", " and ledgers"], ["runs", "Runs"], ["migration", "Migration"], ["log", "Log"]];
 let hello = null;
 let now = null;
 let lab = null;
@@ -32,6 +33,7 @@ function start() {
   traces.build($("traces"));
   camera.build($("camera"));
   log.build($("view-log"));
+  migration.build($("view-migration"), askName);
   panel.build($("panel"), () => instruments.mark(null));
   link.on("hello", greet);
   link.on("now", moved);
@@ -79,6 +81,7 @@ function route() {
   camera.inSight(name === "live");
   if (name === "runs") runs.show();
   if (name === "log") log.draw();
+  if (name === "migration") migration.show();
   if (name === "ports" && lab) tables.show($("view-ports"), lab);
 }
 
@@ -89,6 +92,7 @@ function greet(facts) {
   instruments.build($("instruments"), facts.instruments, openPanel);
   alarms.greet(facts.role === "operator", facts.alarms);
   runs.build($("view-runs"), $("ask"), facts.role === "operator");
+  migration.greet(facts.role === "operator");
   camera.greet(facts.role === "operator");
   channelled(facts.channels);
   $("record").hidden = facts.role !== "operator";
@@ -128,7 +132,7 @@ function told(all) {
 }
 
 /** Ask for the name of whoever does it, which is remembered; `once`: only if it is not known yet. */
-function askName({ title, words, button, leave = "Not now", once = false }, then) {
+function askName({ title, words, button, leave = "Not now", once = false, more = [] }, then) {
   let name = "";
   try {
     name = localStorage.getItem("duodaq-name") ?? "";
@@ -150,7 +154,7 @@ function askName({ title, words, button, leave = "Not now", once = false }, then
     }
     await then(who.value);
     $("ask").close();
-  } }, el("h2", {}, title), el("p", { class: "soft", style: "margin:0" }, words), who, el("div", { class: "row" }, el("button", { type: "button", onclick: () => $("ask").close() }, leave), el("button", { class: "main", type: "submit" }, button)));
+  } }, el("h2", {}, title), el("p", { class: "soft", style: "margin:0" }, words), who, ...more, el("div", { class: "row" }, el("button", { type: "button", onclick: () => $("ask").close() }, leave), el("button", { class: "main", type: "submit" }, button)));
   $("ask").replaceChildren(form);
   $("ask").show();
 }
