@@ -228,3 +228,11 @@ async def test_a_closed_lab_takes_nothing_and_the_outbox_still_ends(feed: Feed) 
     await feed.publish(*(scalar(n) for n in range(5)))
     assert await feed.outbox.aclose(5.0)
     assert feed.kinds.count(Rows.__name__) >= 1
+
+
+def test_what_bore_a_number_before_it_came_to_this_worker_is_not_lost_with_it() -> None:
+    books = FeedBooks("worker", "v4")
+    books.goes_on_at("meter.power", 25)
+    books.take("meter.power", 3)
+    books.settle("meter.power", 3)
+    assert books.close_accounts({"meter.power": 30}) == {"meter.power": 2}
