@@ -75,6 +75,20 @@ def test_an_acknowledgement_is_for_what_was_wrong_then() -> None:
     assert hot.status().raised == 2
 
 
+@pytest.mark.parametrize(("latch", "state", "by"), [(False, "acknowledged", "ada"), (True, "raised", "")])
+def test_when_all_that_is_left_is_known_it_is_acknowledged_again_unless_it_latches(
+    latch: bool, state: str, by: str
+) -> None:
+    hot = machine(high=5.0, stale_s=1.0, latch=latch)
+    hot.value(0, 6.0)
+    hot.acknowledge(0, "ada")
+    hot.tick(2 * NS)
+    assert (hot.state, hot.status().by) == ("raised", "")
+    hot.value(3 * NS, 6.0)
+    assert (hot.state, hot.status().by, hot.status().why) == (state, by, "6 is above 5")
+    assert hot.status().raised == 2
+
+
 def test_no_number_is_no_value() -> None:
     hot = machine(high=5.0, stale_s=3.0)
     hot.value(0, 6.0)
