@@ -75,6 +75,20 @@ def test_an_acknowledgement_is_for_what_was_wrong_then() -> None:
     assert hot.status().raised == 2
 
 
+@pytest.mark.parametrize(("latch", "state", "by"), [(False, "acknowledged", "ada"), (True, "raised", "")])
+def test_when_all_that_is_left_is_known_it_is_acknowledged_again_unless_it_latches(
+    latch: bool, state: str, by: str
+) -> None:
+    hot = machine(high=5.0, stale_s=1.0, latch=latch)
+    hot.value(0, 6.0)
+    hot.acknowledge(0, "ada")
+    hot.tick(2 * NS)
+    assert (hot.state, hot.status().by) == ("raised", "")
+    hot.value(3 * NS, 6.0)
+    assert (hot.state, hot.status().by, hot.status().why) == (state, by, "6 is above 5")
+    assert hot.status().raised == 2
+
+
 def test_no_number_is_no_value() -> None:
     hot = machine(high=5.0, stale_s=3.0)
     hot.value(0, 6.0)
@@ -372,3 +386,18 @@ async def test_raised_and_over_are_told_and_nothing_between() -> None:
         assert [one["state"] for one in server.heard] == ["raised", "normal"]
         assert server.heard[0]["text"] == "lab: alarm hot raised: 6 V is above 5 V"
         assert await lab.alarms.close(5.0)
+
+
+def test_an_alarm_that_ends_while_something_else_is_pending_is_told_to_be_over(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Lab(alarm(high=5.0, rate=2.0, delay_s=1.0, webhook="http://127.0.0.1:9/"))
+    told: list[str] = []
+    monkeypatch.setattr(lab.alarms.messenger, "post", lambda notice: told.append(notice.facts["state"]))
+    hot, begun_ns = lab.alarms._machines["hot"], utc_ns()
+    with hearing(caplog):
+        for second, value in ((0, 6.0), (1, 6.0), (2, 1.0), (3, 1.0)):  # it falls too fast, but not for long
+            lab.alarms._changed(hot, hot.value(begun_ns + second * NS, value))
+    assert hot.state is AlarmState.NORMAL
+    assert told == ["raised", "pending"]
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]

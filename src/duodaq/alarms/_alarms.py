@@ -222,8 +222,9 @@ class Alarms:
             self.changes.publish(change)
         for listener in self.listeners:
             listener(change)
-        if AlarmState.PENDING in (change.old, change.new) and change.new is not AlarmState.RAISED:
-            return  # nothing has happened yet, or nothing came of it
+        pending, normal = AlarmState.PENDING, AlarmState.NORMAL
+        if (change.old, change.new) in ((normal, pending), (pending, normal)):
+            return  # nothing has happened yet, or nothing came of it; from any other state pending is an end
         raised = change.new is AlarmState.RAISED
         say = _log.error if raised else _log.warning
         facts = _facts(machine.definition, change)
@@ -232,7 +233,7 @@ class Alarms:
             task = asyncio.ensure_future(self._stop_everything(change.alarm))
             self._stopping.add(task)
             task.add_done_callback(self._stopping.discard)
-        if raised or change.new in (AlarmState.NORMAL, AlarmState.RETURNED):
+        if raised or change.new in (normal, pending, AlarmState.RETURNED):
             subject = f"{self._lab}: alarm {change.alarm} {change.new}" + (f": {change.why}" if raised else "")
             one = machine.definition
             self.messenger.post(Notice(subject, {"lab": self._lab, **facts}, one.webhook, one.email))

@@ -6,7 +6,8 @@ The rules that whoever edits this must keep:
   has a time of its own, and counts at once.
 * Hysteresis is for `low` and `high`: who was beyond one is wrong until the value has come back by that much.
 * A value that is no number (NaN) is no value: it ends nothing, and does not make the channel less stale.
-* An acknowledgement is for what counts at that moment; anything else that begins to count raises the alarm again.
+* An acknowledgement is for what counts at that moment; anything else that begins to count raises the alarm again,
+  until that is over: what is left is known, and by whom.
 * What latches leaves `raised` by an acknowledgement alone.
 * An alarm that cannot be evaluated (a unit that does not fit) counts at once: it must not pass for a quiet one.
 """
@@ -42,7 +43,7 @@ class Machine:
         self._value_ns = 0
         self._heard_ns = self._now_ns = self._since_ns = begun_ns
         self._unit = definition.unit or ""
-        self._why = self._by = ""
+        self._why = self._by = self._known_by = ""
 
     def value(self, t_ns: int, value: float, unit: str = "") -> AlarmChange | None:
         """Take a value, in the alarm's unit; the change that it makes, if any.
@@ -84,7 +85,7 @@ class Machine:
         if self.state not in (AlarmState.RAISED, AlarmState.RETURNED):
             return None
         self._known = frozenset(self._counting())
-        self._by = by
+        self._by = self._known_by = by
         return self._enter(AlarmState.ACKNOWLEDGED if self._known else self._calm(), by)
 
     def status(self) -> AlarmStatus:
@@ -142,9 +143,11 @@ class Machine:
             return self._enter(AlarmState.RETURNED if latched else self._calm())
         self._known &= frozenset(counting)
         self._why = "; ".join(self._words[condition] for condition in counting)
-        if self.state is AlarmState.ACKNOWLEDGED and self._known == frozenset(counting):
-            return None
-        return self._enter(AlarmState.RAISED)
+        latched = self.definition.latch and self.state is AlarmState.RAISED
+        if self._known != frozenset(counting) or latched:
+            return self._enter(AlarmState.RAISED)
+        self._by = self._known_by
+        return self._enter(AlarmState.ACKNOWLEDGED, self._by)
 
     def _calm(self) -> AlarmState:
         return AlarmState.PENDING if self._wrong else AlarmState.NORMAL
