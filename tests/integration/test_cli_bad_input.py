@@ -98,6 +98,16 @@ def test_a_file_that_this_user_may_not_read_is_refused(tmp_path: Path) -> None:
     assert "permission denied. Check who may read it" in ended.stderr
 
 
+def test_an_answer_that_cannot_be_written_is_said_in_one_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "duodaq.cli", "doctor", "--json"]
+        ended = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False, env=WIDE
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == "duodaq: what it says cannot be written: No space left on device\n"
+
+
 def test_a_device_that_is_not_there_is_named_with_its_line(tmp_path: Path, duodaq_command: Callable[..., Any]) -> None:
     file = tmp_path / "lab.toml"
     file.write_text(GOOD)

@@ -190,7 +190,6 @@ def _pid_of_v4(manager: DualRuntimeManager) -> int | None:
     return next(w.pid for w in manager.health().workers if w.runtime == "v4")
 
 
-@pytest.mark.soak  # the death may find it in its start
 async def test_what_came_before_a_move_is_not_lost_with_the_new_owner() -> None:
     meter = ScriptedPowerMeter()
     async with running("process", "process", meter, ends_clean=False) as manager:

@@ -87,7 +87,11 @@ async def test_the_reading_in_hand_is_published_whatever_ends_the_acquisition(wa
                 assert rows.count >= asked
             case "stop acquisition":
                 await manager.command("meter", StopAcquisition())
-                await until(lambda: rows.count == meter.readings)
+                if (
+                    n == 1
+                ):  # what is imported for the first may hold up the loop for longer than a reading is waited for
+                    await until(lambda: rows.count == meter.readings)
+                assert rows.count == meter.readings
                 await manager.command("meter", StartAcquisition())
             case _:
                 break

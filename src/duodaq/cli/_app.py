@@ -6,6 +6,8 @@ was started.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -490,6 +492,9 @@ def recover(
 app.command("verify", rich_help_panel=BEGIN)(verify_here)
 
 
+_NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
 def main() -> None:
     """The entry point: one clear sentence for whatever goes wrong, and the exit code that goes with it."""
     try:
@@ -499,6 +504,12 @@ def main() -> None:
         sys.exit(WRONG)
     except DuodaqError as error:
         err.print(f"[bold red]duodaq:[/] {_escape(error)}", soft_wrap=True)
+        sys.exit(FAILED)
+    except OSError as error:
+        if error.errno not in _NOT_WRITTEN or error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or what waits is tried once more at the end
+        err.print(f"[bold red]duodaq:[/] what it says cannot be written: {error.strerror}", soft_wrap=True)
         sys.exit(FAILED)
 
 

@@ -275,10 +275,13 @@ class InstrumentActor(Actor):
 
     @handler(StopAcquisition)
     async def stop_acquisition(self, message: StopAcquisition) -> None:
-        """End what StartAcquisition began; nothing happens without it."""
-        for task in self._acquiring:
-            task.cancel()
+        """End what StartAcquisition began, readings in hand included, and publish them; nothing happens without it."""
+        ending = tuple(self._acquiring)
         self._acquiring.clear()
+        for task in ending:
+            task.cancel()
+        if ending:
+            await asyncio.wait(ending, timeout=2 * _LAST_READING_S)
         self.streams.flush()
         self.context.report(InstrumentState.READY, "")
 
