@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,14 @@ import pytest
 
 import duodaq
 from duodaq import clock, schema
-from duodaq.app import LabHost
+from duodaq.app import LabHost, _recording
 from duodaq.clock import pause
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError, LifecycleError
 from duodaq.model import Execute, InstrumentDefinition, LabDefinition, PollDefinition, RuntimeDefinition, Scalar
-from duodaq.storage import unfinished_runs
-from duodaq.testing import RailActor, growing_run, logged, rail_lab, record_run
+from duodaq.schema import scalar_batch
+from duodaq.storage import Recorder, unfinished_runs
+from duodaq.testing import RailActor, RefusingDisk, growing_run, logged, rail_lab, record_run
 from duodaq.v2 import GetInstrumentList, StartRecording, StopRecording
 from duodaq.v4 import handler
 from duodaq.v4.instruments import ReadPosition
@@ -324,3 +328,36 @@ async def test_the_end_of_a_lab_ends_what_is_being_ended(tmp_path: Path, monkeyp
         begun.clear()
         await given_up(asyncio.create_task(lab.stop_recording()), begun)
     assert [duodaq.open_run(path).state for path in (log, recording)] == ["finished"] * 2
+
+
+async def test_a_disk_that_refuses_is_an_alarm_of_the_lab_until_somebody_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = True
+    disk = RefusingDisk(
+        lambda operation, name: errno.ENOSPC if full and operation == "write" and "x.y" in name else None
+    )
+    monkeypatch.setattr(_recording, "Recorder", partial(Recorder, disk=disk))
+    async with duodaq.Lab(LabDefinition("full", v2=RuntimeDefinition("v2", "inline"), directory=tmp_path)) as lab:
+
+        async def until(condition: Callable[[], bool]) -> None:
+            async with asyncio.timeout(30):
+                while not condition():
+                    await pause(0.005)
+
+        await lab.start_recording()
+        assert lab.alarms.status() == ()
+        lab.manager.v4_data.publish(scalar_batch([Scalar("x", "y", "V", clock.utc_ns(), 0, 1.0, "v4")]))
+        await until(lambda: [one.state for one in lab.alarms.status()] == ["raised"])
+        (alarm,) = lab.alarms.status()
+        assert (alarm.name, alarm.raised) == ("lab: recording", 1)
+        assert "No space left" in alarm.why
+        full = False
+        await until(lambda: [one.state for one in lab.alarms.status()] == ["returned"])
+        summary = await lab.stop_recording()
+        assert (summary.lost, summary.rows) == ({}, {"x.y": 1})
+        assert [one.state for one in lab.alarms.status()] == ["returned"]
+        assert lab.alarms.acknowledge("lab: recording", "me").state == "normal"
+        assert lab.alarms.status() == ()
+    changes = [e.doc for e in duodaq.open_run(summary.directory).events if e.name == "alarm"]
+    assert [change["new"] for change in changes] == ["raised", "returned"]

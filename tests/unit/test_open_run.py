@@ -513,3 +513,28 @@ def test_a_picture_over_time_names_its_instruments_draws_curves_and_says_what_it
     boxes = [tick.get_window_extent() for tick in figure.axes[0].get_xticklabels() if tick.get_text()]
     assert len(boxes) >= 2
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_what_has_no_times_is_drawn_in_its_order(tmp_path: Path) -> None:
+    told = {**(powers(0, 1).schema.metadata or {})}
+    batch = pa.RecordBatch.from_pydict({"value": [3.0, 1.0, 2.0]}).replace_schema_metadata(told)
+    (axes,) = duodaq.open_run(record_run(tmp_path / "run", [batch])).plot().axes
+    assert axes.get_xlabel() == "row"
+    assert axes.lines[0].get_ydata().tolist() == [3.0, 1.0, 2.0]
+
+
+def test_of_very_many_values_the_peaks_are_drawn(tmp_path: Path) -> None:
+    values = np.zeros(100_003)
+    values[[7, 50_001, 100_002]] = 5.0, -3.0, 4.0
+    values[60_000] = np.nan
+    batch = pa.RecordBatch.from_pydict({"value": values}).replace_schema_metadata(powers(0, 1).schema.metadata)
+    (axes,) = duodaq.open_run(record_run(tmp_path / "run", [batch])).plot().axes
+    x, y = axes.lines[0].get_data()
+    assert len(x) < 20_000
+    assert {int(at): v for at, v in zip(x, y, strict=True) if v} | {60_000: None} == {
+        7: 5.0,
+        50_001: -3.0,
+        60_000: None,
+        100_002: 4.0,
+    }
+    assert np.isnan(y[[*x].index(60_000)])

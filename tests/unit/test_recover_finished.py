@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -194,3 +195,16 @@ def test_a_crashed_run_took_until_the_last_that_is_known_of_it(tmp_path: Path, m
     assert run.duration is not None
     assert run.duration < dt.timedelta(minutes=1)
     assert run.events[-1].t_ns >= now_ns + 3600 * 10**9
+
+
+@pytest.mark.parametrize("name", ["camera.frames.npy", "meter.power.arrows"])
+def test_a_gap_is_in_the_event_log_once_however_often_a_run_is_mended(
+    sound: Path, copy: Callable[[Path], Path], name: str
+) -> None:
+    path = copy(sound)
+    os.truncate(path / name, 0)
+    recover(path, finished_too=True)
+    first = names(path).count("gap")
+    flip(path / "stage.x.arrows", 0.6)
+    assert len(recover(path, finished_too=True).gaps) == first + 1
+    assert names(path).count("gap") == first + 1

@@ -71,6 +71,7 @@ class Alarms:
         self._v2_data, self._v4_data = v2_data, v4_data
         self._stop_all = stop_all
         self._machines = {one.name: Machine(one, utc_ns()) for one in self.definitions}
+        self._own: dict[str, Machine] = {}
         self._watching: dict[tuple[str, str], list[Machine]] = {}
         self._watched: frozenset[str] = frozenset()
         self._factors: dict[tuple[str, str], float] = {}
@@ -80,8 +81,8 @@ class Alarms:
     # ---- what people ask -------------------------------------------------------------------------------------------
 
     def status(self) -> tuple[AlarmStatus, ...]:
-        """Every alarm now. From any thread."""
-        return tuple(machine.status() for machine in self._machines.values())
+        """Every alarm now; of the lab's own those that somebody should know of. From any thread."""
+        return tuple(machine.status() for machine in (*self._machines.values(), *[*self._own.values()]))
 
     def acknowledge(self, name: str, by: str = "") -> AlarmStatus:
         """Say that somebody knows of a raised alarm; how it stands then. Where there is nothing to know, it stays.
@@ -89,11 +90,36 @@ class Alarms:
         Raises:
             LifecycleError: There is no such alarm.
         """
-        machine = self._machines.get(name)
+        machine = self._machines.get(name) or self._own.get(name)
         if machine is None:
-            raise LifecycleError(f"no alarm {name!r}; there are: {', '.join(self._machines) or 'none'}")
+            names = (*self._machines, *self._own)
+            raise LifecycleError(f"no alarm {name!r}; there are: {', '.join(names) or 'none'}")
         self._changed(machine, machine.acknowledge(utc_ns(), by))
+        self._forget_calm()
         return machine.status()
+
+    def tell(self, part: str, why: str | None) -> None:
+        """Raise an alarm of the lab's own, about a part of it, or say that all is well there again. On the loop.
+
+        It stands among the others until somebody acknowledges it, whatever becomes of it.
+
+        Args:
+            part: Of which part: ``recording``.
+            why: What is wrong; None: nothing any more.
+        """
+        name = f"lab: {part}"
+        if why is None:
+            if name in self._own:
+                self._changed(self._own[name], self._own[name].usable(utc_ns()))
+                self._forget_calm()
+            return
+        if name not in self._own:
+            self._own[name] = Machine(AlarmDefinition(name, "lab", part, latch=True), utc_ns())
+        self._changed(self._own[name], self._own[name].unusable(utc_ns(), why))
+
+    def _forget_calm(self) -> None:
+        for name in [name for name, machine in self._own.items() if machine.state is AlarmState.NORMAL]:
+            del self._own[name]
 
     def subscribe(self, name: str, capacity: int = 1024) -> Subscription[AlarmChange]:
         """Every change of an alarm from now on."""

@@ -79,6 +79,12 @@ class Machine:
         self._note(UNUSABLE, True, t_ns, why)
         return self._settle()
 
+    def usable(self, t_ns: int) -> AlarmChange | None:
+        """What `unusable` said is over, and there is no value; the change that this makes, if any."""
+        self._now_ns = max(self._now_ns, t_ns)
+        self._note(UNUSABLE, False, t_ns)
+        return self._settle()
+
     def acknowledge(self, now_ns: int, by: str) -> AlarmChange | None:
         """Somebody knows; the change that this makes, None if there was nothing to acknowledge."""
         self._now_ns = max(self._now_ns, now_ns)

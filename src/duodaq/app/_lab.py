@@ -237,7 +237,15 @@ class Lab:
             forms = self.definition.finalise if finalise is None else tuple(finalise)
             wanted = {WANTED: {"to": forms, "keep_journal": self.definition.keep_journal}} if forms else {}
             unread = await self._settings_read()
-            recording = Recording(self.manager, self.definition, target, labels=labels, more=wanted, unread=unread)
+            recording = Recording(
+                self.manager,
+                self.definition,
+                target,
+                labels=labels,
+                more=wanted,
+                unread=unread,
+                tell=self.alarms.tell,
+            )
             await recording.start()
             self._recording = recording
             self._wanted = cast("tuple[Format, ...]", forms)
@@ -338,7 +346,7 @@ class Lab:
             channels = (channels,)
         expect_channels(channels, self.manager)
         plan = LogPlan(name, root, (*channels,), rotate, keep, budget, (*finalise,), keep_journal)
-        log = Log(self.manager, self.definition, plan, self.chores)
+        log = Log(self.manager, self.definition, plan, self.chores, tell=self.alarms.tell)
         if root != self.runs_directory:
             self.chores.recover(root)
         self._logs[name] = log

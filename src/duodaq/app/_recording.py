@@ -15,11 +15,12 @@ import pyarrow as pa
 from duodaq.app._settings_now import Names, read_settings
 from duodaq.clock import pause
 from duodaq.dual import DualRuntimeManager
-from duodaq.errors import StoppedError
+from duodaq.errors import StoppedError, StorageError
 from duodaq.model import ComponentReport, LabDefinition, Outcome, ParameterEntry, WebDefinition
 from duodaq.storage import Recorder, RecordingSummary
 
 _CHANGES_EVERY_S = 0.5
+_REFUSALS_EVERY_S = 0.25
 _TOKEN = re.compile(r"""^(\s*(?:viewer_)?token\s*=\s*)(?:"[^"\n]*"|'[^'\n]*')""", re.MULTILINE)
 """A token that the file has got since the lab began, which the lab does not know."""
 RECORDING = "recording"
@@ -37,6 +38,7 @@ class Recording:
         unread: The settings that were not read from their instruments for it; see `read_settings`.
         name: What its subscriptions are called.
         accepts: Which batches; all if not given.
+        tell: Who is told under its name of what is wrong with it, and, with None, that nothing is any more.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Recording:
         unread: Names = frozenset(),
         name: str = RECORDING,
         accepts: Callable[[pa.RecordBatch], bool] | None = None,
+        tell: Callable[[str, str | None], None] | None = None,
     ) -> None:
         self._manager = manager
         self._name = name
@@ -64,7 +67,9 @@ class Recording:
             labels=labels,
         )
         self.summary: RecordingSummary | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
+        self._tell = tell
+        self._told: StorageError | None = None
 
     async def start(self) -> None:
         """Begin.
@@ -73,7 +78,10 @@ class Recording:
             StorageError: The directory cannot be made, or holds a recording. Nothing is recorded.
         """
         await self.recorder.start()
-        self._watching = asyncio.create_task(self._note_changes(), name=f"{self._name}-changes")
+        self._watching = [
+            asyncio.create_task(self._note_changes(), name=f"{self._name}-changes"),
+            asyncio.create_task(self._look_for_refusals(), name=f"{self._name}-refusals"),
+        ]
 
     async def rotate(self, target: Path, more: Mapping[str, Any]) -> RecordingSummary:
         """End the run and go on in another one, in `target`; what the one that has ended came to.
@@ -88,13 +96,15 @@ class Recording:
 
     async def close(self, timeout_s: float) -> ComponentReport:
         """End it; `summary` says what it came to. May be called again."""
-        if self._watching is not None:
-            watching, self._watching = self._watching, None
-            watching.cancel()
-            await asyncio.wait([watching])
+        watching, self._watching = self._watching, []
+        for task in watching:
+            task.cancel()
+        if watching:
+            await asyncio.wait(watching)
         if self.summary is None:
             self._note_ledgers()
             self.summary = await self.recorder.stop(timeout_s)
+            self._tell_of_refusals(over=True)
         name = f"{self._name} {self.summary.directory}"
         if self.summary.complete:
             return ComponentReport(name, Outcome.CLEAN)
@@ -114,6 +124,21 @@ class Recording:
             return
         finally:
             changes.close()
+
+    async def _look_for_refusals(self) -> None:
+        while True:
+            await pause(_REFUSALS_EVERY_S)
+            self._tell_of_refusals(over=self.recorder.recording and not self.recorder.refusing)
+
+    def _tell_of_refusals(self, *, over: bool) -> None:
+        """Raise the alarm of a refusal that nobody was told of; where it is over, it stays until it is acknowledged."""
+        if self._tell is None:
+            return
+        if (latest := self.recorder.latest) is not self._told:
+            self._told = latest
+            self._tell(self._name, str(latest))
+        if over and latest is not None:
+            self._tell(self._name, None)
 
     def _note_ledgers(self) -> None:
         """Keep with the run what there was on its way to it: both hubs, and every worker process, dead ones too."""

@@ -112,6 +112,7 @@ class Recorder:
         self._books = Books(hub, name)
         self._told_of: set[str] = set()
         self._error: StorageError | None = None
+        self._latest: StorageError | None = None
         self._refusing = self._given_up = self._failed = self._closed_well = False
         self._due: dict[Level, int] = {}
         self._in_care = False
@@ -140,6 +141,11 @@ class Recorder:
     def refusing(self) -> bool:
         """Whether the disk refuses now."""
         return self._refusing
+
+    @property
+    def latest(self) -> StorageError | None:
+        """The last refusal of the disk, whether it is over or not."""
+        return self._latest
 
     @property
     def page(self) -> RunPage | None:
@@ -572,6 +578,7 @@ class Recorder:
     def _fail(self, error: StorageError) -> None:
         if self._error is None:
             self._error = error
+        self._latest = error
         self._log.error("recording is interrupted", directory=str(self.directory), error=str(error))
 
     def _summarise(self) -> RecordingSummary:

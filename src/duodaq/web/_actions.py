@@ -195,7 +195,7 @@ class Actions:
 
     async def acknowledge(self, visitor: Visitor, alarm: str, request: AcknowledgeRequest) -> Any:
         """Say that somebody knows of an alarm; how it stands then."""
-        if alarm not in [one.name for one in self.lab.alarms.definitions]:
+        if alarm not in [one.name for one in self.lab.alarms.status()]:
             raise Refusal(404, "NoSuchAlarm", f"no alarm {alarm!r}")
         who = visitor.name if request.who is None else f"{request.who} ({visitor.name})"
         return await self._ask("acknowledge", {"alarm": alarm, "who": who})

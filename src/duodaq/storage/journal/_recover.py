@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,11 +190,9 @@ def _mend(catalog: Catalog, disk: Disk, place: int) -> Recovery:
         kept=[f"{DAMAGE}/{name}" for one in mended for name in one.kept],
         unidentified=unidentified,
     )
-    told = {
-        (event.doc.get("file"), *(event.doc.get("entries") or ())) for event in catalog.events if event.name == "gap"
-    }
+    told = {_key(**event.doc) for event in catalog.events if event.name == "gap"}
     docs: list[tuple[str, dict[str, Any]]] = [
-        ("gap", g._asdict()) for g in found.gaps if g.reason == "damage" and _key(g) not in told
+        ("gap", g._asdict()) for g in found.gaps if g.reason == "damage" and _key(**g._asdict()) not in told
     ]
     docs += [("gap", gap._asdict()) for gap in loose if is_new(gap, catalog.events)]
     if not catalog.events and catalog.page is not None:
@@ -278,8 +276,11 @@ def _last_ns(batch: pa.RecordBatch) -> int:
     return column[-1:].cast(pa.timestamp("ns")).cast(pa.int64())[0].as_py() or 0
 
 
-def _key(gap: Gap) -> tuple[Any, ...]:
-    return (gap.file, *(gap.entries or ()), gap.after)
+def _key(
+    file: str | None = None, entries: Sequence[int] | None = None, after: int | None = None, **_: Any
+) -> tuple[Any, ...]:
+    """Which place a gap is: that of a frame is told by what was before it, since it has no entries of its own."""
+    return (file, *entries) if entries else (file, after)
 
 
 def _append_events(catalog: Catalog, disk: Disk, place: int, docs: list[tuple[str, dict[str, Any]]]) -> None:

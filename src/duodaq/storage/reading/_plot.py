@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from duodaq.errors import ConfigError, TornFileError
 from duodaq.storage.reading._card import zone
-from duodaq.storage.reading._columns import Column, Named, pixels_unit
+from duodaq.storage.reading._columns import Column, pixels_unit
 from duodaq.storage.reading._frames import FrameStack, Pixels
 from duodaq.storage.reading._together import SCALAR, aligned
 
@@ -30,6 +30,8 @@ _ROWS = ("vector/1", "spectrum/1")
 _LOOKED_AT = 24
 _FEWEST_POSITIONS = 3
 _MOST_CURVES = 6
+_MOST_STRETCHES = 5000
+_WORTH_IT = 8
 _ON_PAPER = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 """What matplotlib draws with where there is no screen."""
 
@@ -141,7 +143,11 @@ def _curve(axes: Any, run: Run, name: str, over: Stream | None) -> None:
     if over is None:
         alone = run[name].named()
         signal = None if alone.signal is None else alone.signal._replace(name=name)
-        dates, start = _dates(alone), run[name].start
+        if alone.times_ns is None:  # nobody knows when they were measured: in their order
+            rows = 0 if signal is None else len(signal.values)
+            _draw(axes, Column("row", (), np.arange(rows), ""), signal)
+            return
+        dates, start = alone.times_ns.view("datetime64[ns]"), run[name].start
         _draw(axes, Column("time", (), dates, zone(start)), signal)
         if start is not None:
             _ticks_of_time(axes.xaxis, start.astimezone().tzinfo)  # a picture is for people: local time, and it says so
@@ -195,14 +201,26 @@ def _ticks_of_time(axis: Any, zone: Any) -> None:
 def _draw(axes: Any, x: Column | None, y: Column | None, *, marks: bool = False) -> None:
     if x is None or y is None:
         return
-    axes.plot(x.values, y.values, "o-" if marks else "-", markersize=4, linewidth=1)
+    shown = _thinned(y.values)
+    axes.plot(x.values[shown], y.values[shown], "o-" if marks else "-", markersize=4, linewidth=1)
     axes.set_xlabel(_label(x))
     axes.set_ylabel(_label(y))
     axes.grid(alpha=0.3)
 
 
-def _dates(found: Named) -> Any:
-    return (np.empty(0, np.int64) if found.times_ns is None else found.times_ns).view("datetime64[ns]")
+def _thinned(values: npt.NDArray[Any]) -> slice | npt.NDArray[np.intp]:
+    """Which of very many values are drawn: of each stretch the least and the greatest, so that no peak is lost."""
+    size = len(values) // _MOST_STRETCHES
+    if size < _WORTH_IT or not np.issubdtype(values.dtype, np.floating):
+        return slice(None)
+    whole = values[: size * _MOST_STRETCHES].reshape(_MOST_STRETCHES, size)
+    begins = np.arange(_MOST_STRETCHES) * size
+    blank = np.isnan(whole)
+    least, most = (np.where(blank, fill, whole) for fill in (np.inf, -np.inf))
+    rest = np.arange(size * _MOST_STRETCHES, len(values))
+    return np.unique(
+        np.concatenate([begins + least.argmin(1), begins + most.argmax(1), blank.argmax(1) + begins, rest])
+    )
 
 
 def _label(column: Column) -> str:
