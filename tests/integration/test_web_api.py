@@ -147,7 +147,8 @@ async def test_a_lab_is_described_watched_and_commanded(tmp_path: Path) -> None:
         facts = (await lab.get("/api/lab")).json()
         (lamp,) = facts["instruments"]
         assert (facts["lab"], facts["role"], lamp["id"], lamp["runtime"]) == ("small", "operator", "lamp", "v4")
-        assert lamp["panel"]["settings"] == [{"name": "level", "unit": "V", "settable": True, "emits": False}]
+        level = {"name": "level", "unit": "V", "settable": True, "emits": False, "held": False}
+        assert lamp["panel"]["settings"] == [level]
         assert [one["name"] for one in lamp["panel"]["operations"]] == ["wait", "arm"]
         assert (await lab.get("/api/status")).json()["v4"] == "running"
         assert [c["channel"] for c in (await lab.get("/api/channels")).json()] == ["level"]
@@ -305,6 +306,9 @@ async def test_stop_all_latches_ends_what_is_in_hand_and_is_reset_by_name(tmp_pa
         refused = await lab.post("/api/instruments/lamp/command", wait)
         assert (refused.status_code, refused.json()["error"]) == (409, "UnsafeStateError")
         assert (await lab.post("/api/stop-all/reset", {"who": ""})).status_code == 422
+        other = await lab.post("/api/stop-all/reset", {"who": "Ada", "stop": 77})
+        assert (other.status_code, other.json()["error"]) == (409, "AnotherStop")
+        assert lab.lab.manager.broker.latched
         assert (await lab.post("/api/stop-all/reset", {"who": "Ada"})).status_code == 200
         assert (await lab.post("/api/instruments/lamp/command", wait)).status_code == 200
         assert any("stop-all" in line["event"] for line in (await lab.get("/api/log?level=warning")).json())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,28 @@ tcp = "127.0.0.1:9"
     assert "sudo usermod -aG" in said
     assert "port deaf 127.0.0.1:9 does not answer" in said
     assert "3 of" in said
+
+
+def test_the_doctor_tells_the_other_end_of_a_pty_from_a_program_that_has_it_open(tmp_path: Path) -> None:
+    master, slave = os.openpty()
+    device = os.ttyname(slave)
+    serve = "import os, sys; os.read(0, 1)"
+    try:
+        with subprocess.Popen([sys.executable, "-c", serve], stdin=subprocess.PIPE, pass_fds=(master, slave)) as ended:
+            simulated = _doctor._permitted("port a", device, "")
+            assert ended.stdin is not None
+            ended.stdin.close()
+        with subprocess.Popen([sys.executable, "-c", serve], stdin=subprocess.PIPE, pass_fds=(slave,)) as other:
+            taken = _doctor._permitted("port a", device, "")
+            assert other.stdin is not None
+            other.stdin.close()
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert simulated.verdict == "ok"
+    assert f"process {ended.pid} (python" in simulated.said
+    assert taken.verdict == "poor"
+    assert f"open in process {other.pid} (python" in taken.said
 
 
 def test_the_kernels_word_on_its_clock(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,7 @@ async def test_what_a_lab_exposes_passes_strict_parsers_and_says_what_happened(d
     assert sum(n for (name, *_), n in found.items() if name == "duodaq_instrument_state") == 1
 
 
+@pytest.mark.promtool
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool; Debian: apt-get install prometheus")
 async def test_promtool_finds_nothing_to_complain_of(dial_lab: Labs, tmp_path: Path) -> None:
     async with dial_lab(alarms=(TURNED,)) as lab:

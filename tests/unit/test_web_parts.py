@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from duodaq.app import ScanStatus
 from duodaq.errors import ConfigError, OutOfRangeError, PortTimeoutError, StoppedError, UnsafeStateError
 from duodaq.model import Scalar, Spectrum, Vector, WebDefinition
 from duodaq.schema import scalar_batch, spectrum_batch, vector_batch
@@ -21,6 +22,7 @@ _access: Any = pytest.importorskip("duodaq.web._access")
 _pictures: Any = pytest.importorskip("duodaq.web._pictures")
 _refusal: Any = pytest.importorskip("duodaq.web._refusal")
 _viewer: Any = pytest.importorskip("duodaq.web._viewer")
+shown: Any = pytest.importorskip("duodaq.web._moment").shown
 to_json: Any = pytest.importorskip("duodaq.web._plain").to_json
 _history: Any = pytest.importorskip("duodaq.web._history")
 _traces: Any = pytest.importorskip("duodaq.web._traces")
@@ -350,3 +352,8 @@ async def test_a_job_that_cannot_be_begun_has_failed(monkeypatch: pytest.MonkeyP
     job = jobs.begin("export", "run", "anna")
     await asyncio.wait([*jobs._tasks.values()])
     assert (job.state, job.detail) == ("failed", "can't start new thread")
+
+
+def test_a_scan_under_way_is_told_of_however_many_have_ended_since() -> None:
+    scans = [ScanStatus(n, ["a.x"], [], 1, "page", True, 0, ended_ns=None if n == 2 else 1) for n in range(1, 10)]
+    assert [one.number for one in shown(scans)] == [2, 5, 6, 7, 8, 9]

@@ -28,7 +28,7 @@ from duodaq.clock import monotonic_s
 from duodaq.config import load_lab
 from duodaq.errors import PortOpenError
 from duodaq.model import LabDefinition, PortDefinition
-from duodaq.ports import UsbIdentity, programs_holding, usb_ttys
+from duodaq.ports import UsbIdentity, programs_behind, programs_holding, usb_ttys
 
 _EXTRAS: dict[str, tuple[str, ...]] = {
     "serial": ("serial",),
@@ -134,14 +134,22 @@ def _permitted(what: str, device: str, is_what: str) -> Finding:
     if not os.path.exists(device):
         return Finding(what, "broken", "is not there", "Is it plugged in? duodaq init shows which lines there are.")
     if os.access(device, os.R_OK | os.W_OK):
-        holders = ", ".join(f"process {pid} ({name})" for pid, name in programs_holding(device))
+        behind = programs_behind(device)
+        holders = [one for one in programs_holding(device) if one not in behind]
         if holders:
-            return Finding(what, "poor", f"{is_what}: open in {holders}".lstrip(": "), "A lab cannot open it before.")
+            said = f"{is_what}: open in {_listed(holders)}".lstrip(": ")
+            return Finding(what, "poor", said, "A lab cannot open it before that is closed.")
+        if behind:
+            return Finding(what, "ok", f"{is_what}: served by {_listed(behind)}, and free".lstrip(": "))
         return Finding(what, "ok", is_what or "may be opened")
     group = grp.getgrgid(os.stat(device).st_gid).gr_name
     user = pwd.getpwuid(os.getuid()).pw_name
     remedy = f"Say: sudo usermod -aG {group} {user}, and log in again."
     return Finding(what, "broken", f"may not be opened by you; it belongs to the group {group}", remedy)
+
+
+def _listed(programs: list[tuple[int, str]]) -> str:
+    return ", ".join(f"process {pid} ({name})" for pid, name in programs)
 
 
 def _about_visa() -> Iterator[Finding]:

@@ -17,6 +17,25 @@ def programs_holding(device: str) -> Iterator[tuple[int, str]]:
             yield pid, _short(command_of(pid))
 
 
+def programs_behind(device: str) -> list[tuple[int, str]]:
+    """Process id and name of each program that is the other end of the pty `device`: a simulator, or a virtual port."""
+    target = os.path.realpath(device)
+    number = target.removeprefix("/dev/pts/")
+    if not number.isdecimal():
+        return []
+    found = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    return [(pid, _short(command_of(pid))) for pid in sorted(found) if _is_master_of(pid, number)]
+
+
+def _is_master_of(pid: int, number: str) -> bool:
+    folder = Path(f"/proc/{pid}")
+    try:
+        masters = [fd for fd in os.listdir(folder / "fd") if os.readlink(folder / "fd" / fd).endswith("/ptmx")]
+        return any(f"tty-index:\t{number}" in (folder / "fdinfo" / fd).read_text().splitlines() for fd in masters)
+    except OSError:  # another user's, or gone meanwhile
+        return False
+
+
 def has_open(pid: int, target: str) -> bool:
     """Whether that process has the file `target` open."""
     folder = f"/proc/{pid}/fd"
@@ -56,7 +75,11 @@ def _short(command: list[str]) -> str:
     if not command:
         return "unknown"
     program = Path(command[0]).name
-    return (program.startswith(_INTERPRETERS) and _script(command[1:])) or program
+    name = (program.startswith(_INTERPRETERS) and _script(command[1:])) or program
+    if name not in ("duodaq", "duodaq.cli"):
+        return name
+    after = command[[Path(word).name for word in command].index(name) + 1 :]
+    return " ".join(["duodaq", *[Path(word).name for word in after if not word.startswith("-")][:2]])
 
 
 def _script(arguments: list[str]) -> str:

@@ -64,6 +64,7 @@ class Actions:
         self.operations = Operations()
         self.last_stop: dict[str, Any] | None = None
         """The stop-all that is in force: when, and if it was asked for here what it did and for whom."""
+        self._stops = 0
         self._service = LabService(lab)
         self._files = files
         self.visitors = Visitors(lab)
@@ -180,16 +181,20 @@ class Actions:
         """Stop everything that moves or emits, and latch."""
         _log.warning("stop-all asked for", who=visitor.name)
         report = await self._ask("stop_all", {})
-        self.last_stop = {**report, "who": visitor.name}
+        self.last_stop = {**report, "who": visitor.name, "number": self._stops}
         return report
 
     def note_stop(self, port: str, epoch: int) -> None:
         """What the broker tells of stops: with no port, that the latch was closed, or (epoch 0) opened."""
         if not port:
-            self.last_stop = {"t_ns": utc_ns()} if epoch else None
+            self._stops += bool(epoch)
+            self.last_stop = {"t_ns": utc_ns(), "number": self._stops} if epoch else None
 
     async def reset_stop(self, visitor: Visitor, request: ResetRequest) -> Any:
-        """Lift the latch of a stop-all."""
+        """Lift the latch of a stop-all, if it is still that one."""
+        last = self.last_stop
+        if last is not None and request.stop not in (None, last["number"]):
+            raise Refusal(409, "AnotherStop", "another stop came since; look what it was for. Nothing was lifted")
         await self._ask("reset_stop", {"who": f"{request.who} ({visitor.name})"})
         return {}
 

@@ -6,7 +6,7 @@ import asyncio
 from importlib.metadata import version
 from typing import Any
 
-from duodaq.app import Lab, LabService
+from duodaq.app import Lab, LabService, ScanStatus
 from duodaq.clock import monotonic_s, pause, utc_ns
 from duodaq.telemetry import get_logger
 from duodaq.web._actions import Actions
@@ -19,6 +19,7 @@ VERSION = version("duodaq")
 NOW_EVERY_S = 0.2
 LAB_EVERY_S = 1.0
 _WATCHED = ("name", "unit", "low", "high", "rate", "stale_s", "delay_s")
+_SCANS = 5
 _log = get_logger("web")
 
 
@@ -109,7 +110,7 @@ class Moment:
             "values": self._feed.values,
             "alarms": self._lab.alarms.status(),
             "control": self._lab.control.holders(),
-            "scans": self._lab.scans.all()[-5:],
+            "scans": shown(self._lab.scans.all()),
             "operations": self._actions.operations.all()[-20:],
             "viewers": len(self._viewers),
         }
@@ -132,3 +133,8 @@ class Moment:
             if viewer.rows_dropped or viewer.images_dropped:
                 lost = {"type": "lost", "rows": viewer.rows_dropped, "images": viewer.images_dropped}
                 viewer.offer_state("lost", to_json(lost))
+
+
+def shown(scans: list[ScanStatus]) -> list[ScanStatus]:
+    """The scans of which every page is told at once: those under way, however old, and the last that ended."""
+    return [one for one in scans if one.ended_ns is None or one in scans[-_SCANS:]]

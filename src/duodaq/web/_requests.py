@@ -61,9 +61,10 @@ class ControlRequest(Request):
 
 
 class ResetRequest(Request):
-    """Who lifts the latch of a stop-all, for the log."""
+    """Who lifts the latch of a stop-all, for the log; and of which, so that none that came since is lifted with it."""
 
     who: Annotated[str, Field(min_length=1, max_length=100)]
+    stop: Annotated[int, Field(ge=0, le=2**53)] | None = None
 
 
 class AcknowledgeRequest(Request):

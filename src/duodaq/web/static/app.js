@@ -2,21 +2,25 @@
 import { clock, el, mood, put } from "./format.js";
 import * as link from "./link.js";
 import * as alarms from "./alarms.js";
+import { askName } from "./asking.js";
 import * as camera from "./camera.js";
+import * as control from "./control.js";
 import * as instruments from "./instruments.js";
 import * as log from "./log.js";
 import * as migration from "./migration.js";
 import { hear } from "./moment.js";
 import * as panel from "./panel.js";
 import * as plots from "./plots.js";
+import * as presets from "./presets.js";
 import * as runs from "./runs.js";
+import * as scans from "./scans.js";
 import * as stopping from "./stopping.js";
 import * as tables from "./tables.js";
-import { clear, toast } from "./toasts.js";
+import { toast } from "./toasts.js";
 import * as traces from "./traces.js";
 
 const $ = (id) => document.getElementById(id);
-const VIEWS = [["live", "Live"], ["alarms", "Alarms"], ["ports", "Ports", " and ledgers"], ["runs", "Runs"], ["migration", "Migration"], ["log", "Log"]];
+const VIEWS = [["live", "Live"], ["alarms", "Alarms"], ["ports", "Ports", " and ledgers"], ["scans", "Scans"], ["presets", "Presets"], ["runs", "Runs"], ["migration", "Migration"], ["log", "Log"]];
 let hello = null;
 let now = null;
 let lab = null;
@@ -33,7 +37,9 @@ function start() {
   traces.build($("traces"));
   camera.build($("camera"));
   log.build($("view-log"));
-  migration.build($("view-migration"), askName);
+  migration.build($("view-migration"));
+  scans.build($("view-scans"), document.querySelector("[data-view=scans]"));
+  presets.build($("view-presets"));
   panel.build($("panel"), () => instruments.mark(null));
   link.on("hello", greet);
   link.on("now", moved);
@@ -80,6 +86,8 @@ function route() {
   $("views").querySelectorAll("button").forEach((b) => (b.dataset.view === name ? b.setAttribute("aria-current", "page") : b.removeAttribute("aria-current")));
   camera.inSight(name === "live");
   if (name === "runs") runs.show();
+  if (name === "scans" && hello) scans.show();
+  if (name === "presets" && hello) presets.show();
   if (name === "log") log.draw();
   if (name === "migration") migration.show();
   if (name === "ports" && lab) tables.show($("view-ports"), lab);
@@ -94,6 +102,9 @@ function greet(facts) {
   runs.build($("view-runs"), $("ask"), facts.role === "operator");
   migration.greet(facts.role === "operator");
   camera.greet(facts.role === "operator");
+  scans.greet(facts.role === "operator", facts.instruments);
+  if (!$("view-scans").hidden) scans.show();
+  presets.greet(facts.role === "operator");
   channelled(facts.channels);
   $("record").hidden = facts.role !== "operator";
   stopping.greet(facts.role === "operator");
@@ -120,6 +131,8 @@ function moved(moment, message) {
   $("record").classList.toggle("recording", recording);
   $("record").title = recording ? `into ${moment.recording}` : "Record every channel";
   stopping.moved(moment);
+  control.moved(moment.control, message.t_ms);
+  scans.moved(moment.scans);
   put($("lab-line"), `${moment.state} · ${moment.viewers} ${moment.viewers === 1 ? "page" : "pages"}${hello?.role === "viewer" ? " · look only" : ""}`);
 }
 
@@ -131,47 +144,24 @@ function told(all) {
   tables.show($("view-ports"), all);
 }
 
-/** Ask for the name of whoever does it, which is remembered; `once`: only if it is not known yet. */
-function askName({ title, words, button, leave = "Not now", once = false, more = [] }, then) {
-  let name = "";
-  try {
-    name = localStorage.getItem("duodaq-name") ?? "";
-  } catch {
-    // asked each time
-  }
-  if (once && name) {
-    then(name);
-    return;
-  }
-  clear();
-  const who = el("input", { value: name, placeholder: "your name, for the log", "aria-label": "Your name", required: true, maxLength: 100 });
-  const form = el("form", { onsubmit: async (e) => {
-    e.preventDefault();
-    try {
-      localStorage.setItem("duodaq-name", who.value);
-    } catch {
-      // asked each time
-    }
-    await then(who.value);
-    $("ask").close();
-  } }, el("h2", {}, title), el("p", { class: "soft", style: "margin:0" }, words), who, ...more, el("div", { class: "row" }, el("button", { type: "button", onclick: () => $("ask").close() }, leave), el("button", { class: "main", type: "submit" }, button)));
-  $("ask").replaceChildren(form);
-  $("ask").show();
-}
-
 async function record() {
   const recording = Boolean(now?.recording);
+  if ($("record").disabled) return;
+  $("record").disabled = true;
   try {
     const answer = await link.act(recording ? "record_stop" : "record_start");
     const rows = recording ? Object.values(answer.files).reduce((sum, n) => sum + n, 0) : 0;
     toast(recording ? "Recorded" : "Recording", recording ? `${rows} rows, ${answer.complete ? "complete" : "incomplete"}: ${answer.directory}` : answer.directory, recording && !answer.complete ? "bad" : "good");
     if (!$("view-runs").hidden) runs.show();
   } catch (error) {
-    toast(recording ? "The recording goes on" : "Not recording", error.message, "bad");
+    toast(recording ? "The recording is not ended" : "No recording is begun", error.message, "bad");
+  } finally {
+    $("record").disabled = false;
   }
 }
 
 function lost() {
+  control.forget();
   document.body.classList.add("old");
   $("banner-lost").hidden = false;
   put($("banner-lost"), `The connection to the lab is lost since ${clock(link.state.since)}. What you see is old; it is tried again until it is back. The lab itself may well go on.`);

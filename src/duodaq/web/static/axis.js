@@ -26,13 +26,13 @@ export function axisPart(id, axis, run, live, mayChange) {
   const follow = () => { if (newest !== undefined) target.value = newest.toFixed(4).replace(/\.?0+$/, ""); };
   const move = async () => {
     const wish = target.value;
-    if (wish === "") return;
+    if (!isNumber(target)) return;
     edited = true;
     const done = await run(`move ${axis.name}`, { kind: "execute", name: "move", args: [axis.name, Number(wish)] });
     edited = false;
     if (!done && target.value === wish) follow();
   };
-  const by = (sign) => run(`step ${axis.name}`, { kind: "execute", name: "move_relative", args: [axis.name, sign * Number(step.value)] });
+  const by = (sign) => isNumber(step) && run(`step ${axis.name}`, { kind: "execute", name: "move_relative", args: [axis.name, sign * Number(step.value)] });
   const back = el("button", { onclick: () => by(-1), "aria-label": "Step back" });
   const on = el("button", { onclick: () => by(1), "aria-label": "Step on" });
   const go = el("button", { class: "main", onclick: move }, "Move");
@@ -61,7 +61,7 @@ export function axisPart(id, axis, run, live, mayChange) {
     if (ends) put(limits, `${beyond ? "beyond its limits: " : "limits "}${neat(ends[0], axis.unit)} to ${neat(ends[1], axis.unit)}`);
     put(back, `− ${step.value}`);
     put(on, `+ ${step.value}`);
-    if (newest !== undefined) for (const [button, sign] of [[back, -1], [on, 1]]) button.title = `to ${saidOf("position", newest + sign * Number(step.value), axis.unit)}`;
+    if (newest !== undefined && !back.disabled) for (const [button, sign] of [[back, -1], [on, 1]]) button.title = `to ${saidOf("position", newest + sign * Number(step.value), axis.unit)}`;
   });
   const stop = () => act("stop", id, { axis: axis.name }).then(() => toast(`${id}: ${axis.name} is stopped`, "", "good"), (e) => toast(`${id}: stop failed`, e.message, "bad"));
   return el("div", { class: "axis", role: "group", "aria-label": `Axis ${axis.name}` },
@@ -73,6 +73,15 @@ export function axisPart(id, axis, run, live, mayChange) {
     axis.limits ? limits : false,
     el("div", { class: "row", style: "margin-top:8px" }, back, el("span", { class: "field", style: "flex:0 1 104px" }, step, el("em", {}, axis.unit)), on, home,
       el("datalist", { id: `steps-${id}-${axis.name}` }, STEPS.map((s) => el("option", { value: String(s) })))));
+}
+
+/** Whether a number is typed there; if not it is said, and nothing is sent. */
+function isNumber(field) {
+  const said = field.validity.badInput || field.value === "" || !Number.isFinite(Number(field.value)) ? "This is no number. Nothing was sent." : "";
+  field.setCustomValidity(said);
+  if (said) field.reportValidity();
+  field.setCustomValidity("");
+  return !said;
 }
 
 /** A step that takes some tens of them from end to end. */

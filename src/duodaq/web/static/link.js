@@ -7,6 +7,8 @@ let socket = null;
 let number = 0;
 let wait_ms = 300;
 let owed = 0;
+let heard_ms = 0;
+const SILENT_MS = 6000; // the lab says something every second
 
 export const state = { open: false, since: Date.now(), rows: 0, images: 0, lostRows: 0, lostImages: 0 };
 
@@ -23,9 +25,20 @@ export function connect() {
   socket = new WebSocket(`${scheme}://${location.host}/api/live`);
   socket.binaryType = "arraybuffer";
   socket.onopen = opened;
-  socket.onmessage = (event) => (typeof event.data === "string" ? heard(JSON.parse(event.data)) : drawn(event.data));
+  heard_ms = performance.now();
+  socket.onmessage = (event) => { heard_ms = performance.now(); take(event); };
   socket.onclose = closed;
 }
+
+const take = (event) => (typeof event.data === "string" ? heard(JSON.parse(event.data)) : drawn(event.data));
+
+/** A connection that says nothing is none, though no browser tells: a cable was pulled, or a machine sleeps. */
+setInterval(() => {
+  if (!socket || performance.now() - heard_ms < SILENT_MS) return;
+  Object.assign(socket, { onopen: null, onmessage: null, onclose: null });
+  socket.close();
+  closed();
+}, 1000);
 
 function opened() {
   wait_ms = 300;
@@ -74,7 +87,7 @@ function heard(message) {
     pending.delete(message.id);
     if (!asked) return;
     if (message.ok) asked.resolve(message.result);
-    else asked.reject(new Refused(message.detail, message.error, message.fate, message.status));
+    else asked.reject(new Refused(message.detail, message.error, message.fate, message.status, message));
     return;
   }
   if (message.type === "lost") Object.assign(state, { lostRows: message.rows, lostImages: message.images });
@@ -104,8 +117,9 @@ function drawn(buffer) {
 
 /** What the lab said no to, or could not be asked. */
 export class Refused extends Error {
-  constructor(detail, kind = "", fate = "", status = 0) {
+  constructor(detail, kind = "", fate = "", status = 0, { done, not_done } = {}) {
     super(detail);
+    Object.assign(this, { done, not_done });
     this.status = status;
     this.kind = kind;
     this.fate = fate;

@@ -1,5 +1,6 @@
 // The way of each instrument from V2 to V4: where it is, what is still wanted, what its shadow finds, and what was done.
 import { count, duration, el, listed, put, table } from "./format.js";
+import { askName } from "./asking.js";
 import { act } from "./link.js";
 import { toast } from "./toasts.js";
 
@@ -14,11 +15,10 @@ const KINDS = { unit: "another unit", rounding: "rounded otherwise", value: "ano
 const ANSWERABLE = new Set(["contract", "safe state", "stop", "config", "docs"]);
 const EVERY_MS = 1000;
 const cards = new Map();
-let box, list, rest, askName, operator = false, timer = 0, asking = false;
+let box, list, rest, operator = false, timer = 0, asking = false;
 
-export function build(container, ask) {
+export function build(container) {
   box = container;
-  askName = ask;
   list = el("div", { class: "moving-list" });
   rest = el("p", { class: "soft" });
   box.className = "view stack";

@@ -1,9 +1,11 @@
 // The panel of one instrument, made from what it says it can do. Limits are shown here and enforced by the lab.
 import { axisPart } from "./axis.js";
+import { controlPart } from "./control.js";
 import { clock, el, mood, named, plain, put, said, saidOf } from "./format.js";
 import { act } from "./link.js";
 import { entry, present } from "./moment.js";
 import { shutterOf, shutterPart } from "./shutter.js";
+import { held, note } from "./stopping.js";
 import { toast } from "./toasts.js";
 
 const BETTER_ELSEWHERE = /\.(position|velocity|limits|moving|state)$|^armed$|^shutter$|^frames_lost$|^streaming$/;
@@ -41,9 +43,9 @@ export function open(instrument, mayChange) {
   const shutter = shutterOf(instrument);
   const does = (what, body, quiet) => run(instrument.id, what, body, quiet);
   const moves = (what, body) => done(instrument.id, what, body, true).then(() => true, () => false);
-  box.replaceChildren(el("button", { class: "quiet icon close", "aria-label": "Close", onclick: close }, "✕"), title, el("p", { class: "soft", style: "margin:2px 0 0;overflow-wrap:anywhere" }, instrument.driver), state,
+  box.replaceChildren(el("button", { class: "quiet icon close", "aria-label": "Close", onclick: close }, "✕"), title, el("p", { class: "soft", style: "margin:2px 0 0;overflow-wrap:anywhere" }, instrument.driver), state, controlPart(instrument.id, live, mayChange),
     ...panel.axes.map((axis) => axisPart(instrument.id, axis, moves, live, mayChange)), ...(shutter ? shutterPart(instrument, shutter, does, live, mayChange) : []),
-    ...running(instrument), ...settings(instrument), ...operations(instrument, shutter?.hides ?? []), ...rest(instrument));
+    ...running(instrument, mayChange), ...settings(instrument, mayChange), ...operations(instrument, shutter?.hides ?? [], mayChange), ...rest(instrument));
   if (!mayChange) box.querySelectorAll("button:not(.close), input, select").forEach((one) => { one.disabled = true; one.title = "Your token lets you look only."; });
   box.hidden = false;
   box.dataset.id = instrument.id;
@@ -74,31 +76,33 @@ async function done(id, what, body, quiet = false) {
 
 const run = (id, what, body, quiet) => done(id, what, body, quiet).catch(() => null);
 
-function running({ id, panel, runtime }) {
+function running({ id, panel, runtime }, mayChange) {
   if (!panel.camera && !panel.channels.length && !panel.axes.length && runtime === "v2") return [];
   const title = panel.camera ? "Stream" : "Readings";
+  const start = el("button", { onclick: () => run(id, "start", { kind: "start" }) }, "Start");
+  if (panel.starts_held) live.push(() => held([start], mayChange));
   return [el("h3", {}, title), el("div", { class: "row" },
-    el("button", { onclick: () => run(id, "start", { kind: "start" }) }, "Start"), el("button", { onclick: () => run(id, "end", { kind: "finish" }) }, "End"),
+    start, el("button", { onclick: () => run(id, "end", { kind: "finish" }) }, "End"),
     panel.camera ? el("button", { onclick: () => run(id, "snap", { kind: "snap" }) }, "Snap one") : false,
     ...panel.channels.map((c) => el("button", { onclick: () => act("read", id, { channel: c.name }).then((r) => toast(`${id}.${c.name}`, said(r.value, r.unit), "good"), (e) => toast(`${id}.${c.name}: not read`, e.message, "bad")) }, `Read ${c.name}`)))];
 }
 
-function settings({ id, panel }) {
+function settings({ id, panel }, mayChange) {
   const shown = panel.settings.filter((s) => !BETTER_ELSEWHERE.test(s.name) || /\.velocity$/.test(s.name));
   if (!shown.length) return [];
   const order = (s) => (entry(id, s.name) || /wavelength|exposure|binning|gain|roi/.test(s.name) ? 0 : 1);
   const sorted = [...shown].sort((a, b) => order(a) - order(b));
-  const make = (list) => el("div", { class: "form" }, list.flatMap((s) => setting(id, s)));
-  const parts = [el("h3", {}, "Settings"), make(sorted.slice(0, 8))];
+  const make = (list) => el("div", { class: "form" }, list.flatMap((s) => setting(id, s, mayChange)));
+  const parts = [el("h3", {}, "Settings"), ...refusedNote(shown.filter((s) => s.settable)), make(sorted.slice(0, 8))];
   if (sorted.length > 8) parts.push(el("details", {}, el("summary", {}, `${sorted.length - 8} more`), make(sorted.slice(8))));
   return parts;
 }
 
-function setting(id, { name, unit, settable, words }) {
+function setting(id, { name, unit, settable, words, held: isHeld }, mayChange) {
   const input = el("input", { "aria-label": `${id} ${name}`, placeholder: "–", readonly: settable ? null : "", data: { setting: name } });
   const label = el("label", { title: words ?? "", style: words ? "cursor:help" : null }, named(name));
   const read = () => run(id, `read ${name}`, { kind: "get", name }, true).then((v) => { if (v !== null) input.value = plain(v); });
-  const set = () => run(id, `set ${name}`, { kind: "set", name, value: typed(input.value) }, true).then((v) => { if (v !== null) { input.value = plain(v); toast(`${id}: ${name}`, said(v, unit), "good"); } });
+  const set = () => isValue(input, entry(id, name)?.value) && run(id, `set ${name}`, { kind: "set", name, value: typed(input.value) }, true).then((v) => { if (v !== null) { input.value = plain(v); toast(`${id}: ${name}`, said(v, unit), "good"); } });
   input.addEventListener("keydown", (e) => e.key === "Enter" && settable && set());
   live.push(() => {
     const known = entry(id, name);
@@ -109,24 +113,30 @@ function setting(id, { name, unit, settable, words }) {
   input.addEventListener("input", () => { input.dataset.edited = "1"; });
   input.addEventListener("blur", () => { delete input.dataset.edited; });
   const field = el("span", { class: "field" }, input, unit ? el("em", {}, unit) : false);
-  return [label, field, settable ? el("button", { onmousedown: (e) => e.preventDefault(), onclick: set }, "Set") : el("button", { onclick: read }, "Read")];
+  const does = settable ? "Set" : "Read";
+  const button = el("button", { "aria-label": `${does} ${named(name)}`, onmousedown: (e) => e.preventDefault(), onclick: settable ? set : read }, does);
+  if (settable && isHeld) live.push(() => held([button], mayChange));
+  return [label, field, button];
 }
 
-function operations({ id, panel }, elsewhere) {
+function operations({ id, panel }, elsewhere, mayChange) {
   // What the panel has a field for already: a camera's sizes, and an actor's wavelength.
   const hidden = new Set([...elsewhere, ...(panel.camera ? ["configure_roi", "set_timing", "set_gain", "set_binning"] : []), ...(panel.settings.some((s) => s.name === "wavelength" && s.settable) ? ["set_wavelength"] : [])]);
   const shown = panel.operations.filter((o) => !hidden.has(o.name));
   if (!shown.length) return [];
-  const make = ({ name, arguments: wanted, words }) => {
+  const make = ({ name, arguments: wanted, words, held: isHeld }) => {
     const inputs = wanted.map((a) => argument(a, panel.axes));
     const go = () => {
+      if (!inputs.every(({ field }) => field.type === "checkbox" || field.value === "" || isValue(field, ""))) return;
       const args = inputs.map(({ field }, n) => (field.type === "checkbox" ? field.checked : field.value === "" ? null : typed(field.value)) ?? wanted[n].default ?? null);
       while (args.length && args.at(-1) === null) args.pop();
       run(id, name.replace(/_/g, " "), { kind: "execute", name, args });
     };
-    return el("div", { class: "op" }, words ? el("p", {}, words.replaceAll("`", "")) : false, el("div", { class: "row" }, inputs.map((i) => i.shown), el("button", { data: { operation: name }, onclick: go }, name.replace(/_/g, " "))));
+    const button = el("button", { data: { operation: name }, onclick: go }, name.replace(/_/g, " "));
+    if (isHeld) live.push(() => held([button], mayChange));
+    return el("div", { class: "op" }, words ? el("p", {}, words.replaceAll("`", "")) : false, el("div", { class: "row" }, inputs.map((i) => i.shown), button));
   };
-  return [el("h3", {}, "Operations"), ...shown.slice(0, 6).map(make), shown.length > 6 ? el("details", {}, el("summary", {}, `${shown.length - 6} more`), ...shown.slice(6).map(make)) : ""];
+  return [el("h3", {}, "Operations"), ...refusedNote(shown), ...shown.slice(0, 6).map(make), shown.length > 6 ? el("details", {}, el("summary", {}, `${shown.length - 6} more`), ...shown.slice(6).map(make)) : ""];
 }
 
 /** Where one argument is typed in, and what is shown of it: a box to tick, or a field that says what it is without a word. */
@@ -158,6 +168,22 @@ function rest({ id }) {
     el("button", { class: "danger", onclick: () => act("stop", id, {}).then(() => toast(`${id}: stopped`, "", "good"), (e) => toast(`${id}: stop failed`, e.message, "bad")) }, "Stop"),
     el("button", { onclick: () => run(id, "recover", { kind: "recover" }) }, "Recover"),
     el("button", { onclick: () => act("restart", id, {}).then(() => toast(`${id}: restarted`, "", "good"), (e) => toast(`${id}: not restarted`, e.message, "bad")) }, "Restart"))];
+}
+
+/** A line for what is refused while a stop is in force, if some of it is. */
+const refusedNote = (list) => (list.some((one) => one.held) ? [note(live)] : []);
+
+/** Whether something that can be sent is typed there; if not it is said, and nothing is sent. */
+function isValue(field, known) {
+  const text = field.value.trim();
+  const isText = typeof known === "string" && known !== "";
+  const numbers = text.split(",").map((part) => part.trim());
+  const odd = numbers.some((part) => /^[-+]?(nan|inf(inity)?)$/i.test(part) || (/^[-+.\d]/.test(part) && Math.abs(Number(part)) === Infinity));
+  const said = text === "" && !isText ? "Type a value first. Nothing was sent." : odd && !isText ? "This is no number that can be sent." : "";
+  field.setCustomValidity(said);
+  if (said) field.reportValidity();
+  field.setCustomValidity("");
+  return !said;
 }
 
 function typed(text) {

@@ -1,5 +1,6 @@
 // What was recorded, and what it was.
 import { count, el, table } from "./format.js";
+import * as asking from "./asking.js";
 import { act } from "./link.js";
 import { toast } from "./toasts.js";
 
@@ -52,6 +53,5 @@ function label(run) {
     await act("label", run.name, { sample: fields.sample.value, operator: fields.operator.value, note: fields.note.value, tags }).catch((e) => toast("Not labelled", e.message, "bad"));
     show();
   } }, el("h2", {}, `Run ${run.number ?? run.name}`), Object.values(fields), el("div", { class: "row" }, el("button", { type: "button", onclick: () => dialog.close() }, "Leave"), el("button", { class: "main", type: "submit" }, "Keep")));
-  dialog.replaceChildren(form);
-  dialog.show();
+  asking.show(`Run ${run.number ?? run.name}`, form);
 }

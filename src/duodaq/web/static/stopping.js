@@ -1,11 +1,14 @@
 // STOP ALL: what it did, what is refused meanwhile, and the reset, which asks first.
+import { close, isAsked } from "./asking.js";
 import { clock, el, listed, put } from "./format.js";
 import * as link from "./link.js";
 import { present } from "./moment.js";
 import { toast } from "./toasts.js";
 
+const HELD = "Stopped: refused until the reset.";
 const REFUSED = "Whatever moves or emits is refused until somebody resets it; reading, closing and stopping go on.";
-let banner, button, askName, operator = false, shown = "", last = null;
+const LOOK_ONLY = "Your token lets you look only.";
+let banner, button, askName, operator = false, shown = "", last = null, asked = null;
 
 export function build(parts) {
   ({ banner, button, askName } = parts);
@@ -20,7 +23,7 @@ export function build(parts) {
 export function greet(isOperator) {
   operator = isOperator;
   button.disabled = !operator;
-  button.title = operator ? "Stop everything that moves or emits, now (Ctrl and the full stop)" : "Your token lets you look only.";
+  button.title = operator ? "Stop everything that moves or emits, now (Ctrl and the full stop)" : LOOK_ONLY;
   shown = "";
 }
 
@@ -54,6 +57,10 @@ export function moved({ latched, stopped }) {
   const what = JSON.stringify([latched, stopped, operator]);
   if (what === shown) return;
   shown = what;
+  if (stopped?.number !== last?.number && asked && isAsked(asked)) {
+    close();
+    toast(latched ? "Another stop came" : "The stop was lifted already", latched ? "Look what it was for before you lift it." : "", "bad");
+  }
   last = stopped;
   banner.hidden = !latched;
   if (!latched) return;
@@ -65,18 +72,27 @@ export function moved({ latched, stopped }) {
 
 function reset() {
   const bare = last?.no_fail_safe?.length ? ` ${listed(last.no_fail_safe)} had no fail-safe: is it quiet?` : "";
-  askName({ title: "Lift the stop?", words: `Moves, homing, opening shutters and arming are accepted again, from everybody and from scans. Nothing goes on by itself: what was stopped stays as it is.${bare} Is everybody out of the beam?`, button: "Lift the stop", leave: "Leave it" }, (who) =>
-    link.act("reset_stop", null, { who }).then(() => toast("Reset", "Moves are accepted again; nothing goes on by itself.", "good"), (error) => toast("Not reset", error.message, "bad")));
+  const stop = last?.number ?? null;
+  asked = askName({ title: "Lift the stop?", words: `Moves, homing, opening shutters and arming are accepted again, from everybody and from scans. Nothing goes on by itself: what was stopped stays as it is.${bare} Is everybody out of the beam?`, button: "Lift the stop", leave: "Leave it" }, (who) =>
+    link.act("reset_stop", null, { who, stop }).then(() => toast("Reset", "Moves are accepted again; nothing goes on by itself.", "good"), (error) => toast("Not reset", error.message, "bad")));
 }
 
 /** A line for panels while the stop is in force. */
 export function note(live) {
-  const line = el("p", { class: "held", hidden: true }, "Stopped: refused until the reset.");
+  const line = el("p", { class: "held", hidden: true }, HELD);
   live.push(() => { line.hidden = !present().latched; });
   return line;
 }
 
-/** Buttons for what is refused while the stop is in force cannot be pressed meanwhile. */
+/** Buttons for what is refused while the stop is in force cannot be pressed meanwhile, and say why. */
 export function held(buttons, mayChange) {
-  for (const button of buttons) button.disabled = !mayChange || Boolean(present().latched);
+  const why = !mayChange ? LOOK_ONLY : present()?.latched ? HELD : "";
+  for (const one of buttons) {
+    if (why !== (one.dataset.why ?? "")) {
+      if (!one.dataset.why) one.dataset.usual = one.title;
+      one.title = why || one.dataset.usual;
+      one.dataset.why = why;
+    }
+    one.disabled = Boolean(why);
+  }
 }
