@@ -64,7 +64,7 @@ DEVICES = {"newport1830c": ScriptedPowerMeter, "esp300": Stage}
 
 def made(v2: InstrumentDefinition, codec: str) -> tuple[Any, PortDefinition, DualRuntimeManager]:
     device: Any = DEVICES[codec]()
-    port = PortDefinition("line", tcp="nowhere:1", codec=codec, timeout_s=0.3)
+    port = PortDefinition("line", tcp="nowhere:1", codec=codec, timeout_s=2.0)
     lab = LabDefinition("shadows", (port,), (v2,), RuntimeDefinition("v2", "inline"), RuntimeDefinition("v4", "inline"))
     return device, port, DualRuntimeManager(lab, transports={"line": device.line})
 
