@@ -184,6 +184,17 @@ def test_the_doctor_tells_the_other_end_of_a_pty_from_a_program_that_has_it_open
     assert f"open in process {other.pid} (python" in taken.said
 
 
+def test_a_program_that_is_just_being_forked_does_not_hold_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    master, slave = os.openpty()
+    looks = iter([[(77, "forked")], [(78, "forked")]])
+    monkeypatch.setattr(_doctor, "programs_holding", lambda _: next(looks))
+    try:
+        assert _doctor._permitted("port a", os.ttyname(slave), "").verdict == "ok"
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
 def test_the_kernels_word_on_its_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     def said(status: int) -> Any:
         monkeypatch.setattr(_doctor, "_clock_status", lambda: status)

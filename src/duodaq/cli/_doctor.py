@@ -24,7 +24,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from duodaq.app import running_labs
-from duodaq.clock import monotonic_s
+from duodaq.clock import block, monotonic_s
 from duodaq.config import load_lab
 from duodaq.errors import PortOpenError
 from duodaq.model import LabDefinition, PortDefinition
@@ -45,6 +45,7 @@ _SLOW_COMMIT_MS = 30.0
 _FEW_BYTES = 2 * 2**30
 _FEW_FILES = 1024
 _REACH_S = 1.0
+_FORK_S = 0.1
 _UNSYNCHRONISED = 0x40  # STA_UNSYNC of <sys/timex.h>
 
 
@@ -134,8 +135,12 @@ def _permitted(what: str, device: str, is_what: str) -> Finding:
     if not os.path.exists(device):
         return Finding(what, "broken", "is not there", "Is it plugged in? duodaq init shows which lines there are.")
     if os.access(device, os.R_OK | os.W_OK):
-        behind = programs_behind(device)
-        holders = [one for one in programs_holding(device) if one not in behind]
+        behind, holders = programs_behind(device), [*programs_holding(device)]
+        if any(one not in behind for one in holders):  # a program that has just been forked has it for a moment, too
+            block(_FORK_S)
+            before = {pid for pid, _ in holders}
+            behind, holders = programs_behind(device), [h for h in programs_holding(device) if h[0] in before]
+        holders = [one for one in holders if one not in behind]
         if holders:
             said = f"{is_what}: open in {_listed(holders)}".lstrip(": ")
             return Finding(what, "poor", said, "A lab cannot open it before that is closed.")
