@@ -346,6 +346,22 @@ async def test_a_shadow_that_fails_itself_takes_no_result_from_a_command(monkeyp
         assert "ZeroDivisionError" in live.report().not_comparable["a command"]
 
 
+async def test_a_shadow_goes_on_behind_an_exchange_that_it_fails_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with shadowing(METER, METER4) as (_, live, _device):
+        await until(live, lambda r: r.values["compared"] >= 1)
+        take, failures = live.shadow._exchanges.take, iter([ZeroDivisionError()])
+
+        def fail_once(record: WireRecord) -> Any:
+            if (error := next(failures, None)) is not None:
+                raise error
+            return take(record)
+
+        monkeypatch.setattr(live.shadow._exchanges, "take", fail_once)
+        report = await until(live, lambda r: "an exchange" in r.not_comparable)
+        before = report.values["compared"]
+        await until(live, lambda r: r.values["compared"] > before + 3)
+
+
 async def test_a_question_that_nobody_can_answer_excuses_one_failure_and_no_more() -> None:
     async with shadowing(METER, METER4) as (_, live, _device):
         shadow = live.shadow

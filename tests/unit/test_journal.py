@@ -41,6 +41,14 @@ def begin(path: Path, disk: Disk | None = None, level: Any = "durable") -> Journ
     return Journal(str(path), RunPage.of_now(path, level=level, provenance={"lab": "bench"}), disk or QuickDisk())
 
 
+class SickDisk(RefusingDisk):
+    """Refuses one operation on the file of one name, while it is `sick`."""
+
+    def __init__(self, operation: str, name: str) -> None:
+        self.sick = False
+        super().__init__(lambda o, n: errno.EIO if self.sick and (o, n) == (operation, name) else None)
+
+
 def put(journal: Journal, *batches: pa.RecordBatch) -> None:
     journal.write(batches)
     journal.commit()
@@ -213,16 +221,15 @@ SYNCED = [name for name in FILES if not name.endswith((".arrows.index", ".npy.in
 def test_after_a_refusal_all_of_it_is_written_again_and_nothing_twice(
     tmp_path: Path, operation: str, name: str
 ) -> None:
-    sick = False
-    disk = RefusingDisk(lambda o, n: errno.EIO if sick and (o, n) == (operation, name) else None)
+    disk = SickDisk(operation, name)
     journal = begin(tmp_path / "run", disk)
     put(journal, scalars(0), frame(0), frame(1))
-    sick = True
+    disk.sick = True
     journal.note("change", {"n": 1})
     with pytest.raises(OSError, match=name):
         put(journal, scalars(10), scalars(20), frame(2))
     journal.give_up()
-    sick = operation == "sync" and name in ("journal.index", "events.jsonl")  # the old one may go on refusing
+    disk.sick = operation == "sync" and name in ("journal.index", "events.jsonl")  # the old one may go on refusing
     journal.resume()
     put(journal, scalars(30), frame(3))
     journal.close({})
@@ -240,15 +247,14 @@ def test_after_a_refusal_all_of_it_is_written_again_and_nothing_twice(
 )
 def test_an_end_that_the_disk_refuses_is_made_again_and_is_no_damage(tmp_path: Path, operation: str, name: str) -> None:
     """Whatever has the end already then: the frames when the rows cannot be ended, an index when a sync fails."""
-    sick = False
-    disk = RefusingDisk(lambda o, n: errno.EIO if sick and (o, n) == (operation, name) else None)
+    disk = SickDisk(operation, name)
     journal = begin(tmp_path / "run", disk)
     put(journal, scalars(0), frame(0), frame(1))
-    sick = True
+    disk.sick = True
     with pytest.raises(OSError, match=name):
         journal.close({})
     journal.give_up()
-    sick = False
+    disk.sick = False
     journal.resume()
     journal.close({})
     reader = JournalReader(tmp_path / "run")
@@ -260,11 +266,10 @@ def test_an_end_that_the_disk_refuses_is_made_again_and_is_no_damage(tmp_path: P
 @pytest.mark.parametrize(("operation", "name"), [*(("write", n) for n in FILES), *(("sync", n) for n in SYNCED)])
 def test_what_was_given_up_for_good_is_no_damage(tmp_path: Path, operation: str, name: str) -> None:
     """Whoever gives it up has counted it as lost; nothing of it is left that could be found to be missing once more."""
-    sick = False
-    disk = RefusingDisk(lambda o, n: errno.EIO if sick and (o, n) == (operation, name) else None)
+    disk = SickDisk(operation, name)
     journal = begin(tmp_path / "run", disk)
     put(journal, scalars(0), frame(0), frame(1))
-    sick = True
+    disk.sick = True
     journal.note("change", {"n": 1})
     with pytest.raises(OSError, match=name):
         put(journal, scalars(10), scalars(20), frame(2))
@@ -279,8 +284,7 @@ def test_what_was_given_up_for_good_is_no_damage(tmp_path: Path, operation: str,
 def test_what_is_merged_keeps_both_copies_of_its_entries_if_the_disk_refuses_then(
     tmp_path: Path, operation: str, name: str
 ) -> None:
-    sick = False
-    disk = RefusingDisk(lambda o, n: errno.EIO if sick and (o, n) == (operation, name) else None)
+    disk = SickDisk(operation, name)
     path = tmp_path / "run"
     journal = Journal(str(path), RunPage.of_now(path, level="durable", provenance={}), disk, stretch=70)
     for n in range(80):
@@ -290,11 +294,11 @@ def test_what_is_merged_keeps_both_copies_of_its_entries_if_the_disk_refuses_the
     merged = merge(disk, journal.path, asked)
     if operation == "sync":
         journal.adopt(merged)
-    sick = True
+    disk.sick = True
     with pytest.raises(OSError, match=name):
         journal.adopt(merged) if operation == "write" else put(journal, scalars(80, 1))
     journal.give_up()
-    sick = False
+    disk.sick = False
     journal.resume()
     remove(disk, journal.path, [stretch.name for stretch in journal.take_replaced()[0]])
     journal.close({})
@@ -379,12 +383,11 @@ def test_a_disk_that_comes_back_is_written_on(tmp_path: Path) -> None:
 
 def test_superseded_segments_are_not_read_and_are_removed_by_a_repair(tmp_path: Path) -> None:
     """What a failure gave up and a loss of power brought back is in the segment that follows."""
-    sick = False
-    disk = RefusingDisk(lambda o, n: errno.EIO if sick and (o, n) == ("sync", "dmm.voltage.arrows") else None)
+    disk = SickDisk("sync", "dmm.voltage.arrows")
     disk.remove = lambda directory, name: None if name.startswith("dmm") else os.unlink(name, dir_fd=directory)
     disk.truncate = lambda file, length: None if disk.name_of(file).startswith("dmm") else os.ftruncate(file, length)
     journal = begin(tmp_path / "run", disk)
-    sick = True
+    disk.sick = True
     with pytest.raises(OSError, match="dmm"):
         put(journal, scalars(0), frame(0))
     journal.give_up()

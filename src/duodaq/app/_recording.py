@@ -134,7 +134,7 @@ class Recording:
         """Raise the alarm of a refusal that nobody was told of; where it is over, it stays until it is acknowledged."""
         if self._tell is None:
             return
-        if (latest := self.recorder.latest) is not self._told:
+        if (latest := self.recorder.last_refusal) is not self._told:
             self._told = latest
             self._tell(self._name, str(latest))
         if over and latest is not None:

@@ -11,7 +11,6 @@ from duodaq.migration._compare import (
     compare_rate,
     compare_values,
     difference,
-    pair_values,
     percentiles,
 )
 from duodaq.migration._convert import Conversion, convert_back, convert_lab
@@ -68,7 +67,6 @@ __all__ = [
     "handed_over",
     "is_lost",
     "nothing_handed",
-    "pair_values",
     "percentiles",
     "same_value",
     "shadow_recording",

@@ -204,17 +204,6 @@ def compare_axes(v2: Mapping[str, int], v4: Mapping[str, int], tolerances: Toler
     return findings
 
 
-def pair_values(v2: Sequence[Value], v4: Sequence[Value]) -> list[tuple[Value, Value]]:
-    """The measurements of both sides that were made of the same reply."""
-    by_exchange = {(one.channel, number): one for one in v2 for number in one.exchanges}
-    pairs: list[tuple[Value, Value]] = []
-    for mine in v4:
-        found = [by_exchange[mine.channel, n] for n in mine.exchanges if (mine.channel, n) in by_exchange]
-        if found:
-            pairs.append((found[-1], mine))
-    return pairs
-
-
 def percentiles(values: Sequence[float]) -> dict[str, float]:
     """The 50th, 95th and 99th percentile, as observed; empty without values."""
     ranked = sorted(values)

@@ -195,9 +195,12 @@ class Shadow:
 
     def _take_all(self) -> None:
         while self._has_past and self._records:
-            seen = self._exchanges.take(self._records.popleft())
-            if seen is not None:
-                self.take_exchange(seen)
+            self._aside("an exchange", self._take_record, self._records.popleft())
+
+    def _take_record(self, record: WireRecord) -> None:
+        seen = self._exchanges.take(record)
+        if seen is not None:
+            self.take_exchange(seen)
 
     def take_exchange(self, seen: Seen) -> None:
         """An exchange of V2's."""
@@ -234,11 +237,11 @@ class Shadow:
         """Have V2 carry out `command` by `work`, and V4 beside it; V2's result, or its error."""
         error: Exception | None = None
         with tracing() as trace_id:  # the wire says which exchanges were made for it
-            task = self._aside(self._mirrored, command, trace_id)
+            task = self._aside("a command", self._mirrored, command, trace_id)
         try:
             with tracing(trace_id):
                 result = await work
-            self._aside(self._take_result, command, trace_id, result)
+            self._aside("a command", self._take_result, command, trace_id, result)
             return result
         except Exception as raised:
             error = raised
@@ -415,13 +418,13 @@ class Shadow:
             self._read_s = now_s
         return self._own(self._carry_out(wanted))
 
-    def _aside(self, work: Callable[..., T], *args: Any) -> T | None:
-        """Do what is the shadow's own affair; whatever goes wrong in it, V2's command has its result all the same."""
+    def _aside(self, what: str, work: Callable[..., T], *args: Any) -> T | None:
+        """Do what is the shadow's own affair; whatever goes wrong in it, V2 and the rest of the shadow go on."""
         try:
             return work(*args)
         except Exception as error:  # noqa: BLE001 - codecs and drivers of others take part in it
-            _log.error("a shadow failed beside a command", instrument=self.beside.v2.id, error=told(error))
-            self._not_comparable["a command"] = f"the shadow failed beside it: {told(error)}"
+            _log.error("a shadow failed", beside=what, instrument=self.beside.v2.id, error=told(error))
+            self._not_comparable[what] = f"the shadow failed beside it: {told(error)}"
             return None
 
     def _leave_alone(self, trace_id: str) -> None:

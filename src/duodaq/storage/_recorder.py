@@ -112,7 +112,7 @@ class Recorder:
         self._books = Books(hub, name)
         self._told_of: set[str] = set()
         self._error: StorageError | None = None
-        self._latest: StorageError | None = None
+        self._last_refusal: StorageError | None = None
         self._refusing = self._given_up = self._failed = self._closed_well = False
         self._due: dict[Level, int] = {}
         self._in_care = False
@@ -143,9 +143,9 @@ class Recorder:
         return self._refusing
 
     @property
-    def latest(self) -> StorageError | None:
-        """The last refusal of the disk, whether it is over or not."""
-        return self._latest
+    def last_refusal(self) -> StorageError | None:
+        """What the disk said when it refused last, whether that is over or not."""
+        return self._last_refusal
 
     @property
     def page(self) -> RunPage | None:
@@ -578,7 +578,7 @@ class Recorder:
     def _fail(self, error: StorageError) -> None:
         if self._error is None:
             self._error = error
-        self._latest = error
+        self._last_refusal = error
         self._log.error("recording is interrupted", directory=str(self.directory), error=str(error))
 
     def _summarise(self) -> RecordingSummary:
