@@ -328,8 +328,8 @@ class AsksTwice:
 
 @pytest.mark.parametrize(("driver", "says"), [(AsksTwice, False), (METER.driver, True)])
 async def test_a_number_is_a_measurement_where_it_is_known_what_it_is_made_of(driver: Any, says: bool) -> None:
-    seldom = replace(METER, driver=driver, polls=(replace(METER.polls[0], every_s=60.0),))
-    async with shadowing(seldom, METER4) as (manager, live, _device):
+    unpolled = replace(METER, driver=driver, options={"acquire": False})  # of a poll it is known
+    async with shadowing(unpolled, METER4) as (manager, live, _device):
         async with asyncio.timeout(10):
             while live.report().questions.get("reading", {}).get("v4", 0) < 10:
                 await manager.command("meter", Execute("read_power"))
