@@ -165,7 +165,7 @@ def measure(shape: tuple[int, int], count: int, rounds: int) -> dict[str, list[f
 
 def main() -> None:
     quick = parser(__doc__).parse_args().quick
-    shape, count, rounds = ((256, 256), 5, 1) if quick else ((2048, 2048), 120, 5)
+    shape, count, rounds = ((256, 256), 5, 1) if quick else ((2048, 2048), 300, 7)
     found = measure(shape, count, rounds)
 
     def ratio(one: str, other: str) -> float:
