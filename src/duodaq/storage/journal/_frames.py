@@ -16,7 +16,7 @@ import contextlib
 import errno
 import io
 import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ from duodaq.storage.journal._layout import (
     pack_frame,
 )
 
-STAGING_BYTES = 4 * 2**20
+CALL_BYTES = 4 * 2**20  # in longer writes by O_DIRECT each byte took longer (docs/decisions/storage-figures.md)
 _AHEAD_BYTES = 64 * 2**20
 _LARGE_BYTES = 2**20
 _REFUSALS = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
@@ -196,13 +196,16 @@ class FramesSegment:
 
     def _write(self, flats: Sequence[npt.NDArray[np.uint8]]) -> None:
         if not self.direct or (not self._tail and all(_is_aligned(flat) for flat in flats)):
-            self._disk.write(self._file, [flat.data for flat in flats], self.size)
+            place = self.size
+            for parts in _calls(flats):
+                self._disk.write(self._file, parts, place)
+                place += sum(len(part) for part in parts)
         else:
             self._write_packed(flats)
 
     def _write_packed(self, flats: Sequence[npt.NDArray[np.uint8]]) -> None:
         if self._staging is None:
-            self._staging = _aligned(STAGING_BYTES)
+            self._staging = _aligned(CALL_BYTES)
         staging, filled, place = self._staging, self._tail, self.size - self._tail
         for flat in flats:
             taken = 0
@@ -241,6 +244,22 @@ def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     text = told.getvalue()
     padded = text[10:].rstrip() + b" " * (DATA_START - 11 - len(text[10:].rstrip())) + b"\n"
     return text[:8] + len(padded).to_bytes(2, "little") + padded
+
+
+def _calls(flats: Sequence[npt.NDArray[np.uint8]]) -> Iterator[list[memoryview]]:
+    """Bytes of all of `flats`, in portions of one call of the kernel each."""
+    parts: list[memoryview] = []
+    length = 0
+    for flat in flats:
+        for begin in range(0, flat.size, CALL_BYTES):
+            part = flat[begin : begin + CALL_BYTES].data
+            if length + len(part) > CALL_BYTES:
+                yield parts
+                parts, length = [], 0
+            parts.append(part)
+            length += len(part)
+    if parts:
+        yield parts
 
 
 def _is_aligned(flat: npt.NDArray[np.uint8]) -> bool:
