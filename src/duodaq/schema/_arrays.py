@@ -7,6 +7,7 @@ and 30 MB in every process, each worker included.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import pyarrow as pa
 def numbers(values: npt.NDArray[Any], kind: Any = None) -> Any:
     """A contiguous array of shape (n,) as an Arrow array that shares its memory; of type `kind` if that is given."""
     return pa.Array.from_buffers(
-        pa.from_numpy_dtype(values.dtype) if kind is None else kind, len(values), [None, pa.py_buffer(values)]
+        _arrow_type(values.dtype) if kind is None else kind, len(values), [None, pa.py_buffer(values)]
     )
 
 
@@ -49,11 +50,16 @@ def structs(kind: Any, **fields: npt.NDArray[Any]) -> Any:
 
 def as_numpy(column: Any, dtype: Any = np.float64) -> npt.NDArray[Any]:
     """A column of numbers without nulls as a read-only array that shares its memory (``to_numpy`` imports pandas)."""
-    if column.null_count or column.type != pa.from_numpy_dtype(dtype):
+    if column.null_count or column.type != _arrow_type(dtype):
         return np.array(column.to_pylist(), dtype=dtype)
     return np.frombuffer(
         column.buffers()[1], dtype=dtype, count=len(column), offset=column.offset * np.dtype(dtype).itemsize
     )
+
+
+@lru_cache(maxsize=64)
+def _arrow_type(dtype: Any) -> Any:
+    return pa.from_numpy_dtype(dtype)
 
 
 def _valid(values: Sequence[Any]) -> Any:

@@ -77,6 +77,9 @@ def column_of(batch: pa.RecordBatch, field: str) -> Any:
     Raises:
         SchemaMismatchError: The batch has none of that name.
     """
+    index = batch.schema.get_field_index(field)  # by name takes `column` ten times as long; of two it knows neither
+    if index >= 0:
+        return batch.column(index)
     if field not in batch.schema.names:
         raise SchemaMismatchError(f"the batch has no column {field!r}; it has {', '.join(batch.schema.names)}")
     return batch.column(field)

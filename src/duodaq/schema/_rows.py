@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -44,7 +45,7 @@ def scalar_batch(rows: Sequence[Scalar], origin: str | None = None) -> pa.Record
         SchemaMismatchError: There is no row, or they are of several streams.
     """
     first = _first(rows)
-    schema = described_schema(_SCALAR, first.origin if origin is None else origin, first.instrument, first.channel)
+    schema = _scalar_schema(first.origin if origin is None else origin, first.instrument, first.channel)
     if first.metadata is not None:
         told = to_json(first.metadata)
         schema = schema.with_metadata({**(schema.metadata or {}), ROWS_KEY: (told or "null").encode()})
@@ -141,6 +142,11 @@ def images_of(batch: pa.RecordBatch) -> list[Image]:
 
 
 _BUILDERS: dict[type, Any] = {Scalar: scalar_batch, Vector: vector_batch, Spectrum: spectrum_batch}
+
+
+@lru_cache(maxsize=1024)
+def _scalar_schema(origin: str, instrument: str, channel: str) -> pa.Schema:
+    return described_schema(_SCALAR, origin, instrument, channel)  # whose own memory hashes a whole schema
 
 
 def _first(rows: Sequence[Any]) -> Any:
