@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -202,6 +203,49 @@ async def test_what_came_before_a_move_is_not_lost_with_the_new_owner() -> None:
         os.kill(dead, signal.SIGKILL)
         await come_to(lambda: _pid_of_v4(manager) not in (dead, None), "it was not replaced")
         assert _lost_with_workers(manager) == 0
+
+
+async def _v4_numbers(manager: DualRuntimeManager, stream: Any, more: int) -> list[int]:
+    """The numbers of all that has come to a reader in V4, once so many more have."""
+    offered = stream.offered
+    await come_to(lambda: stream.offered >= offered + more, "the stream stood still")
+    return await sequences(stream, scalars_of, 0)
+
+
+DYING = Path(__file__).with_name("dying_meters.py")
+
+
+async def test_what_dies_with_the_old_owner_is_a_number_that_nobody_gets_and_is_not_waited_for() -> None:
+    meter = ScriptedPowerMeter()
+    dying = replace(V4, driver=f"{DYING}:DiesAtItsEnd", options={"acquire": True})
+    async with running("process", "process", meter, dying, ends_clean=False) as manager:
+        stream = manager.v4_data.subscribe("reader", capacity=100_000)
+        await come_to(lambda: stream.offered > 5, "hardly a reading was made")
+        passage = await move(manager, V2, limits=Limits(drain_s=20.0))
+        assert (passage.owner, passage.old_ended) == ("v2", "forced")
+        assert passage.gap_s < 5, "what its process had in hand cannot come any more"
+        numbers = await _v4_numbers(manager, stream, 5)
+        assert numbers == sorted(set(numbers)), "a number comes once, and none before another"
+        assert numbers[-1] - numbers[0] + 1 - len(numbers) == _lost_with_workers(manager) >= 1
+
+
+@pytest.mark.parametrize(
+    ("v4", "failing", "lost"),
+    [("process", "DiesAtItsStart", 1), ("process", "FailsAtItsStart", 0), ("inline", "FailsAtItsStart", 0)],
+)
+async def test_the_numbers_of_a_new_owner_that_fails_in_its_start_are_not_given_again(
+    v4: str, failing: str, lost: int
+) -> None:
+    meter = ScriptedPowerMeter()
+    async with running("process", v4, meter, ends_clean=False) as manager:
+        stream = manager.v4_data.subscribe("reader", capacity=100_000)
+        await come_to(lambda: stream.offered > 5, "hardly a reading was made")
+        with pytest.raises(CutoverError, match="undone") as failed:
+            await move(manager, replace(V4, driver=f"{DYING}:{failing}"))
+        assert (failed.value.owner, failed.value.step) == ("v2", "start")
+        numbers = await _v4_numbers(manager, stream, 5)
+        assert numbers == sorted(set(numbers)), "a number comes once, and none before another"
+        assert numbers[-1] - numbers[0] + 1 - len(numbers) == _lost_with_workers(manager) == lost
 
 
 async def well(manager: DualRuntimeManager) -> None:

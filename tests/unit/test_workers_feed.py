@@ -236,3 +236,23 @@ def test_what_bore_a_number_before_it_came_to_this_worker_is_not_lost_with_it() 
     books.take("meter.power", 3)
     books.settle("meter.power", 3)
     assert books.close_accounts({"meter.power": 30}) == {"meter.power": 2}
+
+
+def test_an_older_number_of_a_stanza_that_starts_again_calls_nothing_lost() -> None:
+    books = FeedBooks("worker", "v4")
+    books.take("meter.power", 30)
+    books.settle("meter.power", 30)
+    books.goes_on_at("meter.power", 25)  # its runtime was restarted, with the stanza of a move long ago
+    assert books.close_accounts({"meter.power": 30}) == {}
+
+
+def test_a_stream_is_settled_once_all_of_it_is_published_or_called_lost() -> None:
+    books = FeedBooks("worker", "v4")
+    assert books.is_settled("meter.power", 0)
+    books.take("meter.power", 3)
+    assert not books.is_settled("meter.power", 3)
+    books.settle("meter.power", 3)
+    assert books.is_settled("meter.power", 3)
+    assert not books.is_settled("meter.power", 5)
+    books.close_accounts({"meter.power": 5})
+    assert books.is_settled("meter.power", 5)

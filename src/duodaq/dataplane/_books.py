@@ -45,6 +45,12 @@ class Books:
             else:
                 account.dropped[dropped] = account.dropped.get(dropped, 0) + weight
 
+    def in_hand(self, stream: str) -> int:
+        """How much of a stream is in the lane's hand now."""
+        with self._lock:
+            account = self._accounts.get(stream)
+            return 0 if account is None else account.in_hand
+
     def ledger(self) -> Ledger:
         """The books of this moment, as a hub would show them."""
         with self._lock:

@@ -147,6 +147,8 @@ class Crossing:
         watch = next((w for w in self._watches.get(instrument, []) if w.runtime == "v4"), None)
         deadline, before = Deadline(limit_s), 0 if watch is None else watch.came
         while watch is not None and watch.came == before and not deadline.passed:
+            if self.state(instrument) is not InstrumentState.ACQUIRING:
+                return  # its process has died: nothing comes
             await pause(_LOOK_S)
 
     async def fence(self, definition: InstrumentDefinition) -> None:
@@ -156,13 +158,15 @@ class Crossing:
     async def drained(self, definition: InstrumentDefinition, limit_s: float) -> dict[str, int]:
         """See Hands.drained."""
         deadline = Deadline(limit_s)
-        numbers = self._housing.numbers(place(definition, self._sides[definition.runtime].definition), definition.id)
+        group = place(definition, self._sides[definition.runtime].definition)
         watch = next(w for w in self._watches[definition.id] if w.runtime == definition.runtime)
-        complete = False
-        while not (complete := watch.has_seen(numbers)) and not deadline.passed:
+        while True:
+            numbers = self._housing.numbers(group, definition.id)
+            if (complete := self._housing.accounted_for(group, definition.id, numbers)) is None:
+                complete = watch.has_seen(numbers)
+            if complete or deadline.passed:
+                break
             await pause(_LOOK_S)
-        if not complete:
-            numbers = watch.reached(numbers)
         bridges = [s for hub in self._hubs.values() for s in hub.subscriptions() if s.name == self._bridge]
         due = [(bridge, bridge.offered) for bridge in bridges]
         while any(b.delivered + b.dropped < offered for b, offered in due) and not deadline.passed:
@@ -253,10 +257,6 @@ class _Watch:
             self._seen[channel] = max(self._seen.get(channel, -1), last)
         new = {channel: number for channel, number in numbers.items() if number > self._at_first.get(channel, 0)}
         return all(self._seen.get(channel, -1) + 1 >= number for channel, number in new.items())
-
-    def reached(self, numbers: Mapping[str, int]) -> dict[str, int]:
-        """The same numbers, without those that nobody got: their owner died with them."""
-        return {channel: self._seen.get(channel, number - 1) + 1 for channel, number in numbers.items()}
 
     def close(self) -> None:
         self._subscription.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from duodaq.bridge import ParameterTable
@@ -111,6 +111,13 @@ class Housing:
         if group.runtime == "v2":
             return self._parts.v2_numbers.of(instrument)
         return dict(self._parts.v4_numbers.get(instrument, {}))
+
+    def accounted_for(self, group: Group, instrument: str, numbers: Mapping[str, int]) -> bool | None:
+        """Whether all before these numbers is published or booked as lost; None where it is published by its maker."""
+        if group.kind != "process":
+            return None
+        lasting = self._lasting.get(group.name)
+        return lasting is None or all(lasting[1].is_settled(f"{instrument}.{c}", n) for c, n in numbers.items())
 
     def ledgers(self) -> dict[str, Ledger]:
         """The books of every worker process that there has been, by its name."""

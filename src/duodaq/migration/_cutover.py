@@ -72,7 +72,10 @@ class Hands(Protocol):
         ...
 
     async def drained(self, definition: InstrumentDefinition, limit_s: float) -> dict[str, int]:
-        """Wait for what it has published to have gone everywhere; the numbers its streams go on from."""
+        """Wait for what it has measured to be published, or known to be lost; the numbers its streams go on from.
+
+        None of them has been used, also where what bears the one before was lost, or is late.
+        """
         ...
 
     async def bring_up(self, definition: InstrumentDefinition, limit_s: float) -> None:
@@ -236,7 +239,9 @@ class _Cutover:
         _log.error("cutover undone", instrument=self._old.id, step=step, error=_words(error))
         if step == "check":
             await hands.take_down(self._new, limits.close_s)
-            numbers = numbers | await hands.drained(self._new, limits.drain_s)
+        if step in ("start", "check"):  # it may have measured before it failed: what bears a number keeps it
+            used = await hands.drained(self._new, limits.drain_s)
+            numbers |= {channel: max(number, numbers.get(channel, 0)) for channel, number in used.items()}
         back = _going_on(self._old, self._old.epoch + 2, numbers, acquiring)
         self._passage.epoch = back.epoch
         await hands.fence(back)

@@ -48,8 +48,12 @@ class FeedBooks:
         self._books.settle(stream, weight, dropped)
 
     def goes_on_at(self, stream: str, number: int) -> None:
-        """The next that it gets of a stream bears that number: those before were another's, or are entered already."""
-        self._heard[stream] = number
+        """The next that it gets of a stream bears that number, unless it was further already: those were another's."""
+        self._heard[stream] = max(self._heard.get(stream, 0), number)
+
+    def is_settled(self, stream: str, number: int) -> bool:
+        """Whether all of a stream before that number was published, or is entered as lost."""
+        return self._heard.get(stream, 0) >= number and not self._books.in_hand(stream)
 
     def close_accounts(self, produced: dict[str, int]) -> dict[str, int]:
         """The worker is dead, and had produced so much of each channel since the beginning; what was lost with it."""
