@@ -214,6 +214,22 @@ async def test_a_raised_alarm_stops_everything_once_and_holds_scans_until_acknow
     await lab.alarms.close(1.0)
 
 
+@virtual_time
+async def test_a_listener_that_fails_keeps_no_alarm_from_what_it_does(caplog: pytest.LogCaptureFixture) -> None:
+    lab = Lab(alarm(high=5.0, stop_all=True))
+    lab.alarms.listeners.append(lambda change: 1 / 0)
+    with hearing(caplog):
+        await lab.alarms.start()
+        for value in (6.0, 1.0, 7.0):
+            lab.measure(value)
+        assert await lab.states(3) == ["raised", "normal", "raised"]
+        await pause(0.01)
+    assert lab.stopped == 2
+    said = [record.msg["event"] for record in caplog.records if isinstance(record.msg, dict)]
+    assert said.count("somebody who listens to alarms failed") == 3
+    await lab.alarms.close(1.0)
+
+
 def test_who_acknowledges_what_is_not_there_learns_what_is() -> None:
     async def run() -> None:
         lab = Lab(alarm(high=5.0))

@@ -99,6 +99,10 @@ MISTAKES = {
         "[alarms.a]\nchannel = 'dmm.voltage'\nhigh = 1\nwebhook = 'ftp://x'\n",
         '"ftp://x" is no address such as "https://example.org/hook"',
     ),
+    "a secret in an address": (
+        "[alarms.a]\nchannel = 'dmm.voltage'\nhigh = 1\nwebhook = 'https://ada:pw@example.org/'\n",
+        "alarms.a.webhook: has a user and a password, which are sent nowhere",
+    ),
     "no number": ("[alarms.a]\nchannel = 'dmm.voltage'\nhigh = nan\n", "alarms.a.high: must be a finite number"),
 }  # fmt: skip
 

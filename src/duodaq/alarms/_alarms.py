@@ -28,7 +28,7 @@ from duodaq.model import (
     Scalar,
 )
 from duodaq.schema import instrument_of, numeric_scalars, origin_of, scalars_of, schema_name, stage_scalars
-from duodaq.telemetry import get_logger
+from duodaq.telemetry import get_logger, named
 from duodaq.units import convert, same_unit
 
 TICK_S = 0.1
@@ -247,7 +247,10 @@ class Alarms:
         if not self.changes.closed:
             self.changes.publish(change)
         for listener in self.listeners:
-            listener(change)
+            try:
+                listener(change)
+            except Exception as error:  # noqa: BLE001 - what the alarm does must be done all the same
+                _log.error("somebody who listens to alarms failed", alarm=change.alarm, error=named(error))
         pending, normal = AlarmState.PENDING, AlarmState.NORMAL
         if (change.old, change.new) in ((normal, pending), (pending, normal)):
             return  # nothing has happened yet, or nothing came of it; from any other state pending is an end

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import smtplib
 import ssl
 import threading
+import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Callable
@@ -15,12 +16,15 @@ from email.message import EmailMessage
 from typing import Any
 from urllib.parse import urlsplit
 
+from duodaq.alarms._connection import Connection, Smtp, opener
 from duodaq.clock import Deadline, block
 from duodaq.model import MailDefinition
 from duodaq.telemetry import get_logger
 
 SERVER_S = 10.0
 """How long a server may take for each step."""
+TRY_S = 20.0
+"""How long it may take for all of them."""
 NOTICE_S = 60.0
 """For how long a notice is tried at all."""
 PAUSES_S = (1.0, 5.0)
@@ -42,6 +46,9 @@ class Notice:
 
 class Messenger:
     """Sends notices, those to one address one after another; what fails is tried again twice, then logged and counted.
+
+    A try has failed that did not end within 20 s, whatever its server said meanwhile, and that was answered by anything
+    but success: a redirection is not followed. What a server does after it has taken a notice makes no difference.
 
     Each address has a thread of its own for as long as something is on its way to it, so that one that is silent holds
     up no other. At most 16 have one at once; what is for a further address then waits behind the fewest. At most 64
@@ -105,11 +112,13 @@ class Messenger:
                 way, notice = line.popleft()
             self._try(way, notice, self._send_webhook if way == "webhook" else self._send_mail)
 
-    def _try(self, way: str, notice: Notice, send: Callable[[Notice], None]) -> None:
+    def _try(self, way: str, notice: Notice, send: Callable[[Notice, Connection], None]) -> None:
         limit = Deadline(NOTICE_S)
         for pause_s in (*self._pauses_s, None):
             try:
-                send(notice)
+                connection = Connection(Deadline(min(TRY_S, limit.left_s)), SERVER_S)
+                with connection.watched():
+                    send(notice, connection)
             except Exception as error:  # noqa: BLE001 - whatever a server does to these libraries
                 if pause_s is None or limit.passed or self._ending.is_set():
                     self._give_up(way, notice, f"{type(error).__name__}: {error}")
@@ -125,34 +134,61 @@ class Messenger:
             self.failed[way] += 1
         _log.error("nobody was told of an alarm", by=way, alarm=notice.facts.get("alarm"), error=why)
 
-    def _send_webhook(self, notice: Notice) -> None:
-        body = json.dumps({"text": notice.subject, **notice.facts}, ensure_ascii=False).encode()
+    def _send_webhook(self, notice: Notice, connection: Connection) -> None:
+        body = json.dumps({"text": notice.subject, **_json_facts(notice)}, ensure_ascii=False).encode()
         headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "duodaq"}
         request = urllib.request.Request(str(notice.webhook), body, headers)
-        with urllib.request.urlopen(request, timeout=SERVER_S) as answer:
-            answer.read(1)
+        try:
+            with opener(connection).open(request, timeout=SERVER_S):
+                connection.taken()
+        except urllib.error.HTTPError as error:
+            with error:
+                place = error.headers.get("Location")
+            if place is None or error.code // 100 != 3:
+                raise
+            what = f"it sends elsewhere ({error.code}), to {_host(place)}, which is not followed"
+            raise ConnectionError(what) from None
 
-    def _send_mail(self, notice: Notice) -> None:
+    def _send_mail(self, notice: Notice, connection: Connection) -> None:
         mail = self._mail
         if mail is None:
             raise LookupError("the lab file has no [mail]")
         message = EmailMessage()
-        message["Subject"], message["From"], message["To"] = notice.subject, mail.sender, ", ".join(notice.email)
+        message["Subject"] = " ".join(notice.subject.split())
+        message["From"], message["To"] = mail.sender, ", ".join(notice.email)
         message.set_content("\n".join(f"{name}: {value}" for name, value in notice.facts.items()))
-        with self._server(mail) as server:
+        server = _server(mail, connection)
+        try:
             if mail.user is not None:
                 server.login(mail.user, os.environ[mail.password_env] if mail.password_env else "")
-            server.send_message(message)
+            refused = server.send_message(message)
+            connection.taken()
+            if refused:
+                alarm = notice.facts.get("alarm")
+                _log.error("not everybody was told of an alarm", alarm=alarm, refused=sorted(refused))
+            server.quit()
+        finally:
+            server.close()
 
-    def _server(self, mail: MailDefinition) -> smtplib.SMTP:
-        trusted = ssl.create_default_context()
-        if mail.security == "tls":
-            return smtplib.SMTP_SSL(mail.host, mail.port, timeout=SERVER_S, context=trusted)
-        server = smtplib.SMTP(mail.host, mail.port, timeout=SERVER_S)
-        if mail.security == "starttls":
-            try:
-                server.starttls(context=trusted)
-            except BaseException:
-                server.close()
-                raise
-        return server
+
+def _server(mail: MailDefinition, connection: Connection) -> Smtp:
+    trusted = ssl.create_default_context()
+    server = Smtp(connection, mail.host, mail.port, trusted if mail.security == "tls" else None)
+    if mail.security == "starttls":
+        try:
+            server.starttls(context=trusted)
+        except BaseException:
+            server.close()
+            raise
+    return server
+
+
+def _json_facts(notice: Notice) -> dict[str, Any]:
+    """JSON has no word for what is infinite."""
+    odd = (math.inf, -math.inf)
+    return {name: str(value) if value in odd else value for name, value in notice.facts.items()}
+
+
+def _host(place: str) -> str:
+    """Of an address the host alone: the rest may be a secret."""
+    return urlsplit(place).netloc.rpartition("@")[2] or "another place of the same host"

@@ -36,6 +36,12 @@ def _url(value: str | None) -> str | None:
     return value
 
 
+def _hook(value: str | None) -> str | None:
+    if _url(value) is not None and "@" in urlsplit(value or "").netloc:
+        raise ValueError("has a user and a password, which are sent nowhere, and no lab file holds one")
+    return value
+
+
 def _addresses(value: list[str]) -> list[str]:
     for one in value:
         if not _ADDRESS.fullmatch(one):
@@ -85,7 +91,7 @@ class AlarmTable(Table):
     """Whether scans wait before their next point until it is over or acknowledged."""
     stop_all: bool = False
     """Whether it stops everything that moves or emits, and latches that."""
-    webhook: Annotated[str | None, AfterValidator(_url)] = None
+    webhook: Annotated[str | None, AfterValidator(_hook)] = None
     """A URL that is sent JSON when it is raised and when that is over."""
     email: Annotated[list[str], AfterValidator(_addresses)] = Field([])
     """Addresses that are told the same; needs `[mail]`."""
