@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-__all__ = ["SYMBOLS", "convert", "format_quantity", "parse_duration_s", "same_unit"]
+__all__ = ["SYMBOLS", "convert", "format_quantity", "is_number", "number_in", "parse_duration_s", "same_unit"]
 
 _DURATION = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(us|µs|ms|s|min|h|d)\s*$")
 _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -59,6 +60,33 @@ def convert(value: float, unit: str, target: str) -> float:
 def same_unit(one: str, other: str) -> bool:
     """Whether two texts mean one unit, however they spell it: ``Ohm`` and ``Ω``, ``um`` and ``µm``, ``Volts`` and V."""
     return _symbol(one) == _symbol(other)
+
+
+def is_number(given: Any) -> bool:
+    """Whether it is one number; also one of numpy's, or with a unit, but neither text nor a truth value."""
+    return hasattr(given, "__float__") and not isinstance(given, bool) and getattr(given, "shape", ()) == ()
+
+
+def number_in(unit: str, given: Any) -> float:
+    """What is `given`, in `unit`. A bare number is in it; what says its own unit is converted, or refused.
+
+    A quantity of pint's, a reading of a lab's and a point of xarray's say theirs. Python's `float` would take the bare
+    number of most of them, and radians of an angle.
+
+    Raises:
+        TypeError: It is no number, or of another kind of unit.
+    """
+    if not is_number(given):
+        raise TypeError(f"{given!r} is no number")
+    own = getattr(given, "unit", None) or getattr(given, "attrs", {}).get("units")
+    try:
+        if hasattr(given, "magnitude") and hasattr(given, "to"):
+            return float(given.to(unit).magnitude)
+        if not isinstance(own, str) or same_unit(own, unit):
+            return float(given)
+        return convert(float(given), _symbol(own), _symbol(unit))
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:  # pint's own are of these kinds
+        raise TypeError(f"{given!s} cannot be told in {unit or 'a number without a unit'}") from error
 
 
 def format_quantity(value: float, unit: str, digits: int = 4) -> str:

@@ -9,8 +9,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from duodaq.app import AlarmsHandle, LabClient, user_name
-from duodaq.bluesky import ScanInterruptedError
+from duodaq.app import AlarmsHandle, LabClient, Reading, user_name
+from duodaq.bluesky import AxisDevice, ScanInterruptedError
 from duodaq.errors import LifecycleError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:bluesky.*")
@@ -56,9 +56,9 @@ class Silent:
         (lambda lab: lab.scan(lab.stage.x, [1.0], read="dmm"), r"read=\[lab.dmm\]; 'dmm' is none"),
         (lambda lab: lab.scan(lab.stage.x, [1.0], read=["dmm"]), r"read=\[lab.dmm\]; 'dmm' is none"),
         (lambda lab: lab.scan(lab.stage.x, [1.0], read=lab.stage.x), r"read=\[lab.dmm\]; <axis stage.x"),
-        (lambda lab: lab.stage.x.move("three"), "stage.x moves to a number, in mm; 'three' is none"),
-        (lambda lab: lab.stage.x.move([3.0]), r"\[3.0\] is none"),
-        (lambda lab: lab.stage.x.move_by(None), "in mm; None is none"),
+        (lambda lab: lab.stage.x.move("three"), "stage.x moves to a number, in mm; 'three' is no number"),
+        (lambda lab: lab.stage.x.move([3.0]), r"\[3.0\] is no number"),
+        (lambda lab: lab.stage.x.move_by(None), "in mm; None is no number"),
     ],
 )
 def test_a_mistake_is_told_and_nothing_is_asked_of_the_lab(ask: Callable[[LabClient], Any], said: str) -> None:
@@ -88,6 +88,49 @@ def test_a_number_of_numpy_is_a_number() -> None:
     channel = Silent()
     LabClient(channel).stage.x.move(np.float64(3.0))
     assert channel.asked == ["command"]
+
+
+class Turned:
+    """What pint's Quantity of so many degrees looks like from outside: `float` takes radians of it."""
+
+    def __init__(self, magnitude: float) -> None:
+        self.magnitude = magnitude
+
+    def to(self, unit: str) -> Turned:
+        if unit != "deg":
+            raise TypeError("not of that kind")
+        return self
+
+    def __float__(self) -> float:
+        return np.deg2rad(self.magnitude)
+
+
+def test_what_has_a_unit_arrives_in_the_axiss_own_unit_or_not_at_all() -> None:
+    sent: list[Any] = []
+
+    class Turning(Silent):
+        def request(self, op: str, params: dict[str, Any]) -> Any:
+            rotator = {**STAGE, "axes": [{"name": "r", "unit": "deg", "limits": (0.0, 360.0)}, AXIS]}
+            return {"lab": "bench", "instruments": [rotator, DMM]} if op == "describe" else super().request(op, params)
+
+        def submit(self, op: str, params: dict[str, Any], convert: Any = None) -> concurrent.futures.Future[Any]:
+            sent.append(params["fields"]["args"])
+            return super().submit(op, params, convert)
+
+    lab = LabClient(Turning())
+    lab.stage.r.move(cast("Any", Turned(180.0)))
+    lab.stage.r.move_by(cast("Any", Turned(10.0)))
+    assert sent == [("r", 180.0), ("r", 10.0)]
+    for ask in (
+        lambda: lab.stage.x.move(cast("Any", Turned(1.0))),
+        lambda: lab.scan(lab.stage.x, cast("Any", [Turned(1.0)]), lab.dmm),
+        lambda: AxisDevice(lab.stage.x).set(cast("Any", Turned(1.0))),
+        lambda: lab.stage.x.move(cast("Any", Reading("dmm", "voltage", 1.5, "V", 0, 0))),
+    ):
+        with pytest.raises(TypeError, match="cannot be told in mm"):
+            ask()
+    AxisDevice(lab.stage.r).set(cast("Any", Turned(90.0)))
+    assert sent[2:] == [("r", 90.0)]
 
 
 def test_one_instrument_to_read_needs_no_list() -> None:

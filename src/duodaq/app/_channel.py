@@ -66,12 +66,9 @@ class _Threaded(ABC):
         An error of ours comes without the calls inside the lab that led to it: its sentence and its cause say it all.
         """
         try:
-            return future.result()
+            return self._thread.wait(future)
         except DuodaqError as error:
             raise error.with_traceback(None) from error.__cause__
-        except BaseException:
-            future.cancel()
-            raise
 
     def request(self, op: str, params: dict[str, Any]) -> Any:
         """Ask and wait for the answer."""

@@ -13,7 +13,7 @@ from duodaq.app._control import Holder
 from duodaq.app._documents import DocumentJournal
 from duodaq.app._handles import AxisHandle, InstrumentHandle
 from duodaq.app._presets_handle import PresetsHandle
-from duodaq.app._scan_calls import Listener, axis_of, detached, instruments_of, positions_of, recorded
+from duodaq.app._scan_calls import Listener, detached, instruments_of, parts_of, recorded
 from duodaq.app._scans_handle import ScanHandle, ScansHandle
 from duodaq.app._user import this_program
 from duodaq.errors import LifecycleError
@@ -307,7 +307,7 @@ class LabClient:
                 `run` has the points.
             StorageError: The lab cannot record it. Nothing moved.
         """
-        parts, readers = [(axis_of(axis), positions_of(positions))], instruments_of(read)
+        parts, readers = parts_of((axis, positions)), instruments_of(read)
         if detach:
             return detached(
                 self._channel, parts, readers, settle_s, snake=True, metadata=metadata, alone=(record, on_document)
@@ -361,8 +361,7 @@ class LabClient:
         """
         if not axes:
             raise TypeError("a grid has axes with their positions: lab.grid((lab.stage.x, [0, 1]), …, read=lab.dmm)")
-        parts = [(axis_of(axis), positions_of(positions)) for axis, positions in axes]
-        readers = instruments_of(read)
+        parts, readers = parts_of(*axes), instruments_of(read)
         if detach:
             return detached(
                 self._channel, parts, readers, settle_s, snake=snake, metadata=metadata, alone=(record, on_document)

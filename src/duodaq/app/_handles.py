@@ -14,6 +14,7 @@ from duodaq.app._channel import Channel
 from duodaq.app._control import Holder
 from duodaq.app._reading import Reading
 from duodaq.errors import LifecycleError, NotInControlError
+from duodaq.units import number_in
 
 _OWN = "_duodaq_"
 _MEMBER = "member"
@@ -307,9 +308,10 @@ class AxisHandle:
         return f"<axis {self._instrument.id}.{self.axis}, {self.unit}{limits}>"
 
     def _number(self, given: Any) -> float:
-        if not is_number(given):
-            raise TypeError(f"{self._instrument.id}.{self.axis} moves to a number, in {self.unit}; {given!r} is none")
-        return float(given)
+        try:
+            return number_in(self.unit, given)
+        except TypeError as error:
+            raise TypeError(f"{self.address} moves to a number, in {self.unit}; {error}") from error.__cause__
 
     def _carry_out(self, begin: Callable[[], concurrent.futures.Future[Any]]) -> None:
         try:
@@ -339,11 +341,6 @@ class Flight:
     def land(self, enough: int | None = None) -> None:
         """End it now, or once it has `enough` rows. `rows` ends with what it has."""
         self._channel.request("fly_land", {"flight": self._id, "enough": enough})
-
-
-def is_number(given: Any) -> bool:
-    """Whether it is one number; also one of numpy's, but neither text nor a truth value."""
-    return hasattr(given, "__float__") and not isinstance(given, bool) and getattr(given, "shape", ()) == ()
 
 
 class DriverProxy:

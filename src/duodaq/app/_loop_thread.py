@@ -32,9 +32,16 @@ class LoopThread:
 
         Raises:
             ReplyTimeoutError: It took longer than `timeout_s`; it was cancelled.
+            LifecycleError: The loop's own thread would wait for itself. It was cancelled.
         """
-        future = self.submit(work)
+        return self.wait(self.submit(work), timeout_s)
+
+    def wait(self, future: concurrent.futures.Future[T], timeout_s: float | None = None) -> T:
+        """What has been submitted, awaited: as `run`."""
         try:
+            if threading.current_thread() is self._thread:
+                what = "the lab's own thread, where callbacks of futures are run, would wait for itself for ever"
+                raise LifecycleError(what, left="wait in a thread of your own, or use what ends in _soon")
             return future.result(timeout_s)
         except concurrent.futures.TimeoutError:
             if future.done():

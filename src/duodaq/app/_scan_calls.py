@@ -10,10 +10,11 @@ import msgspec
 
 from duodaq.app._channel import Channel
 from duodaq.app._documents import DocumentJournal, plain
-from duodaq.app._handles import AxisHandle, InstrumentHandle, is_number
+from duodaq.app._handles import AxisHandle, InstrumentHandle
 from duodaq.app._scan_facts import ScanStatus
 from duodaq.app._scans_handle import ScanHandle, watched
 from duodaq.errors import ScanInterruptedError, StorageError
+from duodaq.units import number_in
 
 if TYPE_CHECKING:
     from duodaq.bluesky import ScanRun
@@ -89,6 +90,11 @@ def recorded(
         return run
 
 
+def parts_of(*given: tuple[Any, Any]) -> list[tuple[AxisHandle, list[float]]]:
+    """Axes with their positions, each in its axis's unit; TypeError for anything else."""
+    return [(axis := axis_of(one), positions_of(axis, positions)) for one, positions in given]
+
+
 def axis_of(given: Any) -> AxisHandle:
     """An axis; TypeError, with the right word, for anything else."""
     if isinstance(given, AxisHandle):
@@ -100,15 +106,15 @@ def axis_of(given: Any) -> AxisHandle:
     raise TypeError(f"a scan moves an axis such as lab.stage.x (without quotes); {given!r} is none")
 
 
-def positions_of(given: Any) -> list[float]:
-    """Numbers in a list; TypeError for anything else."""
+def positions_of(axis: AxisHandle, given: Any) -> list[float]:
+    """Numbers in a list, in the axis's unit; TypeError for anything else."""
     wanted = "the positions of a scan are numbers in a list, such as [2.0, 2.5]"
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise TypeError(f"{wanted}; {given!r} is none")
-    found: list[Any] = list(cast("Iterable[Any]", given))
-    if wrong := [one for one in found if not is_number(one)]:
-        raise TypeError(f"{wanted}; {wrong[0]!r} is no number")
-    return found
+    try:
+        return [number_in(axis.unit, one) for one in cast("Iterable[Any]", given)]
+    except TypeError as error:
+        raise TypeError(f"{wanted}; {error}") from error.__cause__
 
 
 def instruments_of(given: Any) -> list[InstrumentHandle]:

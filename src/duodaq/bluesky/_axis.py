@@ -10,6 +10,7 @@ from duodaq.bluesky._repeat import REPEATS, OnRepeat, is_lost_read, nobody
 from duodaq.bluesky._status import FutureStatus, MoveStatus, after, chained, stop_under_way
 from duodaq.clock import utc_ns
 from duodaq.errors import DeliveryError, OutOfRangeError
+from duodaq.units import number_in
 
 
 class _Movable(ABC):
@@ -69,10 +70,11 @@ class AxisDevice(_Movable):
 
         Raises:
             OutOfRangeError: That is beyond its limits. Nothing moved.
+            TypeError: It is no number, or in a unit of another kind. Nothing moved.
         """
         self.check_value(value)
-        self._setpoint = float(value)
-        move = after(self._moving, lambda: self.axis.move_soon(float(value)))
+        self._setpoint = target = number_in(self.axis.unit, value)
+        move = after(self._moving, lambda: self.axis.move_soon(target))
         look = self.axis.read_position_soon
         self._moving = MoveStatus(move, name=self.name, unit=self.axis.unit, target=self._setpoint, look=look)
         return self._moving
@@ -82,7 +84,9 @@ class AxisDevice(_Movable):
 
         Raises:
             OutOfRangeError: That is beyond its limits.
+            TypeError: It is no number, or in a unit of another kind.
         """
+        value = number_in(self.axis.unit, value)
         if self.axis.limits is None:
             return
         low, high = self.axis.limits
