@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import random
@@ -12,7 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -390,7 +391,7 @@ class _Killer:
     """Kills the process of either owner, at moments of its own choosing, and counts."""
 
     def __init__(self, manager: DualRuntimeManager, chance: random.Random) -> None:
-        self.kills = 0
+        self.kills_ns: list[int] = []
         self._manager = manager
         self._chance = chance
 
@@ -399,7 +400,7 @@ class _Killer:
         workers = [w.pid for w in self._manager.health().workers if w.pid is not None]
         if workers and not moving.done():
             os.kill(self._chance.choice(workers), signal.SIGKILL)
-            self.kills += 1
+            self.kills_ns.append(clock.utc_ns())
 
 
 def _lost_with_workers(manager: DualRuntimeManager) -> int:
@@ -408,20 +409,36 @@ def _lost_with_workers(manager: DualRuntimeManager) -> int:
     return sum(row["dropped"].get("worker died", 0) for ledger in books for row in ledger["rows"])
 
 
-@pytest.mark.soak
-@pytest.mark.alone("a rate and gaps of milliseconds are judged")
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("one_in", [0, 4], ids=["nobody dies", "owners die"])
-async def test_two_hundred_moves_under_a_thousand_commands_a_second(
-    one_in: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All that is asked of a cutover, counted: fates, sequence numbers, gaps, writers; with and without deaths."""
+def _silences(rows: list[Any], deaths_ns: list[int]) -> tuple[list[float], list[float]]:
+    """How long the stream was silent between two measurements: where nobody died meanwhile, and where some did."""
+    undisturbed, about_deaths = list[float](), list[float]()
+    for a, b in itertools.pairwise(rows):
+        died = any(a.t_ns <= death <= b.t_ns for death in deaths_ns)
+        (about_deaths if died else undisturbed).append((b.t_ns - a.t_ns) / 1e9)
+    return undisturbed, sorted(about_deaths)
+
+
+@dataclass
+class Moved:
+    """What was found of many moves under load."""
+
+    fates: Counter[str]
+    commands_s: float
+    refused: list[str]
+    gaps_s: list[float]
+    missing: int
+    undisturbed_s: list[float]
+    about_deaths_s: list[float]
+    mended: int
+    mending_s: float
+
+
+async def moved_under_load(moves: int, one_in: int, monkeypatch: pytest.MonkeyPatch) -> Moved:
+    """Move a meter to and fro, an owner dying in one of so many moves; what must be true at any speed is asserted."""
     monkeypatch.setattr("duodaq.workers._process_group.RESTARTS", RestartPolicy(limit=10_000, backoff=lambda _: 0.0))
-    meter, chance, moves = ScriptedPowerMeter(), random.Random(19), 200
+    meter, chance = ScriptedPowerMeter(), random.Random(19)
     counted_v4 = replace(V4, options={"on_reconnect": "withhold"})  # else what was set is set again after a death
-    refused: list[str] = []
-    gaps: list[float] = []
-    silences: list[float] = []
+    refused, gaps_s, rows = list[str](), list[float](), list[Any]()
     async with running("process", "process", meter, ends_clean=False) as manager:
         stream = manager.v4_data.subscribe("reader", capacity=1_000_000)
         load, killer = Load(manager, 8), _Killer(manager, chance)
@@ -434,7 +451,7 @@ async def test_two_hundred_moves_under_a_thousand_commands_a_second(
             try:
                 passage = await moving
                 owner = passage.owner
-                gaps.append(passage.gap_s)
+                gaps_s.append(passage.gap_s)
             except CutoverError as error:
                 owner = error.owner
                 refused.append(error.step)
@@ -445,44 +462,92 @@ async def test_two_hundred_moves_under_a_thousand_commands_a_second(
             await clock.pause(0.05)
         took_s = clock.monotonic_s() - began_s
         await load.end()
-        counted, fates = meter.wavelengths(), Counter(load.fates.values())
-        rows = []
-        while True:
-            try:
+        await well(manager)
+        assert await manager.flush(5.0)
+        line = manager.broker.owner("meter")
+        with contextlib.suppress(BlockingIOError):
+            while True:
                 rows += scalars_of(stream.get_nowait())
-            except BlockingIOError:
-                break
         numbers = [row.sequence for row in rows]
-        silences = [(b.t_ns - a.t_ns) / 1e9 for a, b in itertools.pairwise(rows)]
-        found = violations(manager.broker.log("meter"))
-        commands = len(load.fates) + load.reads
-        sys.stdout.write(
-            f"\n{moves} moves ({len(refused)} refused or undone: {dict(Counter(refused))}), {killer.kills} kills, "
-            f"{commands / took_s:,.0f} commands/s, fates {dict(fates)}\n"
-            f"without an owner: median {statistics.median(gaps) * 1e3:.1f} ms, most {max(gaps) * 1e3:.1f} ms; "
-            f"stream: {len(rows)} measurements, longest silence {max(silences) * 1e3:.1f} ms, "
-            f"99.9 % within {sorted(silences)[int(0.999 * len(silences))] * 1e3:.1f} ms\n"
+        missing, lost = numbers[-1] - numbers[0] + 1 - len(numbers), _lost_with_workers(manager)
+        found = Moved(
+            Counter(load.fates.values()),
+            (len(load.fates) + load.reads) / took_s,
+            refused,
+            gaps_s,
+            missing,
+            *_silences(rows, killer.kills_ns),
+            line.status().resyncs,
+            2 * line.quiet_s,
         )
-        assert found == []
-        wrong = {
-            wanted: (fate, counted[wanted])
-            for wanted, fate in load.fates.items()
-            if counted[wanted] not in {"done": {1}, "not done": {0}}.get(fate, {0, 1})
-        }
-        for wanted in wrong:
-            written = (b"W%04d" % wanted, b"W%d" % wanted)
-            sys.stdout.writelines(f"{r}\n" for r in manager.broker.log("meter") if r.data.strip() in written)
-        assert wrong == {}
-        assert set(counted) <= set(load.fates)
+        sys.stdout.write(
+            f"\n{moves} moves ({len(refused)} refused or undone: {dict(Counter(refused))}), "
+            f"{len(killer.kills_ns)} kills, {found.commands_s:,.0f} commands/s, fates {dict(found.fates)}\n"
+            f"without an owner: median {statistics.median(gaps_s) * 1e3:.1f} ms, most {max(gaps_s) * 1e3:.1f} ms; "
+            f"stream: {len(rows)} measurements, {missing} missing, {lost} lost by the workers' books, "
+            f"longest silence {max(found.undisturbed_s) * 1e3:.1f} ms, "
+            f"about a death {[round(s * 1e3) for s in found.about_deaths_s]} ms, line mended {found.mended} times\n"
+        )
+        _judge_fates(load, meter, manager)
         assert sorted(set(numbers)) == numbers, "a number comes once, and none before another"
-        missing = numbers[-1] - numbers[0] + 1 - len(numbers)
-        lost = _lost_with_workers(manager)
-        sys.stdout.write(f"numbers missing: {missing}, lost with the workers by their books: {lost}\n")
-        assert missing == lost
-        if not one_in:
-            assert missing == 0
-            assert set(fates) == {"done"}
-            assert refused == []
-            assert commands / took_s > 1000
-            assert max(gaps) < 0.05
-            assert sorted(silences)[int(0.99 * len(silences))] < V2.polls[0].every_s + 0.05
+        assert missing == lost, "a number that is missing is that of a measurement that died with its process"
+        return found
+
+
+def _judge_fates(load: Load, meter: ScriptedPowerMeter, manager: DualRuntimeManager) -> None:
+    """By the meter's own count: what was done, once; what was not, never; none twice; one writer at a time."""
+    counted = meter.wavelengths()
+    wrong = {
+        wanted: (fate, counted[wanted])
+        for wanted, fate in load.fates.items()
+        if counted[wanted] not in {"done": {1}, "not done": {0}}.get(fate, {0, 1})
+    }
+    for wanted in wrong:
+        written = (b"W%04d" % wanted, b"W%d" % wanted)
+        sys.stdout.writelines(f"{r}\n" for r in manager.broker.log("meter") if r.data.strip() in written)
+    assert wrong == {}
+    assert set(counted) <= set(load.fates)
+    assert set(load.fates.values()) <= {"done", "not done", "unknown"}
+    assert violations(manager.broker.log("meter")) == []
+
+
+NOBODY_OR_OWNERS = pytest.mark.parametrize("one_in", [0, 4], ids=["nobody dies", "owners die"])
+
+
+@NOBODY_OR_OWNERS
+async def test_twenty_moves_under_load_count_as_they_should(one_in: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is asked of a cutover but the times, which are judged where nothing runs beside."""
+    found = await moved_under_load(20, one_in, monkeypatch)
+    assert found.fates["done"] > 100
+    if not one_in:
+        assert (found.missing, set(found.fates), found.refused) == (0, {"done"}, [])
+
+
+GAP_S = 0.05
+"""How long a stream may be silent over a move; its period here is shorter."""
+NO_SPARE_S = 0.2
+"""How long a process may take that is made anew."""
+
+
+@pytest.mark.soak
+@pytest.mark.alone("a rate and gaps of milliseconds are judged")
+@pytest.mark.timeout(900)
+@NOBODY_OR_OWNERS
+async def test_two_hundred_moves_under_a_thousand_commands_a_second(
+    one_in: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is asked of a cutover, counted: fates, sequence numbers, gaps, writers; with and without deaths.
+
+    Where nobody dies from one measurement to the next, the stream is never silent for longer than it may be. A death
+    adds what it takes to replace a process, of which there is no spare so soon after another death, and, if it was in
+    the middle of an exchange, the silence that the broker wants of a line that owes a reply, twice.
+    """
+    found = await moved_under_load(200, one_in, monkeypatch)
+    assert found.commands_s > 1000
+    assert max(found.undisturbed_s) <= GAP_S
+    if one_in:
+        assert statistics.median(found.about_deaths_s) <= GAP_S
+        assert max(found.about_deaths_s) <= GAP_S + found.mending_s + NO_SPARE_S
+    else:
+        assert (found.missing, set(found.fates), found.refused) == (0, {"done"}, [])
+        assert max(found.gaps_s) <= GAP_S

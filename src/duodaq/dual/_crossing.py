@@ -147,8 +147,6 @@ class Crossing:
         watch = next((w for w in self._watches.get(instrument, []) if w.runtime == "v4"), None)
         deadline, before = Deadline(limit_s), 0 if watch is None else watch.came
         while watch is not None and watch.came == before and not deadline.passed:
-            if self.state(instrument) is not InstrumentState.ACQUIRING:
-                return  # its process has died: nothing comes
             await pause(_LOOK_S)
 
     async def fence(self, definition: InstrumentDefinition) -> None:
