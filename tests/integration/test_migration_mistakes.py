@@ -19,10 +19,9 @@ from duodaq.app._control import Client
 from duodaq.app._migration_routes import _turn as turn
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError, CutoverError, LifecycleError, NotInControlError
-from duodaq.migration import Budget
-from duodaq.model import Execute, InstrumentDefinition, InstrumentState, Recover
+from duodaq.migration import Budget, ShadowProcess
+from duodaq.model import Execute, InstrumentState, Recover
 from duodaq.testing._scripted_meter import ScriptedPowerMeter, meter_lab_file
-from duodaq.v4 import V4Runtime
 
 
 @pytest.fixture
@@ -67,6 +66,14 @@ async def held(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Held:
 
 
 async def breaks(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("broken")
+
+
+start_process = ShadowProcess.start
+
+
+async def breaks_late(shadow: ShadowProcess, history: Any) -> None:
+    await start_process(shadow, history)
     raise RuntimeError("broken")
 
 
@@ -337,14 +344,14 @@ async def test_a_worker_that_names_one_it_has_no_more_hides_nobody(lab: Lab, mon
 
 
 async def test_a_shadow_whose_asker_leaves_before_it_has_begun_leaves_nothing(lab: Lab, monkeypatch: Any) -> None:
-    begun, tasks, add = asyncio.Event(), asyncio.all_tasks(), V4Runtime.add
+    begun, tasks = asyncio.Event(), asyncio.all_tasks()
 
-    async def hangs(runtime: V4Runtime, definition: InstrumentDefinition) -> None:
-        await add(runtime, definition)
+    async def hangs(shadow: ShadowProcess, history: Any) -> None:
+        await start_process(shadow, history)
         begun.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("duodaq.migration._shadow.V4Runtime.add", hangs)
+    monkeypatch.setattr(ShadowProcess, "start", hangs)
     before = len(lab.manager.v2_data.subscriptions())
     asked = asyncio.create_task(lab.migration.start_shadow("meter"))
     await begun.wait()
@@ -357,16 +364,17 @@ async def test_a_shadow_whose_asker_leaves_before_it_has_begun_leaves_nothing(la
 
 @pytest.mark.parametrize("ends", ["cutover", "shutdown"])
 async def test_a_shadow_that_is_ended_before_it_has_begun_leaves_nothing(lab: Lab, monkeypatch: Any, ends: str) -> None:
-    begun, add = asyncio.Event(), V4Runtime.add
+    begun = asyncio.Event()
 
-    async def hangs(*_: Any) -> None:
+    async def hangs(shadow: ShadowProcess, history: Any) -> None:
+        await start_process(shadow, history)
         begun.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("duodaq.migration._shadow.V4Runtime.add", hangs)
+    monkeypatch.setattr(ShadowProcess, "start", hangs)
     asked = asyncio.create_task(lab.migration.start_shadow("meter"))
     await begun.wait()
-    monkeypatch.setattr("duodaq.migration._shadow.V4Runtime.add", add)
+    monkeypatch.undo()
     await (lab.migration.cutover("meter", "anna", force=True) if ends == "cutover" else lab.shutdown())
     with pytest.raises(LifecycleError, match="before it had begun"):
         await asyncio.wait_for(asked, 10.0)
@@ -384,7 +392,7 @@ async def test_no_shadow_begins_beside_what_is_on_its_way(lab: Lab, held: Held) 
     await moving
 
 
-@pytest.mark.parametrize("fails", ["log", "runtime"])
+@pytest.mark.parametrize("fails", ["log", "process"])
 async def test_a_shadow_that_does_not_begin_leaves_nothing(lab: Lab, monkeypatch: Any, fails: str) -> None:
     def refuses(*_: Any) -> None:
         raise RuntimeError("broken")
@@ -392,7 +400,7 @@ async def test_a_shadow_that_does_not_begin_leaves_nothing(lab: Lab, monkeypatch
     if fails == "log":
         monkeypatch.setattr(lab.manager.broker, "subscribe_log", refuses)
     else:
-        monkeypatch.setattr("duodaq.migration._shadow.V4Runtime.start", breaks)
+        monkeypatch.setattr(ShadowProcess, "start", breaks_late)
     before = len(lab.manager.v2_data.subscriptions())
     with pytest.raises(RuntimeError, match="broken"):
         await lab.migration.start_shadow("meter")

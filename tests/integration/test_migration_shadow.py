@@ -14,7 +14,7 @@ from duodaq import clock
 from duodaq.app._live_shadow import LiveShadow
 from duodaq.dual import DualRuntimeManager
 from duodaq.errors import DuodaqError, LifecycleError, ReplyFormatError
-from duodaq.migration import Beside, ShadowReport, Tolerances, equivalents_between, shadow_recording
+from duodaq.migration import Beside, Shadow, ShadowReport, Tolerances, equivalents_between, shadow_recording
 from duodaq.model import (
     AxisDefinition,
     Execute,
@@ -71,13 +71,14 @@ def made(v2: InstrumentDefinition, codec: str) -> tuple[Any, PortDefinition, Dua
 
 @asynccontextmanager
 async def shadowing(
-    v2: InstrumentDefinition, v4: InstrumentDefinition, codec: str = "newport1830c"
+    v2: InstrumentDefinition, v4: InstrumentDefinition, codec: str = "newport1830c", *, here: bool = False
 ) -> AsyncIterator[tuple[DualRuntimeManager, LiveShadow, Any]]:
     device, port, manager = made(v2, codec)
     await manager.start()
     try:
         tolerances = Tolerances(window_s=0.3)
-        live = LiveShadow(manager, Beside(v2, v4, port, equivalents_between(v2, codec, v4), tolerances))
+        beside = Beside(v2, v4, port, equivalents_between(v2, codec, v4), tolerances)
+        live = LiveShadow(manager, beside, Shadow(beside) if here else None)
         await live.start()
         try:
             yield manager, live, device
@@ -269,6 +270,26 @@ async def test_an_error_that_v4_swallows_is_found() -> None:
         assert (report.errors["v2"], report.errors["v4"]) == (1, 0)
 
 
+class Crashes(Newport1830C):
+    """Raises what it should not, once it has read well for a while."""
+
+    count = 0
+
+    async def measure(self, channel: str) -> Measurement:
+        self.count += 1
+        if self.count > 5:
+            raise KeyError("nobody thought of it")
+        return await super().measure(channel)
+
+
+async def test_an_actor_that_gives_up_is_found() -> None:
+    async with shadowing(METER, replace(METER4, driver=Crashes)) as (_, live, _device):
+        report = await until(live, lambda r: "its actor" in kinds(r))
+        assert kinds(report)["its actor"] == "error"
+        assert report.errors["v4"] >= 1
+        assert not report.within
+
+
 class Refuses(Newport1830C):
     operations: ClassVar[Any] = {**Newport1830C.operations}
 
@@ -289,8 +310,27 @@ async def test_what_v4_has_no_name_for_is_not_comparable_and_nobody_waits_for_it
     async with shadowing(METER, METER4) as (manager, live, _device):
         with pytest.raises(DuodaqError):
             await manager.command("meter", Execute("dance"))
+        await live.refresh()
         report = live.report()
         assert report.not_comparable["command dance"] == "V4 has nothing of that name"
+
+
+async def test_a_command_before_v4_is_there_is_no_difference() -> None:
+    same = equivalents_between(METER, "newport1830c", METER4)
+    port = PortDefinition("line", tcp="nowhere:1", codec="newport1830c")
+    shadow = Shadow(Beside(METER, METER4, port, same))
+    try:
+        shadow.commanded(1, Execute("set_wavelength", (780,)), "a trace")
+        shadow.became(1, None, None)
+        await shadow.start()
+        order = WireRecord(clock.utc_ns(), "line", ">", b"W780\n", "v2.meter", 7, "a trace")
+        shadow.take(order)
+        await clock.pause(0)
+        report = shadow.report()
+    finally:
+        await shadow.aclose()
+    assert (report.findings, report.orders) == ([], {"matched": 0, "missing": 0, "extra": 0})
+    assert "command set_wavelength at the start" in report.not_comparable
 
 
 async def test_a_report_is_for_people_and_for_programs() -> None:
@@ -339,7 +379,7 @@ async def test_a_number_is_a_measurement_where_it_is_known_what_it_is_made_of(dr
 
 
 async def test_a_shadow_that_fails_itself_takes_no_result_from_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with shadowing(METER, METER4) as (manager, live, _device):
+    async with shadowing(METER, METER4, here=True) as (manager, live, _device):
         monkeypatch.setattr("duodaq.migration._shadow.command_in_v4", lambda *_: 1 / 0)
         monkeypatch.setattr(live.shadow, "_take_result", lambda *_: 1 / 0)
         assert (await manager.command("meter", Execute("read_power"))) > 0
@@ -347,7 +387,7 @@ async def test_a_shadow_that_fails_itself_takes_no_result_from_a_command(monkeyp
 
 
 async def test_a_shadow_goes_on_behind_an_exchange_that_it_fails_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with shadowing(METER, METER4) as (_, live, _device):
+    async with shadowing(METER, METER4, here=True) as (_, live, _device):
         await until(live, lambda r: r.values["compared"] >= 1)
         take, failures = live.shadow._exchanges.take, iter([ZeroDivisionError()])
 
@@ -363,7 +403,7 @@ async def test_a_shadow_goes_on_behind_an_exchange_that_it_fails_at(monkeypatch:
 
 
 async def test_a_question_that_nobody_can_answer_excuses_one_failure_and_no_more() -> None:
-    async with shadowing(METER, METER4) as (_, live, _device):
+    async with shadowing(METER, METER4, here=True) as (_, live, _device):
         shadow = live.shadow
         shadow.line.stand_ins["nonsense"] = {"none": 1}
         for what in ("one", "another"):
@@ -376,7 +416,7 @@ async def test_a_question_that_nobody_can_answer_excuses_one_failure_and_no_more
 async def test_failed_readings_are_excused_by_number(
     monkeypatch: pytest.MonkeyPatch, failures: int, differs: bool
 ) -> None:
-    async with shadowing(METER, METER4) as (_, live, _device):
+    async with shadowing(METER, METER4, here=True) as (_, live, _device):
         shadow = live.shadow
         shadow.line.stand_ins["nonsense"] = {"none": 1}
         figures = {"instruments": {"meter": {"poll_failures": {"power": failures}}}}

@@ -5,19 +5,34 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from duodaq.clock import utc_ns
+from duodaq.config import worker_of
 from duodaq.dual import DualRuntimeManager
 from duodaq.errors import LifecycleError
-from duodaq.migration import Beside, Shadow, ShadowReport, follow
+from duodaq.migration import Beside, Shadow, ShadowProcess, ShadowReport, follow
 from duodaq.model import Measurement
 
 _READERS = 10_000
 
 
 class LiveShadow:
-    """A shadow on a running lab: fed from its port's log, its data and its commands."""
+    """A shadow on a running lab: fed from its port's log, its data and its commands.
 
-    def __init__(self, manager: DualRuntimeManager, beside: Beside) -> None:
-        self.shadow = Shadow(beside, lambda: manager.broker.latched)
+    Args:
+        manager: The lab's.
+        beside: What is compared.
+        shadow: The V4 driver in the shadow; in a process of its own by default, so that it harms nobody.
+    """
+
+    def __init__(
+        self, manager: DualRuntimeManager, beside: Beside, shadow: Shadow | ShadowProcess | None = None
+    ) -> None:
+        lab = manager.lab
+        self.shadow = shadow or ShadowProcess(
+            beside,
+            lambda: manager.broker.latched,
+            memory_bytes=lab.v4.memory_bytes,
+            lives_inline=worker_of(beside.v4, lab.v4) == "inline",
+        )
         self._manager = manager
         self._instrument = beside.v2.id
         self._port = beside.port.name
@@ -61,8 +76,14 @@ class LiveShadow:
             await self.shadow.start(history)
             self._ends = ends.pop_all()
 
+    async def refresh(self) -> None:
+        """Have `report` say what is so now, as far as that can be learnt soon."""
+        if isinstance(self.shadow, ShadowProcess):
+            self.shadow.note_poll_failures(self._failed() - self._failed_at_first)
+            await self.shadow.refresh()
+
     def report(self) -> ShadowReport:
-        """What was found so far."""
+        """What was found, as of a moment ago."""
         self.shadow.note_poll_failures(self._failed() - self._failed_at_first)
         return self.shadow.report()
 
@@ -70,6 +91,7 @@ class LiveShadow:
         """End it, also before it has begun, whatever becomes of the report, and say what was found."""
         await self._break_off()
         async with self._ends:
+            await self.refresh()
             return self.report()
 
     async def _break_off(self) -> None:

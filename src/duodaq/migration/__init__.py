@@ -1,5 +1,6 @@
 """Moving one instrument from V2 to V4 on a running lab, and back: conversion, shadow, cutover, checklist."""
 
+from duodaq.migration._beside import Beside, follow
 from duodaq.migration._budget import Budget, Spending, counts, diverged, is_lost
 from duodaq.migration._checklist import TICKABLE, Facts, Item, checklist, unmet
 from duodaq.migration._compare import (
@@ -25,7 +26,8 @@ from duodaq.migration._equivalents import (
 from duodaq.migration._exchanges import Exchanges, Seen
 from duodaq.migration._recording import shadow_recording
 from duodaq.migration._report import ShadowReport
-from duodaq.migration._shadow import Beside, Shadow, follow
+from duodaq.migration._shadow import Shadow
+from duodaq.migration._shadow_process import ShadowProcess
 from duodaq.migration._single_writer import Violation, violations
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "Passage",
     "Seen",
     "Shadow",
+    "ShadowProcess",
     "ShadowReport",
     "Spending",
     "Tolerances",

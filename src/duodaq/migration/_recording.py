@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from duodaq.errors import DuodaqError, LifecycleError
+from duodaq.migration._beside import Beside
 from duodaq.migration._exchanges import Exchanges
 from duodaq.migration._report import ShadowReport
-from duodaq.migration._shadow import Beside, Shadow
+from duodaq.migration._shadow import Shadow
 from duodaq.model import ReadChannel, WireRecord
 
 _MOST_ROUNDS = 100_000

@@ -18,6 +18,8 @@ _KINDS = {
     "rate": "V4 asks less often",
     "error": "an error on one side only",
     "start": "the V4 driver did not start",
+    "blocked": "the V4 driver blocks its loop",
+    "died": "the V4 driver's process died",
 }
 
 

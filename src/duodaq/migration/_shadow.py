@@ -2,7 +2,7 @@
 
 The V4 driver runs as it will run: the same runtime, the same actor, with ports, parameters and a publisher of its own,
 none of which leads anywhere. Every exchange of V2's on the wire is handed to it, and commands to the instrument are
-given to both. It is not on the wire at all: what it costs the live instrument is the reading of the log.
+given to both. It is not on the wire at all. On a running lab it is in a process of its own: see `_shadow_process`.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from duodaq.bridge import ParameterTable
 from duodaq.clock import monotonic_s, pause, utc_ns
-from duodaq.dataplane import Subscription
 from duodaq.drivers import codec as find_codec
 from duodaq.errors import ConfigError, DuodaqError, OutOfRangeError, StoppedError
 from duodaq.migration._answers import Answers
 from duodaq.migration._assumed import assumed_answer
+from duodaq.migration._beside import Beside, mirrored
 from duodaq.migration._compare import (
     Finding,
-    Tolerances,
     Value,
     Written,
     compare_axes,
@@ -30,7 +29,7 @@ from duodaq.migration._compare import (
     number_of,
     percentiles,
 )
-from duodaq.migration._equivalents import Equivalents, command_in_v4
+from duodaq.migration._equivalents import command_in_v4
 from duodaq.migration._exchanges import Exchanges, Seen
 from duodaq.migration._report import ShadowReport
 from duodaq.migration._shadow_line import NotedNumbers, ShadowLine, ShadowPorts
@@ -39,9 +38,8 @@ from duodaq.model import (
     Command,
     Execute,
     GetParameter,
-    InstrumentDefinition,
+    InstrumentState,
     Measurement,
-    PortDefinition,
     ReadChannel,
     Recover,
     Scalar,
@@ -68,19 +66,8 @@ _COMMAND_S, _START_S = 20.0, 10.0
 _NOT_MIRRORED = (StartAcquisition, StopAcquisition, Recover, Shutdown, SnapFrame, Stop)
 
 
-@dataclass
-class Beside:
-    """What is compared: the two definitions, their port, and how V2's names are called in V4."""
-
-    v2: InstrumentDefinition
-    v4: InstrumentDefinition
-    port: PortDefinition
-    same: Equivalents
-    tolerances: Tolerances = field(default_factory=Tolerances)
-
-
 class Shadow:
-    """Runs a V4 driver in the shadow of V2's, on the loop of the lab.
+    """Runs a V4 driver in the shadow of V2's, on the running loop: of a process of its own, or of a replay.
 
     Args:
         beside: What is compared.
@@ -120,10 +107,12 @@ class Shadow:
         self._records: deque[WireRecord] = deque()
         self._has_past = False
         self._loop = asyncio.get_running_loop()
+        self._under_way: dict[int, tuple[Command, str, asyncio.Task[Exception | None] | None]] = {}
         self._values = ValueTally(beside.tolerances)
         self._orders = OrderTally(beside.tolerances)
         self._v4_values: list[Value] = []  # of a recording
         self._alone: dict[str, None] = {}
+        self._too_early: dict[str | None, None] = {}
         self._made_for: dict[str, list[int]] = {}
         self._v2_took: deque[float] = deque(maxlen=_KEPT)
         self._v4_late: deque[float] = deque(maxlen=_KEPT)
@@ -207,7 +196,7 @@ class Shadow:
         asks = False
         for deed in seen.deeds:
             asks = asks or deed.asks
-            if not deed.asks and self._is_ready:
+            if not deed.asks and self._is_ready and seen.trace_id not in self._too_early:
                 self._take_orders()
                 self._orders.add("v2", Written(seen.ended_ns, deed))
         if asks:
@@ -222,33 +211,58 @@ class Shadow:
         self.line.heard(seen, alone=seen.trace_id in self._alone)
 
     def take_measurement(self, measurement: Measurement) -> None:
-        """A measurement of V2's: it was made of the last exchange before it."""
-        if not isinstance(measurement, Scalar):
-            self._not_comparable[f"channel {measurement.channel}"] = "only single numbers are compared"
-            return
+        """A measurement of V2's."""
+        if isinstance(measurement, Scalar):
+            self.take_number(measurement.channel, measurement.unit, measurement.t_ns, measurement.value)
+        else:
+            self.take_no_number(measurement.channel)
+
+    def take_number(self, channel: str, unit: str, t_ns: int, value: float) -> None:
+        """A measurement of V2's that is one number: it was made of the last exchange before it."""
         self._take_all()
-        made_of = next((n for n, t_ns in reversed(self._ended_ns.items()) if t_ns <= measurement.t_ns), 0)
-        self._values.add_v2(
-            Value(measurement.channel, measurement.t_ns, measurement.value, measurement.unit, frozenset({made_of}))
-        )
+        made_of = next((n for n, ended_ns in reversed(self._ended_ns.items()) if ended_ns <= t_ns), 0)
+        self._values.add_v2(Value(channel, t_ns, value, unit, frozenset({made_of})))
         self.collect()
+
+    def take_no_number(self, channel: str) -> None:
+        """A measurement of V2's that is none."""
+        self.note_not_comparable(f"channel {channel}", "only single numbers are compared")
 
     async def mirror(self, command: Command, work: Awaitable[T]) -> T:
         """Have V2 carry out `command` by `work`, and V4 beside it; V2's result, or its error."""
-        error: Exception | None = None
-        with tracing() as trace_id:  # the wire says which exchanges were made for it
-            task = self._aside("a command", self._mirrored, command, trace_id)
-        try:
-            with tracing(trace_id):
-                result = await work
+        return await mirrored(self, command, work)
+
+    def commanded(self, number: int, command: Command, trace_id: str) -> None:
+        """See Onlooker."""
+        if not self._is_ready:
+            self._too_early[trace_id] = None
+            self.note_not_comparable(f"command {command_name(command)} at the start", "V4 was not there yet")
+            return
+        task = self._aside("a command", self._mirrored, command, trace_id)
+        self._under_way[number] = command, trace_id, task
+        if len(self._under_way) > _KEPT:
+            del self._under_way[next(iter(self._under_way))]
+
+    def became(self, number: int, result: Any, error: str | None, *, is_known: bool = True) -> None:
+        """See Onlooker."""
+        command, trace_id, task = self._under_way.pop(number, (None, "", None))
+        if command is None or not is_known:
+            return
+        if error is None:
             self._aside("a command", self._take_result, command, trace_id, result)
-            return result
-        except Exception as raised:
-            error = raised
-            raise
-        finally:
-            if task is not None:
-                self._own(self._judge(command, task, error))
+        if task is not None:
+            self._own(self._judge(command, task, error))
+
+    def note_not_comparable(self, what: str, why: str) -> None:
+        """Something of V2's cannot be compared."""
+        self._not_comparable[what] = why
+
+    def note_blocked(self, late_s: float, *, lives_inline: bool) -> None:
+        """The loop stood for so long: the lab's own would have, if the driver is to live there."""
+        if lives_inline:
+            self._findings.append(Finding("blocked", "its loop", "", f"for {late_s:.1f} s"))
+        else:
+            self._not_comparable["its loop"] = f"it stood for {late_s:.1f} s; it is to live in a worker of its own"
 
     def note_poll_failures(self, v2: int) -> None:
         """So many readings of V2's failed since the shadow began."""
@@ -316,6 +330,7 @@ class Shadow:
         self._report_values(report)
         self._report_questions(report, now_ns)
         self._report_errors(report)
+        self._report_actor(report)
         report.not_comparable |= self._not_comparable
         report.timing_s = {
             k: found
@@ -358,6 +373,13 @@ class Shadow:
         for subject, sources in self.line.stand_ins.items():
             how = ", ".join(f"{_SOURCES[source]} ({count})" for source, count in sorted(sources.items()))
             report.not_comparable[f"question «{subject}»"] = f"V2 has no answer of its own to it; V4 got {how}"
+
+    def _report_actor(self, report: ShadowReport) -> None:
+        """An actor that has given up measures nothing any more that could differ."""
+        for status in self.runtime.instruments():
+            if status.state is InstrumentState.ERROR:
+                report.errors["v4"] += 1
+                report.add([Finding("error", "its actor", "runs", status.message)])
 
     def _report_errors(self, report: ShadowReport) -> None:
         figures = self.runtime.metrics()["instruments"].get(self.beside.v4.id, {})
@@ -448,13 +470,13 @@ class Shadow:
                 return error
         return None
 
-    async def _judge(self, command: Command, task: asyncio.Task[Exception | None], error: Exception | None) -> None:
+    async def _judge(self, command: Command, task: asyncio.Task[Exception | None], error: str | None) -> None:
         other = await task
         if isinstance(other, _Excused):
             return
         self._errors["v4"] += other is not None
         if (error is None) != (other is None):
-            said = ("done" if error is None else str(error), "done" if other is None else str(other))
+            said = ("done" if error is None else error, "done" if other is None else str(other))
             self._findings.append(Finding("error", command_name(command), *said, utc_ns()))
 
     def _own(self, work: Any) -> asyncio.Task[Any]:
@@ -485,11 +507,3 @@ def _only_number(seen: Seen) -> float | None:
 
 def _of_stage(batch: Any, name: str) -> list[Scalar]:
     return stage_scalars(batch) if name.startswith("stage/") else []
-
-
-async def follow(shadow: Shadow, subscription: Subscription[Measurement]) -> None:
-    """Hand V2's measurements to a shadow until the subscription ends."""
-    instrument = shadow.beside.v2.id
-    async for measurement in subscription:
-        if measurement.instrument == instrument and measurement.origin != "v4":
-            shadow.take_measurement(measurement)

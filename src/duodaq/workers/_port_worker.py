@@ -5,10 +5,9 @@ from __future__ import annotations
 import faulthandler
 import socket
 
-from duodaq.clock import Deadline
 from duodaq.ports import serve_visa
 from duodaq.workers._child import Child
-from duodaq.workers._starter import Starter, shared_starter
+from duodaq.workers._starter import Starter, spawn_child
 from duodaq.workers._title import show_as
 
 ENTRY = "duodaq.workers._port_worker:run"
@@ -21,10 +20,7 @@ async def spawn_port_worker(name: str, timeout_s: float, starter: Starter | None
     Raises:
         LifecycleError: There is none in time.
     """
-    deadline = Deadline(timeout_s)
-    makes = starter or shared_starter()
-    await makes.start(deadline.left_s)
-    child = await makes.spawn(entry=ENTRY, timeout_s=deadline.left_s)
+    child = await spawn_child(ENTRY, timeout_s, starter)
     child.link.sendall(name.encode()[:_LONGEST_NAME] + b"\n")
     return child
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
+from duodaq.clock import Deadline
 from duodaq.workers._child import Child
 from duodaq.workers._fork_server import shared_fork_server
 from duodaq.workers._fresh import FreshStarter
@@ -43,3 +44,15 @@ def shared_starter() -> Starter:
     if not CAN_FORK:
         return FreshStarter()
     return shared_fork_server()
+
+
+async def spawn_child(entry: str, timeout_s: float, starter: Starter | None = None) -> Child:
+    """A process whose entry point is called with its ends of a link; the caller owns it.
+
+    Raises:
+        LifecycleError: There is none in time.
+    """
+    deadline = Deadline(timeout_s)
+    makes = starter or shared_starter()
+    await makes.start(deadline.left_s)
+    return await makes.spawn(entry=entry, timeout_s=deadline.left_s)
