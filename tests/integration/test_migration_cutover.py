@@ -515,7 +515,7 @@ NOBODY_OR_OWNERS = pytest.mark.parametrize("one_in", [0, 4], ids=["nobody dies",
 
 
 @NOBODY_OR_OWNERS
-async def test_twenty_moves_under_load_count_as_they_should(one_in: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_twenty_moves_under_load_are_counted(one_in: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that is asked of a cutover but the times, which are judged where nothing runs beside."""
     found = await moved_under_load(20, one_in, monkeypatch)
     assert found.fates["done"] > 100
