@@ -10,6 +10,7 @@ import random
 import signal
 import statistics
 import sys
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -38,6 +39,7 @@ from duodaq.model import (
 from duodaq.schema import scalars_of
 from duodaq.testing._scripted_meter import ScriptedPowerMeter
 from duodaq.v4 import RestartPolicy
+from duodaq.workers import ProcessGroup
 
 V2 = InstrumentDefinition(
     "meter",
@@ -230,6 +232,47 @@ async def test_what_dies_with_the_old_owner_is_a_number_that_nobody_gets_and_is_
         assert numbers[-1] - numbers[0] + 1 - len(numbers) == _lost_with_workers(manager) >= 1
 
 
+OWN_V4, OWN_V2 = replace(V4, worker="own"), replace(V2, worker="own")
+LATE_S = 0.5
+LATE = f"""
+from duodaq.clock import block
+from duodaq.cli.demo.power_meter import PowerMeter
+
+block({LATE_S})
+"""
+
+
+@pytest.mark.parametrize("around", ["process", "inline"])
+async def test_a_process_of_its_own_is_there_before_anything_waits(
+    around: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = ProcessGroup._make
+
+    async def late(group: ProcessGroup, *facts: Any) -> Any:
+        await clock.pause(LATE_S)
+        return await make(group, *facts)
+
+    meter = ScriptedPowerMeter()
+    async with running(around, "inline", meter) as manager:
+        monkeypatch.setattr(ProcessGroup, "_make", late)
+        passage = await move(manager, OWN_V4)
+        held_s = dict(passage.steps)["held"]
+        assert held_s > LATE_S
+        assert passage.took_s - held_s < LATE_S
+
+
+async def test_the_modules_of_a_driver_are_loaded_before_anything_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "late_meter.py").write_text(LATE)
+    monkeypatch.syspath_prepend(tmp_path)
+    meter = ScriptedPowerMeter()
+    for target in (V2, OWN_V2):
+        async with running("process", "inline", meter, replace(V4, options={"acquire": True})) as manager:
+            passage = await move(manager, replace(target, driver="late_meter:PowerMeter"))
+            assert passage.took_s - dict(passage.steps)["held"] < LATE_S
+
+
 @pytest.mark.parametrize(
     ("v4", "failing", "lost"),
     [("process", "DiesAtItsStart", 1), ("process", "FailsAtItsStart", 0), ("inline", "FailsAtItsStart", 0)],
@@ -325,8 +368,6 @@ class HungMeter:
 
 
 async def test_a_hung_old_owner_is_fenced_off_and_what_it_does_later_does_not_reach_the_wire() -> None:
-    import threading
-
     HungMeter.let_go = threading.Event()
     meter = ScriptedPowerMeter()
     hung = replace(V2, driver=HungMeter, polls=(), kill_after_s=0.1, deadline_s=0.05)
@@ -342,6 +383,23 @@ async def test_a_hung_old_owner_is_fenced_off_and_what_it_does_later_does_not_re
         await clock.pause(0.05)
         assert (await manager.command("meter", Execute("read_power"))) > 0
         assert violations(manager.broker.log("meter")) == []
+
+
+async def test_a_process_that_was_made_for_a_move_is_ended_when_that_is_refused_or_undone() -> None:
+    HungMeter.let_go = threading.Event()
+    meter = ScriptedPowerMeter()
+    async with running("inline", "inline", meter, replace(V2, driver=HungMeter)) as manager:
+        in_hand = asyncio.create_task(manager.command("meter", Execute("hang"), 20.0))
+        await clock.pause(0)
+        with pytest.raises(CutoverError, match="settle"):
+            await move(manager, OWN_V4, limits=Limits(settle_s=0.0))
+        assert [w.name for w in manager.health().workers] == ["v2-inline", "v4-inline"]
+        HungMeter.let_go.set()
+        await in_hand
+        with pytest.raises(CutoverError, match="undone"):
+            await move(manager, replace(OWN_V4, settings={"range": 99}))
+        assert [w.name for w in manager.health().workers] == ["v2-inline", "v4-inline"]
+        assert (await move(manager, OWN_V4)).owner == "v4"
 
 
 async def test_a_cutover_while_the_port_is_being_resynchronised_waits_for_that() -> None:
@@ -515,7 +573,7 @@ NOBODY_OR_OWNERS = pytest.mark.parametrize("one_in", [0, 4], ids=["nobody dies",
 
 
 @NOBODY_OR_OWNERS
-async def test_twenty_moves_under_load_count_as_they_should(one_in: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_twenty_moves_under_load_are_counted(one_in: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that is asked of a cutover but the times, which are judged where nothing runs beside."""
     found = await moved_under_load(20, one_in, monkeypatch)
     assert found.fates["done"] > 100

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from duodaq.bridge import Bridge, ParameterTable
@@ -85,10 +85,19 @@ class Crossing:
         if old.runtime == new.runtime:
             raise LifecycleError(f"it lives in {old.runtime} already", instrument=old.id)
         work = cut_over(self, old, new, handed or nothing_handed, limits or Limits())
-        task = asyncio.create_task(work, name=f"move {old.id}")
+        task = asyncio.create_task(self._carried_out(work, new), name=f"move {old.id}")
         self._moves.add(task)
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
+
+    async def _carried_out(
+        self, work: Awaitable[tuple[InstrumentDefinition, Passage]], new: InstrumentDefinition
+    ) -> tuple[InstrumentDefinition, Passage]:
+        try:
+            return await work
+        except Exception:
+            await self._sides[new.runtime].leave(new)  # it may have been made for this
+            raise
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._moves.discard(task)
@@ -127,8 +136,10 @@ class Crossing:
 
     async def has_no_place(self, definition: InstrumentDefinition, limit_s: float) -> str:
         """See Hands.has_no_place."""
+        side = self._sides[definition.runtime]
         try:
-            await self._sides[definition.runtime].awake(definition, limit_s)
+            await self._guard.start(self._definitions(), workers=side.in_process(definition), timeout_s=limit_s)
+            await side.awake(definition, limit_s)
         except DuodaqError as error:
             return str(error)
         return ""

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from duodaq.clock import monotonic_s
+from duodaq.clock import Deadline, monotonic_s
 from duodaq.dual._health import WorkerStatus
 from duodaq.dual._placement import Group, groups_of, place
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError
@@ -196,14 +196,25 @@ class Side:
             host.forget(instrument)
 
     async def awake(self, instrument: InstrumentDefinition, limit_s: float) -> None:
-        """Wait until the worker in which `instrument` lives, or would live, is there.
+        """Wait until the worker in which `instrument` lives, or is to live, is there; have it made if there is none.
 
         Raises:
-            DuodaqError: It has failed, or is still being replaced after `limit_s`.
+            DuodaqError: It has failed, or is not there after `limit_s`; `leave` ends what is left of it.
         """
-        host = self._hosted.get(place(instrument, self.definition))
-        if host is not None:
-            await host.awake(limit_s)
+        if not self.running:
+            return
+        deadline, group = Deadline(limit_s), place(instrument, self.definition)
+        host = self._hosted.get(group)
+        if first := host is None:
+            host = self._hosted[group] = self._make_host(group)
+        host.expect(instrument)
+        if first:
+            await host.start(limit_s)
+        await host.awake(deadline.left_s)
+
+    async def leave(self, instrument: InstrumentDefinition) -> None:
+        """End the worker in which `instrument` was to live, if nobody lives in it."""
+        await self._leave(place(instrument, self.definition))
 
     def has_home(self, instrument: str) -> bool:
         """Whether an instrument has a place at one of the workers."""

@@ -137,6 +137,9 @@ class Hosted:
         """Never start an instrument again that could not be removed in time."""
         self._definitions.pop(instrument, None)
 
+    def expect(self, definition: InstrumentDefinition) -> None:
+        """Nothing is prepared: a worker in this process has what this process has loaded."""
+
     async def awake(self, limit_s: float) -> None:
         """It is: a worker in this process is not replaced."""
 

@@ -102,6 +102,7 @@ class ProcessGroup:
         self.page = page
         self.books = books
         self.definitions: dict[str, InstrumentDefinition] = {}
+        self.expected: tuple[InstrumentDefinition, ...] = ()
         self.known: dict[str, Remembered] = {}
         self.strangers: dict[str, str] = {}
         self.natures: dict[str, bool] = {}
@@ -566,7 +567,7 @@ class ProcessGroup:
     async def _start_first(self, deadline: Deadline) -> None:
         await self._nursery.start(deadline.left_s)
         self.strangers = {}
-        worker = await self._make(tuple(self.definitions.values()), deadline)
+        worker = await self._make(tuple(self.definitions.values()) or self.expected, deadline)
         try:
             await worker.made(deadline.left_s)
             self.current, self._made = worker, None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import msgspec
@@ -34,6 +35,7 @@ from duodaq.telemetry import current_trace_id, get_logger
 from duodaq.v2 import V2Command
 from duodaq.workers._after_death import Remembered, WorkerDiedError, fate_after_death, waits_for_replacement
 from duodaq.workers._hosting import HUNG_AFTER_S, deadline_of, moves_as_far_as_known
+from duodaq.workers._nursery import modules_of
 from duodaq.workers._page import IN_HAND
 from duodaq.workers._process import Pending, ProcessWorker
 from duodaq.workers._process_group import ProcessGroup
@@ -165,9 +167,17 @@ class ProcessHosted:
         self.group.definitions.pop(instrument, None)
         self.group.strangers.pop(instrument, None)
 
+    def expect(self, definition: InstrumentDefinition) -> None:
+        """Have the next process made for this instrument, and the present one load what its driver is made of."""
+        self.group.expected = (definition,)
+
     async def awake(self, limit_s: float) -> None:
-        """Wait for the process, if it is being replaced."""
-        await self.group.available(Deadline(limit_s))
+        """Wait for the process, if it is being made, and until it has loaded what is expected."""
+        limit = Deadline(limit_s)
+        worker, expected, self.group.expected = await self.group.available(limit), self.group.expected, ()
+        if modules := modules_of(expected):
+            with contextlib.suppress(DuodaqError):  # what cannot be loaded is told when it is needed
+                await worker.request("load", modules, limit.left_s)
 
     async def restart(self, instrument: str) -> None:
         """Close and start one instrument again; the others notice nothing."""

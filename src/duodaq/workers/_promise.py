@@ -98,8 +98,12 @@ class Host(Protocol):
         """Never start an instrument again that could not be removed in time."""
         ...
 
+    def expect(self, definition: InstrumentDefinition) -> None:
+        """Note an instrument that may be added soon, so that its worker is made fit for it."""
+        ...
+
     async def awake(self, limit_s: float) -> None:
-        """Return when its worker is there; a DuodaqError says why it is not, within `limit_s`."""
+        """Return when its worker is there, fit for what is expected; a DuodaqError says why not, within `limit_s`."""
         ...
 
     async def restart(self, instrument: str) -> None: ...

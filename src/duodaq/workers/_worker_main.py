@@ -15,13 +15,14 @@ import asyncio
 import contextlib
 import faulthandler
 import functools
+import importlib
 import os
 import pickle
 import select
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -298,6 +299,7 @@ class Ready:
             "end_moving": self._end_moving,
             "submit": self._submit,
             "flush": self._flush,
+            "load": self._load,
         }
 
     def _keep(self, instrument: str, name: str, value: Any) -> None:
@@ -373,6 +375,11 @@ class Ready:
         self.runtime.flush()
         return await self.outbox.flushed(timeout_s)
 
+    async def _load(self, modules: Sequence[str]) -> None:
+        """Import these beside everything else, as far as they can be imported."""
+        if missing := [module for module in modules if module not in sys.modules]:
+            await asyncio.to_thread(_import, missing)
+
     async def _submit(self, command: Any) -> Any:
         return await submitted(self.runtime, command)
 
@@ -408,6 +415,12 @@ def _figures(runtime: Runtime) -> Any:
         return result_parcel(msgspec.to_builtins(runtime.metrics(), enc_hook=str))
     except (DataError, TypeError):
         return None
+
+
+def _import(modules: Sequence[str]) -> None:
+    for module in modules:
+        with contextlib.suppress(Exception, SystemExit):  # it is told when the module is needed
+            importlib.import_module(module)
 
 
 def _redirect(output: int) -> None:
