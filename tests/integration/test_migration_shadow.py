@@ -187,8 +187,22 @@ class Rounding(Newport1830C):
         return self.publish_scalar("power", float(f"{reading.value:.3g}"), reading.unit, reading.t_ns)
 
 
+class LosesTheLastDigit(Newport1830C):
+    """Seven digits come, six go on."""
+
+    async def measure(self, channel: str) -> Measurement:
+        reading = await self.driver.read_power()
+        return self.publish_scalar("power", float(f"{reading.value:.6g}"), reading.unit, reading.t_ns)
+
+
 @pytest.mark.parametrize(
-    ("planted", "kind"), [(InMilliwatts, "unit"), (NamedMilliwatts, "unit"), (Rounding, "rounding")]
+    ("planted", "kind"),
+    [
+        (InMilliwatts, "unit"),
+        (NamedMilliwatts, "unit"),
+        (Rounding, "rounding"),
+        (LosesTheLastDigit, "rounding"),
+    ],
 )
 async def test_a_wrong_unit_and_rounding_are_found(planted: Any, kind: str) -> None:
     async with shadowing(METER, replace(METER4, driver=planted)) as (_, live, _device):
@@ -304,6 +318,84 @@ async def test_an_error_of_a_command_on_one_side_is_found() -> None:
         report = await until(live, lambda r: len(r.findings) >= 2)
         assert kinds(report) == {"set_wavelength": "error", "wavelength": "missing"}
         assert (report.errors["v2"], report.errors["v4"]) == (0, 1)
+
+
+class Stumbles(Newport1830C):
+    """Does what it should, and raises then what no driver should."""
+
+    @handler(SetWavelength)
+    async def set_wavelength(self, message: SetWavelength) -> float:
+        await super().set_wavelength(message)
+        raise TypeError("of all things")
+
+
+async def test_whatever_a_command_raises_on_one_side_is_found() -> None:
+    async with shadowing(METER, replace(METER4, driver=Stumbles)) as (manager, live, _device):
+        await until(live, lambda r: r.values["compared"] >= 1)
+        await manager.command("meter", Execute("set_wavelength", (777,)))
+        report = await until(live, lambda r: bool(r.findings))
+        assert kinds(report) == {"set_wavelength": "error"}
+        assert "of all things" in report.findings[0]["v4"]
+
+
+class ForgetsTheEnd(Newport1830C):
+    @handler(SetWavelength)
+    async def set_wavelength(self, message: SetWavelength) -> float:
+        await self.driver._port.write(f"W{message.wavelength_nm:04.0f}".encode(), holder="v4.meter")
+        return message.wavelength_nm
+
+
+class EndsOtherwise(ForgetsTheEnd):
+    @handler(SetWavelength)
+    async def set_wavelength(self, message: SetWavelength) -> float:
+        await self.driver._port.write(f"W{message.wavelength_nm:04.0f}\r\n".encode(), holder="v4.meter")
+        return message.wavelength_nm
+
+
+@pytest.mark.parametrize(
+    ("planted", "found", "noted"),
+    [(ForgetsTheEnd, {"commands": "end"}, False), (EndsOtherwise, {}, True)],
+)
+async def test_a_command_without_its_end_is_found_and_another_end_is_told(
+    planted: Any, found: dict[str, str], noted: bool
+) -> None:
+    async with shadowing(METER, replace(METER4, driver=planted)) as (manager, live, _device):
+        await until(live, lambda r: r.values["compared"] >= 1)
+        await manager.command("meter", Execute("set_wavelength", (777,)))
+        report = await until(live, lambda r: r.orders["matched"] >= 1)
+        assert kinds(report) == found
+        assert ("the ends of commands" in report.not_comparable) is noted
+
+
+@pytest.mark.parametrize(
+    ("numbers", "found"),
+    [((1, 2, 3), {}), ((1, 3, 2), {"channel place of y": "axis", "channel place of phi": "axis"})],
+)
+async def test_swapped_axes_are_found_though_both_are_asked_and_nothing_moves(
+    numbers: tuple[int, ...], found: dict[str, str]
+) -> None:
+    pytest.importorskip("pymeasure")
+    names = ("x", "y", "phi")
+    polls = tuple(PollDefinition(f"place of {name}", EVERY_S, "mm", read=f"{name}.position") for name in names)
+    v2 = InstrumentDefinition("stage", "v2", "pymeasure.instruments.newport:ESP300", port="line", polls=polls)
+    axes = tuple(AxisDefinition(name, n, "mm", (-10.0, 25.0)) for name, n in zip(names, numbers, strict=True))
+    v4 = replace(v2, runtime="v4", driver="duodaq:Esp300", axes=axes, args={"rate_hz": 1})
+    async with shadowing(v2, v4, "esp300") as (_, live, _device):
+        report = await until(live, lambda r: r.values["compared"] >= 30 and kinds(r).keys() >= found.keys())
+        assert kinds(report) == found
+
+
+class NeverMeasures(Newport1830C):
+    async def measure(self, channel: str) -> Measurement:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_a_channel_that_v4_has_and_never_measures_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("duodaq.migration._shadow._SILENT_S", 0.5)
+    async with shadowing(METER, replace(METER4, driver=NeverMeasures), here=True) as (_, live, _device):
+        report = await until(live, lambda r: bool(r.findings))
+        assert kinds(report) == {"channel power": "silent"}
 
 
 async def test_what_v4_has_no_name_for_is_not_comparable_and_nobody_waits_for_it() -> None:

@@ -15,6 +15,7 @@ from duodaq.app._channel import LocalChannel
 from duodaq.app._client import _client
 from duodaq.cli._app import app
 from duodaq.config import load_lab
+from duodaq.errors import StorageError
 from duodaq.testing._scripted_port import Answer, ScriptedTransport
 
 LAB = """\
@@ -117,6 +118,14 @@ def test_a_lab_file_that_cannot_be_written_is_told_beside_the_move(running: Any,
     code, said = run("cutover", "meter", "--force", "--write")
     assert (code, "meter is in v4 now; it was moved 1 time so far" in said) == (1, True)
     assert "It has moved, but the lab file does not say so" in said
+
+
+def test_a_report_that_cannot_be_written_is_shown_all_the_same(running: Any, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere" / "report.md"
+    said = CliRunner().invoke(app, ["migrate", "shadow", "meter", "--for", "200 ms", "--report", str(nowhere)])
+    assert "# Shadow of meter" in said.stdout
+    assert isinstance(said.exception, StorageError)
+    assert str(nowhere) in str(said.exception)
 
 
 def test_a_shadow_from_a_recording_needs_no_lab(running: Any, file: Path, tmp_path: Path) -> None:

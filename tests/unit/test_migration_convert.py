@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from duodaq.config import load_text
 from duodaq.errors import ConfigError
 from duodaq.migration import convert_back, convert_lab
+from duodaq.migration._convert import HEADLINE
 
 LAB = """\
 # a lab with a past
@@ -194,3 +195,14 @@ def test_any_stanza_that_is_toml_comes_back_as_it_was(lines: list[str], end: str
     assert turned.converted == ["m"]
     assert tomllib.loads(turned.text)["instruments"]["m"]["runtime"] == "v4"
     assert convert_back(turned.text).text == text
+
+
+@pytest.mark.parametrize("own", ["#v2 was bought in 2019\n", "#v2 \\\n", f"{HEADLINE}\n", f"{HEADLINE}\n#v2 of old\n"])
+def test_a_comment_that_looks_like_ours_goes_there_and_back(own: str) -> None:
+    before = (
+        '[ports.meter]\ntcp = "127.0.0.1:5001"\ncodec = "newport1830c"\n\n'
+        f'[instruments.meter]\nruntime = "v2"\ndriver = "x:PowerMeter"\nport = "meter"\n{own}'
+    )
+    turned = convert_lab(before)
+    assert turned.converted == ["meter"]
+    assert convert_back(turned.text).text == before

@@ -142,3 +142,20 @@ async def test_the_wire_log_of_a_real_port_passes_the_check(line) -> None:
     assert [r.holder for r in log if r.data == FENCED.encode()] == [NEW]
     late = WireRecord(log[-1].t_ns + 1, "p", ">", b"D?\n", OLD, 99, None, log[-1].sequence + 1)
     assert len(violations([*log, late])) == 1
+
+
+def test_an_answer_to_an_exchange_that_is_over_is_found() -> None:
+    log = [record(1, ">", "v2.m", 1), record(2, ">", "v2.o", 2), record(3, "<", "v2.m", 1)]
+    assert [v.sequence for v in violations(log)] == [3]
+
+
+async def test_a_stop_beside_a_reply_that_is_awaited_is_no_violation(line) -> None:
+    broker, port, transport = line
+    waiting = asyncio.create_task(port.exchange(b"A?\n", holder=OLD))
+    while not transport.lines:
+        await clock.pause(0.001)
+    await broker.stop("p", b"ST\n", "stop")
+    await asyncio.wait({waiting})
+    waiting.exception()
+    await port.exchange(b"C?\n", holder=OLD)
+    assert violations(broker.log("p")) == []

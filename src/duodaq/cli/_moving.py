@@ -15,7 +15,7 @@ from duodaq.app import connect, user_name
 from duodaq.cli._report import plain_table
 from duodaq.clock import Deadline, block
 from duodaq.config import load_lab, load_text
-from duodaq.errors import ConfigError, CutoverError, LifecycleError
+from duodaq.errors import ConfigError, CutoverError, LifecycleError, StorageError
 from duodaq.storage.reading import counted
 from duodaq.units import parse_duration_s
 
@@ -56,6 +56,7 @@ def run_shadow(
 
     Raises:
         ConfigError: The duration means nothing.
+        StorageError: The report cannot be written. It was shown.
     """
     seconds = _seconds(lasts)
     with connect(lab) as client:
@@ -90,14 +91,17 @@ def _in_short(found: dict[str, Any]) -> str:
 
 def _tell(found: dict[str, Any], report: Path | None, out: Console, *, as_json: bool) -> int:
     markdown = found.pop("markdown")
-    if report is not None:
-        report.write_text(markdown if report.suffix == ".md" else json.dumps(found, indent=2) + "\n")
     if as_json:
         out.print_json(json.dumps(found))
     elif out.is_terminal:
         out.print(Markdown(markdown))
     else:
         out.print(Text(markdown), soft_wrap=True)
+    if report is not None:  # it has been shown: nobody looks for ten minutes for nothing
+        try:
+            report.write_text(markdown if report.suffix == ".md" else json.dumps(found, indent=2) + "\n")
+        except OSError as error:
+            raise StorageError(f"the report was not written to {report}: {error.strerror}") from error
     return 0 if found["within"] else 1
 
 
@@ -109,7 +113,7 @@ def replay_shadow(
     Raises:
         ConfigError: There is no such instrument in the lab file.
         LifecycleError: V4 has no driver for it, or it asked nothing on this recording.
-        StorageError: It is no wire log.
+        StorageError: It is no wire log, or the report cannot be written.
     """
     from duodaq.migration import Beside, convert_lab, equivalents_between, shadow_recording
     from duodaq.schema import open_wirelog

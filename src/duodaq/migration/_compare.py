@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,14 +35,16 @@ class Tolerances:
     """What counts as the same.
 
     Attributes:
-        relative: Between two numbers; drivers write six digits, so less than 5e-6 means nothing.
-        absolute: Beside that, in the unit of the value.
+        relative: Between the numbers of two orders; drivers write six digits, so less than 5e-6 means nothing.
+        of_values: Between two measurements; they are made of the same reply, all the digits of which both have.
+        absolute: Beside either, in the unit of the value.
         rate: By how much of V2's rate V4 may ask less often.
         window_s: Within so long of each other two writes may stand for the same.
         least_polls: So many readings are needed before a rate says anything.
     """
 
     relative: float = 1e-5
+    of_values: float = 1e-9
     absolute: float = 0.0
     rate: float = 0.4
     window_s: float = 5.0
@@ -84,11 +86,19 @@ def number_of(text: str) -> float | None:
         return None
 
 
-def difference(one: float, other: float, tolerances: Tolerances) -> str:
-    """How two numbers differ: ``rounding``, ``unit`` or ``value``; empty if they do not."""
+def difference(one: float, other: float, tolerances: Tolerances, relative: float | None = None) -> str:
+    """How two numbers differ: ``rounding``, ``unit`` or ``value``; empty if they do not.
+
+    Args:
+        one: A number.
+        other: Another.
+        tolerances: What counts as the same.
+        relative: Instead of that of orders.
+    """
     if one == other or (math.isnan(one) and math.isnan(other)):
         return ""
-    if math.isclose(one, other, rel_tol=tolerances.relative, abs_tol=tolerances.absolute):
+    wanted = tolerances.relative if relative is None else relative
+    if math.isclose(one, other, rel_tol=wanted, abs_tol=tolerances.absolute):
         return ""
     if one and other and math.isfinite(one) and math.isfinite(other):
         if any(math.isclose(other / one, factor, rel_tol=1e-4) for factor in _FACTORS):
@@ -117,7 +127,7 @@ def compare_values(v2: Value, v4: Value, tolerances: Tolerances) -> Finding | No
     said = (f"{v2.value:.10g} {v2.unit}".strip(), f"{v4.value:.10g} {v4.unit}".strip())
     if not same_unit(v2.unit, v4.unit):
         return Finding("unit", v2.channel, *said, v2.t_ns)
-    kind = difference(v2.value, v4.value, tolerances)
+    kind = difference(v2.value, v4.value, tolerances, tolerances.of_values)
     return Finding(kind, v2.channel, *said, v2.t_ns) if kind else None
 
 
@@ -202,6 +212,33 @@ def compare_axes(v2: Mapping[str, int], v4: Mapping[str, int], tolerances: Toler
         others = [s for s in v4 if s not in v2 and (o := _AXIS.fullmatch(s)) and o[2] == mine[2]]
         findings += [Finding("axis", subject, f"{subject}?", f"{other}?") for other in others[:1]]
     return findings
+
+
+def compare_sources(channel: str, v2: str, v4: Collection[str]) -> Finding | None:
+    """Whether a channel tells of one axis in V2 and of another one in V4; None if not, or if nobody can tell.
+
+    Args:
+        channel: Its name.
+        v2: The question whose answer it is in V2.
+        v4: The questions whose answers it is made of in V4.
+    """
+    mine = _AXIS.fullmatch(v2)
+    if mine is None or v2 in v4:
+        return None
+    other = next((s for s in v4 if (o := _AXIS.fullmatch(s)) and o[2] == mine[2]), None)
+    return None if other is None else Finding("axis", f"channel {channel}", f"{v2}?", f"{other}?")
+
+
+def compare_ends(v2: Collection[bytes], v4: Collection[bytes]) -> Finding | None:
+    """Whether V4 writes commands without a line end, where V2 always has one; None if not."""
+    if not v2 or b"" in v2 or b"" not in v4:
+        return None
+    return Finding("end", "commands", f"end with {ends_in_words(v2)}", "have no end")
+
+
+def ends_in_words(ends: Collection[bytes]) -> str:
+    """Line ends as they are written in a program."""
+    return " or ".join(sorted(repr(end)[2:-1] for end in ends))
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:

@@ -226,7 +226,9 @@ def _inline(value: Any) -> Any:
 
 
 def _as_it_was(lines: list[str]) -> list[str]:
-    kept = [line for line in lines if _is_kept(line)]
+    """The kept lines, restored: those beneath the last headline, for what looks like one above it is somebody's own."""
+    heads = [n for n, line in enumerate(lines) if line.strip() == HEADLINE]
+    kept = [line for line in lines[heads[-1] if heads else 0 :] if _is_kept(line)]
     restored = [line.removeprefix(KEPT) if line.startswith(KEPT) else line.removeprefix(KEPT.rstrip()) for line in kept]
     if restored[-1] == "\\\n":
         restored = [*restored[:-2], restored[-2].removesuffix("\n")]

@@ -16,6 +16,8 @@ _KINDS = {
     "missing": "V2 orders it, V4 does not",
     "extra": "V4 orders it, V2 does not",
     "rate": "V4 asks less often",
+    "silent": "V4 measures nothing",
+    "end": "V4's commands have no end",
     "error": "an error on one side only",
     "start": "the V4 driver did not start",
     "blocked": "the V4 driver blocks its loop",

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from duodaq.bridge import ParameterTable
 from duodaq.clock import monotonic_s, pause, utc_ns
 from duodaq.drivers import codec as find_codec
-from duodaq.errors import ConfigError, DuodaqError, OutOfRangeError, StoppedError
+from duodaq.errors import ConfigError, DuodaqError, InstrumentError, OutOfRangeError, StoppedError
 from duodaq.migration._answers import Answers
 from duodaq.migration._assumed import assumed_answer
 from duodaq.migration._beside import Beside, mirrored
@@ -25,7 +25,10 @@ from duodaq.migration._compare import (
     Value,
     Written,
     compare_axes,
+    compare_ends,
     compare_rate,
+    compare_sources,
+    ends_in_words,
     number_of,
     percentiles,
 )
@@ -62,7 +65,7 @@ _AT_ONCE = 200
 """So many records of the past are taken in one step of the loop."""
 _READ_EVERY_S = 0.05
 """So often at most a reading that somebody asks of V2 is asked of V4, too: it shall cost the instrument nothing."""
-_COMMAND_S, _START_S = 20.0, 10.0
+_COMMAND_S, _START_S, _SILENT_S = 20.0, 10.0, 10.0
 _NOT_MIRRORED = (StartAcquisition, StopAcquisition, Recover, Shutdown, SnapFrame, Stop)
 
 
@@ -117,6 +120,7 @@ class Shadow:
         self._v2_took: deque[float] = deque(maxlen=_KEPT)
         self._v4_late: deque[float] = deque(maxlen=_KEPT)
         self._ended_ns: dict[int, int] = {}
+        self._asked_in: dict[int, str] = {}
         self._not_comparable: dict[str, str] = {}
         self._findings: deque[Finding] = deque(maxlen=_KEPT_FINDINGS)
         self._excused = 0
@@ -201,8 +205,10 @@ class Shadow:
                 self._orders.add("v2", Written(seen.ended_ns, deed))
         if asks:
             self._ended_ns[seen.number] = seen.ended_ns
+            self._asked_in[seen.number] = next(deed.subject for deed in seen.deeds if deed.asks)
             if len(self._ended_ns) > _KEPT:
-                del self._ended_ns[next(iter(self._ended_ns))]
+                oldest = next(iter(self._ended_ns))
+                del self._ended_ns[oldest], self._asked_in[oldest]
             self._v2_took.append(seen.took_s)
         if asks and seen.trace_id is not None:
             self._made_for.setdefault(seen.trace_id, []).append(seen.number)
@@ -329,6 +335,7 @@ class Shadow:
         self._report_orders(report, now_ns)
         self._report_values(report)
         self._report_questions(report, now_ns)
+        self._report_ends(report)
         self._report_errors(report)
         self._report_actor(report)
         report.not_comparable |= self._not_comparable
@@ -353,8 +360,27 @@ class Shadow:
         report.add_counted(values.found.rows())
         for channel in values.channels["v2"] - values.paired:
             own = channel in values.channels["v4"]
-            why = "no two measurements were made of the same reply" if own else "V4 has no channel of that name"
+            why = "no two measurements were made of the same reply" if own else "V4 has measured nothing of that name"
             report.not_comparable[f"channel {channel}"] = why
+            if values.counts[channel] >= self.beside.tolerances.least_polls:
+                report.add(filter(None, [self._never_paired(channel, report.lasted_s)]))
+
+    def _never_paired(self, channel: str, lasted_s: float) -> Finding | None:
+        """Why a channel of V2's has no counterpart, where that says something of V4."""
+        last = self._values.last
+        if channel in last["v4"]:
+            subjects = [{self._asked_in.get(n, "") for n in last[side][channel]} for side in ("v2", "v4")]
+            return compare_sources(channel, next(iter(subjects[0]), ""), subjects[1])
+        if lasted_s > _SILENT_S and channel in {info.channel for info in self.runtime.channels()}:
+            return Finding("silent", f"channel {channel}", f"{self._values.counts[channel]} measurements", "none")
+        return None
+
+    def _report_ends(self, report: ShadowReport) -> None:
+        v2, v4 = self.line.ends["v2"], self.line.ends["v4"]
+        report.add(filter(None, [compare_ends(v2, v4)]))
+        if v2 and (others := v4 - v2 - {b""}):
+            what = f"V2's end with {ends_in_words(v2)}, V4's with {ends_in_words(others)}"
+            report.not_comparable["the ends of commands"] = f"{what}: whether the device takes both, nobody can tell"
 
     def _report_questions(self, report: ShadowReport, now_ns: int) -> None:
         asked = self._answers.asked()
@@ -468,6 +494,8 @@ class Shadow:
                     self._not_comparable[what] = f"it rests on answers that V2 never had: {error}"
                     return _Excused()
                 return error
+            except Exception as error:  # noqa: BLE001 - V4's own mistake: it is what V2's success is compared with
+                return InstrumentError(told(error), instrument=self.beside.v4.id, command=command_name(command))
         return None
 
     async def _judge(self, command: Command, task: asyncio.Task[Exception | None], error: str | None) -> None:

@@ -31,6 +31,7 @@ class ShadowLine:
         asked: How often each question was asked.
         first_asked: When each was asked first, and how often V2 had asked it until then.
         given_ns: When an answer of an exchange of V2's was given to V4; the last so many.
+        ends: With which line ends the requests of either side were written; an empty one is none.
         made_of: The exchanges of V2's that answered what a value was made of, by channel and number.
         stand_ins: By question, how often it was answered by something that is no evidence, and by what.
         tainted: The trace ids of actions that rest on such an answer; the last so many.
@@ -46,6 +47,7 @@ class ShadowLine:
         self.asked: dict[str, int] = {}
         self.first_asked: dict[str, tuple[int, int]] = {}
         self.given_ns: dict[int, int] = {}
+        self.ends: dict[str, set[bytes]] = {"v2": set(), "v4": set()}
         self.made_of: dict[tuple[str, int], frozenset[int]] = {}
         self._told: WeakKeyDictionary[asyncio.Task[Any], list[int]] = WeakKeyDictionary()
         self.stand_ins: dict[str, dict[str, int]] = {}
@@ -76,6 +78,7 @@ class ShadowLine:
     def begin(self, exchange: Exchange) -> None:
         """Make an exchange."""
         deeds = deeds_of(self.codec, exchange.request)
+        self.ends["v4"].add(line_end_of(exchange.request))
         now_ns = utc_ns()
         for deed in deeds:
             if deed.asks:
@@ -110,6 +113,7 @@ class ShadowLine:
     def heard(self, seen: Seen, *, alone: bool = False) -> None:
         """V2 has had an exchange: whoever waits for its answer may go on; `alone`: V4 was not told to make it."""
         self._answers.heard(seen, alone=alone)
+        self.ends["v2"].add(line_end_of(seen.written))
         for pending in tuple(self._pending):
             self._serve(pending)
 
@@ -175,6 +179,11 @@ class ShadowLine:
         pending.stop()
         error = pending.error
         self.loop.call_soon(pending.exchange.done, b"" if error is not None else pending.reply, error)
+
+
+def line_end_of(request: bytes) -> bytes:
+    """The line end that some bytes end with; empty if they do not."""
+    return request[len(request.rstrip(b"\r\n")) :][-2:]
 
 
 class _Pending:

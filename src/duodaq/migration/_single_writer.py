@@ -38,8 +38,9 @@ def violations(records: Iterable[WireRecord]) -> list[Violation]:
                 found.append(Violation(record.sequence, record.t_ns, record.holder, what))
         if not record.exchange or record.direction == "!":
             continue
-        if record.exchange < newest and record.direction == ">":
-            what = f"exchange {record.exchange} writes after exchange {newest} has begun"
+        if record.exchange < newest:
+            does = "writes" if record.direction == ">" else "is answered"
+            what = f"exchange {record.exchange} {does} after exchange {newest} has begun"
             found.append(Violation(record.sequence, record.t_ns, record.holder, what))
         newest = max(newest, record.exchange)
     return found

@@ -6,6 +6,7 @@ report costs depends on those few, and not on how long the shadow has looked.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -56,12 +57,16 @@ class ValueTally:
         same: How many of them were the same.
         channels: Of each side, those that had a measurement.
         paired: The channels that had a pair.
+        counts: How many measurements of V2's each channel had.
+        last: Of each side, the exchanges that the last measurement of each channel was made of.
     """
 
     def __init__(self, tolerances: Tolerances) -> None:
         self.compared = self.same = 0
         self.channels: dict[str, set[str]] = {"v2": set(), "v4": set()}
         self.paired: set[str] = set()
+        self.counts: Counter[str] = Counter()
+        self.last: dict[str, dict[str, frozenset[int]]] = {"v2": {}, "v4": {}}
         self.found = Found()
         self._tolerances = tolerances
         self._v2: dict[tuple[str, int], Value] = {}
@@ -70,6 +75,8 @@ class ValueTally:
     def add_v2(self, value: Value) -> None:
         """A measurement of V2's."""
         self.channels["v2"].add(value.channel)
+        self.counts[value.channel] += 1
+        self.last["v2"][value.channel] = value.exchanges
         for number in value.exchanges:
             key = (value.channel, number)
             _keep(self._v2, key, value)
@@ -79,6 +86,7 @@ class ValueTally:
     def add_v4(self, value: Value) -> None:
         """A measurement of V4's."""
         self.channels["v4"].add(value.channel)
+        self.last["v4"][value.channel] = value.exchanges
         waiting = _Waiting(value)
         keys = [(value.channel, number) for number in value.exchanges]
         made_of_the_same = [self._v2[key] for key in keys if key in self._v2]

@@ -11,7 +11,7 @@ const NEXT = {
   v4: "It has moved. V2 takes it back at any time.",
   retired: "It has moved, and the lab file no longer says how it was in V2.",
 };
-const KINDS = { unit: "another unit", rounding: "rounded otherwise", value: "another value", axis: "another axis", missing: "V2 orders it, V4 does not", extra: "V4 orders it, V2 does not", rate: "V4 asks less often", error: "an error on one side only", start: "the V4 driver did not start" };
+const KINDS = { unit: "another unit", rounding: "rounded otherwise", value: "another value", axis: "another axis", missing: "V2 orders it, V4 does not", extra: "V4 orders it, V2 does not", rate: "V4 asks less often", silent: "V4 measures nothing", end: "V4's commands have no end", error: "an error on one side only", start: "the V4 driver did not start", blocked: "the V4 driver blocks its loop", died: "the V4 driver's process died" };
 const ANSWERABLE = new Set(["contract", "safe state", "stop", "config", "docs"]);
 const EVERY_MS = 1000;
 const cards = new Map();
