@@ -21,7 +21,7 @@ from duodaq.ports import _owner
 from duodaq.ports._wirelog import WireLog
 from duodaq.storage import Recorder, _recorder
 from duodaq.tap import Opening
-from duodaq.telemetry import _log_file
+from duodaq.telemetry import _log_file, _outlet, _span_queue
 from duodaq.v2 import _manager, _work
 from duodaq.v4 import ActorSystem, DataPublisher
 from duodaq.v4._system import DeadLetters
@@ -200,7 +200,9 @@ RECORDS = (
         FULL[Policy.DROP_OLDEST] + "; a recorded wire log has it",
         "the numbers of the records",
     ),
-    Queue("the log file", f"{_log_file._WAITING:,} lines", FULL[Policy.DROP_NEWEST], "`lost` of the file's handler"),
+    Queue("the log file", f"{_log_file._WAITING:,} lines", FULL[Policy.DROP_NEWEST], "`duodaq_log_lines_lost_total`"),
+    Queue("the console", f"{_outlet.WAITING:,} texts", FULL[Policy.DROP_NEWEST], "`duodaq_log_lines_lost_total`"),
+    Queue("spans of traces", f"{_span_queue.MOST:,}", FULL[Policy.DROP_NEWEST], "`duodaq_spans_total`"),
     Queue("the past of a stream, for the page", f"{_history.KEPT:,} points", FULL[Policy.DROP_OLDEST], "not counted"),
     Queue("the log on the page", f"{given(LogTail, 'most'):,} lines", FULL[Policy.DROP_OLDEST], "the numbers"),
 )

@@ -13,6 +13,7 @@ import pytest
 
 from duodaq.app import Lab, LabHost, _observers
 from duodaq.app._service import LabService
+from duodaq.clock import Deadline, pause
 from duodaq.errors import DuodaqError
 from duodaq.link import LAB_PROTOCOL, LinkClient, find_lab
 from duodaq.model import (
@@ -215,3 +216,37 @@ async def test_a_collector_that_is_not_there_holds_up_no_call_and_no_end(tmp_pat
             assert await lab.command("dial", Execute("angle")) == 4.0
         begun_s = monotonic_s()
     assert monotonic_s() - begun_s < 15.0
+
+
+async def test_spans_that_no_collector_takes_are_bounded_counted_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from duodaq.app import samples_of
+    from duodaq.telemetry import OtelSpans, _otel, _span_queue, event_counts
+
+    def told(lab: Lab) -> dict[tuple[str, ...], Any]:
+        return {sample.labels: sample.value for sample in samples_of(lab) if sample.name == "duodaq_spans"}
+
+    key = ("warning", "the collector takes no spans")
+    before = event_counts().get(key, 0)
+    monkeypatch.setattr(_span_queue, "MOST", 8)
+    monkeypatch.setattr(_otel, "MOST", 8)
+    monkeypatch.setattr(_otel, "EXPORT_S", 0.2)
+    lab = lab_in(tmp_path, "inline")
+    async with lab:
+        taken = lab.observers._spans
+        assert isinstance(taken, OtelSpans)
+        for _ in range(30):
+            with taken.span("request", {}):
+                pass
+        counted = told(lab)
+        assert counted["dropped",] >= 14, "eight wait, and eight more may have been in hand and failed"
+        queue = taken.queue
+    ends = Deadline(20.0)
+    while not taken.ended:
+        assert not ends.passed
+        await pause(0.01)
+    assert queue.sent == 0
+    assert queue.failed + queue.dropped + queue._waiting >= 30
+    assert 0 <= queue._waiting <= 8
+    assert event_counts()[key] == before + 1

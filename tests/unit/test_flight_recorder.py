@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -194,3 +196,65 @@ async def test_a_log_file_that_cannot_be_is_said_and_nothing_is_started(dial_lab
     lab = dial_lab(observers=ObserverDefinition(log_file=tmp_path / "file" / "lab.jsonl"))
     with pytest.raises(ConfigError, match=r"logging\.file: .* cannot be written"):
         await lab.start()
+
+
+# ---- what a flight does when it cannot be written, and what may be in it --------------------------------------------
+
+
+async def test_a_flight_is_there_whole_or_not_at_all_and_a_full_disk_fills_with_none(
+    dial_lab: Labs, tmp_path: Path, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from duodaq.telemetry import event_counts
+
+    key, full = ("error", "what was before could not be written"), [True]
+    before, write_wire = event_counts().get(key, 0), flight._write_wire
+
+    def write(*args: Any) -> None:
+        assert not [one for one in flights(tmp_path) if not one.name.startswith(".")], "seen before it was whole"
+        if full:
+            raise OSError("No space left on device")
+        write_wire(*args)
+
+    monkeypatch.setattr(flight, "_write_wire", write)
+    left = tmp_path / ".20260101T000000.000Z-crash.part"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    async with dial_lab(observers=ObserverDefinition(flight_dir=tmp_path)) as lab:
+        for number in range(1, 4):
+            lab.observers.flight.trigger("crash")
+            await until(lambda n=number: event_counts().get(key, 0) == before + n)
+            await until(lambda: not flights(tmp_path))
+        full.clear()
+        lab.observers.flight.trigger("crash")
+        await until(lambda: lab.observers.flight.written)
+        (place,) = flights(tmp_path)
+        assert {one.name for one in place.iterdir()} == {"lab.json", "events.jsonl", "wire.arrows"}
+
+
+async def test_whatever_was_logged_a_flight_is_written_and_each_event_is_a_line(
+    dial_lab: Labs, tmp_path: Path, at_once: None
+) -> None:
+    class Silent:
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    odd = "a\nb\u2028c\x85d\x9b31m\udc80"
+    async with dial_lab(observers=ObserverDefinition(flight_dir=tmp_path)) as lab:
+        get_logger("test").warning("odd", reply=odd, silent=Silent(), more=[odd], file=Path("/\udc80"))
+        lab.observers.flight.trigger("crash")
+        await until(lambda: lab.observers.flight.written)
+    lines = [json.loads(line) for line in (flights(tmp_path)[0] / "events.jsonl").read_text("utf-8").splitlines()]
+    (told,) = [line for line in lines if line.get("event") == "odd"]
+    assert told["reply"] == odd
+    assert "without words" in told["silent"]
+
+
+async def test_a_folder_that_is_gone_is_made_again(dial_lab: Labs, tmp_path: Path, at_once: None) -> None:
+    folder = tmp_path / "flight"
+    async with dial_lab(observers=ObserverDefinition(flight_dir=folder)) as lab:
+        for number in (1, 2):
+            lab.observers.flight.trigger("crash")
+            await until(lambda n=number: lab.observers.flight.written == n)
+            if number == 1:
+                shutil.rmtree(folder)
+    assert len(flights(folder)) == 1

@@ -215,3 +215,11 @@ def test_telemetry_needs_no_library_of_an_extra() -> None:
 )
 def test_openmetrics_is_given_to_whoever_prefers_it(accept: str, wanted: bool) -> None:
     assert wants_openmetrics(accept) is wanted
+
+
+def test_a_name_that_is_no_whole_text_costs_no_other_figure() -> None:
+    samples = [Sample("duodaq_alarm_raised", ("a\udc80\n",), 3), Sample("duodaq_stops_all", (), 2)]
+    for openmetrics in (False, True):
+        text = exposition_of(samples, openmetrics=openmetrics).decode()
+        assert 'duodaq_alarm_raised_total{alarm="a\\\\udc80\\n"} 3.0' in text
+        assert "duodaq_stops_all_total 2.0" in text

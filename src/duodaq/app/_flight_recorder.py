@@ -2,7 +2,8 @@
 
 It keeps nothing of the wire itself, for each port remembers its last records; of the log it keeps 5,000 lines, each cut
 to a bounded length. So its memory is bounded, and what it costs while all is well is a deque's append for each line of
-the log. A thread writes; folders beyond the number that is kept are removed, oldest first.
+the log. A thread writes, into a folder that has its name once it is whole; folders beyond the number that is kept
+are removed, oldest first.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from pyarrow import ipc
 
 from duodaq.app._wire import port_facts
@@ -27,12 +27,13 @@ from duodaq.clock import Deadline, pause, utc_ns
 from duodaq.model import ObserverDefinition, WireRecord
 from duodaq.ports import Broker
 from duodaq.schema import WIRE_FILE, wire, wire_batch
-from duodaq.telemetry import get_logger, listen_to_log
+from duodaq.telemetry import as_json, get_logger, listen_to_log, named, words
 
 SETTLE_S = 0.3
 """So long after something broke it is written: what follows at once belongs to it."""
 GAP_S = 5.0
 """The least time between two."""
+_PART, _LEFT_S = ".part", 600
 _LINES = 5000
 _LONGEST = 2000
 _EVENTS = {
@@ -156,26 +157,35 @@ class FlightRecorder:
         sources: list[Callable[[int], list[WireRecord]]],
         from_ns: int,
     ) -> None:
+        part = place.with_name(f".{place.name}{_PART}")
         try:
-            place.mkdir(parents=True)
-            (place / "lab.json").write_text(json.dumps(facts, default=str, indent=1, ensure_ascii=False), "utf-8")
-            text = "".join(json.dumps(line, default=str, ensure_ascii=False) + "\n" for line in lines)
-            (place / "events.jsonl").write_text(text, "utf-8")
+            self._remove_parts(place.parent)
+            part.mkdir(parents=True)
+            (part / "lab.json").write_text(json.dumps(facts, default=words, indent=1), "utf-8")
+            (part / "events.jsonl").write_text("".join(f"{as_json(line)}\n" for line in lines), "utf-8")
             records = [record for source in sources for record in source(0) if record.t_ns >= from_ns]
             records.sort(key=lambda record: record.t_ns)
-            _write_wire(place / WIRE_FILE, records, ports, self._lab)
+            _write_wire(part / WIRE_FILE, records, ports, self._lab)
+            part.rename(place)
             self._remove_old(place.parent)
-        except (OSError, pa.ArrowException) as error:
-            _log.error("what was before could not be written", folder=str(place), error=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is said, and the next one is tried
+            shutil.rmtree(part, ignore_errors=True)
+            _log.error("what was before could not be written", folder=str(place), error=named(error))
             return
         self.written += 1
         wire_count, line_count = len(records), len(lines)
         causes = ", ".join(facts["causes"])
         _log.warning("what was before is written", folder=str(place), cause=causes, wire=wire_count, lines=line_count)
 
+    def _remove_parts(self, folder: Path) -> None:
+        """What a program left that was killed at it; a fresh one may be another lab's, which is at it now."""
+        for left in folder.glob(f".*Z-*{_PART}"):
+            if utc_ns() - left.stat().st_mtime_ns > _LEFT_S * 1e9:
+                shutil.rmtree(left, ignore_errors=True)
+
     def _remove_old(self, folder: Path) -> None:
         ours = sorted(one for one in folder.iterdir() if one.is_dir() and _FOLDER.fullmatch(one.name))
-        for old in ours[: -self._keep]:
+        for old in ours[: -max(1, self._keep)]:
             shutil.rmtree(old)
 
 
@@ -190,5 +200,5 @@ def _write_wire(path: Path, records: list[WireRecord], ports: dict[str, dict[str
 def _short(value: Any) -> Any:
     if isinstance(value, bool | int | None) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    text = str(value)
+    text = words(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text)} characters)"

@@ -83,6 +83,17 @@ class Observers:
                 _log.error("the log file did not take all of the log", file=str(self._log_file.path))
             self._log_file = None
 
+    @property
+    def lines_lost(self) -> int:
+        """How many lines of the log the log file did not take."""
+        return 0 if self._log_file is None else self._log_file.lost
+
+    @property
+    def spans(self) -> dict[str, int]:
+        """What became of the spans of traces; empty where there are none."""
+        queue = None if self._spans is None else self._spans.queue
+        return {} if queue is None else {"sent": queue.sent, "failed": queue.failed, "dropped": queue.dropped}
+
     def _open_log_file(self) -> None:
         one = self._definition
         if one.log_file is None or self._log_file is not None:

@@ -10,7 +10,7 @@ from duodaq.app._lab import Lab
 from duodaq.app._observers import Observers
 from duodaq.model import AlarmState, InstrumentState, ManagerState, RuntimeStatus
 from duodaq.ports import PortState
-from duodaq.telemetry import Sample, event_counts, exposition_of
+from duodaq.telemetry import Sample, event_counts, exposition_of, lost_on_console
 
 _OUTCOMES = ("handled", "failed", "refused", "expired", "ended", "late")
 _FATES = ("done", "failed", "not_done", "unknown")
@@ -31,6 +31,10 @@ def samples_of(lab: Lab) -> Iterator[Sample]:
     yield from _observed(lab.observers)
     for event, count in event_counts().items():
         yield Sample("duodaq_log_events", event, count)
+    yield Sample("duodaq_log_lines_lost", ("file",), lab.observers.lines_lost)
+    yield Sample("duodaq_log_lines_lost", ("console",), lost_on_console())
+    for outcome, count in lab.observers.spans.items():
+        yield Sample("duodaq_spans", (outcome,), count)
     yield from _workers(lab)
     yield from _ports(lab)
     yield from _data(lab.manager.ledgers().values())

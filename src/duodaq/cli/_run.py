@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from functools import partial
 from pathlib import Path
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,13 +14,15 @@ from duodaq.cli._page import LabPage, Web
 from duodaq.cli._report import shutdown_table
 from duodaq.clock import new_loop
 from duodaq.model import ShutdownReport
-from duodaq.telemetry import configure_logging
+from duodaq.telemetry import Outlet, configure_logging
 
 
 def run_lab(file: Path, out: Console, err: Console, web: Web = True) -> int:
     """Run the lab of `file`, and its page where `web` says, until a signal or a client ends it; the exit code."""
     configure_logging("INFO")
     lab = Lab.from_file(file)
+    said, told = Outlet(cast("TextIO", out.file)), Outlet(cast("TextIO", err.file))
+    out, err = _by(said, out), _by(told, err)  # the lab does not wait for whoever reads them
 
     async def ready(page: LabPage) -> None:
         counts = lab.manager.counts()
@@ -41,4 +44,12 @@ def run_lab(file: Path, out: Console, err: Console, web: Web = True) -> int:
         report: ShutdownReport = runner.run(live())
     with contextlib.suppress(OSError):  # the terminal may be gone
         err.print(shutdown_table(report))
+    for outlet in (said, told):
+        outlet.drain()
     return 0 if report.clean else 1
+
+
+def _by(outlet: Outlet, console: Console) -> Console:
+    """A console as that one, by that outlet."""
+    file: Any = outlet
+    return Console(file=file, force_terminal=console.is_terminal, width=console.width, highlight=False)

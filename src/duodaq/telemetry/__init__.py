@@ -2,7 +2,8 @@
 
 from duodaq.telemetry._histogram import Histogram
 from duodaq.telemetry._log_file import LogFile, is_read_by_a_person
-from duodaq.telemetry._logs import configure_logging, get_logger
+from duodaq.telemetry._log_line import as_json
+from duodaq.telemetry._logs import configure_logging, get_logger, lost_on_console, unharmed
 from duodaq.telemetry._metrics import (
     CONTENT_TYPE,
     METRICS,
@@ -14,6 +15,7 @@ from duodaq.telemetry._metrics import (
     wants_openmetrics,
 )
 from duodaq.telemetry._otel import OpenSpan, OtelSpans, otlp_exporter
+from duodaq.telemetry._outlet import Outlet
 from duodaq.telemetry._spans import SPANS, Spans, span
 from duodaq.telemetry._tap import event_counts, listen_to_log, note_event
 from duodaq.telemetry._trace import current_trace_id, new_trace_id, tracing, work_for
@@ -29,8 +31,10 @@ __all__ = [
     "Metric",
     "OpenSpan",
     "OtelSpans",
+    "Outlet",
     "Sample",
     "Spans",
+    "as_json",
     "broke_off",
     "configure_logging",
     "current_trace_id",
@@ -40,6 +44,7 @@ __all__ = [
     "get_logger",
     "is_read_by_a_person",
     "listen_to_log",
+    "lost_on_console",
     "named",
     "new_trace_id",
     "note_event",
@@ -47,6 +52,7 @@ __all__ = [
     "span",
     "told",
     "tracing",
+    "unharmed",
     "wants_openmetrics",
     "words",
     "work_for",

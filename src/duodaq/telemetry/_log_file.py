@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import logging.handlers
 import queue
 import threading
 from pathlib import Path
 from typing import Any
 
-from duodaq.telemetry._logs import ROOT, json_formatter
+from duodaq.clock import block
+from duodaq.telemetry._log_writer import LogWriter
+from duodaq.telemetry._logs import ROOT, get_logger, json_formatter
 
+AGAIN_S = 1.0
+"""How soon a disk that refuses is asked again."""
 _WAITING = 10_000
+_log = get_logger("telemetry")
 _IDS = ("lab", "run", "instrument", "port", "trace_id")
 
 
@@ -27,6 +31,9 @@ class LogFile(logging.Handler):
         max_bytes: How long it may become.
         keep: How many of its kind are kept, as ``path.1``, ``path.2`` …
         facts: What stands in each line that does not say otherwise: the lab, the run.
+
+    Attributes:
+        lost: How many lines were not written. Where the disk refuses, 10,000 wait until it does not.
     """
 
     def __init__(self, path: Path, max_bytes: int, keep: int, facts: dict[str, Any]) -> None:
@@ -80,16 +87,38 @@ class LogFile(logging.Handler):
 
     def _run(self) -> None:
         lines = _Lines()
-        file = _RotatingFile(self.path, maxBytes=self._max_bytes, backupCount=self._keep, encoding="utf-8")
-        file.setFormatter(json_formatter(lines.add))
+        formatter = json_formatter(lines.add)
+        writer = LogWriter(self.path, self._max_bytes, self._keep)
         try:
             while (next_one := self._waiting.get()) is not None:
                 record, lines.facts = next_one
-                file.handle(record)
+                try:
+                    line = f"{formatter.format(record)}\n".encode()
+                except Exception:  # noqa: BLE001 - of a line that cannot be written down no other is lost
+                    self.lost += 1
+                else:
+                    self._write(writer, line)
                 if self._ending.is_set() and self._waiting.empty():
                     return
         finally:
-            file.close()
+            writer.close()
+
+    def _write(self, writer: LogWriter, line: bytes) -> None:
+        refused = False
+        while True:
+            try:
+                writer.write(line)
+            except OSError as error:
+                if not refused:
+                    refused = True
+                    _log.error("the log file takes no lines", file=str(self.path), error=str(error))
+                if block(AGAIN_S, self._ending):
+                    self.lost += 1
+                    return
+            else:
+                if refused:
+                    _log.warning("the log file takes lines again", file=str(self.path), lost=self.lost)
+                return
 
 
 class _Lines:
@@ -104,17 +133,6 @@ class _Lines:
         if event.get("instrument") is None and event.get("actor"):
             ids["instrument"] = event["actor"]
         return {**ids, **event}
-
-
-class _RotatingFile(logging.handlers.RotatingFileHandler):
-    """Says once, on stderr as `logging` does, that the disk refuses."""
-
-    _said = False
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging calls it so
-        if not self._said:
-            self._said = True
-            super().handleError(record)
 
 
 def is_read_by_a_person() -> bool:

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
+from functools import partial
 from typing import Any, TextIO
 
 import structlog
 
+from duodaq.telemetry._log_line import as_json, for_a_person
+from duodaq.telemetry._outlet import Outlet
 from duodaq.telemetry._tap import note_event
 from duodaq.telemetry._trace import current_trace_id
+from duodaq.telemetry._traceback import named
 
 ROOT = "duodaq"
 
@@ -21,7 +25,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """
     full = name if name.startswith(ROOT) else f"{ROOT}.{name}"
     return structlog.wrap_logger(
-        logging.getLogger(full),
+        Unharmed(logging.getLogger(full)),
         processors=[
             structlog.stdlib.filter_by_level,
             structlog.contextvars.merge_contextvars,
@@ -43,7 +47,7 @@ def configure_logging(level: str | int = "INFO", json: bool = False, stream: Tex
     for old in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
         root.removeHandler(old)
     handler = _Handler(stream or sys.stderr)
-    handler.setFormatter(_formatter(json, handler.stream))
+    handler.setFormatter(_formatter(json, handler.outlet))
     handler.setLevel(level.upper() if isinstance(level, str) else level)
     files = [one.level for one in root.handlers]
     root.addHandler(handler)
@@ -51,22 +55,70 @@ def configure_logging(level: str | int = "INFO", json: bool = False, stream: Tex
     root.propagate = False
 
 
-class _Handler(logging.StreamHandler[TextIO]):
-    """The one handler that `configure_logging` owns."""
+class _Handler(logging.Handler):
+    """The one handler that `configure_logging` owns; it keeps nobody waiting for whoever reads it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self.outlet = Outlet(stream)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As `logging` asks for it."""
+        try:
+            self.outlet.write(f"{self.format(record)}\n")
+        except Exception:  # noqa: BLE001 - `logging` says so on stderr, or not, as it is told
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """As `logging` asks for it, at the end of the program."""
+        self.outlet.drain()
 
 
-def _formatter(json: bool, stream: TextIO) -> logging.Formatter:
-    renderer: Any = (
-        structlog.processors.JSONRenderer(default=str)
+def lost_on_console() -> int:
+    """How many lines were lost because nobody read them, since `configure_logging` was called."""
+    return sum(one.outlet.lost for one in logging.getLogger(ROOT).handlers if isinstance(one, _Handler))
+
+
+class Unharmed:
+    """A standard logger whose handlers harm nobody who logs: one that raises is counted, and that is all."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._logger, name)
+        return partial(unharmed, method) if name in _SAYING else method
+
+
+def unharmed(say: Callable[..., Any], *args: Any, **facts: Any) -> None:
+    """Hand something to the handlers of the log, whatever these do."""
+    try:
+        say(*args, **facts)
+    except Exception as error:  # noqa: BLE001 - somebody else's handler must not reach a port or a loop
+        note_event("error", {"event": "a handler of the log failed", "error": named(error)})
+
+
+_SAYING = frozenset({"debug", "info", "warning", "error", "critical", "exception", "log"})
+
+
+def _formatter(json: bool, outlet: Outlet) -> logging.Formatter:
+    renderers: list[Any] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(as_json)]
         if json
-        else structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0)
+        else [
+            for_a_person,
+            structlog.dev.ConsoleRenderer(
+                colors=outlet.isatty(),
+                pad_event_to=0,
+                exception_formatter=structlog.dev.plain_traceback,  # the other one shows what stands in variables
+            ),
+        ]
     )
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_shared_processors(),
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            *([structlog.processors.format_exc_info] if json else []),
-            renderer,
+            *renderers,
         ],
     )
 
@@ -79,7 +131,7 @@ def json_formatter(last: Any) -> logging.Formatter:
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
             last,
-            structlog.processors.JSONRenderer(default=str, ensure_ascii=False),
+            structlog.processors.JSONRenderer(as_json),
         ],
     )
 

@@ -71,6 +71,10 @@ METRICS: dict[str, Metric] = {
         Metric("duodaq_loop_lag_seconds", _H, "How late the manager's event loop comes to what is due."),
         Metric("duodaq_log_events", _C, "Warnings and errors logged by this program, workers included.",
                ("level", "event")),
+        Metric("duodaq_log_lines_lost", _C, "Lines of the log that their place did not take: the file, whose disk "
+               "refused, the console, which nobody read.", ("place",)),
+        Metric("duodaq_spans", _C, "Spans of traces that were sent to the collector, failed, or were dropped because "
+               "2,048 waited.", ("outcome",)),
         # workers and instruments
         Metric("duodaq_worker_up", _G, "1 while a worker runs, 0 while there is none.", ("worker", "mode")),
         Metric("duodaq_worker_restarts", _C, "How often a worker process was replaced.", ("worker",)),
@@ -161,11 +165,17 @@ def families_of(samples: Iterable[Sample]) -> Iterator[Any]:
             continue
         family: Any = makers[metric.kind](name, metric.words, labels=metric.labels)
         for sample in found[name]:
+            labels = tuple(_encodable(label) for label in sample.labels)
             if isinstance(sample.value, Histogram):
-                family.add_metric(sample.labels, sample.value.buckets(), sample.value.total)
+                family.add_metric(labels, sample.value.buckets(), sample.value.total)
             else:
-                family.add_metric(sample.labels, sample.value)
+                family.add_metric(labels, sample.value)
         yield family
+
+
+def _encodable(label: str) -> str:
+    """A name that is no whole text, as one of a file may be, must not cost all metrics."""
+    return label.encode("utf-8", "backslashreplace").decode()
 
 
 class _Ready:

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from duodaq.clock import utc_ns
+from duodaq.telemetry._span_queue import MOST, SpanQueue
 from duodaq.telemetry._trace import tracing
 
 EXPORT_S = 5.0
@@ -61,7 +62,11 @@ class OtelSpans:
         resource = Resource({"service.name": "duodaq", "duodaq.lab": lab})
         ids: Any = self
         self._provider: Any = TracerProvider(resource=resource, id_generator=ids, shutdown_on_exit=False)
-        self._provider.add_span_processor((SimpleSpanProcessor if at_once else BatchSpanProcessor)(exporter))
+        self.queue = SpanQueue(exporter)
+        queue: Any = self.queue
+        batch: Any = BatchSpanProcessor
+        queue.next = SimpleSpanProcessor(queue) if at_once else batch(queue, MOST, None, MOST // 4)
+        self._provider.add_span_processor(queue)
         self._tracer: Any = self._provider.get_tracer("duodaq")
 
     # --- as OpenTelemetry asks for ids

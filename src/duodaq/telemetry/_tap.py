@@ -22,7 +22,10 @@ def note_event(level: str, event: Mapping[str, Any]) -> None:
     if level in _COUNTED:
         _count("error" if level == "exception" else level, str(event.get("event", "")))
     for listener in _listeners:
-        listener(level, event)
+        try:
+            listener(level, event)
+        except Exception:  # noqa: BLE001 - whoever logs is not harmed by whoever listens
+            _count("error", "somebody who listens to the log failed")
 
 
 def event_counts() -> dict[tuple[str, str], int]:
@@ -34,7 +37,7 @@ def event_counts() -> dict[tuple[str, str], int]:
 def listen_to_log(listener: Callable[[str, Mapping[str, Any]], None]) -> Callable[[], None]:
     """Call `listener` with level and facts of each line that is logged, in the thread that logs it.
 
-    It must be quick, must not log, and must not raise. Call the result to end that.
+    It must be quick, and must not log; if it raises, that is counted. Call the result to end that.
     """
     global _listeners
     with _lock:

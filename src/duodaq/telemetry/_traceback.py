@@ -38,8 +38,8 @@ def broke_off(error: BaseException) -> bool:
     return found is not None and found.tb_frame.f_code.co_code[found.tb_lasti] != dis.opmap["RAISE_VARARGS"]
 
 
-def words(error: BaseException) -> str:
-    """What `error` says of itself; an exception of a driver may fail at that too, and then says so."""
+def words(error: object) -> str:
+    """What an exception, or anything else, says of itself; that of a driver may fail at that too, and then says so."""
     try:
         return str(error)
     except Exception as fault:  # noqa: BLE001 - whatever a foreign __str__ raises

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from duodaq.errors import DataError, DuodaqError
-from duodaq.telemetry import note_event
+from duodaq.telemetry import note_event, unharmed
 from duodaq.workers._messages import Log, Message, parcel, unpack
 
 ROOT = "duodaq"
@@ -66,7 +66,7 @@ def log_here(line: Log, worker: str) -> None:
     note_event(_METHODS.get(line.level, "info"), event)
     record = logger.makeRecord(logger.name, line.level, "", 0, event, (), None)
     record.__dict__.update(_logger=logger, _name=_METHODS.get(line.level, "info"))  # as structlog's formatter wants it
-    logger.handle(record)
+    unharmed(logger.handle, record)
 
 
 _METHODS = {10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
