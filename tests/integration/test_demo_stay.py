@@ -13,6 +13,7 @@ import pytest
 
 import duodaq
 from duodaq.cli.demo._demo import _ended_as_by_ctrl_c
+from duodaq.errors import UnsafeStateError
 
 pytest.importorskip("pymeasure")
 pytest.importorskip("pyvcam")
@@ -56,3 +57,24 @@ def test_a_demo_that_stays_has_its_run_on_its_page_and_ends_in_order_by_a_signal
     assert "the shutter is closed, nothing moves" in demo.said
     assert "crash action" not in demo.said
     assert "Closing the shutter" in demo.said
+
+
+def test_a_demo_is_found_stopped_and_ended_by_other_programs(
+    start_program: Any, duodaq_command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    words = ("demo", "--headless", "--stay", "--points", "11", "--out", tmp_path / "runs", "--no-web")
+    demo = start_program("-m", "duodaq.cli", *words)
+    demo.wait_for("The lab goes on")
+    status = json.loads(duodaq_command("status", "--json").stdout)
+    assert status["lab"] == f"demo-{demo.pid}"
+    stopped = duodaq_command("stop-all", "--json")
+    assert stopped.returncode == 0, stopped.stderr
+    assert "shutter" in json.loads(stopped.stdout)["on_wire_ns"]
+    with duodaq.connect() as lab:
+        with pytest.raises(UnsafeStateError):
+            lab.stage.x.move(5.0)
+        lab._channel.request("shutdown", {})
+    assert demo.end() == 0, demo.said
+    assert "the shutter is closed, nothing moves" in demo.said
+    assert "no lab is running" in duodaq_command("status").stderr

@@ -167,6 +167,35 @@ def test_a_scan_that_ctrl_c_has_ended_is_aborted_and_says_where_its_points_are(l
     assert lab.scans[-1].points().stop["reason"] == "interrupted by Ctrl-C"
 
 
+def test_a_scan_whose_program_stands_still_is_ended_without_it(
+    lab: LabClient, other: LabClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("duodaq.app._scans._KILL_S", 0.3)
+    goes_on = threading.Event()
+
+    def stand_still(name: str, _: dict[str, Any]) -> None:
+        if name == "event":
+            goes_on.wait(60)
+
+    begun = Begun(lab, [2.0, 3.0, 4.0], on_document=stand_still)
+    try:
+        until(lambda: lab.scans.status() and lab.scans[1].status().directory and rail().has["x"] == 2.0)
+        until(lambda: duodaq.open_run(str(lab.scans[1].status().directory)).scans)
+        until(lambda: len(other.scans[1].points()) == 1)
+        other.rail.control("bob", take_over=True)
+        status = other.scans[1].wait(10)
+        assert (status.state, status.why.partition(";")[2]) == ("aborted", " its program did not end within 0.3 s")
+        until(lambda: other.status()["recording"] is None)
+        (kept,) = duodaq.open_run(str(status.directory)).scans
+        assert (len(kept), kept.stop["exit_status"], kept.stop["reason"]) == (1, "abort", status.why)
+        other.rail.x.move(9.0)
+    finally:
+        goes_on.set()
+    error = begun.end()
+    assert isinstance(error, ScanInterruptedError), error
+    assert (len(error.run), rail().has["x"]) == (1, 9.0), "it moves nothing when it wakes up"
+
+
 def test_a_stop_all_ends_every_scan_for_good(lab: LabClient, channel: LocalChannel, other: LabClient) -> None:
     paused = other.scan(other.other.x, [20.0, 1.0], other.rail, settle_s=600.0, detach=True)
     until(lambda: RailActor.all["other"].has["x"] == 20.0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from duodaq.clock import Deadline, pause
 from duodaq.errors import PortOpenError
 from duodaq.model import WebDefinition
 
@@ -42,9 +44,53 @@ async def test_connections_are_few(serve_rails: Any, monkeypatch: pytest.MonkeyP
 
 
 async def test_connections_that_say_nothing_are_cut_off(serve_rails: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "FIRST_REQUEST_S", 0.1)
+    monkeypatch.setattr(server, "REQUEST_S", 0.1)
     async with serve_rails() as (client, _), silent_connections(client, 1) as readers:
         assert await ended(readers[0])
+
+
+async def say_on(here: socket.socket) -> None:
+    """Send a byte now and then, for as long as there is somebody at the other end, or for ten seconds."""
+    deadline = Deadline(10)
+    while not deadline.passed:
+        here.send(b"G")
+        await pause(0.02)
+
+
+def ask_for(client: Any, path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: {client.base_url.netloc.decode()}\r\n\r\n".encode()
+
+
+async def test_half_a_second_request_keeps_no_connection(serve_rails: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "REQUEST_S", 0.2)
+    async with serve_rails() as (client, _):
+        reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+        writer.write(ask_for(client, "/api/session"))
+        await reader.readuntil(b"}")
+        writer.write(b"G")
+        assert await ended(reader)
+        writer.close()
+
+
+async def test_an_answer_that_is_not_taken_keeps_no_connection(
+    serve_rails: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "UNREAD_S", 0.2)
+    async with serve_rails() as (client, _):
+        here = socket.create_connection((client.base_url.host, client.base_url.port))
+        with here:
+            here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            here.setblocking(False)
+            await asyncio.get_running_loop().sock_sendall(here, ask_for(client, "/vendor/Arrow.es2015.min.js") * 60)
+            with pytest.raises(ConnectionError):
+                await say_on(here)
+
+
+async def test_one_machine_takes_no_more_than_its_part(serve_rails: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_OF_ONE_MACHINE", 2)
+    async with serve_rails() as (client, _), silent_connections(client, 3) as readers:
+        assert await ended(readers[2])
+        assert not any(reader.at_eof() for reader in readers[:2])
 
 
 async def test_a_port_that_is_taken_is_said(serve_rails: Any) -> None:

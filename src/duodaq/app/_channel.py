@@ -13,6 +13,7 @@ from duodaq.link import LAB_PROTOCOL, LinkClient, lab_of
 from duodaq.model import ShutdownReport
 
 if TYPE_CHECKING:
+    from duodaq.app._host import LabDoor
     from duodaq.app._lab import Lab
 
 ANSWER_S = 10.0
@@ -80,18 +81,28 @@ class _Threaded(ABC):
 
 
 class LocalChannel(_Threaded):
-    """A private lab in a thread of this process, started with it and ended by `close`, or when the program ends."""
+    """A private lab in a thread of this process, started with it and ended by `close`, or when the program ends.
 
-    def __init__(self, lab: Lab) -> None:
+    Args:
+        ask_to_end: Has other programs find the lab, and is called when one of them asks it to end; None: it is private.
+
+    Raises:
+        LifecycleError: A lab of this name is running, if others are to find it.
+    """
+
+    def __init__(self, lab: Lab, ask_to_end: Callable[[], None] | None = None) -> None:
         from duodaq.app._control import Client  # who attaches to a lab elsewhere needs neither
         from duodaq.app._service import LabService
 
+        self._door = None if ask_to_end is None else _door_of(lab, ask_to_end)
         super().__init__(f"duodaq-{lab.definition.name}")
         self.lab = lab
         self._report: ShutdownReport | None = None
         self._session = LabService(lab).session(Client("this program"))
         try:
             self._thread.run(lab.start(), 60.0)
+            if self._door is not None:
+                self._thread.run(self._door.open(), 5.0)
         except BaseException:
             self.close()
             raise
@@ -113,11 +124,16 @@ class LocalChannel(_Threaded):
         try:
             self._report = self._shut_down()
         finally:
+            if self._door is not None:
+                self._thread.run(self._door.aclose())
+                self._door.release()
             self._thread.close()
         return self._report
 
     def _shut_down(self) -> ShutdownReport:
         try:
+            if self._door is not None:
+                self._thread.run(self._door.close_tap())
             return self._thread.run(self.lab.shutdown())
         except KeyboardInterrupt:
             self._thread.run(self._hurry())
@@ -126,6 +142,12 @@ class LocalChannel(_Threaded):
 
     async def _hurry(self) -> None:
         self.lab.hurry()
+
+
+def _door_of(lab: Lab, ask_to_end: Callable[[], None]) -> LabDoor:
+    from duodaq.app._host import LabDoor  # who attaches to a lab elsewhere needs none
+
+    return LabDoor(lab, ask_to_end)
 
 
 class RemoteChannel(_Threaded):

@@ -409,8 +409,12 @@ class LabClient:
         return self._channel.close()
 
 
-def open_lab(file: str | Path) -> LabClient:
+def open_lab(file: str | Path, ask_to_end: Callable[[], None] | None = None) -> LabClient:
     """A private lab from its file, running in a thread of this process until it is closed.
+
+    Args:
+        file: The lab file.
+        ask_to_end: Has other programs find the lab, as one of ``duodaq run``: called when one of them asks it to end.
 
     Raises:
         ConfigError: Something in the file is wrong. Nothing was started.
@@ -420,7 +424,7 @@ def open_lab(file: str | Path) -> LabClient:
     from duodaq.app._opening import LABS_HERE
 
     lab = Lab.from_file(file)
-    channel = LocalChannel(lab)
+    channel = LocalChannel(lab, ask_to_end)
     LABS_HERE.add(lab)
     return _client(channel)
 

@@ -18,6 +18,57 @@ from duodaq.tap import TapServer
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
+class LabDoor:
+    """By which other programs find a lab and reach it: its lock, its control socket, and its live streams.
+
+    Made before the lab is started, and released when it has ended.
+
+    Raises:
+        LifecycleError: A lab of this name is running.
+    """
+
+    def __init__(self, lab: Lab, ask_to_end: Callable[[], None]) -> None:
+        self._lock = LabLock(lab.definition.name)
+        lab.manager.guard.socket_path = watchdog_path(self._lock.socket)
+        service = LabService(lab, ask_to_end)
+        self._server = LinkServer(
+            self._lock.socket,
+            service.handle,
+            version=LAB_PROTOCOL,
+            talks={"ports": Gate(lab.manager.broker).talk},
+            sessions=lambda: service.session(Client("a program")),
+        )
+        self._lab = lab
+        self._tap: TapServer | None = None
+
+    async def open(self) -> None:
+        """Let programs in: the lab has started."""
+        self._tap = TapServer(tap_path(self._lock.socket), self._lab.manager.v4_data, self._streams)
+        self._tap.start()
+        await self._server.start()
+
+    async def close_tap(self) -> None:
+        """End the live streams; first of all, for a reader that has stopped would be waited for, as a recorder is."""
+        if self._tap is not None:
+            await self._tap.aclose()
+
+    async def aclose(self) -> None:
+        """Let nobody in any more. Idempotent."""
+        await self.close_tap()
+        if self._tap is not None:
+            await self._server.aclose()
+
+    def release(self) -> None:
+        """Let the next lab of this name have its place."""
+        self._lock.release()
+
+    def _streams(self) -> list[str]:
+        """What there is to be read live: every channel, and whatever else was published."""
+        manager = self._lab.manager
+        channels = [f"{channel.instrument}.{channel.channel}" for channel in manager.channels()]
+        return channels + [row.stream for row in manager.v4_data.ledger().rows()]
+
+
 class LabHost:
     """Runs a lab until it is asked to end: by a signal, by a client, or by the work it was given.
 
@@ -49,16 +100,14 @@ class LabHost:
             LifecycleError: A lab of this name is running.
             DuodaqError: The start failed; everything was rolled back.
         """
-        lock = LabLock(self.lab.definition.name)
+        door = LabDoor(self.lab, self.ask_to_end)
         try:
             with self._signals():
-                return await self._serve(lock, ready)
+                return await self._serve(door, ready)
         finally:
-            lock.release()
+            door.release()
 
-    async def _serve(self, lock: LabLock, ready: Callable[[], Awaitable[None]] | None) -> ShutdownReport:
-        service = LabService(self.lab, self.ask_to_end)
-        self.lab.manager.guard.socket_path = watchdog_path(lock.socket)
+    async def _serve(self, door: LabDoor, ready: Callable[[], Awaitable[None]] | None) -> ShutdownReport:
         starting = asyncio.ensure_future(self.lab.start())
         asked = asyncio.ensure_future(self._asked.wait())
         try:
@@ -66,36 +115,19 @@ class LabHost:
             if not starting.done():
                 return await self.lab.shutdown()
             await starting
-            talks = {"ports": Gate(self.lab.manager.broker).talk}
-            server = LinkServer(
-                lock.socket,
-                service.handle,
-                version=LAB_PROTOCOL,
-                talks=talks,
-                sessions=lambda: service.session(Client("a program")),
-            )
-            tap = TapServer(tap_path(lock.socket), self.lab.manager.v4_data, self._streams)
-            tap.start()
             try:
-                await server.start()
+                await door.open()
                 if ready is not None:
                     await ready()
                 await asked
-                await tap.aclose()  # first: a reader that has stopped would be waited for, as a recorder is
+                await door.close_tap()
                 return await self.lab.shutdown()
             finally:
-                await tap.aclose()
-                await server.aclose()
+                await door.aclose()
         finally:
             asked.cancel()
             await asyncio.gather(asked, starting, return_exceptions=True)
             await self.lab.shutdown()
-
-    def _streams(self) -> list[str]:
-        """What there is to be read live: every channel, and whatever else was published."""
-        manager = self.lab.manager
-        channels = [f"{channel.instrument}.{channel.channel}" for channel in manager.channels()]
-        return channels + [row.stream for row in manager.v4_data.ledger().rows()]
 
     @contextlib.contextmanager
     def _signals(self) -> Generator[None]:

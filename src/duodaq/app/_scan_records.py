@@ -52,10 +52,10 @@ class ScanRecords:
             try:
                 self._lab.scans.kept(number, run, scan.directory)
                 scan.ready.set()
-                await scan.ended.wait()
+                if why := await self._given_up(scan):
+                    self._note_end(run, scan, why)
             except asyncio.CancelledError:
-                if self._lab.recording_open == scan.directory:
-                    self._note(run, "stop", _aborted(run))
+                self._note_end(run, scan, "the program that scanned has ended")
                 _log.warning("the program of a scan has ended before its scan", run=run, documents=scan.documents)
                 raise
             finally:
@@ -95,6 +95,22 @@ class ScanRecords:
         await scan.ready.wait()
         return scan.directory
 
+    async def _given_up(self, scan: _Scan) -> str:
+        """Wait for its stop document; empty then, or why none is waited for any more."""
+        ended = asyncio.ensure_future(scan.ended.wait())
+        given_up = asyncio.ensure_future(self._lab.scans.given_up(scan.number))
+        try:
+            await asyncio.wait((ended, given_up), return_when=asyncio.FIRST_COMPLETED)
+            return given_up.result() if given_up.done() and not ended.done() else ""
+        finally:
+            ended.cancel()
+            given_up.cancel()
+            await asyncio.gather(ended, given_up, return_exceptions=True)
+
+    def _note_end(self, run: str, scan: _Scan, why: str) -> None:
+        if self._lab.recording_open == scan.directory:
+            self._note(run, "stop", _aborted(run, why))
+
     async def _go_on(self, run: str, scan: _Scan) -> None:
         """Its recording was ended: what is still to come goes into another, which names where the rest is."""
         assert scan.directory is not None
@@ -133,8 +149,7 @@ def _chosen(labels: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _aborted(run: str) -> dict[str, Any]:
-    reason = "the program that scanned has ended"
+def _aborted(run: str, reason: str) -> dict[str, Any]:
     return {
         "uid": str(uuid.uuid4()),
         "run_start": run,

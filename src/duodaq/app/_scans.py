@@ -67,6 +67,7 @@ class _Scan:
         """Why it has to end before its last point; None if it has not."""
         self.begun = asyncio.Event()
         self.ended = asyncio.Event()
+        self.given_up = asyncio.Event()
         self.ticket = ""
         self.program: subprocess.Popen[bytes] | None = None
 
@@ -177,6 +178,15 @@ class Scans:
         scan = None if number is None else self._own(number, "scan_keep")
         if scan is not None:
             scan.status.run, scan.status.directory = run, str(directory)
+
+    async def given_up(self, number: int | None) -> str:
+        """Wait until a scan has ended and its program is not expected to say so any more; why it has ended."""
+        scan = None if number is None else self._scans.get(number)
+        if scan is None:
+            await asyncio.Event().wait()
+            raise AssertionError("nobody sets it")
+        await scan.given_up.wait()
+        return scan.status.why
 
     def leave(self, client: Client) -> None:
         """A program has gone: its scan has ended, if it had not."""
@@ -428,7 +438,10 @@ class Scans:
         ]
 
     async def _see_it_end(self, scan: _Scan) -> None:
-        """Stop what it moves until it has ended; a program that does not end is told, and then killed."""
+        """Stop what it moves until it has ended; a program that does not end is told, and then killed.
+
+        One that is not the lab's own, and is stopped or hangs, is not waited for any longer.
+        """
         asked, kill = Deadline(_ASK_AGAIN_S), Deadline(_KILL_S)
         while not scan.ended.is_set() and not kill.passed:
             with contextlib.suppress(TimeoutError):
@@ -439,8 +452,12 @@ class Scans:
                 if asked.passed:
                     asked = Deadline(_KILL_S)
                     _signal(scan, signal.SIGINT)
-        if not scan.ended.is_set():
-            _signal(scan, signal.SIGKILL)
+        if scan.ended.is_set():
+            return
+        _signal(scan, signal.SIGKILL)
+        if scan.program is None:
+            self._end(scan, "aborted", f"{scan.why_aborted}; its program did not end within {_KILL_S:g} s")
+            scan.given_up.set()
 
     async def _stop_axes(self, scan: _Scan, *, held: bool = False) -> None:
         """Stop what it moves; if `held`, only what nobody has taken over."""

@@ -13,6 +13,7 @@ from types import TracebackType
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.utils import get_remote_addr
 
 from duodaq.app import Lab
 from duodaq.clock import pause
@@ -30,7 +31,9 @@ from duodaq.web._moment import Moment
 FIRST_PORT, LAST_PORT = 8400, 8499
 REQUESTS_PER_S = 200.0
 MOST_CONNECTIONS = 256
-FIRST_REQUEST_S = 10.0
+MOST_OF_ONE_MACHINE = 128
+REQUEST_S = 10.0
+UNREAD_S = 20.0
 _log = get_logger("web")
 
 
@@ -149,20 +152,55 @@ _TO_OUR_LOG = _ToOurLog(logging.WARNING)
 
 
 class _BoundedHttp(H11Protocol):
-    """Connections are few, and begin with a request soon: they take descriptors that the lab's ports need."""
+    """Connections are few, bring each request soon, and take its answer: they need descriptors that the ports need."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - as uvicorn has it
         """Take it, or cut it off at once."""
-        if len(self.connections) >= MOST_CONNECTIONS:
+        self._unread: asyncio.TimerHandle | None = None
+        peer = get_remote_addr(transport)
+        of_this = sum(_peer_of(one) == (peer or ("",))[0] for one in self.connections)
+        if len(self.connections) >= MOST_CONNECTIONS or of_this >= MOST_OF_ONE_MACHINE:
             self.transport = transport
             transport.abort()
             return
         super().connection_made(transport)
-        self._first = self.loop.call_later(FIRST_REQUEST_S, self._cut_off_if_silent)
+        self._expect_a_request()
 
-    def _cut_off_if_silent(self) -> None:
-        if not bool(self.cycle) and self in self.connections:
+    def on_response_complete(self) -> None:
+        """It may ask once more, but half a request keeps it no longer than none."""
+        super().on_response_complete()
+        self._expect_a_request()
+
+    def pause_writing(self) -> None:
+        """The other end does not take what it asked for."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(UNREAD_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It does."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        if self._unread is not None:
+            self._unread.cancel()
+        super().connection_lost(exc)
+
+    def _expect_a_request(self) -> None:
+        self.loop.call_later(REQUEST_S, self._cut_off_if_silent, self.cycle)
+
+    def _cut_off_if_silent(self, last: object) -> None:
+        if self.cycle is last and self in self.connections:
             self.transport.close()
+
+
+def _peer_of(connection: object) -> str | None:
+    """From which machine it comes; connections are of several kinds, of one shape."""
+    client: tuple[str, int] | None = getattr(connection, "client", None)
+    return None if client is None else client[0]
 
 
 class _Uvicorn(uvicorn.Server):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,7 +83,7 @@ class Demo:
             self._read_back(bench)
 
     def _run_lab(self, bench: Bench, target: Path) -> None:
-        lab = open_lab(bench.lab_file)
+        lab = open_lab(bench.lab_file, _end_this)
         page = LabPage(in_lab(lab, _itself), self._web, self._say)
         in_lab(lab, lambda _: page.start())
         try:
@@ -246,6 +247,11 @@ class Demo:
     def _print(self, what: str | Table) -> None:
         with contextlib.suppress(OSError):  # the terminal may be gone, and the table is made safe all the same
             self._out.print(what)
+
+
+def _end_this() -> None:
+    """End in order what SIGTERM ends: another program asks for it."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 async def _itself(lab: Lab) -> Lab:
