@@ -14,9 +14,9 @@ import pytest
 from duodaq import clock
 from duodaq.app import Lab, LabService
 from duodaq.config import load_lab
-from duodaq.errors import ConfigError, CutoverError, DuodaqError
+from duodaq.errors import ConfigError, CutoverError, DuodaqError, OutOfRangeError
 from duodaq.migration import Budget, diverged, violations
-from duodaq.model import ChannelInfo
+from duodaq.model import ChannelInfo, SetParameter
 from duodaq.storage.reading import open_run
 from duodaq.testing._scripted_meter import ScriptedPowerMeter, meter_lab_file
 from duodaq.v4.instruments import Newport1830C
@@ -98,6 +98,23 @@ async def test_a_spent_budget_brings_it_back_by_itself_within_a_second(lab: Lab,
     assert "3 errors" in last["why"]
     assert (await lab.read("meter", "power")).value > 0
     assert violations(lab.manager.broker.log("meter")) == []
+
+
+async def test_limits_of_a_stanza_are_kept_to_in_v4_under_either_name(
+    tmp_path: Path, meter: ScriptedPowerMeter
+) -> None:
+    file = meter_lab_file(tmp_path, POLLED + "limits = { wavelength = [400, 1100] }\n")
+    lab = Lab(load_lab(file), transports={"meter": meter.line})
+    await lab.start()
+    try:
+        await lab.migration.cutover("meter", "anna", force=True)
+        for name in ("wavelength", "wavelength_nm"):
+            with pytest.raises(OutOfRangeError, match="1500 is outside the limits 400 … 1100"):
+                await lab.manager.command("meter", SetParameter(name, 1500))
+        await lab.manager.command("meter", SetParameter("wavelength", 800))
+    finally:
+        await lab.shutdown()
+    assert set(meter.wavelengths()) == {800}
 
 
 class InMilliwatts(Newport1830C):

@@ -10,9 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from duodaq.config import load_text
+from duodaq.config._tables import InstrumentTable
 from duodaq.errors import ConfigError
-from duodaq.migration import convert_back, convert_lab
+from duodaq.migration import Equivalents, convert_back, convert_lab
 from duodaq.migration._convert import HEADLINE
+from duodaq.migration._stanza import KEPT, to_v4
 
 LAB = """\
 # a lab with a past
@@ -89,6 +91,42 @@ def test_a_stage_gets_the_axes_that_it_was_polled_by() -> None:
     assert stanza["poll"] == {"place": {"read": "x.position", "unit": "mm", "every": "100 ms"}}
     assert stanza["required"] is True
     assert stanza["safe"] == {"shutdown": "stop"}
+
+
+def test_limits_go_over_under_the_names_of_v4_and_those_that_do_not_are_told() -> None:
+    text = LAB.replace("passive = true", "passive = true\nlimits = { wavelength = [400, 1100], gain = [1, 5] }")
+    done = convert_lab(text, {"meter"})
+    stanza = tomllib.loads(done.text)["instruments"]["meter"]
+    assert stanza["limits"] == {"wavelength_nm": [400, 1100]}
+    told = [line for line in done.unsaid["meter"] if line.startswith("limits: ")]
+    assert told == ["limits: gain: duodaq:Newport1830C has nothing of that name; nothing keeps to these limits in V4"]
+    assert convert_back(done.text).text == text
+
+
+def test_limits_of_a_position_become_those_of_the_axis() -> None:
+    text = LAB.replace('safe = { shutdown = "stop" }', 'limits = { "x.position" = [0, 25], "x.velocity" = [0, 2] }')
+    done = convert_lab(text, {"stage"})
+    stanza = tomllib.loads(done.text)["instruments"]["stage"]
+    assert stanza["axes"]["x"] == {"number": 1, "unit": "mm", "limits": [0, 25]}
+    assert stanza["limits"] == {"x.velocity": [0, 2]}
+    assert done.unsaid["stage"] == []
+
+
+def test_limits_of_an_axis_that_has_its_own_stay_beside_them() -> None:
+    axes = 'axes.x = { number = 1, unit = "mm", limits = [1, 2] }\nlimits = { "x.position" = [0, 25] }'
+    stanza = tomllib.loads(convert_lab(LAB.replace('safe = { shutdown = "stop" }', axes)).text)["instruments"]["stage"]
+    assert stanza["axes"]["x"]["limits"] == [1, 2]
+    assert stanza["limits"] == {"x.position": [0, 25]}, "these are kept to as well, as in V2"
+
+
+def test_there_is_no_key_of_a_stanza_that_is_dropped_without_a_word() -> None:
+    values = {name: "?" for name in InstrumentTable.model_fields if name not in KEPT}
+    tables = ("args", "limits", "poll", "safe", "options", "deadline")
+    values |= {key: {"odd": {"call": "odd"}} for key in tables}
+    values |= {"settings": ["odd"], "axes": {}, "runtime": "v2", "driver": "x:Y"}
+    made = to_v4(values, Equivalents("x:Z"))
+    said = {line.partition(": ")[0].partition(".")[0] for line in made.unsaid} | made.stanza.keys()
+    assert said | {"axes"} >= values.keys()
 
 
 def test_what_is_turned_is_a_lab_file_that_loads(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ _DROPPED = {
     "kill_after": "an actor that does not end is killed at options.stop_timeout_s",
     "passive": "an actor's handlers say themselves what moves",
 }
+_TURNED = frozenset({"runtime", "driver", "axes", "args", "settings", "limits", "deadline", "poll", "safe", "options"})
 _SHARED_OPTIONS = frozenset({"on_reconnect", "requeue"})
 
 
@@ -46,11 +47,13 @@ def to_v4(stanza: Mapping[str, Any], equivalents: Equivalents) -> Converted:
     made.axes()
     made.args()
     made.settings()
+    made.limits()
     made.deadline()
     made.polls()
     made.safe()
     made.options()
     done.unsaid += [f"{key}: {why}" for key, why in _DROPPED.items() if key in stanza]
+    done.unsaid += [f"{key}: nothing in V4 stands for it" for key in stanza.keys() - {*KEPT, *_TURNED, *_DROPPED}]
     return done
 
 
@@ -73,10 +76,15 @@ class _Making:
             axis, dot, _ = name.partition(".")
             if dot and axis in self._same.axes and axis not in axes:
                 axes[axis] = {"number": self._same.axes[axis], "unit": self._unit_of(axis) or "mm"}
+                if f"{axis}.position" in self._table("limits"):
+                    continue
                 self._unsaid.append(f"axes.{axis}: V2 has no limits for it; give it limits = [lowest, highest]")
         if not axes:
             axes["x"] = {"number": 1, "unit": "mm"}
             self._unsaid.append("axes: V2 does not say which there are; x is axis 1 here, in mm and without limits")
+        for axis, table in axes.items():
+            if limits := self._table("limits").get(f"{axis}.position"):
+                axes[axis] = {**table, "limits": table.get("limits", limits)}  # every way of moving it keeps to these
         self._new["axes"] = axes
 
     def args(self) -> None:
@@ -106,6 +114,19 @@ class _Making:
                 watched.append(wanted)
         if found or watched:
             self._new["settings"] = found or watched
+
+    def limits(self) -> None:
+        """What a setting may be set to, under V4's name; of an axis that has got its own they stand there."""
+        kept: dict[str, Any] = {}
+        for name, limits in self._table("limits").items():
+            wanted = self._same.parameter(name)
+            if wanted is None:
+                what = f"{self._same.driver} has nothing of that name; nothing keeps to these limits in V4"
+                self._unsaid.append(f"limits: {name}: {what}")
+            elif self._new.get("axes", {}).get(name.removesuffix(".position"), {}).get("limits") != limits:
+                kept[wanted] = limits
+        if kept:
+            self._new["limits"] = kept
 
     def deadline(self) -> None:
         given = self._old.get("deadline")
@@ -170,7 +191,7 @@ class _Making:
 
     def _names(self) -> list[str]:
         named = [_asked(poll) for _, poll in self._polls()]
-        return [*named, *self._old.get("settings", ())]
+        return [*named, *self._old.get("settings", ()), *self._table("limits")]
 
     def _unit_of(self, axis: str) -> str:
         return next((p.get("unit", "") for _, p in self._polls() if _asked(p) == f"{axis}.position"), "")
