@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from duodaq.config import load_text
 from duodaq.config._tables import InstrumentTable
 from duodaq.errors import ConfigError
-from duodaq.migration import Equivalents, convert_back, convert_lab
+from duodaq.migration import Equivalents, convert_back, convert_lab, equivalents_of
 from duodaq.migration._convert import HEADLINE
 from duodaq.migration._stanza import KEPT, to_v4
 
@@ -244,3 +244,83 @@ def test_a_comment_that_looks_like_ours_goes_there_and_back(own: str) -> None:
     turned = convert_lab(before)
     assert turned.converted == ["meter"]
     assert convert_back(turned.text).text == before
+
+
+LUX = """\
+[ports.lux]
+tcp = "127.0.0.1:5001"
+idle_ms = 50
+
+[instruments.lux]
+runtime = "v2"
+driver = "./lux.py:Lux7"
+port = "lux"
+passive = true
+settings = ["wavelength", "averages"]
+limits = { wavelength = [400, 1100], gate = [1, 2] }
+deadline = { wavelength = "2 s" }
+poll.power = { call = "power", unit = "W", every = "200 ms" }
+poll.beat = { call = "heart", every = "1 s" }
+"""
+LUX4 = """\
+from duodaq.model import PollDefinition
+from duodaq.v4.instruments import InstrumentActor, Newport1830C, Parameter
+import nothing_that_is_installed
+
+LAMP = Parameter(read, write, "", True)
+MORE = {"averages": Parameter(read, write)}
+
+class Root(InstrumentActor):
+    parameters = {"power": Parameter(read, unit="W"), "wavelength": Parameter(read, write, emits=False)}
+
+class Lux4(Root):
+    parameters = {**Root.parameters, **MORE, "lamp": LAMP, "laser": Parameter(read, write, emits=True)}
+    channels = (PollDefinition("power", 0.2, "W", read="power"), PollDefinition("beat", every_s=1.0, call="tick"))
+    operations = {"zero": Zero}
+
+class Kin(Newport1830C):
+    pass
+
+class Late(InstrumentActor):
+    parameters = made()
+"""
+
+
+def test_what_an_own_actor_declares_goes_over_and_no_line_of_it_is_run(tmp_path: Path) -> None:
+    (tmp_path / "lux4.py").write_text(LUX4)
+    done = convert_lab(LUX, {"lux"}, {"lux": "./lux4.py:Lux4"}, tmp_path)
+    stanza = tomllib.loads(done.text)["instruments"]["lux"]
+    assert stanza == {
+        "runtime": "v4",
+        "driver": "./lux4.py:Lux4",
+        "port": "lux",
+        "settings": ["wavelength", "averages"],
+        "limits": {"wavelength": [400, 1100]},
+        "deadline": {"wavelength": "2 s"},
+        "poll": {
+            "power": {"read": "power", "unit": "W", "every": "200 ms"},
+            "beat": {"call": "tick", "every": "1 s"},
+        },
+        "options": {"acquire": True},
+    }
+    unsaid = [line for line in done.unsaid["lux"] if not line.startswith("passive")]
+    assert unsaid == ["limits: gate: ./lux4.py:Lux4 has nothing of that name; nothing keeps to these limits in V4"]
+    assert convert_back(done.text).text == LUX
+
+
+def test_what_an_own_actor_would_move_or_emit_is_known_from_its_file(tmp_path: Path) -> None:
+    (tmp_path / "lux4.py").write_text(LUX4)
+    same = equivalents_of("x:Y", None, "./lux4.py:Lux4", tmp_path)
+    assert same is not None
+    assert {name for name in same.known if same.moves(name)} == {"lamp", "laser"}
+    assert dict(same.calls) == {"zero": "zero"}
+    kin = equivalents_of("x:Y", None, "./lux4.py:Kin", tmp_path)
+    assert kin is not None
+    assert kin.parameter("wavelength") == "wavelength_nm", "it has what it inherits"
+
+
+def test_what_cannot_be_read_from_a_file_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "lux4.py").write_text(LUX4)
+    said = convert_lab(LUX, {"lux"}, {"lux": "./lux4.py:Late"}, tmp_path).unsaid["lux"]
+    assert "settings: wavelength: what ./lux4.py:Late has cannot be read from its file" in said
+    assert "poll.power: what ./lux4.py:Late has cannot be read from its file" in said

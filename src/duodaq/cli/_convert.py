@@ -32,7 +32,10 @@ def convert_file(asked: Asked, out: Console) -> int:
     load_lab(asked.file)
     text = asked.file.read_bytes().decode("utf-8-sig")
     only = set(asked.only) if asked.only else None
-    done = convert_back(text, only) if asked.back else convert_lab(text, only, _drivers(asked.drivers))
+    if asked.back:
+        done = convert_back(text, only)
+    else:
+        done = convert_lab(text, only, _drivers(asked.drivers), asked.file.absolute().parent)
     load_text(done.text, asked.file)
     _say(done, asked.file, out)
     target = asked.target or (asked.file if asked.write else None)

@@ -107,7 +107,7 @@ class _Making:
         for name in given:
             wanted = self._same.parameter(name)
             if wanted is None:
-                self._unsaid.append(f"settings: {name}: {self._same.driver} has nothing of that name")
+                self._unsaid.append(f"settings: {name}: {self._same.lacks}")
             elif isinstance(given, Mapping):
                 found[wanted] = given[name]
             else:
@@ -121,8 +121,7 @@ class _Making:
         for name, limits in self._table("limits").items():
             wanted = self._same.parameter(name)
             if wanted is None:
-                what = f"{self._same.driver} has nothing of that name; nothing keeps to these limits in V4"
-                self._unsaid.append(f"limits: {name}: {what}")
+                self._unsaid.append(f"limits: {name}: {self._same.lacks}; nothing keeps to these limits in V4")
             elif self._new.get("axes", {}).get(name.removesuffix(".position"), {}).get("limits") != limits:
                 kept[wanted] = limits
         if kept:
@@ -156,13 +155,15 @@ class _Making:
             if own == channel:
                 continue  # the actor has this channel of itself, at the rate that args give
             wanted = self._same.queries.get(asked) or parameter
-            if wanted is None or poll.get("args"):
-                self._unsaid.append(f"poll.{channel}: {self._same.driver} has nothing like {asked}")
+            how = {"read": wanted} if wanted else self._same.polled.get(channel)
+            if how is None or poll.get("args"):
+                why = f"{self._same.driver} has nothing like {asked}" if self._same.told else self._same.lacks
+                self._unsaid.append(f"poll.{channel}: {why}")
                 continue
             if channel in self._new.get("axes", {}):
                 self._unsaid.append(f"poll.{channel}: V4's axis {channel} has a stream of that name; rename one")
                 continue
-            kept[channel] = {"read": wanted, **{k: poll[k] for k in ("unit", "every") if k in poll}}
+            kept[channel] = {**how, **{k: poll[k] for k in ("unit", "every") if k in poll}}
         if kept:
             self._new["poll"] = kept
 
