@@ -15,7 +15,7 @@ from duodaq import clock
 from duodaq.app import Lab, LabService
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError, CutoverError, DuodaqError, OutOfRangeError
-from duodaq.migration import Budget, diverged, violations
+from duodaq.migration import Budget, convert_lab, diverged, violations
 from duodaq.model import ChannelInfo, SetParameter
 from duodaq.storage.reading import open_run
 from duodaq.testing._scripted_meter import ScriptedPowerMeter, meter_lab_file
@@ -56,10 +56,10 @@ async def test_a_cutover_is_refused_until_the_checklist_is_met(lab: Lab, meter: 
         await lab.migration.cutover("meter", "anna")
     assert (await shadowed(lab))["within"]
     lines = {item.name: item for item in lab.migration.checklist("meter")}
-    assert not lines["config"].met, "passive has no counterpart in V4"
+    assert lines["config"].met, "that V4 needs no passive is no loss"
     with pytest.raises(ConfigError, match="nobody can answer for 'shadow'"):
         lab.migration.tick("meter", "shadow", "anna")
-    lab.migration.tick("meter", "config", "anna")
+    lab.migration.tick("meter", "docs", "anna")
     done = await lab.migration.cutover("meter", "anna")
     assert (done["owner"], done["epoch"]) == ("v4", 1)
     assert lab.manager.definition("meter").driver == "duodaq:Newport1830C"
@@ -69,7 +69,36 @@ async def test_a_cutover_is_refused_until_the_checklist_is_met(lab: Lab, meter: 
     assert violations(lab.manager.broker.log("meter")) == []
     kept = json.loads((lab.definition.directory / "migration.json").read_text())["meter"]
     assert [entry["what"] for entry in kept["log"]] == ["shadow began", "shadow ended", "ticked", "moved", "moved"]
-    assert kept["ticks"]["config"]["by"] == "anna"
+    assert kept["ticks"]["docs"]["by"] == "anna"
+
+
+@pytest.mark.parametrize(
+    ("more", "edit", "unsaid"),
+    [
+        ("", ("", ""), ""),
+        ("limits = { gain = [1, 5] }\n", ("", ""), "limits: gain: "),
+        ("limits = { gain = [1, 5] }\n", ("options =", "limits = { gain = [1, 5] }\noptions ="), ""),
+        ("limits = { wavelength = [400, 1100] }\n", ("", ""), ""),
+        ("limits = { wavelength = [400, 1100] }\n", ("limits = {wave", "# limits = {wave"), "limits: wavelength_nm: "),
+    ],
+    ids=["nothing is lost", "limits are lost", "written by hand", "turned", "taken out by hand"],
+)
+async def test_the_list_tells_what_a_lab_file_that_says_v4_already_does_not_say(
+    tmp_path: Path, meter: ScriptedPowerMeter, more: str, edit: tuple[str, str], unsaid: str
+) -> None:
+    file = meter_lab_file(tmp_path, POLLED + more)
+    lab = Lab(load_lab(file), transports={"meter": meter.line})
+    turned = convert_lab(file.read_text())
+    head, mark, kept = turned.text.partition("# as it was")
+    file.write_text(head.replace(*edit) + mark + kept)
+    await lab.start()
+    try:
+        await lab.migration.handle({"do": "status", "instrument": "meter"})
+        line = next(item for item in lab.migration.checklist("meter") if item.name == "config")
+    finally:
+        await lab.shutdown()
+    assert line.met is not bool(unsaid)
+    assert unsaid in line.why
 
 
 async def test_a_forced_cutover_is_logged_by_name(lab: Lab) -> None:

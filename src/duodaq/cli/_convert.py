@@ -63,5 +63,7 @@ def _say(done: Conversion, file: Path, out: Console) -> None:
     for id in done.converted:
         for line in done.unsaid.get(id, []):
             out.print(Text(f"{id}: not turned: {line}"), soft_wrap=True)
+        for line in done.needless.get(id, []):
+            out.print(Text(f"{id}: left out, and nothing is lost by it: {line}"), soft_wrap=True)
     for id, why in done.left.items():
         out.print(Text(f"{id}: left as it is: {why}"), soft_wrap=True)

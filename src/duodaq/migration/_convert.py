@@ -40,6 +40,7 @@ class Conversion:
         converted: The instruments that were turned.
         left: Those that were not, and why.
         unsaid: What of a turned one could not be said in V4, by instrument.
+        needless: What of it needs not be said there.
     """
 
     before: str
@@ -47,6 +48,7 @@ class Conversion:
     converted: list[str] = field(default_factory=list[str])
     left: dict[str, str] = field(default_factory=dict[str, str])
     unsaid: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    needless: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
     def diff(self, name: str = "lab.toml") -> str:
         """What changed, as a unified diff; empty if nothing did."""
@@ -126,7 +128,7 @@ def _turn(done: Conversion, id: str, stanza: dict[str, Any], codec: str | None, 
     lines[region.start : region.stop] = _turned(lines[region.start : region.stop], id, made.stanza)
     done.text = "".join(lines)
     done.converted.append(id)
-    done.unsaid[id] = made.unsaid
+    done.unsaid[id], done.needless[id] = made.unsaid, made.needless
 
 
 def _region(text: str, id: str) -> range | None:

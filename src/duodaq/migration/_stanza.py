@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -11,11 +11,10 @@ from duodaq.units import parse_duration_s
 
 KEPT = ("port", "required", "autostart", "worker", "stop")
 """Keys that mean the same in both runtimes."""
-_DROPPED = {
-    "kill_after": "an actor that does not end is killed at options.stop_timeout_s",
-    "passive": "an actor's handlers say themselves what moves",
-}
+_DROPPED = {"kill_after": "an actor that does not end is killed at options.stop_timeout_s"}
+_NEEDLESS = {"passive": "an actor's handlers say themselves what moves"}
 _TURNED = frozenset({"runtime", "driver", "axes", "args", "settings", "limits", "deadline", "poll", "safe", "options"})
+_KNOWN = frozenset({*KEPT, *_TURNED, *_DROPPED, *_NEEDLESS})
 _SHARED_OPTIONS = frozenset({"on_reconnect", "requeue"})
 
 
@@ -26,10 +25,12 @@ class Converted:
     Attributes:
         stanza: What stands in it, in the order in which it is written.
         unsaid: What of V2's could not be said in V4, and why: a line each.
+        needless: What needs not be said there, and why.
     """
 
     stanza: dict[str, Any] = field(default_factory=dict[str, Any])
     unsaid: list[str] = field(default_factory=list[str])
+    needless: list[str] = field(default_factory=list[str])
 
 
 def to_v4(stanza: Mapping[str, Any], equivalents: Equivalents) -> Converted:
@@ -53,8 +54,42 @@ def to_v4(stanza: Mapping[str, Any], equivalents: Equivalents) -> Converted:
     made.safe()
     made.options()
     done.unsaid += [f"{key}: {why}" for key, why in _DROPPED.items() if key in stanza]
-    done.unsaid += [f"{key}: nothing in V4 stands for it" for key in stanza.keys() - {*KEPT, *_TURNED, *_DROPPED}]
+    done.unsaid += [f"{key}: nothing in V4 stands for it" for key in stanza.keys() - _KNOWN]
+    done.needless = [f"{key}: {why}" for key, why in _NEEDLESS.items() if key in stanza]
     return done
+
+
+def left_unsaid(v2: Mapping[str, Any], v4: Mapping[str, Any], equivalents: Equivalents) -> list[str]:
+    """What a V4 stanza, as it stands in a file, does not say of the V2 one that it stands for: a line each.
+
+    What somebody wrote into it by hand, under V2's name, is said.
+    """
+    made = to_v4(v2, equivalents)
+    lost: list[str] = []
+    for line in made.unsaid:
+        key, name = _subject(line)
+        by_hand = name in _names_in(v4, key) if name else key in v4 and key not in made.stanza
+        if not by_hand:
+            lost.append(line)
+    for key in ("settings", "limits", "poll", "safe"):
+        missing = _names_in(made.stanza, key) - _names_in(v4, key)
+        lost += [f"{key}: {name}: the V4 stanza does not say it, and could" for name in sorted(missing)]
+    for axis, table in made.stanza.get("axes", {}).items():
+        if "limits" in table and "limits" not in v4.get("axes", {}).get(axis, {"limits": ()}):
+            lost.append(f"axes.{axis}: the V4 stanza has no limits for it, and could")
+    return lost
+
+
+def _subject(line: str) -> tuple[str, str]:
+    """The key of a stanza that a line is about, and the name in it."""
+    head, _, rest = line.partition(": ")
+    key, _, name = head.partition(".")
+    return key, name or (rest.partition(": ")[0] if key in ("settings", "limits", "deadline", "options") else "")
+
+
+def _names_in(stanza: Mapping[str, Any], key: str) -> set[str]:
+    found: Any = stanza.get(key, ())
+    return set(cast("Iterable[str]", found)) if isinstance(found, Mapping | list | tuple) else set()
 
 
 class _Making:
