@@ -16,7 +16,7 @@ from duodaq.app import Lab, LabService
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError, CutoverError, DuodaqError, OutOfRangeError
 from duodaq.migration import Budget, convert_lab, diverged, violations
-from duodaq.model import ChannelInfo, SetParameter
+from duodaq.model import ChannelInfo, Execute, SetParameter
 from duodaq.storage.reading import open_run
 from duodaq.testing._scripted_meter import ScriptedPowerMeter, meter_lab_file
 from duodaq.v4.instruments import Newport1830C
@@ -144,6 +144,48 @@ async def test_limits_of_a_stanza_are_kept_to_in_v4_under_either_name(
     finally:
         await lab.shutdown()
     assert set(meter.wavelengths()) == {800}
+
+
+OWN = """\
+from duodaq.model import PollDefinition
+from duodaq.v4.instruments import InstrumentActor, Parameter
+
+
+async def read_power(actor):
+    return float(await actor.port.exchange(b"D?\\n", holder=actor.context.holder))
+
+
+class Own4(InstrumentActor):
+    parameters = {"power": Parameter(read_power, unit="W")}
+    channels = (PollDefinition("power", 0.05, "W", read="power"),)
+"""
+
+
+async def test_a_running_lab_learns_of_an_own_actor_by_its_file_and_a_handle_keeps_the_names_it_knows(
+    tmp_path: Path, meter: ScriptedPowerMeter
+) -> None:
+    file = meter_lab_file(tmp_path, POLLED)
+    (tmp_path / "own.py").write_text(OWN)
+    text = file.read_text()
+    lab = Lab(load_lab(file), transports={"meter": meter.line})
+    file.write_text(text.replace('codec = "newport1830c"', "idle_ms = 20"))
+    await lab.start()
+    try:
+        (before,) = await lab.migration.handle({"do": "status", "instrument": "meter"})
+        assert not before["checklist"][0]["met"], "of itself V4 has nothing for a port without a codec"
+        file.write_text(convert_lab(text, {"meter"}, {"meter": "./own.py:Own4"}, tmp_path).text)
+        await lab.migration.cutover("meter", "anna", force=True)
+        assert lab.manager.definition("meter").driver == "./own.py:Own4"
+        assert await lab.manager.command("meter", Execute("read_power")) > 0
+        with pytest.raises(OutOfRangeError, match="there are none; its parameters are power; its channels are power"):
+            await lab.manager.command("meter", Execute("set_wavelength", (700,)))
+        with pytest.raises(OutOfRangeError, match=r"it is a parameter: get\('power'\) reads it"):
+            await lab.manager.command("meter", Execute("power", (1, 2)))
+        await lab.migration.rollback("meter", "anna")
+        await lab.manager.command("meter", Execute("set_wavelength", (700,)))
+    finally:
+        await lab.shutdown()
+    assert meter.wavelengths() == {700: 1}
 
 
 class InMilliwatts(Newport1830C):

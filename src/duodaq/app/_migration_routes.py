@@ -54,7 +54,8 @@ class Routes:
             ConfigError: The lab file cannot be read.
             LifecycleError: There is no file, and nothing is given.
         """
-        if id not in self._known:
+        known = self._known.get(id)
+        if known is None or known.same is None:  # of what had none the file may name a V4 driver by now
             self._known[id] = await _beside(lambda: self._found(id))
 
     def of(self, id: str) -> Route:
