@@ -16,11 +16,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from duodaq import clock
+from duodaq.cli.demo.power_meter import PowerMeter
 from duodaq.dual import DualRuntimeManager
 from duodaq.errors import CutoverError, DeliveryError, DuodaqError
 from duodaq.migration import Limits, command_in_v4, equivalents_between, violations
@@ -34,11 +35,13 @@ from duodaq.model import (
     PortDefinition,
     ReadChannel,
     RuntimeDefinition,
+    SetParameter,
     StopAcquisition,
 )
 from duodaq.schema import scalars_of
 from duodaq.testing._scripted_meter import ScriptedPowerMeter
 from duodaq.v4 import RestartPolicy
+from duodaq.v4.instruments import InstrumentActor, Parameter
 from duodaq.workers import ProcessGroup
 
 V2 = InstrumentDefinition(
@@ -206,6 +209,63 @@ async def test_what_came_before_a_move_is_not_lost_with_the_new_owner() -> None:
         os.kill(dead, signal.SIGKILL)
         await come_to(lambda: _pid_of_v4(manager) not in (dead, None), "it was not replaced")
         assert _lost_with_workers(manager) == 0
+
+
+class Tuned(PowerMeter):
+    """One whose wavelength is an attribute."""
+
+    wavelength = property(lambda self: self._told, lambda self, nm: self._tell(nm))
+    _told = 633
+
+    def _tell(self, nm: int) -> None:
+        self.set_wavelength(nm)
+        self._told = nm
+
+
+async def _read_wavelength(actor: Any) -> int:
+    return int(await actor.port.exchange(b"W?\n", holder=actor.context.holder))
+
+
+async def _write_wavelength(actor: Any, nm: int) -> int:
+    await actor.port.exchange(b"W%04d\n" % nm, holder=actor.context.holder)
+    return nm
+
+
+class Tuned4(InstrumentActor):
+    """The same in V4, under the same name."""
+
+    parameters: ClassVar = {"wavelength": Parameter(_read_wavelength, _write_wavelength, "nm")}
+
+
+@pytest.mark.parametrize("watched", [("wavelength",), ()], ids=["watched", "unwatched"])
+@pytest.mark.parametrize("built_in", [False, True], ids=["own", "built in"])
+@pytest.mark.parametrize("v4", ["inline", "process"])
+async def test_the_parameter_table_goes_with_an_instrument_there_and_back(
+    v4: str, built_in: bool, watched: tuple[str, ...]
+) -> None:
+    meter = ScriptedPowerMeter()
+    name = "wavelength_nm" if built_in else "wavelength"
+    first = replace(V2, driver=Tuned, watched=watched)
+    second = V4 if built_in else replace(V4, driver=Tuned4, args={}, watched=watched)
+    async with running("process", v4, meter, first) as manager:
+
+        async def set_to(name: str, nm: int, owner: str) -> None:
+            await manager.command("meter", SetParameter(name, nm), 5.0)
+            known: Any = None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(5.0):
+                    while (known := manager.parameters.get("meter", name)) is None or known.value != nm:
+                        await clock.pause(0.005)
+            assert known is not None, f"{name} is not in the table"
+            assert (known.value, known.owner, known.stale) == (nm, owner, False)
+            assert int(meter.state["W"]) == nm
+
+        await set_to("wavelength", 700, "v2")
+        for nm in (800, 810):
+            await manager.move(second)
+            await set_to(name, nm, "v4")
+            await manager.move(first)
+            await set_to("wavelength", nm - 300, "v2")
 
 
 async def _v4_numbers(manager: DualRuntimeManager, stream: Any, more: int) -> list[int]:

@@ -14,9 +14,9 @@ import pytest
 from duodaq import clock
 from duodaq.app import Lab, LabService
 from duodaq.config import load_lab
-from duodaq.errors import ConfigError, CutoverError, DuodaqError
-from duodaq.migration import Budget, diverged, violations
-from duodaq.model import ChannelInfo
+from duodaq.errors import ConfigError, CutoverError, DuodaqError, OutOfRangeError
+from duodaq.migration import Budget, convert_lab, diverged, violations
+from duodaq.model import ChannelInfo, Execute, SetParameter
 from duodaq.storage.reading import open_run
 from duodaq.testing._scripted_meter import ScriptedPowerMeter, meter_lab_file
 from duodaq.v4.instruments import Newport1830C
@@ -56,10 +56,10 @@ async def test_a_cutover_is_refused_until_the_checklist_is_met(lab: Lab, meter: 
         await lab.migration.cutover("meter", "anna")
     assert (await shadowed(lab))["within"]
     lines = {item.name: item for item in lab.migration.checklist("meter")}
-    assert not lines["config"].met, "passive has no counterpart in V4"
+    assert lines["config"].met, "that V4 needs no passive is no loss"
     with pytest.raises(ConfigError, match="nobody can answer for 'shadow'"):
         lab.migration.tick("meter", "shadow", "anna")
-    lab.migration.tick("meter", "config", "anna")
+    lab.migration.tick("meter", "docs", "anna")
     done = await lab.migration.cutover("meter", "anna")
     assert (done["owner"], done["epoch"]) == ("v4", 1)
     assert lab.manager.definition("meter").driver == "duodaq:Newport1830C"
@@ -69,7 +69,36 @@ async def test_a_cutover_is_refused_until_the_checklist_is_met(lab: Lab, meter: 
     assert violations(lab.manager.broker.log("meter")) == []
     kept = json.loads((lab.definition.directory / "migration.json").read_text())["meter"]
     assert [entry["what"] for entry in kept["log"]] == ["shadow began", "shadow ended", "ticked", "moved", "moved"]
-    assert kept["ticks"]["config"]["by"] == "anna"
+    assert kept["ticks"]["docs"]["by"] == "anna"
+
+
+@pytest.mark.parametrize(
+    ("more", "edit", "unsaid"),
+    [
+        ("", ("", ""), ""),
+        ("limits = { gain = [1, 5] }\n", ("", ""), "limits: gain: "),
+        ("limits = { gain = [1, 5] }\n", ("options =", "limits = { gain = [1, 5] }\noptions ="), ""),
+        ("limits = { wavelength = [400, 1100] }\n", ("", ""), ""),
+        ("limits = { wavelength = [400, 1100] }\n", ("limits = {wave", "# limits = {wave"), "limits: wavelength_nm: "),
+    ],
+    ids=["nothing is lost", "limits are lost", "written by hand", "turned", "taken out by hand"],
+)
+async def test_the_list_tells_what_a_lab_file_that_says_v4_already_does_not_say(
+    tmp_path: Path, meter: ScriptedPowerMeter, more: str, edit: tuple[str, str], unsaid: str
+) -> None:
+    file = meter_lab_file(tmp_path, POLLED + more)
+    lab = Lab(load_lab(file), transports={"meter": meter.line})
+    turned = convert_lab(file.read_text())
+    head, mark, kept = turned.text.partition("# as it was")
+    file.write_text(head.replace(*edit) + mark + kept)
+    await lab.start()
+    try:
+        await lab.migration.handle({"do": "status", "instrument": "meter"})
+        line = next(item for item in lab.migration.checklist("meter") if item.name == "config")
+    finally:
+        await lab.shutdown()
+    assert line.met is not bool(unsaid)
+    assert unsaid in line.why
 
 
 async def test_a_forced_cutover_is_logged_by_name(lab: Lab) -> None:
@@ -98,6 +127,65 @@ async def test_a_spent_budget_brings_it_back_by_itself_within_a_second(lab: Lab,
     assert "3 errors" in last["why"]
     assert (await lab.read("meter", "power")).value > 0
     assert violations(lab.manager.broker.log("meter")) == []
+
+
+async def test_limits_of_a_stanza_are_kept_to_in_v4_under_either_name(
+    tmp_path: Path, meter: ScriptedPowerMeter
+) -> None:
+    file = meter_lab_file(tmp_path, POLLED + "limits = { wavelength = [400, 1100] }\n")
+    lab = Lab(load_lab(file), transports={"meter": meter.line})
+    await lab.start()
+    try:
+        await lab.migration.cutover("meter", "anna", force=True)
+        for name in ("wavelength", "wavelength_nm"):
+            with pytest.raises(OutOfRangeError, match="1500 is outside the limits 400 … 1100"):
+                await lab.manager.command("meter", SetParameter(name, 1500))
+        await lab.manager.command("meter", SetParameter("wavelength", 800))
+    finally:
+        await lab.shutdown()
+    assert set(meter.wavelengths()) == {800}
+
+
+OWN = """\
+from duodaq.model import PollDefinition
+from duodaq.v4.instruments import InstrumentActor, Parameter
+
+
+async def read_power(actor):
+    return float(await actor.port.exchange(b"D?\\n", holder=actor.context.holder))
+
+
+class Own4(InstrumentActor):
+    parameters = {"power": Parameter(read_power, unit="W")}
+    channels = (PollDefinition("power", 0.05, "W", read="power"),)
+"""
+
+
+async def test_a_running_lab_learns_of_an_own_actor_by_its_file_and_a_handle_keeps_the_names_it_knows(
+    tmp_path: Path, meter: ScriptedPowerMeter
+) -> None:
+    file = meter_lab_file(tmp_path, POLLED)
+    (tmp_path / "own.py").write_text(OWN)
+    text = file.read_text()
+    lab = Lab(load_lab(file), transports={"meter": meter.line})
+    file.write_text(text.replace('codec = "newport1830c"', "idle_ms = 20"))
+    await lab.start()
+    try:
+        (before,) = await lab.migration.handle({"do": "status", "instrument": "meter"})
+        assert not before["checklist"][0]["met"], "of itself V4 has nothing for a port without a codec"
+        file.write_text(convert_lab(text, {"meter"}, {"meter": "./own.py:Own4"}, tmp_path).text)
+        await lab.migration.cutover("meter", "anna", force=True)
+        assert lab.manager.definition("meter").driver == "./own.py:Own4"
+        assert await lab.manager.command("meter", Execute("read_power")) > 0
+        with pytest.raises(OutOfRangeError, match="there are none; its parameters are power; its channels are power"):
+            await lab.manager.command("meter", Execute("set_wavelength", (700,)))
+        with pytest.raises(OutOfRangeError, match=r"it is a parameter: get\('power'\) reads it"):
+            await lab.manager.command("meter", Execute("power", (1, 2)))
+        await lab.migration.rollback("meter", "anna")
+        await lab.manager.command("meter", Execute("set_wavelength", (700,)))
+    finally:
+        await lab.shutdown()
+    assert meter.wavelengths() == {700: 1}
 
 
 class InMilliwatts(Newport1830C):

@@ -66,7 +66,7 @@ def test_an_instrument_that_was_named_and_left_is_an_error(file: Path) -> None:
 def running(file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A lab with a scripted meter in a thread, to which the commands connect."""
     file.write_text(LAB.replace("[ports", "[runtimes.v2]\nworker = 'inline'\n\n[ports", 1).replace(
-        'poll.odd = { call = "oddity" }\n', 'passive = true\n'))  # fmt: skip
+        'poll.odd = { call = "oddity" }\n', 'passive = true\nkill_after = "9 s"\n'))  # fmt: skip
     lab = Lab(load_lab(file), transports={"meter": ScriptedTransport(answer, "meter")})
     lab.migration.least_shadow_s = 0.0
     channel = LocalChannel(lab)
@@ -136,3 +136,14 @@ def test_a_shadow_from_a_recording_needs_no_lab(running: Any, file: Path, tmp_pa
     code, said = run("shadow", "meter", "--replay", str(path), "--file", str(file))
     assert code == 0, said
     assert "# Shadow of meter: within tolerance" in said
+
+
+def test_a_move_that_the_lab_file_does_not_say_tells_where_the_next_start_is(running: Any) -> None:
+    code, said = run("cutover", "meter", "--force")
+    assert (code, "The lab file still says v2, and the next start is in v2: with --write" in said) == (0, True)
+    code, said = run("rollback", "meter")
+    assert (code, "still says" in said) == (0, False)
+    code, said = run("cutover", "meter", "--force", "--write")
+    assert (code, "still says" in said) == (0, False)
+    code, said = run("rollback", "meter")
+    assert (code, "The lab file still says v4, and the next start is in v4: with --write" in said) == (0, True)

@@ -10,9 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from duodaq.config import load_text
+from duodaq.config._tables import InstrumentTable
 from duodaq.errors import ConfigError
-from duodaq.migration import convert_back, convert_lab
+from duodaq.migration import Equivalents, convert_back, convert_lab, equivalents_of
 from duodaq.migration._convert import HEADLINE
+from duodaq.migration._stanza import KEPT, to_v4
 
 LAB = """\
 # a lab with a past
@@ -91,6 +93,42 @@ def test_a_stage_gets_the_axes_that_it_was_polled_by() -> None:
     assert stanza["safe"] == {"shutdown": "stop"}
 
 
+def test_limits_go_over_under_the_names_of_v4_and_those_that_do_not_are_told() -> None:
+    text = LAB.replace("passive = true", "passive = true\nlimits = { wavelength = [400, 1100], gain = [1, 5] }")
+    done = convert_lab(text, {"meter"})
+    stanza = tomllib.loads(done.text)["instruments"]["meter"]
+    assert stanza["limits"] == {"wavelength_nm": [400, 1100]}
+    told = [line for line in done.unsaid["meter"] if line.startswith("limits: ")]
+    assert told == ["limits: gain: duodaq:Newport1830C has nothing of that name; nothing keeps to these limits in V4"]
+    assert convert_back(done.text).text == text
+
+
+def test_limits_of_a_position_become_those_of_the_axis() -> None:
+    text = LAB.replace('safe = { shutdown = "stop" }', 'limits = { "x.position" = [0, 25], "x.velocity" = [0, 2] }')
+    done = convert_lab(text, {"stage"})
+    stanza = tomllib.loads(done.text)["instruments"]["stage"]
+    assert stanza["axes"]["x"] == {"number": 1, "unit": "mm", "limits": [0, 25]}
+    assert stanza["limits"] == {"x.velocity": [0, 2]}
+    assert done.unsaid["stage"] == []
+
+
+def test_limits_of_an_axis_that_has_its_own_stay_beside_them() -> None:
+    axes = 'axes.x = { number = 1, unit = "mm", limits = [1, 2] }\nlimits = { "x.position" = [0, 25] }'
+    stanza = tomllib.loads(convert_lab(LAB.replace('safe = { shutdown = "stop" }', axes)).text)["instruments"]["stage"]
+    assert stanza["axes"]["x"]["limits"] == [1, 2]
+    assert stanza["limits"] == {"x.position": [0, 25]}, "these are kept to as well, as in V2"
+
+
+def test_there_is_no_key_of_a_stanza_that_is_dropped_without_a_word() -> None:
+    values = {name: "?" for name in InstrumentTable.model_fields if name not in KEPT}
+    tables = ("args", "limits", "poll", "safe", "options", "deadline")
+    values |= {key: {"odd": {"call": "odd"}} for key in tables}
+    values |= {"settings": ["odd"], "axes": {}, "runtime": "v2", "driver": "x:Y"}
+    made = to_v4(values, Equivalents("x:Z"))
+    said = {line.partition(": ")[0].partition(".")[0] for line in made.unsaid + made.needless} | made.stanza.keys()
+    assert said | {"axes"} >= values.keys()
+
+
 def test_what_is_turned_is_a_lab_file_that_loads(tmp_path: Path) -> None:
     lab = load_text(convert_lab(LAB).text, tmp_path / "lab.toml")
     assert {one.id: one.runtime for one in lab.instruments} == {
@@ -106,7 +144,8 @@ def test_it_says_what_it_could_not_turn_and_why() -> None:
     said = "\n".join(done.unsaid["meter"])
     assert "gain" in said
     assert "poll.noise" in said
-    assert "passive" in said
+    assert "passive" not in said
+    assert done.needless["meter"] == ["passive: an actor's handlers say themselves what moves"]
     assert "limits" in "\n".join(done.unsaid["stage"])
 
 
@@ -206,3 +245,84 @@ def test_a_comment_that_looks_like_ours_goes_there_and_back(own: str) -> None:
     turned = convert_lab(before)
     assert turned.converted == ["meter"]
     assert convert_back(turned.text).text == before
+
+
+LUX = """\
+[ports.lux]
+tcp = "127.0.0.1:5001"
+idle_ms = 50
+
+[instruments.lux]
+runtime = "v2"
+driver = "./lux.py:Lux7"
+port = "lux"
+passive = true
+settings = ["wavelength", "averages"]
+limits = { wavelength = [400, 1100], gate = [1, 2] }
+deadline = { wavelength = "2 s" }
+poll.power = { call = "power", unit = "W", every = "200 ms" }
+poll.beat = { call = "heart", every = "1 s" }
+"""
+LUX4 = """\
+from duodaq.model import PollDefinition
+from duodaq.v4.instruments import InstrumentActor, Newport1830C, Parameter
+import nothing_that_is_installed
+
+LAMP = Parameter(read, write, "", True)
+MORE = {"averages": Parameter(read, write)}
+
+class Root(InstrumentActor):
+    parameters = {"power": Parameter(read, unit="W"), "wavelength": Parameter(read, write, emits=False)}
+
+class Lux4(Root):
+    parameters = {**Root.parameters, **MORE, "lamp": LAMP, "laser": Parameter(read, write, emits=True)}
+    channels = (PollDefinition("power", 0.2, "W", read="power"), PollDefinition("beat", every_s=1.0, call="tick"))
+    operations = {"zero": Zero}
+
+class Kin(Newport1830C):
+    pass
+
+class Late(InstrumentActor):
+    parameters = made()
+"""
+
+
+def test_what_an_own_actor_declares_goes_over_and_no_line_of_it_is_run(tmp_path: Path) -> None:
+    (tmp_path / "lux4.py").write_text(LUX4)
+    done = convert_lab(LUX, {"lux"}, {"lux": "./lux4.py:Lux4"}, tmp_path)
+    stanza = tomllib.loads(done.text)["instruments"]["lux"]
+    assert stanza == {
+        "runtime": "v4",
+        "driver": "./lux4.py:Lux4",
+        "port": "lux",
+        "settings": ["wavelength", "averages"],
+        "limits": {"wavelength": [400, 1100]},
+        "deadline": {"wavelength": "2 s"},
+        "poll": {
+            "power": {"read": "power", "unit": "W", "every": "200 ms"},
+            "beat": {"call": "tick", "every": "1 s"},
+        },
+        "options": {"acquire": True},
+    }
+    assert done.unsaid["lux"] == [
+        "limits: gate: ./lux4.py:Lux4 has nothing of that name; nothing keeps to these limits in V4"
+    ]
+    assert convert_back(done.text).text == LUX
+
+
+def test_what_an_own_actor_would_move_or_emit_is_known_from_its_file(tmp_path: Path) -> None:
+    (tmp_path / "lux4.py").write_text(LUX4)
+    same = equivalents_of("x:Y", None, "./lux4.py:Lux4", tmp_path)
+    assert same is not None
+    assert {name for name in same.known if same.moves(name)} == {"lamp", "laser"}
+    assert dict(same.calls) == {"zero": "zero"}
+    kin = equivalents_of("x:Y", None, "./lux4.py:Kin", tmp_path)
+    assert kin is not None
+    assert kin.parameter("wavelength") == "wavelength_nm", "it has what it inherits"
+
+
+def test_what_cannot_be_read_from_a_file_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "lux4.py").write_text(LUX4)
+    said = convert_lab(LUX, {"lux"}, {"lux": "./lux4.py:Late"}, tmp_path).unsaid["lux"]
+    assert "settings: wavelength: what ./lux4.py:Late has cannot be read from its file" in said
+    assert "poll.power: what ./lux4.py:Late has cannot be read from its file" in said

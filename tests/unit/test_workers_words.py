@@ -168,6 +168,20 @@ def test_what_the_other_side_owns_and_what_does_not_travel_change_nothing() -> N
     assert sent == []
 
 
+def test_of_what_has_moved_here_every_entry_may_be_written_until_it_moves_out() -> None:
+    sent: list[Any] = []
+    mirror = ParameterMirror(sent.append, [ENTRY])
+    mirror.moved_in("stage")
+    mirror.heard(ParameterEntry("stage", "x.velocity", parcel(3), "mm/s", 6, 1, "v4", stale=True))
+    for name in ("x.position", "x.velocity"):
+        assert mirror.put("v2", "stage", name, 2.0).owner == "v2"
+    assert [type(message) for message in sent] == [Put, Put]
+    mirror.moved_out("stage")
+    mirror.heard(ParameterEntry("stage", "x.position", parcel(7), "mm", 6, 9, "v4"))
+    with pytest.raises(LifecycleError, match="belongs to v4"):
+        mirror.put("v2", "stage", "x.position", 2.0)
+
+
 def test_the_managers_word_is_the_last() -> None:
     mirror = ParameterMirror(lambda _: None, [ENTRY])
     mirror.heard(ParameterEntry("stage", "x.position", parcel((1, 2)), "mm", 6, 9, "v4"))

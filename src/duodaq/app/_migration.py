@@ -197,7 +197,8 @@ class Migration:
             write: Have the lab file say so.
 
         Returns:
-            What was done; with `write` the ``diff`` of the lab file, too, or ``not_written`` and why.
+            What was done; with `write` the ``diff`` of the lab file, too, or ``not_written`` and why; without it
+            ``file_says``, the runtime in which it begins at the next start.
 
         Raises:
             CutoverError: The list is not met, or it was refused or undone: `owner` has it.
@@ -227,7 +228,7 @@ class Migration:
         if self.goes_back and not self._closed:
             work = self._look_after(id, self.budget or Budget(), before)
             self._watches[id] = asyncio.create_task(work, name=f"budget of {id}")
-        return await self._written(id, done) if write else done
+        return await self._written(id, done, write=write)
 
     async def rollback(
         self, id: str, by: str, why: str = "", limits: Limits | None = None, *, write: bool = False
@@ -250,7 +251,7 @@ class Migration:
             raise LifecycleError(route.left or "its stanza does not say how it was in V2", instrument=id)
         done = await self._move(id, route.v2, by, limits, why)
         self._end_watch(id)  # not before: until it is back somebody has to look after it
-        return await self._written(id, done) if write else done
+        return await self._written(id, done, write=write)
 
     async def _carry_out(self, work: Coroutine[Any, Any, T], name: str, moves: str = "") -> T:
         """Carry it out to its end, also if nobody waits for it any more."""
@@ -427,8 +428,14 @@ class Migration:
                 raise LifecycleError(f"nothing of a migration is called {do!r}")
         return {"diff": "", **done}
 
-    async def _written(self, id: str, done: dict[str, Any]) -> dict[str, Any]:
-        """What was done, and the diff; if nothing was written, ``not_written`` and why: it has moved all the same."""
+    async def _written(self, id: str, done: dict[str, Any], *, write: bool) -> dict[str, Any]:
+        """What was done, and the diff; if nothing was written, ``not_written`` and why: it has moved all the same.
+
+        Where nothing is to be written, ``file_says`` is the runtime of the next start.
+        """
+        if not write:
+            said = await self._routes.said_in_file(id)
+            return {**done, "file_says": said} if said else done
         try:
             return {**done, "diff": await self.write_config(id)}
         except (DuodaqError, OSError) as error:

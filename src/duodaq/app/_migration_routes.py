@@ -54,7 +54,8 @@ class Routes:
             ConfigError: The lab file cannot be read.
             LifecycleError: There is no file, and nothing is given.
         """
-        if id not in self._known:
+        known = self._known.get(id)
+        if known is None or known.same is None:  # of what had none the file may name a V4 driver by now
             self._known[id] = await _beside(lambda: self._found(id))
 
     def of(self, id: str) -> Route:
@@ -83,8 +84,19 @@ class Routes:
         self._lab.adopt(replace(known, instruments=others))  # else `apply` would take the move for a change to come
         return runtime, diff
 
+    async def said_in_file(self, id: str) -> str:
+        """The runtime that the lab file says at this moment; empty where it says none."""
+        file = self._lab.definition.file
+        if file is None:
+            return ""
+        try:
+            text = await _beside(lambda: _text_of(file))
+        except ConfigError:
+            return ""
+        return str(tomllib.loads(text).get("instruments", {}).get(id, {}).get("runtime", ""))
+
     def _found(self, id: str) -> Route:
-        from duodaq.migration import convert_back, convert_lab, equivalents_between
+        from duodaq.migration import convert_back, convert_lab, equivalents_between, left_unsaid
 
         codec = self._codec(id)
         if id in self.given:
@@ -106,7 +118,11 @@ class Routes:
         other = self._loaded(done.text, id)
         own = as_loaded if as_loaded.runtime == in_file else self._loaded(text, id)
         v2, v4 = (own, other) if in_file == "v2" else (other, own)
-        return Route(v2, v4, equivalents_between(v2, codec, v4), done.unsaid.get(id, []))
+        same = equivalents_between(v2, codec, v4)
+        if in_file == "v2":
+            return Route(v2, v4, same, done.unsaid.get(id, []))
+        before, now = (tomllib.loads(one)["instruments"][id] for one in (done.text, text))
+        return Route(v2, v4, same, left_unsaid(before, now, same))
 
     def _loaded(self, text: str, id: str) -> InstrumentDefinition:
         from duodaq.config import load_text

@@ -32,7 +32,10 @@ def convert_file(asked: Asked, out: Console) -> int:
     load_lab(asked.file)
     text = asked.file.read_bytes().decode("utf-8-sig")
     only = set(asked.only) if asked.only else None
-    done = convert_back(text, only) if asked.back else convert_lab(text, only, _drivers(asked.drivers))
+    if asked.back:
+        done = convert_back(text, only)
+    else:
+        done = convert_lab(text, only, _drivers(asked.drivers), asked.file.absolute().parent)
     load_text(done.text, asked.file)
     _say(done, asked.file, out)
     target = asked.target or (asked.file if asked.write else None)
@@ -60,5 +63,7 @@ def _say(done: Conversion, file: Path, out: Console) -> None:
     for id in done.converted:
         for line in done.unsaid.get(id, []):
             out.print(Text(f"{id}: not turned: {line}"), soft_wrap=True)
+        for line in done.needless.get(id, []):
+            out.print(Text(f"{id}: left out, and nothing is lost by it: {line}"), soft_wrap=True)
     for id, why in done.left.items():
         out.print(Text(f"{id}: left as it is: {why}"), soft_wrap=True)

@@ -149,6 +149,9 @@ def move(lab: str | None, instrument: str, do: str, out: Console, **facts: Any) 
     if why := done.get("not_written"):
         out.print(Text(f"It has moved, but the lab file does not say so: {why}"), soft_wrap=True)
         return 1
+    if (said := done.get("file_says", done["owner"])) != done["owner"]:
+        hint = f"The lab file still says {said}, and the next start is in {said}: with --write it says {done['owner']}."
+        out.print(Text(hint), soft_wrap=True)
     return 0
 
 

@@ -29,6 +29,7 @@ from duodaq.migration._report import ShadowReport
 from duodaq.migration._shadow import Shadow
 from duodaq.migration._shadow_process import ShadowProcess
 from duodaq.migration._single_writer import Violation, violations
+from duodaq.migration._stanza import left_unsaid
 
 __all__ = [
     "TICKABLE",
@@ -69,6 +70,7 @@ __all__ = [
     "follow",
     "handed_over",
     "is_lost",
+    "left_unsaid",
     "nothing_handed",
     "percentiles",
     "same_value",

@@ -14,6 +14,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import tomlkit
@@ -21,7 +22,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from duodaq.config import Positions
 from duodaq.errors import ConfigError
-from duodaq.migration._equivalents import equivalents_of
+from duodaq.migration._equivalents import Equivalents, equivalents_of
 from duodaq.migration._stanza import to_v4
 
 KEPT = "#v2 "
@@ -39,6 +40,7 @@ class Conversion:
         converted: The instruments that were turned.
         left: Those that were not, and why.
         unsaid: What of a turned one could not be said in V4, by instrument.
+        needless: What of it needs not be said there.
     """
 
     before: str
@@ -46,6 +48,7 @@ class Conversion:
     converted: list[str] = field(default_factory=list[str])
     left: dict[str, str] = field(default_factory=dict[str, str])
     unsaid: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    needless: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
     def diff(self, name: str = "lab.toml") -> str:
         """What changed, as a unified diff; empty if nothing did."""
@@ -53,13 +56,19 @@ class Conversion:
         return "".join(difflib.unified_diff(*lines, f"{name} (before)", f"{name} (after)"))
 
 
-def convert_lab(text: str, only: set[str] | None = None, drivers: Mapping[str, str] | None = None) -> Conversion:
+def convert_lab(
+    text: str,
+    only: set[str] | None = None,
+    drivers: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> Conversion:
     """Turn V2 stanzas into V4 ones where there is a V4 driver.
 
     Args:
         text: The lab file; it must be valid TOML.
         only: The instruments to turn; all that are in V2 by default.
         drivers: The V4 driver of an instrument, where another one is wanted than duodaq would choose.
+        directory: Of the lab file: where a driver's file is looked for, to read what it has.
     """
     values: dict[str, Any] = tomllib.loads(text)
     done = Conversion(text, text)
@@ -67,7 +76,9 @@ def convert_lab(text: str, only: set[str] | None = None, drivers: Mapping[str, s
     _check_known(only, stanzas)
     for id, stanza in stanzas.items():
         if (only is None or id in only) and stanza.get("runtime") == "v2":
-            _turn(done, id, stanza, values.get("ports", {}), (drivers or {}).get(id))
+            codec = values.get("ports", {}).get(stanza.get("port", ""), {}).get("codec")
+            same = equivalents_of(str(stanza.get("driver", "")), codec, (drivers or {}).get(id), directory)
+            _turn(done, id, stanza, codec, same)
         elif only is not None and id in only:
             done.left[id] = f"it is in {stanza.get('runtime')} already"
     return done
@@ -100,9 +111,7 @@ def _check_known(only: set[str] | None, stanzas: Mapping[str, Any]) -> None:
         raise ConfigError(f"there is no instrument {unknown[0]!r}", remedy=f"Instruments here: {known}")
 
 
-def _turn(done: Conversion, id: str, stanza: dict[str, Any], ports: dict[str, Any], wanted: str | None) -> None:
-    codec = ports.get(stanza.get("port", ""), {}).get("codec")
-    same = equivalents_of(str(stanza.get("driver", "")), codec, wanted)
+def _turn(done: Conversion, id: str, stanza: dict[str, Any], codec: str | None, same: Equivalents | None) -> None:
     if "port" not in stanza:
         done.left[id] = "it opens its device itself; give it a port that both runtimes share"
         return
@@ -119,7 +128,7 @@ def _turn(done: Conversion, id: str, stanza: dict[str, Any], ports: dict[str, An
     lines[region.start : region.stop] = _turned(lines[region.start : region.stop], id, made.stanza)
     done.text = "".join(lines)
     done.converted.append(id)
-    done.unsaid[id] = made.unsaid
+    done.unsaid[id], done.needless[id] = made.unsaid, made.needless
 
 
 def _region(text: str, id: str) -> range | None:

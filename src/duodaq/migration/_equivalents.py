@@ -2,7 +2,7 @@
 
 A name is a dotted attribute or a method of the V2 driver. `Equivalents.parameter` is what V4 reads or sets under it,
 `command` what V4 does for a command to it. Of a class that is not listed the plain rules below hold: the same name, or
-the same name without ``read_``, ``get_`` or ``set_``.
+the same name without ``read_``, ``get_`` or ``set_``. What an actor of a lab's own has is read from its file.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from duodaq.migration._declared import declared_by
 from duodaq.model import Command, Execute, GetParameter, InstrumentDefinition, SetParameter
 
 _VERB = re.compile(r"^(?:read|get|set|measure)_")
@@ -36,7 +38,10 @@ class Equivalents:
         channels: V4 parameter → the channel that the actor has of itself, and the argument that is its rate.
         axes: V2 attribute → number of the axis behind it.
         calls: V2 method → V4 operation, with the arguments that go before the caller's.
+        known: V4's parameters.
         emits: V4 parameters that are never handed over, because setting them moves or emits.
+        polled: Channel that an actor of a lab's own polls by itself → what a poll of the lab file would ask.
+        told: Whether it is known at all what the driver has.
     """
 
     driver: str
@@ -47,6 +52,15 @@ class Equivalents:
     calls: Mapping[str, str] = field(default_factory=dict[str, str])
     known: frozenset[str] = frozenset()
     emits: frozenset[str] = frozenset()
+    polled: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
+    told: bool = True
+
+    @property
+    def lacks(self) -> str:
+        """Why there is nothing of a name."""
+        if self.told:
+            return f"{self.driver} has nothing of that name"
+        return f"what {self.driver} has cannot be read from its file"
 
     def parameter(self, name: str) -> str | None:
         """The V4 parameter that V2 calls `name`; None if there is none."""
@@ -63,7 +77,7 @@ class Equivalents:
 
     def moves(self, parameter: str) -> bool:
         """Whether setting a V4 parameter moves or emits."""
-        return parameter.rpartition(".")[2] in self.emits
+        return bool({parameter, parameter.rpartition(".")[2]} & self.emits)
 
 
 _AXIS_PARAMETERS = frozenset({"position", "enabled", "velocity", "acceleration", "deceleration"})
@@ -105,16 +119,20 @@ _BY_DRIVER: dict[str, Equivalents] = {
 }  # fmt: skip
 
 
-def equivalents_of(driver: str, codec: str | None, wanted: str | None = None) -> Equivalents | None:
+def equivalents_of(
+    driver: str, codec: str | None, wanted: str | None = None, directory: Path | None = None
+) -> Equivalents | None:
     """What of the V2 `driver` on a port with `codec` V4 has; None if it has no driver for it.
 
     Args:
         driver: V2's, as the lab file names it.
         codec: Of its port.
         wanted: The V4 driver, where somebody names one: an actor of the lab's own, for instance.
+        directory: Where a driver's file is looked for.
     """
     if wanted is not None:
-        return _BY_DRIVER.get(wanted) or Equivalents(wanted)
+        known = equivalents_of(driver, codec)
+        return _BY_DRIVER.get(wanted) or _own(wanted, known, directory) or Equivalents(wanted, told=False)
     if driver in BY_CLASS:
         return BY_CLASS[driver]
     found = BY_CODEC.get(codec or "")
@@ -174,8 +192,29 @@ def handed_over(
 
 
 def equivalents_between(v2: InstrumentDefinition, codec: str | None, v4: InstrumentDefinition) -> Equivalents:
-    """The equivalents of two definitions of one instrument; an actor of the lab's own has the names of its kind."""
+    """The equivalents of two definitions of one instrument.
+
+    An actor of the lab's own has the names that its file tells, and where that cannot be told those of its kind.
+    """
     known, wanted = equivalents_of(str(v2.driver), codec), str(v4.driver)
-    if known is not None and (known.driver == wanted or wanted not in _BY_DRIVER):
-        return known
-    return _BY_DRIVER.get(wanted) or Equivalents(wanted)
+    if wanted in _BY_DRIVER:
+        return known if known is not None and known.driver == wanted else _BY_DRIVER[wanted]
+    return _own(wanted, known, v4.base_dir) or known or Equivalents(wanted, told=False)
+
+
+def _own(driver: str, kind: Equivalents | None, directory: Path | None) -> Equivalents | None:
+    """What an actor of a lab's own declares, and which V2 names its kind has for that; None if it cannot be told."""
+    declared = declared_by(driver, directory)
+    if declared is None:
+        return None
+    known = frozenset(declared.parameters)
+    asked = {channel: how.get("read", "") for channel, how in declared.channels.items()}
+    names = {**({} if kind is None else kind.parameters), **asked}
+    return Equivalents(
+        driver,
+        parameters={name: wanted for name, wanted in names.items() if wanted in known and name not in known},
+        calls={name: name for name in declared.operations},
+        known=known,
+        emits=frozenset(name for name, emits in declared.parameters.items() if emits),
+        polled=declared.channels,
+    )

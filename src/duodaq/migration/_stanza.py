@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -11,10 +11,10 @@ from duodaq.units import parse_duration_s
 
 KEPT = ("port", "required", "autostart", "worker", "stop")
 """Keys that mean the same in both runtimes."""
-_DROPPED = {
-    "kill_after": "an actor that does not end is killed at options.stop_timeout_s",
-    "passive": "an actor's handlers say themselves what moves",
-}
+_DROPPED = {"kill_after": "an actor that does not end is killed at options.stop_timeout_s"}
+_NEEDLESS = {"passive": "an actor's handlers say themselves what moves"}
+_TURNED = frozenset({"runtime", "driver", "axes", "args", "settings", "limits", "deadline", "poll", "safe", "options"})
+_KNOWN = frozenset({*KEPT, *_TURNED, *_DROPPED, *_NEEDLESS})
 _SHARED_OPTIONS = frozenset({"on_reconnect", "requeue"})
 
 
@@ -25,10 +25,12 @@ class Converted:
     Attributes:
         stanza: What stands in it, in the order in which it is written.
         unsaid: What of V2's could not be said in V4, and why: a line each.
+        needless: What needs not be said there, and why.
     """
 
     stanza: dict[str, Any] = field(default_factory=dict[str, Any])
     unsaid: list[str] = field(default_factory=list[str])
+    needless: list[str] = field(default_factory=list[str])
 
 
 def to_v4(stanza: Mapping[str, Any], equivalents: Equivalents) -> Converted:
@@ -46,12 +48,48 @@ def to_v4(stanza: Mapping[str, Any], equivalents: Equivalents) -> Converted:
     made.axes()
     made.args()
     made.settings()
+    made.limits()
     made.deadline()
     made.polls()
     made.safe()
     made.options()
     done.unsaid += [f"{key}: {why}" for key, why in _DROPPED.items() if key in stanza]
+    done.unsaid += [f"{key}: nothing in V4 stands for it" for key in stanza.keys() - _KNOWN]
+    done.needless = [f"{key}: {why}" for key, why in _NEEDLESS.items() if key in stanza]
     return done
+
+
+def left_unsaid(v2: Mapping[str, Any], v4: Mapping[str, Any], equivalents: Equivalents) -> list[str]:
+    """What a V4 stanza, as it stands in a file, does not say of the V2 one that it stands for: a line each.
+
+    What somebody wrote into it by hand, under V2's name, is said.
+    """
+    made = to_v4(v2, equivalents)
+    lost: list[str] = []
+    for line in made.unsaid:
+        key, name = _subject(line)
+        by_hand = name in _names_in(v4, key) if name else key in v4 and key not in made.stanza
+        if not by_hand:
+            lost.append(line)
+    for key in ("settings", "limits", "poll", "safe"):
+        missing = _names_in(made.stanza, key) - _names_in(v4, key)
+        lost += [f"{key}: {name}: the V4 stanza does not say it, and could" for name in sorted(missing)]
+    for axis, table in made.stanza.get("axes", {}).items():
+        if "limits" in table and "limits" not in v4.get("axes", {}).get(axis, {"limits": ()}):
+            lost.append(f"axes.{axis}: the V4 stanza has no limits for it, and could")
+    return lost
+
+
+def _subject(line: str) -> tuple[str, str]:
+    """The key of a stanza that a line is about, and the name in it."""
+    head, _, rest = line.partition(": ")
+    key, _, name = head.partition(".")
+    return key, name or (rest.partition(": ")[0] if key in ("settings", "limits", "deadline", "options") else "")
+
+
+def _names_in(stanza: Mapping[str, Any], key: str) -> set[str]:
+    found: Any = stanza.get(key, ())
+    return set(cast("Iterable[str]", found)) if isinstance(found, Mapping | list | tuple) else set()
 
 
 class _Making:
@@ -73,10 +111,15 @@ class _Making:
             axis, dot, _ = name.partition(".")
             if dot and axis in self._same.axes and axis not in axes:
                 axes[axis] = {"number": self._same.axes[axis], "unit": self._unit_of(axis) or "mm"}
+                if f"{axis}.position" in self._table("limits"):
+                    continue
                 self._unsaid.append(f"axes.{axis}: V2 has no limits for it; give it limits = [lowest, highest]")
         if not axes:
             axes["x"] = {"number": 1, "unit": "mm"}
             self._unsaid.append("axes: V2 does not say which there are; x is axis 1 here, in mm and without limits")
+        for axis, table in axes.items():
+            if limits := self._table("limits").get(f"{axis}.position"):
+                axes[axis] = {**table, "limits": table.get("limits", limits)}  # every way of moving it keeps to these
         self._new["axes"] = axes
 
     def args(self) -> None:
@@ -99,13 +142,25 @@ class _Making:
         for name in given:
             wanted = self._same.parameter(name)
             if wanted is None:
-                self._unsaid.append(f"settings: {name}: {self._same.driver} has nothing of that name")
+                self._unsaid.append(f"settings: {name}: {self._same.lacks}")
             elif isinstance(given, Mapping):
                 found[wanted] = given[name]
             else:
                 watched.append(wanted)
         if found or watched:
             self._new["settings"] = found or watched
+
+    def limits(self) -> None:
+        """What a setting may be set to, under V4's name; of an axis that has got its own they stand there."""
+        kept: dict[str, Any] = {}
+        for name, limits in self._table("limits").items():
+            wanted = self._same.parameter(name)
+            if wanted is None:
+                self._unsaid.append(f"limits: {name}: {self._same.lacks}; nothing keeps to these limits in V4")
+            elif self._new.get("axes", {}).get(name.removesuffix(".position"), {}).get("limits") != limits:
+                kept[wanted] = limits
+        if kept:
+            self._new["limits"] = kept
 
     def deadline(self) -> None:
         given = self._old.get("deadline")
@@ -135,13 +190,15 @@ class _Making:
             if own == channel:
                 continue  # the actor has this channel of itself, at the rate that args give
             wanted = self._same.queries.get(asked) or parameter
-            if wanted is None or poll.get("args"):
-                self._unsaid.append(f"poll.{channel}: {self._same.driver} has nothing like {asked}")
+            how = {"read": wanted} if wanted else self._same.polled.get(channel)
+            if how is None or poll.get("args"):
+                why = f"{self._same.driver} has nothing like {asked}" if self._same.told else self._same.lacks
+                self._unsaid.append(f"poll.{channel}: {why}")
                 continue
             if channel in self._new.get("axes", {}):
                 self._unsaid.append(f"poll.{channel}: V4's axis {channel} has a stream of that name; rename one")
                 continue
-            kept[channel] = {"read": wanted, **{k: poll[k] for k in ("unit", "every") if k in poll}}
+            kept[channel] = {**how, **{k: poll[k] for k in ("unit", "every") if k in poll}}
         if kept:
             self._new["poll"] = kept
 
@@ -170,7 +227,7 @@ class _Making:
 
     def _names(self) -> list[str]:
         named = [_asked(poll) for _, poll in self._polls()]
-        return [*named, *self._old.get("settings", ())]
+        return [*named, *self._old.get("settings", ()), *self._table("limits")]
 
     def _unit_of(self, axis: str) -> str:
         return next((p.get("unit", "") for _, p in self._polls() if _asked(p) == f"{axis}.position"), "")

@@ -16,13 +16,23 @@ class ParameterMirror:
     """The parameter table in a worker process: what the manager knows, and the way to it. Safe from any thread.
 
     The manager's table has the last word: what is put here is sent there, and comes back with its version. Who owns
-    an entry is known here from the manager's last word on it.
+    an entry is known here from the manager's last word on it; those of an instrument that lives here this runtime may
+    write, whoever had it before.
     """
 
     def __init__(self, send: Callable[[Message], None], entries: Iterable[ParameterEntry]) -> None:
         self._send = send
         self._lock = threading.Lock()
         self._entries = {(entry.instrument, entry.name): entry for entry in entries}
+        self._here: set[str] = set()
+
+    def moved_in(self, instrument: str) -> None:
+        """An instrument lives here from now on: what the other runtime wrote of it may be written."""
+        self._here.add(instrument)
+
+    def moved_out(self, instrument: str) -> None:
+        """It lives here no more."""
+        self._here.discard(instrument)
 
     def put(self, owner: RuntimeName, instrument: str, name: str, value: Any, unit: str = "") -> ParameterEntry:
         """Write an entry; visible here at once, at the manager when the message has come there.
@@ -33,7 +43,7 @@ class ParameterMirror:
         """
         with self._lock:
             old = self._entries.get((instrument, name))
-            if old is not None and old.owner != owner:
+            if old is not None and old.owner != owner and instrument not in self._here:
                 raise LifecycleError(
                     f"{instrument}.{name} belongs to {old.owner}; {owner} may read it but not write it",
                     instrument=instrument,

@@ -294,7 +294,7 @@ class Ready:
             "start": self._start,
             "stop": self._stop,
             "add": self._add,
-            "remove": self.runtime.remove,
+            "remove": self._remove,
             "restart": self.runtime.restart,
             "end_moving": self._end_moving,
             "submit": self._submit,
@@ -362,11 +362,17 @@ class Ready:
 
     async def _add(self, body: tuple[InstrumentDefinition, bool]) -> None:
         definition, keep = body
+        self.mirror.moved_in(definition.id)
         try:
             await self.runtime.add(bound(definition, self.neighbours.put), **as_kept(keep))
         finally:
             if not is_known(definition):
                 self._send(Nature(definition.id, self.runtime.moves(definition.id, StartAcquisition())))
+
+    async def _remove(self, instrument: str) -> Any:
+        report = await self.runtime.remove(instrument)
+        self.mirror.moved_out(instrument)
+        return report
 
     async def _end_moving(self, reason: str) -> int:
         return self.runtime.end_moving(reason)

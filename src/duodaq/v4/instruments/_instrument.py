@@ -97,11 +97,20 @@ class InstrumentActor(Actor):
             return command
         kind = cls.operations.get(command.name)
         if kind is None:
-            raise OutOfRangeError(f"no operation {command.name!r}; there are {', '.join(sorted(cls.operations))}")
+            raise OutOfRangeError(f"no operation {command.name!r}; {cls._instead_of(command.name)}")
         try:
             return kind(*command.args, **command.kwargs)
         except TypeError as error:
             raise OutOfRangeError(f"{command.name} does not take these arguments: {error}") from error
+
+    @classmethod
+    def _instead_of(cls, name: str) -> str:
+        """What there is, for somebody who called something that is no operation."""
+        if name in cls.parameters:
+            return f"it is a parameter: get({name!r}) reads it, set({name!r}, …) sets it"
+        has = {"parameters": sorted(cls.parameters), "channels": sorted(poll.channel for poll in cls.channels)}
+        besides = "".join(f"; its {kind} are {', '.join(names)}" for kind, names in has.items() if names)
+        return f"there are {', '.join(sorted(cls.operations)) or 'none'}{besides}"
 
     @classmethod
     def may_move(cls, message: Any) -> bool:
