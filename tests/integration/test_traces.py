@@ -101,6 +101,13 @@ def tree(exporter: InMemorySpanExporter, trace_id: str) -> list[tuple[str, list[
     return below(None)
 
 
+def chain(spans: list[tuple[str, list[Any]]]) -> Iterator[tuple[str, int]]:
+    """The first of each layer, from the outermost in, and how many there are beside it."""
+    while spans:
+        yield spans[0][0], len(spans)
+        spans = spans[0][1]
+
+
 def of_name(exporter: InMemorySpanExporter, name: str) -> list[dict[str, Any]]:
     found = [one for one in exporter.get_finished_spans() if one.name == name]
     return [dict(one.attributes) for one in sorted(found, key=lambda one: one.start_time)]
@@ -136,6 +143,64 @@ async def test_a_call_is_one_trace_down_to_the_bytes(
     assert all("broken" in one.status.description for one in failed)
     if worker == "process":
         assert of_name(exporter, "worker")[0]["duodaq.worker"] == "v2-process"
+
+
+class MeterLine(MemoryTransport):
+    """A power meter, which says nothing sensible once it is `ill`."""
+
+    ill = False
+
+    async def open(self, receiver: Receiver, timeout_s: float) -> None:
+        self.peer = self.peer or MemoryTransport("meter")
+        await super().open(receiver, timeout_s)
+
+    def write_nowait(self, data: bytes) -> int:
+        if data.endswith(b"?\n"):
+            self.take(b"what\n" if self.ill else b"632\n" if data == b"W?\n" else b"1\n")
+        return len(data)
+
+
+@pytest.mark.parametrize("worker", ["inline", "thread", "process"])
+async def test_a_call_of_an_actor_is_one_trace_down_to_the_bytes_done_failed_or_refused(
+    worker: str, exporter: InMemorySpanExporter
+) -> None:
+    done_id, failed_id, refused_id = new_trace_id(), new_trace_id(), new_trace_id()
+    line, limits = MeterLine(), {"wavelength_nm": (400.0, 1100.0)}
+    meter = InstrumentDefinition("meter", "v4", "duodaq:Newport1830C", port="line", limits=limits)
+    definition = LabDefinition(
+        "traced",
+        ports=(PortDefinition("line", serial={"path": "nowhere"}, codec="newport1830c"),),
+        instruments=(meter,),
+        v4=RuntimeDefinition("v4", worker),
+        observers=ObserverDefinition(otlp="http://127.0.0.1:9"),
+    )
+    read = {"kind": "get", "instrument": "meter", "fields": {"name": "wavelength_nm"}}
+    beyond = {"kind": "set", "instrument": "meter", "fields": {"name": "wavelength_nm", "value": 2000}}
+    async with Lab(definition, transports={"line": line}) as lab:
+        service = LabService(lab)
+        with tracing(done_id):
+            await service.handle("command", read)
+        line.ill = True
+        with tracing(failed_id), pytest.raises(DuodaqError):
+            await service.handle("command", read)
+        with tracing(refused_id), pytest.raises(DuodaqError):
+            await service.handle("command", beyond)
+    for trace_id in (done_id, failed_id):
+        layers = dict(chain(tree(exporter, trace_id)))
+        wanted = ["request", "command", "runtime", *(["worker"] if worker == "process" else []), "lease", "exchange"]
+        assert [*layers] == wanted
+    spans = {f"{one.context.trace_id:032x} {one.name}": one for one in exporter.get_finished_spans()}
+    for trace_id, reply in ((done_id, "632\\n"), (failed_id, "what\\n")):
+        facts = spans[f"{trace_id} exchange"].attributes
+        assert (facts["duodaq.request"], facts["duodaq.reply"]) == ("W?\\n", reply)
+        assert (facts["duodaq.port"], facts["duodaq.holder"]) == ("line", "v4.meter")
+    assert tree(exporter, refused_id) == [("request", [("command", [])])], "of a refused one not a byte was sent"
+    said = {
+        key: spans[key].status
+        for key in (f"{one} {name}" for one in (failed_id, refused_id) for name in ("request", "command"))
+    }
+    assert {key: status.status_code.name for key, status in said.items()} == dict.fromkeys(said, "ERROR")
+    assert "1100" in said[f"{refused_id} command"].description
 
 
 async def test_the_trace_of_a_client_goes_on_in_the_lab(tmp_path: Path, exporter: InMemorySpanExporter) -> None:

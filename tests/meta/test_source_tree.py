@@ -61,6 +61,12 @@ def test_source_holds_no_stand_ins_and_no_promises() -> None:
     assert none_of(lines_with(words, MODULES, re.IGNORECASE))
 
 
+def test_loggers_are_made_in_one_place() -> None:
+    """One that is made elsewhere writes to stdout, and neither log file, page, counter nor flight recorder hears it."""
+    elsewhere = [path for path in MODULES if not path.is_relative_to(SRC / "duodaq" / "telemetry")]
+    assert none_of(lines_with(r"^\s*(import structlog|from structlog)\b|structlog\.get_logger", elsewhere))
+
+
 def test_modules_are_private_nouns() -> None:
     public = [
         str(path.relative_to(SRC))

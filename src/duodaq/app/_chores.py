@@ -160,9 +160,7 @@ def _tell(chore: str, told: dict[str, Any]) -> None:
     if told.get("error"):
         _log.error(f"could not {chore} a recording", run=run, error=told["error"])
     elif chore == "recover":
-        gaps: int = told["gaps"]
-        say = _log.warning if gaps else _log.info
-        say("repaired a recording that was left unfinished", run=run, rows=told["rows"], gaps=gaps)
+        _log.warning("repaired a recording that was left unfinished", run=run, rows=told["rows"], gaps=told["gaps"])
     else:
         say = _log.warning if told.get("missing") else _log.info
         say(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from duodaq.clock import utc_ns
 from duodaq.model import WireRecord
 from duodaq.ports import Broker, Ticket
 from duodaq.telemetry import OpenSpan, OtelSpans
@@ -122,7 +123,7 @@ class WireSpans:
             return before[1].get_span_context()
         if before is not None:
             self._spans.finish(before[1], before[2], None)
-        asked_ns = record.t_ns - round((owner.loop.time() - ticket.asked_s) * 1e9)
+        asked_ns = utc_ns() - round((owner.loop.time() - ticket.asked_s) * 1e9)  # the record is a moment old
         facts = {"port": record.port, "holder": ticket.holder, "wait_s": ticket.granted_s - ticket.asked_s}
         parent = self._spans.context_of(around)
         span = self._spans.begin("lease", around.trace_id, parent, facts, min(asked_ns, record.t_ns))

@@ -44,7 +44,7 @@ from duodaq.model import (
     may_move,
 )
 from duodaq.ports import Broker, Transport
-from duodaq.telemetry import SPANS, get_logger, named
+from duodaq.telemetry import get_logger, named, span
 from duodaq.v2 import DataDistributor, SendInstrumentCommand, V2Command
 from duodaq.v4 import DataPublisher
 from duodaq.workers import Factories, RecorderDesk, RuntimeParts, Switchboard, introduced, spawn_port_worker
@@ -390,6 +390,15 @@ class DualRuntimeManager:
         return await self._command(instrument, command, deadline.left_s)
 
     async def _command(self, instrument: str, command: Command, deadline_s: float | None) -> Any:
+        """Have it done or refused, as one span; whatever went wrong is a line."""
+        try:
+            with span("command", instrument=instrument, command=command_name(command)):
+                return await self._admit(instrument, command, deadline_s)
+        except Exception as error:
+            _log.info("command failed", instrument=instrument, command=command_name(command), error=named(error))
+            raise
+
+    async def _admit(self, instrument: str, command: Command, deadline_s: float | None) -> Any:
         if instrument in self.gates.closed and not isinstance(command, Stop):
             moves = may_move(self.definition(instrument), command)
             deadline_s = await self.gates.pass_through(instrument, command, deadline_s, moves=moves)
@@ -410,12 +419,9 @@ class DualRuntimeManager:
         self._settled.clear()
         self.gates.enter(instrument)
         try:
-            if (taker := SPANS.taker) is None:
-                return await self._carry_out(side, instrument, command, deadline_s)
-            with taker.span("command", {"instrument": instrument, "command": command_name(command)}):
-                return await self._carry_out(side, instrument, command, deadline_s)
+            work, mirror = side.command(instrument, command, deadline_s), self.mirrors.get(instrument)
+            return await (work if mirror is None else mirror(command, work))
         except Exception as error:
-            _log.info("command failed", instrument=instrument, command=command_name(command), error=named(error))
             for listener in self.failed_commands:
                 listener(instrument, command, error)
             raise
@@ -424,10 +430,6 @@ class DualRuntimeManager:
             self._in_hand -= 1
             if not self._in_hand:
                 self._settled.set()
-
-    async def _carry_out(self, side: Side, instrument: str, command: Command, deadline_s: float | None) -> Any:
-        work, mirror = side.command(instrument, command, deadline_s), self.mirrors.get(instrument)
-        return await (work if mirror is None else mirror(command, work))
 
     async def stop(self, instrument: str, axis: str | None = None, limit_s: float = 5.0) -> int | None:
         """Stop one instrument: its stop bytes at once, then what waits in its queue, then its driver is told.

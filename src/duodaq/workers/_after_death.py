@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from duodaq.model import (
     Cause,
@@ -28,6 +28,18 @@ class WorkerDiedError(Exception):
     def __init__(self, begun: bool, cause: str) -> None:
         super().__init__(cause)
         self.begun = begun
+
+
+class Household(Protocol):
+    """A worker and those who live in it."""
+
+    name: str
+    definitions: dict[str, InstrumentDefinition]
+
+
+def lived_there(group: Household) -> dict[str, Any]:
+    """Whom a line of the log about a worker is about."""
+    return {"worker": group.name, "instruments": [*group.definitions]}
 
 
 class AskPolicy(StrEnum):

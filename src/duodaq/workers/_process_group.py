@@ -48,6 +48,7 @@ from duodaq.workers._after_death import (
     WorkerDiedError,
     definition_for_replacement,
     differences,
+    lived_there,
 )
 from duodaq.workers._crash_actions import CrashActions, OnCrash
 from duodaq.workers._hosting import HUNG_AFTER_S, is_known, moves_as_far_as_known
@@ -261,7 +262,7 @@ class ProcessGroup:
     async def _end_hung(self, worker: ProcessWorker, cause: str) -> None:
         """TERM, so that the others in it may close what they own; then KILL."""
         await clock.pause(SEEN_S)
-        _log.error("worker is ended", worker=self.name, cause=cause)
+        _log.error("worker is ended", **lived_there(self), cause=cause)
         worker.fault = worker.fault or cause
         if worker.blocked_s <= HUNG_AFTER_S:
             worker.child.terminate()
@@ -355,7 +356,7 @@ class ProcessGroup:
                 if isinstance(error, ConfigError) or isinstance(decision, GiveUp):
                     self._give_up(decision.why if isinstance(decision, GiveUp) else "its stanza is wrong")
                     return None
-                _log.error("replacement did not start", worker=self.name, error=str(error))
+                _log.error("replacement did not start", **lived_there(self), error=str(error))
             if decision.delay_s:
                 await clock.pause(decision.delay_s)
             self.restarts_s.append(monotonic_s())
@@ -366,7 +367,7 @@ class ProcessGroup:
         await self._settle_once_gone(dead)
         await dead.leave_the_stage()
         lost = self.books.close_accounts(self.page.counts())
-        _log.error("worker died", worker=self.name, cause=self.cause, measurements_lost=lost)
+        _log.error("worker died", **lived_there(self), cause=self.cause, measurements_lost=lost)
         self._before = self._readings(old_too=True)
         self.changed.clear()
         for instrument in self.definitions:
@@ -382,7 +383,7 @@ class ProcessGroup:
         if await dead.has_gone():
             return
         self.lingering = f"its process {dead.child.pid} was killed and does not end"
-        _log.error("worker does not end", worker=self.name, pid=dead.child.pid, cause=self.cause)
+        _log.error("worker does not end", **lived_there(self), pid=dead.child.pid, cause=self.cause)
         cause, self.cause = self.cause, f"{self.cause}; {self.lingering}"
         await asyncio.wait({dead.child.gone})
         self.cause, self.lingering = cause, ""
@@ -407,7 +408,7 @@ class ProcessGroup:
                 with contextlib.suppress(LifecycleError):  # or it has been taken away already
                     await worker.request("remove", moved.id, TERM_S)
             took_ms = round((monotonic_s() - noticed_s) * 1e3, 2)
-            _log.warning("worker replaced", worker=self.name, cause=self.cause, took_ms=took_ms)
+            _log.warning("worker replaced", **lived_there(self), cause=self.cause, took_ms=took_ms)
             self._note_differences(before)
             known = tuple(d for d in self.definitions.values() if d.id not in self.strangers)
             await self._crash.call(worker, known, self.cause)
@@ -505,7 +506,7 @@ class ProcessGroup:
         self.cause = f"{why}; the last cause was: {self.cause}"
         self.since_ns = utc_ns()
         self._news.set()
-        _log.error("worker has failed", worker=self.name, cause=self.cause)
+        _log.error("worker has failed", **lived_there(self), cause=self.cause)
 
     def _given_again(self) -> tuple[InstrumentDefinition, ...]:
         """The stanzas for a replacement, after all that was asked since."""
@@ -578,7 +579,7 @@ class ProcessGroup:
                 self.current = self._made = None
                 await worker.aclose(0.2)
                 raise
-            _log.error("worker died while it started", worker=self.name, error=str(error))
+            _log.error("worker died while it started", **lived_there(self), error=str(error))
         except BaseException:
             self.current = self._made = None
             await worker.aclose(0.2)

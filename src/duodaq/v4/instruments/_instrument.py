@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
-import structlog
-
 from duodaq.clock import pause
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError, OutOfRangeError, UnsafeStateError
 from duodaq.model import (
@@ -28,6 +26,7 @@ from duodaq.model import (
     StopAcquisition,
 )
 from duodaq.ports import Port
+from duodaq.telemetry import get_logger
 from duodaq.v4._actor import Actor
 from duodaq.v4._message import HandlerSpec, StopReason, handler
 from duodaq.v4.instruments._context import SAFE_ACTION, InstrumentContext
@@ -35,7 +34,7 @@ from duodaq.v4.instruments._streams import Streams
 
 __all__ = ["InstrumentActor", "Parameter"]
 
-_log = structlog.get_logger("duodaq.v4.instrument")
+_log = get_logger("v4.instrument")
 _SLOWEST_RETRY_S = 2.0
 _LAST_READING_S = 0.3
 """So long at most the end of an acquisition waits for the reading that is in hand."""
