@@ -131,6 +131,24 @@ def test_what_is_no_number_moves_nothing_and_sets_nothing(page: Any, typed: str)
 
 
 @IDLE
+@pytest.mark.parametrize(("name", "typed"), [("from", "1,5"), ("to", "1e400"), ("settle", "0,5")])
+def test_a_scan_begins_with_numbers_alone(page: Any, name: str, typed: str) -> None:
+    page.tab.click("[data-view=scans]")
+    page.tab.click("#view-scans summary")
+    for field, value in {"from": "1", "to": "2", "settle": "0"}.items():
+        page.tab.fill(f"#view-scans [aria-label={field}]", value)
+    page.tab.evaluate(SENT)
+    page.tab.fill(f"#view-scans [aria-label={name}]", "")
+    page.tab.type(f"#view-scans [aria-label={name}]", typed)
+    page.tab.click("#view-scans button[type=submit]")
+    page.tab.wait_for_timeout(150)
+    assert page.js("sent") == []
+    page.tab.fill(f"#view-scans [aria-label={name}]", "0")
+    page.tab.click("#view-scans summary")
+    page.tab.click("[data-view=live]")
+
+
+@IDLE
 def test_record_pressed_twice_begins_one_recording_and_ends_it_once(page: Any) -> None:
     page.tab.evaluate(SENT)
     page.js("for (const n of [1, 2]) document.getElementById('record').click()")
