@@ -41,6 +41,10 @@ def test_what_a_latched_stop_refuses_cannot_be_pressed_and_says_why(page: Any) -
     assert all(page.tab.is_enabled(f"#panel {one}") for one in refused + free)
     page.lab.stop_all()
     page.tab.wait_for_selector("#banner-latched:not([hidden])")
+    did = "The stop is on the wire of shutter and stage."
+    page.until(lambda: did in page.tab.inner_text("#banner-latched"))  # although no page has asked for it
+    assert "dmm and meter: nothing was sent: it neither moves nor emits." in page.tab.inner_text("#banner-latched")
+    assert "Without a fail-safe: spectrometer and camera." in page.tab.inner_text("#banner-latched")
     page.until(lambda: not any(page.tab.is_enabled(f"#panel {one}") for one in refused))
     assert {page.tab.get_attribute(f"#panel {one}", "title") for one in refused} == {
         "Stopped: refused until the reset."

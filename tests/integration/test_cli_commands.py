@@ -40,6 +40,7 @@ def test_a_running_lab_is_shown_stopped_and_reset(
         stopped = duodaq_command("stop-all", "--lab", name)
         assert stopped.returncode == 0
         assert "stage: stop is on the wire" in stopped.stdout
+        assert "dmm: nothing was sent: it " in stopped.stdout
         assert "Moves are refused until: duodaq stop-all --reset" in stopped.stdout
         simulated_lab.until(simulated_lab.is_safe)
         with pytest.raises(UnsafeStateError):

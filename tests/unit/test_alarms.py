@@ -42,6 +42,40 @@ def test_hysteresis_keeps_it_raised_until_the_value_is_well_back() -> None:
     assert states == ["normal", "raised", "raised", "raised", "normal"]
 
 
+def test_what_is_over_is_told_by_its_worst_value_and_within_the_hysteresis_by_what_is_still_wanted() -> None:
+    hot = machine(high=0.9, hysteresis=0.05, latch=True, unit="mW")
+    values = (0.95, 1.2, 0.92, 0.86022)
+    whys = [(hot.value(n * NS, value), hot.status().why)[1] for n, value in enumerate(values)]
+    assert whys == [
+        "0.95 mW is above 0.9 mW",
+        "1.2 mW is above 0.9 mW",
+        "0.92 mW is above 0.9 mW",
+        "0.86022 mW is not yet below 0.85 mW after it was above 0.9 mW",
+    ]
+    change = hot.value(4 * NS, 0.3)
+    assert change is not None
+    assert (change.new, change.why, hot.status().why) == (
+        "returned",
+        "1.2 mW is above 0.9 mW",
+        "1.2 mW is above 0.9 mW",
+    )
+    hot.acknowledge(5 * NS, "ada")
+    hot.value(6 * NS, 0.91)
+    change = hot.value(7 * NS, 0.1)
+    assert change is not None
+    assert change.why == "0.91 mW is above 0.9 mW", "what was before is over"
+
+
+def test_the_worst_of_what_was_too_low_and_too_fast_is_told_when_nobody_needs_to_know() -> None:
+    cold = machine(low=1.0, hysteresis=0.5, rate=1.0)
+    for n, value in enumerate((2.0, 0.4, 0.8, 1.2)):
+        cold.value(n * NS, value)
+    assert cold.status().why == "1.2 is not yet above 1.5 after it was below 1"
+    change = cold.value(4 * NS, 1.6)
+    assert change is not None
+    assert (change.new, change.why) == ("normal", "0.4 is below 1; it changes by -1.6 /s, faster than 1 /s")
+
+
 def test_delay_forgives_what_is_short() -> None:
     hot = machine(high=5.0, delay_s=2.0)
     hot.value(0, 9.0)

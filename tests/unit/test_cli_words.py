@@ -40,6 +40,19 @@ def test_a_stop_by_the_watchdog_alone_is_told_once_and_claims_nothing_of_the_man
     assert "waiting commands" not in said
 
 
+def test_a_stop_tells_of_each_instrument_what_was_done_and_of_those_that_got_nothing():
+    did = {"stage": "stop is on the wire of motion", "dmm": "nothing was sent: it neither moves nor emits"}
+    did |= {"laser": "NOT stopped: the cable is out", "chopper": "nothing was sent: it has no stop"}
+    report = {"ended": 0, "on_wire_ns": {"motion": 1}, "failures": {"laser": "the cable is out"}, "did": did}
+    said = printed(_print_stops, {"iso": report | {"no_fail_safe": ["chopper"]}}, {})
+    assert [line.strip() for line in said.splitlines()[1:-1]] == [
+        "stage: stop is on the wire of motion",
+        "dmm: nothing was sent: it neither moves nor emits",
+        "laser: NOT stopped: the cable is out",
+        "chopper: nothing was sent: it has no stop; no fail-safe: look there yourself",
+    ]
+
+
 @pytest.mark.parametrize("words", WORDS)
 def test_a_status_names_lab_port_and_holder_as_they_are(words: str):
     instrument = {"id": "a", "runtime": "v2", "worker": words, "state": "error", "port": words, "message": words}

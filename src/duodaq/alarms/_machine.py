@@ -5,6 +5,7 @@ The rules that whoever edits this must keep:
 * Something is *wrong* from the first value that says so; it *counts* when it has been wrong for the delay. Staleness
   has a time of its own, and counts at once.
 * Hysteresis is for `low` and `high`: who was beyond one is wrong until the value has come back by that much.
+* While something counts, the words are of the value now; once it is over they are of the worst there was.
 * A value that is no number (NaN) is no value: it ends nothing, and does not make the channel less stale.
 * An acknowledgement is for what counts at that moment; anything else that begins to count raises the alarm again,
   until that is over: what is left is known, and by whom.
@@ -38,6 +39,8 @@ class Machine:
         self._delay_ns = round(definition.delay_s * _NS)
         self._wrong: dict[str, int] = {}
         self._words: dict[str, str] = {}
+        self._worst: dict[str, tuple[float, str]] = {}
+        self._counted: set[str] = set()
         self._known: frozenset[str] = frozenset()
         self._value: float | None = None
         self._value_ns = 0
@@ -118,24 +121,36 @@ class Machine:
     def _compare(self, t_ns: int, value: float) -> None:
         one, unit = self.definition, f" {self._unit}".rstrip()
         if one.high is not None:
-            limit = one.high - one.hysteresis if HIGH in self._wrong else one.high
-            self._note(HIGH, value > limit, t_ns, f"{value:g}{unit} is above {one.high:g}{unit}")
+            self._limit(HIGH, t_ns, value, one.high, one.high - one.hysteresis, unit)
         if one.low is not None:
-            limit = one.low + one.hysteresis if LOW in self._wrong else one.low
-            self._note(LOW, value < limit, t_ns, f"{value:g}{unit} is below {one.low:g}{unit}")
+            self._limit(LOW, t_ns, value, one.low, one.low + one.hysteresis, unit)
         if one.rate is not None and self._value is not None and t_ns > self._value_ns:
             rate = (value - self._value) / ((t_ns - self._value_ns) / _NS)
             too_fast = not abs(rate) <= one.rate  # of two infinite values it is no number, and wrong
             said = f"it changes by {rate:g}{unit or ' '}/s, faster than {one.rate:g}{unit or ' '}/s"
-            self._note(RATE, too_fast, t_ns, said)
+            self._note(RATE, too_fast, t_ns, said, math.inf if math.isnan(rate) else abs(rate))
 
-    def _note(self, condition: str, wrong: bool, t_ns: int, words: str = "") -> None:
+    def _limit(self, condition: str, t_ns: int, value: float, limit: float, back: float, unit: str) -> None:
+        """Compare with `limit` and, for what was beyond it, with `back`, where that is over."""
+        sign, beyond, within = (1, "above", "below") if condition == HIGH else (-1, "below", "above")
+        is_beyond = value * sign > limit * sign
+        words = f"{value:g}{unit} is {beyond} {limit:g}{unit}"
+        if not is_beyond:
+            words = f"{value:g}{unit} is not yet {within} {back:g}{unit} after it was {beyond} {limit:g}{unit}"
+        wrong = is_beyond or (condition in self._wrong and value * sign > back * sign)
+        self._note(condition, wrong, t_ns, words, value * sign)
+
+    def _note(self, condition: str, wrong: bool, t_ns: int, words: str = "", size: float = 0.0) -> None:
         if not wrong:
             self._wrong.pop(condition, None)
             self._words.pop(condition, None)
+            if condition not in self._counted:
+                self._worst.pop(condition, None)
             return
         self._wrong.setdefault(condition, t_ns)
         self._words[condition] = words
+        if condition not in self._worst or size >= self._worst[condition][0]:
+            self._worst[condition] = (size, words)
 
     def _counting(self) -> list[str]:
         """What is wrong, and has been for long enough."""
@@ -145,9 +160,14 @@ class Machine:
         counting = self._counting()
         if not counting:
             self._known = frozenset()
+            if self._counted:
+                self._why = "; ".join(
+                    self._worst[condition][1] for condition in self._worst if condition in self._counted
+                )
             latched = self.definition.latch and self.state in (AlarmState.RAISED, AlarmState.RETURNED)
             return self._enter(AlarmState.RETURNED if latched else self._calm())
         self._known &= frozenset(counting)
+        self._counted.update(counting)
         self._why = "; ".join(self._words[condition] for condition in counting)
         latched = self.definition.latch and self.state is AlarmState.RAISED
         if self._known != frozenset(counting) or latched:
@@ -163,6 +183,9 @@ class Machine:
         if state is old:
             return None
         self.state, self._since_ns = state, self._now_ns
+        if state in (AlarmState.PENDING, AlarmState.NORMAL):
+            self._counted.clear()
+            self._worst = {condition: worst for condition, worst in self._worst.items() if condition in self._wrong}
         if state is AlarmState.RAISED:
             self.raised += 1
             self._by = ""

@@ -13,7 +13,7 @@ import msgspec
 from duodaq.alarms import Alarms
 from duodaq.app._apply import Applier
 from duodaq.app._chores import Chores
-from duodaq.app._control import Client, ControlChange, ControlTable
+from duodaq.app._control import Client, ControlChange, ControlTable, acting_client
 from duodaq.app._endings import Endings
 from duodaq.app._file_limit import raise_file_limit
 from duodaq.app._log import Log, LogPlan
@@ -64,8 +64,10 @@ class Lab:
     def __init__(self, definition: LabDefinition, *, transports: Mapping[str, Transport] | None = None) -> None:
         self.definition = definition
         self.manager = DualRuntimeManager(definition, transports=transports)
+        self.last_stop: tuple[StopReport, str] | None = None
+        """What the last stop-all did, and for whom, if one asked for it."""
         data = (self.manager.v2_data, self.manager.v4_data)
-        self.alarms = Alarms(definition.name, definition.alarms, *data, self.manager.stop_all, definition.mail)
+        self.alarms = Alarms(definition.name, definition.alarms, *data, self.stop_all, definition.mail)
         self.alarms.listeners.append(self._note_alarm)
         self.observers = Observers(self.manager, definition)
         self.migration = Migration(self)
@@ -199,7 +201,9 @@ class Lab:
 
     async def stop_all(self) -> StopReport:
         """Stop everything that moves or emits, and latch; see DualRuntimeManager.stop_all."""
-        return await self.manager.stop_all()
+        report, client = await self.manager.stop_all(), acting_client()
+        self.last_stop = (report, client.called() if client is not None else "")
+        return report
 
     def reset_stop(self, who: str) -> None:
         """Lift the latch of a stop-all."""

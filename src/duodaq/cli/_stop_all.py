@@ -127,16 +127,29 @@ def _print_stops(reports: dict[str, dict[str, Any]], failures: dict[str, str], o
         alone = report["ended"] is None
         waited = "Its watchdog did it alone." if alone else f"{report['ended']} waiting commands ended, not done."
         out.print(f"[bold red]Stopped {escape(lab)}.[/] {waited}")
-        for port in () if alone else report["on_wire_ns"]:
+        did: dict[str, str] = report.get("did", {})
+        bare = report["no_fail_safe"]
+        for name, what in did.items():
+            words = f"  {name}: {what}" + ("; no fail-safe: look there yourself" if name in bare else "")
+            out.print(escape(words), style=_style(what, name in bare), soft_wrap=True)
+        for port in () if alone or did else report["on_wire_ns"]:
             out.print(escape(f"  {port}: stop is on the wire"))
         for port, told in report.get("watchdog", {}).items():
             said = "stop is on the wire" if "written_ns" in told else told["error"]
             late = "" if alone else ": the manager did not answer at once"
             out.print(escape(f"  {port}: {said}, by the watchdog{late}"))
         for name, why in report["failures"].items():
+            if name in did:
+                continue
             out.print(f"  [bold red]{escape(f'{name}: {why}')}[/]")
-        for name in report["no_fail_safe"]:
+        for name in () if did else bare:
             out.print(f"  [yellow]{escape(name)}: no fail-safe; nothing but its driver could stop it[/]")
         out.print(escape(f"Moves are refused until: duodaq stop-all --reset --lab {lab}"))
     for name, why in failures.items():
         out.print(f"[bold red]{escape(f'{name} was not stopped: {why}')}[/]")
+
+
+def _style(what: str, is_bare: bool) -> str:
+    if what.startswith("NOT stopped"):
+        return "bold red"
+    return "yellow" if is_bare else ""

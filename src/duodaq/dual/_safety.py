@@ -29,13 +29,16 @@ _log = get_logger("duodaq.dual")
 
 
 class StopReport(msgspec.Struct, frozen=True):
-    """What a stop-all did: when each port's stop was on the wire (UTC ns), what failed, what was ended."""
+    """What a stop-all did: when each port's stop was on the wire (UTC ns), what failed, what was ended, and in words
+    what was done about each instrument.
+    """
 
     on_wire_ns: dict[str, int]
     failures: dict[str, str]
     no_fail_safe: tuple[str, ...]
     ended: int
     t_ns: int
+    did: dict[str, str]
 
 
 def stop_bytes(instrument: InstrumentDefinition, broker: Broker, axis: str | None = None) -> bytes | None:
@@ -115,15 +118,19 @@ def stops_by_port(
     found: dict[str, list[bytes]] = {}
     lost: dict[str, str] = {}
     for instrument in instruments:
-        action = instrument.safe.get(Cause.STOP_ALL)
         try:
-            data = action.data if action is not None and action.kind == "bytes" else stop_bytes(instrument, broker)
+            data = _bytes_for_all(instrument, broker)
         except ConfigError as error:
             lost[instrument.id] = str(error)
             continue
         if data is not None and instrument.port is not None and data not in found.setdefault(instrument.port, []):
             found[instrument.port].append(data)
     return {port: b"".join(parts) for port, parts in found.items()}, lost
+
+
+def _bytes_for_all(instrument: InstrumentDefinition, broker: Broker) -> bytes | None:
+    action = instrument.safe.get(Cause.STOP_ALL)
+    return action.data if action is not None and action.kind == "bytes" else stop_bytes(instrument, broker)
 
 
 async def gather_failures(work: dict[str, Any]) -> dict[str, str]:
@@ -158,11 +165,12 @@ async def stop_everything(
     stops, failures = stops_by_port(definitions, broker)
     reachable = [d for d in definitions if d.id not in failures]
     written, ended = await asyncio.gather(broker.stop_all(stops), end_moving())
-    told = {
-        d.id: make_safe(side_of(d.id), d, broker, Cause.STOP_ALL, limit_s)
-        for d in reachable
-        if side_of(d.id).has_home(d.id) and needs_telling(d, broker)
-    }
+    heard: dict[str, str] = {}
+
+    async def tell(one: InstrumentDefinition) -> None:
+        heard[one.id] = await make_safe(side_of(one.id), one, broker, Cause.STOP_ALL, limit_s)
+
+    told = {d.id: tell(d) for d in reachable if side_of(d.id).has_home(d.id) and needs_telling(d, broker)}
     failures |= await gather_failures(told)
     failures |= {port: in_words(result) for port, result in written.items() if isinstance(result, BaseException)}
     report = StopReport(
@@ -171,9 +179,29 @@ async def stop_everything(
         no_fail_safe=tuple(d.id for d in definitions if d not in reachable or not has_fail_safe(d, broker)),
         ended=ended,
         t_ns=utc_ns(),
+        did={d.id: _done_about(d, broker, failures, heard) for d in definitions},
     )
     _log.warning("stop-all", ended=ended, ports=sorted(report.on_wire_ns), failures=failures)
     return report
+
+
+def _done_about(
+    instrument: InstrumentDefinition, broker: Broker, failures: dict[str, str], heard: dict[str, str]
+) -> str:
+    if instrument.id in failures:
+        return f"NOT stopped: {failures[instrument.id]}"
+    if _bytes_for_all(instrument, broker) is not None and instrument.port is not None:
+        failed = failures.get(instrument.port)
+        wire = f"stop is on the wire of {instrument.port}" if failed is None else f"NOT stopped: {failed}"
+        return f"{wire}; {heard[instrument.id]}" if instrument.id in heard else wire
+    done = heard.get(instrument.id, "")
+    if done and done != "hold":
+        return done
+    if done or instrument.safe.get(Cause.STOP_ALL) is not None:
+        return "nothing was sent: it is to hold"
+    if instrument.passive is True:
+        return "nothing was sent: it neither moves nor emits"
+    return "nothing was sent: it has no stop"
 
 
 async def after_crash(broker: Broker, side: Side, status: InstrumentStatus) -> None:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from pydantic import ValidationError
 
 from duodaq.app import Client, Lab, LabService, acting, panel_of
@@ -63,7 +64,7 @@ class Actions:
         self.log = log
         self.operations = Operations()
         self.last_stop: dict[str, Any] | None = None
-        """The stop-all that is in force: when, and if it was asked for here what it did and for whom."""
+        """The stop-all that is in force: when, and if it was asked for here what it did and for whom; see `stopped`."""
         self._stops = 0
         self._service = LabService(lab)
         self._files = files
@@ -189,6 +190,15 @@ class Actions:
         if not port:
             self._stops += bool(epoch)
             self.last_stop = {"t_ns": utc_ns(), "number": self._stops} if epoch else None
+
+    @property
+    def stopped(self) -> dict[str, Any] | None:
+        """The stop-all that is in force, whoever asked for it: what it did as soon as that is known, and for whom."""
+        last, done = self.last_stop, self.lab.last_stop
+        if last is None or "on_wire_ns" in last or done is None or done[0].t_ns < last["t_ns"]:
+            return last
+        report, who = done
+        return {**msgspec.to_builtins(report), "who": who, "number": last["number"]}
 
     async def reset_stop(self, visitor: Visitor, request: ResetRequest) -> Any:
         """Lift the latch of a stop-all, if it is still that one."""

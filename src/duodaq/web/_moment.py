@@ -103,7 +103,7 @@ class Moment:
         return {
             "state": manager.state,
             "latched": manager.broker.latched,
-            "stopped": self._actions.last_stop,
+            "stopped": self._actions.stopped,
             "recording": None if recording is None else recording.name,
             "instruments": {one.id: {"state": one.state, "message": one.message} for one in manager.instruments()},
             "parameters": await self._service.handle("parameters", {}),

@@ -1,5 +1,5 @@
 // One axis in a panel: where it is (readback), where it was sent (setpoint), within which limits, and what moves it.
-import { ago, el, neat, put, saidOf } from "./format.js";
+import { ago, el, neat, numberIn, put, saidOf } from "./format.js";
 import { act } from "./link.js";
 import { entry, labTime, present, reading } from "./moment.js";
 import { held, note } from "./stopping.js";
@@ -18,8 +18,8 @@ export function axisPart(id, axis, run, live, mayChange) {
   const goal = el("i", { class: "goal", hidden: true });
   const bar = el("div", { class: "bar", hidden: true, role: "progressbar", "aria-label": `Progress of ${axis.name}` }, el("i", {}));
   const about = `limits-${id}-${axis.name}`;
-  const target = el("input", { type: "number", step: "any", placeholder: "go to", inputmode: "decimal", "aria-label": `Target of ${axis.name}, ${axis.unit}`, "aria-describedby": axis.limits ? about : null, data: { target: axis.name } });
-  const step = el("input", { type: "number", step: "any", min: "0", value: String(stepFor(axis.limits)), list: `steps-${id}-${axis.name}`, inputmode: "decimal", "aria-label": `Step of ${axis.name}, ${axis.unit}` });
+  const target = el("input", { type: "text", autocomplete: "off", placeholder: "go to", inputmode: "decimal", "aria-label": `Target of ${axis.name}, ${axis.unit}`, "aria-describedby": axis.limits ? about : null, data: { target: axis.name } });
+  const step = el("input", { type: "text", autocomplete: "off", value: String(stepFor(axis.limits)), list: `steps-${id}-${axis.name}`, inputmode: "decimal", "aria-label": `Step of ${axis.name}, ${axis.unit}` });
   const limits = el("small", { id: about });
   let edited = false;
   let newest;
@@ -77,7 +77,7 @@ export function axisPart(id, axis, run, live, mayChange) {
 
 /** Whether a number is typed there; if not it is said, and nothing is sent. */
 function isNumber(field) {
-  const said = field.validity.badInput || field.value === "" || !Number.isFinite(Number(field.value)) ? "This is no number. Nothing was sent." : "";
+  const said = Number.isFinite(numberIn(field.value)) ? "" : "This is no number. Nothing was sent.";
   field.setCustomValidity(said);
   if (said) field.reportValidity();
   field.setCustomValidity("");

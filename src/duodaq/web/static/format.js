@@ -51,6 +51,9 @@ export function ago(ms) {
   return ms < 1500 ? "just now" : `${duration(ms / 1000).replace(/\.\d /, " ")} ago`;
 }
 
+/** What is typed there as a number; NaN of all else: of "1,5" too, of which a field for numbers would make 15. */
+export const numberIn = (text) => (/^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(text.trim()) ? Number(text) : NaN);
+
 function precise(value, digits) {
   if (value === 0) return "0";
   if (Number.isInteger(value) && Math.abs(value) < 1e9) return String(value);

@@ -1,7 +1,7 @@
 // The panel of one instrument, made from what it says it can do. Limits are shown here and enforced by the lab.
 import { axisPart } from "./axis.js";
 import { controlPart } from "./control.js";
-import { clock, el, mood, named, plain, put, said, saidOf } from "./format.js";
+import { clock, el, mood, named, numberIn, plain, put, said, saidOf } from "./format.js";
 import { act } from "./link.js";
 import { entry, present } from "./moment.js";
 import { shutterOf, shutterPart } from "./shutter.js";
@@ -179,7 +179,8 @@ function isValue(field, known) {
   const isText = typeof known === "string" && known !== "";
   const numbers = text.split(",").map((part) => part.trim());
   const odd = numbers.some((part) => /^[-+]?(nan|inf(inity)?)$/i.test(part) || (/^[-+.\d]/.test(part) && Math.abs(Number(part)) === Infinity));
-  const said = text === "" && !isText ? "Type a value first. Nothing was sent." : odd && !isText ? "This is no number that can be sent." : "";
+  const broken = typeof known === "number" && /^[-+.,\d\s]+$/.test(text) && Number.isNaN(numberIn(text));
+  const said = text === "" && !isText ? "Type a value first. Nothing was sent." : (odd && !isText) || broken ? "This is no number that can be sent." : "";
   field.setCustomValidity(said);
   if (said) field.reportValidity();
   field.setCustomValidity("");

@@ -1,5 +1,5 @@
 // Scans: those under way, whoever began them, with what pauses and ends them; the last that ended; and a form to begin one.
-import { clock, count, duration, el, named, neat, put } from "./format.js";
+import { clock, count, duration, el, named, neat, numberIn, put } from "./format.js";
 import { act } from "./link.js";
 import { labTime } from "./moment.js";
 import { held } from "./stopping.js";
@@ -112,11 +112,12 @@ function card(one) {
 function wish(instruments) {
   const axes = instruments.flatMap((one) => one.panel.axes.map((axis) => ({ ...axis, name: `${one.id}.${axis.name}` })));
   if (!axes.length) return null;
-  const number = (name, more) => el("input", { type: "number", step: "any", required: true, "aria-label": name, placeholder: name, inputmode: "decimal", ...more });
+  const number = (name, more) => el("input", { type: "text", autocomplete: "off", required: true, "aria-label": name, placeholder: name, inputmode: "decimal", oninput: ({ target }) =>
+    target.setCustomValidity(Number.isFinite(numberIn(target.value)) ? "" : "This is no number."), ...more });
   const axis = el("select", { "aria-label": "Axis" }, axes.map((one) => el("option", { value: one.name }, one.name)));
   const [start, stop] = [number("from"), number("to")];
-  const points = number("points", { step: "1", min: "1", max: "100000", value: "11" });
-  const settle = number("settle", { min: "0", max: "3600", value: "0" });
+  const points = number("points", { type: "number", step: "1", min: "1", max: "100000", value: "11" });
+  const settle = number("settle", { value: "0" });
   const sample = el("input", { "aria-label": "Sample", placeholder: "sample", maxLength: 2000 });
   const limits = el("small", {});
   const reads = instruments.filter((one) => one.panel.channels.length || one.runtime === "v4").map((one) => {

@@ -40,16 +40,26 @@ async function stopAll() {
 
 /** What a stop-all did, a sentence for each kind of instrument. */
 function words(report) {
-  if (!report.on_wire_ns) return ["It was not asked for from a page; the lab's log says what it did."];
+  if (!report.on_wire_ns) return ["What it did is not known yet; the lab's log says it."];
   const reached = Object.keys(report.on_wire_ns);
   const failed = Object.entries(report.failures).map(([name, why]) => `NOT stopped: ${name}: ${why}`);
   const bare = report.no_fail_safe;
   return [
     ...failed.slice(0, 8), failed.length > 8 ? `NOT stopped: ${failed.length - 8} more; the lab's log names them.` : "",
     reached.length ? `The stop is on the wire of ${listed(reached)}.` : "No port has a stop of its own; the drivers were told.",
+    ...others(report),
     report.ended ? `${report.ended} waiting ${report.ended === 1 ? "command was" : "commands were"} ended, not done.` : "",
     bare.length ? `Without a fail-safe: ${listed(bare)}. Only ${bare.length === 1 ? "its driver" : "their drivers"} could stop ${bare.length === 1 ? "it" : "them"}: look there yourself.` : "",
   ].filter(Boolean);
+}
+
+/** What was done about instruments that got no stop by the wire, those of the same kind in one line. */
+function others({ did = {} }) {
+  const alike = new Map();
+  for (const [name, what] of Object.entries(did)) {
+    if (!/^(stop is on|NOT stopped)/.test(what)) alike.set(what, [...(alike.get(what) ?? []), name]);
+  }
+  return [...alike].map(([what, names]) => `${listed(names)}: ${what}.`);
 }
 
 /** How it stands: five times a second. */
