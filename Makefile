@@ -81,6 +81,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.has-demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing duodaq and what its demo needs into $(VENV): a minute or two, once."
 	$(PIP) -e '.[demo]'
 	@touch $@
 

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import Any
 
-__all__ = ["SYMBOLS", "convert", "format_quantity", "is_number", "number_in", "parse_duration_s", "same_unit"]
+__all__ = [
+    "SYMBOLS",
+    "convert",
+    "format_quantity",
+    "is_known",
+    "is_number",
+    "number_in",
+    "parse_duration_s",
+    "same_unit",
+    "unit_meant",
+]
 
 _DURATION = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(us|µs|ms|s|min|h|d)\s*$")
 _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -20,7 +31,22 @@ _WORDS = {
 }  # fmt: skip
 SYMBOLS = {form: symbol for symbol, word in _WORDS.items() for form in (word, f"{word}s", f"{word}eres", f"{word}ere")}
 """From a unit's English name, in lower case, to its symbol."""
-_SPELLINGS = {"Ohm": "Ω", "Ohms": "Ω", "\u2126": "Ω", "°": "deg", "degC": "°C", "sec": "s", "Sec": "s"}
+_PREFIXED = (
+    "m s V A W Hz Ω F K g N Pa J C T H S Wb mol cd lm lx Bq Gy Sv eV bar L l B bit rad sr G Torr VA Wh Ah Vpp Vrms "
+    "Arms Sa counts cts dBm pc Da Ci Å"
+)
+_PLAIN = (
+    "min h d yr deg ° °C °F arcmin arcsec % ‰ ppm ppb dB dBm dBc dBV e- e ph photons count cps px pixel pixels step "
+    "steps pulses ticks rev turns rpm atm mmHg psi in inch ft mil a.u. arb. u. au ADU DN ops events samples frames "
+    "points OD waves rtHz sqrtHz"
+)
+_PREFIXES = frozenset("afpnuµmcdkMGT")
+_ALONE, _WITH_PREFIX = frozenset(_PLAIN.split()), frozenset(_PREFIXED.split())
+_POWER = re.compile(r"(?:\^|\*\*)?[-+]?\d+$|[⁻⁺]?[¹²³⁴]+$")
+_LIKE = 0.74
+"""How much a text has to resemble a unit's name to be a misspelling of it: "Wat" and "Vlots" do, "clicks" does not."""
+
+_SPELLINGS = {"Ohm": "Ω", "Ohms": "Ω", "\u2126": "Ω", "°": "deg", "degC": "°C", "degF": "°F", "sec": "s", "Sec": "s"}
 
 
 def parse_duration_s(text: str | float) -> float | None:
@@ -60,6 +86,34 @@ def convert(value: float, unit: str, target: str) -> float:
 def same_unit(one: str, other: str) -> bool:
     """Whether two texts mean one unit, however they spell it: ``Ohm`` and ``Ω``, ``um`` and ``µm``, ``Volts`` and V."""
     return _symbol(one) == _symbol(other)
+
+
+def is_known(unit: str) -> bool:
+    """Whether `unit` is empty or made of units that laboratories use, with prefixes, powers, products and quotients."""
+    parts = [part for part in re.split(r"[/·*\s()√]+", unit.replace("**", "^")) if part]
+    return all(part.isdecimal() or _is_one(part) for part in parts)
+
+
+def unit_meant(unit: str) -> str | None:
+    """What an unknown unit is probably a misspelling of, as a symbol; None if it is known, or like none."""
+    if is_known(unit):
+        return None
+    by_case = {one.lower(): one for one in sorted({*_ALONE, *_WITH_PREFIX, *_WORDS})}
+    by_case |= {f"{prefix}{base}".lower(): f"{prefix}{base}" for prefix in ("k", "n", "m") for base in _WORDS}
+    if (found := by_case.get(unit.strip().lower())) is not None:
+        return found
+    near = difflib.get_close_matches(unit.strip().lower(), SYMBOLS, n=1, cutoff=_LIKE)
+    return SYMBOLS[near[0]] if near else None
+
+
+def _is_one(part: str) -> bool:
+    for plain in (part, _POWER.sub("", part)):
+        symbol = _symbol(plain)
+        if symbol in _ALONE or symbol in _WITH_PREFIX or (symbol[:1] in _PREFIXES and symbol[1:] in _WITH_PREFIX):
+            return True
+        if symbol.startswith("da") and symbol[2:] in _WITH_PREFIX:
+            return True
+    return False
 
 
 def is_number(given: Any) -> bool:

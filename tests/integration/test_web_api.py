@@ -290,6 +290,7 @@ async def test_wrong_tokens_are_counted_and_the_right_one_is_let_in_whoever_gues
 async def test_too_many_requests_are_refused_but_never_a_stop(tmp_path: Path) -> None:
     async with serving(tmp_path, requests_per_s=0.01) as lab:
         assert (await lab.get("/api/session")).status_code == 429
+        assert (await lab.post("/api/recording/stop")).status_code == 429, "no stop of anything that moves"
         for _ in range(3):
             assert (await lab.post("/api/instruments/lamp/stop")).status_code == 200
             assert (await lab.post("/api/stop-all")).status_code == 200

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from duodaq.config import load_lab
+from duodaq.config import describe, load_lab
 from duodaq.errors import ConfigError
 from duodaq.model import AlarmDefinition, MailDefinition
 
@@ -120,3 +120,17 @@ def test_an_alarm_says_nothing_of_an_instrument_that_is_wrong_itself(tmp_path: P
     with pytest.raises(ConfigError) as caught:
         load(LAB.replace('"v2"', '"v3"') + "[alarms.a]\nchannel = 'dmm.voltage'\nhigh = 1\n", tmp_path)
     assert "alarms" not in str(caught.value)
+
+
+@pytest.mark.parametrize("alarm", ["", '[alarms.hot]\nchannel = "dmm.voltage"\nunit = "V"\nhigh = 1\n'])
+def test_a_misspelt_unit_is_wrong_at_its_own_key_with_an_alarm_or_without(tmp_path: Path, alarm: str) -> None:
+    said = r'4: instruments\.dmm\.poll\.voltage\.unit: "Vlots" is no unit; did you mean "V"\?'
+    with pytest.raises(ConfigError, match=said) as caught:
+        load(LAB.replace('"V"', '"Vlots"') + alarm, tmp_path)
+    assert "alarms" not in str(caught.value)
+
+
+def test_a_unit_of_ones_own_is_taken_and_noted(tmp_path: Path) -> None:
+    lab = load(LAB.replace('"V"', '"clicks"'), tmp_path)
+    assert lab.instruments[0].polls[0].unit == "clicks"
+    assert any('poll.voltage is in "clicks", a unit of its own' in note for note in describe(lab))

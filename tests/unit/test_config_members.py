@@ -54,6 +54,8 @@ def loaded(folder: Path, stanza: str, driver: str = DRIVER) -> None:
         *(f'poll.x = {{ read = "{name}", every = "1 s" }}' for name in ("angle", "limit", "gain", "open", "line.baud")),
         'poll.x = { call = "read", every = "1 s" }',
         'safe.shutdown = { call = "close" }',
+        'settings = ["gain", "line.baud"]',
+        "settings = { gain = 2.0 }\nlimits.gain = [0, 5]",
     ],
 )
 def test_what_a_class_or_its_bases_have_is_found(tmp_path: Path, stanza: str) -> None:
@@ -69,6 +71,9 @@ def test_what_a_class_or_its_bases_have_is_found(tmp_path: Path, stanza: str) ->
         ),
         ('poll.x = { call = "raed", every = "1 s" }', r'8: instruments\.dial\.poll\.x\.call: .*has no "raed".*"read"'),
         ('safe.crash = { call = "shut" }', r'8: instruments\.dial\.safe\.crash\.call: .*has no "shut".* It has: angle'),
+        ('settings = ["offset", "gian"]', r'8: instruments\.dial\.settings: .*has no "gian".*"gain"'),
+        ("settings = { gian = 2.0 }", r'8: instruments\.dial\.settings\.gian: .*has no "gian".*"gain"'),
+        ("limits.gian = [0, 5]", r'8: instruments\.dial\.limits\.gian: .*has no "gian".*"gain"'),
     ],
 )
 def test_what_it_has_not_is_said_with_its_line_and_what_was_meant(tmp_path: Path, stanza: str, said: str) -> None:

@@ -57,7 +57,7 @@ Planned = Callable[..., LabPlan]
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "dial.py").write_text(
-        "class Dial:\n    def angle(self): ...\n\n\nclass Sum:\n    def __init__(self, first): ...\n"
+        "class Dial:\n    gain = 1.0\n\n    def angle(self): ...\n\n\nclass Sum:\n    def __init__(self, first): ...\n"
     )
     return tmp_path
 

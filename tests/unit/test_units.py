@@ -11,7 +11,7 @@ import pytest
 from duodaq.app import Reading
 from duodaq.errors import OutOfRangeError
 from duodaq.model import InstrumentDefinition, SetParameter, check_limits
-from duodaq.units import number_in
+from duodaq.units import is_known, number_in, unit_meant
 
 
 def reading(value: Any, unit: str) -> Reading:
@@ -70,3 +70,27 @@ def test_a_quantity_does_not_pass_limits_by_its_bare_number() -> None:
     check_limits(supply, SetParameter("voltage", 4))
     with pytest.raises(OutOfRangeError, match="has a unit, and the limits 0 … 5 have none"):
         check_limits(supply, SetParameter("voltage", Quantity(4)))
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["", "W", "mW", "uW", "µm", "mm/s", "1/s", "V/√Hz", "nm", "degC", "°C", "Ohm", "kOhm", "Volts", "watt", "m^2",
+     "cm-1", "mW/cm²", "W m^-2", "counts", "kcounts", "e-", "%", "dBm", "mbar", "arb. u.", "rad/s", "deg/s", "px"],
+)  # fmt: skip
+def test_what_laboratories_measure_in_is_known(unit: str) -> None:
+    assert unit_meant(unit) is None
+    assert is_known(unit)
+
+
+@pytest.mark.parametrize(
+    ("unit", "meant"),
+    [("Wat", "W"), ("HZ", "Hz"), ("Vlots", "V"), ("ohmm", "Ω"), ("w", "W"), ("KHz", "kHz"), ("milimeter", "mm")],
+)
+def test_a_misspelling_says_what_was_meant(unit: str, meant: str) -> None:
+    assert unit_meant(unit) == meant
+
+
+@pytest.mark.parametrize("unit", ["clicks", "Schritte", "fringes", "another unit", "bananas"])
+def test_a_unit_of_ones_own_is_no_misspelling(unit: str) -> None:
+    assert unit_meant(unit) is None
+    assert not is_known(unit)

@@ -49,7 +49,19 @@ def show_run(name: str, directory: Path, out: Console, *, as_json: bool) -> None
         out.print(run)
         return
     streams = {s.name: {"rows": len(s), "units": s.units, "frames": s.has_frames} for s in run}
-    out.print_json(json.dumps({**facts_of(run), "streams": streams, "provenance": run.provenance}, default=str))
+    scans = [
+        {
+            "uid": s.uid,
+            "axes": s.axes,
+            "fields": s.fields(),
+            "points": len(s),
+            "planned": s.planned,
+            "complete": s.complete,
+        }
+        for s in run.scans
+    ]
+    told = {**facts_of(run), "streams": streams, "scans": scans, "provenance": run.provenance}
+    out.print_json(json.dumps(told, default=str))
 
 
 def label_run(
@@ -137,7 +149,7 @@ def export_run(
         out.print_json(json.dumps(told))
     for one in [] if as_json else done:
         equal = "what is sound in the damaged journal" if one.missing else "the journal"
-        out.print(f"{one.format}: {one.size / 1e6:.1f} MB, read back and equal to {equal}")
+        out.print(f"{one.format}: {_size(one.size)}, read back and equal to {equal}")
         if one.missing:
             out.print(Text(f"  {in_words(one.missing)}", style="bold red"), soft_wrap=True)
         for file in one.files:
@@ -195,6 +207,10 @@ def _run(name: str, directory: Path) -> Run:
         return find_run(name, directory)
     except StorageError as error:
         raise ConfigError(error.what, remedy="`duodaq runs` lists them; --dir says where they lie.") from error
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _key_and_value(word: str) -> tuple[str, str]:

@@ -216,6 +216,8 @@ def _driver_has(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterato
     asked += [
         ((*at, "safe", cause.value, "call"), action.call) for cause, action in instrument.safe.items() if action.call
     ]
+    asked += [((*at, "settings"), name) for name in instrument.watched]
+    asked += [((*at, key, name), name) for key in ("settings", "limits") for name in getattr(instrument, key)]
     for path, name in asked:
         if name.partition(".")[0] not in members:
             shown = [one for one in members if not one.startswith("_")]

@@ -11,6 +11,7 @@ from duodaq.config._where import worker_of
 from duodaq.drivers import codec
 from duodaq.model import Cause, InstrumentDefinition, LabDefinition, PortDefinition
 from duodaq.ports import worker_key
+from duodaq.units import is_known
 
 
 def describe(lab: LabDefinition) -> list[str]:
@@ -169,6 +170,11 @@ def _warnings(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterator[
     for arg, name in _named(instrument).items():
         if name not in known:  # no mistake for certain: "@py" names a VISA backend
             yield f'{instrument.id}: args.{arg} stays the text "@{name}": the lab has no instrument of that name'
+    units = {f"poll.{one.channel}": one.unit for one in instrument.polls}
+    units |= {f"axes.{one.name}": one.unit for one in instrument.axes}
+    for key, unit in units.items():
+        if not is_known(unit):
+            yield f'{instrument.id}: {key} is in "{unit}", a unit of its own: it is shown as it is, and never converted'
     for name, limit in {"calls": instrument.deadline_s, **instrument.method_deadline_s}.items():
         if limit is None:
             yield f"{instrument.id}: {name} may take for ever (deadline never): a hang there is not noticed"

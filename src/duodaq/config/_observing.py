@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from duodaq.config._tables import Duration, Positive, Table
-from duodaq.config._words import kind
+from duodaq.config._words import kind, known_unit
 
 _ADDRESS = re.compile(r"[^@\s]+@[^@\s]+")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(kB|MB|GB)")
@@ -69,7 +69,7 @@ def _size(value: Any) -> Any:
 class AlarmTable(Table):
     channel: Annotated[str, AfterValidator(_channel)]
     """The instrument, a point, and its channel: `"dmm.voltage"`, `"stage.x.position"`."""
-    unit: str | None = None
+    unit: Annotated[str, AfterValidator(known_unit)] | None = None
     """Of `low`, `high`, `hysteresis`, and of `rate` in a second; values are converted to it (`"mV"` where the channel
     is in V). Default: the channel's own.
     """

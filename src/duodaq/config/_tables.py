@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from duodaq.config._words import and_list, kind
+from duodaq.config._words import and_list, kind, known_unit
 from duodaq.model import Cause, SafeAction, VisaDefinition, WebDefinition
 from duodaq.units import parse_duration_s
 
@@ -376,7 +376,7 @@ class PollTable(Table):
     """The attribute, parameter or signal that is read; this or `call`."""
     call: str | None = None
     """The method that is called."""
-    unit: str = ""
+    unit: Annotated[str, AfterValidator(known_unit)] = ""
     """The unit of its result."""
     every: Positive = 1.0
     """How often."""
@@ -395,7 +395,7 @@ class PollTable(Table):
 class AxisTable(Table):
     number: Annotated[int, Field(ge=0)]
     """The axis number that the controller uses."""
-    unit: str = "mm"
+    unit: Annotated[str, AfterValidator(known_unit)] = "mm"
     """Of positions."""
     limits: Annotated[tuple[float, float] | None, BeforeValidator(lambda value: _limits(value))] = None
     """`[lowest, highest]`, enforced before anything is sent."""

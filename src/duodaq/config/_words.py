@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from duodaq.units import unit_meant
+
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that was probably meant, or None."""
@@ -21,6 +23,13 @@ def choose(word: str, known: Iterable[str], what: str) -> str:
     meant = nearest(word, names)
     question = f'Did you mean "{meant}"? ' if meant else ""
     return f"{question}{what}: {', '.join(names) if names else 'none'}"
+
+
+def known_unit(value: str) -> str:
+    """The unit as it is; what is a misspelling of one is refused, a unit of a lab's own is not."""
+    if meant := unit_meant(value):
+        raise ValueError(f'"{value}" is no unit; did you mean "{meant}"?')
+    return value
 
 
 def kind(value: Any) -> str:

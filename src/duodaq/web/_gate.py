@@ -33,6 +33,7 @@ _HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
 ]
 _OPEN = frozenset({"/api/session"})
+_ENDS_OF_FILES = ("/api/recording/", "/api/wire/", "/api/logs/")
 _FILES = (".html", ".js", ".css", ".svg", ".txt")
 
 
@@ -70,7 +71,7 @@ class Gate:
         self._access.check_name(host)
         self._access.check_origin(headers.get("origin"), host, site, linked=linked)
         peer = (scope.get("client") or ("?", 0))[0]
-        stops = scope["path"].endswith(("/stop", "/stop-all", "/abort"))
+        stops = stops_motion(scope["path"])
         whose = f"{peer} {site}" if site in FOREIGN else peer  # another site's page uses up nobody's requests here
         if not stops and not self._requests.take(whose):
             raise Refusal(429, "TooMany", "too many requests; wait a second")
@@ -101,6 +102,11 @@ class Gate:
         """
         if not self._wrong_tokens.take(peer):
             raise Refusal(429, "TooMany", "too many wrong tokens; wait a minute")
+
+
+def stops_motion(path: str) -> bool:
+    """Whether a request there makes something stand still, which is never too many: the end of a recording does not."""
+    return path.endswith(("/stop", "/stop-all", "/abort")) and not path.startswith(_ENDS_OF_FILES)
 
 
 def _is_of_the_page(path: str) -> bool:

@@ -20,6 +20,7 @@ from duodaq.storage.export._nexus import Frames, write_nexus
 from duodaq.storage.export._parquet import write_parquet
 from duodaq.storage.export._parts import file_stem
 from duodaq.storage.export._progress import Progress, silent
+from duodaq.storage.export._scans import write_scan_tables
 from duodaq.storage.export._zarr import write_zarr
 from duodaq.storage.journal._layout import ROWS, index_name
 from duodaq.storage.reading import Run
@@ -61,8 +62,8 @@ def export(
 
     Args:
         run: The run, or its directory.
-        to: ``parquet`` and ``csv``: a file for each stream in a folder, frames as ``.npy``. ``hdf5``: one NeXus file.
-            ``zarr``: one store.
+        to: ``parquet`` and ``csv``: a file for each stream in a folder, frames as ``.npy``, and one for the points of
+            each scan. ``hdf5``: one NeXus file. ``zarr``: one store.
         target: The folder, file or store; a folder that is there gets a file or store of the run's name, and a name
             without a suffix gets ``.nxs`` or ``.zarr``; by default the run's own directory.
         frames: Of ``hdf5``: ``inside`` the file, compressed, for readers that have hdf5plugin; ``external``, where they
@@ -89,6 +90,7 @@ def _export(run: Run, to: Format, target: str | Path | None, frames: Frames | No
         case "parquet" | "csv":
             folder = run.path if target is None else Path(target)
             files = (write_parquet if to == "parquet" else write_csv)(run, folder, progress)
+            files += write_scan_tables(run, folder, to)
             files += [] if folder.resolve() == run.path.resolve() else _copy_frames(run, folder, progress)
         case "hdf5":
             kind: Frames = frames or ("external" if at_home and run.state == "finished" else "inside")

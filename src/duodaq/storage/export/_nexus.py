@@ -1,8 +1,9 @@
 """A run as one NeXus HDF5 file.
 
-``/entry`` (NXentry) has an NXdata for each stream, with `signal`, `axes` and units, and says which of them to look at
-first (`default`). ``/entry/instrument`` has a group for each instrument, with links to its data. Frames are compressed
-(bitshuffle and LZ4), or stay where they are and are referred to (external storage).
+``/entry`` (NXentry) has an NXdata for each stream and each scan, with `signal`, `axes` and units, and says which of
+them to look at first (`default`): the scan, if there is one. ``/entry/instrument`` has a group for each instrument,
+with links to its data. Frames are compressed (bitshuffle and LZ4), or stay where they are and are referred to (external
+storage).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from duodaq.storage.export._earlier import nexus_rows, refuse_to_lose_groups
 from duodaq.storage.export._pieces import Piece, another_than, as_integers, pieces
 from duodaq.storage.export._progress import Progress
 from duodaq.storage.export._saying import saying
+from duodaq.storage.export._scans import scan_pieces, write_scan_group
 from duodaq.storage.reading import Column, FrameStack, Named, Run
 
 Frames = Literal["inside", "external", "relative"]
@@ -62,9 +64,13 @@ def write_nexus(run: Run, path: Path, progress: Progress, *, frames: Frames = "i
             for piece in found:
                 with saying("hdf5", piece.stream.name):
                     _write_piece(h5py, entry, piece, frames, path.parent, progress)
-            first = next((p for p in found if p.rows.rows), None)
-            if first is not None:
-                entry.attrs["default"] = first.name
+            scans = scan_pieces(run, {*entry, *(piece.name for piece in found)})
+            for scan in scans:
+                with saying("hdf5", scan.name):
+                    write_scan_group(_group(entry, scan.name, "NXdata"), scan)
+            shown = [scan.name for scan in scans if scan.signals] or [piece.name for piece in found if piece.rows.rows]
+            if shown:
+                entry.attrs["default"] = shown[0]
         with h5py.File(place, "r") as file:
             for piece in found:
                 with saying("hdf5", piece.stream.name):

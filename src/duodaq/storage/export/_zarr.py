@@ -18,6 +18,7 @@ from duodaq.storage.export._earlier import refuse_to_lose_groups, zarr_rows
 from duodaq.storage.export._pieces import Piece, as_integers, pieces
 from duodaq.storage.export._progress import Progress
 from duodaq.storage.export._saying import saying
+from duodaq.storage.export._scans import scan_pieces, write_scan_arrays
 from duodaq.storage.reading import Named, Run
 
 _EPOCH = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
@@ -41,6 +42,9 @@ def write_zarr(run: Run, path: Path, progress: Progress) -> list[Path]:
         for piece in found:
             with saying("zarr", piece.stream.name):
                 _write(root, piece, progress)
+        for scan in scan_pieces(run, [piece.name for piece in found]):
+            with saying("zarr", scan.name):
+                write_scan_arrays(root, scan)
         root = zarr.open_group(place, mode="r")
         for piece in found:
             with saying("zarr", piece.stream.name):

@@ -5,7 +5,7 @@ from duodaq.storage.reading._columns import Column, Named
 from duodaq.storage.reading._frames import FrameStack
 from duodaq.storage.reading._labels import Labels
 from duodaq.storage.reading._listing import Difference, Runs, differences, facts_of, find_run, is_run, open_run, runs
-from duodaq.storage.reading._points import Grid, ScanPoints, told_with
+from duodaq.storage.reading._points import Grid, Laid, ScanPoints, told_with
 from duodaq.storage.reading._run import Run
 from duodaq.storage.reading._scan import SCAN_CONTINUED, SCAN_DOCUMENT, RecordedScan
 from duodaq.storage.reading._series import Series, SeriesStream, folder_bytes, of_series
@@ -19,6 +19,7 @@ __all__ = [
     "FrameStack",
     "Grid",
     "Labels",
+    "Laid",
     "Named",
     "RecordedScan",
     "Run",

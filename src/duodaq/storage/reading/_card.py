@@ -78,7 +78,14 @@ def _facts(run: Run) -> list[str]:
     began = f"{local(run.start)} {zone(run.start)}" if run.start else local(None)
     facts = [f"{began}, {lasting(run.duration)}" if run.duration else began]
     named = {"sample": labels.sample, "operator": labels.operator, "tags": ", ".join(labels.tags), "note": labels.note}
-    return facts + [f"{name}: {value}" for name, value in named.items() if value] + [str(run.path)]
+    return (
+        facts
+        + [f"{name}: {value}" for name, value in named.items() if value]
+        + [
+            *(scan.in_words() for scan in run.scans),
+            str(run.path),
+        ]
+    )
 
 
 def _cells(stream: Stream) -> tuple[str, ...]:

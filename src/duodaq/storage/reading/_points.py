@@ -44,6 +44,22 @@ class Grid(NamedTuple):
         return found
 
 
+class LaidField(NamedTuple):
+    """A field over named dimensions, and its unit."""
+
+    dims: tuple[str, ...]
+    values: npt.NDArray[Any]
+    unit: str
+
+
+class Laid(NamedTuple):
+    """Points as arrays over the dimensions `over`, whose coordinates stand apart from the fields."""
+
+    over: tuple[str, ...]
+    coordinates: dict[str, LaidField]
+    fields: dict[str, LaidField]
+
+
 class ScanPoints(NamedTuple):
     """The points of a scan.
 
@@ -72,33 +88,43 @@ class ScanPoints(NamedTuple):
         told = {name.encode(): _as_text(value).encode() for name, value in self.attributes.items()}
         return table.cast(pa.schema(named, told))
 
-    def to_xarray(self) -> xarray.Dataset:
+    def laid(self) -> Laid:
         """Over the first axis, or over time if there is none; of a grid, over all axes at their set positions."""
-        xarray: Any = importlib.import_module("xarray")
-        found: dict[str, Any] = {}
         if self.grid is not None:
-            places = {n: ((n,), list(p), self._unit(n)) for n, p in self.grid.positions.items()}
+            over = tuple(self.grid.positions)
+            places = {n: LaidField((n,), np.asarray(p), self._unit(n)) for n, p in self.grid.positions.items()}
+            found: dict[str, LaidField] = {}
             for name, values in self._arrays().items():
                 known = f"{name}_readback" if name in self.grid.positions else name
-                dims = (*self.grid.positions, *_inner(name, values))
-                found[known] = (dims, self.grid.cells(values), self._unit(name))
-            return xarray.Dataset(found, places, dict(self.attributes))
-        over = self.axes[0] if self.axes else "time"
-        found = {name: ((over, *_inner(name, v)), v, self._unit(name)) for name, v in self._arrays().items()}
+                found[known] = LaidField((*over, *_inner(name, values)), self.grid.cells(values), self._unit(name))
+            return Laid(over, places, found)
+        axis = self.axes[0] if self.axes else "time"
+        found = {n: LaidField((axis, *_inner(n, v)), v, self._unit(n)) for n, v in self._arrays().items()}
         times = np.array([int(t * 1e9) for t in self.times_s], "datetime64[ns]")
-        axis = found.pop(over) if over in found else ((over,), times, {"long_name": "time in UTC"})
-        return xarray.Dataset(found, {over: axis}, dict(self.attributes))
+        return Laid((axis,), {axis: found.pop(axis, LaidField((axis,), times, ""))}, found)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """As it is laid out: over the first axis, over time, or over all axes of a grid."""
+        xarray: Any = importlib.import_module("xarray")
+        laid = self.laid()
+        fields = {name: (one.dims, one.values, {"units": one.unit}) for name, one in laid.fields.items()}
+        places = {name: (one.dims, one.values, _about(one)) for name, one in laid.coordinates.items()}
+        return xarray.Dataset(fields, places, dict(self.attributes))
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         return {name: np.asarray(values) for name, values in self.values.items()}
 
-    def _unit(self, field: str) -> dict[str, str]:
-        return {"units": self.units.get(field, "")}
+    def _unit(self, field: str) -> str:
+        return self.units.get(field, "")
 
 
 def told_with(start: Mapping[str, Any]) -> dict[str, Any]:
     """What whoever scanned gave with the scan, such as its sample."""
     return {name: value for name, value in start.items() if name not in ENGINES_OWN}
+
+
+def _about(place: LaidField) -> dict[str, str]:
+    return {"long_name": "time in UTC"} if place.values.dtype.kind == "M" else {"units": place.unit}
 
 
 def _inner(name: str, values: npt.NDArray[Any]) -> tuple[str, ...]:

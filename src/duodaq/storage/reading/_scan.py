@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -15,7 +16,7 @@ import pyarrow as pa
 from duodaq.errors import TornFileError
 from duodaq.storage.journal._events import Event
 from duodaq.storage.reading._moments import Window
-from duodaq.storage.reading._points import Grid, ScanPoints, told_with
+from duodaq.storage.reading._points import Grid, Laid, ScanPoints, told_with
 
 if TYPE_CHECKING:
     import pandas  # pyright: ignore[reportMissingTypeStubs] - it brings no types
@@ -174,6 +175,17 @@ class RecordedScan:
         """
         return self._points({name: self[name] for name in self.fields()}).to_xarray()
 
+    def laid(self) -> Laid:
+        """Its numbers as arrays, as `to_xarray` has them, without what is of another shape at each point.
+
+        Nor has it what would have to be read from the streams.
+        """
+        found: dict[str, npt.NDArray[Any]] = {}
+        for name in (name for name, key in self._keys.items() if "external" not in key):
+            with contextlib.suppress(TypeError, ValueError):
+                found[name] = self[name]
+        return self._points({name: values for name, values in found.items() if values.dtype.kind in "biuf"}).laid()
+
     @property
     def grid(self) -> Grid | None:
         """Where its points are, if it is a grid."""
@@ -251,9 +263,13 @@ class RecordedScan:
         return found[0] if found else {}
 
     def __repr__(self) -> str:
+        return f"<{self.in_words()}>"
+
+    def in_words(self) -> str:
+        """What was scanned, how many points it has, and whether it is complete."""
         how = "complete" if self.complete else self.stop.get("exit_status", "under way")
         asked = "" if self.planned is None else f" of {self.planned}"
-        return f"<scan of {' × '.join(self.axes) or 'time'}: {len(self)}{asked} points, {how}>"
+        return f"scan of {' × '.join(self.axes) or 'time'}: {len(self)}{asked} points, {how}"
 
 
 def _events_in(page: Document) -> list[Document]:
