@@ -16,7 +16,8 @@ import pytest
 
 import duodaq
 from duodaq import clock, schema
-from duodaq.app import LabHost, _recording
+from duodaq.app import _recording
+from duodaq.app._host import live_streams
 from duodaq.clock import pause
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError, LifecycleError
@@ -259,7 +260,7 @@ async def test_live_readers_may_ask_for_every_channel_and_whatever_else_was_publ
     async with duodaq.Lab(bench(tmp_path)) as lab:
         lab.manager.v4_data.publish(schema.scalar_batch([Scalar("scan", "points", "", T, 0, 1.0, "v4")]))
         async with asyncio.timeout(30):
-            while not {"meter.power", "scan.points"} <= {*LabHost(lab)._streams()}:
+            while not {"meter.power", "scan.points"} <= {*live_streams(lab)}:
                 await pause(0.01)
 
 

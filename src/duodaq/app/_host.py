@@ -43,7 +43,7 @@ class LabDoor:
 
     async def open(self) -> None:
         """Let programs in: the lab has started."""
-        self._tap = TapServer(tap_path(self._lock.socket), self._lab.manager.v4_data, self._streams)
+        self._tap = TapServer(tap_path(self._lock.socket), self._lab.manager.v4_data, lambda: live_streams(self._lab))
         self._tap.start()
         await self._server.start()
 
@@ -61,12 +61,6 @@ class LabDoor:
     def release(self) -> None:
         """Let the next lab of this name have its place."""
         self._lock.release()
-
-    def _streams(self) -> list[str]:
-        """What there is to be read live: every channel, and whatever else was published."""
-        manager = self._lab.manager
-        channels = [f"{channel.instrument}.{channel.channel}" for channel in manager.channels()]
-        return channels + [row.stream for row in manager.v4_data.ledger().rows()]
 
 
 class LabHost:
@@ -139,3 +133,9 @@ class LabHost:
         finally:
             for number in SIGNALS:
                 loop.remove_signal_handler(number)
+
+
+def live_streams(lab: Lab) -> list[str]:
+    """What there is to be read live: every channel, and whatever else was published."""
+    channels = [f"{channel.instrument}.{channel.channel}" for channel in lab.manager.channels()]
+    return channels + [row.stream for row in lab.manager.v4_data.ledger().rows()]
