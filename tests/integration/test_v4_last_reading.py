@@ -99,7 +99,9 @@ async def test_the_reading_in_hand_is_published_whatever_ends_the_acquisition(wa
     assert rows.count == meter.readings
 
 
-async def test_a_device_that_answers_nothing_holds_up_the_end_for_a_moment_only() -> None:
+async def test_a_device_that_answers_nothing_holds_up_the_end_for_a_moment_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     meter = SlowMeter(0.0)
     manager, _ = await running(meter)
     await until(lambda: meter.readings > 2)
@@ -110,4 +112,5 @@ async def test_a_device_that_answers_nothing_holds_up_the_end_for_a_moment_only(
     report = await manager.remove("meter")
     assert monotonic_s() - began_s < 2.0
     assert report.outcome == "clean", report
+    assert "the last reading was cut off" in caplog.text
     await manager.shutdown()

@@ -339,7 +339,7 @@ class InstrumentActor(Actor):
         while True:
             began_s = loop.time()
             try:
-                await _to_its_end(once())
+                await self._to_its_end(name, once())
             except DuodaqError as error:
                 failures += 1
                 counts[name] = counts.get(name, 0) + 1
@@ -349,6 +349,27 @@ class InstrumentActor(Actor):
                 self._got_well(name)
             wait_s = every_s if not failures else min(max(every_s, 0.05 * 2**failures), max(every_s, _SLOWEST_RETRY_S))
             await pause(max(0.0, wait_s - (loop.time() - began_s)))
+
+    async def _to_its_end(self, name: str, reading: Awaitable[Any]) -> None:
+        """A reading that whoever ends the polling lets end, for a little while: what the device has said it says once.
+
+        One that takes longer is cut off, and that is said: its device may have counted it.
+        """
+        task = asyncio.ensure_future(reading)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task}, timeout=_LAST_READING_S)
+            facts = {"instrument": self.definition.id, "channel": name}
+            if not task.done():
+                _log.warning("the last reading was cut off", **facts, after_s=_LAST_READING_S)
+            elif not task.cancelled() and (error := task.exception()) is not None:
+                _log.debug("the last reading failed", **facts, error=str(error))
+            raise
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     def _fell_ill(self, name: str, error: DuodaqError) -> None:
         if name not in self._unwell and not isinstance(error, OutOfRangeError | UnsafeStateError):
@@ -361,22 +382,6 @@ class InstrumentActor(Actor):
             self._unwell.discard(name)
             if not self._unwell:
                 self.context.report(InstrumentState.ACQUIRING, "")
-
-
-async def _to_its_end(reading: Awaitable[Any]) -> None:
-    """A reading that whoever ends the polling lets end, for a little while: what the device has said it says once."""
-    task = asyncio.ensure_future(reading)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task}, timeout=_LAST_READING_S)
-        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-            _log.debug("the last reading failed", error=str(error))
-        raise
-    finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
 
 def _is_about(message: Any, axis: str) -> bool:
