@@ -232,6 +232,7 @@ async def test_malformed_oversized_and_foreign_requests_are_refused(tmp_path: Pa
             answer = await lab.client.post(command, **request)
             assert answer.status_code in (status, 400), (request, answer.text)
             assert answer.json()["detail"]
+            assert answer.json()["error"] != "NoSuchPlace"
 
         async def endless() -> AsyncIterator[bytes]:
             for _ in range(1000):

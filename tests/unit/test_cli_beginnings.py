@@ -17,6 +17,7 @@ from duodaq.cli import _doctor, _init
 from duodaq.cli._catalogue import KINDS
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError
+from duodaq.link import process_of
 
 
 @pytest.fixture
@@ -182,6 +183,29 @@ def test_the_doctor_tells_the_other_end_of_a_pty_from_a_program_that_has_it_open
     assert f"process {ended.pid} (python" in simulated.said
     assert taken.verdict == "poor"
     assert f"open in process {other.pid} (python" in taken.said
+
+
+def test_a_port_that_the_lab_itself_has_open_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    master, slave = os.openpty()
+    device, has = (
+        os.ttyname(slave),
+        "from duodaq.link import LabLock; lock = LabLock('bench'); print(flush=True); input()",
+    )
+    command = [sys.executable, "-c", has]
+    try:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(slave,)) as lab:
+            assert lab.stdout is not None
+            assert lab.stdin is not None
+            lab.stdout.readline()
+            own, other = (_doctor._permitted("port a", device, "", [name]) for name in ("bench", "another"))
+            lab.stdin.close()
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert (own.verdict, own.said) == ("ok", f"in use by the lab bench, which runs as process {lab.pid}")
+    assert other.verdict == "poor"
+    assert process_of("bench") is None
 
 
 def test_a_program_that_is_just_being_forked_does_not_hold_a_port(monkeypatch: pytest.MonkeyPatch) -> None:

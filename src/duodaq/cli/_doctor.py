@@ -14,7 +14,7 @@ import socket
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from duodaq.app import running_labs
 from duodaq.clock import block, monotonic_s
 from duodaq.config import load_lab
 from duodaq.errors import PortOpenError
+from duodaq.link import process_of, running_labs
 from duodaq.model import LabDefinition, PortDefinition
 from duodaq.ports import UsbIdentity, programs_behind, programs_holding, usb_ttys
 
@@ -128,10 +128,11 @@ def _about_serial_lines() -> Iterator[Finding]:
     if not found:
         yield Finding("serial lines", "none", "none is plugged in")
     for port in found:
-        yield _permitted(f"serial {port.device}", port.device, str(port.description or ""))
+        yield _permitted(f"serial {port.device}", port.device, str(port.description or ""), running_labs())
 
 
-def _permitted(what: str, device: str, is_what: str) -> Finding:
+def _permitted(what: str, device: str, is_what: str, labs: Collection[str] = ()) -> Finding:
+    """Whether `device` may be opened; that one of `labs` has it is as it should be."""
     if not os.path.exists(device):
         return Finding(what, "broken", "is not there", "Is it plugged in? duodaq init shows which lines there are.")
     if os.access(device, os.R_OK | os.W_OK):
@@ -141,6 +142,10 @@ def _permitted(what: str, device: str, is_what: str) -> Finding:
             before = {pid for pid, _ in holders}
             behind, holders = programs_behind(device), [h for h in programs_holding(device) if h[0] in before]
         holders = [one for one in holders if one not in behind]
+        mine = {pid: lab for lab in labs if (pid := process_of(lab)) is not None}
+        if having := next((pid for pid, _ in holders if pid in mine), None):
+            said = f"{is_what}: in use by the lab {mine[having]}, which runs as process {having}".lstrip(": ")
+            return Finding(what, "ok", said)
         if holders:
             said = f"{is_what}: open in {_listed(holders)}".lstrip(": ")
             return Finding(what, "poor", said, "A lab cannot open it before that is closed.")
@@ -247,22 +252,22 @@ def _about_ports(lab: LabDefinition) -> Iterator[Finding]:
     for port in lab.ports:
         what = f"port {port.name}"
         if port.serial is not None:
-            yield _about_serial(what, port.serial)
+            yield _about_serial(what, port.serial, lab.name)
         elif port.tcp is not None:
             yield _reached(what, port)
         else:
             yield Finding(what, "none", "is behind a VISA library; duodaq run opens it")
 
 
-def _about_serial(what: str, serial: dict[str, Any]) -> Finding:
+def _about_serial(what: str, serial: dict[str, Any], lab: str) -> Finding:
     if serial.get("usb"):
         identity = UsbIdentity(serial["usb"], serial.get("location"), serial.get("interface"))
         try:
             tty = identity.find(usb_ttys())
         except PortOpenError as error:
             return Finding(what, "broken", str(error))
-        return _permitted(what, tty.device, str(tty))
-    return _permitted(what, str(serial["path"]), str(serial["path"]))
+        return _permitted(what, tty.device, str(tty), [lab])
+    return _permitted(what, str(serial["path"]), str(serial["path"]), [lab])
 
 
 def _reached(what: str, port: PortDefinition) -> Finding:

@@ -84,6 +84,15 @@ def running_labs() -> list[str]:
     return sorted(lab_of(path) for path in _directory().glob("*.sock") if _locked(path.with_suffix(".lock")))
 
 
+def process_of(lab: str) -> int | None:
+    """The process in which this user's lab of that name runs; None if it does not run."""
+    lock = socket_path(lab).with_suffix(".lock")
+    if not _locked(lock):
+        return None
+    said = lock.read_text(encoding="utf-8", errors="replace").strip()
+    return int(said) if said.isdecimal() else None
+
+
 def find_lab(lab: str | None = None) -> Path:
     """The socket of the named lab, or of the only one that runs.
 

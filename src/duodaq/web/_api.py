@@ -65,7 +65,7 @@ def make_app(actions: Actions, feed: Feed, moment: Moment, live: Live, per_s: fl
     )
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _malformed)
-    app.add_exception_handler(HTTPException, _no_such_route)
+    app.add_exception_handler(HTTPException, _not_routed)
     gate = Gate(app, actions.access, actions.visitors, per_s)
     _looking(app, actions, feed, moment)
     _doing(app, actions)
@@ -332,6 +332,7 @@ async def _malformed(request: Request, error: Exception) -> Response:
     return Answer({"error": "WrongRequest", "detail": in_words(error.errors())}, 422)
 
 
-async def _no_such_route(request: Request, error: Exception) -> Response:
+async def _not_routed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return Answer({"error": "NoSuchPlace", "detail": str(error.detail)}, error.status_code, headers=error.headers)
+    kind = "NoSuchPlace" if error.status_code in (404, 405) else "WrongRequest"
+    return Answer({"error": kind, "detail": str(error.detail)}, error.status_code, headers=error.headers)
