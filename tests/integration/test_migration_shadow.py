@@ -15,6 +15,7 @@ from duodaq.app._live_shadow import LiveShadow
 from duodaq.dual import DualRuntimeManager
 from duodaq.errors import DuodaqError, LifecycleError, ReplyFormatError
 from duodaq.migration import Beside, Shadow, ShadowReport, Tolerances, equivalents_between, shadow_recording
+from duodaq.migration._shadow_main import waited_for_a_processor_s
 from duodaq.model import (
     AxisDefinition,
     Execute,
@@ -262,6 +263,18 @@ async def test_slower_polling_is_found() -> None:
     async with shadowing(METER, replace(METER4, args={"rate_hz": 8.0})) as (_, live, _device):
         report = await until(live, lambda r: "reading" in kinds(r))
         assert kinds(report) == {"reading": "rate"}
+
+
+async def test_a_shadow_without_a_processor_says_nothing_of_how_often_v4_asks() -> None:
+    async with shadowing(METER, replace(METER4, args={"rate_hz": 8.0}), here=True) as (_, live, _device):
+        live.shadow.note_starved(30.0)
+        report = await until(live, lambda r: "pace of question «reading»" in r.not_comparable)
+        assert "no processor for 30.0 s" in report.not_comparable["pace of question «reading»"]
+        assert kinds(report) == {}
+
+
+def test_the_kernel_says_how_long_a_thread_waits_for_a_processor() -> None:
+    assert waited_for_a_processor_s() > 0
 
 
 class Swallows(Newport1830C):

@@ -130,9 +130,9 @@ class Messenger:
                 return
 
     def _give_up(self, way: str, notice: Notice, why: str) -> None:
-        with self._lock:
-            self.failed[way] += 1
         _log.error("nobody was told of an alarm", by=way, alarm=notice.facts.get("alarm"), error=why)
+        with self._lock:  # behind the line: whoever sees the count finds it said
+            self.failed[way] += 1
 
     def _send_webhook(self, notice: Notice, connection: Connection) -> None:
         body = json.dumps({"text": notice.subject, **_json_facts(notice)}, ensure_ascii=False).encode()

@@ -66,6 +66,8 @@ _AT_ONCE = 200
 _READ_EVERY_S = 0.05
 """So often at most a reading that somebody asks of V2 is asked of V4, too: it shall cost the instrument nothing."""
 _COMMAND_S, _START_S, _SILENT_S = 20.0, 10.0, 10.0
+_STARVED = 0.25
+"""Of the time: a shadow that has wanted for a processor longer than this asks less often, whatever its driver is."""
 _NOT_MIRRORED = (StartAcquisition, StopAcquisition, Recover, Shutdown, SnapFrame, Stop)
 
 
@@ -124,6 +126,7 @@ class Shadow:
         self._not_comparable: dict[str, str] = {}
         self._findings: deque[Finding] = deque(maxlen=_KEPT_FINDINGS)
         self._excused = 0
+        self._starved_s = 0.0
         self._errors = {"v2": 0, "v4": 0}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._began_ns, self._began_s = utc_ns(), monotonic_s()
@@ -270,6 +273,10 @@ class Shadow:
         else:
             self._not_comparable["its loop"] = f"it stood for {late_s:.1f} s; it is to live in a worker of its own"
 
+    def note_starved(self, seconds: float) -> None:
+        """So much longer it could have run here and had no processor: what it does late for that says nothing of V4."""
+        self._starved_s += seconds
+
     def note_poll_failures(self, v2: int) -> None:
         """So many readings of V2's failed since the shadow began."""
         self._errors["v2"] = v2
@@ -393,7 +400,11 @@ class Shadow:
                 seconds = max(1e-3, (now_ns - began_ns) / 1e9)
                 wanted = self._answers.asked_of(subject)
                 late = compare_rate(subject, wanted - before, v4, seconds, self.beside.tolerances)
-                report.add([] if late is None else [late])
+                if late is not None and self._starved_s > _STARVED * seconds:
+                    said = f"the shadow itself had no processor for {self._starved_s:.1f} s of {seconds:.1f} s"
+                    report.not_comparable[f"pace of question «{subject}»"] = said
+                else:
+                    report.add([] if late is None else [late])
             if v2 and not v4:
                 report.not_comparable[f"question «{subject}»"] = "only V2 asks it"
         for subject, sources in self.line.stand_ins.items():

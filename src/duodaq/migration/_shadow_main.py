@@ -11,6 +11,7 @@ import os
 import pickle
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 from duodaq.clock import adopt_anchor, monotonic_s, new_loop, pause
@@ -67,6 +68,7 @@ class _Process:
         self._latched = False
         self._lives_inline = True
         self._beat_s = 0.0
+        self._starved_s = 0.0
 
     async def run(self) -> None:
         """Until the link ends."""
@@ -92,7 +94,7 @@ class _Process:
             case Past():
                 self._past += message.records
             case Start():
-                self._beat_s = monotonic_s()
+                self._beat_s, self._starved_s = monotonic_s(), waited_for_a_processor_s()
                 self._tasks.append(asyncio.create_task(self._begin(shadow)))
                 self._tasks.append(asyncio.create_task(self._look_at_the_loop(shadow)))
             case News():
@@ -141,8 +143,20 @@ class _Process:
         """The loop goes: note if it has not for long."""
         now_s = monotonic_s()
         late_s, self._beat_s = now_s - self._beat_s - _LOOK_S, now_s
+        starved_s, before_s = waited_for_a_processor_s(), self._starved_s
+        self._starved_s = starved_s
+        shadow.note_starved(starved_s - before_s)
+        late_s -= starved_s - before_s  # that was the machine, and no driver
         if late_s > BLOCKED_S:
             shadow.note_blocked(late_s, lives_inline=self._lives_inline)
+
+
+def waited_for_a_processor_s() -> float:
+    """For how long the thread that began this process could have run and did not; 0 where no kernel says it."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def _in_words(error: Exception) -> dict[str, Any]:
