@@ -82,6 +82,7 @@ def latched(page: Any) -> Iterator[Any]:
     yield page
     page.lab.reset_stop("a test")
     page.lab.shutter.call("open")
+    page.lab.camera.start(roi=(768, 768, 512, 512), binning=(2, 2), exposure_s=0.02)
 
 
 @IDLE
