@@ -233,6 +233,11 @@ def test_an_instrument_is_shadowed_moved_by_name_and_moved_back_and_a_refusal_sa
     page.tab.wait_for_selector(f"{meter}[data-stage=shadow]")
     page.until(lambda: re.search(r"of them the same\s+[1-9]", page.tab.inner_text(f"{meter} .found")))
     assert "ITS SHADOW, NOW: NOTHING DIFFERS" in page.tab.inner_text(f"{meter} .found").upper()
+    dmm = "[data-moving=dmm]"
+    page.tab.click(f"{dmm} [data-tick=config]")  # V4 has no name for its nplc
+    page.tab.fill(f"{dialog} input", "Ada")
+    page.tab.click(f"{dialog} button.main")
+    page.tab.wait_for_selector(f"{dmm} [data-item=config].met:has-text('Ada')")
     page.tab.wait_for_selector(f"{meter} [data-item=config].met")
     page.tab.click(f"{meter} [data-do=cutover]")
     assert "not met. shadow: the shadow" in page.tab.inner_text(dialog)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+from abc import abstractmethod
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -75,8 +76,8 @@ class Harmful(Newport1830C):
             self.harm()
         return await super().measure(channel)
 
-    def harm(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def harm(self) -> None: ...
 
 
 class Blocks(Harmful):
