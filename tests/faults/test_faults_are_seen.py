@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.faults.meter_line import MeterLine
 
 from duodaq.app import Lab, _recording, samples_of
 from duodaq.clock import Deadline, pause
@@ -28,7 +29,6 @@ from duodaq.model import (
     Recover,
     RuntimeDefinition,
 )
-from duodaq.ports import MemoryTransport, Receiver
 from duodaq.storage import Recorder
 from duodaq.telemetry import listen_to_log
 from duodaq.testing import RefusingDisk
@@ -37,30 +37,12 @@ PATIENTS = Path(__file__).with_name("patients.py")
 WITHIN_S = 20.0
 
 
-class Line(MemoryTransport):
-    """A power meter that answers, as its nature is at the moment."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.answer: Callable[[bytes], bytes] = lambda _: b"+1.0E-03\n"
-
-    async def open(self, receiver: Receiver, timeout_s: float) -> None:
-        self.peer = self.peer or MemoryTransport("meter")
-        await super().open(receiver, timeout_s)
-
-    def write_nowait(self, data: bytes) -> int:
-        super().write_nowait(b"")
-        if data.endswith(b"?\n") and (said := self.answer(data)):
-            self.take(said)
-        return len(data)
-
-
 class Ward:
     """Two patients in worker processes of their own, since one worker is replaced five times a minute at most."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.lines = {name: Line() for name in ("one", "two")}
+        self.lines = {name: MeterLine() for name in ("one", "two")}
         self.lab = Lab(
             LabDefinition(
                 "ward",

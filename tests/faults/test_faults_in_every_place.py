@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from tests.faults.meter_line import MeterLine
 
 from duodaq.app import Lab, exposition
 from duodaq.clock import Deadline, pause
@@ -25,7 +26,6 @@ from duodaq.model import (
     RuntimeDefinition,
     RuntimeName,
 )
-from duodaq.ports import MemoryTransport, Receiver
 from duodaq.telemetry import listen_to_log
 from duodaq.testing import growing_run, knife_edge
 
@@ -33,24 +33,6 @@ PATIENTS = Path(__file__).with_name("patients.py")
 WITHIN_S = 15.0
 PLACES = [(runtime, mode) for runtime in ("v2", "v4") for mode in ("inline", "thread", "process")]
 GOOD = {b"D?\n": b"+1.0E-03\n", b"W?\n": b"632\n"}
-
-
-class Line(MemoryTransport):
-    """A power meter that answers, as its nature is at the moment."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.answer: Callable[[bytes], bytes] = well
-
-    async def open(self, receiver: Receiver, timeout_s: float) -> None:
-        self.peer = self.peer or MemoryTransport("meter")
-        await super().open(receiver, timeout_s)
-
-    def write_nowait(self, data: bytes) -> int:
-        super().write_nowait(b"")
-        if data.endswith(b"?\n") and (said := self.answer(data)):
-            self.take(said)
-        return len(data)
 
 
 def well(question: bytes) -> bytes:
@@ -62,7 +44,8 @@ class Place:
 
     def __init__(self, folder: Path, runtime: RuntimeName, mode: Literal["inline", "thread", "process"]) -> None:
         self.runtime, self.mode = runtime, mode
-        self.line, self.orders = Line(), folder / "orders"
+        self.line, self.orders = MeterLine(), folder / "orders"
+        self.line.answer = well
         facts: dict[str, Any] = {"port": "ill", "deadline_s": 0.4, "kill_after_s": 0.4}
         args: dict[str, Any] = {"orders": str(self.orders)}
         if runtime == "v2":
