@@ -110,7 +110,7 @@ def kill_some(nursery: subprocess.Popen[str], tmp_path: Path, level: str, kills:
 @pytest.mark.parametrize("level", ["durable", "kernel"])
 @pytest.mark.fault("recording left", by=JOURNAL)
 def test_whatever_was_acknowledged_survives_a_kill(nursery: subprocess.Popen[str], tmp_path: Path, level: str) -> None:
-    kill_some(nursery, tmp_path, level, 25)
+    kill_some(nursery, tmp_path, level, 10)
 
 
 @pytest.mark.soak
