@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import grp
 import importlib.util
-import json
 import os
 import platform
 import pwd
@@ -23,6 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from duodaq.cli._console import say_json
 from duodaq.clock import block, monotonic_s
 from duodaq.config import load_lab
 from duodaq.errors import PortOpenError
@@ -77,7 +77,7 @@ def examine(file: Path | None, out: Console, *, as_json: bool) -> int:
         *(() if lab is None else _about_ports(lab)),
     ]
     if as_json:
-        out.print_json(json.dumps([finding._asdict() for finding in findings]))
+        say_json(out, [finding._asdict() for finding in findings])
     else:
         _show(findings, out)
     return 1 if any(finding.verdict == "broken" for finding in findings) else 0
