@@ -126,6 +126,7 @@ class Operation:
     def _seal(self, reply: asyncio.Future[Any]) -> None:
         if not reply.cancelled():
             reply.exception()  # an operation nobody awaits may fail: its fate says so
+        self._envelope = None  # whose context knows this operation
         self.rouse()
         self._wake()
 
