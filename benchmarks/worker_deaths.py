@@ -189,7 +189,7 @@ def noted(notes: Notes) -> Iterator[None]:
 
 async def at_peace(manager: DualRuntimeManager, group: ProcessGroup) -> None:
     """Wait until the worker runs and its spare, and the bare one, stand ready and have nothing left to do."""
-    limit, spares = Deadline(30.0), manager._housing.nursery._spares
+    limit, spares = Deadline(30.0), manager.housing.nursery._spares
     before: dict[int, str] = {}
     while True:
         there = group.current is not None and not group.restarting and {group.name, None} <= set(spares.ready)
@@ -300,7 +300,7 @@ async def deaths(kills: int, forked: Forked, figures: Figures) -> None:
 
 async def _spares(manager: DualRuntimeManager) -> Mapping[str | None, Child]:
     await at_peace(manager, group_of(manager, "v4"))
-    return manager._housing.nursery._spares.ready
+    return manager.housing.nursery._spares.ready
 
 
 def private_mb(pid: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.faults.fault_table import FaultWatch, faults_of
 
 from duodaq import sim
 from duodaq.clock import Deadline, monotonic_s, pause
@@ -33,6 +35,7 @@ from duodaq.model import (
 from duodaq.schema import scalars_of
 from duodaq.testing.coexistence._fragile import Witness
 
+PASSED = pytest.StashKey[bool]()
 PATIENTS = Path(__file__).with_name("patients.py")
 DEADLINE_S = 0.4
 KILL_AFTER_S = 0.5
@@ -284,3 +287,27 @@ async def ward(
     gc.freeze()  # else the collector looks through all of pytest, for 70 ms, while answers are timed
     yield lambda runtime, **patient: Ward(devices, tmp_path / "orders", runtime, **patient).nursed()
     gc.unfreeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report: Any = yield
+    if call.when == "call":
+        item.stash[PASSED] = report.passed
+    return report
+
+
+@pytest.fixture(autouse=True)
+def faults_are_seen(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails the test whose faults were no line in the log, or moved no figure; see `fault_table`."""
+    names, by = faults_of(request.node)
+    logger = logging.getLogger("duodaq")
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    with pytest.MonkeyPatch.context() as patch:
+        witness = FaultWatch(() if by else names, patch)
+        yield
+        witness.end()
+    logger.setLevel(before)
+    if request.node.stash.get(PASSED, False) and (complaints := witness.complaints()):
+        pytest.fail("; ".join(complaints), pytrace=False)

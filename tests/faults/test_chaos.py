@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from tests.faults.fault_table import CHANCE
 
 import duodaq
 from duodaq import clock, sim
@@ -181,10 +182,12 @@ def _run_directory() -> list[Path]:
 
 
 @pytest.mark.timeout(110)
+@pytest.mark.fault("SIGKILL", "watchdog", by=CHANCE)
 def test_a_scan_completes_while_ten_processes_are_killed(lab_file: Path) -> None:
     scan_under_fire(lab_file, seed=1, kills=10, every_s=1.2)
 
 
 @pytest.mark.soak
+@pytest.mark.fault("SIGKILL", "watchdog", by=CHANCE)
 def test_scans_complete_while_two_hundred_processes_are_killed(lab_file: Path) -> None:
     scan_under_fire(lab_file, seed=2, kills=200, every_s=5.0)

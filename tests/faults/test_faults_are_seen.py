@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.faults.fault_table import ITSELF, PEACE
 from tests.faults.meter_line import MeterLine
 
 from duodaq.app import Lab, _recording, samples_of
@@ -292,16 +293,19 @@ def log_from_info_on() -> Any:
 
 
 @pytest.mark.parametrize("name", STRUCK)
+@pytest.mark.fault(*(kind for kinds in STRUCK.values() for kind in kinds), by=ITSELF)
 async def test_every_fault_is_a_line_in_the_log_and_a_figure(tmp_path: Path, name: str) -> None:
     await see_all(tmp_path, {name: STRUCK[name]})
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", REST)
+@pytest.mark.fault(*REST, by=ITSELF)
 async def test_so_are_the_rest_of_them(tmp_path: Path, kind: str) -> None:
     await see_all(tmp_path, {"one": (kind,)})
 
 
+@pytest.mark.fault(by=PEACE)
 def test_the_table_has_every_fault_that_a_patient_can_suffer() -> None:
     kinds = set(re.findall(r'case "([^"]+)":', PATIENTS.read_text(encoding="utf-8")))
     assert kinds - set(FAULTS) == set()

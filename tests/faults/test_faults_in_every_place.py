@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from tests.faults.fault_table import ITSELF, PEACE
 from tests.faults.meter_line import MeterLine
 
 from duodaq.app import Lab, exposition
@@ -247,6 +248,7 @@ def log_from_info_on() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("runtime", "mode"), PLACES)
+@pytest.mark.fault(*FAULTS, by=ITSELF)
 async def test_what_goes_wrong_is_a_line_and_a_figure_wherever_it_lives(
     tmp_path: Path, runtime: Any, mode: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -255,6 +257,7 @@ async def test_what_goes_wrong_is_a_line_and_a_figure_wherever_it_lives(
 
 
 @pytest.mark.parametrize("runtime", ["v2", "v4"])
+@pytest.mark.fault(*QUICK, by=ITSELF)
 async def test_so_is_the_death_of_a_worker_which_names_its_instruments(tmp_path: Path, runtime: Any) -> None:
     await see_all(Place(tmp_path, runtime, "process"), {name: DEATHS[name] for name in QUICK})
 
@@ -262,10 +265,12 @@ async def test_so_is_the_death_of_a_worker_which_names_its_instruments(tmp_path:
 @pytest.mark.soak
 @pytest.mark.parametrize("runtime", ["v2", "v4"])
 @pytest.mark.parametrize("name", [name for name in DEATHS if name not in QUICK])
+@pytest.mark.fault(*DEATHS, by=ITSELF)
 async def test_so_are_all_other_deaths(tmp_path: Path, runtime: Any, name: str) -> None:
     await see_all(Place(tmp_path, runtime, "process"), {name: DEATHS[name]})
 
 
+@pytest.mark.fault("recording left", by=ITSELF)
 async def test_a_run_that_a_kill_left_behind_is_a_line_and_a_figure_of_the_next_start(tmp_path: Path) -> None:
     run, said = tmp_path / "runs" / "killed", list[Mapping[str, Any]]()
     run.parent.mkdir()
@@ -289,54 +294,11 @@ async def test_a_run_that_a_kill_left_behind_is_a_line_and_a_figure_of_the_next_
     assert line["run"] == str(run)
 
 
-# ---- the table of the folder
-
-SHUTDOWN = "it is struck at the end, and told in the report of the shutdown"
-NEXT_START = "the lab itself is gone: its next start repairs the run, and says so in the log"
-JOURNAL = "a journal alone, without a lab"
-SEEN: dict[str, tuple[str, ...]] = {
-    "test_chaos.py": ("SIGKILL", "watchdog"),
-    "test_journal_full_disk.py": ("full disk",),
-    "test_journal_kills.py": (NEXT_START,),
-    "test_journal_power.py": (NEXT_START, JOURNAL),
-    "test_kills_and_outputs.py": ("SIGKILL",),
-    "test_v2_faults.py": ("hangs", "exception", "does not start", "unplugged", SHUTDOWN),
-    "test_worker_ends.py": ("memory bomb", "SIGKILL", "does not start", SHUTDOWN),
-    "test_worker_faults.py": (
-        *FAULTS.keys() - {"hangs", "silent"}, *DEATHS.keys() - {"forks and exits"}, "memory bomb",
-    ),
-    "test_worker_identity.py": ("SIGKILL", "os._exit"),
-    "test_worker_lives.py": ("SIGKILL", "os._exit", "exception", "C call", "lock-holding call", "forks and exits"),
-    "test_worker_stops.py": ("SIGKILL", "unplugged", "stop-all"),
-}  # fmt: skip
-"""What each file of this folder brings about, by its name in one of both tables; or why it is in neither."""
-ELSEWHERE = {SHUTDOWN, NEXT_START, JOURNAL}
-OF_LABS = {"memory bomb", "full disk", "slow reader", "watchdog", "alarm", "stop-all"}
-"""In the other table, of a lab as a whole: `test_faults_are_seen`."""
-TABLES = {"test_faults_are_seen.py", Path(__file__).name}
-
-
-def texts_of(file: Path) -> set[str]:
-    found = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-    return {one.value for one in found if isinstance(one, ast.Constant) and isinstance(one.value, str)}
-
-
-def test_each_file_of_the_folder_is_in_the_table_with_every_fault_that_it_names() -> None:
-    folder = Path(__file__).parent
-    files = {file.name: file for file in folder.glob("test_*.py") if file.name not in TABLES}
-    assert files.keys() == SEEN.keys()
-    known = FAULTS.keys() | DEATHS.keys() | OF_LABS
-    for name, file in files.items():
-        assert set(SEEN[name]) <= known | ELSEWHERE, name
-        named = texts_of(file) & (DEATHS.keys() | {"exception", "exception without words", "memory bomb"})
-        assert named <= set(SEEN[name]), name
-
-
-def test_the_table_has_every_fault_that_a_patient_can_suffer_and_the_other_one_has_the_labs() -> None:
+@pytest.mark.fault(by=PEACE)
+def test_the_table_has_every_fault_that_a_patient_can_suffer() -> None:
     patients = ast.walk(ast.parse(PATIENTS.read_text(encoding="utf-8")))
     values = [case.pattern.value for case in patients if isinstance(case, ast.match_case)
               and isinstance(case.pattern, ast.MatchValue)]  # fmt: skip
     kinds = {value.value for value in values if isinstance(value, ast.Constant)}
     assert len(kinds) >= 15
     assert kinds - FAULTS.keys() - DEATHS.keys() == {"memory bomb"}
-    assert texts_of(Path(__file__).with_name("test_faults_are_seen.py")) >= OF_LABS

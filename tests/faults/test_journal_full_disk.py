@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests.faults.fault_table import JOURNAL
 
 from duodaq import schema
 from duodaq.dataplane import Hub
@@ -53,6 +54,7 @@ def make_hub() -> Hub[pa.RecordBatch]:
     return Hub("v4", key=schema.stream_of, weigh=lambda batch: batch.num_rows)
 
 
+@pytest.mark.fault("full disk", by=JOURNAL)
 async def test_a_full_disk_is_named_and_recording_resumes_when_there_is_room(small_disk: Path) -> None:
     hub = make_hub()
     recorder = Recorder(small_disk / "run", hub)
@@ -77,6 +79,7 @@ async def test_a_full_disk_is_named_and_recording_resumes_when_there_is_room(sma
     assert [*reader.batches("cam.frames")] == [frame(number) for number in range(12)]
 
 
+@pytest.mark.fault("full disk", by=JOURNAL)
 async def test_what_was_acknowledged_on_a_disk_that_stays_full_is_whole(small_disk: Path) -> None:
     hub = make_hub()
     recorder = Recorder(small_disk / "run", hub, on_failure="end")
@@ -94,6 +97,7 @@ async def test_what_was_acknowledged_on_a_disk_that_stays_full_is_whole(small_di
     assert found.rows.get("cam.frames", 0) >= picture + 1
 
 
+@pytest.mark.fault("no place", by=JOURNAL)
 async def test_a_read_only_place_is_refused_at_the_start(small_disk: Path) -> None:
     mount("-o", "remount,ro", str(small_disk))
     with pytest.raises(StorageFullError, match="Read-only"):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.faults.fault_table import JOURNAL
 
 import duodaq
 from duodaq.storage import Gap, JournalReader, recover, unfinished_runs
@@ -107,12 +108,14 @@ def kill_some(nursery: subprocess.Popen[str], tmp_path: Path, level: str, kills:
 
 @pytest.mark.alone("judges how long acknowledgements take")
 @pytest.mark.parametrize("level", ["durable", "kernel"])
+@pytest.mark.fault("recording left", by=JOURNAL)
 def test_whatever_was_acknowledged_survives_a_kill(nursery: subprocess.Popen[str], tmp_path: Path, level: str) -> None:
     kill_some(nursery, tmp_path, level, 25)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("level", ["durable", "kernel"])
+@pytest.mark.fault("recording left", by=JOURNAL)
 def test_whatever_was_acknowledged_survives_a_thousand_kills(
     nursery: subprocess.Popen[str], tmp_path: Path, level: str
 ) -> None:

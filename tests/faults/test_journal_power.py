@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests.faults.fault_table import JOURNAL
 
 import duodaq
 from duodaq import schema
@@ -133,6 +134,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Trace]:
 
 
 @pytest.mark.parametrize("seed", range(6))
+@pytest.mark.fault("recording left", by=JOURNAL)
 def test_what_was_durable_survives_a_loss_of_power(traces: Sequence[Trace], tmp_path: Path, seed: int) -> None:
     luck = random.Random(seed)
     for _ in range(25):
@@ -141,6 +143,7 @@ def test_what_was_durable_survives_a_loss_of_power(traces: Sequence[Trace], tmp_
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(100, 200))
+@pytest.mark.fault("recording left", by=JOURNAL)
 def test_what_was_durable_survives_ten_thousand_losses_of_power(
     traces: Sequence[Trace], tmp_path: Path, seed: int
 ) -> None:

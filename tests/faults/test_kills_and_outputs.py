@@ -138,6 +138,7 @@ async def life_under_fire(name: str, manager: DualRuntimeManager, source: Source
 # Of one worker, which may be replaced five times in a minute, each time after a longer while.
 @pytest.mark.parametrize(("labs", "kills"), [(1, 2), pytest.param(10, 5, marks=pytest.mark.soak)])
 @pytest.mark.timeout(600)
+@pytest.mark.fault("SIGKILL")
 async def test_an_output_never_changes_by_the_death_of_a_worker(labs: int, kills: int) -> None:
     for seed in range(labs):
         async with lab() as (manager, sources), asyncio.TaskGroup() as group:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from tests.faults.fault_table import PEACE, V2_ALONE
 
 from duodaq import clock
 from duodaq.errors import DeliveryError, InstrumentError, LifecycleError, ReplyTimeoutError
@@ -119,6 +120,7 @@ def status_of(runtime: V2Runtime, name: str = "sleeper") -> Any:
 
 
 @pytest.mark.alone("0.1 s are left to a budget for stopping")
+@pytest.mark.fault("leaked", by=V2_ALONE)
 async def test_three_drivers_that_never_return_cost_no_more_than_the_budget_and_are_named() -> None:
     names = ("a", "b", "c")
     async with hosted(*(sleeper(name) for name in names), sleeper("good")) as runtime:
@@ -136,6 +138,7 @@ async def test_three_drivers_that_never_return_cost_no_more_than_the_budget_and_
 
 
 @pytest.mark.alone("0.1 s are left to a budget for stopping")
+@pytest.mark.fault("forced", by=V2_ALONE)
 async def test_a_driver_blocked_on_its_shared_port_is_freed_by_revocation_and_ends_forced() -> None:
     async with hosted(sleeper(port="line")) as runtime:
         asking = asyncio.create_task(runtime.command("sleeper", Execute("ask"), 60.0))
@@ -149,6 +152,7 @@ async def test_a_driver_blocked_on_its_shared_port_is_freed_by_revocation_and_en
         assert isinstance(error, DeliveryError)
 
 
+@pytest.mark.fault("overdue", "hangs")
 async def test_a_driver_hung_on_its_shared_port_recovers_by_itself() -> None:
     async with hosted(sleeper(port="line", deadline_s=0.1, kill_after_s=0.1)) as runtime:
         with pytest.raises(ReplyTimeoutError):
@@ -158,6 +162,7 @@ async def test_a_driver_hung_on_its_shared_port_recovers_by_itself() -> None:
         assert await runtime.command("sleeper", Execute("well")) == "well"
 
 
+@pytest.mark.fault("hangs")
 async def test_a_constructor_that_never_returns_degrades_the_start_and_nobody_else() -> None:
     hung = sleeper(args={"sleeps_in": "__init__"}, method_deadline_s={"connect": 0.1}, kill_after_s=0.1)
     begun_s = clock.monotonic_s()
@@ -168,6 +173,7 @@ async def test_a_constructor_that_never_returns_degrades_the_start_and_nobody_el
         await until(lambda: status_of(runtime).state is InstrumentState.HUNG)
 
 
+@pytest.mark.fault(by=PEACE)
 async def test_a_start_does_not_wait_longer_than_it_may() -> None:
     begun_s = clock.monotonic_s()
     async with hosted(sleeper(args={"sleeps_in": "__init__"}), start_s=0.3) as runtime:
@@ -177,6 +183,7 @@ async def test_a_start_does_not_wait_longer_than_it_may() -> None:
 
 @pytest.mark.alone("0.1 s are left to a budget for stopping")
 @pytest.mark.parametrize(("where", "outcome"), [("close", Outcome.LEAKED), ("raise", Outcome.CLEAN)])
+@pytest.mark.fault("leaked", by=V2_ALONE)
 async def test_a_driver_that_does_not_close_holds_up_nobody(where: str, outcome: Outcome) -> None:
     async with hosted(sleeper(args={"sleeps_in": where})) as runtime:
         begun_s = clock.monotonic_s()
@@ -185,6 +192,7 @@ async def test_a_driver_that_does_not_close_holds_up_nobody(where: str, outcome:
         assert reports["v2.sleeper"] is outcome
 
 
+@pytest.mark.fault(by=PEACE)
 async def test_a_busy_driver_delays_others_but_stops_nobody() -> None:
     async with hosted(sleeper(), sleeper("good")) as runtime:
         spinning = asyncio.create_task(runtime.command("sleeper", Execute("spin", (0.5,))))
@@ -194,6 +202,7 @@ async def test_a_busy_driver_delays_others_but_stops_nobody() -> None:
         await spinning
 
 
+@pytest.mark.fault("hangs")
 async def test_a_hung_poll_makes_the_instrument_hung_and_its_numbers_go_on_afterwards() -> None:
     class Flaky:
         sleeping = False
@@ -269,6 +278,7 @@ class OwnSerial:
 
 
 @pytest.mark.serial
+@pytest.mark.fault("own device unplugged")
 async def test_a_private_device_that_is_unplugged_is_lost_and_found_again(tmp_path: Any) -> None:
     link, device = tmp_path / "chopper", PtyDevice()
     link.symlink_to(device.path)
@@ -293,6 +303,7 @@ async def test_a_private_device_that_is_unplugged_is_lost_and_found_again(tmp_pa
         device.close()
 
 
+@pytest.mark.fault("exception", by=V2_ALONE)
 async def test_a_driver_that_raises_in_every_call_costs_its_callers_only() -> None:
     class Wreck:
         def go(self) -> None:
@@ -306,6 +317,7 @@ async def test_a_driver_that_raises_in_every_call_costs_its_callers_only() -> No
         assert runtime.status is RuntimeStatus.RUNNING
 
 
+@pytest.mark.fault("overdue", "hangs")
 async def test_a_restart_asked_while_it_is_hung_says_so_at_once_and_hinders_no_recovery() -> None:
     async with hosted(sleeper(deadline_s=0.1, kill_after_s=0.1)) as runtime:
         with pytest.raises(ReplyTimeoutError):
@@ -322,6 +334,7 @@ async def test_a_restart_asked_while_it_is_hung_says_so_at_once_and_hinders_no_r
         assert await runtime.command("sleeper", Execute("well")) == "well"
 
 
+@pytest.mark.fault("hangs", by=V2_ALONE)
 async def test_a_restart_of_a_driver_that_does_not_return_is_made_up_for_when_it_does() -> None:
     async with hosted(sleeper()) as runtime:
         calling = asyncio.create_task(runtime.command("sleeper", Execute("sleep"), 60.0))
@@ -337,6 +350,7 @@ async def test_a_restart_of_a_driver_that_does_not_return_is_made_up_for_when_it
         assert await runtime.command("sleeper", Execute("well")) == "well"
 
 
+@pytest.mark.fault("hangs", "leaked", by=V2_ALONE)
 async def test_a_restart_that_waits_for_its_driver_ends_with_the_runtime_which_names_the_driver() -> None:
     async with hosted(sleeper()) as runtime:
         calling = asyncio.create_task(runtime.command("sleeper", Execute("sleep"), 60.0))
@@ -352,6 +366,7 @@ async def test_a_restart_that_waits_for_its_driver_ends_with_the_runtime_which_n
         assert runtime.status is RuntimeStatus.STOPPED
 
 
+@pytest.mark.fault(by=PEACE)
 async def test_a_call_that_is_not_begun_says_what_the_driver_is_busy_with_and_for_how_long() -> None:
     async with hosted(sleeper()) as runtime:
         calling = asyncio.create_task(runtime.command("sleeper", Execute("sleep"), 60.0))

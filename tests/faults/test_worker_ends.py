@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.faults.fault_table import PEACE
 
 from duodaq.clock import Deadline, pause
 from duodaq.dual import DualRuntimeManager
@@ -59,6 +60,7 @@ async def until(condition: Any, manager: DualRuntimeManager, limit_s: float = 5.
 # ---- memory
 
 
+@pytest.mark.fault("memory bomb")
 async def test_a_memory_error_names_the_instrument_and_the_limit() -> None:
     async with lab(blocker(deadline_s=10.0)) as manager:
         with pytest.raises(InstrumentError) as caught:
@@ -72,6 +74,7 @@ async def test_a_memory_error_names_the_instrument_and_the_limit() -> None:
         assert status(manager).restarts == 0
 
 
+@pytest.mark.fault("memory bomb")
 async def test_a_worker_with_no_memory_left_to_hear_ends_soon_and_is_replaced_with_the_cause() -> None:
     async with lab(blocker(deadline_s=20.0, kill_after_s=20.0)) as manager:
         with pytest.raises(DeliveryError) as caught:
@@ -109,6 +112,7 @@ class Unkillable:
         self._child.kill()
 
 
+@pytest.mark.fault("SIGKILL", "worker does not end")
 async def test_nobody_takes_over_before_a_worker_that_was_killed_has_ended(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -133,6 +137,7 @@ async def test_nobody_takes_over_before_a_worker_that_was_killed_has_ended(
         assert "does not end" not in status(manager).message
 
 
+@pytest.mark.fault("worker does not end", "leaked")
 async def test_a_worker_that_does_not_end_is_reported_as_leaked(monkeypatch: pytest.MonkeyPatch) -> None:
     async with lab(blocker()) as manager:
         old = Unkillable(manager, monkeypatch)
@@ -149,6 +154,7 @@ async def test_a_worker_that_does_not_end_is_reported_as_leaked(monkeypatch: pyt
 # ---- the report
 
 
+@pytest.mark.fault(by=PEACE)
 async def test_a_side_has_one_row_in_the_report_however_many_workers_it_had() -> None:
     async with lab(blocker(), blocker("two", worker="own"), blocker("three", worker="thread")) as manager:
         report = await manager.shutdown(5.0)
@@ -158,6 +164,7 @@ async def test_a_side_has_one_row_in_the_report_however_many_workers_it_had() ->
         assert report.clean
 
 
+@pytest.mark.fault("SIGKILL", "does not start")
 async def test_a_replacement_that_is_required_and_does_not_start_is_tried_again(tmp_path: Path) -> None:
     orders = tmp_path / "orders"
     facts: dict[str, Any] = {"args": {"orders": str(orders)}, "required": True}
@@ -173,6 +180,7 @@ async def test_a_replacement_that_is_required_and_does_not_start_is_tried_again(
         assert await manager.command("it", Execute("who")) != pid
 
 
+@pytest.mark.fault("SIGKILL", "does not start", "crash limit")
 async def test_a_replacement_that_is_required_and_never_starts_fails_after_its_restarts(tmp_path: Path) -> None:
     orders = tmp_path / "orders"
     facts: dict[str, Any] = {"args": {"orders": str(orders)}, "required": True}

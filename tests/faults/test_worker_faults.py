@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.faults.fault_table import NONSENSE, ONLY_LAB
 
 from duodaq.clock import Deadline, monotonic_s, pause
 from duodaq.errors import DeliveryError, DuodaqError, ReplyTimeoutError
@@ -36,6 +37,7 @@ def names_it(error: Any) -> bool:
 @pytest.mark.parametrize(
     ("kind", "name"), [("exception", "ZeroDivisionError"), ("exception without words", "WordlessError")]
 )
+@pytest.mark.fault("exception", "exception without words")
 async def test_an_exception_costs_its_caller_only(ward: Wards, runtime: str, kind: str, name: str) -> None:
     async with ward(runtime) as lab:
 
@@ -54,6 +56,7 @@ async def test_an_exception_costs_its_caller_only(ward: Wards, runtime: str, kin
 @pytest.mark.parametrize(
     ("kind", "cause"), [("os._exit", "exited with code 3"), ("SIGSEGV", "SIGSEGV"), ("SIGKILL", "SIGKILL")]
 )
+@pytest.mark.fault("os._exit", "SIGSEGV", "SIGKILL")
 async def test_a_dead_worker_is_replaced_and_what_was_in_hand_is_unknown(
     ward: Wards, runtime: str, kind: str, cause: str
 ) -> None:
@@ -74,6 +77,7 @@ async def test_a_dead_worker_is_replaced_and_what_was_in_hand_is_unknown(
         "forged content in the ring",
     ],
 )
+@pytest.mark.fault(*NONSENSE)
 async def test_a_worker_that_talks_nonsense_is_ended_and_replaced(ward: Wards, runtime: str, kind: str) -> None:
     async with ward(runtime) as lab:
         await dies(lab, kind, "its link ended: what came makes no sense")
@@ -101,6 +105,7 @@ async def dies(lab: Any, kind: str, cause: str) -> None:
 
 @both
 @pytest.mark.parametrize("kind", ["C call", "busy loop", "lock-holding call", "output flood"])
+@pytest.mark.fault("C call", "busy loop", "lock-holding call", "output flood")
 async def test_a_call_that_never_returns_frees_its_caller_and_its_worker_is_replaced(
     ward: Wards, runtime: str, kind: str
 ) -> None:
@@ -124,6 +129,7 @@ async def test_a_call_that_never_returns_frees_its_caller_and_its_worker_is_repl
 
 
 @both
+@pytest.mark.fault("memory bomb")
 async def test_a_memory_bomb_ends_at_its_limit(ward: Wards, runtime: str) -> None:
     async with ward(runtime) as lab:
 
@@ -137,6 +143,7 @@ async def test_a_memory_bomb_ends_at_its_limit(ward: Wards, runtime: str) -> Non
 
 
 @both
+@pytest.mark.fault("does not start", by=ONLY_LAB)
 async def test_an_instrument_that_does_not_start_again_disturbs_nobody(ward: Wards, runtime: str) -> None:
     async with ward(runtime) as lab:
 
@@ -155,6 +162,7 @@ async def test_an_instrument_that_does_not_start_again_disturbs_nobody(ward: War
 
 
 @both
+@pytest.mark.fault("SIGKILL", "does not start")
 async def test_a_replacement_that_does_not_start_is_an_instrument_in_error_until_it_does(
     ward: Wards, runtime: str
 ) -> None:
@@ -173,6 +181,7 @@ async def test_a_replacement_that_does_not_start_is_an_instrument_in_error_until
 
 
 @both
+@pytest.mark.fault("unplugged")
 async def test_an_unplugged_port_is_an_error_until_it_is_plugged_in_again(ward: Wards, runtime: str) -> None:
     async with ward(runtime) as lab:
 
@@ -189,6 +198,7 @@ async def test_an_unplugged_port_is_an_error_until_it_is_plugged_in_again(ward: 
 
 
 @both
+@pytest.mark.fault("garbled")
 async def test_a_garbled_port_is_an_error_until_it_is_clear_again(ward: Wards, runtime: str) -> None:
     async with ward(runtime) as lab:
 
@@ -205,6 +215,7 @@ async def test_a_garbled_port_is_an_error_until_it_is_clear_again(ward: Wards, r
 
 
 @both
+@pytest.mark.fault("SIGKILL", "crash limit")
 async def test_beyond_its_restarts_it_is_in_error_and_its_crash_action_was_written(ward: Wards, runtime: str) -> None:
     async with ward(runtime) as lab:
         port = lab.manager.broker.port("patient")

@@ -141,6 +141,7 @@ async def until_known(device: Device) -> None:
 
 
 @pytest.mark.parametrize("added", [False, True])
+@pytest.mark.fault("SIGKILL", "another device")
 async def test_to_another_device_nothing_is_written_after_a_death(added: bool) -> None:
     async with lab(*(() if added else (supply(),))) as (manager, device):
         if added:
@@ -156,6 +157,7 @@ async def test_to_another_device_nothing_is_written_after_a_death(added: bool) -
         assert set(device.told) == {b"*IDN?"}
 
 
+@pytest.mark.fault("SIGKILL", "another device")
 async def test_whoever_asks_another_device_who_it_is_makes_it_no_known_one() -> None:
     async with lab(supply()) as (manager, device):
         await until_known(device)
@@ -168,6 +170,7 @@ async def test_whoever_asks_another_device_who_it_is_makes_it_no_known_one() -> 
         assert set(device.told) == {b"*IDN?"}
 
 
+@pytest.mark.fault("SIGKILL", "another device")
 async def test_the_right_device_is_taken_back_by_recover_and_no_other() -> None:
     async with lab(supply()) as (manager, device):
         await until_known(device)
@@ -200,6 +203,7 @@ def camera(**facts: Any) -> InstrumentDefinition:
     )
 
 
+@pytest.mark.fault("SIGKILL")
 async def test_settings_made_by_operations_are_the_replacements_too() -> None:
     pytest.importorskip("pyvcam")
     async with lab(camera()) as (manager, _):
@@ -212,6 +216,7 @@ async def test_settings_made_by_operations_are_the_replacements_too() -> None:
         assert [await manager.command("camera", GetParameter(name), 5.0) for name in names] == before
 
 
+@pytest.mark.fault("SIGKILL", "stop-all")
 async def test_a_stream_that_was_stopped_does_not_begin_again_with_a_replacement() -> None:
     pytest.importorskip("pyvcam")
     async with lab(camera()) as (manager, _):
@@ -222,6 +227,7 @@ async def test_a_stream_that_was_stopped_does_not_begin_again_with_a_replacement
         assert await manager.command("camera", Execute("is_streaming"), 5.0) is False
 
 
+@pytest.mark.fault("SIGKILL", "stop-all")
 async def test_a_stream_does_not_begin_again_in_a_replacement_while_a_stop_is_latched() -> None:
     pytest.importorskip("pyvcam")
     async with lab(camera()) as (manager, _):
@@ -245,6 +251,7 @@ def source(**facts: Any) -> InstrumentDefinition:
     return InstrumentDefinition("source", "v2", Output, port="line", settings={"output": True}, **facts)
 
 
+@pytest.mark.fault("SIGKILL")
 async def test_what_the_crash_action_switched_off_stays_off_until_somebody_says_recover() -> None:
     off = {Cause.CRASH: SafeAction("bytes", data=b"OUTP OFF\n")}
     async with lab(source(safe=off)) as (manager, device):
@@ -259,6 +266,7 @@ async def test_what_the_crash_action_switched_off_stays_off_until_somebody_says_
 
 
 @pytest.mark.parametrize("policy", ["passive", "reapply", "withhold", "ask"])
+@pytest.mark.fault("os._exit")
 async def test_an_output_that_was_switched_off_as_its_worker_died_stays_off(policy: str) -> None:
     async with lab(source(options={"on_reconnect": policy})) as (manager, device):
         await manager.command("source", Execute("will_die"), 2.0)

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.faults.fault_table import PEACE, PROGRAM
 
 from duodaq import sim
 from duodaq.clock import Deadline, block, monotonic_s, pause
@@ -60,6 +61,7 @@ def blocker(name: str, **facts: Any) -> InstrumentDefinition:
     return InstrumentDefinition(name, "v2", f"{PATIENTS}:Blocker", **facts)
 
 
+@pytest.mark.fault("os._exit")
 async def test_a_replacement_that_dies_while_it_starts_is_the_next_death_and_a_person_may_recover_it(
     tmp_path: Path,
 ) -> None:
@@ -82,6 +84,7 @@ async def test_a_replacement_that_dies_while_it_starts_is_the_next_death_and_a_p
         assert manager.instruments()[0].state == "ready"
 
 
+@pytest.mark.fault("SIGKILL")
 async def test_workers_are_told_apart_by_their_names_and_the_status_names_their_processes() -> None:
     async with lab(blocker("one"), blocker("two", worker="own"), blocker("inside", worker="thread")) as manager:
         seen = {status.id: status for status in manager.instruments()}
@@ -105,6 +108,7 @@ async def test_workers_are_told_apart_by_their_names_and_the_status_names_their_
 
 
 @pytest.mark.alone("0.1 s are left to a deadline of 0.2 s")
+@pytest.mark.fault("overdue")
 async def test_two_instruments_in_one_worker_keep_their_own_deadlines() -> None:
     async with lab(blocker("quick", deadline_s=0.2), blocker("patient", deadline_s=3.0)) as manager:
         pids = await asyncio.gather(*(manager.command(name, Execute("who")) for name in ("quick", "patient")))
@@ -122,6 +126,7 @@ async def test_two_instruments_in_one_worker_keep_their_own_deadlines() -> None:
         assert await manager.command("quick", Execute("who"), 2.0) == pids[0]  # it was no hang: nothing was ended
 
 
+@pytest.mark.fault("exception")
 async def test_the_errors_of_two_instruments_in_one_worker_name_each_its_own() -> None:
     async with lab(blocker("one"), blocker("two")) as manager:
         errors = await asyncio.gather(
@@ -133,6 +138,7 @@ async def test_the_errors_of_two_instruments_in_one_worker_name_each_its_own() -
             assert f"a mistake in {name}" in str(error)
 
 
+@pytest.mark.fault("C call")
 async def test_others_in_a_worker_that_is_ended_for_one_are_told_why_and_go_on(tmp_path: Path) -> None:
     begun, limit = tmp_path / "begun", Deadline(10.0)
     hung, well = blocker("hung", deadline_s=0.2, kill_after_s=0.2), blocker("well")
@@ -152,6 +158,7 @@ async def test_others_in_a_worker_that_is_ended_for_one_are_told_why_and_go_on(t
         assert await manager.command("well", Execute("who"), 5.0) != pid
 
 
+@pytest.mark.fault("forks and exits")
 async def test_a_worker_whose_child_holds_its_link_open_is_dead_at_once_and_the_child_ends_with_it() -> None:
     async with lab(blocker("parent", deadline_s=3.0, passive=True)) as manager:
         first = await manager.command("parent", Execute("who"))
@@ -175,6 +182,7 @@ def _living_in_group(group: int) -> list[int]:
     return found
 
 
+@pytest.mark.fault("SIGKILL", "os._exit")
 async def test_replacements_that_die_while_they_start_leave_one_worker(tmp_path: Path) -> None:
     deaths, pids = tmp_path / "deaths", tmp_path / "pids"
     await asyncio.to_thread(deaths.write_text, "")
@@ -197,6 +205,7 @@ async def test_replacements_that_die_while_they_start_leave_one_worker(tmp_path:
         assert status.restarts == 3
 
 
+@pytest.mark.fault(by=PEACE)
 async def test_twenty_workers_started_at_once_come_up_without_a_race() -> None:
     names = [f"i{n}" for n in range(20)]
     async with lab(*(blocker(name, worker="own") for name in names)) as manager:
@@ -287,6 +296,7 @@ def run(*arguments: str, folder: Path) -> str:
     return ran.stdout
 
 
+@pytest.mark.fault("SIGKILL", by=PROGRAM)
 def test_classes_of_a_script_work_in_workers_and_the_script_runs_once(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT + "\nasyncio.run(main())\n")  # with no guard: nobody runs it again
     said = run("script.py", folder=tmp_path)
@@ -310,6 +320,7 @@ loop.close()
 """
 
 
+@pytest.mark.fault("SIGKILL", by=PROGRAM)
 def test_classes_of_a_notebook_work_in_workers(tmp_path: Path) -> None:
     (tmp_path / "cells").write_text(
         SCRIPT.replace("\nUNIT", "\n# cell\nUNIT").replace("\nasync def main", "\n# cell\nasync def main")
@@ -320,6 +331,7 @@ def test_classes_of_a_notebook_work_in_workers(tmp_path: Path) -> None:
     assert not (tmp_path / "pickled").exists()
 
 
+@pytest.mark.fault("SIGKILL", by=PROGRAM)
 def test_classes_of_a_module_beside_the_script_work_in_workers(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(SCRIPT)
     (tmp_path / "script.py").write_text("import mine, asyncio\nasyncio.run(mine.main())\n")
@@ -357,6 +369,7 @@ def device() -> Iterator[sim.SimProcess]:
 
 @pytest.mark.alone("nobody may be left 1 s after the death")
 @pytest.mark.parametrize("kind", ["nothing", "C call", "lock-holding call"])
+@pytest.mark.fault("lab killed", by=PROGRAM)
 async def test_no_orphan_keeps_an_instrument_when_the_manager_is_killed(device: sim.SimProcess, kind: str) -> None:
     program = [sys.executable, "-c", MANAGER.replace("KIND", kind), device.address, str(PATIENTS)]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, process_group=0) as manager:  # noqa: ASYNC220  its line is read beside the loop

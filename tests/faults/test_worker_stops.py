@@ -186,6 +186,7 @@ async def identified(device: Device, manager: DualRuntimeManager) -> None:
 
 @pytest.mark.parametrize("policy", ["passive", "reapply"])
 @pytest.mark.parametrize("everything", [True, False], ids=["stop-all", "stop"])
+@pytest.mark.fault("SIGKILL")
 async def test_what_a_stop_switched_off_stays_off_after_its_reset_and_a_death(policy: str, everything: bool) -> None:
     async with lab(source(options={"on_reconnect": policy})) as (manager, device):
         if everything:
@@ -209,6 +210,7 @@ async def test_what_a_stop_switched_off_stays_off_after_its_reset_and_a_death(po
         await until(lambda: outputs(device) == [b"OUTP 1"] * 2, manager)
 
 
+@pytest.mark.fault("SIGKILL", "stop-all")
 async def test_what_was_set_again_after_a_stop_is_set_again_after_a_death_too() -> None:
     async with lab(source()) as (manager, device):
         await manager.stop_all()
@@ -220,6 +222,7 @@ async def test_what_was_set_again_after_a_stop_is_set_again_after_a_death_too() 
         await until(lambda: outputs(device) == [b"OUTP 1"], manager)
 
 
+@pytest.mark.fault("SIGKILL", "stop-all")
 async def test_what_was_not_switched_on_as_a_stop_was_latched_is_not_switched_on_by_a_death() -> None:
     async with lab() as (manager, device):
         await manager.stop_all()
@@ -230,6 +233,7 @@ async def test_what_was_not_switched_on_as_a_stop_was_latched_is_not_switched_on
         assert outputs(device) == []
 
 
+@pytest.mark.fault("SIGKILL")
 async def test_what_a_method_has_set_is_not_carried_over_and_the_status_says_so() -> None:
     async with lab(source(options={"on_reconnect": "reapply"})) as (manager, _):
         await manager.command("it", Execute("configure", (7,)), 2.0)
@@ -243,6 +247,7 @@ async def test_what_a_method_has_set_is_not_carried_over_and_the_status_says_so(
 
 
 @pytest.mark.parametrize("where", ["inline", "thread"])
+@pytest.mark.fault("unplugged", "stop-all")
 async def test_what_a_stop_switched_off_stays_off_when_a_lost_line_is_back(where: str) -> None:
     async with lab(source(), v2=where) as (manager, device):
         await manager.stop_all()
@@ -256,6 +261,7 @@ async def test_what_a_stop_switched_off_stays_off_when_a_lost_line_is_back(where
 
 
 @pytest.mark.parametrize(("kind", "emits"), [("Lamp", True), ("Supply", False)])
+@pytest.mark.fault("SIGKILL")
 async def test_the_stream_of_an_actor_from_a_file_begins_again_after_a_stop_only_if_it_merely_reads(
     kind: str, emits: bool
 ) -> None:
@@ -282,6 +288,7 @@ def slow(runtime: str, **facts: Any) -> InstrumentDefinition:
 
 @pytest.mark.parametrize("required", [False, True], ids=["", "required"])
 @pytest.mark.parametrize("runtime", ["v2", "v4"])
+@pytest.mark.fault("SIGKILL", "stop-all")
 async def test_a_replacement_whose_start_a_stop_all_cut_comes_up_by_itself_and_still_latched(
     runtime: str, required: bool
 ) -> None:
@@ -305,6 +312,7 @@ async def test_a_replacement_whose_start_a_stop_all_cut_comes_up_by_itself_and_s
 
 @pytest.mark.parametrize("required", [False, True], ids=["", "required"])
 @pytest.mark.parametrize("runtime", ["v2", "v4"])
+@pytest.mark.fault("SIGKILL", "stop-all")
 async def test_a_replacement_to_whose_start_a_latched_stop_says_no_comes_up_after_its_reset(
     runtime: str, required: bool
 ) -> None:
@@ -330,6 +338,7 @@ async def test_a_replacement_to_whose_start_a_latched_stop_says_no_comes_up_afte
 OFF = {Cause.CRASH: SafeAction("bytes", data=b"OUTP OFF\n")}
 
 
+@pytest.mark.fault("SIGKILL")
 async def test_crash_bytes_wait_for_no_question_on_a_line_that_was_never_lost() -> None:
     async with lab(source(safe=OFF)) as (manager, device):
         await identified(device, manager)
@@ -339,6 +348,7 @@ async def test_crash_bytes_wait_for_no_question_on_a_line_that_was_never_lost() 
         assert device.told[:2] == [b"OUTP OFF", b"*IDN?"]
 
 
+@pytest.mark.fault("SIGKILL", "unplugged", "another device")
 async def test_after_its_line_was_lost_no_crash_bytes_go_to_another_device() -> None:
     async with lab(source(safe=OFF)) as (manager, device):
         await identified(device, manager)

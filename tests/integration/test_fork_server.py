@@ -471,7 +471,9 @@ async def test_server_killed_over_an_order_costs_nobody_his_worker() -> None:
         child = await order
         assert await hear(child) == b"up"
         await child.aclose()
+    assert server.died == 2
     await server.aclose()
+    assert server.died == 2  # it was asked to end
 
 
 async def test_server_with_a_second_thread_refuses_and_says_so(

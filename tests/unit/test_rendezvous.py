@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,36 @@ def test_labs_of_alike_names_have_sockets_of_their_own() -> None:
     finally:
         for lock in locks:
             lock.release()
+
+
+def test_the_next_lab_is_told_how_the_last_one_of_its_name_ended() -> None:
+    first = LabLock("optics")
+    assert first.last is None
+    first.release("forced")
+    second = LabLock("optics")
+    assert second.last is not None
+    assert (second.last.pid, second.last.ended) == (os.getpid(), "forced")
+    second.release()
+    third = LabLock("optics")
+    assert third.last is not None
+    assert third.last.ended == "clean"
+    third.release()
+
+
+def test_of_one_that_died_without_a_word_it_is_told_until_when_it_was_alive() -> None:
+    program = """
+import os
+from duodaq.link import LabLock
+lock = LabLock("optics")
+os.utime(lock._file, (1.0, 1.0))
+lock.note_alive()
+os._exit(9)
+"""
+    begun_ns = time.time_ns()
+    ended = subprocess.Popen([sys.executable, "-c", program])
+    assert ended.wait(60) == 9
+    lock = LabLock("optics")
+    assert lock.last is not None
+    assert (lock.last.pid, lock.last.ended) == (ended.pid, "died")
+    assert begun_ns - 10**8 < lock.last.seen_ns <= time.time_ns()  # files have the time of the last tick
+    lock.release()

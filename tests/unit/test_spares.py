@@ -10,11 +10,14 @@ import pytest
 
 from duodaq.clock import pause
 from duodaq.errors import LifecycleError
+from duodaq.telemetry import listen_to_log
 from duodaq.testing import virtual_time
 from duodaq.workers._spares import LONGEST_REFILL_S, Spares, refill_delay_s
 
 
 class FakeChild:
+    pid = 4711
+
     def __init__(self, preload: tuple[str, ...], paced: bool) -> None:
         self.preload, self.paced = preload, paced
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -226,3 +229,25 @@ async def test_take_without_start_makes_a_worker_and_keeps_no_spare() -> None:
 def test_delay_grows_to_a_minute_and_no_further() -> None:
     assert [refill_delay_s(n) for n in (0, 1, 2)] == pytest.approx([0.3, 0.6, 1.2])
     assert refill_delay_s(10_000) == LONGEST_REFILL_S
+
+
+@virtual_time
+async def test_a_spare_that_dies_or_cannot_be_made_is_a_line_and_counted() -> None:
+    starter = FakeStarter()
+    spares = spares_of(starter)
+    spares.start({"dmm": ["pymeasure"]})
+    await pause(5)
+    said: list[dict[str, Any]] = []
+    deaf = listen_to_log(lambda _, event: said.append(dict(event)))
+    try:
+        starter.fails = 1
+        starter.made[1].die()
+        await pause(5)
+    finally:
+        deaf()
+        await spares.aclose()
+    assert spares.died == 1
+    assert [(line["event"], line["worker"]) for line in said] == [
+        ("a spare worker died", "dmm"), ("no spare worker could be made", "dmm"),
+    ]  # fmt: skip
+    assert (said[0]["lived_s"], said[1]["error"]) == (pytest.approx(4.7, abs=0.5), "none today")

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Generator
 
 from duodaq.app._control import Client
 from duodaq.app._lab import Lab
+from duodaq.app._last_run import how_it_ended
 from duodaq.app._service import LabService
 from duodaq.link import LAB_PROTOCOL, LabLock, LinkServer, tap_path, watchdog_path
 from duodaq.model import ShutdownReport
@@ -30,6 +31,8 @@ class LabDoor:
     def __init__(self, lab: Lab, ask_to_end: Callable[[], None]) -> None:
         self._lock = LabLock(lab.definition.name)
         lab.manager.guard.socket_path = watchdog_path(self._lock.socket)
+        lab.observers.last_run = self._lock.last
+        lab.observers.sign_of_life = self._lock.note_alive
         service = LabService(lab, ask_to_end)
         self._server = LinkServer(
             self._lock.socket,
@@ -59,8 +62,8 @@ class LabDoor:
             await self._server.aclose()
 
     def release(self) -> None:
-        """Let the next lab of this name have its place."""
-        self._lock.release()
+        """Let the next lab of this name have its place, and know how this one ended."""
+        self._lock.release(how_it_ended(self._lab.report))
 
 
 class LabHost:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from duodaq.app._chores import Chores
 from duodaq.app._control import Client, ControlChange, ControlTable, acting_client
 from duodaq.app._endings import Endings
 from duodaq.app._file_limit import raise_file_limit
+from duodaq.app._last_run import tell_of_last_run
 from duodaq.app._log import Log, LogPlan
 from duodaq.app._log_channels import expect_channels
 from duodaq.app._metrics_server import MetricsServer
@@ -31,7 +33,7 @@ from duodaq.app._wire import WireRecording
 from duodaq.clock import Deadline, pause
 from duodaq.config import load_lab
 from duodaq.dual import DualRuntimeManager, Health, StopReport
-from duodaq.errors import LifecycleError, PortError
+from duodaq.errors import LifecycleError, PortError, StorageError
 from duodaq.link import Session
 from duodaq.model import AlarmChange, Command, LabDefinition, ManagerState, ReadChannel, ShutdownReport
 from duodaq.ports import Transport
@@ -86,10 +88,14 @@ class Lab:
         self._endings = Endings()
         self.manager.recorder.recorder = _V2Recorder(self)
         self.recordings: list[RecordingSummary] = []
+        self.not_begun = 0
+        """How many recordings and logs could not begin: a full disk, a place that is read-only."""
         self.changes = Applier(self)
         """What makes it what its lab file says now."""
         self.page: str | None = None
         """The address of its page, while one is served."""
+        self.report: ShutdownReport | None = None
+        """What became of it, once it has been shut down."""
 
     @classmethod
     def from_file(cls, path: str | Path) -> Lab:
@@ -148,6 +154,7 @@ class Lab:
         finally:
             try:
                 report = await self.manager.shutdown(None if in_time and timeout_s is None else limit.left_s)
+                self.report = report
             finally:
                 await self._endings.rest(_GIVE_UP_S)  # those that were begun meanwhile: what they end is ended
                 await self._end_observers()
@@ -250,7 +257,8 @@ class Lab:
                 unread=unread,
                 tell=self.alarms.tell,
             )
-            await recording.start()
+            with self._beginning("recording", target):
+                await recording.start()
             self._recording = recording
             self._wanted = cast("tuple[Format, ...]", forms)
             self.observers.facts["run"] = None if recording.recorder.page is None else str(recording.recorder.page.uid)
@@ -355,7 +363,8 @@ class Lab:
             self.chores.recover(root)
         self._logs[name] = log
         try:
-            await log.start()
+            with self._beginning(f"log {name}", root):
+                await log.start()
         except BaseException:
             del self._logs[name]
             raise
@@ -413,7 +422,8 @@ class Lab:
 
     async def _start_wire(self, name: str, path: Path) -> Path:
         wire = WireRecording(self.manager.broker, path, self.definition.name, remembered=name == _ALONE)
-        await wire.start()
+        with self._beginning(name, path):
+            await wire.start()
         self._wires[name] = wire
         self.manager.attach(name, wire)
         return path
@@ -425,6 +435,16 @@ class Lab:
         self._wires.pop(name, None)
         assert wire.summary is not None
         return wire.summary
+
+    @contextmanager
+    def _beginning(self, what: str, place: Path) -> Generator[None]:
+        """Of what does not begin a line is left besides its error: who asked for it may be a program in the night."""
+        try:
+            yield
+        except StorageError as error:
+            self.not_begun += 1
+            _log.error("a recording could not begin", what=what, place=str(place), error=str(error))
+            raise
 
     async def _let_measurements_arrive(self) -> None:
         """Wait until what was measured so far is published, and what V2 measured on the other side, to be recorded."""
@@ -453,6 +473,7 @@ class Lab:
 
     async def _start_observers(self) -> None:
         await self.observers.start()
+        await tell_of_last_run(self.observers.last_run, self.runs_directory)
         port = self.definition.observers.metrics_port
         if port is not None:
             from duodaq.app._samples import exposition

@@ -14,10 +14,12 @@ from duodaq.clock import Deadline, pause
 from duodaq.dataplane import Subscription
 from duodaq.dual import DualRuntimeManager, StateChange
 from duodaq.errors import ConfigError, StoppedError
+from duodaq.link import LastRun
 from duodaq.model import InstrumentState, LabDefinition
 from duodaq.telemetry import SPANS, Histogram, LogFile, OtelSpans, get_logger, otlp_exporter
 
 LOOK_S = 0.25
+SIGN_EVERY_S = 1.0
 LOG_S = 2.0
 """How long the end of a lab waits for the disk to take the rest of the log."""
 EXPORT_S = 3.0
@@ -33,12 +35,16 @@ class Observers:
         lag: How late the loop came, looked at four times a second.
         changes: How often each instrument came into each state.
         stops_all: How often a stop-all came into force.
+        last_run: How the last run of this lab ended, if that is known.
+        sign_of_life: What tells the next run until when this one was alive, called every second.
     """
 
     def __init__(self, manager: DualRuntimeManager, lab: LabDefinition) -> None:
         self.lag = Histogram()
         self.changes: dict[tuple[str, str], int] = {}
         self.stops_all = 0
+        self.last_run: LastRun | None = None
+        self.sign_of_life: Callable[[], None] | None = None
         self._latched = False
         self.facts: dict[str, Any] = {"lab": lab.name}
         self.flight = FlightRecorder(
@@ -66,6 +72,7 @@ class Observers:
         self._tasks = [
             asyncio.create_task(self._measure_lag(), name="loop-lag"),
             asyncio.create_task(self._count_changes(states), name="state-changes"),
+            asyncio.create_task(self._give_signs(), name="signs-of-life"),
         ]
 
     async def aclose(self) -> None:
@@ -144,6 +151,11 @@ class Observers:
             due_s = loop.time() + LOOK_S
             await pause(LOOK_S)
             self.lag.note(max(0.0, loop.time() - due_s))
+
+    async def _give_signs(self) -> None:
+        while self.sign_of_life is not None:
+            self.sign_of_life()
+            await pause(SIGN_EVERY_S)
 
     async def _count_changes(self, states: Subscription[StateChange]) -> None:
         try:

@@ -7,7 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from duodaq.app._lab import Lab
+from duodaq.app._last_run import ENDS, UNKNOWN
 from duodaq.app._observers import Observers
+from duodaq.dual import DualRuntimeManager
 from duodaq.model import AlarmState, InstrumentState, ManagerState, RuntimeStatus
 from duodaq.ports import PortState
 from duodaq.telemetry import Sample, event_counts, exposition_of, lost_on_console
@@ -35,12 +37,18 @@ def samples_of(lab: Lab) -> Iterator[Sample]:
     yield Sample("duodaq_log_lines_lost", ("console",), lost_on_console())
     for outcome, count in lab.observers.spans.items():
         yield Sample("duodaq_spans", (outcome,), count)
-    yield from _workers(lab)
-    yield from _ports(lab)
-    yield from _data(lab.manager.ledgers().values())
-    yield from _data(book.to_dict() for book in lab.manager.bridge.ledgers().values())
+    yield from figures_of(lab.manager)
     yield from _recording(lab)
     yield from _alarms(lab)
+
+
+def figures_of(manager: DualRuntimeManager) -> Iterator[Sample]:
+    """What its manager knows of a lab at this moment: instruments, workers, ports and data."""
+    yield from _instruments(manager)
+    yield from _workers(manager)
+    yield from _ports(manager)
+    yield from _data(manager.ledgers().values())
+    yield from _data(book.to_dict() for book in manager.bridge.ledgers().values())
 
 
 def _lab(lab: Lab) -> Iterator[Sample]:
@@ -51,13 +59,21 @@ def _lab(lab: Lab) -> Iterator[Sample]:
         yield from _one_of("duodaq_runtime_status", RuntimeStatus, status, runtime)
     yield Sample("duodaq_uptime_seconds", (), health.uptime_s)
     yield Sample("duodaq_stop_latched", (), health.latched)
+    last = lab.observers.last_run
+    for ended in ENDS:
+        yield Sample("duodaq_last_run", (ended,), ended == (UNKNOWN if last is None else last.ended))
     yield Sample("duodaq_watchdog_up", (), lab.manager.guard.pid is not None)
     yield Sample("duodaq_commands_in_hand", (), health.commands_in_hand)
     for one in health.workers:
         yield Sample("duodaq_worker_up", (one.name, one.mode), one.mode != "process" or one.pid is not None)
-    for one in health.instruments:
+
+
+def _instruments(manager: DualRuntimeManager) -> Iterator[Sample]:
+    for one in manager.instruments():
         for state in InstrumentState:
             yield Sample("duodaq_instrument_state", (one.id, one.runtime, state.value), state is one.state)
+        given_up = one.state is InstrumentState.ERROR and not one.recoverable
+        yield Sample("duodaq_instrument_given_up", (one.id,), given_up)
         yield Sample("duodaq_instrument_restarts", (one.id,), one.restarts)
 
 
@@ -69,8 +85,10 @@ def _observed(observers: Observers) -> Iterator[Sample]:
         yield Sample("duodaq_instrument_changes", key, count)
 
 
-def _workers(lab: Lab) -> Iterator[Sample]:
-    for workers in lab.manager.metrics().values():
+def _workers(manager: DualRuntimeManager) -> Iterator[Sample]:
+    yield Sample("duodaq_spares_died", (), manager.housing.nursery.spares_died)
+    yield Sample("duodaq_fork_servers_died", (), manager.housing.nursery.servers_died)
+    for workers in manager.metrics().values():
         for worker, figures in workers.items():
             yield Sample("duodaq_worker_blocked_seconds", (worker,), figures["blocked_s"])
             if "restarts" in figures:
@@ -111,8 +129,8 @@ def _mailbox(instrument: str, waiting: int, capacity: int, high_water: int) -> I
     yield Sample("duodaq_mailbox_high_water", (instrument,), high_water)
 
 
-def _ports(lab: Lab) -> Iterator[Sample]:
-    for port in lab.manager.broker.status():
+def _ports(manager: DualRuntimeManager) -> Iterator[Sample]:
+    for port in manager.broker.status():
         name = (port.name,)
         for state in PortState:
             yield Sample("duodaq_port_state", (port.name, state.value), state is port.state)
@@ -123,6 +141,7 @@ def _ports(lab: Lab) -> Iterator[Sample]:
         yield Sample("duodaq_port_late_replies", name, port.late)
         yield Sample("duodaq_port_stray_bytes", name, port.stray_bytes)
         yield Sample("duodaq_port_copies", name, port.copies)
+        yield Sample("duodaq_port_strangers", name, port.strangers)
         yield Sample("duodaq_port_waiting", name, port.queue)
         yield Sample("duodaq_port_held_seconds", name, port.held_s)
         yield Sample("duodaq_port_lease_wait_seconds", (port.name, "50"), port.wait_median_s)
@@ -145,6 +164,7 @@ def _data(ledgers: Iterable[dict[str, Any]]) -> Iterator[Sample]:
 def _recording(lab: Lab) -> Iterator[Sample]:
     recorder = lab.recorder
     yield Sample("duodaq_recording_active", (), recorder is not None and recorder.recording)
+    yield Sample("duodaq_recordings_not_begun", (), lab.not_begun)
     if recorder is not None:
         yield Sample("duodaq_recording_refusing", (), recorder.refusing)
         yield Sample("duodaq_commit_seconds", (), recorder.commits)

@@ -18,7 +18,7 @@ from duodaq.dual._health import Health, StateChange
 from duodaq.dual._housing import Housing
 from duodaq.dual._roster import Roster
 from duodaq.dual._safety import StopReport, after_crash, gather_failures, make_safe, stop_bytes, stop_everything
-from duodaq.dual._shutdown import DataComponent, ShutdownRun
+from duodaq.dual._shutdown import DataComponent, ShutdownRun, tell_of
 from duodaq.dual._side import Side
 from duodaq.dual._watch import Watch
 from duodaq.errors import ConfigError, LifecycleError, UnsafeStateError
@@ -106,14 +106,14 @@ class DualRuntimeManager:
         self.failed_commands: list[Callable[[str, Command, Exception], None]] = []
         self._board = Switchboard(self._command_across)
         around = (memory, self.guard, self._board, self.recorder)
-        self._housing = Housing(self.broker, parts, self.parameters, factories or Factories(), *around)
+        self.housing = Housing(self.broker, parts, self.parameters, factories or Factories(), *around)
         self._sides: dict[RuntimeName, Side] = {
-            "v2": Side(self.lab.v2, self._housing.host, self._introduced),
-            "v4": Side(self.lab.v4, self._housing.host, self._introduced),
+            "v2": Side(self.lab.v2, self.housing.host, self._introduced),
+            "v4": Side(self.lab.v4, self.housing.host, self._introduced),
         }
         self._roster = Roster(self._sides, self.broker, self.guard, self.parameters, self._ports, self._transports)
         around_a_move = (self.broker, self.parameters, self.bridge, self.guard, self._roster.definitions)
-        self._crossing = Crossing(self._sides, self._housing, self.gates, *around_a_move)
+        self._crossing = Crossing(self._sides, self.housing, self.gates, *around_a_move)
         self._watch = Watch(self._sides.values(), self._changes, self.parameters, partial(after_crash, self.broker))
         for instrument in self.lab.instruments:
             self._sides[instrument.runtime].register(instrument)
@@ -177,7 +177,7 @@ class DualRuntimeManager:
 
     def ledgers(self) -> dict[str, Any]:
         """The ledger of either side's hub, and of each worker process, as plain values."""
-        books = {"v2": self.v2_data.ledger(), "v4": self.v4_data.ledger(), **self._housing.ledgers()}
+        books = {"v2": self.v2_data.ledger(), "v4": self.v4_data.ledger(), **self.housing.ledgers()}
         return {name: ledger.to_dict() for name, ledger in books.items()}
 
     def metrics(self) -> dict[str, Any]:
@@ -270,7 +270,7 @@ class DualRuntimeManager:
     async def stop_runtime(self, runtime: RuntimeName, timeout_s: float = 10.0) -> tuple[ComponentReport, ...]:
         """Stop one runtime; the other notices nothing."""
         self._expect(ManagerState.RUNNING, f"stop {runtime}")
-        return await self._sides[runtime].stop(timeout_s)
+        return tell_of(await self._sides[runtime].stop(timeout_s))
 
     async def restart_runtime(self, runtime: RuntimeName, timeout_s: float = 30.0) -> tuple[ComponentReport, ...]:
         """Stop one runtime and start it again."""
@@ -523,7 +523,7 @@ class DualRuntimeManager:
     async def _load(self, timeout_s: float) -> None:
         """Have what makes worker processes loaded, while the ports open."""
         if any(side.needs_processes() for side in self._sides.values()):
-            await self._housing.nursery.start(timeout_s)
+            await self.housing.nursery.start(timeout_s)
 
     async def _open_ports(self, deadline: Deadline) -> None:
         for port in self._ports.values():
@@ -595,5 +595,5 @@ class DualRuntimeManager:
             self.detach(name)
         self.v2_data.close()
         self.v4_data.close()
-        await self._housing.aclose()
+        await self.housing.aclose()
         return tuple(reports)

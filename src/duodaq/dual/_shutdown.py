@@ -16,7 +16,9 @@ from typing import Any, Protocol
 from duodaq.clock import Deadline, monotonic_s
 from duodaq.dual._shutdown_plan import Step, StepName, allowance_s, plan_shutdown
 from duodaq.model import ComponentReport, Outcome, ShutdownReport
+from duodaq.telemetry import get_logger
 
+_log = get_logger("duodaq.dual")
 StepWork = Callable[[float], Awaitable[tuple[ComponentReport, ...]]]
 LAST_WORD_S = 0.05
 """How long a step that is cut off may take to say what of it is left."""
@@ -59,7 +61,7 @@ class ShutdownRun:
         """Carry out every step in order and return what became of each component."""
         components: list[ComponentReport] = []
         for step in plan_shutdown(self.budget_s):
-            components.extend(await self._step(step))
+            components.extend(tell_of(await self._step(step)))
         return ShutdownReport(tuple(components), monotonic_s() - self._begun_s, self.budget_s)
 
     async def _step(self, step: Step) -> tuple[ComponentReport, ...]:
@@ -90,6 +92,16 @@ class ShutdownRun:
                 return
             if self._changed.is_set():
                 until = Deadline(min(until.left_s, allowance_s(step, self._deadline.left_s)))
+
+
+def tell_of(ended: tuple[ComponentReport, ...]) -> tuple[ComponentReport, ...]:
+    """The same, with a line for each component that did not end by itself."""
+    for one in ended:
+        if one.outcome is Outcome.FORCED:
+            _log.warning("not ended in order: forced", component=one.component, why=one.why)
+        elif one.outcome is Outcome.LEAKED:
+            _log.error("not ended in order: leaked", component=one.component, why=one.why)
+    return ended
 
 
 def _result(

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from duodaq.link._once import ask_once
     from duodaq.link._pipe import NO_MEMORY, Pipe
     from duodaq.link._rendezvous import (
+        DIED,
         LAB_PROTOCOL,
         LabLock,
+        LastRun,
         find_lab,
         lab_of,
         process_of,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from duodaq.link._talk import BlockingTalk
 
 __all__ = [
+    "DIED",
     "LAB_PROTOCOL",
     "NO_MEMORY",
     "BlobRef",
@@ -44,6 +47,7 @@ __all__ = [
     "BlockingTalk",
     "FrameDecoder",
     "LabLock",
+    "LastRun",
     "LinkClient",
     "LinkEvents",
     "LinkServer",
@@ -70,6 +74,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "DIED": "duodaq.link._rendezvous",
     "LAB_PROTOCOL": "duodaq.link._rendezvous",
     "NO_MEMORY": "duodaq.link._pipe",
     "BlobRef": "duodaq.link._ring",
@@ -77,6 +82,7 @@ _HOMES = {
     "BlockingTalk": "duodaq.link._talk",
     "FrameDecoder": "duodaq.link._frame",
     "LabLock": "duodaq.link._rendezvous",
+    "LastRun": "duodaq.link._rendezvous",
     "LinkClient": "duodaq.link._client",
     "LinkEvents": "duodaq.link._client",
     "LinkServer": "duodaq.link._server",

@@ -6,7 +6,7 @@ import importlib
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from duodaq import clock
@@ -14,6 +14,9 @@ from duodaq.errors import LifecycleError
 
 LAB_PROTOCOL = 1
 """The version of what is said over a control socket."""
+
+DIED = "died"
+"""How a run ended that ended without a word: it was killed, or the program crashed."""
 
 LOCK_TRIES = 5
 LOCK_PAUSE_S = 0.05
@@ -52,12 +55,28 @@ def tap_path(socket: Path) -> Path:
     return socket.with_suffix(".tap")
 
 
+class LastRun(NamedTuple):
+    """How the run of a lab ended that was before this one: ``died``, or what `LabLock.release` was told.
+
+    `seen_ns` is when it was last seen alive, or ended (UTC).
+    """
+
+    pid: int
+    ended: str
+    seen_ns: int
+
+
 class LabLock:
     """One lab of a name at a time: a lock that the system drops when its owner dies, however it dies.
+
+    Its file says who has it, and later how that ended, until the machine is started anew.
 
     Raises:
         LifecycleError: A lab of this name is running; its process id is in the message.
     """
+
+    last: LastRun | None
+    """How the last run of this lab ended; None if there was none since the machine was started."""
 
     def __init__(self, lab: str) -> None:
         self.socket = socket_path(lab)
@@ -68,15 +87,25 @@ class LabLock:
             raise LifecycleError(
                 f"lab {lab!r} is running already, as process {owner}", left="attach to it with duodaq.connect()"
             )
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        self.last = _last_run(self._file)
+        self._write(f"{os.getpid()}\n")
 
-    def release(self) -> None:
-        """Let the next one have it."""
+    def note_alive(self) -> None:
+        """Its owner is alive now: should it die without a word, the next one is told until when it was."""
+        if self._file >= 0:
+            os.utime(self._file)
+
+    def release(self, ended: str = "clean") -> None:
+        """Let the next one have it, who is told how this one `ended`: one word."""
         if self._file >= 0:
             self.socket.unlink(missing_ok=True)
+            self._write(f"{os.getpid()} {ended}\n")
             os.close(self._file)
             self._file = -1
+
+    def _write(self, line: str) -> None:
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, line.encode(), 0)
 
 
 def running_labs() -> list[str]:
@@ -113,6 +142,11 @@ def find_lab(lab: str | None = None) -> Path:
         f"no lab {lab!r} is running" if lab else "several labs are running",
         left=f"name one of: {names}; --lab NAME on the command line, connect(NAME) in Python",
     )
+
+
+def _last_run(file: int) -> LastRun | None:
+    pid, _, ended = os.pread(file, 64, 0).decode(errors="replace").strip().partition(" ")
+    return LastRun(int(pid), ended or DIED, os.fstat(file).st_mtime_ns) if pid.isdecimal() else None
 
 
 def _locked(path: Path) -> bool:

@@ -4,6 +4,9 @@ from duodaq.clock import utc_ns
 from duodaq.model import Direction, WireRecord
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._wirelog import LARGE, WireLog
+from duodaq.telemetry import get_logger
+
+_log = get_logger("ports")
 
 FENCED = "owns its instrument from now on"
 """What a record says whose holder has just become the owner of its instrument."""
@@ -22,8 +25,10 @@ class PortBooks:
         self.late = 0
         self.stray_bytes = 0
         self.copies = 0
+        self.strangers = 0
         self.last_error_ns = 0
         self._last_error = ""
+        self._stranger = b""
 
     @property
     def last_error(self) -> str:
@@ -50,6 +55,19 @@ class PortBooks:
     def lost(self, cause: Exception | None) -> None:
         self.last_error = f"the line was lost{f': {cause}' if cause else ''}"
         self._note(f"lost{f': {cause}' if cause else ''}")
+
+    def stranger(self, reply: bytes, known: bytes) -> str:
+        """Another device answers than before; a sentence of it, once for each that does so in turn."""
+        what = f"another device answers: {reply!r}, not {known!r}"
+        if reply != self._stranger:
+            self._stranger = reply
+            self.strangers += 1
+            _log.error("another device answers", port=self.name, reply=repr(reply), known=repr(known))
+        return what
+
+    def acquainted(self) -> None:
+        """The device answers that was there before."""
+        self._stranger = b""
 
     def fenced(self, holder: str) -> None:
         """From here on `holder` alone writes for its instrument; in the log it says so in its own name."""

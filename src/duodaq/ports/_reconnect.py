@@ -89,4 +89,5 @@ class Reconnector:
         if reply is None:
             raise PortOpenError("it does not answer yet", port=owner.name)
         if reply != known:
-            raise PortOpenError(f"another device answers: {reply!r}, not {known!r}", port=owner.name)
+            raise PortOpenError(owner.books.stranger(reply, known), port=owner.name)
+        owner.books.acquainted()

@@ -38,6 +38,7 @@ class PortStatus(msgspec.Struct, frozen=True):
     late: int = 0
     stray_bytes: int = 0
     copies: int = 0
+    strangers: int = 0
     last_error: str = ""
     last_error_ns: int = 0
     waiting: tuple[str, ...] = ()
@@ -68,6 +69,7 @@ def status_of(
         late=books.late,
         stray_bytes=books.stray_bytes,
         copies=books.copies,
+        strangers=books.strangers,
         last_error=books.last_error,
         last_error_ns=books.last_error_ns,
         waiting=desk.queue.holders_waiting(),

@@ -64,6 +64,8 @@ METRICS: dict[str, Metric] = {
         Metric("duodaq_manager_state", _G, "1 for the manager's present state.", ("state",)),
         Metric("duodaq_runtime_status", _G, "1 for the present status of a runtime.", ("runtime", "status")),
         Metric("duodaq_uptime_seconds", _G, "Since the lab was started."),
+        Metric("duodaq_last_run", _G, "1 for how the last run of this lab ended: clean, forced or leaked as the worst "
+               "of its components, died without a word, or unknown.", ("ended",)),
         Metric("duodaq_stop_latched", _G, "1 while a stop-all is in force."),
         Metric("duodaq_stops_all", _C, "How often a stop-all came into force."),
         Metric("duodaq_watchdog_up", _G, "1 while a watchdog guards the lab."),
@@ -78,10 +80,14 @@ METRICS: dict[str, Metric] = {
         # workers and instruments
         Metric("duodaq_worker_up", _G, "1 while a worker runs, 0 while there is none.", ("worker", "mode")),
         Metric("duodaq_worker_restarts", _C, "How often a worker process was replaced.", ("worker",)),
+        Metric("duodaq_spares_died", _C, "Worker processes that died before anybody needed them."),
+        Metric("duodaq_fork_servers_died", _C, "How often what makes the worker processes of this program died."),
         Metric("duodaq_worker_blocked_seconds", _G, "How long a worker's loop has owed a sign of progress.",
                ("worker",)),
         Metric("duodaq_instrument_state", _G, "1 for the present state of an instrument.",
                ("instrument", "runtime", "state")),
+        Metric("duodaq_instrument_given_up", _G, "1 for an instrument in error that comes back by no restart: a person "
+               "has to recover it.", ("instrument",)),
         Metric("duodaq_instrument_changes", _C, "How often an instrument came into a state.",
                ("instrument", "state")),
         Metric("duodaq_instrument_restarts", _C, "How often an instrument was started again.", ("instrument",)),
@@ -110,6 +116,7 @@ METRICS: dict[str, Metric] = {
         Metric("duodaq_port_late_replies", _C, "Replies that came when nobody waited any more.", ("port",)),
         Metric("duodaq_port_stray_bytes", _C, "Bytes that belonged to nobody.", ("port",)),
         Metric("duodaq_port_copies", _C, "Destructive queries answered with what another holder had read.", ("port",)),
+        Metric("duodaq_port_strangers", _C, "How often another device answered at a port than before.", ("port",)),
         Metric("duodaq_port_waiting", _G, "Who waits for a lease now.", ("port",)),
         Metric("duodaq_port_held_seconds", _G, "How long the present lease has been held.", ("port",)),
         Metric("duodaq_port_lease_wait_seconds", _G, "Waits for a lease, of the last 1024: their median and 99th "
@@ -121,6 +128,8 @@ METRICS: dict[str, Metric] = {
                ("hub", "stream", "subscriber", "reason")),
         Metric("duodaq_in_flight", _G, "What waits for a subscriber.", ("hub", "stream", "subscriber")),
         Metric("duodaq_recording_active", _G, "1 while a recording is under way."),
+        Metric("duodaq_recordings_not_begun", _C, "Recordings and logs that could not begin: a full disk, a place that "
+               "is read-only."),
         Metric("duodaq_recording_refusing", _G, "1 while the disk refuses the recording."),
         Metric("duodaq_commit_seconds", _H, "How long the recording took to make what it had durable."),
         # alarms

@@ -44,7 +44,7 @@ class FamilyLab:
     def settled(self) -> FamilyLab:
         """Itself, once all its spares stand ready: from then on it opens nothing that a test could seem to leave."""
         manager: Any = getattr(self.client._channel, "lab").manager  # noqa: B009  # pyright: ignore[reportPrivateUsage]  # a private lab has it
-        spares: Any = manager._housing.nursery._spares
+        spares: Any = manager.housing.nursery._spares
         self.wait(lambda: set(spares.ready) == set(spares._places))
         return self
 

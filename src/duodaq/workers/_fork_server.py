@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from duodaq.clock import Deadline, pause
 from duodaq.errors import LifecycleError
+from duodaq.telemetry import get_logger
 from duodaq.workers._child import Child, ForkedEnd
 from duodaq.workers._fork_order import (
     ANSWER_BYTES,
@@ -44,6 +45,7 @@ from duodaq.workers._interpreter import Process, interpreter_environment, launch
 
 FULL_QUEUE_PAUSE_S = 0.005
 LAST_WAIT_S = 3.0
+_log = get_logger("workers.fork_server")
 
 T = TypeVar("T")
 
@@ -74,6 +76,8 @@ class ForkServer:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: _Running | None = None
+        self.died = 0
+        """How often it was lost, and started again for whoever asked next."""
 
     @property
     def alive(self) -> bool:
@@ -153,6 +157,7 @@ class ForkServer:
         with self._lock:
             if self._running is not None and not self.alive:
                 self._running.close()
+                self._mourn(self._running)
                 self._running = None
             if self._running is None:
                 self._running = _launch()
@@ -160,9 +165,17 @@ class ForkServer:
 
     def _discard(self, running: _Running) -> None:
         with self._lock:
-            if self._running is running:
+            lost = self._running is running
+            if lost:
                 self._running = None
         running.close()
+        if lost:
+            self._mourn(running)
+
+    def _mourn(self, running: _Running) -> None:
+        """Nobody had asked it to end."""
+        self.died += 1
+        _log.error("the fork server is lost", pid=running.process.pid, exit_code=running.process.returncode)
 
     async def _insist(self, work: Callable[[_Running, Deadline], Awaitable[T]], deadline: Deadline) -> T:
         """Do it with the server there is, and once more with a new one if that is dead or dies over it."""

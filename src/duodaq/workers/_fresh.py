@@ -17,6 +17,7 @@ class FreshStarter:
     """Makes workers as children of this process; their interpreter takes 0.1 s and more to come to its entry point."""
 
     alive = True
+    died = 0
 
     def __init__(self) -> None:
         self._children: weakref.WeakSet[Child] = weakref.WeakSet()

@@ -43,9 +43,10 @@ async def _strangeness(broker: Broker, owner: PortOwner) -> str:
         return ""
     except DuodaqError as error:
         return f"the device does not say who it is: {error}; nothing was written to it"
-    if reply == known:
+    if reply == known or known is None:
+        owner.books.acquainted()
         return ""
-    return f"another device answers: {reply!r}, not {known!r}; nothing was written to it"
+    return f"{owner.books.stranger(reply, known)}; nothing was written to it"
 
 
 async def _ask(broker: Broker, owner: PortOwner) -> bytes:

@@ -40,6 +40,16 @@ class Nursery:
         rehearsals = dict.fromkeys(f"{REHEARSAL}:{definition.runtime}" for definition in wanted)
         return await self._spares.take(key, modules_of(wanted), tuple(rehearsals), timeout_s=timeout_s)
 
+    @property
+    def spares_died(self) -> int:
+        """How many of its spares died before anybody needed them."""
+        return self._spares.died
+
+    @property
+    def servers_died(self) -> int:
+        """How often what makes worker processes died, in this program."""
+        return self._starter.died
+
     def drop(self, key: str) -> None:
         """Keep no spare for this worker any more."""
         self._spares.drop(key)

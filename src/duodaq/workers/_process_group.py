@@ -59,6 +59,7 @@ from duodaq.workers._page import SharedPage
 from duodaq.workers._parts import RuntimeFactory
 from duodaq.workers._plan import WorkerPlan, stanzas_ahead, to_start
 from duodaq.workers._process import COMMAND, ProcessWorker, Surroundings
+from duodaq.workers._restart_times import RestartTimes
 
 TERM_S = 0.3
 SEEN_S = 0.06
@@ -109,7 +110,7 @@ class ProcessGroup:
         self.natures: dict[str, bool] = {}
         self.changed: dict[str, dict[str, Any]] = {}
         self.current: ProcessWorker | None = None
-        self.restarts_s: list[float] = []
+        self.restarts_s = RestartTimes()
         self.running = False
         self.failed = False
         self.cause = ""

@@ -316,7 +316,7 @@ class ProcessHosted:
             return self._untold(definition, state.CONNECTING, f"restarting: {group.cause}")
         if told is None:
             return self._untold(definition, state.DISCONNECTED, "")
-        restarts = told.restarts + len(group.restarts_s)
+        restarts = told.restarts + group.restarts_s.total
         told = msgspec.structs.replace(told, worker=group.name, mode="process", pid=group.pid, restarts=restarts)
         if group.blocked_s > HUNG_AFTER_S:
             why = f"worker {group.name} has not answered for {group.blocked_s:.1f} s"
@@ -342,7 +342,7 @@ class ProcessHosted:
             recoverable,
             group.since_ns,
             definition.port,
-            len(group.restarts_s),
+            group.restarts_s.total,
             "process",
             group.pid,
         )
@@ -354,12 +354,11 @@ class ProcessHosted:
         return self._channels
 
     def metrics(self) -> dict[str, Any]:
-        """The runtime's figures, as its process told last, up to half a second ago."""
-        worker = self.group.current
+        """The runtime's figures, as its process told last, up to half a second ago; and how often it was replaced."""
+        worker, replaced = self.group.current, {"restarts": self.group.restarts_s.total}
         if worker is None:
-            return {}
-        restarts = len(self.group.restarts_s)
-        return {**worker.figures, "restarts": restarts, "output_lines_left_out": worker.output_left_out}
+            return replaced
+        return {**worker.figures, **replaced, "output_lines_left_out": worker.output_left_out}
 
 
 class ProcessEnd:

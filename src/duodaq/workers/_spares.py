@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from duodaq.errors import LifecycleError
+from duodaq.telemetry import get_logger
 from duodaq.workers._child import Child
 from duodaq.workers._starter import Starter
 
@@ -27,6 +28,7 @@ IMPORT_EVERY_S = 1.0
 """Spares that import do so one after the other."""
 
 START_LIMIT_S = 30.0
+_log = get_logger("workers.spares")
 
 
 def refill_delay_s(failures: int) -> float:
@@ -60,6 +62,8 @@ class Spares:
         self._refilling: asyncio.Task[None] | None = None
         self.last_error: LifecycleError | None = None
         """Why the last spare that was wanted could not be made; None once one could."""
+        self.died = 0
+        """How many spares died before anybody needed them."""
 
     @property
     def ready(self) -> Mapping[str | None, Child]:
@@ -133,7 +137,7 @@ class Spares:
         while True:
             self._changed.clear()
             for key, place in list(self._places.items()):
-                self._bury(place)
+                self._bury(key, place)
                 if place.spare is None and place.due_s <= self._now_s():
                     await self._make(key, place)
             await self._wait_for_change()
@@ -145,8 +149,11 @@ class Spares:
             async with asyncio.timeout(max(0.0, min(due) - self._now_s()) if due else None):
                 await self._changed.wait()
 
-    def _bury(self, place: _Place) -> None:
+    def _bury(self, key: str | None, place: _Place) -> None:
         if place.spare is not None and place.spare.exited:
+            self.died += 1
+            lived_s = round(self._now_s() - place.since_s, 3)
+            _log.warning("a spare worker died", worker=key, pid=place.spare.pid, lived_s=lived_s)
             place.spare.close()
             place.spare = None
             place.failures = 0 if self._now_s() - place.since_s > SETTLED_AFTER_S else place.failures + 1
@@ -162,6 +169,7 @@ class Spares:
             )
         except LifecycleError as exc:
             self.last_error = exc
+            _log.warning("no spare worker could be made", worker=key, error=str(exc))
             place.failures += 1
             place.due_s = self._now_s() + refill_delay_s(place.failures)
             return

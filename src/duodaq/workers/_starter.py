@@ -25,6 +25,11 @@ class Starter(Protocol):
         """Whether it can make one without being started first."""
         ...
 
+    @property
+    def died(self) -> int:
+        """How often it died, and was started again for whoever asked next."""
+        ...
+
     async def start(self, timeout_s: float) -> None:
         """Be ready, so that the first worker comes at once."""
         ...

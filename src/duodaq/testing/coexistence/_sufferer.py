@@ -206,7 +206,7 @@ class Sufferer:
     async def _at_full_strength(self) -> None:
         """The worker that takes over has loaded all, as it has a moment after the last one did."""
         manager: Any = self._manager
-        spares, key = manager._housing.nursery._spares, f"{self._name}-process"
+        spares, key = manager.housing.nursery._spares, f"{self._name}-process"
         limit = Deadline(READY_S)
         while not limit.passed:
             spare = spares.ready.get(key)
