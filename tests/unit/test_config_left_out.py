@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from duodaq.app._recording import _plain
 from duodaq.config import load_text, plan_change, shown, shown_text
 from duodaq.errors import ConfigError
+from duodaq.model import ParameterEntry
 
 FILE = """\
 web = { token = "SECRET-in-a-table", "viewer_token"='SECRET-quoted' }
@@ -109,3 +111,9 @@ def test_no_complaint_repeats_a_secret(text: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         load_text(text, tmp_path / "lab.toml")
     assert "SECRET" not in str(refused.value)
+
+
+def test_a_parameter_that_is_a_secret_by_its_name_is_in_no_recording() -> None:
+    entry = ParameterEntry("one", "wifi.password", "SECRET", "", 0, 1, "v2")
+    assert _plain(entry)["value"] == "(left out)"
+    assert _plain(ParameterEntry("one", "gain", 2.0, "", 0, 1, "v2"))["value"] == 2.0

@@ -15,7 +15,7 @@ from duodaq.clock import pause
 from duodaq.config import shown, shown_text
 from duodaq.dual import DualRuntimeManager
 from duodaq.errors import StoppedError, StorageError
-from duodaq.model import ComponentReport, LabDefinition, Outcome, ParameterEntry
+from duodaq.model import LEFT_OUT, ComponentReport, LabDefinition, Outcome, ParameterEntry, is_secret
 from duodaq.storage import Recorder, RecordingSummary
 
 _CHANGES_EVERY_S = 0.5
@@ -169,7 +169,7 @@ def _plain(entry: ParameterEntry, *, unread: bool = False) -> dict[str, Any]:
     told: dict[str, Any] = {
         "instrument": entry.instrument,
         "parameter": entry.name,
-        "value": msgspec.to_builtins(entry.value, enc_hook=str),
+        "value": LEFT_OUT if is_secret(entry.name) else msgspec.to_builtins(entry.value, enc_hook=str),
         "unit": entry.unit,
         "t_ns": entry.t_ns,
     }

@@ -12,25 +12,19 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any, cast
 
-LEFT_OUT = "(left out)"
-_WORDS = r"pass(?:word|wd|phrase)|secret|token|(?:api|access|private|secret)_?key|credentials?"
-_SECRET = re.compile(rf"(?:.*[_-])?(?:{_WORDS})s?", re.IGNORECASE)
+from duodaq.model import LEFT_OUT, SECRET_WORDS, is_secret
+
 _PLACES = ("webhook", "otlp")
 _USER = re.compile(r"(?<=://)[^/?#\s\"']*@")
 _PLACE = re.compile(r"([a-z][a-z0-9+.-]*://)(?:[^/?#]*@)?([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _VALUE = r"""(?:"(?:[^"\\\n]|\\.)*"(?!")|'[^'\n]*'(?!')|[+-]?\d[\w.+-]*)"""
-_KEY = rf"(?:(?:[A-Za-z0-9_-]*[_-])?(?:{_WORDS})s?|{'|'.join(_PLACES)})"
+_KEY = rf"(?:(?:[A-Za-z0-9_-]*[_-])?{SECRET_WORDS}|{'|'.join(_PLACES)})"
 _IN_TEXT = re.compile(rf"""(?<![\w-])({_KEY})(["']?\s*=\s*)({_VALUE})""", re.IGNORECASE)
 _BEGINS = re.compile(rf"""(?<![\w-]){_KEY}["']?\s*=\s*["']?""", re.IGNORECASE)
 _SCHEME = r"[a-z][a-z0-9+.-]*://[^/?#\s]*"
 _SHOWN = re.compile(rf"""(?:{_SCHEME}/)?{re.escape(LEFT_OUT)}|{_SCHEME}["']""", re.IGNORECASE)
 _LONG = 8
 """So many characters are found again anywhere; a shorter secret may be part of other words."""
-
-
-def is_secret(name: str) -> bool:
-    """Whether the value of a key of that name is a secret by its name."""
-    return _SECRET.fullmatch(name) is not None
 
 
 def shown_address(address: str) -> str:
