@@ -167,6 +167,19 @@ async def test_every_refusal_says_why_and_changes_nothing(tmp_path: Path) -> Non
         asked: list[tuple[str, Any, int, str]] = [
             (f"{lamp}/command", {"kind": "set", "name": "level", "value": 99}, 422, "99 is beyond 0 to 10"),
             (f"{lamp}/command", {"kind": "set", "name": "colour", "value": 1}, 422, "no parameter 'colour'"),
+            (f"{lamp}/command", {"kind": "set", "name": "level", "value": [1]}, 422, "level does not take [1]"),
+            (
+                f"{lamp}/command",
+                {"kind": "execute", "name": "wait", "args": ["soon"]},
+                422,
+                "time_s is a number, and 'soon'",
+            ),
+            (
+                f"{lamp}/command",
+                {"kind": "execute", "name": "wait", "args": [None]},
+                422,
+                "time_s is a number, and None",
+            ),
             (f"{lamp}/command", {"kind": "execute", "name": "dance"}, 422, "no operation 'dance'"),
             (f"{lamp}/command", {"kind": "execute", "name": "arm"}, 403, "arming"),
             (f"{lamp}/command", {"kind": "get"}, 422, "needs a name"),

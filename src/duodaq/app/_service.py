@@ -95,6 +95,7 @@ class LabService:
         return {
             **health,
             "lab": self._lab.definition.name,
+            "stopped_by": self._lab.stopped_by,
             "recording": recording,
             "alarms": alarms,
             "page": self._lab.page,

@@ -96,13 +96,17 @@ def _print_lines(watched: list[Watched], out: Console) -> None:
         block(EVERY_S)
 
 
+def _by(status: dict[str, Any]) -> str:
+    return f", by {status['stopped_by']}" if status.get("stopped_by") else ""
+
+
 def status_page(status: dict[str, Any], rates: dict[str, float] | None = None) -> list[Table | Text]:
     """A lab as a person reads it; with `rates`, of each port how many exchanges it makes a second."""
     begun = since(utc_ns() - round(status["uptime_s"] * 1e9)) if status["uptime_s"] else ""
     state = f"{status['state']} since {begun}" if begun else status["state"]
     head = Text.assemble((status["lab"], "bold"), f" is {state} · V2 {status['v2']} · V4 {status['v4']}")
     if status["latched"]:
-        head.append(" · ").append("stop-all is latched", "bold red")
+        head.append(" · ").append("stop-all is latched", "bold red").append(_by(status))
     page: list[Table | Text] = [head]
     if status.get("page"):
         page.append(Text(f"its page is at {status['page']}"))
