@@ -293,6 +293,23 @@ def test_a_status_is_told_once_where_nobody_looks_and_line_by_line_to_programs(
     assert [json.loads(line)["lab"] for line in lines] == ["bench", "bench"]
 
 
+def test_a_status_names_the_alarm_that_stopped_everything(lab: Lab, lab_file: Path, command: Command) -> None:
+    rewrite(lab_file, ("high = 1e9", "high = 0.5\nstop_all = true"))
+    assert command("apply", lab_file, "--yes").code == 0
+    deadline = Deadline(20)
+    while not json.loads(command("status", "--json").out)["latched"]:
+        assert not deadline.passed, "the alarm stopped nothing"
+    while not (told := json.loads(command("status", "--json").out))["stopped_by"]:
+        assert not deadline.passed, "nobody is named"
+    assert told["stopped_by"] == "the alarm many"
+    assert "stop-all is latched, by the alarm many" in command("status").out
+    assert lab.last_stop is not None
+    assert lab.last_stop[1] == "the alarm many"  # which the page shows
+    rewrite(lab_file, ("stop_all = true", "stop_all = false"))
+    lab.reset_stop("a test")
+    assert json.loads(command("status", "--json").out)["stopped_by"] is None
+
+
 # ---- completion ------------------------------------------------------------------------------------------------------
 
 

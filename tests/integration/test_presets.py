@@ -285,7 +285,7 @@ def test_from_a_notebook_and_the_command_line(
         lab.rail.set("gain", 4)
         diff = lab.presets.diff("one")
         assert repr(diff).splitlines()[1].split() == ["rail.gain", "4", "1"]
-        assert "<td>rail.gain</td>" in diff._repr_html_()
+        assert ">rail.gain</td>" in diff._repr_html_()
         loaded = lab.presets.load("one")
         assert (len(loaded), capsys.readouterr().out) == (1, ""), "shown once, by who shows results"
         assert "rail.gain" in repr(loaded)

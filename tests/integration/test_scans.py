@@ -194,6 +194,8 @@ def test_a_scan_whose_program_stands_still_is_ended_without_it(
     error = begun.end()
     assert isinstance(error, ScanInterruptedError), error
     assert (len(error.run), rail().has["x"]) == (1, 9.0), "it moves nothing when it wakes up"
+    assert str(error).startswith("ended, since bob ("), "and not that its documents are not kept any more"
+    assert error.run.aborted.startswith("ended, since bob (")
 
 
 def test_a_stop_all_ends_every_scan_for_good(lab: LabClient, channel: LocalChannel, other: LabClient) -> None:

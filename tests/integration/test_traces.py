@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from duodaq.app import Lab, LabHost, _observers
+from duodaq.app import Client, Lab, LabHost, _observers
 from duodaq.app._service import LabService
 from duodaq.clock import Deadline, pause
-from duodaq.errors import DuodaqError
+from duodaq.errors import DuodaqError, NotInControlError, UnsafeStateError
 from duodaq.link import LAB_PROTOCOL, LinkClient, find_lab
 from duodaq.model import (
     Execute,
@@ -33,6 +33,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 DRIVER = """\
 class Dial:
+    zero = property(lambda self: 0.0, lambda self, value: self.serial.write(b"Z\\n"))
+
     def __init__(self, serial):
         self.serial = serial
 
@@ -61,9 +63,10 @@ class DialLine(MemoryTransport):
         return len(data)
 
 
-def lab_in(folder: Path, worker: str, otlp: str = "http://127.0.0.1:9") -> Lab:
+def lab_in(folder: Path, worker: str, otlp: str = "http://127.0.0.1:9", **more: Any) -> Lab:
     (folder / "dial.py").write_text(DRIVER)
-    dial = InstrumentDefinition("dial", "v2", "./dial.py:Dial", port="line", passive=True, base_dir=folder)
+    facts: dict[str, Any] = {"port": "line", "passive": True, "base_dir": folder, **more}
+    dial = InstrumentDefinition("dial", "v2", "./dial.py:Dial", **facts)
     definition = LabDefinition(
         "traced",
         ports=(PortDefinition("line", serial={"path": "nowhere"}, idle_ms=1),),
@@ -201,6 +204,37 @@ async def test_a_call_of_an_actor_is_one_trace_down_to_the_bytes_done_failed_or_
     }
     assert {key: status.status_code.name for key, status in said.items()} == dict.fromkeys(said, "ERROR")
     assert "1100" in said[f"{refused_id} command"].description
+
+
+@pytest.mark.parametrize("worker", ["inline", "thread", "process"])
+async def test_a_call_of_a_hosted_driver_that_is_refused_is_one_trace_with_the_reason(
+    tmp_path: Path, worker: str, exporter: InMemorySpanExporter
+) -> None:
+    beyond, unknown, held, latched = (new_trace_id() for _ in range(4))
+    turn = {"kind": "set", "instrument": "dial", "fields": {"name": "zero", "value": 1.0}}
+    async with lab_in(tmp_path, worker, limits={"zero": (-5.0, 5.0)}, passive=frozenset({"angle"})) as lab:
+        service = LabService(lab)
+        anna = service.session(Client("anna", "notebook"))
+        await anna.handle("control", {"instrument": "dial", "name": None, "take_over": False})
+        with tracing(held), pytest.raises(NotInControlError):
+            await service.session(Client("bob", "script")).handle("command", turn)
+        await anna.handle("release", {"instrument": "dial"})
+        with tracing(beyond), pytest.raises(DuodaqError, match="5"):
+            await service.handle("command", {**turn, "fields": {"name": "zero", "value": 2000.0}})
+        with tracing(unknown), pytest.raises(DuodaqError, match="no_such"):
+            await service.handle("command", {**turn, "kind": "execute", "fields": {"name": "no_such", "args": []}})
+        await lab.stop_all()
+        with tracing(latched), pytest.raises(UnsafeStateError):
+            await service.handle("command", turn)
+    assert of_name(exporter, "exchange") == [], "of what is refused not a byte is sent"
+    spans = {f"{one.context.trace_id:032x} {one.name}": one for one in exporter.get_finished_spans()}
+    for trace_id, reason in ((held, "anna"), (beyond, "2000"), (unknown, "no_such"), (latched, "latch")):
+        layers = [name for name, _ in chain(tree(exporter, trace_id))]
+        assert layers[:2] == ["request", "command"][: 1 if trace_id == held else 2], "who may not, asks no manager"
+        for layer in layers[:2]:
+            status = spans[f"{trace_id} {layer}"].status
+            assert status.status_code.name == "ERROR"
+            assert reason in status.description, (layer, reason)
 
 
 async def test_the_trace_of_a_client_goes_on_in_the_lab(tmp_path: Path, exporter: InMemorySpanExporter) -> None:

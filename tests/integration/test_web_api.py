@@ -22,6 +22,7 @@ from duodaq.model import (
     AlarmDefinition,
     InstrumentDefinition,
     LabDefinition,
+    ObserverDefinition,
     PollDefinition,
     RuntimeDefinition,
     Scalar,
@@ -166,6 +167,19 @@ async def test_every_refusal_says_why_and_changes_nothing(tmp_path: Path) -> Non
         asked: list[tuple[str, Any, int, str]] = [
             (f"{lamp}/command", {"kind": "set", "name": "level", "value": 99}, 422, "99 is beyond 0 to 10"),
             (f"{lamp}/command", {"kind": "set", "name": "colour", "value": 1}, 422, "no parameter 'colour'"),
+            (f"{lamp}/command", {"kind": "set", "name": "level", "value": [1]}, 422, "level does not take [1]"),
+            (
+                f"{lamp}/command",
+                {"kind": "execute", "name": "wait", "args": ["soon"]},
+                422,
+                "time_s is a number, and 'soon'",
+            ),
+            (
+                f"{lamp}/command",
+                {"kind": "execute", "name": "wait", "args": [None]},
+                422,
+                "time_s is a number, and None",
+            ),
             (f"{lamp}/command", {"kind": "execute", "name": "dance"}, 422, "no operation 'dance'"),
             (f"{lamp}/command", {"kind": "execute", "name": "arm"}, 403, "arming"),
             (f"{lamp}/command", {"kind": "get"}, 422, "needs a name"),
@@ -494,17 +508,35 @@ async def test_recording_is_begun_ended_listed_labelled_and_compared(tmp_path: P
         assert differing["labels.sample"][0] == "knife 3"
 
 
-async def test_tokens_do_not_go_with_a_recording(tmp_path: Path) -> None:
+async def test_secrets_do_not_go_with_a_recording(tmp_path: Path) -> None:
     file = tmp_path / "lab.toml"
-    file.write_text(f'[web]\ntoken = "{TOKEN}"\n')
-    asked = definition(tmp_path, token=TOKEN, viewer_token=LOOK)
-    async with Lab(replace(asked, file=file)) as lab:
+    file.write_text(f'''
+web = {{ token = "{TOKEN}" }}
+# viewer_token = "an-older-token"
+[alarms.hot]
+webhook = "https://hooks.example.org/services/HOOK?key=QUERY"
+note = "kept"
+[telemetry]
+otlp = "http://me:OTLP@127.0.0.1:4318"
+[instruments.camera.args]
+password = "ARGUMENT"
+''')
+    hot = AlarmDefinition("hot", "lamp", "level", high=9e9, webhook="https://hooks.example.org/old/HOOK")
+    asked = replace(
+        definition(tmp_path, token=TOKEN, viewer_token=LOOK),
+        file=file,
+        alarms=(hot,),
+        observers=ObserverDefinition(otlp="http://me:OTLP@127.0.0.1:9"),
+    )
+    lamp = replace(asked.instruments[0], options={"api_key": "OPTION"})
+    async with Lab(replace(asked, instruments=(lamp, *asked.instruments[1:]))) as lab:
         place = await lab.start_recording()
         await lab.stop_recording()
     written = "".join(path.read_text() for path in place.iterdir() if path.suffix in (".json", ".jsonl"))
-    assert "(left out)" in written
-    assert TOKEN not in written
-    assert LOOK not in written
+    assert "https://hooks.example.org/(left out)" in written
+    assert "kept" in written
+    secrets = (TOKEN, LOOK, "an-older-token", "HOOK", "QUERY", "OTLP", "ARGUMENT", "OPTION")
+    assert [secret for secret in secrets if secret in written] == []
 
 
 async def test_server_ends_with_browsers_connected_and_commands_in_hand(tmp_path: Path) -> None:

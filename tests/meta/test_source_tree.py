@@ -19,7 +19,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 PYTHON = [*MODULES, *TESTS, *sorted((ROOT / "benchmarks").rglob("*.py")), *sorted((ROOT / "examples").rglob("*.py"))]
 GENERATED = {".venv", ".git", "__pycache__", ".ruff_cache", ".pytest_cache", ".hypothesis", "build", "dist", "runs"}
 
-PUBLIC_MODULES = {"errors", "clock", "units"}  # small enough to be one file each
+PUBLIC_MODULES = {"errors", "clock", "markup", "units"}  # small enough to be one file each
 USER_FILES = SRC / "duodaq" / "cli" / "demo"  # holds driver files as a user writes them, named by path in a lab file
 WEAK_NAMES = {"util", "utils", "common", "helper", "helpers", "base", "misc", "core"}
 

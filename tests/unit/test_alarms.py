@@ -146,8 +146,9 @@ class Lab:
         self.changes = self.alarms.subscribe("test")
         self._numbers = iter(range(10**9))
 
-    async def stop_all(self) -> None:
+    async def stop_all(self, who: str) -> None:
         self.stopped += 1
+        assert who == "the alarm hot"
 
     def measure(self, value: float, unit: str = "V", channel: str = "voltage", origin: str = "v2") -> None:
         self.v2.publish(Scalar("dmm", channel, unit, utc_ns(), next(self._numbers), value, origin))

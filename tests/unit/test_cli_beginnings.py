@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from duodaq.cli._catalogue import KINDS
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError
 from duodaq.link import process_of
+from duodaq.model import PortDefinition
 
 
 @pytest.fixture
@@ -206,6 +208,33 @@ def test_a_port_that_the_lab_itself_has_open_is_well(tmp_path: Path, monkeypatch
     assert (own.verdict, own.said) == ("ok", f"in use by the lab bench, which runs as process {lab.pid}")
     assert other.verdict == "poor"
     assert process_of("bench") is None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_the_doctor_names_the_program_that_is_connected_to_a_tcp_port(
+    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    address, family = ("::1", socket.AF_INET6) if host == "[::1]" else ("127.0.0.1", socket.AF_INET)
+    client = (
+        "import socket, sys; from duodaq.link import LabLock; lock = LabLock('bench');"
+        " line = socket.create_connection((sys.argv[1], int(sys.argv[2]))); print(flush=True); input()"
+    )
+    with socket.create_server((address, 0), family=family) as instrument:
+        number = instrument.getsockname()[1]
+        port = PortDefinition("dmm", tcp=f"{host}:{number}")
+        assert _doctor._reached("port dmm", port, "bench").said == f"{host}:{number} answers"
+        command = [sys.executable, "-c", client, address, str(number)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdin is not None
+            assert other.stdout is not None
+            other.stdout.readline()
+            own, taken = (_doctor._reached("port dmm", port, name) for name in ("bench", "another"))
+            other.stdin.close()
+    assert own.verdict == "ok"
+    assert own.said == f"{host}:{number}: in use by the lab bench, which runs as process {other.pid}"
+    assert taken.verdict == "poor"
+    assert taken.said.startswith(f"{host}:{number}: process {other.pid} (python")
 
 
 def test_a_program_that_is_just_being_forked_does_not_hold_a_port(monkeypatch: pytest.MonkeyPatch) -> None:

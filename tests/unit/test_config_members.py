@@ -56,6 +56,9 @@ def loaded(folder: Path, stanza: str, driver: str = DRIVER) -> None:
         'safe.shutdown = { call = "close" }',
         'settings = ["gain", "line.baud"]',
         "settings = { gain = 2.0 }\nlimits.gain = [0, 5]",
+        'passive = ["read", "gain"]',
+        'poll.x = { call = "read", every = "1 s" }\ndeadline = { default = "5 s", x = "9 s", connect = "9 s" }',
+        'deadline = { read = "9 s", angle = "9 s" }',
     ],
 )
 def test_what_a_class_or_its_bases_have_is_found(tmp_path: Path, stanza: str) -> None:
@@ -74,6 +77,8 @@ def test_what_a_class_or_its_bases_have_is_found(tmp_path: Path, stanza: str) ->
         ('settings = ["offset", "gian"]', r'8: instruments\.dial\.settings: .*has no "gian".*"gain"'),
         ("settings = { gian = 2.0 }", r'8: instruments\.dial\.settings\.gian: .*has no "gian".*"gain"'),
         ("limits.gian = [0, 5]", r'8: instruments\.dial\.limits\.gian: .*has no "gian".*"gain"'),
+        ('passive = ["raed"]', r'8: instruments\.dial\.passive: .*has no "raed".*"read"'),
+        ('deadline = { raed = "9 s" }', r'8: instruments\.dial\.deadline\.raed: .*has no "raed".*"read"'),
     ],
 )
 def test_what_it_has_not_is_said_with_its_line_and_what_was_meant(tmp_path: Path, stanza: str, said: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,33 @@ async def test_what_broke_at_the_very_end_is_still_written(dial_lab: Labs, tmp_p
     async with dial_lab(observers=ObserverDefinition(flight_dir=tmp_path)) as lab:
         lab.observers.flight.trigger("crash")
     assert len(flights(tmp_path)) == 1
+
+
+async def test_the_end_of_a_lab_waits_for_a_slow_disk_and_says_what_it_did_not_wait_for(
+    dial_lab: Labs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from duodaq.telemetry import event_counts
+
+    goes_on, write = threading.Event(), flight._write_wire
+    monkeypatch.setattr(flight, "_write_wire", lambda *what: goes_on.wait(20.0) and write(*what))
+    key = ("error", "what was before is not whole: the lab has ended meanwhile")
+    before = event_counts().get(key, 0)
+    async with dial_lab(observers=ObserverDefinition(flight_dir=tmp_path)) as lab:
+        recorder = lab.observers.flight
+        recorder.trigger("crash")
+        asyncio.get_running_loop().call_later(2.5, goes_on.set)
+    assert recorder.written == 1
+    assert event_counts().get(key, 0) == before
+
+    goes_on.clear()
+    monkeypatch.setattr(flight, "CLOSE_S", 0.05)
+    async with dial_lab(observers=ObserverDefinition(flight_dir=tmp_path)) as lab:
+        recorder = lab.observers.flight
+        recorder.trigger("crash")
+    assert recorder.written == 0
+    assert event_counts()[key] == before + 1
+    goes_on.set()
+    await until(lambda: recorder.written)
 
 
 async def test_a_disk_that_refuses_is_in_the_log_and_harms_nobody(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from duodaq.clock import pause
+from duodaq.clock import Deadlines, pause
 from duodaq.errors import DeliveryError, MailboxFullError, ReplyTimeoutError, StoppedError
 from duodaq.model import Fate, Outcome
 from duodaq.testing import virtual_time
@@ -41,6 +41,12 @@ class Stage(Actor):
     async def fail(self, _: bytes) -> None:
         await pause(1)
         raise ValueError("limit switch")
+
+    @handler(complex, operation=True)
+    async def watch(self, seconds: complex) -> str:
+        self.log.append("watches")
+        await pause(seconds.real)
+        return "seen"
 
     @handler(int)
     async def hold(self, seconds: int) -> None:
@@ -193,4 +199,58 @@ async def test_operations_under_way_are_bounded():
     assert [await operation for operation in operations[:2]] == ["homed"] * 2
     with pytest.raises(MailboxFullError, match="2 operations are under way"):
         await operations[2]
+    await system.stop()
+
+
+@virtual_time
+async def test_one_that_neither_moves_nor_emits_begins_at_once_where_nothing_is_before_it():
+    system, log = ActorSystem(), []
+    ref = await system.spawn(Stage, log)
+    operation = ref.operate(complex(1))
+    await pause(0)
+    assert log == ["watches"]
+    assert await operation == "seen"
+    assert (ref.metrics.taken, ref.metrics.handled, ref.metrics.high_water) == (1, 1, 1)
+    await system.stop()
+
+
+@virtual_time
+async def test_one_that_neither_moves_nor_emits_does_not_overtake_what_came_before():
+    system, log = ActorSystem(), []
+    ref = await system.spawn(Stage, log)
+    holding = asyncio.ensure_future(ref.ask(2))
+    await pause(0)
+    watching = ref.operate(complex(1))
+    await pause(1)
+    assert log == []
+    assert (await watching, holding.done()) == ("seen", True)
+    assert ref.metrics.taken == ref.metrics.handled == 2
+    await system.stop()
+
+
+@virtual_time
+async def test_one_that_moves_waits_in_the_mailbox_where_a_stop_finds_it():
+    system, log = ActorSystem(), []
+    ref = await system.spawn(Stage, log)
+    moving = ref.operate(1.0)
+    assert ref.end_moving("a stop") == 1
+    with pytest.raises(StoppedError, match="a stop"):
+        await moving
+    assert moving.fate is Fate.NOT_DONE
+    await system.stop()
+
+
+@virtual_time
+async def test_who_waits_for_one_within_a_limit_is_told_whether_it_ended_and_it_goes_on():
+    system, deadlines = ActorSystem(), Deadlines()
+    ref = await system.spawn(Stage, [])
+    operation = ref.operate(complex(3))
+    assert not await operation.ended_within(1.0, deadlines)
+    assert (operation.done, system.now_s()) == (False, pytest.approx(1))
+    assert await operation.ended_within(5.0, deadlines)
+    assert (await operation, system.now_s()) == ("seen", pytest.approx(3))
+    assert await operation.ended_within(None, deadlines)
+    failing = ref.operate(b"")
+    assert await failing.ended_within(None, deadlines)
+    assert failing.fate is Fate.FAILED
     await system.stop()

@@ -50,7 +50,7 @@ class Alarms:
         definitions: What is watched.
         v2_data: Where V2's measurements are.
         v4_data: Where V4's batches are.
-        stop_all: What stops everything.
+        stop_all: What stops everything; it is told by whom.
         mail: The server for mail.
     """
 
@@ -60,7 +60,7 @@ class Alarms:
         definitions: Iterable[AlarmDefinition],
         v2_data: Hub[Measurement],
         v4_data: Hub[pa.RecordBatch],
-        stop_all: Callable[[], Awaitable[Any]],
+        stop_all: Callable[[str], Awaitable[Any]],
         mail: MailDefinition | None = None,
     ) -> None:
         self.definitions = tuple(definitions)
@@ -269,7 +269,7 @@ class Alarms:
 
     async def _stop_everything(self, alarm: str) -> None:
         try:
-            await self._stop_all()
+            await self._stop_all(f"the alarm {alarm}")
         except DuodaqError as error:
             _log.error("an alarm could not stop everything", alarm=alarm, error=str(error))
 

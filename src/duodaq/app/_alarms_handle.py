@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import msgspec
 
 from duodaq.app._channel import Channel
+from duodaq.app._pages import alarms_page, gone_page
 from duodaq.app._user import user_name
+from duodaq.errors import DeliveryError
 from duodaq.model import AlarmStatus
 
 
@@ -40,6 +42,12 @@ class AlarmsHandle:
         if name not in states:
             raise KeyError(f"no alarm {name!r}; there are: {', '.join(states) or 'none'}")
         return states[name]
+
+    def _repr_html_(self) -> str:
+        try:
+            return alarms_page(self.status())
+        except DeliveryError as error:
+            return gone_page("alarms", error)
 
     def __repr__(self) -> str:
         return f"<alarms: {', '.join(f'{one.name} {one.state}' for one in self) or 'none'}>"

@@ -53,13 +53,13 @@ class _Threaded(ABC):
         self._closed = False
 
     @abstractmethod
-    async def _ask(self, op: str, params: dict[str, Any]) -> Any: ...
+    def _ask(self, op: str, params: dict[str, Any]) -> Coroutine[Any, Any, Any]: ...
 
     def submit(self, op: str, params: dict[str, Any], convert: Convert | None = None) -> concurrent.futures.Future[Any]:
         """Begin a request; cancelling the future cancels it at the lab."""
         if self._closed:
             raise LifecycleError("this lab is closed")
-        return self._thread.submit(self._converted(op, params, convert))
+        return self._thread.submit(self._ask(op, params), convert)
 
     def wait(self, future: concurrent.futures.Future[Any]) -> Any:
         """The future's result; Ctrl-C cancels the request.
@@ -74,10 +74,6 @@ class _Threaded(ABC):
     def request(self, op: str, params: dict[str, Any]) -> Any:
         """Ask and wait for the answer."""
         return self.wait(self.submit(op, params))
-
-    async def _converted(self, op: str, params: dict[str, Any], convert: Convert | None) -> Any:
-        answer = await self._ask(op, params)
-        return answer if convert is None else convert(answer)
 
 
 class LocalChannel(_Threaded):
@@ -108,8 +104,8 @@ class LocalChannel(_Threaded):
             raise
         atexit.register(self.close)
 
-    async def _ask(self, op: str, params: dict[str, Any]) -> Any:
-        return await self._session.handle(op, params)
+    def _ask(self, op: str, params: dict[str, Any]) -> Coroutine[Any, Any, Any]:
+        return self._session.handle(op, params)
 
     def run(self, work: Callable[[Lab], Coroutine[Any, Any, T]]) -> T:
         """Await `work` of the lab on its own loop, and return its result."""

@@ -10,8 +10,7 @@ Rules for whoever edits this:
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
@@ -101,14 +100,19 @@ def acting_client() -> Client | None:
     return _ACTING.get()
 
 
-@contextlib.contextmanager
-def acting(client: Client) -> Generator[None]:
-    """Work for `client`."""
-    token = _ACTING.set(client)
-    try:
-        yield
-    finally:
-        _ACTING.reset(token)
+class acting:  # noqa: N801 - used as the function that it was: one made of a generator takes three times as long
+    """Work for `client` within the block."""
+
+    __slots__ = ("_client", "_token")
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def __enter__(self) -> None:
+        self._token = _ACTING.set(self._client)
+
+    def __exit__(self, *_: object) -> None:
+        _ACTING.reset(self._token)
 
 
 class ControlTable:

@@ -33,6 +33,8 @@ SETTLE_S = 0.3
 """So long after something broke it is written: what follows at once belongs to it."""
 GAP_S = 5.0
 """The least time between two."""
+CLOSE_S = 10.0
+"""So long the end of a lab, whose instruments are safe by then, waits for what is being written."""
 _PART, _LEFT_S = ".part", 600
 _LINES = 5000
 _LONGEST = 2000
@@ -98,20 +100,23 @@ class FlightRecorder:
         if cause not in self._causes:
             self._causes.append(cause)
 
-    async def aclose(self, timeout_s: float = 2.0) -> None:
-        """Write what is still to be written, and end. Idempotent."""
+    async def aclose(self) -> None:
+        """Write what is still to be written, and end; within `CLOSE_S`, or what is not written is said. Idempotent."""
         self._deaf()
         if self._timer is not None:
             self._timer.cancel()
-        await self._written(timeout_s)
+        deadline = Deadline(CLOSE_S)
+        await self._written(deadline)
         if self._loop is not None and self._causes:
             self._write()
-            await self._written(timeout_s)
+            await self._written(deadline)
         self._loop = None
 
-    async def _written(self, timeout_s: float) -> None:
-        deadline = Deadline(timeout_s)
-        while self._thread is not None and self._thread.is_alive() and not deadline.passed:
+    async def _written(self, deadline: Deadline) -> None:
+        while (thread := self._thread) is not None and thread.is_alive():
+            if deadline.passed:
+                _log.error("what was before is not whole: the lab has ended meanwhile", folder=str(self._folder))
+                return
             await pause(0.002)
 
     def _heard(self, level: str, event: Mapping[str, Any]) -> None:

@@ -12,8 +12,9 @@ import msgspec
 
 from duodaq.app._channel import Channel
 from duodaq.app._control import Holder
+from duodaq.app._pages import axis_page, gone_page, instrument_page
 from duodaq.app._reading import Reading
-from duodaq.errors import LifecycleError, NotInControlError
+from duodaq.errors import DeliveryError, LifecycleError, NotInControlError
 from duodaq.units import number_in
 
 _OWN = "_duodaq_"
@@ -198,11 +199,21 @@ class InstrumentHandle:
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._axes]
 
+    def _repr_html_(self) -> str:
+        try:
+            status = self.status()
+            found = [one for one in self._channel.request("channels", {}) if one["instrument"] == self.id]
+            return instrument_page(self._facts, status, found, self.parameters())
+        except (DeliveryError, LifecycleError) as error:
+            return gone_page(self.id, error)
+
     def __repr__(self) -> str:
         try:
             return f"<{self.id}: {self.driver_name} in {self.runtime}>"
         except LifecycleError:
             return f"<{self.id}: {self.driver_name}, not in the lab any more>"
+        except DeliveryError as error:
+            return f"<{self.id}: {self.driver_name}; {error}>"
 
     def _part(self, name: str) -> Any:
         """What the driver has under that name; a parameter is not read, only named as one."""
@@ -302,6 +313,13 @@ class AxisHandle:
     def stop(self) -> int | None:
         """Stop this axis at once."""
         return self._instrument.stop(self.axis)
+
+    def _repr_html_(self) -> str:
+        try:
+            known = {entry["name"]: entry for entry in self._instrument.parameters()}
+        except DeliveryError as error:
+            return gone_page(f"axis {self.address}", error)
+        return axis_page(self.address, self.unit, self.limits, known.get(f"{self.axis}.position"))
 
     def __repr__(self) -> str:
         limits = f", {self.limits[0]:g} … {self.limits[1]:g}" if self.limits else ""

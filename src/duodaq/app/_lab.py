@@ -206,15 +206,22 @@ class Lab:
         self.scans.stopped_by_hand(instrument, axis)
         return await self.manager.stop(instrument, axis)
 
-    async def stop_all(self) -> StopReport:
-        """Stop everything that moves or emits, and latch; see DualRuntimeManager.stop_all."""
+    async def stop_all(self, who: str | None = None) -> StopReport:
+        """Stop everything that moves or emits, and latch, for `who`; see DualRuntimeManager.stop_all."""
         report, client = await self.manager.stop_all(), acting_client()
-        self.last_stop = (report, client.called() if client is not None else "")
+        self.last_stop = (report, who or (client.called() if client is not None else ""))
         return report
+
+    @property
+    def stopped_by(self) -> str | None:
+        """For whom the stop-all was that is in force, as soon as that is known; None if none is."""
+        done = self.last_stop if self.manager.broker.latched else None
+        return None if done is None else done[1] or None
 
     def reset_stop(self, who: str) -> None:
         """Lift the latch of a stop-all."""
         self.manager.reset_stop(who)
+        self.last_stop = None
 
     def health(self) -> Health:
         """The whole lab at this moment."""

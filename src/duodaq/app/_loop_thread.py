@@ -2,14 +2,75 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from duodaq.clock import new_loop
 from duodaq.errors import LifecycleError, ReplyTimeoutError
 
 T = TypeVar("T")
+
+
+class _Errand(concurrent.futures.Future[Any]):
+    """What another thread has begun on the loop: done when that has ended; to cancel it is to cancel that.
+
+    In place of asyncio's own `run_coroutine_threadsafe`, which has the loop go round twice more for each.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        work: Coroutine[Any, Any, Any],
+        convert: Callable[[Any], Any] | None,
+    ) -> None:
+        super().__init__()
+        self._loop, self._work, self._convert = loop, work, convert
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Begin, on the loop; nothing if it was cancelled before."""
+        if self.cancelled():
+            self._work.close()
+            self.set_running_or_notify_cancel()
+        else:
+            self._task = self._loop.create_task(self._carry_out())
+
+    def cancel(self) -> bool:
+        """See concurrent.futures.Future; the work is cancelled with it."""
+        cancelled = super().cancel()
+        if cancelled:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing runs there any more
+                self._loop.call_soon_threadsafe(self._end)
+        return cancelled
+
+    def _end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _carry_out(self) -> None:
+        try:
+            result = await self._work
+            self._settle(result if self._convert is None else self._convert(result), None)
+        except asyncio.CancelledError:
+            super().cancel()
+            self.set_running_or_notify_cancel()
+            raise
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._settle(None, error)
+            raise
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the answer
+            self._settle(None, error)
+
+    def _settle(self, result: Any, error: BaseException | None) -> None:
+        try:
+            if error is None:
+                self.set_result(result)
+            else:
+                self.set_exception(error)
+        except concurrent.futures.InvalidStateError:  # it was cancelled a moment before
+            self.set_running_or_notify_cancel()
 
 
 class LoopThread:
@@ -20,12 +81,19 @@ class LoopThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Begin `work` on the loop; the future may be waited for, cancelled, or given a callback."""
+    def submit(
+        self, work: Coroutine[Any, Any, T], convert: Callable[[T], Any] | None = None
+    ) -> concurrent.futures.Future[Any]:
+        """Begin `work` on the loop; the future may be waited for, cancelled, or given a callback.
+
+        Its result is that of `work`, or what `convert` makes of that.
+        """
         if not self._thread.is_alive():
             work.close()
             raise LifecycleError("this lab is closed")
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        errand = _Errand(self._loop, work, convert)
+        self._loop.call_soon_threadsafe(errand.begin)
+        return errand
 
     def run(self, work: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
         """Await `work` on the loop and return its result. Ctrl-C cancels it.

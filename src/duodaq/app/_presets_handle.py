@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from html import escape
 from typing import Any
 
 import msgspec
 
+from duodaq import markup
 from duodaq.app._channel import Channel
+from duodaq.app._pages import gone_page, presets_page
 from duodaq.app._preset_row import Row
+from duodaq.errors import DeliveryError
 
 _HEAD = ("setting", "now", "then", "unit", "")
 
@@ -55,9 +57,9 @@ class PresetDiff:
         )
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{cell}</th>" for cell in _HEAD)
-        rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in self._lines())
-        return f"<table><tr>{head}</tr>{rows}</table>" if rows else f"<p>{escape(repr(self))}</p>"
+        lines = self._lines()
+        said = f"{len(lines)} of {len(self.rows)} settings differ" if lines else repr(self)[1:-1]
+        return markup.page(said, (), markup.table(_HEAD, lines))
 
 
 class PresetsHandle:
@@ -142,6 +144,12 @@ class PresetsHandle:
 
     def __getitem__(self, name: str) -> dict[str, dict[str, Any]]:
         return self._channel.request("preset", {"name": name})["settings"]
+
+    def _repr_html_(self) -> str:
+        try:
+            return presets_page(self.list())
+        except DeliveryError as error:
+            return gone_page("presets", error)
 
     def __repr__(self) -> str:
         return f"<presets: {', '.join(self) or 'none'}>"

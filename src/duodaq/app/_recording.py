@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +12,14 @@ import pyarrow as pa
 
 from duodaq.app._settings_now import Names, read_settings
 from duodaq.clock import pause
+from duodaq.config import shown, shown_text
 from duodaq.dual import DualRuntimeManager
 from duodaq.errors import StoppedError, StorageError
-from duodaq.model import ComponentReport, LabDefinition, Outcome, ParameterEntry, WebDefinition
+from duodaq.model import LEFT_OUT, ComponentReport, LabDefinition, Outcome, ParameterEntry, is_secret
 from duodaq.storage import Recorder, RecordingSummary
 
 _CHANGES_EVERY_S = 0.5
 _REFUSALS_EVERY_S = 0.25
-_TOKEN = re.compile(r"""^(\s*(?:viewer_)?token\s*=\s*)(?:"[^"\n]*"|'[^'\n]*')""", re.MULTILINE)
-"""A token that the file has got since the lab began, which the lab does not know."""
 RECORDING = "recording"
 
 
@@ -147,11 +144,11 @@ class Recording:
     def _provenance(self, more: Mapping[str, Any], unread: Names) -> dict[str, Any]:
         manager = self._manager
         definition = manager.lab  # as it is now: a later run of a log may begin behind a change of the lab
-        known = replace(definition, web=replace(definition.web, token=None, viewer_token=None))
+        known = msgspec.to_builtins(definition, enc_hook=str)
         return {
             "lab": definition.name,
-            "file": None if definition.file is None else _text_of(definition.file, definition.web),
-            "definition": msgspec.to_builtins(known, enc_hook=str),
+            "file": None if definition.file is None else _text_of(definition.file, known),
+            "definition": shown("", known),
             "instruments": {
                 status.id: msgspec.to_builtins(status, enc_hook=str) for status in manager.health().instruments
             },
@@ -160,22 +157,19 @@ class Recording:
         }
 
 
-def _text_of(file: Path, web: WebDefinition) -> str | None:
-    """The lab file as it is, but for the tokens: a recording is given to others."""
+def _text_of(file: Path, known: Any) -> str | None:
+    """The lab file as it is, but for the secrets in it: a recording is given to others."""
     try:
-        text = file.read_text(encoding="utf-8")
+        return shown_text(file.read_text(encoding="utf-8"), known)
     except (OSError, UnicodeDecodeError):
         return None
-    for token in (web.token, web.viewer_token):
-        text = text.replace(token, "(left out)") if token else text
-    return _TOKEN.sub(r'\1"(left out)"', text)
 
 
 def _plain(entry: ParameterEntry, *, unread: bool = False) -> dict[str, Any]:
     told: dict[str, Any] = {
         "instrument": entry.instrument,
         "parameter": entry.name,
-        "value": msgspec.to_builtins(entry.value, enc_hook=str),
+        "value": LEFT_OUT if is_secret(entry.name) else msgspec.to_builtins(entry.value, enc_hook=str),
         "unit": entry.unit,
         "t_ns": entry.t_ns,
     }

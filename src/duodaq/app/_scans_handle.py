@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from duodaq.app._channel import Channel
+from duodaq.app._pages import gone_page, scans_page
 from duodaq.app._scan_facts import UNDER_WAY, ScanStatus
 from duodaq.clock import Deadline
-from duodaq.errors import DuodaqError, LifecycleError, ReplyTimeoutError, ScanInterruptedError
+from duodaq.errors import DeliveryError, DuodaqError, LifecycleError, ReplyTimeoutError, ScanInterruptedError
 
 if TYPE_CHECKING:
     from duodaq.storage.reading import RecordedScan
@@ -112,6 +113,12 @@ class ScanHandle:
     def _ask(self, op: str) -> ScanStatus:
         return msgspec.convert(self._channel.request(op, {"scan": self.number}), ScanStatus)
 
+    def _repr_html_(self) -> str:
+        try:
+            return scans_page(f"scan {self.number}", [self.status()])
+        except DeliveryError as error:
+            return gone_page(f"scan {self.number}", error)
+
     def __repr__(self) -> str:
         one = self.status()
         how = f"{one.state}: {one.why}" if one.why else one.state
@@ -145,6 +152,12 @@ class ScansHandle:
 
     def __len__(self) -> int:
         return len(self.status())
+
+    def _repr_html_(self) -> str:
+        try:
+            return scans_page("scans", self.status())
+        except DeliveryError as error:
+            return gone_page("scans", error)
 
     def __repr__(self) -> str:
         return f"<scans: {', '.join(f'{one.number} {one.state}' for one in self.status()) or 'none'}>"

@@ -13,6 +13,7 @@ REPEATS = 3
 """So often one read is repeated. What moves never is: its fate is unknown, and a person has to look."""
 
 OnRepeat = Callable[[str], None]
+ReadSoon = Callable[[], "concurrent.futures.Future[Any]"]
 _log = get_logger("bluesky")
 
 
@@ -25,39 +26,51 @@ def is_lost_read(error: BaseException | None) -> bool:
     return type(error) in (DeliveryError, RestartingError)
 
 
-def read_patiently(
-    read_soon: Callable[[], concurrent.futures.Future[Any]], name: str, on_repeat: OnRepeat
-) -> concurrent.futures.Future[Any]:
-    """The result of a read, which is repeated up to three times; cancelling it cancels the read that is under way."""
-    result: concurrent.futures.Future[Any] = concurrent.futures.Future()
-    under_way: list[concurrent.futures.Future[Any]] = []
+class _PatientRead(concurrent.futures.Future[Any]):
+    """A read and its repetitions as one future. A read that has ended is let go of: nothing here is kept by a cycle."""
 
-    def begin() -> None:
+    def __init__(self, read_soon: ReadSoon, name: str, on_repeat: OnRepeat) -> None:
+        super().__init__()
+        self._read_soon, self._name, self._on_repeat = read_soon, name, on_repeat
+        self._under_way: concurrent.futures.Future[Any] | None = None
+        self._begun = 0
+
+    def begin(self) -> None:
+        """Read, or read once more."""
+        self._begun += 1
         try:
-            reading = read_soon()
+            self._under_way = reading = self._read_soon()
         except Exception as error:  # noqa: BLE001 - whoever waits for the result is told
-            result.set_exception(error)
+            self.set_exception(error)
             return
-        under_way.append(reading)
-        reading.add_done_callback(ended)
+        reading.add_done_callback(self._ended)
+        if self.cancelled():  # meanwhile, by another thread
+            reading.cancel()
 
-    def ended(reading: concurrent.futures.Future[Any]) -> None:
-        if result.done():
+    def cancel(self) -> bool:
+        """See concurrent.futures.Future; the read that is under way is cancelled with it."""
+        cancelled, reading = super().cancel(), self._under_way
+        if cancelled and reading is not None:
+            reading.cancel()
+        return cancelled
+
+    def _ended(self, reading: concurrent.futures.Future[Any]) -> None:
+        self._under_way = None
+        if self.done():
             return
         error = concurrent.futures.CancelledError() if reading.cancelled() else reading.exception()
         if error is None:
-            result.set_result(reading.result())
-        elif is_lost_read(error) and len(under_way) <= REPEATS:
-            _log.warning("a read is repeated", channel=name, why=str(error))
-            on_repeat(name)
-            begin()
+            self.set_result(reading.result())
+        elif is_lost_read(error) and self._begun <= REPEATS:
+            _log.warning("a read is repeated", channel=self._name, why=str(error))
+            self._on_repeat(self._name)
+            self.begin()
         else:
-            result.set_exception(error)
+            self.set_exception(error)
 
-    def give_up(ended_result: concurrent.futures.Future[Any]) -> None:
-        if ended_result.cancelled() and under_way:
-            under_way[-1].cancel()
 
-    result.add_done_callback(give_up)
-    begin()
-    return result
+def read_patiently(read_soon: ReadSoon, name: str, on_repeat: OnRepeat) -> concurrent.futures.Future[Any]:
+    """The result of a read, which is repeated up to three times; cancelling it cancels the read that is under way."""
+    read = _PatientRead(read_soon, name, on_repeat)
+    read.begin()
+    return read

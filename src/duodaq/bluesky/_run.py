@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from duodaq.storage.reading import Grid, ScanPoints, told_with
+from duodaq.storage.reading import Grid, ScanPoints, scan_page, told_with
 
 if TYPE_CHECKING:
     import xarray
@@ -132,6 +132,9 @@ class ScanRun:
     def _attributes(self) -> dict[str, Any]:
         place = {} if self.directory is None else {"run_directory": str(self.directory.absolute())}
         return {**self.metadata, "scan_uid": self.uid, **place}
+
+    def _repr_html_(self) -> str:
+        return scan_page(repr(self)[1:-1], self.metadata, self.directory, self.units, self.fields(), tuple(self.events))
 
     def __repr__(self) -> str:
         how = "complete" if self.complete else self.stop.get("exit_status", "under way")

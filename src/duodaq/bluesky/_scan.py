@@ -61,7 +61,7 @@ def run_scan(
     mover = AxisDevice(axis, run.note_repeat)
     devices = _name_fields(readers, run.note_repeat)
     plan = _plans.list_scan(devices, mover, list(positions), per_step=_step(settle_s, holds, run))
-    return _carry_out(plan, run, [mover], progress=progress, metadata=metadata, on_document=on_document)
+    return _carry_out(plan, run, [mover], progress=progress, metadata=metadata, on_document=on_document, holds=holds)
 
 
 def run_grid(
@@ -92,7 +92,7 @@ def run_grid(
     devices = _name_fields(readers, run.note_repeat)
     steps = [part for mover, (_, positions) in zip(movers, axes, strict=True) for part in (mover, list(positions))]
     plan = _plans.list_grid_scan(devices, *steps, snake_axes=snake, per_step=_step(settle_s, holds, run))
-    return _carry_out(plan, run, movers, progress=progress, metadata=metadata, on_document=on_document)
+    return _carry_out(plan, run, movers, progress=progress, metadata=metadata, on_document=on_document, holds=holds)
 
 
 def _places(axes: Sequence[tuple[Axis, Sequence[float]]], *, snake: bool) -> list[tuple[int, ...]]:
@@ -112,6 +112,7 @@ def _carry_out(
     progress: bool,
     metadata: dict[str, Any] | None,
     on_document: Listener | None,
+    holds: Holds | None,
 ) -> ScanRun:
     with _engine() as engine, progress_bar(run.planned, progress) as show:
 
@@ -130,6 +131,9 @@ def _carry_out(
         except Exception as error:  # noqa: BLE001 - whatever a driver raises ends the scan, and is chained
             _stop(movers)
             cause = _root_of(error)
+            if holds is not None and (why := why_ended(holds)):
+                run.aborted = why  # it was ended while this program stood still, and nothing of it is taken any more
+                raise ScanInterruptedError(f"{why} after {len(run)} of {run.planned} points", run=run) from cause
             raise ScanInterruptedError(f"failed after {len(run)} of {run.planned} points: {cause}", run=run) from cause
         if run.aborted:
             _stop(movers)

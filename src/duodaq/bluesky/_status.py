@@ -18,15 +18,19 @@ Begin = Callable[[], "concurrent.futures.Future[Any]"]
 
 
 class FutureStatus:
-    """A Bluesky Status over one or several futures: done when all are, a success if none failed."""
+    """A Bluesky Status over one or several futures: done when all are, a success if none failed.
+
+    `futures` are those that have not ended; those that have are let go of, so that no cycle keeps them.
+    """
 
     def __init__(self, futures: list[concurrent.futures.Future[Any]]) -> None:
-        self.futures = futures
+        self.futures = list(futures)
         self._left = len(futures)
+        self._failure: BaseException | None = None
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[Any], None]] = []
         self._verdict: BaseException | bool | None = None
-        for future in futures:
+        for future in tuple(futures):
             future.add_done_callback(self._one_done)
 
     @property
@@ -43,12 +47,7 @@ class FutureStatus:
         """The first failure, if there is one yet; None also after `finish`."""
         if self._verdict is not None:
             return None if isinstance(self._verdict, bool) else self._verdict
-        for future in self.futures:
-            if future.cancelled():
-                return concurrent.futures.CancelledError()
-            if future.done() and (error := future.exception()) is not None:
-                return error
-        return None
+        return self._failure
 
     def finish(self, error: BaseException | None = None) -> None:
         """Be done now, whatever becomes of the futures: a success, unless there is an `error`."""
@@ -69,9 +68,12 @@ class FutureStatus:
         callback(self)
 
     def _one_done(self, done: concurrent.futures.Future[Any]) -> None:
+        failure = concurrent.futures.CancelledError() if done.cancelled() else done.exception()
         with self._lock:
+            self.futures.remove(done)
             if self._verdict is not None:
                 return
+            self._failure = self._failure or failure
             self._left -= 1
             if self._left:
                 return
@@ -155,7 +157,7 @@ def stop_under_way(status: FutureStatus | None, stop: Callable[[], Any], *, succ
 
 def after(status: FutureStatus | None, begin: Begin) -> concurrent.futures.Future[Any]:
     """What `begin` begins: at once, or when the futures of `status`, whose status was ended before them, have ended."""
-    still = [future for future in status.futures if not future.done()] if status is not None and status.done else []
+    still = [future for future in list(status.futures) if not future.done()] if status and status.done else []
     if not still:
         return begin()
     standing: concurrent.futures.Future[Any] = concurrent.futures.Future()

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import json
-
 import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
 from duodaq.app import connect
+from duodaq.cli._console import say_json
 from duodaq.cli._report import alarm_table
 from duodaq.model import AlarmState
 
@@ -26,7 +25,7 @@ def show_alarms(lab: str | None, acknowledge: list[str], out: Console, *, as_jso
         states = client.alarms.status()
     plain = [msgspec.to_builtins(one) for one in states]
     if as_json:
-        out.print_json(json.dumps(plain))
+        say_json(out, plain)
     elif not plain:
         out.print(Text(f"{client.name} has no alarms."))
     else:

@@ -7,15 +7,17 @@ was started.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 
 from duodaq.cli import _completion as completion
+from duodaq.cli._console import OTHER_LETTERS, Said
 from duodaq.cli._migrate import migrate as moves
 from duodaq.cli._options import AsJson, LabFile, LabName
 from duodaq.cli._presets import presets
@@ -31,8 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Said()
+err = Said(stderr=True)
 
 BEGIN, LAB, RUNS, SIM = "To begin with", "A running lab", "Recorded runs", "Instruments that are not there"
 
@@ -493,12 +495,23 @@ app.command("verify", rich_help_panel=BEGIN)(verify_here)
 
 
 _NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+# typer has click within it, or beside it, and shows this one to nobody
+_Misused: Any = next(one for one in typer.BadParameter.__mro__ if one.__name__ == "ClickException")
 
 
 def main() -> None:
     """The entry point: one clear sentence for whatever goes wrong, and the exit code that goes with it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=OTHER_LETTERS)
     try:
-        app(prog_name="duodaq")
+        sys.exit(app(prog_name="duodaq", standalone_mode=False) or 0)
+    except _Misused as error:
+        _say_misuse(error)
+        sys.exit(WRONG)
+    except typer.Abort:
+        err.print("Nobody answers.")
+        sys.exit(FAILED)
     except (ConfigError, PortError, LifecycleError) as error:
         err.print(f"[bold red]duodaq:[/] {_escape(error)}", soft_wrap=True)
         sys.exit(WRONG)
@@ -513,7 +526,15 @@ def main() -> None:
         sys.exit(FAILED)
 
 
-def _escape(error: DuodaqError) -> str:
-    from rich.markup import escape
+def _say_misuse(error: Any) -> None:
+    """What is wrong with the words, in a sentence; nothing of a command of which help was shown."""
+    said = " ".join(error.format_message().split()).rstrip(".")
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return
+    context = getattr(error, "ctx", None)
+    more = "duodaq" if context is None else context.command_path
+    err.print(f"[bold red]duodaq:[/] {escape(f'{said} — {more} --help says what there is')}", soft_wrap=True)
 
+
+def _escape(error: DuodaqError) -> str:
     return escape(str(error))

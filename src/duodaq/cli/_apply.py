@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from duodaq.app import connect
+from duodaq.cli._console import say_json
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError, DuodaqError
 from duodaq.link import running_labs
@@ -53,7 +53,7 @@ def apply_file(wish: Wish, out: Console) -> int:
             _print_plan(plan, [one.id for one in wanted.instruments], out)
         if wish.dry_run or plan["empty"]:
             if wish.as_json:
-                out.print_json(json.dumps(plan))
+                say_json(out, plan)
             return 1 if plan["refused"] else 0
         if not wish.yes and not _is_wanted(wish, out):
             out.print("Nothing has changed.")
@@ -61,7 +61,7 @@ def apply_file(wish: Wish, out: Console) -> int:
         with out.status("Changing the lab …") if not wish.as_json and out.is_terminal else contextlib.nullcontext():
             report = lab.apply(wish.file, digest=plan["digest"])
         if wish.as_json:
-            out.print_json(json.dumps(report))
+            say_json(out, report)
         else:
             _print_report(report, out)
         return 0 if report["complete"] else 1

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from duodaq.cli._apply import of_running_lab
+from duodaq.cli._console import say_json
 from duodaq.config import describe, load_lab
 from duodaq.errors import PortOpenError
 from duodaq.model import LabDefinition
@@ -28,7 +28,7 @@ def check_lab(file: Path, out: Console, *, as_json: bool = False) -> None:
     if as_json:
         facts = {"lab": lab.name, "file": str(lab.file), "ports": [one.name for one in lab.ports]}
         instruments = {one.id: {"runtime": one.runtime, "port": one.port} for one in lab.instruments}
-        out.print_json(json.dumps({**facts, "instruments": instruments, "notes": notes_of_it}))
+        say_json(out, {**facts, "instruments": instruments, "notes": notes_of_it})
         return
     counts = {name: sum(i.runtime == name for i in lab.instruments) for name in ("v2", "v4")}
     ports, instruments = _counted(len(lab.ports), "port"), _counted(counts["v2"], "instrument")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import grp
 import importlib.util
-import json
 import os
 import platform
 import pwd
@@ -23,12 +22,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from duodaq.cli._console import say_json
 from duodaq.clock import block, monotonic_s
 from duodaq.config import load_lab
 from duodaq.errors import PortOpenError
 from duodaq.link import process_of, running_labs
 from duodaq.model import LabDefinition, PortDefinition
-from duodaq.ports import UsbIdentity, programs_behind, programs_holding, usb_ttys
+from duodaq.ports import UsbIdentity, programs_behind, programs_connected, programs_holding, usb_ttys
 
 _EXTRAS: dict[str, tuple[str, ...]] = {
     "serial": ("serial",),
@@ -77,7 +77,7 @@ def examine(file: Path | None, out: Console, *, as_json: bool) -> int:
         *(() if lab is None else _about_ports(lab)),
     ]
     if as_json:
-        out.print_json(json.dumps([finding._asdict() for finding in findings]))
+        say_json(out, [finding._asdict() for finding in findings])
     else:
         _show(findings, out)
     return 1 if any(finding.verdict == "broken" for finding in findings) else 0
@@ -142,10 +142,8 @@ def _permitted(what: str, device: str, is_what: str, labs: Collection[str] = ())
             before = {pid for pid, _ in holders}
             behind, holders = programs_behind(device), [h for h in programs_holding(device) if h[0] in before]
         holders = [one for one in holders if one not in behind]
-        mine = {pid: lab for lab in labs if (pid := process_of(lab)) is not None}
-        if having := next((pid for pid, _ in holders if pid in mine), None):
-            said = f"{is_what}: in use by the lab {mine[having]}, which runs as process {having}".lstrip(": ")
-            return Finding(what, "ok", said)
+        if (by_lab := _held_by(labs, holders)) is not None:
+            return Finding(what, "ok", f"{is_what}: {by_lab}".lstrip(": "))
         if holders:
             said = f"{is_what}: open in {_listed(holders)}".lstrip(": ")
             return Finding(what, "poor", said, "A lab cannot open it before that is closed.")
@@ -156,6 +154,13 @@ def _permitted(what: str, device: str, is_what: str, labs: Collection[str] = ())
     user = pwd.getpwuid(os.getuid()).pw_name
     remedy = f"Say: sudo usermod -aG {group} {user}, and log in again."
     return Finding(what, "broken", f"may not be opened by you; it belongs to the group {group}", remedy)
+
+
+def _held_by(labs: Collection[str], holders: list[tuple[int, str]]) -> str | None:
+    """Which of `labs` is among the holders of a port, in words."""
+    mine = {pid: lab for lab in labs if (pid := process_of(lab)) is not None}
+    having = next((pid for pid, _ in holders if pid in mine), None)
+    return None if having is None else f"in use by the lab {mine[having]}, which runs as process {having}"
 
 
 def _listed(programs: list[tuple[int, str]]) -> str:
@@ -254,7 +259,7 @@ def _about_ports(lab: LabDefinition) -> Iterator[Finding]:
         if port.serial is not None:
             yield _about_serial(what, port.serial, lab.name)
         elif port.tcp is not None:
-            yield _reached(what, port)
+            yield _reached(what, port, lab.name)
         else:
             yield Finding(what, "none", "is behind a VISA library; duodaq run opens it")
 
@@ -270,13 +275,19 @@ def _about_serial(what: str, serial: dict[str, Any], lab: str) -> Finding:
     return _permitted(what, str(serial["path"]), str(serial["path"]), [lab])
 
 
-def _reached(what: str, port: PortDefinition) -> Finding:
+def _reached(what: str, port: PortDefinition, lab: str) -> Finding:
     """Whether a TCP port accepts; it is connected to for a moment, unless a lab runs that may hold it."""
     host, _, number = str(port.tcp).rpartition(":")
+    host = host.strip("[]")
+    if holders := programs_connected(host, int(number)):
+        if (by_lab := _held_by([lab], holders)) is not None:
+            return Finding(what, "ok", f"{port.tcp}: {by_lab}")
+        said = f"{port.tcp}: {_listed(holders)} is connected to it"
+        return Finding(what, "poor", said, "An instrument of one client only does not let a lab in before that ends.")
     if running_labs():
         return Finding(what, "none", f"{port.tcp} is not tried while a lab runs: many instruments have one client only")
     try:
-        socket.create_connection((host.strip("[]"), int(number)), timeout=_REACH_S).close()
+        socket.create_connection((host, int(number)), timeout=_REACH_S).close()
     except OSError as error:
         said = f"{port.tcp} does not answer: {error.strerror or error}"
         return Finding(what, "broken", said, "Is it on, and on this network?")

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from duodaq.cli import _completion as completion
+from duodaq.cli._console import Said
 from duodaq.cli._options import AsJson, LabFile, LabName
 
 migrate = typer.Typer(no_args_is_help=True, help="Move one instrument from V2 to V4, on a running lab, and back.")
-out = Console(highlight=False)
+out = Said()
 
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="Which instrument; may be repeated.")]
 Drivers = Annotated[

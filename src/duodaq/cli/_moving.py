@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from duodaq.app import connect, user_name
+from duodaq.cli._console import say_json
 from duodaq.cli._report import plain_table
 from duodaq.clock import Deadline, block
 from duodaq.config import load_lab, load_text
@@ -28,7 +29,7 @@ def show_status(lab: str | None, instrument: str | None, out: Console, *, as_jso
     with connect(lab) as client:
         found: list[dict[str, Any]] = client.migrate("status", instrument)
     if as_json:
-        out.print_json(json.dumps(found))
+        say_json(out, found)
         return 0
     out.print(_overview(found))
     if instrument is not None:
@@ -92,7 +93,7 @@ def _in_short(found: dict[str, Any]) -> str:
 def _tell(found: dict[str, Any], report: Path | None, out: Console, *, as_json: bool) -> int:
     markdown = found.pop("markdown")
     if as_json:
-        out.print_json(json.dumps(found))
+        say_json(out, found)
     elif out.is_terminal:
         out.print(Markdown(markdown))
     else:

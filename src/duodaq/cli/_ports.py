@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from duodaq.app import LabClient, connect
+from duodaq.cli._console import say_json_line
 from duodaq.cli._report import last_error, plain_table, port_state
 from duodaq.clock import block, monotonic_s
 
@@ -80,7 +80,7 @@ def _sampled(client: LabClient, over_s: float) -> Ports:
 
 def _print(ports: Ports, out: Console, *, as_json: bool) -> None:
     if as_json:
-        out.out(json.dumps(ports, ensure_ascii=False), highlight=False)
+        say_json_line(out, ports)
         return
     for part in _page(ports):
         out.print(part)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import msgspec
 import typer
 from rich.console import Console
@@ -12,6 +10,7 @@ from rich.text import Text
 
 from duodaq.app import PresetDiff, connect
 from duodaq.cli._apply import can_ask
+from duodaq.cli._console import say_json
 from duodaq.cli._report import plain_table, when
 from duodaq.errors import ConfigError, PartlySetError
 
@@ -23,7 +22,7 @@ def list_presets(lab: str | None, out: Console, *, as_json: bool) -> None:
     with connect(lab) as client:
         found = client.presets.list()
     if as_json:
-        out.print_json(json.dumps(found))
+        say_json(out, found)
         return
     if not found:
         out.print("No presets.")
@@ -74,7 +73,7 @@ def load_preset(lab: str | None, name: str, instruments: list[str], out: Console
         except PartlySetError as error:
             if as_json:
                 told = {"done": error.done, "failed": error.failed, "not_done": error.not_done, "error": error.what}
-                out.print_json(json.dumps(told))
+                say_json(out, told)
                 return 1
             raise
     if as_json:
@@ -92,6 +91,6 @@ def _is_wanted(count: int, out: Console, *, as_json: bool) -> bool:
 
 def _print(diff: PresetDiff, out: Console, *, as_json: bool) -> None:
     if as_json:
-        out.print_json(json.dumps(msgspec.to_builtins(diff.rows)))
+        say_json(out, msgspec.to_builtins(diff.rows))
     else:
         out.print(Text(repr(diff)), soft_wrap=True)

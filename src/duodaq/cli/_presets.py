@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from duodaq.cli._console import Said
 from duodaq.cli._options import AsJson, LabName
 
 presets = typer.Typer(no_args_is_help=True, help="Named presets of a running lab's settings.")
@@ -19,7 +19,7 @@ def list_presets(lab: LabName = None, as_json: AsJson = False) -> None:
     """List them: when each was saved, by whom, and what it is about."""
     from duodaq.cli._preset_work import list_presets as listed
 
-    listed(lab, Console(highlight=False), as_json=as_json)
+    listed(lab, Said(), as_json=as_json)
 
 
 @presets.command("save")
@@ -33,7 +33,7 @@ def save_preset(
     """Read every setting from its device and keep it, in the folder `presets` beside the lab file."""
     from duodaq.cli._preset_work import save_preset as save
 
-    save(lab, name, only or [], note, Console(highlight=False), replace=replace)
+    save(lab, name, only or [], note, Said(), replace=replace)
 
 
 @presets.command("diff")
@@ -46,9 +46,7 @@ def diff_preset(
     """Show what loading it would change: value now, value then. Ends with 1 if there is anything."""
     from duodaq.cli._preset_work import show_preset_diff
 
-    raise typer.Exit(
-        show_preset_diff(lab, [name, *([other] if other else [])], Console(highlight=False), as_json=as_json)
-    )
+    raise typer.Exit(show_preset_diff(lab, [name, *([other] if other else [])], Said(), as_json=as_json))
 
 
 @presets.command("load")
@@ -66,4 +64,4 @@ def load_preset(
     """
     from duodaq.cli._preset_work import load_preset as load
 
-    raise typer.Exit(load(lab, name, only or [], Console(highlight=False), yes=yes, as_json=as_json))
+    raise typer.Exit(load(lab, name, only or [], Said(), yes=yes, as_json=as_json))

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from duodaq.cli import _completion as completion
+from duodaq.cli._console import Said
 from duodaq.cli._options import AsJson
 
 RunsDirectory = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the runs lie.")]
@@ -39,7 +39,7 @@ def show_runs(context: typer.Context, directory: RunsDirectory = Path("runs"), a
     if context.invoked_subcommand is None:
         from duodaq.cli._runs import list_runs
 
-        list_runs([], directory, Console(highlight=False), as_json=as_json)
+        list_runs([], directory, Said(), as_json=as_json)
 
 
 @runs.command("list")
@@ -49,7 +49,7 @@ def list_some(
     """List recorded runs, as `duodaq runs` does without a command."""
     from duodaq.cli._runs import list_runs
 
-    list_runs(words or [], _directory(context, directory), Console(highlight=False), as_json=as_json or context.obj[1])
+    list_runs(words or [], _directory(context, directory), Said(), as_json=as_json or context.obj[1])
 
 
 @runs.command()
@@ -59,7 +59,7 @@ def show(
     """Show one run: its streams, its labels, its times."""
     from duodaq.cli._runs import show_run
 
-    show_run(run, _directory(context, directory), Console(highlight=False), as_json=as_json or context.obj[1])
+    show_run(run, _directory(context, directory), Said(), as_json=as_json or context.obj[1])
 
 
 @runs.command()
@@ -75,7 +75,7 @@ def label(
     """Say what a run was; what is not given stays as it is."""
     from duodaq.cli._runs import label_run
 
-    label_run(run, _directory(context, directory), Console(highlight=False), sample, operator, note, tag or [])
+    label_run(run, _directory(context, directory), Said(), sample, operator, note, tag or [])
 
 
 @runs.command()
@@ -90,7 +90,7 @@ def diff(
     from duodaq.cli._runs import show_differences
 
     place = _directory(context, directory)
-    raise typer.Exit(show_differences(one, other, place, Console(highlight=False), as_json=as_json or context.obj[1]))
+    raise typer.Exit(show_differences(one, other, place, Said(), as_json=as_json or context.obj[1]))
 
 
 def _directory(context: typer.Context, directory: Path) -> Path:

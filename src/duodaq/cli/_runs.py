@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from duodaq.cli._console import say_json
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError, StorageError
 from duodaq.storage.export import FORMATS, Exported, Frames, export, in_words
 from duodaq.storage.journal import Recovery, recover, unfinished_runs
@@ -35,7 +36,7 @@ def list_runs(words: Sequence[str], directory: Path, out: Console, *, as_json: b
     except ValueError as error:
         raise ConfigError(str(error), remedy="Times are written as 2026-05-31 or 2026-05-31T14:00+02:00.") from error
     if as_json:
-        out.print_json(json.dumps([facts_of(run) for run in found]))
+        say_json(out, [facts_of(run) for run in found])
     elif found:
         out.print(Runs(found))
     else:
@@ -61,7 +62,7 @@ def show_run(name: str, directory: Path, out: Console, *, as_json: bool) -> None
         for s in run.scans
     ]
     told = {**facts_of(run), "streams": streams, "scans": scans, "provenance": run.provenance}
-    out.print_json(json.dumps(told, default=str))
+    say_json(out, told)
 
 
 def label_run(
@@ -84,7 +85,7 @@ def show_differences(one: str, other: str, directory: Path, out: Console, *, as_
     pair = (_run(one, directory), _run(other, directory))
     found = differences(*pair)
     if as_json:
-        out.print_json(json.dumps({d.name: [d.ours, d.theirs] for d in found}, default=str))
+        say_json(out, {d.name: [d.ours, d.theirs] for d in found})
         return int(bool(found))
     if not found:
         out.print("They do not differ in labels, settings, versions or streams.")
@@ -146,7 +147,7 @@ def export_run(
             {"format": e.format, "files": e.files, "bytes": e.size, "plugin": e.plugin or None, "missing": e.missing}
             for e in done
         ]
-        out.print_json(json.dumps(told))
+        say_json(out, told)
     for one in [] if as_json else done:
         equal = "what is sound in the damaged journal" if one.missing else "the journal"
         out.print(f"{one.format}: {_size(one.size)}, read back and equal to {equal}")
@@ -178,7 +179,7 @@ def recover_runs(directory: Path, out: Console, *, all_too: bool, as_json: bool)
         except (StorageError, LifecycleError) as error:
             found[place] = error
     if as_json:
-        out.print_json(json.dumps({str(place): _plain(one) for place, one in found.items()}))
+        say_json(out, {str(place): _plain(one) for place, one in found.items()})
     else:
         _print_recoveries(directory, found, out)
     return int(any(isinstance(one, DuodaqError) or one.gaps or one.unidentified for one in found.values()))

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,6 +10,7 @@ from rich.markup import escape
 
 from duodaq.app import AxisHandle, InstrumentHandle, LabClient, ScanHandle, connect
 from duodaq.bluesky import ScanRun
+from duodaq.cli._console import say_json_line
 from duodaq.errors import ConfigError, ScanInterruptedError
 from duodaq.units import parse_duration_s
 
@@ -46,7 +45,7 @@ def scan_lab(lab: str | None, wanted: Wanted, out: Console, *, as_json: bool) ->
 
         def tell(name: str, document: dict[str, Any]) -> None:
             if as_json and name == "event":
-                _line({"point": document["seq_num"], **_scalars(document["data"])})
+                say_json_line(out, {"point": document["seq_num"], **_scalars(document["data"])})
 
         labels = {name: value for name, value in wanted.labels.items() if value}
         if wanted.detach:
@@ -65,7 +64,7 @@ def scan_lab(lab: str | None, wanted: Wanted, out: Console, *, as_json: bool) ->
 
 def _say_begun(scan: ScanHandle, out: Console, as_json: bool) -> None:
     if as_json:
-        _line(msgspec.to_builtins(scan.status()))
+        say_json_line(out, msgspec.to_builtins(scan.status()))
         return
     number = scan.number
     out.print(f"Scan {number} has begun; the lab goes on with it. duodaq scans; duodaq scans attach {number}; … abort")
@@ -75,7 +74,7 @@ def _say(run: ScanRun, why: str, out: Console, *, as_json: bool) -> None:
     place = None if run.directory is None else str(run.directory)
     if as_json:
         facts = {"uid": run.uid, "points": len(run), "complete": run.complete, "directory": place}
-        _line({**facts, "error": why} if why else facts)
+        say_json_line(out, {**facts, "error": why} if why else facts)
         return
     if why:
         out.print(f"[bold red]The scan {escape(why)}[/]", soft_wrap=True)
@@ -83,11 +82,6 @@ def _say(run: ScanRun, why: str, out: Console, *, as_json: bool) -> None:
     for line in ends if len(run) else ():
         out.print(escape(f"  {line}"))
     out.print(escape(f"{len(run)} of {run.planned} points" + (f" are in {place}" if place else "")), soft_wrap=True)
-
-
-def _line(facts: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(facts) + "\n")
-    sys.stdout.flush()
 
 
 def _span(run: ScanRun, name: str) -> str:

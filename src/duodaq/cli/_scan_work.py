@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from typing import Literal
 
 import msgspec
@@ -9,6 +8,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from duodaq.app import LabClient, ScanHandle, ScanStatus, connect
+from duodaq.cli._console import say_json
 from duodaq.cli._report import plain_table, since
 from duodaq.errors import ConfigError, ScanInterruptedError
 
@@ -18,7 +18,7 @@ def show_scans(lab: str | None, out: Console, *, as_json: bool) -> None:
     with connect(lab) as client:
         found = client.scans.status()
     if as_json:
-        out.print_json(json.dumps(msgspec.to_builtins(found)))
+        say_json(out, msgspec.to_builtins(found))
         return
     if not found:
         out.print("No scans.")

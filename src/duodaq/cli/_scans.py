@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from duodaq.cli._console import Said
 from duodaq.cli._options import AsJson, LabName
 
 Number = Annotated[int, typer.Argument(metavar="NUMBER", help="Which scan.")]
@@ -20,7 +20,7 @@ def list_scans(context: typer.Context, lab: LabName = None, as_json: AsJson = Fa
     if context.invoked_subcommand is None:
         from duodaq.cli._scan_work import show_scans
 
-        show_scans(lab, Console(highlight=False), as_json=as_json)
+        show_scans(lab, Said(), as_json=as_json)
 
 
 @scans.command()
@@ -28,7 +28,7 @@ def pause(number: Number, lab: LabName = None) -> None:
     """Have a scan wait before its next point; what moves arrives."""
     from duodaq.cli._scan_work import steer_scan
 
-    steer_scan(lab, number, "pause", Console(highlight=False))
+    steer_scan(lab, number, "pause", Said())
 
 
 @scans.command()
@@ -36,7 +36,7 @@ def resume(number: Number, lab: LabName = None) -> None:
     """Have it go on."""
     from duodaq.cli._scan_work import steer_scan
 
-    steer_scan(lab, number, "resume", Console(highlight=False))
+    steer_scan(lab, number, "resume", Said())
 
 
 @scans.command()
@@ -44,7 +44,7 @@ def abort(number: Number, lab: LabName = None) -> None:
     """Stop what it moves, at once, and end it; its points are kept."""
     from duodaq.cli._scan_work import steer_scan
 
-    steer_scan(lab, number, "abort", Console(highlight=False))
+    steer_scan(lab, number, "abort", Said())
 
 
 @scans.command()
@@ -52,4 +52,4 @@ def attach(number: Number, lab: LabName = None) -> None:
     """Watch it to its end. Ctrl-C stops it, as one that was begun here; its points are kept. Ends with 1 if it did."""
     from duodaq.cli._scan_work import attach_to_scan
 
-    raise typer.Exit(attach_to_scan(lab, number, Console(highlight=False)))
+    raise typer.Exit(attach_to_scan(lab, number, Said()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.markup import escape
 
+from duodaq.cli._console import say_json_line
 from duodaq.errors import ConfigError
 from duodaq.flight import FlightService, Serving
 from duodaq.link import find_lab, lab_of
@@ -50,7 +50,7 @@ def serve_flight(asked: Asked, out: Console, err: Console) -> int:
     if asked.token and certificate is None and asked.host not in ("127.0.0.1", "::1", "localhost"):
         err.print("[yellow]Without a certificate, the token and all data travel in the clear.[/]")
     if asked.as_json:
-        out.out(json.dumps({"address": service.address, "lab": name}), highlight=False)
+        say_json_line(out, {"address": service.address, "lab": name})
     else:
         what = "recorded runs" if name is None else f"lab {name}, and recorded runs"
         out.print(f"Serving {escape(what)} at {service.address} until Ctrl-C.", soft_wrap=True)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from duodaq.app import Holder, LabClient, connect
+from duodaq.cli._console import say_json, say_json_line
 from duodaq.cli._report import alarm_table, instrument_table, port_table, since
 from duodaq.cli._stop_all import meant
 from duodaq.clock import block, monotonic_s, utc_ns
@@ -51,7 +51,7 @@ def _print_once(lab: str | None, out: Console, *, as_json: bool) -> None:
         with connect(name) as client:
             states.append(client.status())
     if as_json:
-        out.print_json(json.dumps(states[0] if len(states) == 1 else states, default=str))
+        say_json(out, states[0] if len(states) == 1 else states)
         return
     for status in states:
         for part in status_page(status):
@@ -92,8 +92,12 @@ def _watch(watched: list[Watched], out: Console) -> None:
 def _print_lines(watched: list[Watched], out: Console) -> None:
     while True:
         states = [one.look()[0] for one in watched]
-        out.out(json.dumps(states[0] if len(states) == 1 else states, default=str), highlight=False)
+        say_json_line(out, states[0] if len(states) == 1 else states)
         block(EVERY_S)
+
+
+def _by(status: dict[str, Any]) -> str:
+    return f", by {status['stopped_by']}" if status.get("stopped_by") else ""
 
 
 def status_page(status: dict[str, Any], rates: dict[str, float] | None = None) -> list[Table | Text]:
@@ -102,7 +106,7 @@ def status_page(status: dict[str, Any], rates: dict[str, float] | None = None) -
     state = f"{status['state']} since {begun}" if begun else status["state"]
     head = Text.assemble((status["lab"], "bold"), f" is {state} · V2 {status['v2']} · V4 {status['v4']}")
     if status["latched"]:
-        head.append(" · ").append("stop-all is latched", "bold red")
+        head.append(" · ").append("stop-all is latched", "bold red").append(_by(status))
     page: list[Table | Text] = [head]
     if status.get("page"):
         page.append(Text(f"its page is at {status['page']}"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -44,9 +43,9 @@ def stop_now(asked: Plain) -> int:
     """Stop, and then say what came of it; the exit code."""
     try:
         stops = _stop(asked.lab)
-        from rich.console import Console
+        from duodaq.cli._console import Said
 
-        return _say(stops, Console(highlight=False), as_json=asked.as_json)
+        return _say(stops, Said(), as_json=asked.as_json)
     except DuodaqError as error:
         _tell(f"duodaq: {error}")
         return 2 if isinstance(error, ConfigError | PortError | LifecycleError) else 1
@@ -61,13 +60,14 @@ def order_stop_all(lab: str | None, out: Console, *, reset: bool, as_json: bool)
 
 def _lift(lab: str | None, out: Console, *, as_json: bool) -> int:
     from duodaq.app import connect, user_name
+    from duodaq.cli._console import say_json
 
     with connect(lab) as client:
         status = client.status()
         was_latched = status["latched"]
         client.reset_stop(user_name())
     if as_json:
-        out.print_json(json.dumps({"lab": status["lab"], "was_latched": was_latched, "latched": False}))
+        say_json(out, {"lab": status["lab"], "was_latched": was_latched, "latched": False})
         return 0
     out.print("The latch is lifted: moves are accepted again." if was_latched else "No stop was latched.")
     return 0
@@ -103,7 +103,9 @@ def _tell(said: str) -> None:
 def _say(stops: _Stops, out: Console, *, as_json: bool) -> int:
     reports, failures = stops
     if as_json:
-        out.print_json(json.dumps(_plain(reports, failures)))
+        from duodaq.cli._console import say_json
+
+        say_json(out, _plain(reports, failures))
     else:
         _print_stops(reports, failures, out)
     return 1 if failures or any(report["failures"] for report in reports.values()) else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from duodaq.app import connect
+from duodaq.cli._console import say_json_line
 from duodaq.clock import block
 from duodaq.drivers import CODECS, codec
 from duodaq.errors import ConfigError, ReplyFormatError
@@ -111,7 +111,7 @@ def tail_port(
             for record in records:
                 facts = analyser.facts(record)
                 if as_json:
-                    out.out(json.dumps(facts, ensure_ascii=False), highlight=False)
+                    say_json_line(out, facts)
                 else:
                     out.print(line_of(facts), soft_wrap=True)
     except KeyboardInterrupt:

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
-import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from duodaq.cli._console import say_json_line
 from duodaq.errors import ConfigError
 from duodaq.verify import (
     ALL_MODES,
@@ -71,7 +70,7 @@ def verify(asked: Asked, out: Console, err: Console) -> int:
     files = [] if folder is None else write_pages(results, folder)
     wrong = [] if asked.check is None else _compare(asked.check, results)
     if asked.as_json:
-        _say_json(results, files, wrong)
+        _say_json(results, files, wrong, out)
     else:
         _say(results, files, wrong, asked.check, out)
     return FAILED if results.failed or wrong else 0
@@ -163,7 +162,7 @@ def _say(results: Results, files: list[Path], wrong: list[str], check: Path | No
         out.print(escape(f"Four pages are in {page.parent}; begin with {page}"), soft_wrap=True)
 
 
-def _say_json(results: Results, files: list[Path], wrong: list[str]) -> None:
+def _say_json(results: Results, files: list[Path], wrong: list[str], out: Console) -> None:
     counted = Summary(results)
     facts = {
         "passed": counted.passed,
@@ -177,4 +176,4 @@ def _say_json(results: Results, files: list[Path], wrong: list[str]) -> None:
         "differences": wrong,
         "files": [str(file) for file in files],
     }
-    sys.stdout.write(json.dumps(facts) + "\n")
+    say_json_line(out, facts)

@@ -1,5 +1,6 @@
 """The lab file: one TOML file in, a `LabDefinition` or one clear error out."""
 
+from duodaq.config._left_out import shown, shown_text
 from duodaq.config._lines import in_file, line_of
 from duodaq.config._load import load_lab, load_text
 from duodaq.config._notes import describe
@@ -28,6 +29,8 @@ __all__ = [
     "nearest",
     "offers_of",
     "plan_change",
+    "shown",
+    "shown_text",
     "takes_safe_state",
     "worker_of",
 ]

@@ -203,6 +203,10 @@ def _driver_exists(instrument: InstrumentDefinition, lab: LabDefinition) -> Iter
         yield path, f'"{driver}" is no actor (no InstrumentActor), and v4 hosts actors only', 'Write runtime = "v2"'
 
 
+_OTHER_CALLS = frozenset({"connect", "StartAcquisition", "StopAcquisition", "SnapFrame", "Stop", "Shutdown"})
+"""What has a deadline, and is no method of a driver."""
+
+
 def _driver_has(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterator[Said]:
     """What the stanza names in a class of somebody's own is there, as far as its file tells."""
     driver = str(instrument.driver)
@@ -218,6 +222,10 @@ def _driver_has(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterato
     ]
     asked += [((*at, "settings"), name) for name in instrument.watched]
     asked += [((*at, key, name), name) for key in ("settings", "limits") for name in getattr(instrument, key)]
+    if not isinstance(instrument.passive, bool):
+        asked += [((*at, "passive"), name) for name in instrument.passive]
+    limited = _OTHER_CALLS.union(poll.channel for poll in instrument.polls)
+    asked += [((*at, "deadline", name), name) for name in instrument.method_deadline_s if name not in limited]
     for path, name in asked:
         if name.partition(".")[0] not in members:
             shown = [one for one in members if not one.startswith("_")]

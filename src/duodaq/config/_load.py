@@ -15,6 +15,7 @@ from duodaq.config._build import build
 from duodaq.config._checks import check_lab, check_tables
 from duodaq.config._complaints import Said, complaints
 from duodaq.config._lab_file import LabFile
+from duodaq.config._left_out import shown_line
 from duodaq.config._positions import KeyPath, Positions
 from duodaq.config._words import nearest
 from duodaq.errors import ConfigError
@@ -125,7 +126,7 @@ def _parse(file: Path, text: str) -> dict[str, Any]:
                 said = [(positions.again[path], _declared_twice(path, positions)) for path in twice]
                 raise _listed(file, [_error(file, line, *problem) for line, problem in said]) from None
         line = int(place[1]) if place is not None and place[1] else text.count("\n") + 1
-        shown = text.splitlines()[line - 1].strip() if line <= len(text.splitlines()) else ""
+        shown = shown_line(text.splitlines()[line - 1].strip()) if line <= len(text.splitlines()) else ""
         what = f"is not TOML: {_PLACE.sub('', message).lower()}"
         raise ConfigError(what, file=file, line=line, remedy=f"The line reads: {shown}" if shown else None) from None
 

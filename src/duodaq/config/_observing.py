@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from duodaq.config._left_out import shown_address
 from duodaq.config._tables import Duration, Positive, Table
 from duodaq.config._words import kind, known_unit
 
@@ -32,7 +33,7 @@ def _url(value: str | None) -> str | None:
     except ValueError:
         right = False
     if not right:
-        raise ValueError(f'"{value}" is no address such as "https://example.org/hook"')
+        raise ValueError(f'"{shown_address(value)}" is no address such as "https://example.org/hook"')
     return value
 
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from duodaq.config._checks import address_of, check_lab
+from duodaq.config._left_out import shown_value
 from duodaq.config._notes import action_of
 from duodaq.config._spelling import Spelled, alarm_keys, instrument_keys, lab_keys, laid_down_keys, port_keys
 from duodaq.config._where import worker_of
@@ -102,8 +103,14 @@ class LabPlan:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as plain values."""
-        return {**msgspec.json.decode(msgspec.json.encode(self._facts())), "empty": self.empty, "digest": self.digest}
+        """The plan as plain values, without the secrets in them."""
+        facts = msgspec.json.decode(msgspec.json.encode(self._facts()))
+        changes = [change for unit in (*facts["units"], facts["alarms"]) for step in unit for change in step["keys"]]
+        for change in (*changes, *facts["keys"]):
+            for when in ("before", "after"):
+                if change[when] is not None:
+                    change[when] = shown_value(change["key"], change[when])
+        return {**facts, "empty": self.empty, "digest": self.digest}
 
 
 def plan_change(before: LabDefinition, wanted: LabDefinition) -> LabPlan:

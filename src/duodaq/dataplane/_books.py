@@ -31,7 +31,9 @@ class Books:
     def take(self, stream: str, weight: int) -> None:
         """Something is in the lane's hand from now on."""
         with self._lock:
-            account = self._accounts.setdefault(stream, _Account())
+            account = self._accounts.get(stream)
+            if account is None:
+                account = self._accounts[stream] = _Account()
             account.taken += weight
             account.in_hand += weight
 

@@ -73,11 +73,14 @@ from duodaq.model._life import (
 )
 from duodaq.model._measurement import ChannelInfo, Image, Measurement, Scalar, Spectrum, Vector
 from duodaq.model._promise import MeasurementSink, ParameterEntry, Parameters, Runtime
+from duodaq.model._secret import LEFT_OUT, SECRET_WORDS, is_secret
 from duodaq.model._wire import Direction, WireRecord
 
 __all__ = [
     "INSTRUMENT_TRANSITIONS",
     "IN_HAND",
+    "LEFT_OUT",
+    "SECRET_WORDS",
     "AlarmChange",
     "AlarmDefinition",
     "AlarmState",
@@ -146,6 +149,7 @@ __all__ = [
     "is_level",
     "is_plain_level",
     "is_polled_call",
+    "is_secret",
     "may_change",
     "may_guard",
     "may_move",

@@ -19,7 +19,7 @@ from duodaq.ports._outside import LabPorts
 from duodaq.ports._owner import PortOwner
 from duodaq.ports._port import FROM_CODEC, Lease, Port
 from duodaq.ports._port_desk import PortDesk
-from duodaq.ports._programs import command_of, has_open, programs_behind, programs_holding
+from duodaq.ports._programs import command_of, has_open, programs_behind, programs_connected, programs_holding
 from duodaq.ports._queue import Lane, LeaseQueue, Ticket
 from duodaq.ports._remote_broker import RemoteBroker, ThreadLines
 from duodaq.ports._reply_buffer import ReadEnd
@@ -119,6 +119,7 @@ __all__ = [
     "meaning_of_reply",
     "ports_here",
     "programs_behind",
+    "programs_connected",
     "programs_holding",
     "serve_visa",
     "status_query_of",

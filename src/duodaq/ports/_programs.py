@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+_ESTABLISHED = "01"
 _INTERPRETERS = ("python", "perl", "ruby", "node", "bash", "sh")
 
 
@@ -25,6 +29,33 @@ def programs_behind(device: str) -> list[tuple[int, str]]:
         return []
     found = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
     return [(pid, _short(command_of(pid))) for pid in sorted(found) if _is_master_of(pid, number)]
+
+
+def programs_connected(host: str, port: int) -> list[tuple[int, str]]:
+    """Process id and name of each other program on this machine that has a connection to `host` at a TCP `port`."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return []
+    wanted = {f"{_as_the_kernel_writes(str(one[4][0]))}:{port:04X}" for one in found}
+    inodes = {row[9] for row in _tcp_rows() if row[2] in wanted and row[3] == _ESTABLISHED}
+    sockets = {f"socket:[{inode}]" for inode in inodes}
+    pids = sorted(int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) != os.getpid())
+    return [(pid, _short(command_of(pid))) for pid in pids if any(has_open(pid, one) for one in sockets)]
+
+
+def _tcp_rows() -> Iterator[list[str]]:
+    """The lines of proc(5)'s tables: among others local and remote address, state and inode."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            yield from (line.split() for line in Path(table).read_text().splitlines()[1:])
+
+
+def _as_the_kernel_writes(address: str) -> str:
+    """An address in hexadecimal digits, word by word in the order of this machine's bytes."""
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address.partition("%")[0])
+    words = [packed[at : at + 4] for at in range(0, len(packed), 4)]
+    return "".join(word[:: -1 if sys.byteorder == "little" else 1].hex() for word in words).upper()
 
 
 def _is_master_of(pid: int, number: str) -> bool:

@@ -303,6 +303,7 @@ class Instrument:
         finally:
             self._closing = True
             self.queue.end(lambda: StoppedError("its task has ended", fate=Fate.NOT_DONE))
+            self.queue.rest()
             self._tell_started(StoppedError("it was stopped before it was connected", instrument=self.definition.id))
 
     async def _step(self) -> None:

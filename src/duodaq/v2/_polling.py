@@ -24,7 +24,8 @@ class PolledChannel:
     @property
     def due_s(self) -> float:
         """When it is read next."""
-        return max(self.schedule.due_s, self.not_before_s)
+        due_s = self.schedule.due_s
+        return due_s if due_s >= self.not_before_s else self.not_before_s
 
 
 @dataclass(slots=True)
@@ -70,10 +71,14 @@ class Polling:
 
     def due(self, now_s: float) -> PolledChannel | None:
         """The channel that is most overdue at `now_s`, or None."""
-        if not self.active or not self.channels:
+        if not self.active:
             return None
-        first = min(self.channels.values(), key=lambda channel: channel.due_s)
-        return first if first.due_s <= now_s else None
+        first, first_s = None, math.inf
+        for channel in self.channels.values():
+            due_s = channel.due_s
+            if due_s <= now_s and due_s < first_s:
+                first, first_s = channel, due_s
+        return first
 
     def succeeded(self, channel: PolledChannel, now_s: float) -> None:
         """A reading came."""

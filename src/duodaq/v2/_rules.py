@@ -36,6 +36,8 @@ def own_deadline_s(definition: InstrumentDefinition, command: Command) -> float 
     """The deadline of a command that was sent without one; None for never."""
     if isinstance(command, Recover):
         return connect_deadline_s(definition)
+    if not definition.method_deadline_s:
+        return definition.deadline_s
     if isinstance(command, ReadChannel):
         polls = [p for p in definition.polls if p.channel == command.channel]
         return deadline_s(definition, *(name for p in polls for name in (p.call, p.read) if name), command.channel)

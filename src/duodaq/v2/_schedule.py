@@ -12,18 +12,15 @@ class PollSchedule:
     A reading that comes too late for its grid point is skipped and counted, never made up for by two in a row.
     """
 
-    __slots__ = ("_begun_s", "_index", "every_s", "skipped")
+    __slots__ = ("_begun_s", "_index", "due_s", "every_s", "skipped")
 
     def __init__(self, every_s: float, now_s: float) -> None:
         self.every_s = every_s
         self.skipped = 0
         self._begun_s = now_s
         self._index = 0
-
-    @property
-    def due_s(self) -> float:
+        self.due_s = now_s
         """The moment of the next reading."""
-        return self._begun_s + self._index * self.every_s
 
     def done(self, now_s: float) -> None:
         """The reading that was due has been made (or has failed), and ended at `now_s`."""
@@ -31,10 +28,11 @@ class PollSchedule:
         in_future = max(following, math.ceil((now_s - self._begun_s) / self.every_s - 1e-9))
         self.skipped += in_future - following
         self._index = in_future
+        self.due_s = self._begun_s + in_future * self.every_s
 
     def begin(self, now_s: float) -> None:
         """Start a new grid at `now_s`: after a pause that was nobody's lateness."""
-        self._begun_s, self._index = now_s, 0
+        self._begun_s, self._index, self.due_s = now_s, 0, now_s
 
 
 @dataclass(frozen=True, slots=True)

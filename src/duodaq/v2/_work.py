@@ -163,6 +163,8 @@ class WorkQueue:
         self._asking: deque[tuple[Work, asyncio.Future[None]]] = deque()
         self._known: dict[Work, None] = {}
         self._reader: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings_s: float | None = None
 
     def __len__(self) -> int:
         return len(self._items)
@@ -201,13 +203,14 @@ class WorkQueue:
         if not self._items:
             loop = asyncio.get_running_loop()
             self._reader = reader = loop.create_future()
-            timer = None if until_s is None else loop.call_at(until_s, self.wake)
+            if until_s != self._rings_s:  # the next poll is seldom another than before: its timer stands
+                self.rest()
+                if until_s is not None:
+                    self._timer, self._rings_s = loop.call_at(until_s, self._ring), until_s
             try:
                 await reader
             finally:
                 self._reader = None
-                if timer is not None:
-                    timer.cancel()
         while self._items:
             work = self._items.popleft()
             self._known.pop(work, None)
@@ -216,6 +219,16 @@ class WorkQueue:
             if work.take():
                 return work
         return None
+
+    def rest(self) -> None:
+        """Wake nobody any more at a moment that `get` was given."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._rings_s = None
+
+    def _ring(self) -> None:
+        self._timer = self._rings_s = None
+        self.wake()
 
     def wake(self) -> None:
         """Let a waiting `get` return."""

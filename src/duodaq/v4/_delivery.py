@@ -97,9 +97,13 @@ class Delivery:
     def send_or_wait(self, message: object, reply: asyncio.Future[Any]) -> Envelope:
         """Enclose and post `message`; without room it waits for it, in the order of coming."""
         envelope = self.enclose(message, reply)
+        self.post_or_wait(envelope)
+        return envelope
+
+    def post_or_wait(self, envelope: Envelope) -> None:
+        """Post `envelope`; without room it waits for it, in the order of coming."""
         if not self.post(envelope):
             self.mailbox.wait(envelope, None)
-        return envelope
 
     def enclose(self, message: object, reply: asyncio.Future[Any] | None) -> Envelope:
         """An envelope for `message`, with the sender's context variables."""
@@ -185,6 +189,8 @@ class Delivery:
             self.note_late(envelope, Fate.DONE)
         else:
             reply.set_result(value)
+            if envelope.operation is not None:
+                envelope.operation.rouse()
 
     def fail(self, envelope: Envelope, error: BaseException) -> None:
         """The asker gets `error`; from a tell it goes to the dead letters."""
@@ -196,6 +202,8 @@ class Delivery:
             self.note_late(envelope, fate)
         else:
             reply.set_exception(RuntimeError(named(error)) if isinstance(error, StopIteration) else error)
+            if envelope.operation is not None:
+                envelope.operation.rouse()
 
     def note_late(self, envelope: Envelope, fate: Fate) -> None:
         """An outcome came after the verdict, which stands."""

@@ -100,6 +100,14 @@ class Mailbox:
             self._admit()
         return envelope
 
+    def pass_by(self) -> bool:
+        """Count a message that is taken in hand without having been here; False if it would overtake one that is."""
+        if self.lane or self._waiting:
+            return False
+        self.passed += 1
+        self._high_water = self._high_water or 1
+        return True
+
     def offer_urgent(self, envelope: Envelope, *, force: bool = False) -> bool:
         """Take `envelope` into the urgent lane, or say False if that is full and it is not forced."""
         if self._urgent is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from duodaq.clock import Deadlines
 from duodaq.errors import DeliveryError
 from duodaq.model import Fate
 from duodaq.v4._message import Envelope
@@ -37,6 +38,7 @@ class Operation:
         self._envelope: Envelope | None = None
         self._progress = Progress(0.0)
         self._changed: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._result().__await__()
@@ -61,6 +63,34 @@ class Operation:
         its fate is *unknown*. Idempotent; does not wait (await the operation for that)."""
         if self._envelope is not None and not self.done:
             self._envelope.cell.cancel_operation(self._envelope)
+
+    async def ended_within(self, limit_s: float | None, deadlines: Deadlines) -> bool:
+        """Wait until it has ended, or for `limit_s`; whether it has. Only one may wait so.
+
+        Cancellation: it goes on.
+        """
+        if self.done:
+            return True
+        self._waiter = self._loop.create_future()
+        if limit_s is not None:
+            deadlines.add(self, self._loop.time() + limit_s)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            deadlines.discard(self)
+        return self.done
+
+    def expire(self) -> None:
+        """Who waits in `ended_within` has waited long enough."""
+        self.rouse()
+
+    def rouse(self) -> None:
+        """Its reply has been set: who waits in `ended_within` goes on (the kernel calls it, a round of the loop before
+        the reply's own callbacks).
+        """
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def updates(self) -> AsyncIterator[Progress]:
         """Each progress report from now on, the latest if several came at once; ends with the operation."""
@@ -96,6 +126,8 @@ class Operation:
     def _seal(self, reply: asyncio.Future[Any]) -> None:
         if not reply.cancelled():
             reply.exception()  # an operation nobody awaits may fail: its fate says so
+        self._envelope = None  # whose context knows this operation
+        self.rouse()
         self._wake()
 
 

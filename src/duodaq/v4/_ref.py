@@ -122,9 +122,11 @@ class ActorRef:
         """
         cell = self._cell
         operation = Operation(cell.loop)
-        envelope = cell.send_or_wait(message, operation.reply)
+        envelope = cell.enclose(message, operation.reply)
         envelope.operation = operation
         operation.bind(envelope)
+        if not cell.begin_at_once(envelope):
+            cell.post_or_wait(envelope)
         if timeout_s is not None and timeout_s != FOREVER:
             slot = cell.system.wheel.add(envelope, timeout_s)
             operation.reply.add_done_callback(lambda _: slot.discard(envelope))

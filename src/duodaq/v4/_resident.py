@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from duodaq.clock import utc_ns
+from duodaq.clock import Deadlines, utc_ns
 from duodaq.errors import (
     ConfigError,
     DuodaqError,
@@ -41,7 +40,7 @@ from duodaq.model import (
 from duodaq.ports import PortSource
 from duodaq.telemetry import get_logger, told
 from duodaq.v4._drivers import ActorKind, is_safe_action, may_move
-from duodaq.v4._message import ActorState
+from duodaq.v4._message import ActorState, HandlerSpec
 from duodaq.v4._operation import Operation
 from duodaq.v4._policy import RestartPolicy
 from duodaq.v4._publisher import DataPublisher
@@ -86,6 +85,7 @@ class Resident:
             self._memory["acquiring"] = acquire if isinstance(acquire, dict) else {}
         self._lost_port = False
         self._spawning = False
+        self._deadlines = Deadlines()
         self._start_error: Exception | None = None
         self._stop_came = False
         self._channels: tuple[ChannelInfo, ...] = ()
@@ -135,6 +135,7 @@ class Resident:
         """
         limit_s = min(timeout_s, float(self.definition.options.get("start_timeout_s", _START_S)))
         self._spawning, self._stop_came, self._start_error = True, False, None
+        self._deadlines = Deadlines()  # of this loop
         epoch = self._stop_epoch
         self._changed()
         try:
@@ -174,15 +175,19 @@ class Resident:
 
     async def deliver(self, command: Command, deadline_s: float | None) -> Any:
         """Carry out a command by its message; its error names instrument, command and port."""
+        safe = SAFE_ACTION.set(True) if is_safe_action(self.definition, command) else None  # a latch lets it pass
         try:
             message = self.kind.message_for(command)
-            with self._safely(command):
-                result = await self._send(message, self._limit_s(command, message, deadline_s))
+            spec = self.kind.spec_for(message)
+            result = await self._send(message, spec, self._limit_s(command, spec, deadline_s))
         except DuodaqError as error:
             self._learn(error)
             raise error.about(
                 instrument=self.definition.id, command=command_name(command), port=self.definition.port
             ) from error.__cause__
+        finally:
+            if safe is not None:
+                SAFE_ACTION.reset(safe)
         self._remember(command)
         return result
 
@@ -203,18 +208,6 @@ class Resident:
         figures["poll_failures"] = dict(self._memory.get("poll_failures", {}))
         figures["rows_lost"] = self._memory.get("rows_lost", 0)
         return figures
-
-    @contextmanager
-    def _safely(self, command: Command) -> Generator[None]:
-        """Let what makes the instrument safe pass a latched stop."""
-        if not is_safe_action(self.definition, command):
-            yield
-            return
-        token = SAFE_ACTION.set(True)
-        try:
-            yield
-        finally:
-            SAFE_ACTION.reset(token)
 
     @property
     def _stop_epoch(self) -> int:
@@ -255,18 +248,17 @@ class Resident:
             raise LifecycleError(f"it is not running ({self._status.state}{why})", left="nothing was sent")
         return self.ref
 
-    async def _send(self, message: Any, limit_s: float | None) -> Any:
+    async def _send(self, message: Any, spec: HandlerSpec | None, limit_s: float | None) -> Any:
         ref = self._target()
-        spec = self.kind.spec_for(message)
         if limit_s is not None and (spec is None or not spec.operation):
             return await ref.ask(message, limit_s)
         operation = ref.operate(message)
         try:
-            await asyncio.wait((operation.reply,), timeout=limit_s)
+            ended = await operation.ended_within(limit_s, self._deadlines)
         except asyncio.CancelledError:
             operation.cancel()  # whoever asked is gone: what moves for him stops
             raise
-        if not operation.done:
+        if not ended:
             await self._cut(operation, limit_s or 0.0)
         return operation.reply.result()
 
@@ -277,14 +269,13 @@ class Resident:
         if fate not in ("done", "failed"):
             raise ReplyTimeoutError(f"it did not end within {limit_s:.3g} s and was cancelled", fate=str(fate))
 
-    def _limit_s(self, command: Command, message: Any, deadline_s: float | None) -> float | None:
+    def _limit_s(self, command: Command, spec: HandlerSpec | None, deadline_s: float | None) -> float | None:
         if deadline_s is not None:
             return deadline_s
         own = self.definition.method_deadline_s
         name = command.channel if isinstance(command, ReadChannel) else command_name(command)
         if name in own:
             return own[name]
-        spec = self.kind.spec_for(message)
         if spec is not None and spec.operation and not isinstance(command, ReadChannel):
             return None  # a motion or an exposure ends by its own limit
         return self.definition.deadline_s

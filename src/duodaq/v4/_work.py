@@ -237,6 +237,22 @@ class Work(Delivery):
         if not task.cancelled() and (error := task.exception()) is not None:
             self.crash(error)
 
+    def begin_at_once(self, envelope: Envelope) -> bool:
+        """Begin an operation that neither moves nor emits, without the worker, if it is its turn; False if it is not.
+
+        What may move goes through the mailbox, where a stop finds it.
+        """
+        actor, spec = self.actor, envelope.spec
+        if actor is None or not self.open or self.in_hand is not None or not spec.operation or spec.moves is not False:
+            return False
+        if not self.mailbox.pass_by():
+            return False
+        if (tell := envelope.context.get(IN_HAND)) is not None:
+            tell()
+        self._begin_operation(actor, envelope)
+        self.handled += 1
+        return True
+
     def _begin_operation(self, actor: Actor, envelope: Envelope) -> None:
         if self.operations is None:
             self.operations = {}
@@ -249,25 +265,32 @@ class Work(Delivery):
         self.operations[envelope] = task
         task.add_done_callback(lambda task: self._operation_ended(actor, envelope, task))
 
-    async def _operate(self, actor: Actor, envelope: Envelope) -> Any:
+    async def _operate(self, actor: Actor, envelope: Envelope) -> None:
         CURRENT.set(envelope.operation or Operation(self.loop))
-        return await tamed(lambda: envelope.spec.function(actor, envelope.message))
-
-    def _operation_ended(self, actor: Actor, envelope: Envelope, task: asyncio.Task[Any]) -> None:
-        error = None if task.cancelled() else task.exception()
+        value = await tamed(lambda: envelope.spec.function(actor, envelope.message))
         if self.actor is not actor:
-            if not task.cancelled():
-                self.note_late(envelope, Fate.DONE if error is None else Fate.FAILED)
+            self.note_late(envelope, Fate.DONE)
             return
         if self.operations is not None:
             self.operations.pop(envelope, None)
-        if task.cancelled():
+        self.settle(envelope, value)
+        self.note_quiet()
+
+    def _operation_ended(self, actor: Actor, envelope: Envelope, task: asyncio.Task[Any]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is None and not task.cancelled():
+            return  # it has said so itself
+        if self.actor is not actor:
+            if not task.cancelled():
+                self.note_late(envelope, Fate.FAILED)
+            return
+        if self.operations is not None:
+            self.operations.pop(envelope, None)
+        if error is None:
             self.failed += 1
             self.fail(envelope, self.cut_off(envelope, "it was cancelled while under way"))
-        elif error is not None:
-            self._blame(actor, envelope, error)
         else:
-            self.settle(envelope, task.result())
+            self._blame(actor, envelope, error)
         self.note_quiet()
 
     def cancel_operation(self, envelope: Envelope) -> None:

@@ -8,6 +8,7 @@ from duodaq.storage.reading._listing import Difference, Runs, differences, facts
 from duodaq.storage.reading._points import Grid, Laid, ScanPoints, told_with
 from duodaq.storage.reading._run import Run
 from duodaq.storage.reading._scan import SCAN_CONTINUED, SCAN_DOCUMENT, RecordedScan
+from duodaq.storage.reading._scan_page import scan_page
 from duodaq.storage.reading._series import Series, SeriesStream, folder_bytes, of_series
 from duodaq.storage.reading._stream import Stream
 
@@ -37,5 +38,6 @@ __all__ = [
     "of_series",
     "open_run",
     "runs",
+    "scan_page",
     "told_with",
 ]

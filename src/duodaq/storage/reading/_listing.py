@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 import msgspec
 
+from duodaq import markup
 from duodaq.errors import StorageError
 from duodaq.storage.journal._layout import EVENTS, RUN
-from duodaq.storage.reading._card import counted
+from duodaq.storage.reading._card import counted, local
 from duodaq.storage.reading._moments import Moment, moment_ns
 from duodaq.storage.reading._run import Run
 from duodaq.storage.reading._series import Series, of_series
@@ -55,6 +56,16 @@ class Runs(Sequence[Run]):
         from duodaq.storage.reading._runs_table import lines_of
 
         yield from lines_of(self, options.max_width)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (run.number or "–", local(run.start), run.state, run.labels.sample, run.labels.operator, run.path)
+            for run in self._runs[-markup.MOST_ROWS :]
+        ]
+        left = len(self) - len(rows)
+        facts = [f"the last {len(rows)} of them"] if left else []
+        head = ("run", "start", "state", "sample", "operator", "path")
+        return markup.page(counted(len(self), "run"), facts, markup.table(head, rows))
 
     def __repr__(self) -> str:
         return f"<{counted(len(self), 'run')}>"

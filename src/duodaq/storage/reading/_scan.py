@@ -17,6 +17,7 @@ from duodaq.errors import TornFileError
 from duodaq.storage.journal._events import Event
 from duodaq.storage.reading._moments import Window
 from duodaq.storage.reading._points import Grid, Laid, ScanPoints, told_with
+from duodaq.storage.reading._scan_page import scan_page
 
 if TYPE_CHECKING:
     import pandas  # pyright: ignore[reportMissingTypeStubs] - it brings no types
@@ -264,6 +265,9 @@ class RecordedScan:
 
     def __repr__(self) -> str:
         return f"<{self.in_words()}>"
+
+    def _repr_html_(self) -> str:
+        return scan_page(self.in_words(), self.metadata, self._run.path, self.units, self.fields(), self.events)
 
     def in_words(self) -> str:
         """What was scanned, how many points it has, and whether it is complete."""

@@ -30,6 +30,7 @@ from duodaq.telemetry import get_logger
 from duodaq.v4._actor import Actor
 from duodaq.v4._message import HandlerSpec, StopReason, handler
 from duodaq.v4.instruments._context import SAFE_ACTION, InstrumentContext
+from duodaq.v4.instruments._fields import check_fields
 from duodaq.v4.instruments._streams import Streams
 
 __all__ = ["InstrumentActor", "Parameter"]
@@ -98,9 +99,11 @@ class InstrumentActor(Actor):
         if kind is None:
             raise OutOfRangeError(f"no operation {command.name!r}; {cls._instead_of(command.name)}")
         try:
-            return kind(*command.args, **command.kwargs)
+            message = kind(*command.args, **command.kwargs)
         except TypeError as error:
             raise OutOfRangeError(f"{command.name} does not take these arguments: {error}") from error
+        check_fields(message, command.name)
+        return message
 
     @classmethod
     def _instead_of(cls, name: str) -> str:
@@ -250,7 +253,12 @@ class InstrumentActor(Actor):
         parameter = self.setting(message.name)
         if parameter.write is None:
             raise LifecycleError(f"{message.name} can only be read")
-        accepted = await parameter.write(self, message.value)
+        try:
+            accepted = await parameter.write(self, message.value)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, DuodaqError) or isinstance(message.value, int | float):
+                raise
+            raise OutOfRangeError(f"{message.name} does not take {message.value!r:.80}: {error}") from error
         if not parameter.emits:
             self.keep(message.name, message.value)
         self.note(message.name, accepted, parameter.unit)
