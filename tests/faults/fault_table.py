@@ -64,7 +64,10 @@ FAULTS: Mapping[str, Told] = {
     "unplugged": Told(("port lost",), ("duodaq_port_reconnects",)),
     "own device unplugged": Told(("instrument lost",), ("duodaq_polls", "duodaq_instrument_restarts")),
     "silent": Told(("command failed",), ("duodaq_port_errors",)),
-    "garbled": Told(("command failed", "reading failed", "polling failed"), ("duodaq_polls", "duodaq_port_errors")),
+    "garbled": Told(
+        ("command failed", "reading failed", "polling failed"),
+        ("duodaq_polls", "duodaq_port_errors", "duodaq_commands", "duodaq_messages"),
+    ),
     "another device": Told(("another device answers",), ("duodaq_port_strangers",)),
     "does not start": Told(
         ("instrument is in error", "instrument did not start", "replacement did not start"),

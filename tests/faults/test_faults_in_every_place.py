@@ -28,7 +28,6 @@ from duodaq.model import (
     RuntimeName,
 )
 from duodaq.telemetry import listen_to_log
-from duodaq.testing import growing_run, knife_edge
 
 PATIENTS = Path(__file__).with_name("patients.py")
 WITHIN_S = 15.0
@@ -268,30 +267,6 @@ async def test_so_is_the_death_of_a_worker_which_names_its_instruments(tmp_path:
 @pytest.mark.fault(*DEATHS, by=ITSELF)
 async def test_so_are_all_other_deaths(tmp_path: Path, runtime: Any, name: str) -> None:
     await see_all(Place(tmp_path, runtime, "process"), {name: DEATHS[name]})
-
-
-@pytest.mark.fault("recording left", by=ITSELF)
-async def test_a_run_that_a_kill_left_behind_is_a_line_and_a_figure_of_the_next_start(tmp_path: Path) -> None:
-    run, said = tmp_path / "runs" / "killed", list[Mapping[str, Any]]()
-    run.parent.mkdir()
-    with growing_run(run) as journal:
-        journal.write(knife_edge(3))
-    lab = Lab(LabDefinition("next", recording_dir=run.parent))
-    series = 'duodaq_log_events_total{event="repaired a recording that was left unfinished",level="warning"}'
-
-    def figure() -> float:
-        told = [line for line in exposition(lab).decode().splitlines() if line.startswith(f"{series} ")]
-        return float(told[0].rpartition(" ")[2]) if told else 0.0
-
-    before, deaf = figure(), listen_to_log(lambda _, event: said.append(dict(event)))
-    try:
-        async with lab:
-            assert await lab.chores.done(WITHIN_S)
-            assert figure() == before + 1
-    finally:
-        deaf()
-    (line,) = [one for one in said if one.get("event") == "repaired a recording that was left unfinished"]
-    assert line["run"] == str(run)
 
 
 @pytest.mark.fault(by=PEACE)

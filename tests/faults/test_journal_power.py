@@ -137,7 +137,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Trace]:
 @pytest.mark.fault("recording left", by=JOURNAL)
 def test_what_was_durable_survives_a_loss_of_power(traces: Sequence[Trace], tmp_path: Path, seed: int) -> None:
     luck = random.Random(seed)
-    for _ in range(25):
+    for _ in range(12):
         lose_power(traces[seed % len(traces)], tmp_path, luck)
 
 
