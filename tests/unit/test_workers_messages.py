@@ -71,6 +71,7 @@ FROM_MANAGER = [
 ]
 FROM_WORKER = [
     m.Made(ERROR),
+    m.Answer(4, reading=Scalar("dmm", "voltage", "V", 1, 0, 1.5, "v2")),
     m.Answer(1, 2.5, None, None),
     m.Answer(1, None, ERROR, ERROR),
     m.Alive(1),
@@ -98,6 +99,24 @@ FROM_WORKER = [
     m.NeighbourAsk(1, "rig", "stage", "command", 1.0, None),
     m.RecorderAsk(1, "start", None),
 ]
+
+
+@pytest.mark.parametrize(
+    ("result", "as_it_is"),
+    [
+        (Scalar("dmm", "voltage", "V", 2**62, 7, 1.5, "v2"), True),
+        (Scalar("dmm", "voltage", "µV", 1, 0, float("inf"), "v4"), True),
+        (Scalar("dmm", "voltage", "V", 1, 0, 1.5, "v2", {"late": True}), False),
+        (Scalar("dmm", "voltage", "V", 1, 0, np.float64(1.5), "v2"), False),
+        (Scalar("dmm", "voltage", "\udcb5V", 1, 0, 1.5, "v2"), False),
+        (1.5, False),
+        (None, False),
+    ],
+)
+def test_a_result_arrives_as_it_was_and_one_measured_number_without_a_pickle(result: Any, as_it_is: bool) -> None:
+    answer = m.decode_from_worker(m.encode(m.answer_with(3, result)))
+    assert (answer.number, answer.result, type(answer.result)) == (3, result, type(result))
+    assert (answer.reading is not None) is as_it_is
 
 
 def test_every_sentence_has_an_example_here() -> None:

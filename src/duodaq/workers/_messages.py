@@ -161,13 +161,26 @@ class Made(Message, frozen=True, tag="M"):
 
 
 class Answer(Message, frozen=True, tag="A"):
-    """What became of an Ask: its result, or its error and the error's cause; of a traced one, when it was."""
+    """What became of an Ask: its result, or its error and the error's cause; of a traced one, when it was.
+
+    A number that was measured, the most frequent result, is a `reading` and needs no pickle.
+    """
 
     number: int
     body: Parcel = None
     error: dict[str, Any] | None = None
     cause: dict[str, Any] | None = None
     took: tuple[int, int] | None = None
+    reading: Scalar | None = None
+
+    @property
+    def result(self) -> Any:
+        """The result.
+
+        Raises:
+            DataError: It holds what may not travel.
+        """
+        return unpack(self.body) if self.reading is None else self.reading
 
 
 class Alive(Message, frozen=True, tag="P"):
@@ -337,6 +350,17 @@ def result_parcel(value: Any) -> Parcel:
     if isinstance(sent, msgspec.msgpack.Ext):
         unpack(sent)
     return sent
+
+
+def answer_with(number: int, result: Any) -> Answer:
+    """The answer to an Ask that has been done.
+
+    Raises:
+        DataError: Its result is, or holds, an object of a driver's own.
+    """
+    if type(result) is Scalar and type(result.value) is float and result.metadata is None and _is_text(result.unit):
+        return Answer(number, reading=result)
+    return Answer(number, result_parcel(result))
 
 
 def _look(part: Any) -> None:

@@ -392,7 +392,7 @@ class ProcessWorker:
             facts = {"worker": self.name, "pid": self.child.pid}
             taker.inner(pending.trace_id, pending.body[0], *message.took, facts)
         if message.error is None:
-            pending.answer.set_result(unpack(message.body))
+            pending.answer.set_result(message.result)
         else:
             error = error_of(message.error, message.cause)
             if self.fault and isinstance(error, StoppedError):

@@ -69,6 +69,7 @@ from duodaq.workers._messages import (
     Snapshot,
     Stops,
     Taken,
+    answer_with,
     decode_from_manager,
     encode,
     error_of,
@@ -236,7 +237,7 @@ class Worker:
                 result = await ready.command(ask.number, ask.instrument, ask.command, ask.deadline_s)
             else:
                 result = await ready.carry_out(ask.number, ask.op, unpack_trusted(ask.body))
-            answer = Answer(ask.number, result_parcel(result))
+            answer = answer_with(ask.number, result)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is the manager who has to know
             answer = Answer(ask.number, None, *error_parts(ready.explained(error, ask)))
         ready.push_changes()
