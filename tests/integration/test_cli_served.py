@@ -21,7 +21,7 @@ from typer.main import get_command
 
 from duodaq.app import Lab, LabService, connect
 from duodaq.app._loop_thread import LoopThread
-from duodaq.cli import _app, _apply, _init, _preset_work, _status
+from duodaq.cli import _app, _apply, _init, _preset_work, _record, _status
 from duodaq.clock import Deadline, block
 from duodaq.link import LAB_PROTOCOL, LabLock, LinkServer
 from duodaq.testing import knife_edge, record_run
@@ -308,6 +308,23 @@ def test_a_status_names_the_alarm_that_stopped_everything(lab: Lab, lab_file: Pa
     rewrite(lab_file, ("stop_all = true", "stop_all = false"))
     lab.reset_stop("a test")
     assert json.loads(command("status", "--json").out)["stopped_by"] is None
+
+
+def test_a_log_whose_reader_has_gone_ends_with_its_command(
+    lab: Lab, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+
+    def broken_pipe(client: object, name: str, out: Console) -> bool:
+        with connect("bench") as other:
+            begun.append(len(other.logs()))
+        raise SystemExit(1)  # as rich does
+
+    monkeypatch.setattr(_record, "_wait", broken_pipe)
+    assert command("record", "--name", "log").code == 1
+    assert begun == [1]
+    with connect("bench") as client:
+        assert client.logs() == []
 
 
 # ---- completion ------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from duodaq.clock import Deadline
+from duodaq.clock import Deadline, block
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="streams as Linux has them")
 
@@ -73,6 +73,29 @@ def test_a_closed_stream_is_no_place_for_a_port_and_harms_no_command(folder: Pat
             assert lab.wait(30.0) == 0
         finally:
             lab.kill()
+
+
+def test_a_lab_says_first_where_its_page_is_and_says_it_once(folder: Path) -> None:
+    pytest.importorskip("fastapi")
+    command = [sys.executable, "-m", "duodaq.cli", "run", "lab.toml", "--web-port", "0"]
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(folder)}
+    with (folder / "said").open("w") as said:
+        lab = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said)
+    limit = Deadline(40.0)
+    try:
+        while "Attach with" not in (folder / "said").read_text(encoding="utf-8"):
+            assert not limit.passed, "it does not start"
+            block(0.05)
+        lab.terminate()
+        assert lab.wait(30.0) == 0
+    finally:
+        lab.kill()
+        lab.wait()
+    lines = (folder / "said").read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("bänk is running")
+    assert lines[2].startswith("Its page is at http://127.0.0.1:")
+    assert sum("http://" in line for line in lines) == 1
+    assert any("instrument state" in line for line in lines[4:])  # the log, from then on
 
 
 def test_where_a_letter_cannot_be_written_another_is(folder: Path) -> None:

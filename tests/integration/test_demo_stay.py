@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import subprocess
+import sys
+import termios
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -78,3 +82,24 @@ def test_a_demo_is_found_stopped_and_ended_by_other_programs(
     assert demo.end() == 0, demo.said
     assert "the shutter is closed, nothing moves" in demo.said
     assert "no lab is running" in duodaq_command("status").stderr
+
+
+def test_a_demo_at_a_terminal_that_takes_nothing_more_goes_on_and_ends(tmp_path: Path) -> None:
+    """Ctrl-S: what it says waits, and neither the scan nor the shutter does."""
+    ours, theirs = os.openpty()
+    termios.tcflow(theirs, termios.TCOOFF)
+    words = ("demo", "--no-web", "--points", "11", "--out", str(tmp_path / "runs"))
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-m", "duodaq.cli", *words], stdin=theirs, stdout=theirs, stderr=theirs, process_group=0
+        ) as demo:
+            os.close(theirs)
+            try:
+                assert demo.wait(60.0) == 0
+            finally:
+                demo.kill()
+    finally:
+        os.close(ours)
+    (run,) = duodaq.runs(tmp_path / "runs")
+    assert run.state == "finished"
+    assert len(run.scans[0]) == 11

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -549,6 +550,31 @@ async def test_server_ends_with_browsers_connected_and_commands_in_hand(tmp_path
             await page.aclose()
             with pytest.raises(websockets_closed, match=r"1001|1012|going away|service restart"):
                 await heard(live, "nothing")
+
+
+async def test_a_request_in_hand_when_the_server_ends_is_one_line_of_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("duodaq").addHandler(caplog.handler)
+    try:
+        async with (
+            Lab(definition(tmp_path)) as lab,
+            PageServer(lab) as page,
+            httpx.AsyncClient(base_url=page.address, trust_env=False, timeout=20) as client,
+        ):
+            long = {"kind": "execute", "name": "wait", "args": [60]}
+            asked = asyncio.create_task(client.post("/api/instruments/lamp/command", json=long))
+            while not lab.manager.instruments() or not (await client.get("/api/operations")).json():
+                await clock.pause(0.01)
+            await page.aclose()
+            await asyncio.wait([asked])
+            asked.exception()
+    finally:
+        logging.getLogger("duodaq").removeHandler(caplog.handler)
+    records = {id(one): one.msg for one in caplog.records}.values()  # whether or not the log has been configured here
+    said = [one for one in records if isinstance(one, dict) and one.get("logger") == "duodaq.web"]
+    assert [one for one in said if one.get("exc_info")] == []
+    assert [one["event"] for one in said].count("a request in hand ended with the server") == 1
 
 
 async def too_bright(lab: Served, **headers: Any) -> None:

@@ -45,9 +45,13 @@ def record_log(
         if detach:
             out.print(escape(f"It goes on until `duodaq record --stop --name {name}`, or until the lab ends."))
             return 0
-        out.print("until Ctrl-C.")
-        if not _wait(client, name, out):
-            return 1
+        try:
+            out.print("until Ctrl-C.")
+            if not _wait(client, name, out):
+                return 1
+        except SystemExit:  # whoever read what it says has gone, and nobody would know of a log that went on
+            client.stop_log(name)
+            raise
         return _end(client, name, out)
 
 

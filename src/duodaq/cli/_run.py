@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -20,6 +21,9 @@ from duodaq.telemetry import Outlet, configure_logging
 def run_lab(file: Path, out: Console, err: Console, web: Web = True) -> int:
     """Run the lab of `file`, and its page where `web` says, until a signal or a client ends it; the exit code."""
     configure_logging("INFO")
+    until_ready = _WarningsAlone()
+    for handler in logging.getLogger("duodaq").handlers:
+        handler.addFilter(until_ready)
     lab = Lab.from_file(file)
     said, told = Outlet(cast("TextIO", out.file)), Outlet(cast("TextIO", err.file))
     out, err = _by(said, out), _by(told, err)  # the lab does not wait for whoever reads them
@@ -32,6 +36,7 @@ def run_lab(file: Path, out: Console, err: Console, web: Web = True) -> int:
             out.print(escape(f"{words} — {status.message}" if status.message else words), soft_wrap=True)
         await page.start()
         out.print("Attach with duodaq.connect(); Ctrl-C stops in order, twice faster.")
+        until_ready.is_over = True
 
     async def live() -> ShutdownReport:
         page = LabPage(lab, web, lambda sentence: out.print(escape(sentence), soft_wrap=True))
@@ -47,6 +52,16 @@ def run_lab(file: Path, out: Console, err: Console, web: Web = True) -> int:
     for outlet in (said, told):
         outlet.drain()
     return 0 if report.clean else 1
+
+
+class _WarningsAlone(logging.Filter):
+    """Lets through what is wrong, until the lab has said by itself how it stands and where its page is."""
+
+    is_over = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """As `logging` asks for it."""
+        return self.is_over or record.levelno >= logging.WARNING
 
 
 def _by(outlet: Outlet, console: Console) -> Console:

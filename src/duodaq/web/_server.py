@@ -144,7 +144,11 @@ class _ToOurLog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Pass it on."""
         said = record.getMessage().strip()
-        if "without completing handshake" not in said:
+        if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+            return  # it was told to, and that is said once:
+        if said.endswith("timeout graceful shutdown exceeded"):
+            _log.warning("a request in hand ended with the server")
+        elif "without completing handshake" not in said:
             _log.error(said, server=record.name, exc_info=record.exc_info)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator
 from datetime import UTC, datetime
@@ -19,14 +20,14 @@ from duodaq.bluesky import ScanInterruptedError, ScanRun
 from duodaq.cli._page import LabPage, Web
 from duodaq.cli._report import shutdown_table
 from duodaq.cli.demo._knife_edge import KnifeEdge, fit_knife_edge
-from duodaq.cli.demo._ledger import device_table, ledger_table
+from duodaq.cli.demo._ledger import FailedReadings, device_table, ledger_table
 from duodaq.cli.demo._recording import recording_table
 from duodaq.cli.demo._table import Bench, set_up
 from duodaq.clock import Deadline, block
 from duodaq.errors import ConfigError, DuodaqError
 from duodaq.model import ShutdownReport
 from duodaq.storage.reading import open_run
-from duodaq.telemetry import configure_logging
+from duodaq.telemetry import Outlet, configure_logging
 
 FROM_MM, TO_MM = 1.0, 9.0
 TOLERANCE = 0.02
@@ -63,13 +64,15 @@ class Demo:
         self._migrate = migrate
         self._faults: list[str] = []
         self._ledgers: dict[str, Any] = {}
+        self._failed = FailedReadings()
 
     def run(self) -> int:
         """Set up the table, run the lab on it, scan, compare with the truth, stop; 0 if all of it held."""
         with (self._target / "lab.log").open("w") as log:
             configure_logging("INFO", stream=log)
             try:
-                self._run_bench(self._target)
+                with self._failed:
+                    self._run_bench(self._target)
             finally:
                 configure_logging("WARNING")
         for fault in self._faults:
@@ -212,7 +215,7 @@ class Demo:
             lab.stop_recording()
         self._ledgers = lab.status()["ledgers"]
         self._show(*ledger_table(self._ledgers))
-        self._show(*device_table(self._ledgers, bench, lab.camera.get("frames_lost")))
+        self._show(*device_table(self._ledgers, bench, lab.camera.get("frames_lost"), self._failed.counts))
 
     def _read_back(self, bench: Bench) -> None:
         deadline = Deadline(OBEYED_S)
@@ -276,18 +279,22 @@ def run_demo(
     """
     if unplug_at is not None and unplug_at > points:
         raise ConfigError(f"the scan has only {points} points", key=f"--unplug-at {unplug_at}")
-    out = Console(highlight=False, no_color=headless, force_terminal=False if headless else None, soft_wrap=True)
+    outlet: Any = Outlet(sys.stdout)  # neither the scan nor the shutter waits for a terminal that takes nothing more
+    said = False if headless else sys.stdout.isatty()
+    out = Console(file=outlet, highlight=False, no_color=headless, force_terminal=said, soft_wrap=True)
     target = _new_folder(directory)
     try:
         stay = stay or (out.is_terminal and web is not False)
         demo = Demo(
             out, points=points, target=target, seed=seed, unplug_at=unplug_at, stay=stay, web=web, migrate=migrate
         )
-        with _ended_as_by_ctrl_c():
+        with _ended_as_by_ctrl_c(), contextlib.redirect_stdout(outlet):
             return demo.run()
     except DuodaqError as error:
         out.print(f"[bold red]The demonstration failed: {escape(str(error))}[/]")
         return 1
+    finally:
+        outlet.drain()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from typing import Any
+import logging
+from collections import Counter
+from typing import Any, Self, cast
 
 from rich.table import Table
 
@@ -26,19 +28,51 @@ def ledger_table(ledgers: Ledgers) -> tuple[Table, list[str]]:
     return table, problems
 
 
-def device_table(ledgers: Ledgers, bench: Bench, frames_lost: int) -> tuple[Table, list[str]]:
+class FailedReadings(logging.Handler):
+    """Counts the readings of each stream that the lab says have failed: each may have been sent all the same."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.counts: Counter[str] = Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As `logging` asks for it."""
+        said: Any = record.msg
+        if isinstance(said, dict):
+            facts = cast("dict[str, Any]", said)
+            if facts.get("event") == "reading failed":
+                self.counts[f"{facts.get('instrument')}.{facts.get('channel')}"] += 1
+
+    def __enter__(self) -> Self:
+        logging.getLogger("duodaq").addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("duodaq").removeHandler(self)
+
+
+def device_table(ledgers: Ledgers, bench: Bench, frames_lost: int, failed: Counter[str]) -> tuple[Table, list[str]]:
     """What each device counted itself, in its own process, beside what the lab measured; and what does not agree.
 
-    `frames_lost` is how many frames the lab missed, by the numbers that the camera gives them.
+    `frames_lost` is how many frames the lab missed, by the numbers that the camera gives them; `failed` how many
+    readings of each stream failed.
     """
+    return _beside(_sent(bench), ledgers, frames_lost, failed)
+
+
+def _beside(
+    counts: dict[str, tuple[str, int]], ledgers: Ledgers, frames_lost: int, failed: Counter[str]
+) -> tuple[Table, list[str]]:
     problems: list[str] = []
-    table = plain_table("Beside the devices' own counts", ("stream", "device"), ("sent", "measured", "known lost"))
-    for stream, (device, sent) in _sent(bench).items():
+    numbers = ("sent", "measured", "known lost", *(["failed"] if failed.total() else []))
+    table = plain_table("Beside the devices' own counts", ("stream", "device"), numbers)
+    for stream, (device, sent) in counts.items():
         side, lost = ("v4", frames_lost) if stream.startswith("camera") else ("v2", 0)
         measured = sum(streams.get(stream, 0) for streams in ledgers[side]["produced"].values())
-        table.add_row(stream, device, str(sent), str(measured), str(lost))
-        if sent != measured + lost:
-            problems.append(f"{stream}: its device sent {sent}, the lab measured {measured} and knows of {lost} lost.")
+        table.add_row(stream, device, *map(str, (sent, measured, lost, failed[stream])[: len(numbers)]))
+        if not measured + lost <= sent <= measured + lost + failed[stream]:  # a late reply was sent, and is no reading
+            known = f"knows of {lost} lost and {failed[stream]} failed"
+            problems.append(f"{stream}: its device sent {sent}, the lab measured {measured} and {known}.")
     return table, problems
 
 
