@@ -7,9 +7,12 @@ never reaches the data. `loop_ns` follows the running event loop, so a test on v
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import threading
 import time
-from typing import Protocol
+from collections.abc import Generator
+from typing import Any, Protocol
 
 __all__ = [
     "Deadline",
@@ -21,6 +24,7 @@ __all__ = [
     "monotonic_ns",
     "monotonic_s",
     "new_loop",
+    "one_interrupt",
     "pause",
     "utc_ns",
 ]
@@ -152,3 +156,32 @@ class Deadlines:
         for entry in sorted(due, key=self._at_s.__getitem__):
             if self._at_s.pop(entry, None) is not None:  # it may have ended because of one before it
                 entry.expire()
+
+
+INTERRUPT_S = 10.0
+"""For how long after a Ctrl-C further ones are not heard where `one_interrupt` is."""
+
+
+@contextlib.contextmanager
+def one_interrupt() -> Generator[None]:
+    """Hear one Ctrl-C within the block, so that a second one does not interrupt what the first has begun to stop.
+
+    Another one counts again after 10 s, for whoever is held up by something that does not end. It is about the main
+    thread alone: no other one ever gets a Ctrl-C.
+    """
+    before: Any = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    ending: list[Deadline] = []
+
+    def heard(number: int, frame: Any) -> None:
+        if not ending or ending[-1].passed:
+            ending.append(Deadline(INTERRUPT_S))
+            before(number, frame)
+
+    signal.signal(signal.SIGINT, heard)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

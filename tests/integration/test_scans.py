@@ -167,6 +167,54 @@ def test_a_scan_that_ctrl_c_has_ended_is_aborted_and_says_where_its_points_are(l
     assert lab.scans[-1].points().stop["reason"] == "interrupted by Ctrl-C"
 
 
+@pytest.mark.parametrize("every_s", [0.0, 0.002, 0.02])
+@pytest.mark.parametrize("kind", ["scan", "grid"])
+def test_who_presses_ctrl_c_again_and_again_keeps_the_points_and_the_axis_stands(
+    lab: LabClient, monkeypatch: pytest.MonkeyPatch, kind: str, every_s: float
+) -> None:
+    monkeypatch.setattr(RailActor, "step_s", 0.05)
+    presses, scanning = 30, threading.Event()
+
+    def ctrl_c(*_: Any) -> None:
+        if scanning.is_set():
+            raise KeyboardInterrupt
+
+    def press() -> None:
+        main = threading.main_thread().ident
+        until(lambda: rail().has["x"] > 0.3)
+        for _ in range(presses):
+            signal.pthread_kill(main or 0, signal.SIGINT)
+            clock.block(every_s)
+
+    def scan() -> None:
+        scanning.set()
+        try:
+            if kind == "scan":
+                lab.scan(lab.rail.x, [0.2, 20.0], lab.other, progress=False)
+            else:
+                lab.grid((lab.other.x, [0.0]), (lab.rail.x, [0.2, 20.0]), read=lab.other, progress=False)
+        finally:
+            scanning.clear()
+
+    before, pressing = signal.signal(signal.SIGINT, ctrl_c), threading.Thread(target=press)
+    pressing.start()
+    try:
+        with pytest.raises(ScanInterruptedError) as caught:
+            scan()
+        assert signal.getsignal(signal.SIGINT) is ctrl_c
+    finally:
+        pressing.join()
+        signal.signal(signal.SIGINT, before)
+    status = lab.scans[-1].status()
+    assert (status.state, status.why) == ("aborted", "interrupted by Ctrl-C after 1 of 2 points")
+    assert len(caught.value.run) == 1
+    assert lab.scans[-1].points().stop["exit_status"] == "abort"
+    assert lab.holders() == {}
+    at = rail().has["x"]
+    clock.block(0.1)
+    assert rail().has["x"] == at < 5.0, "it stands where it was stopped"
+
+
 def test_a_scan_whose_program_stands_still_is_ended_without_it(
     lab: LabClient, other: LabClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

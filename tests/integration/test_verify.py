@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -227,6 +228,29 @@ def test_axes_go_a_small_way_and_come_back(instruments: Instruments, tmp_path: P
     assert instruments.table.state().positions[1] == pytest.approx(0.0, abs=0.01)
     assert not instruments.table.state().shutter_open
     assert not instruments.table.state().laser_on
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_whatever_asks_it_to_end_stops_the_axis_and_is_no_verdict(
+    number: int, instruments: Instruments, start_program: Callable[..., Any], tmp_path: Path
+) -> None:
+    before = instruments.stage.report()
+    asked = ("--hardware", instruments.file, "--allow-motion", "--load", "300 ms", "--out", tmp_path / "out")
+    program = start_program("-m", "duodaq.cli", "verify", *asked)
+    limit = clock.Deadline(60.0)
+    while len(instruments.stage.report()["moves"]) == len(before["moves"]):
+        assert not limit.passed, program.said
+        clock.block(0.005)
+    program.interrupt(number)
+    assert program.end() == 130
+    assert "Interrupted" in program.said
+    assert "failed" not in program.said, "what was interrupted is no fault of an instrument"
+    assert "Future exception" not in program.said
+    assert len(instruments.stage.report()["stops"]) > len(before["stops"])
+    at = instruments.table.state().positions[1]
+    clock.block(0.2)
+    assert instruments.table.state().positions[1] == at
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_driver_that_moves_by_itself_is_found_out(instruments: Instruments, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from duodaq.app._channel import Channel
 from duodaq.app._control import Holder
 from duodaq.app._pages import axis_page, gone_page, instrument_page
 from duodaq.app._reading import Reading
+from duodaq.clock import one_interrupt
 from duodaq.errors import DeliveryError, LifecycleError, NotInControlError
 from duodaq.units import number_in
 
@@ -332,12 +333,13 @@ class AxisHandle:
             raise TypeError(f"{self.address} moves to a number, in {self.unit}; {error}") from error.__cause__
 
     def _carry_out(self, begin: Callable[[], concurrent.futures.Future[Any]]) -> None:
-        try:
-            self._channel.wait(begin())
-        except BaseException as error:
-            if not isinstance(error, Exception):  # Ctrl-C: the axis must not go on alone
-                self.stop()
-            raise
+        with one_interrupt():
+            try:
+                self._channel.wait(begin())
+            except BaseException as error:
+                if not isinstance(error, Exception):  # Ctrl-C: the axis must not go on alone
+                    self.stop()
+                raise
 
 
 class Flight:

@@ -13,6 +13,7 @@ from duodaq.app._documents import DocumentJournal, plain
 from duodaq.app._handles import AxisHandle, InstrumentHandle
 from duodaq.app._scan_facts import ScanStatus
 from duodaq.app._scans_handle import ScanHandle, watched
+from duodaq.clock import one_interrupt
 from duodaq.errors import ScanInterruptedError, StorageError
 from duodaq.units import number_in
 
@@ -67,7 +68,7 @@ def recorded(
     """
     names = [axis.address for axis, _ in parts]
     planned = prod(len(positions) for _, positions in parts)
-    with watched(channel, names, [one.id for one in readers], planned, ticket) as watch:
+    with one_interrupt(), watched(channel, names, [one.id for one in readers], planned, ticket) as watch:
         journal = DocumentJournal(channel, watch.number) if record else None
 
         def heard(name: str, document: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from duodaq.bluesky._promise import Axis, Reader
 from duodaq.bluesky._repeat import OnRepeat
 from duodaq.bluesky._run import ScanRun
 from duodaq.bluesky._status import FutureStatus
+from duodaq.clock import Deadline, block, one_interrupt
 from duodaq.errors import OutOfRangeError, ScanInterruptedError
 
 Listener = Callable[[str, dict[str, Any]], None]
@@ -34,6 +35,8 @@ _plans: Any = bluesky.plans
 _patterns: Any = bluesky.plan_patterns
 _steps: Any = bps
 _Engine: Any = RunEngine
+_END_S, _LOOK_S = 5.0, 0.01
+"""For how long a plan may go on behind a Ctrl-C, and how often it is looked at."""
 
 
 def run_scan(
@@ -114,7 +117,7 @@ def _carry_out(
     on_document: Listener | None,
     holds: Holds | None,
 ) -> ScanRun:
-    with _engine() as engine, progress_bar(run.planned, progress) as show:
+    with one_interrupt(), _engine() as engine, progress_bar(run.planned, progress) as show:
 
         def count(name: str, _: dict[str, Any]) -> None:
             if name == "event":
@@ -123,10 +126,10 @@ def _carry_out(
         listeners = [run.document, count, *([on_document] if on_document else [])]
         try:
             engine(plan, _all(listeners), **(metadata or {}))
-        except RunEngineInterrupted:
+        except (RunEngineInterrupted, KeyboardInterrupt):
             _stop(movers)
             run.aborted = run.aborted or BY_CTRL_C
-            engine.abort(run.aborted)
+            _abort(engine, run.aborted)
             raise ScanInterruptedError(f"{run.aborted} after {len(run)} of {run.planned} points", run=run) from None
         except Exception as error:  # noqa: BLE001 - whatever a driver raises ends the scan, and is chained
             _stop(movers)
@@ -139,6 +142,17 @@ def _carry_out(
             _stop(movers)
             raise ScanInterruptedError(f"{run.aborted} after {len(run)} of {run.planned} points", run=run)
     return run
+
+
+def _abort(engine: RunEngine, why: str) -> None:
+    """End the plan, wherever Ctrl-C found it: paused by it, still on its way, or just at its end."""
+    limit = Deadline(_END_S)
+    while engine.state not in ("paused", "idle") and not limit.passed:
+        with contextlib.suppress(RuntimeError):  # it has just come to its end, or is being paused
+            engine.request_pause(defer=False)
+        block(_LOOK_S)
+    if engine.state == "paused":
+        engine.abort(why)
 
 
 def _stop(movers: Sequence[AxisDevice]) -> None:
@@ -229,7 +243,10 @@ class _StopOnCtrlC(DuringTask):
                 blocking_event.wait()
             except KeyboardInterrupt:
                 if self.engine is not None:
-                    self.engine.request_pause(defer=False)
+                    try:
+                        self.engine.request_pause(defer=False)
+                    except RuntimeError:  # the plan has just ended; what the program does behind it must not begin
+                        raise KeyboardInterrupt from None
             else:
                 return
 

@@ -108,7 +108,7 @@ def _ended_by_signals() -> Generator[None]:
     """A request to end is what Ctrl-C is, so that what was started is ended in order."""
 
     def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)  # asyncio cancels what it runs, and what moves is stopped in order
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {number: signal.signal(number, interrupt) for number in numbers}
