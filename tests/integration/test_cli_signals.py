@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -158,9 +160,22 @@ def test_ctrl_c_while_a_client_scans_stops_the_scan_and_tells_the_client(
     assert simulated_lab.is_safe()
 
 
+def has_open_a_line(pid: int) -> bool:
+    """Whether a program, whose own streams are pipes, has a pty open."""
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            if os.readlink(f"/proc/{pid}/fd/{number}").startswith("/dev/pts/"):
+                return True
+    return False
+
+
 def test_ctrl_c_during_the_start_leaves_nothing_open(simulated_lab: Any, start_program: Callable[..., Any]) -> None:
     host = start_program("-m", "duodaq.cli", "run", simulated_lab.file)
-    host.wait_for("state=connecting")
+    host.wait_for("Starting")
+    limit = clock.Deadline(60.0)
+    while not has_open_a_line(host.pid):
+        assert not limit.passed
+        clock.block(0.002)
     host.interrupt()
     host.end()
     with duodaq.open(simulated_lab.file) as lab:

@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from duodaq.cli._console import Said, as_it_is
+from duodaq.cli._status import _watch
 from duodaq.clock import Deadline, block
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="streams as Linux has them")
@@ -92,10 +95,11 @@ def test_a_lab_says_first_where_its_page_is_and_says_it_once(folder: Path) -> No
         lab.kill()
         lab.wait()
     lines = (folder / "said").read_text(encoding="utf-8").splitlines()
-    assert lines[0].startswith("bänk is running")
-    assert lines[2].startswith("Its page is at http://127.0.0.1:")
+    assert lines[0] == "Starting bänk."
+    assert lines[1].startswith("bänk is running")
+    assert lines[3].startswith("Its page is at http://127.0.0.1:")
     assert sum("http://" in line for line in lines) == 1
-    assert any("instrument state" in line for line in lines[4:])  # the log, from then on
+    assert any("instrument state" in line for line in lines[5:])  # the log, from then on
 
 
 def test_where_a_letter_cannot_be_written_another_is(folder: Path) -> None:
@@ -146,3 +150,15 @@ def test_a_word_too_many_is_said_in_one_sentence(folder: Path) -> None:
         assert ended.returncode == 2
         assert ended.stderr.startswith("duodaq: ")
         assert ended.stderr.count("\n") == 1
+
+
+def test_a_picture_that_is_drawn_anew_is_as_narrow_as_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    said = Said()
+    assert (said.width, as_it_is(said).width) == (80, 40)
+    drawn: list[Any] = []
+    monkeypatch.setattr("duodaq.cli._status.Live", lambda console, **_: drawn.append(console.width) or nullcontext())
+    monkeypatch.setattr("duodaq.cli._status.block", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        _watch([], said)
+    assert drawn == [40]

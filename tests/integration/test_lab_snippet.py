@@ -205,7 +205,8 @@ def test_frames_and_recordings_cross_the_control_socket(
 def test_an_instrument_that_fails_is_shown_with_its_cause_and_disturbs_no_other(simulated_lab: Any) -> None:
     simulated_lab.rewrite("duodaq.cli.demo.shutter:Shutter", "./bad.py:Bad")
     (simulated_lab.file.parent / "bad.py").write_text(
-        "class Bad:\n    def __init__(self, serial):\n        raise RuntimeError('not calibrated')\n"
+        "from duodaq.cli.demo.shutter import Shutter\n\n"
+        "class Bad(Shutter):\n    def __init__(self, serial):\n        raise RuntimeError('not calibrated')\n"
     )
     with duodaq.open(simulated_lab.file) as lab:
         assert lab.status()["v2"] == "degraded"

@@ -281,6 +281,23 @@ def test_an_instrument_that_is_not_there_fails_and_the_others_are_verified(
     assert states["holds_under_load", "dmm"] == states["holds_under_load", "stage"] == "passed"
 
 
+@pytest.mark.parametrize(("port", "instrument"), [("STAGE", "stage"), ("DMM", "dmm")])
+def test_an_instrument_whose_port_is_not_there_fails_and_the_others_are_verified(
+    port: str, instrument: str, instruments: Instruments, tmp_path: Path
+) -> None:
+    nowhere = {"stage": str(tmp_path / "nowhere"), "dmm": "127.0.0.1:9"}[instrument]
+    here = {"stage": instruments.stage.address, "dmm": instruments.dmm.address}[instrument]
+    (tmp_path / "lab.toml").write_text(instruments.file.read_text().replace(here, nowhere))
+    code, states, report = verified(tmp_path / "lab.toml", tmp_path / "out")
+    assert code == 1
+    assert {test: state for (test, who), state in states.items() if who == instrument} == dict.fromkeys(
+        SHOWS, "not run"
+    ) | {"answers": "failed"}
+    assert nowhere in report
+    others = {"stage", "dmm", "laser"} - {instrument}
+    assert {states[test, who] for test in ("answers", "lets_go", "is_only_read") for who in others} == {"passed"}
+
+
 LAMP = """\
 from pathlib import Path
 

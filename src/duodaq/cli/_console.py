@@ -65,6 +65,11 @@ class Said(Console):
         return text if self.is_terminal else _PADDING.sub("", text)
 
 
+def as_it_is(out: Console) -> Console:
+    """The same place, as narrow as it really is: for a picture that is drawn anew, whose lines must be counted."""
+    return Console(file=out.file, highlight=False) if isinstance(out, Said) else out
+
+
 def say_json(out: Console, value: Any) -> None:
     """Print a value for a program: JSON in any encoding, and nothing in it that JSON has not."""
     out.print_json(_text(out, value), ensure_ascii=not _has_all_letters(out))

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from duodaq.app import LabClient, connect
-from duodaq.cli._console import say_json_line
+from duodaq.cli._console import as_it_is, say_json_line
 from duodaq.cli._report import last_error, plain_table, port_state
 from duodaq.clock import block, monotonic_s
 
@@ -64,7 +64,7 @@ def record_wire(lab: str | None, file: Path, out: Console) -> None:
 
 
 def _watch(client: LabClient, out: Console) -> None:
-    with Live(console=out, auto_refresh=False, screen=False) as live:
+    with Live(console=as_it_is(out), auto_refresh=False, screen=False) as live:
         live.update(Group(*_page(_sampled(client, _SAMPLE_S))), refresh=True)
         while True:
             live.update(Group(*_page(_sampled(client, _EVERY_S))), refresh=True)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from duodaq.app import Holder, LabClient, connect
-from duodaq.cli._console import say_json, say_json_line
+from duodaq.cli._console import as_it_is, say_json, say_json_line
 from duodaq.cli._report import alarm_table, instrument_table, port_table, since
 from duodaq.cli._stop_all import meant
 from duodaq.clock import block, monotonic_s, utc_ns
@@ -79,7 +79,7 @@ class Watched:
 def _watch(watched: list[Watched], out: Console) -> None:
     for one in watched:
         one.look()
-    with Live(console=out, auto_refresh=False, vertical_overflow="ellipsis") as live:
+    with Live(console=as_it_is(out), auto_refresh=False, vertical_overflow="ellipsis") as live:
         wait_s = FIRST_S
         while True:
             block(wait_s)

@@ -11,7 +11,7 @@ import asyncio
 import math
 import statistics
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ import numpy as np
 from duodaq.app import Lab
 from duodaq.clock import Deadline, monotonic_s, pause
 from duodaq.config import load_lab
-from duodaq.errors import ConfigError, DuodaqError
+from duodaq.errors import ConfigError, DuodaqError, PortError
 from duodaq.model import AxisDefinition, Execute, InstrumentDefinition, InstrumentState, LabDefinition, Outcome
 from duodaq.units import parse_duration_s
 from duodaq.verify._read_only import Writes, harmless, may_emit
@@ -77,7 +77,7 @@ def verify_hardware(plan: HardwarePlan, tell: Tell = lambda _: None) -> Results:
 
     Raises:
         ConfigError: The lab file or the plan is wrong. Nothing was opened.
-        PortError, DuodaqError: A port could not be opened. Nothing was left open.
+        DuodaqError: The lab does not start. Nothing was left open.
         KeyboardInterrupt: It was interrupted: what moved was stopped, and the lab was shut down.
     """
     lab, load_s = harmless(load_lab(plan.file), moving=plan.allow_motion), plan.load_s
@@ -104,30 +104,59 @@ class _Hardware:
         self._tell = tell
         self._total = len(SHOWS) * len(definition.instruments)
         self._silent: set[str] = set()
+        self._shut_out: dict[str, PortError] = {}  # instruments whose port could not be opened
         self._shut_before: dict[str, Any] = {}
 
     async def run(self) -> None:
-        instruments = self._definition.instruments
-        await self._lab.start()
+        await self._start()
         try:
-            writes = Writes(self._lab.manager.broker, self._definition.ports)
-            for one in instruments:
+            writes = Writes(self._lab.manager.broker, self._lab.definition.ports)
+            for one in self._there():
                 await self._test("answers", one, self._answers)
-            for one in instruments:
+            for one in self._there():
                 await self._note_shutter(one)
                 await self._test("reads_every_channel", one, self._reads)
-            await self._load(instruments)
-            for one in instruments:
+            await self._load(self._there())
+            for one in self._there():
                 await self._test("moves_and_returns", one, self._moves)
-            for one in instruments:
+            for one in self._there():
                 await self._test("lets_nothing_out", one, self._lets_nothing_out)
         finally:
             report = await self._lab.shutdown()
         ended = {component.component: component for component in report.components}
-        for one in instruments:
+        for one in self._there():
             await self._test("lets_go", one, lambda i: _let_go(i, ended))
             await self._test("is_only_read", one, lambda i: self._only_read(i, writes))
         self._results.written = writes.listed()
+
+    async def _start(self) -> None:
+        """Start the lab; without the ports that cannot be opened, whose instruments have failed."""
+        while True:
+            try:
+                return await self._lab.start()
+            except PortError as error:
+                cause = error.__cause__ if isinstance(error.__cause__, PortError) else error  # that names the port
+                known = self._lab.manager.broker.status()
+                port = next((one.name for one in known if cause.port in (one.name, one.address)), "")
+                out = [one for one in self._there() if one.port == port]
+                if not out:
+                    raise
+                for one in out:
+                    self._shut_out[one.id] = error
+                    for name in SHOWS:
+                        await self._test(name, one, self._fails_to_open if name == "answers" else self._is_shut_out)
+                there = tuple(self._there())
+                ports = tuple(one for one in self._lab.definition.ports if one.name != port)
+                self._lab = Lab(replace(self._definition, instruments=there, ports=ports))
+
+    def _there(self) -> tuple[InstrumentDefinition, ...]:
+        return tuple(one for one in self._definition.instruments if one.id not in self._shut_out)
+
+    async def _fails_to_open(self, one: InstrumentDefinition) -> None:
+        raise _FailedError(str(self._shut_out[one.id]))
+
+    async def _is_shut_out(self, _: InstrumentDefinition) -> None:
+        raise _NotRunError("its port could not be opened")
 
     async def _test(self, name: str, one: InstrumentDefinition, check: Check) -> None:
         began_s = monotonic_s()
