@@ -65,6 +65,17 @@ def test_attaching_to_a_lab_loads_neither_runtimes_nor_drivers() -> None:
     assert heavy & set(json.loads(result.stdout)) == set()
 
 
+def test_a_lab_loads_nothing_that_paints_and_who_wants_it_has_it_whole() -> None:
+    code = """
+import sys, duodaq, duodaq.v2, duodaq.v4
+duodaq.open
+assert not {"rich", "pygments"} & set(sys.modules), "they are loaded"
+import rich.pretty, rich.traceback
+"""
+    result = run(sys.executable, "-c", code)
+    assert result.returncode == 0, result.stderr
+
+
 STOP_ALL = """
 import json, socket, sys
 from duodaq.cli import main
@@ -173,7 +184,10 @@ for name in sys.argv[1].split(","):
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
         sys.exit(f"{name} cannot be imported first, or lacks what it promises")
 """
-FOREIGN = ("numpy", "pyarrow", "pyarrow.ipc", "pydantic", "msgspec", "structlog", "rich", "typer")
+FOREIGN = (
+    *("numpy", "pyarrow", "pyarrow.ipc", "pyarrow.compute", "pyarrow.flight", "pydantic", "msgspec", "structlog"),
+    *("rich.traceback", "typer", "fastapi", "uvicorn", "bluesky.run_engine", "bluesky.plans", "jsonschema", "psutil"),
+)
 
 
 def test_each_package_can_be_the_first_that_is_imported_and_has_what_its_all_promises() -> None:

@@ -4,15 +4,19 @@ import logging
 import sys
 from collections.abc import Callable, MutableMapping
 from functools import partial
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-import structlog
-
+from duodaq.telemetry._light import light_structlog
 from duodaq.telemetry._log_line import as_json, for_a_person
 from duodaq.telemetry._outlet import Outlet
 from duodaq.telemetry._tap import note_event
 from duodaq.telemetry._trace import current_trace_id
 from duodaq.telemetry._traceback import named
+
+if TYPE_CHECKING:
+    import structlog
+else:
+    structlog = light_structlog()
 
 ROOT = "duodaq"
 
