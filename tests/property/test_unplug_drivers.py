@@ -133,6 +133,7 @@ async def suffer(made: Lab, command: Command, blow: dict[str, int]) -> Any:
         assert made.runtime.instruments()[0].recoverable
         made.server.replug()
         await made.until(InstrumentState.READY, restarts=restarts + 1)
+        await made.until_port(PortState.OPEN)  # a driver that asks nothing when it is made is there before its line
     elif struck["cycle"]:
         await clock.pause(BOOT_S * 1.5)
     return result
