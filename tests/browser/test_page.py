@@ -283,6 +283,12 @@ def test_page_fits_a_phone_with_stop_all_in_sight(page: Any) -> None:
     assert box["x"] + box["width"] <= 390
     assert box["y"] + box["height"] <= 844
     page.js("scrollTo(0, 0)")
+    page.tab.click("[data-view=log]")
+    importlib.import_module("duodaq.telemetry").get_logger("web").warning("said on a phone", instrument="stage")
+    page.tab.wait_for_selector(".log .warning p:has-text('said on a phone')")
+    wide = "(() => { const t = document.querySelector('.log time'); return t.scrollWidth - t.clientWidth; })()"
+    assert page.js(wide) <= 0  # a time ends before the words begin
+    page.tab.click("[data-view=live]")
     page.js(MANY)
     assert page.js("document.documentElement.scrollWidth") <= 390
     page.tab.fill("#instruments input", "amplifier laser_7")

@@ -329,6 +329,17 @@ def test_notes_name_workers_and_calls_that_may_take_for_ever(tmp_path: Path) -> 
     assert "i: home may take for ever" in notes
 
 
+def test_notes_say_which_axis_of_a_class_of_ones_own_cannot_be_moved_or_scanned(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("class D:\n    pass\n\nclass M:\n    def move(self, axis, position): pass\n")
+    axis = 'axes.temp = { number = 1, unit = "degC" }\n'
+    notes = "\n".join(describe(lab_of(f'[instruments.i]\nruntime = "v2"\ndriver = "./own.py:D"\n{axis}', tmp_path)))
+    assert "i: axes.temp cannot be moved: ./own.py:D has no move(axis, position)" in notes
+    assert 'i: axes.temp cannot be scanned: nothing says where it is; add poll."temp.position" = { call = ' in notes
+    poll = 'poll."temp.position" = { call = "move", unit = "degC" }\n'
+    whole = describe(lab_of(f'[instruments.i]\nruntime = "v2"\ndriver = "./own.py:M"\n{axis}{poll}', tmp_path))
+    assert [note for note in whole if "cannot" in note and "axes" in note] == []
+
+
 def test_notes_say_what_a_driver_is_made_of_and_which_mark_names_no_instrument(tmp_path: Path) -> None:
     made = '[instruments.rig]\nruntime = "v2"\ndriver = "./d.py:D"\nargs = { a = "@i", b = "@stag" }\n'
     notes = "\n".join(describe(lab_of(ONE_INSTRUMENT + made, tmp_path)))

@@ -102,7 +102,7 @@ def axis_of(given: Any) -> AxisHandle:
         return given
     if isinstance(given, InstrumentHandle):
         names = ", ".join(f"lab.{given.id}.{name}" for name in given.axes)
-        hint = f"name one of its axes: {names}" if names else "it has no axes"
+        hint = f"name one of its axes: {names}" if names else "it has no axes; `axes` in its stanza names them"
         raise TypeError(f"a scan moves an axis, and lab.{given.id} is an instrument; {hint}")
     raise TypeError(f"a scan moves an axis such as lab.stage.x (without quotes); {given!r} is none")
 

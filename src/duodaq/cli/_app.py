@@ -307,7 +307,7 @@ def sim(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="Which instrument; see the list below.", autocompletion=completion.simulators
+            metavar="NAME", help="Which instrument: one of the names above.", autocompletion=completion.simulators
         ),
     ],
     pty: Annotated[bool, typer.Option("--pty", help="Serve on a pseudo terminal (the default).")] = False,

@@ -176,7 +176,7 @@ def _address(one: Chosen, lines: Sequence[Line]) -> str:
     if _TCP.fullmatch(one.where):
         return f'tcp = "{one.where}"'
     if not one.where.startswith(("/", "COM")):
-        remedy = "A port is a serial device, HOST:PORT, or a VISA resource name"
+        remedy = "A port is a serial device by its whole path, HOST:PORT, or a VISA resource name"
         raise ConfigError(f"{one.where!r} is no port", key="--add", remedy=remedy)
     key = next((line.key for line in lines if line.device == one.where), f'path = "{one.where}"')
     return f"serial = {{ {key}, {one.kind.serial} }}"

@@ -97,7 +97,7 @@ def _axis(client: LabClient, name: str) -> AxisHandle:
     instrument, dot, axis = name.partition(".")
     found = _instrument(client, instrument)
     if not dot or axis not in found.axes:
-        names = ", ".join(f"{instrument}.{one}" for one in found.axes) or "none"
+        names = ", ".join(f"{instrument}.{one}" for one in found.axes) or "none; `axes` in its stanza names them"
         raise ConfigError(f"{name!r} is no axis", key="AXIS", remedy=f"The axes of {instrument} are: {names}")
     return found.axes[axis]
 

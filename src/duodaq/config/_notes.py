@@ -7,6 +7,7 @@ from pathlib import Path
 
 from duodaq.config._checks import address_of, is_stoppable
 from duodaq.config._driver_lookup import built_in
+from duodaq.config._members import members_of
 from duodaq.config._where import worker_of
 from duodaq.drivers import codec
 from duodaq.model import Cause, InstrumentDefinition, LabDefinition, PortDefinition
@@ -172,12 +173,29 @@ def _warnings(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterator[
             yield f'{instrument.id}: args.{arg} stays the text "@{name}": the lab has no instrument of that name'
     units = {f"poll.{one.channel}": one.unit for one in instrument.polls}
     units |= {f"axes.{one.name}": one.unit for one in instrument.axes}
+    yield from _axes_without(instrument, lab)
     for key, unit in units.items():
         if not is_known(unit):
             yield f'{instrument.id}: {key} is in "{unit}", a unit of its own: it is shown as it is, and never converted'
     for name, limit in {"calls": instrument.deadline_s, **instrument.method_deadline_s}.items():
         if limit is None:
             yield f"{instrument.id}: {name} may take for ever (deadline never): a hang there is not noticed"
+
+
+def _axes_without(instrument: InstrumentDefinition, lab: LabDefinition) -> Iterator[str]:
+    """Axes of a V2 class that cannot be moved or scanned, as far as its file tells."""
+    members = members_of(str(instrument.driver), lab.directory) if instrument.runtime == "v2" else None
+    if members is None:
+        return
+    channels = {poll.channel for poll in instrument.polls}
+    for axis in instrument.axes:
+        if "move" not in members:
+            yield f"{instrument.id}: axes.{axis.name} cannot be moved: {instrument.driver} has no move(axis, position)"
+        if f"{axis.name}.position" not in channels:
+            yield (
+                f"{instrument.id}: axes.{axis.name} cannot be scanned: nothing says where it is; add "
+                f'poll."{axis.name}.position" = {{ call = "…", unit = "{axis.unit}" }}'
+            )
 
 
 def _port_warnings(port: PortDefinition, lab: LabDefinition) -> Iterator[str]:
