@@ -165,3 +165,7 @@ def test_a_long_table_has_a_gap_in_its_middle() -> None:
     assert len(page.rows) == markup.MOST_ROWS + 2
     assert page.rows[-1] == ["999"]
     assert markup.table(("n",), []) == ""
+
+
+def test_a_name_that_no_page_can_hold_is_shown_all_the_same() -> None:
+    assert "runs/?" in markup.page("x", ["runs/\udcb5"]).encode().decode()
