@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from duodaq.app._channel import Channel
-from duodaq.app._pages import gone_page, scans_page
+from duodaq.app._pages import gone_page, scans_page, told
 from duodaq.app._scan_facts import UNDER_WAY, ScanStatus
 from duodaq.clock import Deadline, one_interrupt
 from duodaq.errors import DeliveryError, DuodaqError, LifecycleError, ReplyTimeoutError, ScanInterruptedError
@@ -124,7 +124,10 @@ class ScanHandle:
             return gone_page(f"scan {self.number}", error)
 
     def __repr__(self) -> str:
-        one = self.status()
+        try:
+            one = self.status()
+        except (DeliveryError, LifecycleError) as error:
+            return f"<scan {self.number}; {error}>"
         how = f"{one.state}: {one.why}" if one.why else one.state
         return f"<scan {one.number} of {' × '.join(one.axes)}: {one.done} of {one.planned} points, {how}>"
 
@@ -164,7 +167,7 @@ class ScansHandle:
             return gone_page("scans", error)
 
     def __repr__(self) -> str:
-        return f"<scans: {', '.join(f'{one.number} {one.state}' for one in self.status()) or 'none'}>"
+        return told("scans", lambda: ", ".join(f"{one.number} {one.state}" for one in self.status()) or "none")
 
 
 class ScanWatch:
