@@ -24,6 +24,7 @@ def words(value: Any) -> str:
     if value is None:
         return "–"
     text = f"{value:.10g}" if isinstance(value, float) else str(value)
+    text = text.encode(errors="replace").decode()  # the name of a file may hold what no page can
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
 
 

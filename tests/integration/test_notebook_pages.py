@@ -16,6 +16,8 @@ from duodaq import markup
 from duodaq.app import Lab, LabClient
 from duodaq.app._channel import LocalChannel
 from duodaq.app._pages import axis_page, instrument_page, lab_page
+from duodaq.app._scan_facts import ScanStatus
+from duodaq.app._scans_handle import ScanHandle
 from duodaq.errors import DeliveryError
 from duodaq.model import AlarmDefinition
 from duodaq.testing import RailActor, rail_lab
@@ -143,8 +145,9 @@ def test_a_lab_that_is_gone_is_said_and_nothing_raised(channel: Listening, monke
     monkeypatch.setattr(channel, "_ask", gone)
     for one in (lab, lab.rail, axis, lab.alarms, scans, lab.presets):
         assert "its program has ended or was killed" in shown(one).text
-    assert "is gone" in repr(lab)
-    assert "is gone" in repr(lab.rail)
+    scan = ScanHandle(channel, ScanStatus(1, ["x"], [], 1, "me", detached=False, since_ns=0))
+    for one in (lab, lab.rail, lab.alarms, scans, lab.presets, scan):
+        assert "is gone" in repr(one)
 
 
 def test_no_secret_and_no_tag_comes_out_of_an_instrument() -> None:
@@ -165,3 +168,7 @@ def test_a_long_table_has_a_gap_in_its_middle() -> None:
     assert len(page.rows) == markup.MOST_ROWS + 2
     assert page.rows[-1] == ["999"]
     assert markup.table(("n",), []) == ""
+
+
+def test_a_name_that_no_page_can_hold_is_shown_all_the_same() -> None:
+    assert "runs/?" in markup.page("x", ["runs/\udcb5"]).encode().decode()

@@ -168,6 +168,66 @@ def test_a_scan_that_ctrl_c_has_ended_is_aborted_and_says_where_its_points_are(l
 
 
 @pytest.mark.parametrize("every_s", [0.0, 0.002, 0.02])
+def test_who_presses_ctrl_c_again_and_again_at_a_scan_he_attached_to_ends_it(
+    lab: LabClient, monkeypatch: pytest.MonkeyPatch, every_s: float
+) -> None:
+    monkeypatch.setattr(RailActor, "step_s", 0.05)
+    attached = threading.Event()
+
+    def ctrl_c(*_: Any) -> None:
+        if attached.is_set():
+            raise KeyboardInterrupt
+
+    def press() -> None:
+        main = threading.main_thread().ident
+        attached.wait(30)
+        until(lambda: rail().has["x"] > 0.3)
+        for _ in range(30):
+            signal.pthread_kill(main or 0, signal.SIGINT)
+            clock.block(every_s)
+
+    scan = lab.scan(lab.rail.x, [0.2, 20.0], lab.other, detach=True)
+    before, pressing = signal.signal(signal.SIGINT, ctrl_c), threading.Thread(target=press)
+    pressing.start()
+
+    def attach() -> None:
+        attached.set()
+        try:
+            scan.attach(progress=False)
+        finally:
+            attached.clear()
+
+    try:
+        with pytest.raises(ScanInterruptedError) as caught:
+            attach()
+    finally:
+        pressing.join()
+        signal.signal(signal.SIGINT, before)
+    assert len(caught.value.run) == 1
+    assert scan.status().state == "aborted"
+    at = rail().has["x"]
+    clock.block(0.1)
+    assert rail().has["x"] == at < 5.0, "it stands where it was stopped"
+
+
+def test_ctrl_c_while_attaching_begins_ends_the_scan(lab: LabClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RailActor, "step_s", 0.05)
+    scan = lab.scan(lab.rail.x, [0.2, 20.0], lab.other, detach=True)
+    looked, status = [True], type(scan).status
+
+    def pressed(self: Any) -> Any:
+        if looked:
+            looked.clear()
+            raise KeyboardInterrupt
+        return status(self)
+
+    monkeypatch.setattr(type(scan), "status", pressed)
+    with pytest.raises(ScanInterruptedError):
+        scan.attach(progress=False)
+    assert scan.status().state == "aborted"
+
+
+@pytest.mark.parametrize("every_s", [0.0, 0.002, 0.02])
 @pytest.mark.parametrize("kind", ["scan", "grid"])
 def test_who_presses_ctrl_c_again_and_again_keeps_the_points_and_the_axis_stands(
     lab: LabClient, monkeypatch: pytest.MonkeyPatch, kind: str, every_s: float

@@ -230,9 +230,9 @@ def test_axes_go_a_small_way_and_come_back(instruments: Instruments, tmp_path: P
     assert not instruments.table.state().laser_on
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGINT, 4)])
 def test_whatever_asks_it_to_end_stops_the_axis_and_is_no_verdict(
-    number: int, instruments: Instruments, start_program: Callable[..., Any], tmp_path: Path
+    number: int, times: int, instruments: Instruments, start_program: Callable[..., Any], tmp_path: Path
 ) -> None:
     before = instruments.stage.report()
     asked = ("--hardware", instruments.file, "--allow-motion", "--load", "300 ms", "--out", tmp_path / "out")
@@ -241,9 +241,12 @@ def test_whatever_asks_it_to_end_stops_the_axis_and_is_no_verdict(
     while len(instruments.stage.report()["moves"]) == len(before["moves"]):
         assert not limit.passed, program.said
         clock.block(0.005)
-    program.interrupt(number)
+    for _ in range(times):
+        program.interrupt(number)
+        clock.block(0.002)
     assert program.end() == 130
     assert "Interrupted" in program.said
+    assert "Traceback" not in program.said
     assert "failed" not in program.said, "what was interrupted is no fault of an instrument"
     assert "Future exception" not in program.said
     assert len(instruments.stage.report()["stops"]) > len(before["stops"])

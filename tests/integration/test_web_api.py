@@ -262,6 +262,18 @@ async def test_malformed_oversized_and_foreign_requests_are_refused(tmp_path: Pa
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
 
 
+@pytest.mark.parametrize("path", ["wire/start", "instruments/lamp/restart", "instruments/lamp/release"])
+async def test_what_is_no_json_is_refused_where_no_body_is_looked_at_too(tmp_path: Path, path: str) -> None:
+    async with serving(tmp_path) as lab:
+        headers = {"content-type": "application/json"}
+        for content, status in ((b'{"a":', 422), (b"\xff\xfe", 422), (b"[" * 30000, 400)):
+            answer = await lab.client.post(f"/api/{path}", content=content, headers=headers)
+            assert (answer.status_code, answer.json()["error"]) == (status, "WrongRequest")
+        assert (await lab.post("/api/wire/stop")).status_code == 409, "nothing was begun"
+        stopped = await lab.client.post("/api/stop-all", content=b"{", headers=headers)
+        assert stopped.status_code == 200, "a stop is not refused because of how it is asked for"
+
+
 async def test_tokens_decide_who_looks_and_who_acts(tmp_path: Path) -> None:
     async with serving(tmp_path, token=TOKEN, viewer_token=LOOK, arming=("lamp",)) as lab:
         arm = {"kind": "execute", "name": "arm"}

@@ -9,6 +9,7 @@ import pytest
 
 from duodaq.app._recording import _plain
 from duodaq.config import load_text, plan_change, shown, shown_text
+from duodaq.config._left_out import shown_value
 from duodaq.errors import ConfigError
 from duodaq.model import ParameterEntry
 
@@ -48,12 +49,34 @@ def test_every_secret_is_left_out_of_the_text_and_all_else_is_kept() -> None:
         'token = "SECRET-that-does-not-end',
         "token = SECRET-without-quotes",
         "token = '''SECRET-of-several\nSECRET-lines'''",
+        'token = { viewer = "SECRET-in-a-table", other = "SECRET" }',
+        '"x-api-key" = "SECRET-of-a-header"',
+        'headers = { Authorization = "Bearer SECRET" }',
+        'viewerToken = "SECRET"',
+        'pwd = "SECRET"',
+        'url = "http://127.0.0.1:8000/api?name=x&token=SECRET#there"',
+        '# url = "http://127.0.0.1:8000/api?api_key=SECRET"',
     ],
 )
 def test_however_a_secret_is_written_it_is_left_out(line: str) -> None:
     told = shown_text(f"[web]\n{line}\n", {})
     assert told is None or "SECRET" not in told
     assert told is None or "SECRET" not in str(tomllib.loads(told))
+
+
+@pytest.mark.parametrize("key", ["args.token.viewer", "headers.x-api-key", "args.viewerToken", "args.credentials.me"])
+def test_a_plan_tells_no_secret_however_deep_it_stands(key: str) -> None:
+    assert "SECRET" not in shown_value(key, '"SECRET"')
+    *tables, last = key.split(".")
+    nested: object = {last: "SECRET"}
+    for table in reversed(tables):
+        nested = {table: nested}
+    assert "SECRET" not in str(shown("", nested))
+
+
+@pytest.mark.parametrize("line", ['monkey = "x"', 'tokenize = "x"', 'url = "http://h/a?page=2&key=3"', 'author = "x"'])
+def test_what_is_no_secret_is_kept(line: str) -> None:
+    assert shown_text(line, {}) == line
 
 
 def test_what_the_lab_knows_is_left_out_wherever_it_stands() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 
 import pytest
@@ -103,3 +104,47 @@ def test_work_that_is_cancelled_at_the_loop_or_fails_there_ends_so_for_who_waits
         assert thread.submit(answer(), str).result(5) == "7"
     finally:
         thread.close()
+
+
+def test_whoever_calls_while_the_lab_is_closed_is_answered_or_refused_and_never_left_waiting() -> None:
+    thread, refused = LoopThread("a lab"), []
+
+    def call_on() -> None:
+        while True:
+            try:
+                thread.submit(answer()).result(5)
+            except concurrent.futures.CancelledError:
+                continue
+            except (LifecycleError, TimeoutError, RuntimeError) as error:
+                refused.append(error)
+                return
+
+    async def stubborn() -> None:
+        for _ in range(4):
+            with contextlib.suppress(asyncio.CancelledError):
+                await pause(0.05)
+
+    thread.submit(stubborn())  # keeps the loop at its end for a moment
+    callers = [threading.Thread(target=call_on) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    thread.close()
+    for caller in callers:
+        caller.join(10)
+    assert [str(error) for error in refused] == ["this lab is closed"] * len(callers)
+
+
+def test_who_waits_for_what_does_not_end_with_its_lab_is_told_that_the_lab_is_closed() -> None:
+    thread, begun = LoopThread("a lab"), threading.Event()
+
+    async def never() -> None:
+        begun.set()
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    waiting = thread.submit(never())
+    assert begun.wait(5)
+    thread.close()
+    with pytest.raises(LifecycleError, match="this lab is closed"):
+        waiting.result(5)

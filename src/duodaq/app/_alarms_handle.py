@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import msgspec
 
 from duodaq.app._channel import Channel
-from duodaq.app._pages import alarms_page, gone_page
+from duodaq.app._pages import alarms_page, gone_page, told
 from duodaq.app._user import user_name
 from duodaq.errors import DeliveryError
 from duodaq.model import AlarmStatus
@@ -50,4 +50,4 @@ class AlarmsHandle:
             return gone_page("alarms", error)
 
     def __repr__(self) -> str:
-        return f"<alarms: {', '.join(f'{one.name} {one.state}' for one in self) or 'none'}>"
+        return told("alarms", lambda: ", ".join(f"{one.name} {one.state}" for one in self) or "none")

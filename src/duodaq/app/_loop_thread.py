@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from duodaq.clock import new_loop
+from duodaq.clock import new_loop, pause
 from duodaq.errors import LifecycleError, ReplyTimeoutError
 
 T = TypeVar("T")
@@ -45,6 +45,13 @@ class _Errand(concurrent.futures.Future[Any]):
                 self._loop.call_soon_threadsafe(self._end)
         return cancelled
 
+    def give_up(self) -> None:
+        """The loop is closed, and nothing is carried out any more: whoever waits is told so."""
+        if self._task is None:
+            self._work.close()
+        with contextlib.suppress(concurrent.futures.InvalidStateError):  # it has just ended, or was cancelled
+            self.set_exception(_closed())
+
     def _end(self) -> None:
         if self._task is not None:
             self._task.cancel()
@@ -56,6 +63,8 @@ class _Errand(concurrent.futures.Future[Any]):
         except asyncio.CancelledError:
             super().cancel()
             self.set_running_or_notify_cancel()
+            raise
+        except GeneratorExit:  # thrown away, with a loop that is closed: who waits has been told
             raise
         except (KeyboardInterrupt, SystemExit) as error:
             self._settle(None, error)
@@ -78,6 +87,10 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self._loop = new_loop()
+        self._errands: set[_Errand] = set()  # that have not ended
+        self._closed = False
+        self._gate = threading.RLock()
+        """Held to hand an errand over, and to close: whatever comes later is refused, and nothing is forgotten."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -86,13 +99,16 @@ class LoopThread:
     ) -> concurrent.futures.Future[Any]:
         """Begin `work` on the loop; the future may be waited for, cancelled, or given a callback.
 
-        Its result is that of `work`, or what `convert` makes of that.
+        Its result is that of `work`, or what `convert` makes of that; LifecycleError, if the loop ends before.
         """
-        if not self._thread.is_alive():
-            work.close()
-            raise LifecycleError("this lab is closed")
         errand = _Errand(self._loop, work, convert)
-        self._loop.call_soon_threadsafe(errand.begin)
+        with self._gate:
+            if self._closed:
+                work.close()
+                raise _closed()
+            self._errands.add(errand)
+            self._loop.call_soon_threadsafe(errand.begin)
+        errand.add_done_callback(self._ended)
         return errand
 
     def run(self, work: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
@@ -130,6 +146,8 @@ class LoopThread:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
+            self._refuse_more()
+            self._loop.run_until_complete(pause(0))  # what was handed over before begins, and ends with the rest
             left = asyncio.all_tasks(self._loop)
             for task in left:
                 task.cancel()
@@ -137,4 +155,18 @@ class LoopThread:
                 self._loop.run_until_complete(asyncio.wait(left, timeout=1.0))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
+            self._refuse_more()
             self._loop.close()
+            for errand in tuple(self._errands):
+                errand.give_up()
+
+    def _ended(self, errand: Any) -> None:
+        self._errands.discard(errand)
+
+    def _refuse_more(self) -> None:
+        with self._gate:
+            self._closed = True
+
+
+def _closed() -> LifecycleError:
+    return LifecycleError("this lab is closed")

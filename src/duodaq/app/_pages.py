@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from duodaq.app._scan_facts import ScanStatus
+from duodaq.errors import DeliveryError, LifecycleError
 from duodaq.markup import page, table, words
 from duodaq.model import LEFT_OUT, AlarmStatus, is_secret
 
@@ -18,6 +19,14 @@ _MOST_VALUES = 60
 def gone_page(what: str, error: BaseException) -> str:
     """Of something that cannot be asked any more: why."""
     return page(what, wrong=[str(error)])
+
+
+def told(what: str, say: Callable[[], str]) -> str:
+    """What a handle is in a line, or why it cannot be asked."""
+    try:
+        return f"<{what}: {say()}>"
+    except (DeliveryError, LifecycleError) as error:
+        return f"<{what}; {error}>"
 
 
 def lab_page(status: Plain) -> str:

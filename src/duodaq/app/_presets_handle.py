@@ -7,7 +7,7 @@ import msgspec
 
 from duodaq import markup
 from duodaq.app._channel import Channel
-from duodaq.app._pages import gone_page, presets_page
+from duodaq.app._pages import gone_page, presets_page, told
 from duodaq.app._preset_row import Row
 from duodaq.errors import DeliveryError
 
@@ -152,7 +152,7 @@ class PresetsHandle:
             return gone_page("presets", error)
 
     def __repr__(self) -> str:
-        return f"<presets: {', '.join(self) or 'none'}>"
+        return told("presets", lambda: ", ".join(self) or "none")
 
 
 def names_of(instruments: Any) -> list[str] | None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from duodaq.app._channel import Channel
-from duodaq.app._pages import gone_page, scans_page
+from duodaq.app._pages import gone_page, scans_page, told
 from duodaq.app._scan_facts import UNDER_WAY, ScanStatus
-from duodaq.clock import Deadline
+from duodaq.clock import Deadline, one_interrupt
 from duodaq.errors import DeliveryError, DuodaqError, LifecycleError, ReplyTimeoutError, ScanInterruptedError
 
 if TYPE_CHECKING:
@@ -69,19 +69,17 @@ class ScanHandle:
         Raises:
             ScanInterruptedError: It ended before its last point, or Ctrl-C ended it; the points are in its `run`.
         """
-        from duodaq.bluesky import progress_bar
-
-        status = self.status()
-        with progress_bar(status.planned, progress) as show:
+        with one_interrupt():
             try:
-                status = self._until_it_ends(None, lambda now: show(now.done))
+                status = self._watch(progress)
             except KeyboardInterrupt:
                 with contextlib.suppress(LifecycleError):  # it has just ended
-                    status = self.abort()
-        if status.state != "complete":
-            why = f"ended after {status.done} of {status.planned} points: {status.why}"
-            raise ScanInterruptedError(why, run=self.points())
-        return self.points()
+                    self.abort()
+                status = self.status()
+            if status.state != "complete":
+                why = f"ended after {status.done} of {status.planned} points: {status.why}"
+                raise ScanInterruptedError(why, run=self.points())
+            return self.points()
 
     def points(self) -> RecordedScan:
         """Its points, as the lab has recorded them: so far, or all.
@@ -98,6 +96,12 @@ class ScanHandle:
         if not found:
             raise LifecycleError(f"scan {self.number} is not in {status.directory}")
         return found[0]
+
+    def _watch(self, progress: bool) -> ScanStatus:
+        from duodaq.bluesky import progress_bar  # takes a second, within which Ctrl-C is heard as well
+
+        with progress_bar(self.status().planned, progress) as show:
+            return self._until_it_ends(None, lambda now: show(now.done))
 
     def _until_it_ends(self, timeout_s: float | None, show: Callable[[ScanStatus], None]) -> ScanStatus:
         limit = Deadline(timeout_s)
@@ -120,7 +124,10 @@ class ScanHandle:
             return gone_page(f"scan {self.number}", error)
 
     def __repr__(self) -> str:
-        one = self.status()
+        try:
+            one = self.status()
+        except (DeliveryError, LifecycleError) as error:
+            return f"<scan {self.number}; {error}>"
         how = f"{one.state}: {one.why}" if one.why else one.state
         return f"<scan {one.number} of {' × '.join(one.axes)}: {one.done} of {one.planned} points, {how}>"
 
@@ -160,7 +167,7 @@ class ScansHandle:
             return gone_page("scans", error)
 
     def __repr__(self) -> str:
-        return f"<scans: {', '.join(f'{one.number} {one.state}' for one in self.status()) or 'none'}>"
+        return told("scans", lambda: ", ".join(f"{one.number} {one.state}" for one in self.status()) or "none")
 
 
 class ScanWatch:

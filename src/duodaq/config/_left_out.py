@@ -1,7 +1,8 @@
 """What of a lab file is nobody's but its owner's, and is left out of what others see: recordings, plans, complaints.
 
 A key whose name says so (``token``, ``password``, ``api_key`` …) is a secret; so is what an address has behind its
-host, for whoever knows that of a webhook may use it, and the user and the password in any address.
+host, for whoever knows that of a webhook may use it, and in any address the user, the password, and what its query
+names as a secret. All of a table or a list of that name is one too.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any, cast
 
-from duodaq.model import LEFT_OUT, SECRET_WORDS, is_secret
+from duodaq.model import BEFORE_SECRET, LEFT_OUT, SECRET_WORDS, is_secret
 
 _PLACES = ("webhook", "otlp")
 _USER = re.compile(r"(?<=://)[^/?#\s\"']*@")
 _PLACE = re.compile(r"([a-z][a-z0-9+.-]*://)(?:[^/?#]*@)?([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _VALUE = r"""(?:"(?:[^"\\\n]|\\.)*"(?!")|'[^'\n]*'(?!')|[+-]?\d[\w.+-]*)"""
-_KEY = rf"(?:(?:[A-Za-z0-9_-]*[_-])?{SECRET_WORDS}|{'|'.join(_PLACES)})"
+_SECRET_KEY = rf"(?:[A-Za-z0-9_-]*{BEFORE_SECRET})?{SECRET_WORDS}"
+_KEY = rf"(?:{_SECRET_KEY}|{'|'.join(_PLACES)})"
+_QUERY = re.compile(rf"""(?<=[?&;])({_SECRET_KEY}=)[^&;#\s"']+""", re.IGNORECASE)
 _IN_TEXT = re.compile(rf"""(?<![\w-])({_KEY})(["']?\s*=\s*)({_VALUE})""", re.IGNORECASE)
 _BEGINS = re.compile(rf"""(?<![\w-]){_KEY}["']?\s*=\s*["']?""", re.IGNORECASE)
 _SCHEME = r"[a-z][a-z0-9+.-]*://[^/?#\s]*"
@@ -38,7 +41,9 @@ def shown_address(address: str) -> str:
 def shown(name: str, value: Any) -> Any:
     """The value of a key as others may see it; plain values within it likewise."""
     if isinstance(value, dict):
-        return {key: shown(str(key), one) for key, one in cast("dict[Any, Any]", value).items()}
+        return {
+            key: shown(name if is_secret(name) else str(key), one) for key, one in cast("dict[Any, Any]", value).items()
+        }
     if isinstance(value, list | tuple):
         return [shown(name, one) for one in cast("list[Any]", value)]
     if value is None or isinstance(value, bool):
@@ -47,12 +52,12 @@ def shown(name: str, value: Any) -> Any:
         return LEFT_OUT
     if not isinstance(value, str):
         return value
-    return shown_address(value) if name in _PLACES else _USER.sub(f"{LEFT_OUT}@", value)
+    return shown_address(value) if name in _PLACES else _shown_addresses(value)
 
 
 def shown_line(line: str) -> str:
     """One line of a lab file without the secrets in it, right or not; nothing of it from where it cannot be told."""
-    told = _USER.sub(f"{LEFT_OUT}@", _IN_TEXT.sub(_without, line))
+    told = _shown_addresses(_IN_TEXT.sub(_without, line))
     for found in _BEGINS.finditer(told):
         if not _SHOWN.match(told, found.end()):
             return told[: found.end()] + LEFT_OUT
@@ -62,7 +67,7 @@ def shown_line(line: str) -> str:
 def shown_value(key: str, value: str) -> str:
     """The value of a key, as TOML, as others may see it."""
     name = key.rpartition(".")[2]
-    if is_secret(name):
+    if any(is_secret(part) for part in key.split(".")):
         return f'"{LEFT_OUT}"'
     return shown_line(f"{name} = {value}").removeprefix(f"{name} = ")
 
@@ -74,7 +79,7 @@ def shown_text(text: str, known: Any) -> str | None:
         text: What the file says now.
         known: Plain values in which there are secrets as well: the file may have been written since.
     """
-    told = _USER.sub(f"{LEFT_OUT}@", _IN_TEXT.sub(_without, text))
+    told = _shown_addresses(_IN_TEXT.sub(_without, text))
     with contextlib.suppress(tomllib.TOMLDecodeError):
         known = [known, tomllib.loads(text)]
     secrets = sorted(set(_secrets("", known)), key=len, reverse=True)
@@ -88,6 +93,10 @@ def shown_text(text: str, known: Any) -> str | None:
     return told if shown("", left) == left else None
 
 
+def _shown_addresses(text: str) -> str:
+    return _QUERY.sub(rf"\1{LEFT_OUT}", _USER.sub(f"{LEFT_OUT}@", text))
+
+
 def _without(found: re.Match[str]) -> str:
     quoted = found[3][0] in "\"'"
     quote, inside = (found[3][0], found[3][1:-1]) if quoted else ('"', found[3])
@@ -97,7 +106,7 @@ def _without(found: re.Match[str]) -> str:
 def _secrets(name: str, value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         for key, one in cast("dict[Any, Any]", value).items():
-            yield from _secrets(str(key), one)
+            yield from _secrets(name if is_secret(name) else str(key), one)
     elif isinstance(value, list | tuple):
         for one in cast("list[Any]", value):
             yield from _secrets(name, one)

@@ -73,10 +73,11 @@ from duodaq.model._life import (
 )
 from duodaq.model._measurement import ChannelInfo, Image, Measurement, Scalar, Spectrum, Vector
 from duodaq.model._promise import MeasurementSink, ParameterEntry, Parameters, Runtime
-from duodaq.model._secret import LEFT_OUT, SECRET_WORDS, is_secret
+from duodaq.model._secret import BEFORE_SECRET, LEFT_OUT, SECRET_WORDS, is_secret
 from duodaq.model._wire import Direction, WireRecord
 
 __all__ = [
+    "BEFORE_SECRET",
     "INSTRUMENT_TRANSITIONS",
     "IN_HAND",
     "LEFT_OUT",

@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 
 LEFT_OUT = "(left out)"
-SECRET_WORDS = r"(?:pass(?:word|wd|phrase)|secret|token|(?:api|access|private|secret)_?key|credentials?)s?"
-_SECRET = re.compile(rf"(?:.*[._-])?{SECRET_WORDS}", re.IGNORECASE)
+SECRET_WORDS = (
+    r"(?:(?:pass(?:word|wd|phrase|code)|pwd|secret|token|(?:api|access|private|secret)[_-]?key|credential)s?"
+    r"|authorization)"
+)
+BEFORE_SECRET = r"(?:[._-]|(?-i:[a-z0-9](?=[A-Z])))"
+"""What ends the part of a name before such a word: ``viewer_token``, ``x-api-key``, ``viewerToken``."""
+_SECRET = re.compile(rf"(?:.*{BEFORE_SECRET})?{SECRET_WORDS}", re.IGNORECASE)
 
 
 def is_secret(name: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from duodaq.app import Lab
-from duodaq.clock import Deadline, monotonic_s, pause
+from duodaq.clock import Deadline, monotonic_s, one_interrupt, pause
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError, DuodaqError, PortError
 from duodaq.model import AxisDefinition, Execute, InstrumentDefinition, InstrumentState, LabDefinition, Outcome
@@ -85,11 +85,16 @@ def verify_hardware(plan: HardwarePlan, tell: Tell = lambda _: None) -> Results:
     index = [Entry(name, category, shows) for name, (category, shows) in SHOWS.items()]
     results = Results(HARDWARE, ids, [], index, began=now(), versions=versions())
     began_s = monotonic_s()
-    asyncio.run(_Hardware(lab, plan.allow_motion, load_s, results, tell).run())
+    asyncio.run(_run(_Hardware(lab, plan.allow_motion, load_s, results, tell)))
     order = {name: number for number, name in enumerate(SHOWS)}
     results.tests.sort(key=lambda test: (order[test.test], ids.index(test.mode)))
     results.took_s = monotonic_s() - began_s
     return results
+
+
+async def _run(hardware: _Hardware) -> None:
+    with one_interrupt():  # the first Ctrl-C stops what moves; a second one would keep that from its end
+        await hardware.run()
 
 
 class _Hardware:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -149,12 +150,24 @@ async def _whole_body(scope: Scope, receive: Receive) -> Receive:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if body and kind != "application/json":
         raise Refusal(415, "NotJson", "a body has to be application/json")
+    if body and not stops_motion(scope["path"]):
+        _expect_json(bytes(body))
     whole: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
     async def replay() -> Message:
         return whole.pop() if whole else await receive()
 
     return replay
+
+
+def _expect_json(body: bytes) -> None:
+    """Refuse what is no JSON, also where no body is looked at: whoever sends it wants something else than he says."""
+    try:
+        json.loads(body)
+    except RecursionError:
+        raise Refusal(400, "WrongRequest", "the body is nested too deeply") from None
+    except ValueError as error:
+        raise Refusal(422, "WrongRequest", f"the body is no JSON: {error}") from None
 
 
 def _with_headers(send: Send) -> Send:
