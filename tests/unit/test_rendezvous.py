@@ -13,7 +13,7 @@ import pytest
 
 from duodaq.errors import LifecycleError
 from duodaq.link import LinkClient, LinkServer
-from duodaq.link._rendezvous import LabLock, find_lab, running_labs, socket_path
+from duodaq.link._rendezvous import LabLock, find_lab, process_of, running_labs, socket_path
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +131,15 @@ def test_the_next_lab_is_told_how_the_last_one_of_its_name_ended() -> None:
     third = LabLock("optics")
     assert third.last is not None
     assert third.last.ended == "clean"
+    third.release("forced")
+    elsewhere = LabLock("optics", "/labs/two words\n/lab.toml")
+    assert elsewhere.last is None
+    elsewhere.release("forced")
+    again = LabLock("optics", "/labs/two words\n/lab.toml")
+    assert again.last is not None
+    assert again.last.ended == "forced"
+    assert process_of("optics") == os.getpid()
+    third = again
     third.release()
 
 

@@ -29,7 +29,8 @@ class LabDoor:
     """
 
     def __init__(self, lab: Lab, ask_to_end: Callable[[], None]) -> None:
-        self._lock = LabLock(lab.definition.name)
+        file = lab.definition.file
+        self._lock = LabLock(lab.definition.name, "" if file is None else str(file.resolve()))
         lab.manager.guard.socket_path = watchdog_path(self._lock.socket)
         lab.observers.last_run = self._lock.last
         lab.observers.sign_of_life = self._lock.note_alive

@@ -71,6 +71,10 @@ class LabLock:
 
     Its file says who has it, and later how that ended, until the machine is started anew.
 
+    Args:
+        lab: Its name.
+        place: Its lab file: how a lab of that name ended that has another one is nothing to this one.
+
     Raises:
         LifecycleError: A lab of this name is running; its process id is in the message.
     """
@@ -78,16 +82,16 @@ class LabLock:
     last: LastRun | None
     """How the last run of this lab ended; None if there was none since the machine was started."""
 
-    def __init__(self, lab: str) -> None:
-        self.socket = socket_path(lab)
+    def __init__(self, lab: str, place: str = "") -> None:
+        self.socket, self._place = socket_path(lab), quote(place)
         self._file = os.open(self.socket.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if not _lock(self._file, LOCK_TRIES):
-            owner = os.pread(self._file, 32, 0).decode(errors="replace").strip() or "unknown"
+            owner = (_lines(self._file)[0]).strip() or "unknown"
             os.close(self._file)
             raise LifecycleError(
                 f"lab {lab!r} is running already, as process {owner}", left="attach to it with duodaq.connect()"
             )
-        self.last = _last_run(self._file)
+        self.last = _last_run(self._file, self._place)
         self._write(f"{os.getpid()}\n")
 
     def note_alive(self) -> None:
@@ -105,7 +109,7 @@ class LabLock:
 
     def _write(self, line: str) -> None:
         os.ftruncate(self._file, 0)
-        os.pwrite(self._file, line.encode(), 0)
+        os.pwrite(self._file, f"{line}{self._place}\n".encode(), 0)
 
 
 def running_labs() -> list[str]:
@@ -118,7 +122,7 @@ def process_of(lab: str) -> int | None:
     lock = socket_path(lab).with_suffix(".lock")
     if not _locked(lock):
         return None
-    said = lock.read_text(encoding="utf-8", errors="replace").strip()
+    said = lock.read_text(encoding="utf-8", errors="replace").partition("\n")[0].strip()
     return int(said) if said.isdecimal() else None
 
 
@@ -144,9 +148,18 @@ def find_lab(lab: str | None = None) -> Path:
     )
 
 
-def _last_run(file: int) -> LastRun | None:
-    pid, _, ended = os.pread(file, 64, 0).decode(errors="replace").strip().partition(" ")
-    return LastRun(int(pid), ended or DIED, os.fstat(file).st_mtime_ns) if pid.isdecimal() else None
+def _last_run(file: int, place: str) -> LastRun | None:
+    first, second = _lines(file)
+    pid, _, ended = first.strip().partition(" ")
+    if not pid.isdecimal() or second.strip() != place:
+        return None
+    return LastRun(int(pid), ended or DIED, os.fstat(file).st_mtime_ns)
+
+
+def _lines(file: int) -> tuple[str, str]:
+    """Who has a lock, or had it and how that ended, and the place of his lab file, quoted."""
+    first, _, second = os.pread(file, 16384, 0).decode(errors="replace").partition("\n")
+    return first, second
 
 
 def _locked(path: Path) -> bool:
