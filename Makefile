@@ -1,11 +1,11 @@
 # Everything here runs in its own virtual environment, .venv, made by the first target that needs it.
 #   make demo    the whole thing with no hardware            make bench   ratios against a baseline of the same run
-#   make test    the tests, WORKERS=4 at once                make soak    the long counts
+#   make test    the tests, WORKERS=5 at once                make soak    the long counts
 #   make check   style, types, import contracts              make clean   forget what can be made again
 #   make docs    the documentation as a site, in build/docs    make reference   write anew what it says of the code
 
 PYTHON  ?= python3
-WORKERS ?= 4
+WORKERS ?= 5
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt

@@ -1,4 +1,7 @@
-"""Each benchmark runs, in its quick form and for correctness only: no number is judged here."""
+"""Each benchmark runs, in its quick form and for correctness only: no number is judged here.
+
+Those that take longest even so run with the long counts.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(path for path in (ROOT / "benchmarks").glob("[!_]*.py") if path.name != "run.py")
+LONG = {"bluesky_events.py", "page_load.py", "worker_calls.py", "worker_deaths.py"}
+EACH = [pytest.param(path, marks=[pytest.mark.soak] if path.name in LONG else []) for path in SCRIPTS]
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("script", EACH, ids=lambda path: path.name)
 def test_benchmark_runs_and_prints_something(script: Path) -> None:
     command = [sys.executable, str(script), "--quick"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=110)

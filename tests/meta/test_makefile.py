@@ -68,13 +68,13 @@ def make_test(folder: Path, *words: str, side_by_side: int = 0, one_by_one: int 
     return made.returncode == 0, [line for line in made.stdout.splitlines() if line.startswith("python ")]
 
 
-SIDE_BY_SIDE = "python -m pytest -q -n 4 --dist worksteal -m not soak and not alone"
+SIDE_BY_SIDE = "python -m pytest -q -n 5 --dist worksteal -m not soak and not alone"
 ONE_BY_ONE = "python -m pytest -q -m alone and not soak tests/unit/test_a.py"
 
 
 def test_tests_run_side_by_side_and_those_marked_alone_one_by_one(tmp_path: Path) -> None:
     assert make_test(tmp_path) == (True, [SIDE_BY_SIDE, ONE_BY_ONE])
-    assert make_test(tmp_path, "WORKERS=2")[1][0] == SIDE_BY_SIDE.replace("-n 4", "-n 2")
+    assert make_test(tmp_path, "WORKERS=2")[1][0] == SIDE_BY_SIDE.replace("-n 5", "-n 2")
 
 
 @pytest.mark.parametrize(("side_by_side", "one_by_one"), [(1, 0), (0, 1), (5, 0), (0, 5), (3, 1)])

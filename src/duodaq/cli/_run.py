@@ -39,7 +39,7 @@ def run_lab(file: Path, out: Console, err: Console, web: Web = True) -> int:
         until_ready.is_over = True
 
     async def live() -> ShutdownReport:
-        out.print(f"Starting {escape(lab.definition.name)}.")
+        err.print(f"Starting {escape(lab.definition.name)}.")
         page = LabPage(lab, web, lambda sentence: out.print(escape(sentence), soft_wrap=True))
         try:
             return await LabHost(lab, lambda sentence: out.print(sentence)).run(partial(ready, page))
