@@ -331,7 +331,8 @@ async def test_paced_import_rests_until_the_first_message(starter: Starter, tmp_
         await child.aclose()
         return loop.time() - begun
 
-    resting, wanted = await time_s(True, b""), await time_s(True, b"now")
+    took_s = [(await time_s(True, b""), await time_s(True, b"now")) for _ in range(3)]
+    resting, wanted = map(min, zip(*took_s, strict=True))  # that of a new program takes 50 ms more or less to start
     assert resting > wanted + 0.25  # 7 rests of 50 ms
 
 
