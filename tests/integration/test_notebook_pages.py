@@ -22,6 +22,7 @@ from duodaq.errors import DeliveryError
 from duodaq.model import AlarmDefinition
 from duodaq.testing import RailActor, rail_lab
 
+# What bluesky imports warns when it is loaded.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:bluesky.*")
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -148,6 +149,17 @@ def test_a_lab_that_is_gone_is_said_and_nothing_raised(channel: Listening, monke
     scan = ScanHandle(channel, ScanStatus(1, ["x"], [], 1, "me", detached=False, since_ns=0))
     for one in (lab, lab.rail, lab.alarms, scans, lab.presets, scan):
         assert "is gone" in repr(one)
+
+
+def test_a_lab_that_is_closed_is_said_and_nothing_raised(channel: Listening) -> None:
+    lab = LabClient(channel)
+    handles = (lab, lab.rail, lab.alarms, lab.scans, lab.presets)
+    axis = lab.rail.x
+    lab.close()
+    for one in (*handles, axis):
+        assert "this lab is closed" in shown(one).text
+    for one in handles:
+        assert "this lab is closed" in repr(one)
 
 
 def test_no_secret_and_no_tag_comes_out_of_an_instrument() -> None:

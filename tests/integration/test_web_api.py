@@ -1,4 +1,4 @@
-"""The HTTP API and the live connection, as programs use them: what is done, what is refused, and that it says why."""
+"""The HTTP API and the live connection, as programs use them: what is done, and what it says."""
 
 from __future__ import annotations
 
@@ -6,142 +6,28 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import msgspec
 import numpy as np
-import pyarrow as pa
 import pytest
+from tests.integration.served_lamp import LOOK, TOKEN, Served, definition, heard, seen, serving
 
 from duodaq import clock
 from duodaq.app import Lab
-from duodaq.errors import OutOfRangeError
 from duodaq.model import (
     AlarmDefinition,
-    InstrumentDefinition,
-    LabDefinition,
     ObserverDefinition,
-    PollDefinition,
-    RuntimeDefinition,
     Scalar,
     Spectrum,
-    WebDefinition,
 )
 from duodaq.schema import frame_batch, scalar_batch, spectrum_batch
-from duodaq.v4 import handler
-from duodaq.v4.instruments import InstrumentActor, Parameter
 
 httpx = pytest.importorskip("httpx")
 PageServer: Any = pytest.importorskip("duodaq.web").PageServer
 websockets = pytest.importorskip("websockets.asyncio.client")
 websockets_closed = pytest.importorskip("websockets.exceptions").ConnectionClosed
-
-ALARMS = (AlarmDefinition("bright", "lamp", "level", high=5.0),)
-TOKEN, LOOK = "an operator's token", "a viewer's own token"
-
-
-class Wait(msgspec.Struct, frozen=True):
-    """Wait for so long."""
-
-    time_s: float
-
-
-class Capabilities(msgspec.Struct, frozen=True):
-    """What it can do."""
-
-
-class Arm(msgspec.Struct, frozen=True):
-    """Arm it."""
-
-
-async def _level(lamp: Lamp) -> float:
-    return lamp.level
-
-
-async def _set_level(lamp: Lamp, level: float) -> float:
-    if not 0 <= level <= 10:
-        raise OutOfRangeError(f"{level} is beyond 0 to 10", left="nothing was sent")
-    lamp.level = level
-    return level
-
-
-class Lamp(InstrumentActor):
-    """Something without a line, with all that a panel shows."""
-
-    level = 1.0
-    parameters: ClassVar[Mapping[str, Parameter]] = {"level": Parameter(_level, _set_level, "V")}
-    operations: ClassVar[Mapping[str, type]] = {"wait": Wait, "arm": Arm, "get_capabilities": Capabilities}
-
-    @handler(Wait, moves=True, operation=True)
-    async def wait(self, message: Wait) -> str:
-        await clock.pause(message.time_s)
-        return "waited"
-
-    @handler(Capabilities)
-    async def capabilities(self, message: Capabilities) -> dict[str, int]:
-        return {"bit_depth": 12}
-
-    @handler(Arm)
-    async def arm(self, message: Arm) -> str:
-        return "armed"
-
-
-def definition(folder: Path, **web: Any) -> LabDefinition:
-    lamp = InstrumentDefinition("lamp", "v4", Lamp, polls=(PollDefinition("level", 0.02, "V", read="level"),))
-    inline = RuntimeDefinition("v2", "inline")
-    page = WebDefinition(port=0, **web)
-    return LabDefinition("small", instruments=(lamp,), v2=inline, directory=folder, web=page, alarms=ALARMS)
-
-
-class Served:
-    """A lab with its page, and a client of it."""
-
-    def __init__(self, lab: Lab, address: str, client: Any) -> None:
-        self.lab = lab
-        self.address = address
-        self.client = client
-
-    async def get(self, path: str, **options: Any) -> Any:
-        return await self.client.get(path, **options)
-
-    async def post(self, path: str, body: Any = None, **options: Any) -> Any:
-        return await self.client.post(path, json=body, **options) if body is not None else await self.client.post(path)
-
-    def live(self, **headers: str) -> Any:
-        place = self.address.replace("http", "ws") + "api/live"
-        return websockets.connect(place, additional_headers=headers, compression=None, max_size=None, proxy=None)
-
-
-@contextlib.asynccontextmanager
-async def serving(folder: Path, requests_per_s: float = 1000.0, **web: Any) -> AsyncIterator[Served]:
-    async with contextlib.AsyncExitStack() as stack:
-        lab = await stack.enter_async_context(Lab(definition(folder, **web)))
-        page = await stack.enter_async_context(PageServer(lab, requests_per_s=requests_per_s))
-        client = await stack.enter_async_context(httpx.AsyncClient(base_url=page.address, trust_env=False))
-        yield Served(lab, page.address, client)
-
-
-async def heard(live: Any, kind: str) -> dict[str, Any]:
-    """The next text of that kind."""
-    async with asyncio.timeout(10):
-        while True:
-            message = await live.recv()
-            if isinstance(message, str) and (found := json.loads(message))["type"] == kind:
-                return found
-
-
-async def seen(live: Any, kind: str) -> Any:
-    """The next Arrow message of that kind, as a table."""
-    async with asyncio.timeout(10):
-        while True:
-            message = await live.recv()
-            if isinstance(message, bytes):
-                table = pa.ipc.open_stream(message).read_all()
-                if table.schema.metadata[b"kind"] == kind.encode():
-                    return table
 
 
 async def test_a_lab_is_described_watched_and_commanded(tmp_path: Path) -> None:
@@ -160,168 +46,6 @@ async def test_a_lab_is_described_watched_and_commanded(tmp_path: Path) -> None:
         assert (read.json()["value"], read.json()["unit"]) == (2.5, "V")
         assert {p["name"]: p["value"] for p in (await lab.get("/api/parameters")).json()}["level"] == 2.5
         assert (await lab.get("/api/ports")).json() == []
-
-
-async def test_every_refusal_says_why_and_changes_nothing(tmp_path: Path) -> None:
-    async with serving(tmp_path) as lab:
-        lamp = "/api/instruments/lamp"
-        asked: list[tuple[str, Any, int, str]] = [
-            (f"{lamp}/command", {"kind": "set", "name": "level", "value": 99}, 422, "99 is beyond 0 to 10"),
-            (f"{lamp}/command", {"kind": "set", "name": "colour", "value": 1}, 422, "no parameter 'colour'"),
-            (f"{lamp}/command", {"kind": "set", "name": "level", "value": [1]}, 422, "level does not take [1]"),
-            (
-                f"{lamp}/command",
-                {"kind": "execute", "name": "wait", "args": ["soon"]},
-                422,
-                "time_s is a number, and 'soon'",
-            ),
-            (
-                f"{lamp}/command",
-                {"kind": "execute", "name": "wait", "args": [None]},
-                422,
-                "time_s is a number, and None",
-            ),
-            (f"{lamp}/command", {"kind": "execute", "name": "dance"}, 422, "no operation 'dance'"),
-            (f"{lamp}/command", {"kind": "execute", "name": "arm"}, 403, "arming"),
-            (f"{lamp}/command", {"kind": "get"}, 422, "needs a name"),
-            (f"{lamp}/command", {"kind": "get", "name": "level", "more": 1}, 422, "more"),
-            (f"{lamp}/command", {"kind": "fly", "name": "level"}, 422, "kind"),
-            (f"{lamp}/command", {"kind": "get", "name": "level", "deadline_s": -1}, 422, "deadline_s"),
-            ("/api/instruments/nobody/command", {"kind": "get", "name": "level"}, 404, "nobody"),
-            ("/api/recording/stop", {}, 409, "no recording"),
-            ("/api/runs/nothing/labels", {"sample": "x"}, 404, "nothing"),
-            ("/api/runs/../labels", {"sample": "x"}, 405, ""),
-        ]
-        for path, body, status, words in asked:
-            answer = await lab.post(path, body)
-            assert answer.status_code == status, (path, body, answer.text)
-            assert words in answer.json()["detail"]
-        assert (await lab.post("/api/instruments/lamp/command", {"kind": "get", "name": "level"})).json()["result"] == 1
-
-
-class OwnLaser:
-    """A laser of somebody's own."""
-
-    def __init__(self) -> None:
-        self.emission, self.on = False, False
-
-    def arm_laser(self) -> bool:
-        self.on = True
-        return True
-
-    def laser_off(self) -> bool:
-        self.on = False
-        return True
-
-
-async def test_a_laser_of_ones_own_is_armed_where_the_lab_file_says_so_alone(tmp_path: Path) -> None:
-    own = InstrumentDefinition("own", "v2", OwnLaser, watched=("emission",))
-    arming = ({"kind": "execute", "name": "arm_laser"}, {"kind": "set", "name": "emission", "value": True})
-    for allowed, status in ((), 403), (("own",), 200):
-        lab = definition(tmp_path, arming=allowed)
-        async with contextlib.AsyncExitStack() as stack:
-            lab = await stack.enter_async_context(Lab(replace(lab, instruments=(own,), alarms=())))
-            page = await stack.enter_async_context(PageServer(lab))
-            client = await stack.enter_async_context(httpx.AsyncClient(base_url=page.address, trust_env=False))
-            for body in arming:
-                assert (await client.post("/api/instruments/own/command", json=body)).status_code == status
-            for body in ({"kind": "execute", "name": "laser_off"}, {"kind": "set", "name": "emission", "value": False}):
-                assert (await client.post("/api/instruments/own/command", json=body)).status_code == 200
-
-
-async def test_malformed_oversized_and_foreign_requests_are_refused(tmp_path: Path) -> None:
-    async with serving(tmp_path) as lab:
-        command, json_type = "/api/instruments/lamp/command", {"content-type": "application/json"}
-        good = b'{"kind":"set","name":"level","value":7}'
-        asked = [
-            ({"content": b"{", "headers": json_type}, 422),
-            ({"content": b"[" * 30000, "headers": json_type}, 400),
-            ({"content": b"\xff\xfe", "headers": json_type}, 422),
-            ({"content": b" " * 70000, "headers": json_type}, 413),
-            ({"content": good, "headers": {"content-type": "text/plain"}}, 415),
-            ({"content": good, "headers": {**json_type, "origin": "http://evil.example"}}, 403),
-            ({"content": good, "headers": {**json_type, "sec-fetch-site": "cross-site"}}, 403),
-            ({"content": good, "headers": {**json_type, "host": "evil.example"}}, 403),
-        ]
-        for request, status in asked:
-            answer = await lab.client.post(command, **request)
-            assert answer.status_code in (status, 400), (request, answer.text)
-            assert answer.json()["detail"]
-            assert answer.json()["error"] != "NoSuchPlace"
-
-        async def endless() -> AsyncIterator[bytes]:
-            for _ in range(1000):
-                yield b" " * 8192
-
-        with contextlib.suppress(httpx.HTTPError):  # it is answered before it has been sent
-            assert (await lab.client.post(command, content=endless(), headers=json_type)).status_code == 413
-        value = await lab.post(command, {"kind": "get", "name": "level"})
-        assert value.json()["result"] == 1
-        headers = value.headers
-        assert headers["x-content-type-options"] == "nosniff"
-        assert "frame-ancestors 'none'" in headers["content-security-policy"]
-
-
-@pytest.mark.parametrize("path", ["wire/start", "instruments/lamp/restart", "instruments/lamp/release"])
-async def test_what_is_no_json_is_refused_where_no_body_is_looked_at_too(tmp_path: Path, path: str) -> None:
-    async with serving(tmp_path) as lab:
-        headers = {"content-type": "application/json"}
-        for content, status in ((b'{"a":', 422), (b"\xff\xfe", 422), (b"[" * 30000, 400)):
-            answer = await lab.client.post(f"/api/{path}", content=content, headers=headers)
-            assert (answer.status_code, answer.json()["error"]) == (status, "WrongRequest")
-        assert (await lab.post("/api/wire/stop")).status_code == 409, "nothing was begun"
-        stopped = await lab.client.post("/api/stop-all", content=b"{", headers=headers)
-        assert stopped.status_code == 200, "a stop is not refused because of how it is asked for"
-
-
-async def test_tokens_decide_who_looks_and_who_acts(tmp_path: Path) -> None:
-    async with serving(tmp_path, token=TOKEN, viewer_token=LOOK, arming=("lamp",)) as lab:
-        arm = {"kind": "execute", "name": "arm"}
-        for token, looks, acts in ((None, 401, 401), ("wrong", 401, 401), (LOOK, 200, 403), (TOKEN, 200, 200)):
-            headers = {} if token is None else {"authorization": f"Bearer {token}"}
-            assert (await lab.get("/api/status", headers=headers)).status_code == looks
-            assert (
-                await lab.client.post("/api/stop-all/reset", json={"who": "x"}, headers=headers)
-            ).status_code == acts
-            answer = await lab.client.post("/api/instruments/lamp/command", json=arm, headers=headers)
-            assert answer.status_code == acts
-        assert [(await lab.get(path)).status_code for path in ("/", "/app.js", "/anything")] == [200, 200, 401]
-        assert (await lab.get("/api/session")).json() == {"role": "nobody", "tokens": True}
-        with pytest.raises(Exception, match="401"):
-            await lab.live().__aenter__()
-        entered = await lab.post("/api/session", {"token": LOOK})
-        assert "HttpOnly" in entered.headers["set-cookie"]
-        assert "SameSite=strict" in entered.headers["set-cookie"]
-        assert (await lab.get("/api/status")).status_code == 200
-        assert (await lab.post("/api/stop-all")).status_code == 403
-        async with lab.live(authorization=f"Bearer {LOOK}") as live:
-            assert (await heard(live, "hello"))["role"] == "viewer"
-            await live.send(json.dumps({"type": "do", "id": 1, "name": "stop_all"}))
-            assert (await heard(live, "done"))["status"] == 403
-
-
-async def test_wrong_tokens_are_counted_and_the_right_one_is_let_in_whoever_guesses(tmp_path: Path) -> None:
-    async with serving(tmp_path, token=TOKEN) as lab:
-        answers = [(await lab.post("/api/session", {"token": f"guess {n}"})).status_code for n in range(12)]
-        assert answers == [401] * 10 + [429] * 2
-        wrong, right = ({"authorization": f"Bearer {token}"} for token in ("wrong", TOKEN))
-        assert (await lab.get("/api/status", headers=wrong)).status_code == 429
-        assert (await lab.client.post("/api/stop-all", headers=wrong)).status_code == 429
-        assert (await lab.post("/api/session", {"token": TOKEN})).status_code == 200
-        lab.client.cookies.clear()
-        for stop in ("/api/stop-all", "/api/instruments/lamp/stop"):
-            assert (await lab.client.post(stop, headers=right)).status_code == 200
-        assert lab.lab.manager.broker.latched
-        assert (await lab.get("/api/status", headers=right)).status_code == 200
-
-
-async def test_too_many_requests_are_refused_but_never_a_stop(tmp_path: Path) -> None:
-    async with serving(tmp_path, requests_per_s=0.01) as lab:
-        assert (await lab.get("/api/session")).status_code == 429
-        assert (await lab.post("/api/recording/stop")).status_code == 429, "no stop of anything that moves"
-        for _ in range(3):
-            assert (await lab.post("/api/instruments/lamp/stop")).status_code == 200
-            assert (await lab.post("/api/stop-all")).status_code == 200
 
 
 async def test_stop_all_latches_ends_what_is_in_hand_and_is_reset_by_name(tmp_path: Path) -> None:

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 import msgspec
 
 from duodaq.app._channel import Channel
-from duodaq.app._pages import alarms_page, gone_page, told
+from duodaq.app._pages import alarms_page, shown, told
 from duodaq.app._user import user_name
-from duodaq.errors import DeliveryError
 from duodaq.model import AlarmStatus
 
 
@@ -44,10 +43,7 @@ class AlarmsHandle:
         return states[name]
 
     def _repr_html_(self) -> str:
-        try:
-            return alarms_page(self.status())
-        except DeliveryError as error:
-            return gone_page("alarms", error)
+        return shown("alarms", lambda: alarms_page(self.status()))
 
     def __repr__(self) -> str:
         return told("alarms", lambda: ", ".join(f"{one.name} {one.state}" for one in self) or "none")

@@ -12,12 +12,12 @@ from duodaq.app._channel import Channel, LocalChannel, RemoteChannel
 from duodaq.app._control import Holder
 from duodaq.app._documents import DocumentJournal
 from duodaq.app._handles import AxisHandle, InstrumentHandle
-from duodaq.app._pages import gone_page, lab_page
+from duodaq.app._pages import lab_page, shown, told
 from duodaq.app._presets_handle import PresetsHandle
 from duodaq.app._scan_calls import Listener, detached, instruments_of, parts_of, recorded
 from duodaq.app._scans_handle import ScanHandle, ScansHandle
 from duodaq.app._user import this_program
-from duodaq.errors import DeliveryError, LifecycleError
+from duodaq.errors import LifecycleError
 from duodaq.link import find_lab, lab_of
 from duodaq.model import WireRecord
 from duodaq.telemetry import configure_logging, is_read_by_a_person
@@ -86,18 +86,14 @@ class LabClient:
         return [*super().__dir__(), *self._instruments]
 
     def _repr_html_(self) -> str:
-        try:
-            return lab_page(self.status())
-        except DeliveryError as error:
-            return gone_page(f"lab {self.name}", error)
+        return shown(f"lab {self.name}", lambda: lab_page(self.status()))
 
     def __repr__(self) -> str:
-        try:
-            runtimes = {one["id"]: one["runtime"] for one in self.status()["instruments"]}
-        except DeliveryError as error:
-            return f"<lab {self.name}: {error}>"
-        told = [f"{one.id} ({runtimes.get(one.id, 'gone')})" for one in self]
-        return f"<lab {self.name}: {', '.join(told)}>"
+        return told(f"lab {self.name}", self._in_words)
+
+    def _in_words(self) -> str:
+        runtimes = {one["id"]: one["runtime"] for one in self.status()["instruments"]}
+        return ", ".join(f"{one.id} ({runtimes.get(one.id, 'gone')})" for one in self)
 
     def status(self) -> dict[str, Any]:
         """The whole lab at this moment, as plain values."""

@@ -106,18 +106,21 @@ class FlightRecorder:
         if self._timer is not None:
             self._timer.cancel()
         deadline = Deadline(CLOSE_S)
-        await self._written(deadline)
-        if self._loop is not None and self._causes:
+        whole = await self._written(deadline)
+        if whole and self._loop is not None and self._causes:
             self._write()
-            await self._written(deadline)
+            whole = await self._written(deadline)
         self._loop = None
+        if not whole:
+            _log.error("what was before is not whole: the lab has ended meanwhile", folder=str(self._folder))
 
-    async def _written(self, deadline: Deadline) -> None:
+    async def _written(self, deadline: Deadline) -> bool:
+        """Wait for the thread; whether it has ended."""
         while (thread := self._thread) is not None and thread.is_alive():
             if deadline.passed:
-                _log.error("what was before is not whole: the lab has ended meanwhile", folder=str(self._folder))
-                return
+                return False
             await pause(0.002)
+        return True
 
     def _heard(self, level: str, event: Mapping[str, Any]) -> None:
         self.note("log", {"level": level, **event})

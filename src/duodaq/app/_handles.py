@@ -12,7 +12,7 @@ import msgspec
 
 from duodaq.app._channel import Channel
 from duodaq.app._control import Holder
-from duodaq.app._pages import axis_page, gone_page, instrument_page
+from duodaq.app._pages import axis_page, instrument_page, shown
 from duodaq.app._reading import Reading
 from duodaq.clock import one_interrupt
 from duodaq.errors import DeliveryError, LifecycleError, NotInControlError
@@ -201,20 +201,21 @@ class InstrumentHandle:
         return [*super().__dir__(), *self._axes]
 
     def _repr_html_(self) -> str:
-        try:
-            status = self.status()
-            found = [one for one in self._channel.request("channels", {}) if one["instrument"] == self.id]
-            return instrument_page(self._facts, status, found, self.parameters())
-        except (DeliveryError, LifecycleError) as error:
-            return gone_page(self.id, error)
+        return shown(self.id, self._page)
+
+    def _page(self) -> str:
+        status = self.status()
+        found = [one for one in self._channel.request("channels", {}) if one["instrument"] == self.id]
+        return instrument_page(self._facts, status, found, self.parameters())
 
     def __repr__(self) -> str:
+        known = f"{self.id}: {self.driver_name}"
         try:
-            return f"<{self.id}: {self.driver_name} in {self.runtime}>"
-        except LifecycleError:
-            return f"<{self.id}: {self.driver_name}, not in the lab any more>"
+            return f"<{known} in {self.runtime}>"
+        except LifecycleError as error:
+            return f"<{known}, not in the lab any more>" if error.instrument else f"<{known}; {error}>"
         except DeliveryError as error:
-            return f"<{self.id}: {self.driver_name}; {error}>"
+            return f"<{known}; {error}>"
 
     def _part(self, name: str) -> Any:
         """What the driver has under that name; a parameter is not read, only named as one."""
@@ -316,10 +317,10 @@ class AxisHandle:
         return self._instrument.stop(self.axis)
 
     def _repr_html_(self) -> str:
-        try:
-            known = {entry["name"]: entry for entry in self._instrument.parameters()}
-        except DeliveryError as error:
-            return gone_page(f"axis {self.address}", error)
+        return shown(f"axis {self.address}", self._page)
+
+    def _page(self) -> str:
+        known = {entry["name"]: entry for entry in self._instrument.parameters()}
         return axis_page(self.address, self.unit, self.limits, known.get(f"{self.axis}.position"))
 
     def __repr__(self) -> str:

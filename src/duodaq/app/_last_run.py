@@ -1,4 +1,4 @@
-"""How a run of a lab ended, told by the next one of the same name: who is killed cannot say so."""
+"""How a run of a lab ended, told by the next one of the same lab file: who is killed cannot say so."""
 
 from __future__ import annotations
 

@@ -16,9 +16,12 @@ _FINE = ("ready", "acquiring")
 _MOST_VALUES = 60
 
 
-def gone_page(what: str, error: BaseException) -> str:
-    """Of something that cannot be asked any more: why."""
-    return page(what, wrong=[str(error)])
+def shown(what: str, make: Callable[[], str]) -> str:
+    """The page of a handle, or why it cannot be asked: its lab is gone or closed, or it is not in it any more."""
+    try:
+        return make()
+    except (DeliveryError, LifecycleError) as error:
+        return page(what, wrong=[str(error)])
 
 
 def told(what: str, say: Callable[[], str]) -> str:

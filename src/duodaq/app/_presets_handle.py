@@ -7,9 +7,8 @@ import msgspec
 
 from duodaq import markup
 from duodaq.app._channel import Channel
-from duodaq.app._pages import gone_page, presets_page, told
+from duodaq.app._pages import presets_page, shown, told
 from duodaq.app._preset_row import Row
-from duodaq.errors import DeliveryError
 
 _HEAD = ("setting", "now", "then", "unit", "")
 
@@ -146,10 +145,7 @@ class PresetsHandle:
         return self._channel.request("preset", {"name": name})["settings"]
 
     def _repr_html_(self) -> str:
-        try:
-            return presets_page(self.list())
-        except DeliveryError as error:
-            return gone_page("presets", error)
+        return shown("presets", lambda: presets_page(self.list()))
 
     def __repr__(self) -> str:
         return told("presets", lambda: ", ".join(self) or "none")

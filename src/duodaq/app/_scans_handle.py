@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from duodaq.app._channel import Channel
-from duodaq.app._pages import gone_page, scans_page, told
+from duodaq.app._pages import scans_page, shown, told
 from duodaq.app._scan_facts import UNDER_WAY, ScanStatus
 from duodaq.clock import Deadline, one_interrupt
 from duodaq.errors import DeliveryError, DuodaqError, LifecycleError, ReplyTimeoutError, ScanInterruptedError
@@ -118,10 +118,7 @@ class ScanHandle:
         return msgspec.convert(self._channel.request(op, {"scan": self.number}), ScanStatus)
 
     def _repr_html_(self) -> str:
-        try:
-            return scans_page(f"scan {self.number}", [self.status()])
-        except DeliveryError as error:
-            return gone_page(f"scan {self.number}", error)
+        return shown(f"scan {self.number}", lambda: scans_page(f"scan {self.number}", [self.status()]))
 
     def __repr__(self) -> str:
         try:
@@ -161,10 +158,7 @@ class ScansHandle:
         return len(self.status())
 
     def _repr_html_(self) -> str:
-        try:
-            return scans_page("scans", self.status())
-        except DeliveryError as error:
-            return gone_page("scans", error)
+        return shown("scans", lambda: scans_page("scans", self.status()))
 
     def __repr__(self) -> str:
         return told("scans", lambda: ", ".join(f"{one.number} {one.state}" for one in self.status()) or "none")
