@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -130,7 +130,13 @@ async def seen(live: Any, kind: str) -> Any:
     async with asyncio.timeout(10):
         while True:
             message = await live.recv()
-            if isinstance(message, bytes):
-                table = pa.ipc.open_stream(message).read_all()
+            for table in tables_of(message) if isinstance(message, bytes) else ():
                 if table.schema.metadata[b"kind"] == kind.encode():
                     return table
+
+
+def tables_of(message: bytes) -> Iterator[Any]:
+    """All of a message's streams, one behind the other."""
+    source = pa.BufferReader(message)
+    while source.tell() < len(message):
+        yield pa.ipc.open_stream(source).read_all()

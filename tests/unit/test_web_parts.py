@@ -29,10 +29,11 @@ _traces: Any = pytest.importorskip("duodaq.web._traces")
 Jobs: Any = pytest.importorskip("duodaq.web._jobs").Jobs
 Rate: Any = pytest.importorskip("duodaq.web._rates").Rate
 thinned = _history.thinned
+_feed = pytest.importorskip("duodaq.web._feed")
 Access, Role = _access.Access, _access.Role
 Frame, View, encoded = _pictures.Frame, _pictures.View, _pictures.encoded
 Refusal, refusal_of = _refusal.Refusal, _refusal.refusal_of
-MOST_ROWS, Viewer, Waiting = _viewer.MOST_ROWS, _viewer.Viewer, _viewer.Waiting
+MOST_ROWS, MOST_TOGETHER, Viewer, Waiting = _viewer.MOST_ROWS, _viewer.MOST_TOGETHER, _viewer.Viewer, _viewer.Waiting
 
 TOKEN, OTHER = "an operator's token", "a viewer's own token"
 
@@ -226,7 +227,23 @@ async def test_viewer_without_credit_gets_no_rows_and_loses_the_oldest() -> None
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(viewer.next(), 0.01)
     viewer.give(2, 0)
-    assert [await viewer.next() for _ in range(2)] == [(None, b"10"), (None, b"11")]
+    assert await viewer.next() == (None, b"1011")  # together, as far as the credit goes
+
+
+async def test_rows_that_wait_go_out_together_up_to_a_size_and_each_takes_its_credit() -> None:
+    viewer = Viewer()
+    viewer.streams = frozenset({"a"})
+    big = bytes(MOST_TOGETHER - 1)
+    for data in (b"1", b"2", big, b"3", b"4"):
+        viewer.offer_rows(Waiting("a", data, 3))
+    viewer.give(4, 0)
+    assert await viewer.next() == (None, b"12")
+    assert await viewer.next() == (None, big + b"3")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(viewer.next(), 0.01)
+    viewer.give(1, 0)
+    assert await viewer.next() == (None, b"4")
+    assert viewer.rows_dropped == 0
 
 
 async def test_images_have_a_credit_of_their_own_and_newer_ones_take_their_place() -> None:
@@ -282,6 +299,29 @@ def test_streams_whose_past_is_kept_are_few_and_the_longest_silent_goes() -> Non
     assert history.of("a.0") is not None
     assert history.of("a.1") is None
     assert history.of("a.2") is not None
+
+
+def test_points_are_a_stream_of_arrows_and_say_how_many_there_were_only_if_some_are_left_out() -> None:
+    for rows, said in ((3, None), (400, None), (5000, b"5000")):
+        t_ns = np.arange(rows, dtype=np.int64) * 10**6
+        table = pa.ipc.open_stream(_feed._message("a.b", "V", t_ns, np.sin(t_ns / 7))).read_all()
+        assert table.schema.metadata.get(b"rows") == said
+        assert [table.schema.metadata[key] for key in (b"kind", b"stream", b"unit")] == [b"rows", b"a.b", b"V"]
+        assert table["t_ms"].to_pylist()[-1] == rows - 1
+        assert table.num_rows == rows if said is None else 10 < table.num_rows <= 402
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.float32])
+def test_the_range_of_a_picture_is_that_of_nearly_all_its_pixels(dtype: type) -> None:
+    pixels = np.arange(10_000).reshape(100, 100) % 200 + 20
+    pixels[0, 0], pixels[50, 50] = 0, 255
+    found = picture(encoded(frame(pixels.astype(dtype), 255), View()))
+    ordered = np.sort(pixels, axis=None)
+    assert (found["low"], found["high"]) == (ordered[int(0.005 * 9999)], ordered[int(0.9995 * 9999)])
+    assert (found["darkest"], found["brightest"], found["saturated"]) == (0, 255, 1)
+    assert list(found["histogram"]) == list(
+        np.histogram(pixels, 256, (0, 256 if dtype in (np.uint8, np.uint16) else 255))[0]
+    )
 
 
 def test_a_trace_is_the_last_of_its_batch_over_its_own_axis() -> None:

@@ -22,8 +22,9 @@ from duodaq.dataplane import Policy, Subscription
 from duodaq.errors import DuodaqError, StoppedError
 from duodaq.schema import channel_of, has_pixels, instrument_of, pixels_of, schema_name, stream_of
 from duodaq.telemetry import get_logger
+from duodaq.web._form import rows_form
 from duodaq.web._history import History, thinned
-from duodaq.web._pictures import Frame, View, encoded, ipc_bytes
+from duodaq.web._pictures import Frame, View, encoded
 from duodaq.web._refusal import Refusal
 from duodaq.web._traces import MOST_STREAMS, Trace, trace_bytes, trace_of
 from duodaq.web._viewer import Viewer, Waiting
@@ -273,10 +274,10 @@ def _floats(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.float64]:
 def _message(
     stream: str, unit: str, t_ns: npt.NDArray[np.int64], values: npt.NDArray[np.float64], *, past: bool = False
 ) -> bytes:
-    rows = len(t_ns)
-    if rows > MOST_POINTS and not past:
+    kind, rows = "past" if past else "rows", len(t_ns)
+    if past or rows <= MOST_POINTS:
+        form = rows_form(kind, stream, unit)
+    else:
         t_ns, values = thinned(t_ns, values, MOST_POINTS)
-    kind = b"past" if past else b"rows"
-    facts = {b"kind": kind, b"stream": stream.encode(), b"unit": unit.encode(), b"rows": str(rows).encode()}
-    schema = pa.schema([pa.field("t_ms", pa.float64()), pa.field("value", pa.float64())], metadata=facts)
-    return ipc_bytes(pa.RecordBatch.from_arrays([pa.array(t_ns / 1e6), pa.array(values)], schema=schema))
+        form = rows_form(kind, stream, unit, rows)
+    return form.filled([pa.array(t_ns / 1e6), pa.array(values)])

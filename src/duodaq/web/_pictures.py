@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from duodaq.web._form import Form
+
 LARGEST = 1024
 """A picture of more pixels across is thinned out: every second, every third …"""
 _BINS = 256
@@ -41,7 +43,6 @@ class Frame(NamedTuple):
     sequence: int
     number: int
     full: float
-    facts: str = ""
 
 
 def encoded(frame: Frame, view: View) -> bytes:
@@ -49,10 +50,10 @@ def encoded(frame: Frame, view: View) -> bytes:
     x, y, part = _part(frame.pixels, view.region)
     step = max(1, -(-max(part.shape) // LARGEST))
     shown = part[::step, ::step]
-    counts, darkest, brightest = _histogram(part)
-    low, high = _range(part, view, frame.full)
+    light = _light(part)
+    low, high = _range(light, view, frame.full)
     scaled = _scaled(shown, low, high, frame.full)
-    saturated = int(np.count_nonzero(part >= frame.full))
+    saturated = _saturated(part, frame.full)
     line = _along(frame.pixels, view.line)
     height, width = frame.pixels.shape
     columns: dict[str, Any] = {
@@ -70,28 +71,21 @@ def encoded(frame: Frame, view: View) -> bytes:
         "high": [high],
         "full": [frame.full],
         "saturated": [saturated],
-        "darkest": [darkest],
-        "brightest": [brightest],
+        "darkest": [light.darkest],
+        "brightest": [light.brightest],
     }
     arrays = [pa.array(values, pa.float64()) for values in columns.values()]
     arrays += [
-        pa.array([counts], pa.list_(pa.uint32())),
+        pa.array([light.histogram], pa.list_(pa.uint32())),
         pa.array([line], pa.list_(pa.float32())),
         _one(scaled),
     ]
-    schema = pa.schema(
-        [*(pa.field(name, pa.float64()) for name in columns), *_LISTS],
-        metadata={b"kind": b"image", b"stream": frame.stream.encode(), b"facts": frame.facts.encode()},
-    )
-    return ipc_bytes(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    return _form(frame.stream, tuple(columns)).filled(arrays)
 
 
-def ipc_bytes(batch: pa.RecordBatch) -> bytes:
-    """One batch as an Arrow IPC stream."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return sink.getvalue().to_pybytes()
+@lru_cache(maxsize=64)
+def _form(stream: str, numbers: tuple[str, ...]) -> Form:
+    return Form.of([*(pa.field(name, pa.float64()) for name in numbers), *_LISTS], kind="image", stream=stream)
 
 
 def _one(pixels: npt.NDArray[np.uint8]) -> Any:
@@ -117,39 +111,64 @@ def _part(pixels: npt.NDArray[Any], region: tuple[int, int, int, int] | None) ->
     return x, y, pixels[y : y + down, x : x + across]
 
 
-def _histogram(part: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint32], float, float]:
-    """How many pixels of a sample have which brightness, in equal steps from the darkest to the brightest."""
+class _Light(NamedTuple):
+    """What a sample of a part's pixels says of its brightness; `lowest` to `highest` holds nearly all of it."""
+
+    histogram: npt.NDArray[np.uint32]
+    darkest: float
+    brightest: float
+    lowest: float
+    highest: float
+
+
+def _light(part: npt.NDArray[Any]) -> _Light:
+    """How many pixels have which brightness, in equal steps from the darkest to the brightest."""
     stride = max(1, int((part.size / _SAMPLED) ** 0.5))
     sample = part[::stride, ::stride].reshape(-1)
-    if part.dtype.kind == "u":
-        darkest, brightest = int(sample.min()), int(sample.max())
-        scaled = (sample.astype(np.int32) - darkest) * _BINS // (brightest - darkest + 1)
-        return np.bincount(scaled, minlength=_BINS).astype(np.uint32), float(darkest), float(brightest)
+    if part.dtype.kind == "u" and part.dtype.itemsize <= 2:
+        return _counted(np.bincount(sample))
     finite = sample[np.isfinite(sample)]
     if not finite.size:
-        return np.zeros(_BINS, np.uint32), 0.0, 1.0
+        return _Light(np.zeros(_BINS, np.uint32), 0.0, 1.0, 0.0, 1.0)
     counts, edges = np.histogram(finite, bins=_BINS)
-    return counts.astype(np.uint32), float(edges[0]), float(edges[-1])
+    lowest, highest = (int(part * (finite.size - 1)) for part in (_LOWEST_PART, _HIGHEST_PART))
+    found = np.partition(finite, (lowest, highest))
+    return _Light(
+        counts.astype(np.uint32), float(edges[0]), float(edges[-1]), float(found[lowest]), float(found[highest])
+    )
 
 
-def _range(part: npt.NDArray[Any], view: View, full: float) -> tuple[float, float]:
-    low, high = view.low, view.high
-    if low is None or high is None:
-        stride = max(1, int((part.size / 16384) ** 0.5))
-        sample = np.sort(part[::stride, ::stride], axis=None)
-        found_low = float(sample[int(_LOWEST_PART * (sample.size - 1))])
-        found_high = float(sample[int(_HIGHEST_PART * (sample.size - 1))])
-        low = found_low if low is None else low
-        high = found_high if high is None else high
+def _counted(counts: npt.NDArray[np.intp]) -> _Light:
+    """The same of pixels that are whole numbers, from how many there are of each: a few thousand instead of all."""
+    there = np.flatnonzero(counts)
+    darkest, brightest = int(there[0]), int(there[-1])
+    bins = (there - darkest) * _BINS // (brightest - darkest + 1)
+    histogram = np.bincount(bins, counts[there], _BINS).astype(np.uint32)
+    so_far = np.cumsum(counts[there])
+    places = np.searchsorted(so_far, [int(part * (so_far[-1] - 1)) + 1 for part in (_LOWEST_PART, _HIGHEST_PART)])
+    lowest, highest = there[places]
+    return _Light(histogram, float(darkest), float(brightest), float(lowest), float(highest))
+
+
+def _range(light: _Light, view: View, full: float) -> tuple[float, float]:
+    low = light.lowest if view.low is None else view.low
+    high = light.highest if view.high is None else view.high
     if not (np.isfinite(low) and np.isfinite(high)):
         low, high = 0.0, full or 1.0
     return low, high if high > low else low + 1.0
 
 
+def _saturated(part: npt.NDArray[Any], full: float) -> int:
+    if part.dtype.kind != "u":
+        return int(np.count_nonzero(part >= full))
+    return int(np.count_nonzero(part >= part.dtype.type(full))) if full <= np.iinfo(part.dtype).max else 0
+
+
 def _scaled(pixels: npt.NDArray[Any], low: float, high: float, full: float) -> npt.NDArray[np.uint8]:
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
         return _table(pixels.dtype.itemsize, low, high, full).take(pixels)
-    scaled = np.clip((np.nan_to_num(pixels) - low) * (254.0 / (high - low)), 0, 254).astype(np.uint8)
+    with np.errstate(over="ignore"):  # one pixel may be infinite among others: it is as bright as can be
+        scaled = np.clip((np.nan_to_num(pixels) - low) * (254.0 / (high - low)), 0, 254).astype(np.uint8)
     scaled[pixels >= full] = 255
     return scaled
 

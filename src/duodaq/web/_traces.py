@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from duodaq.schema import schema_name, stream_of
+from duodaq.web._form import Form
 from duodaq.web._history import extremes
-from duodaq.web._pictures import ipc_bytes
 
 MOST_POINTS = 2048
 MOST_STREAMS = 64
@@ -66,11 +66,8 @@ def trace_bytes(trace: Trace) -> bytes:
         "sequence": str(trace.sequence),
         "points": str(trace.points),
     }
-    schema = pa.schema(
-        [pa.field("axis", pa.float64()), pa.field("value", pa.float64())],
-        metadata={key.encode(): value.encode() for key, value in facts.items()},
-    )
-    return ipc_bytes(pa.RecordBatch.from_arrays([pa.array(trace.axis), pa.array(trace.values)], schema=schema))
+    form = Form.of([pa.field("axis", pa.float64()), pa.field("value", pa.float64())], **facts)
+    return form.filled([pa.array(trace.axis), pa.array(trace.values)])
 
 
 def _floats(values: pa.Array) -> npt.NDArray[np.float64]:

@@ -15,6 +15,8 @@ from duodaq.web._pictures import View
 
 MOST_ROWS = 256
 MOST_CREDIT = 64
+MOST_TOGETHER = 65536
+"""Bytes of rows in one message, beyond the first that waits."""
 MOST_ANSWERS = 64
 
 
@@ -95,7 +97,16 @@ class Viewer:
                 stream = next(iter(self._images))
                 return None, self._images.pop(stream)
             if self._rows and self._rows_credit:
-                self._rows_credit -= 1
-                return None, self._rows.popleft().data
+                return None, self._rows_together()
             self._news.clear()
             await self._news.wait()
+
+    def _rows_together(self) -> bytes:
+        """What waits of rows, as far as the credit goes: a message for each curve is most of what a message costs."""
+        found: list[bytes] = []
+        size = 0
+        while self._rows and self._rows_credit and (not found or size + len(self._rows[0].data) <= MOST_TOGETHER):
+            self._rows_credit -= 1
+            found.append(self._rows.popleft().data)
+            size += len(found[-1])
+        return b"".join(found) if len(found) > 1 else found[0]

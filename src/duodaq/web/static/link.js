@@ -94,8 +94,12 @@ function heard(message) {
   emit(message.type, message[message.type] ?? message, message);
 }
 
+/** A message is one stream of Arrow's after the other: the rows of several channels come together. */
 function drawn(buffer) {
-  const read = Arrow.tableFromIPC(new Uint8Array(buffer));
+  for (const reader of Arrow.RecordBatchReader.readAll(new Uint8Array(buffer))) show(new Arrow.Table([...reader]));
+}
+
+function show(read) {
   const facts = read.schema.metadata;
   if (facts.get("kind") === "image") {
     state.images += 1;
