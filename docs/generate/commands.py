@@ -47,7 +47,8 @@ def _section(name: str, command: Any, mark: str) -> str:
 
 def _placeholder(argument: Any) -> str:
     shown = argument.metavar or argument.name.upper()
-    return shown if argument.required or shown.startswith("[") else f"[{shown}]"
+    shown = shown if argument.required or shown.startswith("[") else f"[{shown}]"
+    return f"{shown}..." if argument.nargs == -1 and not shown.endswith("...]") else shown
 
 
 def _spelled(option: Any) -> str:

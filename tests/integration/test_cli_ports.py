@@ -65,5 +65,18 @@ def test_the_ports_of_a_running_lab_are_shown_watched_and_recorded(
         assert refused.returncode == 2
         assert "stage" in refused.stderr
     assert duodaq_command("ports", "record", tmp_path / "wire", "--lab", name).returncode == 1
+    told = start_program("-m", "duodaq.cli", "ports", "record", tmp_path / "told", "--lab", name, "--json")
+    told.wait_for('"path"')
+    told.interrupt(signal.SIGTERM)
+    assert told.end() == 0
+    begun, ended = (json.loads(line) for line in told.said.splitlines())
+    assert (begun["lab"], begun["path"], ended["path"]) == (name, *[str(tmp_path / "told")] * 2)
+    assert (ended["records"] > 0, ended["lost"], ended["error"]) == (True, {}, None)
+
+    left = start_program("-m", "duodaq.cli", "ports", "record", tmp_path / "left", "--lab", name)
+    left.wait_for("Recording the wire")
     host.interrupt()
     assert host.end() == 0
+    assert left.end() == 1  # it does not wait for a lab that is gone
+    assert "the file ended with it" in left.said
+    assert duodaq.open_wirelog(tmp_path / "left").records("stage")

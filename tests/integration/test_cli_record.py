@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -52,6 +53,14 @@ def test_a_lab_records_chosen_channels_until_ctrl_c_or_until_it_is_told_by_name(
         assert "rows in" in recording.said
         (run,) = duodaq.runs(tmp_path / "logs", log="room")
         assert reading.t_ns in run["room.temperature"].to_arrow().column("timestamp").cast("int64").to_pylist()
+
+        begun = duodaq_command("record", "--detach", "--name", "told", "--json", *there)
+        assert (begun.returncode, json.loads(begun.stdout)["lab"]) == (0, running_lab), begun.stderr
+        ended = duodaq_command("record", "--stop", "--name", "told", "--json", "--lab", running_lab)
+        told = json.loads(ended.stdout)
+        assert (ended.returncode, told["complete"], told["name"], told["error"]) == (0, True, "told", None)
+        assert told["directory"] == json.loads(begun.stdout)["directory"]
+        assert told["files"]["room.temperature.arrows"] > 0
 
         begun = duodaq_command("record", "--detach", *there)
         assert begun.returncode == 0, begun.stderr

@@ -315,14 +315,16 @@ def test_a_log_whose_reader_has_gone_ends_with_its_command(
 ) -> None:
     begun: list[int] = []
 
-    def broken_pipe(client: object, name: str, out: Console) -> bool:
+    def broken_pipe(*_: object, **__: object) -> bool:
         with connect("bench") as other:
             begun.append(len(other.logs()))
         raise SystemExit(1)  # as rich does
 
-    monkeypatch.setattr(_record, "_wait", broken_pipe)
-    assert command("record", "--name", "log").code == 1
-    assert begun == [1]
+    for step in ("_wait", "_begun"):
+        with monkeypatch.context() as patched:
+            patched.setattr(_record, step, broken_pipe)
+            assert command("record", "--name", "log").code == 1
+    assert begun == [1, 1]
     with connect("bench") as client:
         assert client.logs() == []
 

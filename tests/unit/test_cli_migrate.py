@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -147,3 +148,16 @@ def test_a_move_that_the_lab_file_does_not_say_tells_where_the_next_start_is(run
     assert (code, "still says" in said) == (0, False)
     code, said = run("rollback", "meter")
     assert (code, "The lab file still says v4, and the next start is in v4: with --write" in said) == (0, True)
+
+
+def test_a_move_is_told_to_programs_as_it_ended(running: Any) -> None:
+    code, said = run("cutover", "meter", "--json")
+    told = json.loads(said)
+    assert (code, told["moved"], told["id"], "checklist is not met" in told["error"]) == (1, False, "meter", True)
+    code, said = run("tick", "meter", "config", "--by", "anna", "--json")
+    assert (code, json.loads(said)) == (0, {"id": "meter", "item": "config", "by": "anna"})
+    code, said = run("cutover", "meter", "--force", "--json")
+    told = json.loads(said)
+    assert (code, told["moved"], told["owner"], told["epoch"], told["gap_s"] > 0) == (0, True, "v4", 1, True)
+    code, said = run("rollback", "meter", "--json")
+    assert (code, json.loads(said)["owner"]) == (0, "v2")

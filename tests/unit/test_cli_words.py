@@ -109,3 +109,10 @@ def test_every_command_that_asks_for_a_lab_or_a_lab_file_completes_it():
 def parameters(command):
     """Of a command, and of those under it."""
     return [*command.params, *(one for each in getattr(command, "commands", {}).values() for one in parameters(each))]
+
+
+def test_help_breaks_its_lines_where_the_terminal_does():
+    group = get_command(app)
+    helps = [one.help for one in (*group.commands.values(), *group.commands["migrate"].commands.values())]
+    assert all(helps)
+    assert not [text for text in helps if "\n" in text.replace("\n\n", "")]

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from duodaq.cli import _completion as completion
 from duodaq.cli._console import OTHER_LETTERS, Said
@@ -26,8 +27,25 @@ from duodaq.cli._scans import scans
 from duodaq.cli._verify_options import verify_here
 from duodaq.errors import ConfigError, DuodaqError, LifecycleError, PortError
 
+
+class _Commands(TyperGroup):
+    """Their help breaks its lines where the terminal does, and not where the source does."""
+
+    def __init__(self, **facts: Any) -> None:
+        super().__init__(**facts)
+        _unwrap(self)
+
+
+def _unwrap(group: TyperGroup) -> None:
+    for command in group.commands.values():
+        command.help = "\n\n".join(" ".join(part.split()) for part in (command.help or "").split("\n\n"))
+        if isinstance(command, TyperGroup):
+            _unwrap(command)
+
+
 app = typer.Typer(
     name="duodaq",
+    cls=_Commands,
     help="Two instrument runtimes side by side over one set of laboratory hardware.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -95,7 +113,7 @@ def run(file: LabFile, web_port: WebPort = None, no_web: NoWeb = False) -> None:
 
 @app.command(rich_help_panel=BEGIN)
 def init(
-    file: Annotated[Path, typer.Argument(metavar="[LAB.toml]", help="The file to write.")] = Path("lab.toml"),
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The lab file to write.")] = Path("lab.toml"),
     add: Annotated[
         list[str] | None,
         typer.Option(
@@ -124,7 +142,7 @@ def init(
 def doctor(
     lab: Annotated[
         Path | None,
-        typer.Argument(metavar="[LAB.toml]", help="Look at its ports, too.", autocompletion=completion.lab_files),
+        typer.Argument(metavar="LAB.toml", help="Look at its ports, too.", autocompletion=completion.lab_files),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -218,11 +236,17 @@ def status(
 
 @app.command("stop-all", rich_help_panel=LAB)
 def stop_all(
-    lab: LabName = None,
+    lab: Annotated[
+        str | None,
+        typer.Option("--lab", help="Only this running lab; every one of yours else.", autocompletion=completion.labs),
+    ] = None,
     reset: Annotated[bool, typer.Option("--reset", help="Lift the latch of an earlier stop-all.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Stop everything that moves or emits, now, without a question. It stays refused until --reset."""
+    """Stop everything that moves or emits, in every running lab of yours, now, without a question.
+
+    Moves stay refused until --reset.
+    """
     from duodaq.cli._stop_all import order_stop_all
 
     raise typer.Exit(order_stop_all(lab, out, reset=reset, as_json=as_json))
@@ -295,11 +319,14 @@ def tail(
 def record(
     file: Annotated[Path, typer.Argument(metavar="WIRELOG", help="The file, which must not exist.")],
     lab: LabName = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: one line of JSON at the beginning, and one at the end.")
+    ] = False,
 ) -> None:
-    """Record all that passes the ports of a running lab into a file, until Ctrl-C."""
+    """Record all that passes the ports of a running lab into a file, until Ctrl-C. Ends with 1 if any is missing."""
     from duodaq.cli._ports import record_wire
 
-    record_wire(lab, file, out)
+    raise typer.Exit(record_wire(lab, file, out, as_json=as_json))
 
 
 @app.command(rich_help_panel=SIM)
@@ -374,7 +401,7 @@ def record_log(
     channels: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[CHANNEL]...",
+            metavar="CHANNEL",
             help="Which ones: dmm.voltage, 'room.*'; all if none is named.",
             autocompletion=completion.channels,
         ),
@@ -403,6 +430,9 @@ def record_log(
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Begin it and leave; the lab goes on with it.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="End the log of this name.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs: one line of JSON for each run begun, and one at the end.")
+    ] = False,
 ) -> None:
     """Have a running lab record until Ctrl-C, beside whatever else it records; for weeks, if asked to.
 
@@ -413,9 +443,10 @@ def record_log(
     from duodaq.cli._record import stop_log
 
     if stop:
-        raise typer.Exit(stop_log(name, lab, out))
+        raise typer.Exit(stop_log(name, lab, out, as_json=as_json))
     asked: dict[str, Any] = {"name": name, "directory": directory, "rotate": rotate, "keep": keep, "budget": budget}
-    raise typer.Exit(record(channels or [], lab, out, forms=forms or ["parquet"], detach=detach, **asked))
+    asked |= {"forms": forms or ["parquet"], "detach": detach, "as_json": as_json}
+    raise typer.Exit(record(channels or [], lab, out, **asked))
 
 
 @app.command(rich_help_panel=LAB)

@@ -7,7 +7,10 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+import signal
+import threading
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 from rich.console import Console, ConsoleDimensions
@@ -63,6 +66,22 @@ class Said(Console):
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:
         text = super()._render_buffer(buffer)
         return text if self.is_terminal else _PADDING.sub("", text)
+
+
+@contextmanager
+def ended_by_signal() -> Generator[threading.Event]:
+    """Set by Ctrl-C or SIGTERM, from before what they end has begun: a signal in between would leave it going on."""
+    ended = threading.Event()
+
+    def end(number: int, frame: object) -> None:
+        ended.set()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield ended
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def as_it_is(out: Console) -> Console:

@@ -89,11 +89,12 @@ def tick(
     item: Annotated[str, typer.Argument(metavar="ITEM", help="contract, 'safe state', stop, config or docs.")],
     by: By = None,
     lab: LabName = None,
+    as_json: AsJson = False,
 ) -> None:
     """Answer for a line of the checklist that cannot be computed, by name."""
     from duodaq.cli._moving import tick as answer_for
 
-    raise typer.Exit(answer_for(lab, instrument, item, by, out))
+    raise typer.Exit(answer_for(lab, instrument, item, by, out, as_json=as_json))
 
 
 @migrate.command()
@@ -103,11 +104,12 @@ def cutover(
     write: Write = False,
     by: By = None,
     lab: LabName = None,
+    as_json: AsJson = False,
 ) -> None:
     """Move an instrument from V2 to V4. Ends with 1 if it was refused or undone, and says which runtime has it."""
     from duodaq.cli._moving import move
 
-    raise typer.Exit(move(lab, instrument, "cutover", out, by=by, force=force, write=write))
+    raise typer.Exit(move(lab, instrument, "cutover", out, as_json=as_json, by=by, force=force, write=write))
 
 
 @migrate.command()
@@ -117,8 +119,9 @@ def rollback(
     write: Write = False,
     by: By = None,
     lab: LabName = None,
+    as_json: AsJson = False,
 ) -> None:
     """Move an instrument back from V4 to V2."""
     from duodaq.cli._moving import move
 
-    raise typer.Exit(move(lab, instrument, "rollback", out, by=by, why=why, write=write))
+    raise typer.Exit(move(lab, instrument, "rollback", out, as_json=as_json, by=by, why=why, write=write))

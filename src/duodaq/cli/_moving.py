@@ -132,15 +132,21 @@ def replay_shadow(
     return _tell({**found.to_dict(), "markdown": found.to_markdown()}, report, out, as_json=as_json)
 
 
-def move(lab: str | None, instrument: str, do: str, out: Console, **facts: Any) -> int:
+def move(lab: str | None, instrument: str, do: str, out: Console, *, as_json: bool, **facts: Any) -> int:
     """Cut over or roll back; 1 if it was refused or undone, and which runtime has the instrument."""
     with connect(lab) as client:
         facts["by"] = facts.get("by") or user_name()
         try:
             done = client.migrate(do, instrument, **facts)
         except CutoverError as error:
+            if as_json:
+                say_json(out, {"id": instrument, "moved": False, "error": str(error)})
+                return 1
             out.print(Text(f"Not moved: {error}"), soft_wrap=True)
             return 1
+    if as_json:
+        say_json(out, {"id": instrument, "moved": True, **done})
+        return 1 if done.get("not_written") else 0
     out.print(f"{escape(instrument)} is in {done['owner']} now; it was moved {counted(done['epoch'], 'time')} so far.")
     for what, at_s in done["steps"]:
         out.print(Text(f"  {at_s * 1e3:7.1f} ms  {what}"))
@@ -156,10 +162,13 @@ def move(lab: str | None, instrument: str, do: str, out: Console, **facts: Any) 
     return 0
 
 
-def tick(lab: str | None, instrument: str, item: str, by: str | None, out: Console) -> int:
+def tick(lab: str | None, instrument: str, item: str, by: str | None, out: Console, *, as_json: bool) -> int:
     """Answer for a line of the checklist, by name."""
     who = by or user_name()
     with connect(lab) as client:
         client.migrate("tick", instrument, item=item, by=who)
+    if as_json:
+        say_json(out, {"id": instrument, "item": item, "by": who})
+        return 0
     out.print(Text(f"{who} answers for {item} of {instrument}."))
     return 0

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from duodaq.app import LabClient, connect
-from duodaq.cli._console import as_it_is, say_json_line
+from duodaq.cli._console import as_it_is, ended_by_signal, say_json_line
 from duodaq.cli._report import last_error, plain_table, port_state
 from duodaq.clock import block, monotonic_s
+from duodaq.errors import DeliveryError
 
 _EVERY_S = 1.0
 _SAMPLE_S = 0.5
@@ -37,30 +36,39 @@ def show_ports(lab: str | None, out: Console, *, once: bool, as_json: bool) -> N
             return
 
 
-def record_wire(lab: str | None, file: Path, out: Console) -> None:
-    """Record the wire of a running lab into a file until Ctrl-C (or SIGTERM).
+def record_wire(lab: str | None, file: Path, out: Console, *, as_json: bool) -> int:
+    """Record the wire of a running lab into a file until Ctrl-C (or SIGTERM); 1 if anything is missing from it.
 
     Raises:
         StorageError: The file cannot be made.
-        LifecycleError: It is being recorded already, or no lab runs.
+        LifecycleError: It is being recorded already, no lab runs, or somebody else has ended it.
     """
-    with connect(lab) as client:
+    with connect(lab) as client, ended_by_signal() as ended:
         path = client.record_wire(file)
-        out.print(escape(f"Recording the wire of {client.name} to {path} until Ctrl-C."))
-        ended = threading.Event()
-
-        def end(number: int, frame: object) -> None:
-            ended.set()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, end)
-        while not block(_EVERY_S, ended):
-            pass
-        summary = client.stop_wire()
-        out.print(escape(f"{summary['records']:,} records in {summary['path']}."))
-        if summary["error"] or summary["lost"]:
-            missing = summary["error"] or f"lost: {summary['lost']}"
-            out.print(f"[bold red]{escape(f'It is incomplete: {missing}')}[/]")
+        if as_json:
+            say_json_line(out, {"lab": client.name, "path": str(path)})
+        else:
+            out.print(escape(f"Recording the wire of {client.name} to {path} until Ctrl-C."), soft_wrap=True)
+        try:
+            while not block(_EVERY_S, ended):
+                client.status()  # nobody waits for a lab that is gone
+            summary = client.stop_wire()
+        except DeliveryError as error:
+            why = f"{error.what}; the file ended with it, in order if the lab did"
+            if as_json:
+                say_json_line(out, {"path": str(path), "error": why})
+            else:
+                out.print(f"[bold red]{escape(why)}[/]", soft_wrap=True)
+            return 1
+    sound = not (summary["error"] or summary["lost"])
+    if as_json:
+        say_json_line(out, summary)
+        return 0 if sound else 1
+    out.print(escape(f"{summary['records']:,} records in {summary['path']}."), soft_wrap=True)
+    if not sound:
+        missing = summary["error"] or f"lost: {summary['lost']}"
+        out.print(f"[bold red]{escape(f'It is incomplete: {missing}')}[/]", soft_wrap=True)
+    return 0 if sound else 1
 
 
 def _watch(client: LabClient, out: Console) -> None:
