@@ -54,6 +54,10 @@ def test_every_secret_is_left_out_of_the_text_and_all_else_is_kept() -> None:
         'headers = { Authorization = "Bearer SECRET" }',
         'viewerToken = "SECRET"',
         'pwd = "SECRET"',
+        'auth = "SECRET"',
+        'token2 = "SECRET"',
+        'password_2 = "SECRET"',
+        'proxy-auth = "SECRET"',
         'url = "http://127.0.0.1:8000/api?name=x&token=SECRET#there"',
         '# url = "http://127.0.0.1:8000/api?api_key=SECRET"',
     ],
@@ -74,7 +78,18 @@ def test_a_plan_tells_no_secret_however_deep_it_stands(key: str) -> None:
     assert "SECRET" not in str(shown("", nested))
 
 
-@pytest.mark.parametrize("line", ['monkey = "x"', 'tokenize = "x"', 'url = "http://h/a?page=2&key=3"', 'author = "x"'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        'monkey = "x"',
+        'low_pass = "x"',
+        'pin = "x"',
+        'author = "x"',
+        'token_2d = "x"',
+        'tokenize = "x"',
+        'url = "http://h/a?page=2&key=3"',
+    ],
+)
 def test_what_is_no_secret_is_kept(line: str) -> None:
     assert shown_text(line, {}) == line
 
