@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -258,3 +259,12 @@ def test_the_kernels_word_on_its_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     status = _doctor._clock_status()
     assert status is None or 0 <= status < 2**16
+
+
+@pytest.mark.parametrize(
+    ("description", "words"), [("n/a", ""), (None, ""), ("CP2102 USB to UART", "CP2102 USB to UART")]
+)
+def test_a_line_that_says_nothing_of_itself_is_given_no_words(description: str | None, words: str) -> None:
+    port = SimpleNamespace(device="/dev/ttyS0", description=description)
+    assert _init.words_of(port) == words
+    assert _init._line(port).says == words

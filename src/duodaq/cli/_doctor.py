@@ -23,6 +23,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from duodaq.cli._console import say_json
+from duodaq.cli._init import words_of
 from duodaq.clock import block, monotonic_s
 from duodaq.config import load_lab
 from duodaq.errors import PortOpenError
@@ -128,7 +129,7 @@ def _about_serial_lines() -> Iterator[Finding]:
     if not found:
         yield Finding("serial lines", "none", "none is plugged in")
     for port in found:
-        yield _permitted(f"serial {port.device}", port.device, str(port.description or ""), running_labs())
+        yield _permitted(f"serial {port.device}", port.device, words_of(port), running_labs())
 
 
 def _permitted(what: str, device: str, is_what: str, labs: Collection[str] = ()) -> Finding:

@@ -191,9 +191,15 @@ def _plugged_in() -> list[Line]:
     return [_line(port) for port in sorted(list_ports.comports())]
 
 
+def words_of(port: object) -> str:
+    """What a serial line says of itself; "" where it says nothing, for which its library has a word."""
+    said = str(getattr(port, "description", "") or "")
+    return "" if said == "n/a" else said
+
+
 def _line(port: object) -> Line:
     vid, pid, number = (getattr(port, name, None) for name in ("vid", "pid", "serial_number"))
-    device, says = str(getattr(port, "device", "")), str(getattr(port, "description", "") or "")
+    device, says = str(getattr(port, "device", "")), words_of(port)
     if vid is None or pid is None:
         return Line(device, f'path = "{device}"', says)
     usb = f"{vid:04x}:{pid:04x}" + (f":{number}" if number else "")
