@@ -58,6 +58,7 @@ async def beside(manager: DualRuntimeManager, port: PortDefinition, count: int) 
         async with asyncio.timeout(20):
             while live.report().values["compared"] < 3:
                 await manager.command("meter", Execute("read_power"))
+                await clock.pause(0.02)
         return await block(manager, count)
     finally:
         found = await live.end()

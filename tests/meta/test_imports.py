@@ -17,9 +17,11 @@ import pytest
 import duodaq
 import duodaq.app
 import duodaq.link
+import duodaq.storage.export
+import duodaq.storage.reading
 
 ROOT = Path(__file__).parents[2]
-LAZY = (duodaq, duodaq.app, duodaq.link)
+LAZY = (duodaq, duodaq.app, duodaq.link, duodaq.storage.export, duodaq.storage.reading)
 HEAVY = ("pyarrow", "pydantic", "bluesky", "pymeasure", "scipy", "pandas", "typer", "duodaq.app", "duodaq.config")
 
 
@@ -73,6 +75,21 @@ assert not {"rich", "pygments"} & set(sys.modules), "they are loaded"
 import rich.pretty, rich.traceback
 """
     result = run(sys.executable, "-c", code)
+    assert result.returncode == 0, result.stderr
+
+
+OF_A_LAB = """
+import sys
+from duodaq.app import Lab
+from duodaq.config._lab_file import LabFile
+late = {"rich", "pygments", "pyarrow.compute", "h5py", "duodaq.storage.reading._run", "duodaq.storage.export._export"}
+assert not late & set(sys.modules), late & set(sys.modules)
+assert not LabFile.__pydantic_complete__, "its schema is built before there is a file"
+"""
+
+
+def test_a_lab_loads_nothing_that_reads_runs_and_builds_no_schema_before_it_has_a_file() -> None:
+    result = run(sys.executable, "-c", OF_A_LAB)
     assert result.returncode == 0, result.stderr
 
 

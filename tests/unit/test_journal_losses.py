@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from duodaq import open_run
-from duodaq.app._log import _ended_runs
+from duodaq.app._log_runs import ended_runs
 from duodaq.model import Scalar
 from duodaq.schema import scalar_batch
 from duodaq.storage.export import finalise_and_note
@@ -160,7 +160,7 @@ def test_a_run_of_a_log_whose_labels_are_spoiled_is_kept(tmp_path: Path) -> None
     told = {"lab": "weeks", "log": {"name": "room", "part": 1, "previous": None}}
     run = record_run(tmp_path / "room-1", knife_edge(2), provenance=told)
     finalise_and_note(run, ["parquet"])
-    assert [one.may_go for one in _ended_runs(tmp_path, "room", "weeks", tmp_path / "x")[0]] == [True]
+    assert [one.may_go for one in ended_runs(tmp_path, "room", "weeks", tmp_path / "x")[0]] == [True]
     edit_labels(run, tags=["keep"])
     flip(run / "labels.json", 0)
-    assert [one.may_go for one in _ended_runs(tmp_path, "room", "weeks", tmp_path / "x")[0]] == [False]
+    assert [one.may_go for one in ended_runs(tmp_path, "room", "weeks", tmp_path / "x")[0]] == [False]

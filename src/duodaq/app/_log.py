@@ -37,8 +37,7 @@ from duodaq.model import ComponentReport, LabDefinition
 from duodaq.schema import stream_of
 from duodaq.storage import RecordingSummary
 from duodaq.storage._series import (
-    KEPT,
-    KeptRun,
+    SERIES,
     age_ns,
     budget_bytes,
     fits,
@@ -51,12 +50,8 @@ from duodaq.storage._series import (
 )
 from duodaq.storage.export import WANTED, Format
 from duodaq.storage.journal._labels import labels_held
-from duodaq.storage.reading import Run, folder_bytes, is_run, of_series
-from duodaq.storage.reading._labels import labels_are_whole
 from duodaq.telemetry import get_logger
 
-SERIES = "log"
-"""Where a run's provenance says which series it is of."""
 LOOK_EVERY_S = 0.25
 TIDY_EVERY_S = 60.0
 AGAIN_S = 10.0
@@ -166,7 +161,7 @@ class Log:
             StorageError: The directory cannot be made. Nothing is recorded.
         """
         found: list[tuple[str, int] | None] = []
-        await self._aside(lambda: found.append(_last_of(self.plan.root, self.plan.name, self._lab)))
+        await self._aside(lambda: found.append(self._last()))
         if found and found[0] is not None:
             self._previous, self._part = found[0][0], found[0][1] + 1
         unread = await read_settings(self._manager)
@@ -261,10 +256,18 @@ class Log:
         while self._tidier.is_alive():
             await pause(0.005)
 
+    def _last(self) -> tuple[str, int] | None:
+        from duodaq.app._log_runs import last_of  # what reads runs is loaded by a log alone, and in its thread
+
+        return last_of(self.plan.root, self.plan.name, self._lab)
+
     def _remove_old(self, now_ns: int) -> None:
+        from duodaq.app._log_runs import ended_runs, is_kept
+        from duodaq.storage.reading import Run, folder_bytes
+
         for left in self.plan.root.glob(f".{self.plan.name}-*{_GOING}"):
             shutil.rmtree(left, ignore_errors=True)  # it was begun by somebody who did not end it
-        found, others = _ended_runs(self.plan.root, self.plan.name, self._lab, self.directory)
+        found, others = ended_runs(self.plan.root, self.plan.name, self._lab, self.directory)
         ended = sorted(found, key=lambda run: run.stop_ns)
         if others != self._others:
             self._others = others
@@ -284,60 +287,13 @@ class Log:
             page = Run(run.path)
             told = {"run": str(run.path), "uid": page.uid, "bytes": run.size, "reason": reason}
             with labels_held(run.path):
-                if _is_kept(run.path, self.plan.name):  # by somebody, since it was looked at
+                if is_kept(run.path, self.plan.name):  # by somebody, since it was looked at
                     continue
                 self._recording.recorder.note("removed", told)
                 aside = run.path.with_name(f".{run.path.name}{_GOING}")
                 run.path.rename(aside)
             shutil.rmtree(aside)
             _log.info("a run of a log was removed", log=self.plan.name, **told)
-
-
-def _is_of(run: Run, name: str, lab: str) -> bool:
-    """Whether it is of this series, of this lab; runs of before the series said whose they are say it beside it."""
-    return of_series(run, name) and run.provenance[SERIES].get("lab", run.provenance.get("lab")) == lab
-
-
-def _last_of(root: Path, name: str, lab: str) -> tuple[str, int] | None:
-    """The uid and the number in the series of its last run; None if there is none."""
-    places = sorted(root.glob(f"{name}-*"), reverse=True) if root.is_dir() else []
-    for path in places:
-        if is_run(path) and _is_of(run := Run(path), name, lab):
-            return run.uid, int(run.provenance[SERIES].get("part", 0))
-    return None
-
-
-def _ended_runs(root: Path, name: str, lab: str, growing: Path) -> tuple[list[KeptRun], int]:
-    """The ended runs of a lab's series, and how many there are of this name that are not this lab's."""
-    found: list[KeptRun] = []
-    others = 0
-    for path in sorted(root.iterdir()):
-        if path == growing or path.name.startswith(".") or not is_run(path):
-            continue
-        try:
-            run = Run(path)
-        except StorageError:
-            continue
-        stop = run.stop
-        if stop is None or not of_series(run, name):
-            continue
-        if not _is_of(run, name, lab):
-            others += 1
-            continue
-        noted = run.finalised
-        verified = noted is not None and noted["error"] is None
-        tags = (*run.labels.tags, KEPT) if _is_kept(path, name) else run.labels.tags
-        start_ns = None if run.start is None else run.page.start_ns
-        found.append(KeptRun(path, int(stop.timestamp() * 1e9), folder_bytes(path), verified, tags, start_ns))
-    return found, others
-
-
-def _is_kept(path: Path, name: str) -> bool:
-    """Whether somebody wants it kept, or may have wanted it."""
-    if not labels_are_whole(path):
-        _log.warning("a run is kept since its labels cannot be read", log=name, run=str(path))
-        return True
-    return KEPT in Run(path).labels.tags
 
 
 def _filter(channels: Sequence[str]) -> Callable[[pa.RecordBatch], bool] | None:

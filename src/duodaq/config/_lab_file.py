@@ -5,18 +5,18 @@ from __future__ import annotations
 from pydantic import Field
 
 from duodaq.config._observing import AlarmTable, FlightTable, LoggingTable, MailTable, MetricsTable, TelemetryTable
-from duodaq.config._tables import InstrumentTable, LabTable, PortTable, RuntimesTable, Table, WebTable
+from duodaq.config._tables import EMPTY, InstrumentTable, LabTable, PortTable, RuntimesTable, Table, WebTable
 
 
 class LabFile(Table):
-    lab: LabTable = LabTable()
-    runtimes: RuntimesTable = RuntimesTable()
+    lab: LabTable = EMPTY
+    runtimes: RuntimesTable = EMPTY
     ports: dict[str, PortTable] = Field({})
     instruments: dict[str, InstrumentTable] = Field({})
-    web: WebTable = WebTable()
+    web: WebTable = EMPTY
     alarms: dict[str, AlarmTable] = Field({})
     mail: MailTable | None = None
     metrics: MetricsTable | None = None
     logging: LoggingTable | None = None
     telemetry: TelemetryTable | None = None
-    flight_recorder: FlightTable = FlightTable()
+    flight_recorder: FlightTable = EMPTY

@@ -147,9 +147,16 @@ def _safe_action(value: Any) -> SafeAction:
 
 
 class Table(BaseModel):
-    """A table of a lab file: strict about types, and no key that is not named."""
+    """A table of a lab file: strict about types, and no key that is not named.
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    Nothing is built before a file is read, and then one schema for all tables that are in it.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
+
+
+EMPTY: Any = Field({}, validate_default=True)
+"""Of a table that a file need not have: a model's instance would have its schema built when this is imported."""
 
 
 class LabTable(Table):
@@ -189,8 +196,8 @@ class V4Table(RuntimeTable):
 
 
 class RuntimesTable(Table):
-    v2: V2Table = V2Table()
-    v4: V4Table = V4Table()
+    v2: V2Table = EMPTY
+    v4: V4Table = EMPTY
 
 
 class SerialTable(Table):
@@ -452,7 +459,7 @@ class InstrumentTable(Table):
     """`poll.CHANNEL`: a channel that is read regularly."""
     axes: dict[str, AxisTable] = {}
     """`axes.AXIS`: an axis that moves."""
-    safe: SafeTable = SafeTable()
+    safe: SafeTable = EMPTY
     """What makes it safe, by cause."""
     stop: Annotated[bytes | None, PlainValidator(_bytes)] = None
     """The bytes that stop it, written beside a driver that is blocked. Default: the codec's."""

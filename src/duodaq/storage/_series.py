@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from duodaq.errors import ConfigError
 
+SERIES = "log"
+"""Where a run's provenance says which series it is of."""
 KEPT = "keep"
 """The tag of a run that is never removed."""
 _S = 1_000_000_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -38,4 +39,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         return asyncio.run(_serve(table, str(Path(folder) / "table"), control=given.control))
 
 
+gc.freeze()  # as in the simulators
 sys.exit(main())

@@ -1,11 +1,21 @@
-"""Runs in other forms: Parquet, NeXus HDF5, Zarr, CSV; each read back and compared before it counts."""
+"""Runs in other forms: Parquet, NeXus HDF5, Zarr, CSV; each read back and compared before it counts.
 
-from duodaq.storage.export._aside import aside
-from duodaq.storage.export._export import FORMATS, Exported, Format, export, finalise
-from duodaq.storage.export._missing import in_words
-from duodaq.storage.export._nexus import Frames
-from duodaq.storage.export._progress import Progress
-from duodaq.storage.export._record import WANTED, finalise_and_note, left_to_finalise
+Names are resolved when they are first used: a lab has its runs turned into them by another process.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from duodaq.storage.export._aside import aside
+    from duodaq.storage.export._export import Exported, export, finalise
+    from duodaq.storage.export._missing import in_words
+    from duodaq.storage.export._nexus import Frames
+    from duodaq.storage.export._progress import Progress
+    from duodaq.storage.export._record import finalise_and_note
+    from duodaq.storage.export._wanted import FORMATS, WANTED, Format, left_to_finalise
 
 __all__ = [
     "FORMATS",
@@ -21,3 +31,30 @@ __all__ = [
     "in_words",
     "left_to_finalise",
 ]
+
+_HOMES = {
+    "FORMATS": "duodaq.storage.export._wanted",
+    "WANTED": "duodaq.storage.export._wanted",
+    "Exported": "duodaq.storage.export._export",
+    "Format": "duodaq.storage.export._wanted",
+    "Frames": "duodaq.storage.export._nexus",
+    "Progress": "duodaq.storage.export._progress",
+    "aside": "duodaq.storage.export._aside",
+    "export": "duodaq.storage.export._export",
+    "finalise": "duodaq.storage.export._export",
+    "finalise_and_note": "duodaq.storage.export._record",
+    "in_words": "duodaq.storage.export._missing",
+    "left_to_finalise": "duodaq.storage.export._wanted",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'duodaq.storage.export' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

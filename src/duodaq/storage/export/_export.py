@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
 
 import msgspec
 import numpy as np
@@ -21,14 +20,13 @@ from duodaq.storage.export._parquet import write_parquet
 from duodaq.storage.export._parts import file_stem
 from duodaq.storage.export._progress import Progress, silent
 from duodaq.storage.export._scans import write_scan_tables
+from duodaq.storage.export._wanted import FORMATS, Format
 from duodaq.storage.export._zarr import write_zarr
 from duodaq.storage.journal._layout import ROWS, index_name
 from duodaq.storage.reading import Run
 from duodaq.storage.reading._rows import SegmentMovedError
 
-Format = Literal["parquet", "hdf5", "zarr", "csv"]
 _HDF5_PLUGIN = "hdf5plugin"  # frames inside a file are compressed by bitshuffle and LZ4, which HDF5 does not bring
-FORMATS: tuple[str, ...] = get_args(Format)
 
 
 class Exported(msgspec.Struct, frozen=True):

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
 from duodaq import clock
 from duodaq.errors import DuodaqError, LifecycleError, TornFileError
-from duodaq.storage.export._export import Exported, Format, finalise
+from duodaq.storage.export._export import Exported, finalise
 from duodaq.storage.export._missing import JournalDamagedError, all_missing
+from duodaq.storage.export._wanted import Format
 from duodaq.storage.journal import Catalog, Disk, JournalReader
 from duodaq.storage.journal._disk import write_whole
 from duodaq.storage.journal._events import lock_run
-from duodaq.storage.journal._layout import FINALISED, RUN
+from duodaq.storage.journal._layout import FINALISED
 from duodaq.storage.journal._parquet import REMOVED, rows_were_removed
 from duodaq.storage.journal._run import iso
-from duodaq.storage.reading import Run, is_run
-
-WANTED = "finalise"
-"""Where a run's provenance says what is to be made of it at its end."""
+from duodaq.storage.reading import Run
 
 
 def finalise_and_note(run: str | Path, to: Sequence[Format], *, remove_journal: bool = False) -> dict[str, Any]:
@@ -91,24 +88,3 @@ def _check(path: Path) -> None:
     damaged = sum(gap.reason == "damage" for gap in JournalReader(path).gaps())
     if damaged:
         raise TornFileError(f"{path} is damaged in {damaged} places", left="all that stands beside them is whole")
-
-
-def left_to_finalise(root: Path) -> Iterator[tuple[Path, list[Format], bool]]:
-    """The finished runs in `root` that were to be finalised at their end and were not: in which forms, and whether the
-    rows of their journal are to be removed then. Nothing if there is no such directory.
-    """
-    try:
-        places = sorted(path for path in root.iterdir() if is_run(path) and not (path / FINALISED).exists())
-    except OSError:
-        return
-    for place in places:
-        wanted = _wanted(place)
-        if wanted is not None and Run(place).state == "finished":
-            yield place, cast("list[Format]", wanted.get("to", [])), not wanted.get("keep_journal", True)
-
-
-def _wanted(place: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads((place / RUN).read_bytes())["provenance"][WANTED]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -6,12 +6,9 @@ from datetime import datetime, timedelta
 from html import escape
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from duodaq.storage.reading._run import Run
     from duodaq.storage.reading._stream import Stream
 
@@ -20,6 +17,11 @@ STATES = {"finished": "green", "recording": "cyan", "unfinished": "bold yellow"}
 
 def card(run: Run) -> RenderableType:
     """A run as a person reads it in a terminal; times are local."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
     head = Text.assemble((run.title, "bold"), " · ", (run.state, STATES[run.state]))
     for fact in _facts(run):
         head.append(f"\n{fact}")

@@ -13,9 +13,9 @@ import msgspec
 
 from duodaq import markup
 from duodaq.errors import StorageError
-from duodaq.storage.journal._layout import EVENTS, RUN
 from duodaq.storage.reading._card import counted, local
 from duodaq.storage.reading._moments import Moment, moment_ns
+from duodaq.storage.reading._place import is_run
 from duodaq.storage.reading._run import Run
 from duodaq.storage.reading._series import Series, of_series
 
@@ -156,11 +156,6 @@ def find_run(name: str | Path, directory: str | Path = "runs") -> Run:
             f"{len(found)} runs in {directory} are called {word}: {', '.join(r.path.name for r in found)}"
         )
     raise StorageError(f"there is no run {word}, neither as a directory nor in {directory}")
-
-
-def is_run(path: Path) -> bool:
-    """Whether a directory is that of a run."""
-    return (path / EVENTS).is_file() or (path / RUN).is_file()
 
 
 def facts_of(run: Run) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from duodaq.errors import TornFileError
 from duodaq.storage.journal._events import Event
 from duodaq.storage.reading._moments import Window
 from duodaq.storage.reading._points import Grid, Laid, ScanPoints, told_with
+from duodaq.storage.reading._scan_events import SCAN_CONTINUED, SCAN_DOCUMENT
 from duodaq.storage.reading._scan_page import scan_page
 
 if TYPE_CHECKING:
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
     from duodaq.storage.reading._run import Run
 
 Document = dict[str, Any]
-
-SCAN_DOCUMENT = "document"
-"""The name of events that are documents: ``{"kind": "start", "run": its uid, "doc": the document}``."""
-
-SCAN_CONTINUED = "scan_continued"
-"""The name of the event that a scan goes on here: ``{"run": its uid, "earlier": [directories with the rest]}``."""
 
 _REFERENCE = re.compile(r"duodaq:(.+)@(\d+)")
 _SAME_NS = 1000
