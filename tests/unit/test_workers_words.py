@@ -104,6 +104,31 @@ async def test_of_a_flood_no_more_is_read_in_one_go_than_is_good_for_the_loop(
     reader.close()
 
 
+async def test_of_many_lines_no_more_are_logged_in_one_go_than_is_good_for_the_loop(
+    said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_output, "EVERY_S", 60.0)
+    end, printing = os.pipe()
+    reader = OutputReader(end, "w")
+    os.write(printing, b"".join(b"%d\n" % number for number in range(50)))
+    await until(lambda: said.lines)
+    await pause(0.005)
+    assert said.lines == [str(number) for number in range(_output.LINES_AT_ONCE)]
+    os.close(printing)
+    reader.close()
+    assert said.lines == [str(number) for number in range(50)]
+
+
+async def test_many_lines_are_all_logged_in_their_order_though_nothing_more_is_printed(said: Said) -> None:
+    end, printing = os.pipe()
+    reader = OutputReader(end, "w")
+    os.write(printing, b"".join(b"%d\n" % number for number in range(50)))
+    await until(lambda: len(said.lines) >= 50)
+    assert said.lines == [str(number) for number in range(50)]
+    os.close(printing)
+    reader.close()
+
+
 def carried(log: Callable[[logging.Logger], None]) -> list[Log]:
     """What of that reaches the manager."""
     sent: list[Log] = []
