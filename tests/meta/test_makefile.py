@@ -102,7 +102,7 @@ def run_ci(folder: Path, said: str, ends_with: int = 0) -> tuple[int, list[str]]
     (folder / "closing").write_text(said)
     path = f"{folder / 'bin'}:{os.environ['PATH']}"
     ran = run(".ci/run", folder=folder, PATH=path, CLOSING=str(folder / "closing"), ENDS_WITH=str(ends_with))
-    return ran.returncode, ran.stdout.partition("make check\n")[2].splitlines()
+    return ran.returncode, ran.stdout.partition("make --jobs=2 --output-sync check docs\n")[2].splitlines()
 
 
 TWO_CALLS = """\
