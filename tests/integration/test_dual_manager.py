@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
+from tests.integration.managed_drivers import (
+    LET_GO,
+    FailingActor,
+    HangingActor,
+    Meter,
+    NeverReturns,
+    Shutter,
+    SlowActor,
+)
 
-from duodaq.clock import block, monotonic_s, pause
+from duodaq.clock import monotonic_s, pause
 from duodaq.dual import DualRuntimeManager
 from duodaq.errors import (
     ConfigError,
@@ -34,7 +42,6 @@ from duodaq.model import (
     SetParameter,
 )
 from duodaq.testing.coexistence import MODES, Bench, Mode, outcome, until
-from duodaq.v4 import handler
 from duodaq.v4.instruments import InstrumentActor
 
 HOME_AFTER_S = 0.3
@@ -48,71 +55,11 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         yield made
 
 
-class Meter:
-    """A home-made driver of the power meter."""
-
-    def __init__(self, serial: Any) -> None:
-        self.serial = serial
-
-    def power(self) -> float:
-        self.serial.write(b"D?\n")
-        return float(self.serial.readline())
-
-
-class Shutter:
-    """A home-made driver of the shutter."""
-
-    def __init__(self, serial: Any) -> None:
-        self.serial = serial
-
-    def open(self) -> None:
-        self.serial.write(b"SHUT 1\n")
-
-    def shut(self) -> None:
-        self.serial.write(b"SHUT 0\n")
-
-    def hang(self) -> None:
-        block(20.0, LET_GO)
-
-
-LET_GO = threading.Event()
-"""Ends every hang at the end of a test: a thread cannot be killed, and the next test must not see it."""
-
-
 @pytest.fixture(autouse=True)
 def _let_go() -> Any:
     LET_GO.clear()
     yield
     LET_GO.set()
-
-
-class NeverReturns:
-    """A driver none of whose calls ends."""
-
-    def hang(self) -> None:
-        block(20.0, LET_GO)
-
-
-class HangCommand:
-    """Never ends."""
-
-
-class HangingActor(InstrumentActor):
-    operations: ClassVar = {"hang": HangCommand}
-
-    @handler(HangCommand)
-    async def hang(self, message: HangCommand) -> None:
-        block(20.0, LET_GO)
-
-
-class FailingActor(InstrumentActor):
-    async def connect(self) -> None:
-        raise ConnectionRefusedError("nobody is there")
-
-
-class SlowActor(InstrumentActor):
-    async def connect(self) -> None:
-        await pause(20.0)
 
 
 def meter(bench: Bench, **options: Any) -> Any:

@@ -83,7 +83,7 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
     assert parts & WEAK_NAMES == set()
 
 
-LAZY = (SRC / "duodaq", SRC / "duodaq" / "app", SRC / "duodaq" / "link")
+LAZY = tuple(SRC / "duodaq" / part for part in ("", "app", "link", "testing", "testing/coexistence"))
 """They resolve names when these are first used, so that a small program loads little; see `test_imports.py`."""
 PACKAGES = [path for path in MODULES if path.name == "__init__.py" and path.parent not in LAZY]
 
