@@ -187,8 +187,8 @@ async def test_a_shutdown_with_three_drivers_that_never_return_keeps_its_budget_
     calls = [asyncio.ensure_future(outcome(manager.command(d.id, Execute("hang"), 30.0))) for d in stuck]
     await pause(0.1)
     began_s = monotonic_s()
-    report = await manager.shutdown(1.5)
-    assert monotonic_s() - began_s <= 1.6
+    report = await manager.shutdown(1.0)
+    assert monotonic_s() - began_s <= 1.1
     assert manager.state is ManagerState.STOPPED
     ended = {c.component: c.outcome for c in report.components}
     unclean = {name for name, how in ended.items() if how is not Outcome.CLEAN}
@@ -219,7 +219,7 @@ async def test_new_work_is_refused_while_work_in_hand_completes(bench: Bench) ->
 @pytest.mark.alone("a stop must be on the wire within 50 ms")
 async def test_stop_is_on_the_wire_within_50_ms_while_v4_homes(bench: Bench) -> None:
     manager, stage_sim = await shared_stage(bench)
-    await manager.command("stage", Execute("move", ("x", 20.0)))
+    await manager.command("stage", Execute("move", ("x", 8.0)))  # from there it searches its home for 1.6 s
     homing = asyncio.ensure_future(outcome(manager.command("stage", Execute("home", ("x",)))))
     assert await until(lambda: (stage_sim.report()["moves"] or [{}])[-1].get("word") == "OR", 5.0)
     await pause(HOME_AFTER_S)
