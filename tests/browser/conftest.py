@@ -211,7 +211,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         (bench.lab_file.parent / "spectrometer.py").write_text(DRIVER)
         lab = stack.enter_context(app.open_lab(bench.lab_file))
         lab.shutter.call("open")
-        lab.camera.start(roi=(768, 768, 512, 512), binning=(2, 2), exposure_s=0.02)
+        lab.camera.start(roi=(768, 768, 512, 512), binning=(2, 2), exposure_s=0.1)  # few to draw
         lab.stage.start(rate_hz=20)
         thread = stack.enter_context(BrowserThread())
         driver = Blocking(thread, playwright.async_playwright()).start()

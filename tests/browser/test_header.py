@@ -7,11 +7,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.serial,
-    pytest.mark.alone("a browser draws on all of the machine"),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.serial]
 IDLE = pytest.mark.leaks_fd("the browser's connection for requests, which the server closes when it was idle for 5 s")
 PARTS = """
 () => {
@@ -57,37 +53,36 @@ def _down(a: dict[str, Any], b: dict[str, Any]) -> float:
     return min(a["bottom"], b["bottom"]) - max(a["top"], b["top"])
 
 
-@pytest.fixture
-def ringing(page: Any) -> Iterator[Any]:
+@pytest.fixture(scope="module", params=[False, True], ids=["ringing", "ringing and recording"])
+def shown(request: pytest.FixtureRequest, page: Any) -> Iterator[Any]:
     """The page while an alarm is raised, and as it was afterwards."""
     page.lab.reset_stop("a test")
     page.lab.stage.x.move(3.25)
     page.lab.stage.x.move(2.75)
     page.tab.wait_for_selector("#banner-alarms [data-alarm=close]")
+    if request.param:
+        page.tab.click("#record")
+        page.tab.wait_for_selector("#record.recording")
     yield page
     page.tab.set_viewport_size({"width": 1440, "height": 900})
+    if request.param:
+        page.tab.click("#record")
+        page.toast("Recorded")
+        page.js("document.getElementById('toasts').replaceChildren()")
     page.lab.stage.x.move(3.25)
     page.tab.wait_for_selector("#banner-alarms", state="hidden")
 
 
 @IDLE
-@pytest.mark.parametrize("is_recording", [False, True])
 @pytest.mark.parametrize("width", [1440, 1366, 1200, 1024, 768, 390])
-def test_nothing_in_the_header_lies_over_anything_else(ringing: Any, width: int, is_recording: bool) -> None:
-    page = ringing
-    page.tab.set_viewport_size({"width": width, "height": 844})
-    if is_recording:
-        page.tab.click("#record")
-        page.tab.wait_for_selector("#record.recording")
-    parts = page.tab.evaluate(PARTS)
-    if is_recording:
-        page.tab.click("#record")
-        page.toast("Recorded")
-        page.js("document.getElementById('toasts').replaceChildren()")
+def test_nothing_in_the_header_lies_over_anything_else(shown: Any, width: int) -> None:
+    shown.tab.set_viewport_size({"width": width, "height": 844})
+    assert shown.tab.is_visible("#banner-alarms")
+    parts = shown.tab.evaluate(PARTS)
     assert overlaps(parts) == []
-    shown = {part["name"]: part for part in parts}
-    assert {"stop", "lab", "line", "record", "theme"} <= set(shown)
+    seen = {part["name"]: part for part in parts}
+    assert {"stop", "lab", "line", "record", "theme"} <= set(seen)
     assert all(part["left"] >= 0 and part["right"] <= width for part in parts)
-    assert not shown["lab"]["cut"], "its name is what tells one lab from another"
-    assert shown["stop"]["lines"] == 1
-    page.until(lambda: page.js("document.documentElement.scrollWidth") <= width)  # plots follow a frame behind
+    assert not seen["lab"]["cut"], "its name is what tells one lab from another"
+    assert seen["stop"]["lines"] == 1
+    shown.until(lambda: shown.js("document.documentElement.scrollWidth") <= width)  # plots follow a frame behind

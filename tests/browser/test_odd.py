@@ -12,11 +12,7 @@ import pytest
 
 from duodaq.clock import monotonic_s
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.serial,
-    pytest.mark.alone("a browser draws on all of the machine"),
-]
+pytestmark = [pytest.mark.browser, pytest.mark.serial]
 IDLE = pytest.mark.leaks_fd("the browser's connection for requests, which the server closes when it was idle for 5 s")
 HELLO = "document.querySelectorAll('.instrument').length === 6"
 LOOK_ONLY = "Your token lets you look only."
@@ -82,7 +78,7 @@ def latched(page: Any) -> Iterator[Any]:
     yield page
     page.lab.reset_stop("a test")
     page.lab.shutter.call("open")
-    page.lab.camera.start(roi=(768, 768, 512, 512), binning=(2, 2), exposure_s=0.02)
+    page.lab.camera.start(roi=(768, 768, 512, 512), binning=(2, 2), exposure_s=0.1)
 
 
 @IDLE
@@ -125,7 +121,7 @@ def test_what_is_no_number_moves_nothing_and_sets_nothing(page: Any, typed: str)
         page.tab.press(field, "Delete")
         page.tab.type(field, typed)
         page.tab.press(field, "Enter")
-        page.tab.wait_for_timeout(150)
+    page.tab.wait_for_timeout(150)
     assert page.js("sent") == []
     assert page.position_mm() == before
     assert page.lab.spectrometer.get("gain") == 1.5

@@ -103,7 +103,7 @@ class Ward:
         self.runtime = runtime
         self.timed = timed
         """Whether how quickly anybody answers is judged; else the machine may be as busy as it likes."""
-        self.deadline_s = DEADLINE_S if timed else PATIENCE_S
+        self.deadline_s: float = patient.get("deadline_s", DEADLINE_S if timed else PATIENCE_S)
         self.devices = devices
         self.device = devices["patient"]
         self.orders = orders

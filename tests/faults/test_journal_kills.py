@@ -85,7 +85,7 @@ def check(path: Path, row: int, frame: int) -> None:
             assert named(found.gaps) == []
 
 
-def kill_some(nursery: subprocess.Popen[str], tmp_path: Path, level: str, kills: int) -> None:
+def kill_some(nursery: subprocess.Popen[str], tmp_path: Path, level: str, kills: int, timed: bool) -> None:
     luck = random.Random()
     took: list[float] = []
     promised = 0
@@ -100,24 +100,33 @@ def kill_some(nursery: subprocess.Popen[str], tmp_path: Path, level: str, kills:
         promised += row + 1
         took += latencies
         shutil.rmtree(path, ignore_errors=True)
-    assert promised > 5000 * kills
+    assert promised > (5000 if timed else 100) * kills
     late_s = statistics.quantiles(took, n=20)[18]
     told = f"{kills} kills, {level}: {promised} rows acknowledged, all there and right"
     sys.stdout.write(f"\n{told}; acknowledged after {late_s * 1e3:.1f} ms at p95\n")
-    assert late_s <= ACKNOWLEDGED_S
+    assert late_s <= ACKNOWLEDGED_S or not timed
+
+
+levels = pytest.mark.parametrize("level", ["durable", "kernel"])
+
+
+@levels
+@pytest.mark.fault("recording left", by=JOURNAL)
+def test_whatever_was_acknowledged_survives_a_kill(nursery: subprocess.Popen[str], tmp_path: Path, level: str) -> None:
+    kill_some(nursery, tmp_path, level, 10, timed=False)
 
 
 @pytest.mark.alone("judges how long acknowledgements take")
-@pytest.mark.parametrize("level", ["durable", "kernel"])
+@levels
 @pytest.mark.fault("recording left", by=JOURNAL)
-def test_whatever_was_acknowledged_survives_a_kill(nursery: subprocess.Popen[str], tmp_path: Path, level: str) -> None:
-    kill_some(nursery, tmp_path, level, 10)
+def test_what_is_acknowledged_is_acknowledged_soon(nursery: subprocess.Popen[str], tmp_path: Path, level: str) -> None:
+    kill_some(nursery, tmp_path, level, 3, timed=True)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("level", ["durable", "kernel"])
+@levels
 @pytest.mark.fault("recording left", by=JOURNAL)
 def test_whatever_was_acknowledged_survives_a_thousand_kills(
     nursery: subprocess.Popen[str], tmp_path: Path, level: str
 ) -> None:
-    kill_some(nursery, tmp_path, level, 500)
+    kill_some(nursery, tmp_path, level, 500, timed=True)

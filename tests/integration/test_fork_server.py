@@ -92,6 +92,10 @@ def bomb(link, fds):
     except MemoryError:
         link.sendall(b"refused")
 
+def slept(link, fds):
+    import asleep
+    link.sendall(b"%d" % (asleep.now_ns() - asleep.begun_ns))
+
 def start_thread():
     threading.Thread(target=threading.Event().wait, daemon=True).start()
 
@@ -105,6 +109,16 @@ def patched(link, fds):
 """
 
 SLOW = "import sys, time\nend = time.process_time() + 0.05\nwhile time.process_time() < end: pass\n"
+ASLEEP = """
+import time
+
+def now_ns():
+    with open("/proc/thread-self/schedstat") as file:  # for how long it ran, and for how long it was kept waiting to
+        ran_ns, kept_ns, _ = map(int, file.read().split())
+    return time.monotonic_ns() - ran_ns - kept_ns
+
+begun_ns = now_ns()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -312,28 +326,23 @@ async def test_modules_are_imported_before_and_one_that_fails_is_passed_over(sta
     assert "broken_module" not in about["modules"]
 
 
-@pytest.mark.alone("compares two durations, with 0.1 s of 0.35 s to spare")
 async def test_paced_import_rests_until_the_first_message(starter: Starter, tmp_path: Path) -> None:
+    (tmp_path / "asleep.py").write_text(ASLEEP)
     for number in range(8):
         (tmp_path / f"slow_{number}.py").write_text(SLOW)
-    slow = tuple(f"slow_{number}" for number in range(8))
-    loop = asyncio.get_running_loop()
-    child = await spawn(starter, "echo")
-    assert await hear(child) == b"up"
-    await child.aclose()
+    preload = ("asleep", *(f"slow_{number}" for number in range(8)))
 
-    async def time_s(paced: bool, message: bytes) -> float:
-        begun = loop.time()
-        child = await spawn(starter, "echo", preload=slow, paced=paced)
+    async def slept_s(message: bytes) -> float:
+        """How long it rested by itself: of what a busy machine keeps it waiting, nothing."""
+        child = await spawn(starter, "slept", preload=preload, paced=True)
         if message:
             child.link.send(message)
-        assert await hear(child)
+        slept_ns = await hear(child)
         await child.aclose()
-        return loop.time() - begun
+        return int(slept_ns) / 1e9
 
-    took_s = [(await time_s(True, b""), await time_s(True, b"now")) for _ in range(3)]
-    resting, wanted = map(min, zip(*took_s, strict=True))  # that of a new program takes 50 ms more or less to start
-    assert resting > wanted + 0.25  # 7 rests of 50 ms
+    assert await slept_s(b"") > 7 * 0.05 - 0.01  # the system counts in ticks
+    assert await slept_s(b"now") < 3 * 0.05
 
 
 async def test_twenty_workers_at_once_come_up_without_a_race(starter: Starter) -> None:

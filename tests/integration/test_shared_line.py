@@ -1,6 +1,6 @@
 """PyMeasure's own ESP300 in V2 and duodaq's Esp300 in V4 on one unpaced line: nobody's reply is ever another's.
 
-``make soak`` runs 10,000 exchanges a side; the ordinary run 2,000.
+``make soak`` runs 10,000 exchanges a side; the ordinary run 2,000, of which 700 with nothing beside it.
 """
 
 from __future__ import annotations
@@ -143,7 +143,9 @@ async def ask(manager: DualRuntimeManager, instrument: str, name: str, count: in
     return [await manager.command(instrument, GetParameter(name)) for _ in range(count)]
 
 
-async def share(mode: Mode, count: int, monkeypatch: pytest.MonkeyPatch, say: Callable[[str], None]) -> None:
+async def share(
+    mode: Mode, count: int, monkeypatch: pytest.MonkeyPatch, say: Callable[[str], None], timed: bool = True
+) -> None:
     figures = Figures()
     async with Bench(mode) as bench:
         controller = await bench.simulator("esp300")
@@ -171,7 +173,7 @@ async def share(mode: Mode, count: int, monkeypatch: pytest.MonkeyPatch, say: Ca
     assert asked == [count, count]
     assert len(figures.waits_s) >= 2 * count
     assert max(figures.turns) < CLIENTS
-    assert figures.wait_s(99) < 3 * figures.fair_share_s + handover.at_s(99)
+    assert figures.wait_s(99) < 3 * figures.fair_share_s + handover.at_s(99) or not timed
 
 
 @pytest.fixture
@@ -183,10 +185,15 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
     return aloud
 
 
+@pytest.mark.parametrize("mode", MODES, ids=str)
+async def test_both_sides_share_a_line_without_a_crossed_reply(mode: Mode, monkeypatch) -> None:
+    await share(mode, 1_300, monkeypatch, lambda _: None, timed=False)
+
+
 @judged
 @pytest.mark.parametrize("mode", MODES, ids=str)
-async def test_both_sides_share_a_line_without_a_crossed_reply(mode: Mode, monkeypatch, say) -> None:
-    await share(mode, 2_000, monkeypatch, say)
+async def test_neither_side_of_a_line_waits_longer_than_its_share(mode: Mode, monkeypatch, say) -> None:
+    await share(mode, 700, monkeypatch, say)
 
 
 @judged

@@ -19,9 +19,18 @@ import duodaq.app
 import duodaq.link
 import duodaq.storage.export
 import duodaq.storage.reading
+import duodaq.testing.coexistence
 
 ROOT = Path(__file__).parents[2]
-LAZY = (duodaq, duodaq.app, duodaq.link, duodaq.storage.export, duodaq.storage.reading)
+LAZY = (
+    duodaq,
+    duodaq.app,
+    duodaq.link,
+    duodaq.storage.export,
+    duodaq.storage.reading,
+    duodaq.testing,
+    duodaq.testing.coexistence,
+)
 HEAVY = ("pyarrow", "pydantic", "bluesky", "pymeasure", "scipy", "pandas", "typer", "duodaq.app", "duodaq.config")
 
 
@@ -154,6 +163,14 @@ def test_the_watchdog_loads_the_standard_library_alone_and_no_event_loop() -> No
     assert loaded - sys.stdlib_module_names == set()
     assert not loaded & {"asyncio", "subprocess"}
     assert not {"duodaq.app", "duodaq.clock", "duodaq.ports"} & set(json.loads(result.stdout))
+
+
+@pytest.mark.parametrize("module", ["duodaq.testing.coexistence._fragile", "tests.integration.managed_drivers"])
+def test_a_worker_that_hosts_what_tests_made_loads_no_more_than_that_needs(module: str) -> None:
+    code = f"import sys, json, {module}; print(json.dumps(sorted(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    late = {"pytest", "pydantic", "duodaq.config", "duodaq.dual", "duodaq.storage"}
+    assert late & set(json.loads(result.stdout)) == set()
 
 
 def test_nothing_that_ships_imports_the_test_kit() -> None:

@@ -83,7 +83,8 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
     assert parts & WEAK_NAMES == set()
 
 
-LAZY = tuple(SRC / "duodaq" / part for part in ("", "app", "link", "storage/export", "storage/reading"))
+_LAZY = ("", "app", "link", "storage/export", "storage/reading", "testing", "testing/coexistence")
+LAZY = tuple(SRC / "duodaq" / part for part in _LAZY)
 """They resolve names when these are first used, so that a small program loads little; see `test_imports.py`."""
 PACKAGES = [path for path in MODULES if path.name == "__init__.py" and path.parent not in LAZY]
 

@@ -1,13 +1,19 @@
 """The test kit: leak checks, scripted ports, virtual time, contract suites. Nothing that ships imports it."""
 
-from duodaq.sim.replay import ReplayProcess
-from duodaq.sim.replay import launch_replay as replayed
-from duodaq.testing._disks import QuickDisk, RefusingDisk
-from duodaq.testing._leaks import LeakWatch
-from duodaq.testing._power import TracedDisk, after_power_loss
-from duodaq.testing._rail import RailActor, logged, rail_lab
-from duodaq.testing._recorded import growing_run, knife_edge, knife_edge_scan, record_run
-from duodaq.testing._virtual_time import VirtualTimeError, VirtualTimeLoop, run_virtual, virtual_time
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from duodaq.sim.replay import ReplayProcess
+    from duodaq.sim.replay import launch_replay as replayed
+    from duodaq.testing._disks import QuickDisk, RefusingDisk
+    from duodaq.testing._leaks import LeakWatch
+    from duodaq.testing._power import TracedDisk, after_power_loss
+    from duodaq.testing._rail import RailActor, logged, rail_lab
+    from duodaq.testing._recorded import growing_run, knife_edge, knife_edge_scan, record_run
+    from duodaq.testing._virtual_time import VirtualTimeError, VirtualTimeLoop, run_virtual, virtual_time
 
 __all__ = [
     "LeakWatch",
@@ -29,3 +35,37 @@ __all__ = [
     "run_virtual",
     "virtual_time",
 ]
+
+_HOMES = {
+    "LeakWatch": "duodaq.testing._leaks",
+    "QuickDisk": "duodaq.testing._disks",
+    "RailActor": "duodaq.testing._rail",
+    "RefusingDisk": "duodaq.testing._disks",
+    "ReplayProcess": "duodaq.sim.replay",
+    "TracedDisk": "duodaq.testing._power",
+    "VirtualTimeError": "duodaq.testing._virtual_time",
+    "VirtualTimeLoop": "duodaq.testing._virtual_time",
+    "after_power_loss": "duodaq.testing._power",
+    "growing_run": "duodaq.testing._recorded",
+    "knife_edge": "duodaq.testing._recorded",
+    "knife_edge_scan": "duodaq.testing._recorded",
+    "logged": "duodaq.testing._rail",
+    "rail_lab": "duodaq.testing._rail",
+    "record_run": "duodaq.testing._recorded",
+    "replayed": "duodaq.sim.replay:launch_replay",
+    "run_virtual": "duodaq.testing._virtual_time",
+    "virtual_time": "duodaq.testing._virtual_time",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home, _, original = _HOMES.get(name, "").partition(":")
+    if not home:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), original or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
