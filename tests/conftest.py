@@ -7,13 +7,16 @@ import faulthandler
 import importlib
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from duodaq.testing import LeakWatch
+from duodaq.sim import _launch
+from duodaq.testing import LeakWatch, _nursery
 
 faulthandler.enable()
 
@@ -37,6 +40,28 @@ def pytest_configure(config: pytest.Config) -> None:
         "alone": "the test judges times or takes the machine for itself: `make test` runs no other beside it",
     }.items():
         config.addinivalue_line("markers", f"{name}(reason): {what}; the reason is required")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def simulators_at_hand() -> Iterator[_nursery.Nursery | None]:
+    """What `sim.launch` starts comes from the nursery, except in tests of how simulators are started."""
+    if not _nursery.at_hand():
+        yield None
+        return
+    one = _nursery.Nursery()
+    started = SimpleNamespace(Popen=one.popen, PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_launch, "subprocess", started)
+        yield one
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def simulators_from_the_start(simulators_at_hand: None) -> Iterator[None]:
+    """For tests of how simulators are started: each is a new program."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_launch, "subprocess", subprocess)
+        yield
 
 
 def _own_run_directory(worker: str) -> Callable[[], None]:

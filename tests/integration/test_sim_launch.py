@@ -19,6 +19,7 @@ from duodaq.errors import PortLostError
 from duodaq.sim import NAMES, launch, launch_table
 
 STARTED_S = 60.0
+pytestmark = pytest.mark.usefixtures("simulators_from_the_start")
 
 
 @contextmanager

@@ -13,10 +13,11 @@ from duodaq.sim import LocalTable, TableClient, TableProcess, launch_table
 from duodaq.sim.table import move_to, rest
 
 SEED = 11
+pytestmark = pytest.mark.usefixtures("simulators_from_the_start")
 
 
 @pytest.fixture(scope="module")
-def process() -> Iterator[TableProcess]:
+def process(simulators_from_the_start: None) -> Iterator[TableProcess]:
     with launch_table(SEED) as process:
         yield process
 

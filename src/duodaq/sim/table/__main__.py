@@ -39,5 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return asyncio.run(_serve(table, str(Path(folder) / "table"), control=given.control))
 
 
-gc.freeze()  # as in the simulators
-sys.exit(main())
+if __name__ == "__main__":
+    gc.freeze()  # as in the simulators
+    sys.exit(main())
