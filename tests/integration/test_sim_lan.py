@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -44,13 +45,25 @@ class Manager:
         self.opened.append(resource)
         return resource
 
+    def close(self) -> None:
+        while self.opened:
+            self.opened.pop().close()
+
+    @contextmanager
+    def launched(self, name: str, **options: Any) -> Iterator[sim.SimProcess]:
+        """A simulator that outlives what is open here: pyvisa-py looks 5 s for a goodbye, at full speed."""
+        with sim.launch(name, **options) as process:
+            try:
+                yield process
+            finally:
+                self.close()
+
 
 @pytest.fixture
 def manager() -> Iterator[Manager]:
     made = Manager()
     yield made
-    for resource in made.opened:
-        resource.close()
+    made.close()
     made.manager.close()
 
 
@@ -114,7 +127,7 @@ def test_the_status_byte_tells_of_an_answer_that_was_not_read(meter: sim.SimProc
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_status_byte_is_read_while_the_instrument_is_busy(kind: str, manager: Manager) -> None:
-    with sim.launch("scpi-dmm", model="34465A", paced=True, **{kind: True}) as meter:
+    with manager.launched("scpi-dmm", model="34465A", paced=True, **{kind: True}) as meter:
         resource = manager.open(meter.address)
         resource.write("VOLT:NPLC 20")
         resource.write("READ?")
@@ -149,7 +162,7 @@ def test_a_device_clear_takes_back_what_was_asked(meter: sim.SimProcess, manager
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_device_clear_in_the_middle_of_a_reply(kind: str, manager: Manager) -> None:
-    with sim.launch("scpi-dmm", model="34465A", faults=["jitter_ms=200-300"], **{kind: True}) as meter:
+    with manager.launched("scpi-dmm", model="34465A", faults=["jitter_ms=200-300"], **{kind: True}) as meter:
         resource = manager.open(meter.address)
         resource.write("*IDN?")
         block(0.02)
@@ -163,7 +176,7 @@ def test_a_device_clear_in_the_middle_of_a_reply(kind: str, manager: Manager) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_block_of_a_megabyte_comes_whole(kind: str, manager: Manager) -> None:
-    with sim.launch("scpi-scope", **{kind: True}) as scope:
+    with manager.launched("scpi-scope", **{kind: True}) as scope:
         resource = manager.open(scope.address, 20000)
         resource.chunk_size = 1 << 20
         resource.write(":WAV:FORM WORD;:WAV:POIN MAX;:DIG CHAN1")
@@ -177,7 +190,7 @@ def test_a_block_of_a_megabyte_comes_whole(kind: str, manager: Manager) -> None:
 
 
 def test_an_exclusive_lock_keeps_the_other_out(manager: Manager) -> None:
-    with sim.launch("scpi-dmm", model="34465A", vxi11=True) as meter:
+    with manager.launched("scpi-dmm", model="34465A", vxi11=True) as meter:
         one, two = manager.open(meter.address), manager.open(meter.address, 500)
         one.lock_excl()
         with pytest.raises(pyvisa.VisaIOError):
@@ -192,7 +205,7 @@ def test_an_exclusive_lock_keeps_the_other_out(manager: Manager) -> None:
 
 
 def test_a_trigger_is_one(manager: Manager) -> None:
-    with sim.launch("scpi-dmm", model="34465A", vxi11=True) as meter:
+    with manager.launched("scpi-dmm", model="34465A", vxi11=True) as meter:
         resource = manager.open(meter.address)
         resource.write("TRIG:SOUR BUS;:INIT")
         resource.assert_trigger()
@@ -466,7 +479,7 @@ def test_vxi11_a_lock_is_waited_for_if_wished(rpc: Rpc) -> None:
 
 def test_after_a_loss_of_power_it_knows_of_nobody_and_takes_new_clients(manager: Manager) -> None:
     for kind in KINDS:
-        with sim.launch("scpi-dmm", model="34465A", seed=3, **{kind: True}) as process:
+        with manager.launched("scpi-dmm", model="34465A", seed=3, **{kind: True}) as process:
             before = manager.open(process.address, timeout=800)
             assert before.query("*IDN?").startswith(IDN)
             process.fault(cycle_in=3, boot_s=0.2)

@@ -15,6 +15,7 @@ import tempfile
 import threading
 from typing import IO
 
+from duodaq.testing import _nursery
 from duodaq.testing.coexistence import __main__ as judge
 from duodaq.testing.coexistence import load_sabotages
 
@@ -26,6 +27,8 @@ def become_judge(arguments: list[str], out: IO[bytes], err: IO[bytes]) -> None:
     os.dup2(err.fileno(), 2)
     sys.argv = ["judge", *arguments]
     signal.alarm(LIMIT_S)  # whose signal ends it
+    if _nursery.at_hand():
+        _nursery.Nursery(_nursery.forked).adopt()
     judge.main()
 
 

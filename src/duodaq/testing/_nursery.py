@@ -28,12 +28,14 @@ import sys
 import tempfile
 import threading
 import traceback
+import types
 from collections.abc import Callable
 from typing import Any
 
 CLONE_PARENT = 0x8000
 CLONE = {"x86_64": 56, "aarch64": 220}.get(platform.machine())
 LONGEST = 1 << 20
+Begin = Callable[[socket.socket, socket.socket], "subprocess.Popen[bytes] | None"]
 PROGRAMS = ("duodaq.sim", "duodaq.sim.table")
 
 
@@ -45,17 +47,12 @@ def at_hand() -> bool:
 class Nursery:
     """The process, and what starts simulators by it as `subprocess.Popen` does."""
 
-    def __init__(self) -> None:
+    def __init__(self, begin: Begin | None = None) -> None:
         self._line, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far:
             for end in (self._line, far):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LONGEST)
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", __file__, "-m", "duodaq.sim", str(far.fileno())],
-                pass_fds=[far.fileno()],
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-                start_new_session=True,
-            )
+            self._process = (begin or begun)(far, self._line)
         line, lock = self._line, threading.Lock()
 
         class Forked(subprocess.Popen[bytes]):
@@ -80,8 +77,34 @@ class Nursery:
 
     def close(self) -> None:
         self._line.close()
-        self._process.kill()  # it may be loading still
-        self._process.wait()
+        if self._process is not None:
+            self._process.kill()  # it may be loading still
+            self._process.wait()
+
+    def adopt(self) -> None:
+        """Have all simulators that are launched from now on come from here."""
+        launching: Any = importlib.import_module("duodaq.sim._launch")
+        launching.subprocess = types.SimpleNamespace(
+            Popen=self.popen, PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired
+        )
+
+
+def begun(far: socket.socket, near: socket.socket) -> subprocess.Popen[bytes]:
+    """A nursery as a new program."""
+    return subprocess.Popen(
+        [sys.executable, "-P", __file__, "-m", "duodaq.sim", str(far.fileno())],
+        pass_fds=[far.fileno()],
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+
+
+def forked(far: socket.socket, near: socket.socket) -> None:
+    """A nursery from this process as it is, which has one thread and has loaded what simulators need."""
+    if not os.fork():
+        near.close()  # or it would never see that end
+        serve(far)
+        os._exit(0)
 
 
 def fork_beside() -> int:
@@ -116,6 +139,10 @@ def become(order: dict[str, Any], streams: list[int]) -> int:
 
 def main() -> None:
     line = socket.socket(fileno=int(sys.argv[-1]))
+    serve(line)
+
+
+def serve(line: socket.socket) -> None:
     for name in ("duodaq.sim._process", "duodaq.sim.table.__main__"):
         importlib.import_module(name)
     gc.freeze()
