@@ -67,7 +67,10 @@ class Nursery:
                 ends = [asked["p2cread"], asked["c2pwrite"]]
                 with lock:
                     socket.send_fds(line, [json.dumps(order).encode()], [*ends, 2])
-                    self.pid = int(line.recv(64))
+                    pid = line.recv(64)
+                if not pid:
+                    raise RuntimeError("what simulators are forked from has ended")
+                self.pid = int(pid)
                 self._child_created = True
                 for end in ends:
                     os.close(end)
