@@ -12,7 +12,11 @@ import pytest
 
 from duodaq.clock import monotonic_s
 
-pytestmark = [pytest.mark.browser, pytest.mark.serial]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.serial,
+    pytest.mark.alone("a browser draws on all of the machine"),
+]
 IDLE = pytest.mark.leaks_fd("the browser's connection for requests, which the server closes when it was idle for 5 s")
 HELLO = "document.querySelectorAll('.instrument').length === 6"
 LOOK_ONLY = "Your token lets you look only."

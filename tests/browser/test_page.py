@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.browser, pytest.mark.serial]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.serial,
+    pytest.mark.alone("a stop is timed from the click, and a browser draws on all of the machine"),
+]
 HELLO = "document.querySelectorAll('.instrument').length === 6"
 IDLE = pytest.mark.leaks_fd("the browser's connection for requests, which the server closes when it was idle for 5 s")
 MANY = """
@@ -166,7 +170,6 @@ def test_setting_from_the_panel_reaches_the_camera(page: Any) -> None:
     page.until(lambda: page.lab.camera.get("exposure_s") == 0.03)
 
 
-@pytest.mark.alone("a stop is timed from the click")
 def test_stop_all_stops_the_axis_within_200_ms_and_its_reset_is_confirmed(page: Any) -> None:
     page.move_to("20")
     page.until(page.is_moving)

@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.browser, pytest.mark.serial]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.serial,
+    pytest.mark.alone("a browser draws on all of the machine"),
+]
 IDLE = pytest.mark.leaks_fd("the browser's connection for requests, which the server closes when it was idle for 5 s")
 ANOTHER = """
 async ([name, target, body]) => {
