@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.integration.served_lamp import LOOK, TOKEN, Served, definition, heard, seen, serving
+from tests.integration.served_lamp import LOOK, TOKEN, Served, definition, heard, seen, serving, tables_of
 
 from duodaq import clock
 from duodaq.app import Lab
@@ -105,6 +105,24 @@ async def test_a_browser_that_comes_is_shown_what_was_before_it(tmp_path: Path) 
             past, rows = await seen(live, "past"), await seen(live, "rows")
             assert past.schema.metadata[b"unit"] == b"V"
             assert past["t_ms"].to_pylist()[-1] < rows["t_ms"].to_pylist()[0]
+
+
+async def test_numbers_of_different_units_never_come_as_one_curve(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab, lab.live() as live:
+        await live.send(json.dumps({"type": "streams", "names": ["lamp.power"]}))
+        await live.send(json.dumps({"type": "credit", "rows": 64}))
+        await live.send("{")
+        await heard(live, "done")  # what was said before it has been heard
+        for number, unit in enumerate(("W", "W", "dBm", "W")):
+            row = Scalar("lamp", "power", unit, number, number, float(number), "v4")
+            lab.lab.manager.v4_data.publish(scalar_batch([row]))
+        found: list[tuple[bytes, float]] = []
+        async with asyncio.timeout(10):
+            while len(found) < 4:
+                message = await live.recv()
+                for table in tables_of(message) if isinstance(message, bytes) else ():
+                    found += [(table.schema.metadata[b"unit"], value) for value in table["value"].to_pylist()]
+        assert found == [(b"W", 0.0), (b"W", 1.0), (b"dBm", 2.0), (b"W", 3.0)]
 
 
 async def test_the_latest_vector_or_spectrum_comes_by_credit_and_at_once(tmp_path: Path) -> None:

@@ -150,12 +150,14 @@ class Feed:
             reader.close()
 
     def _share(self, batches: list[pa.RecordBatch]) -> None:
-        found: defaultdict[str, list[_Rows]] = defaultdict(list)
+        found: defaultdict[str, list[list[_Rows]]] = defaultdict(list)  # one after the other, if their unit changes
         traces: dict[str, Trace] = {}
         for batch in batches:
             try:
                 for stream, rows in numbers_of(batch):
-                    found[stream].append(rows)
+                    if not found[stream] or found[stream][-1][-1][2] != rows[2]:
+                        found[stream].append([])
+                    found[stream][-1].append(rows)
                 if (trace := trace_of(batch)) is not None:
                     traces[trace.stream] = trace
             except DuodaqError as error:
@@ -164,10 +166,10 @@ class Feed:
         span_s, self._shared_s = now_s - self._shared_s, now_s
         self._share_traces(traces)
         wanted = {stream for viewer in self._viewers for stream in viewer.streams}
-        for stream, parts in found.items():
+        for stream, parts in ((name, parts) for name, all_parts in found.items() for parts in all_parts):
             t_ns = np.concatenate([part[0] for part in parts]) if len(parts) > 1 else parts[0][0]
             values = np.concatenate([part[1] for part in parts]) if len(parts) > 1 else parts[0][1]
-            unit = parts[-1][2]
+            unit = parts[0][2]
             self.values[stream] = (float(t_ns[-1]) / 1e6, float(values[-1]), unit)
             self._history.add(stream, unit, t_ns, values, span_s)
             if stream in wanted:
