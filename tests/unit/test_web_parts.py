@@ -327,6 +327,20 @@ def test_the_past_holds_no_memory_of_what_came() -> None:
     assert list(history.of("a.b").values) == [0, 1, 2]
 
 
+def test_a_browser_that_changes_its_mind_all_the_time_is_not_told_the_past_each_time() -> None:
+    feed, viewer = _feed.Feed(None, None), Viewer()
+    names = frozenset(f"a.{number}" for number in range(64))
+    for name in names:
+        feed._history.add(name, "V", np.array([1]), np.array([1.0]), 0.05)
+    told: list[int] = []
+    for _ in range(50):
+        feed.want_streams(viewer, names)
+        told.append(len(viewer._rows) + viewer.rows_dropped)
+        feed.want_streams(viewer, frozenset())
+    assert told[:2] == [64, 128]
+    assert told[-1] <= 300
+
+
 def test_streams_whose_past_is_kept_are_few_and_the_longest_silent_goes() -> None:
     history = _history.History()
     for number in range(_history.MOST_STREAMS + 1):

@@ -80,7 +80,7 @@ class Feed:
         """`viewer` wants the rows of these streams; what is new to it begins with the last that were."""
         new, viewer.streams = names - viewer.streams, names
         for stream in sorted(new):
-            past = self._history.of(stream)
+            past = self._history.of(stream) if viewer.may_have_past() else None
             if past is not None:
                 data = _message(stream, past.unit, past.t_ns, past.values, past=True)
                 viewer.offer_rows(Waiting(stream, data, len(past.values)))
@@ -89,7 +89,7 @@ class Feed:
         """`viewer` wants the latest of these vectors and spectra; the last that was comes at once."""
         new, viewer.traces = names - viewer.traces, names
         for stream in sorted(new):
-            trace = self._traces.get(stream)
+            trace = self._traces.get(stream) if viewer.may_have_past() else None
             if trace is not None:
                 viewer.offer_image(stream, trace_bytes(trace))
 
