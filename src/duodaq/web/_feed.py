@@ -100,6 +100,10 @@ class Feed:
             self._cameras.pop(stream).cancel()
         for stream in wanted - self._cameras.keys():
             self._cameras[stream] = asyncio.create_task(self._carry_images(stream), name=f"page-{stream}")
+        self.make_more()
+
+    def make_more(self) -> None:
+        """Something went out: whose credit is not used up has room for another image."""
         self._room.set()
 
     async def aclose(self) -> None:
