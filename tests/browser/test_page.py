@@ -61,6 +61,17 @@ def test_page_opens_with_a_past_and_every_curve_has_its_name_its_colour_and_its_
     ] == marks
 
 
+def test_a_curve_whose_unit_changes_begins_anew(page: Any) -> None:
+    found = page.js("""(async () => {
+        const { curveOf, take } = await import('/curves.js');
+        take('a.power', 'W', [1000, 2000], [0.001, 0.002], false);
+        take('a.power', 'dBm', [3000], [3], false);
+        const { unit, end, v } = curveOf('a.power');
+        return [unit, Array.from(v.subarray(0, end))];
+    })()""")
+    assert found == ["dBm", [3]]
+
+
 def test_a_spectrum_is_drawn_over_its_own_axis(page: Any) -> None:
     page.until(lambda: page.js("duodaq.traces.drawn > 1"))
     shown = "document.querySelector('#traces .plot').getAttribute('aria-label')"

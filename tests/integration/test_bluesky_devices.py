@@ -154,6 +154,16 @@ def test_plans_over_both_runtimes_and_three_families(
     assert stopped_as(heard) == "success"
 
 
+def test_a_relative_plan_begins_where_the_axis_is_whoever_moved_it(
+    lab: LabClient, d: Devices, engine: RunEngine, heard: list[Document]
+) -> None:
+    engine(bps.mv(d.stage.x, 4.0))
+    lab.stage.x.move(1.0)  # by the page, a notebook, a stop: not by this device
+    engine(bp.rel_scan([d.meter], d.stage.x, -0.5, 0.5, 2))
+    assert values(heard, "stage_x_setpoint") == pytest.approx([0.5, 1.5], abs=0.01)
+    assert lab.stage.x.read_position().value == pytest.approx(1.0, abs=0.01)
+
+
 def test_a_position_beyond_the_limits_is_refused_by_the_check_and_by_the_plan(
     lab: LabClient, d: Devices, engine: RunEngine
 ) -> None:

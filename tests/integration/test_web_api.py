@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.integration.served_lamp import LOOK, TOKEN, Served, definition, heard, seen, serving
+from tests.integration.served_lamp import LOOK, TOKEN, Served, definition, heard, seen, serving, tables_of
 
 from duodaq import clock
 from duodaq.app import Lab
@@ -26,6 +27,7 @@ from duodaq.schema import frame_batch, scalar_batch, spectrum_batch
 
 httpx = pytest.importorskip("httpx")
 PageServer: Any = pytest.importorskip("duodaq.web").PageServer
+_live: Any = pytest.importorskip("duodaq.web._live")
 websockets = pytest.importorskip("websockets.asyncio.client")
 websockets_closed = pytest.importorskip("websockets.exceptions").ConnectionClosed
 
@@ -105,6 +107,24 @@ async def test_a_browser_that_comes_is_shown_what_was_before_it(tmp_path: Path) 
             past, rows = await seen(live, "past"), await seen(live, "rows")
             assert past.schema.metadata[b"unit"] == b"V"
             assert past["t_ms"].to_pylist()[-1] < rows["t_ms"].to_pylist()[0]
+
+
+async def test_numbers_of_different_units_never_come_as_one_curve(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab, lab.live() as live:
+        await live.send(json.dumps({"type": "streams", "names": ["lamp.power"]}))
+        await live.send(json.dumps({"type": "credit", "rows": 64}))
+        await live.send("{")
+        await heard(live, "done")  # what was said before it has been heard
+        for number, unit in enumerate(("W", "W", "dBm", "W")):
+            row = Scalar("lamp", "power", unit, number, number, float(number), "v4")
+            lab.lab.manager.v4_data.publish(scalar_batch([row]))
+        found: list[tuple[bytes, float]] = []
+        async with asyncio.timeout(10):
+            while len(found) < 4:
+                message = await live.recv()
+                for table in tables_of(message) if isinstance(message, bytes) else ():
+                    found += [(table.schema.metadata[b"unit"], value) for value in table["value"].to_pylist()]
+        assert found == [(b"W", 0.0), (b"W", 1.0), (b"dBm", 2.0), (b"W", 3.0)]
 
 
 async def test_the_latest_vector_or_spectrum_comes_by_credit_and_at_once(tmp_path: Path) -> None:
@@ -225,6 +245,63 @@ async def test_slow_browsers_cost_the_lab_nothing_and_their_losses_are_theirs(tm
         row = books.row("lamp.level", "page")
         assert books.balanced
         assert row.lost == 0
+
+
+async def test_images_come_for_all_of_the_credit_that_was_given(tmp_path: Path) -> None:
+    async with serving(tmp_path) as lab, lab.live() as live:
+        await live.send(json.dumps({"type": "image", "stream": "lamp.frames"}))
+        await live.send(json.dumps({"type": "credit", "images": 3}))
+        async with asyncio.timeout(10):
+            for number in range(3):
+                seeing = asyncio.create_task(seen(live, "image"))
+                while not seeing.done():
+                    facts: dict[str, Any] = {"instrument": "lamp", "channel": "frames", "sequence": number}
+                    pixels = np.zeros((4, 4), np.uint16)
+                    lab.lab.manager.v4_data.publish(frame_batch(pixels, t_ns=1, frame_number=number, **facts))
+                    await clock.pause(0.01)
+
+
+async def stopped_browser(address: str, *said: dict[str, Any]) -> asyncio.StreamWriter:
+    """One that says what it wants, and takes nothing from then on."""
+    line = socket.socket()
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    line.connect((httpx.URL(address).host, httpx.URL(address).port))
+    reader, writer = await asyncio.open_connection(sock=line, limit=1024)
+    host = address.split("/")[2]
+    writer.write(
+        f"GET /api/live HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    for message in said:
+        text = json.dumps(message).encode()
+        assert len(text) < 126
+        writer.write(bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text)
+    await writer.drain()
+    return writer
+
+
+async def test_a_browser_that_takes_nothing_any_more_is_gone_and_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_live, "_SEND_S", 0.2)
+    async with serving(tmp_path) as lab:
+        browser = await stopped_browser(
+            lab.address,
+            {"type": "do", "id": 1, "name": "control", "target": "lamp", "body": {}},
+            {"type": "image", "stream": "lamp.frames"},
+            {"type": "credit", "images": 64},
+        )
+        pixels, limit = np.zeros((1024, 1024), np.uint16), clock.Deadline(20)
+        while not lab.lab.control.holders():
+            assert not limit.passed, "it never was there"
+            await clock.pause(0.01)
+        while lab.lab.control.holders():
+            assert not limit.passed, "it is still there"
+            facts: dict[str, Any] = {"instrument": "lamp", "channel": "frames", "sequence": 1, "frame_number": 1}
+            lab.lab.manager.v4_data.publish(frame_batch(pixels, t_ns=1, **facts))
+            await clock.pause(0.01)
+        browser.transport.abort()
 
 
 async def test_recording_is_begun_ended_listed_labelled_and_compared(tmp_path: Path) -> None:

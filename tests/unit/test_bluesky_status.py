@@ -7,12 +7,34 @@ import gc
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
+from duodaq.bluesky import AxisDevice
 from duodaq.bluesky._repeat import REPEATS, nobody, read_patiently
 from duodaq.bluesky._status import FutureStatus, after
 from duodaq.errors import DeliveryError, PortTimeoutError
+
+
+class FakeAxis:
+    name, unit, limits = "stage_x", "mm", (0.0, 25.0)
+
+    def __init__(self) -> None:
+        self.value, self.t_ns, self.move = 0.0, 0, concurrent.futures.Future[Any]()
+
+    def move_soon(self, position: float) -> concurrent.futures.Future[Any]:
+        return self.move
+
+    def read_position(self) -> FakeAxis:
+        return self
+
+    def read_position_soon(self) -> concurrent.futures.Future[Any]:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        self.move.cancel()
+
 
 Reads = list[concurrent.futures.Future[float]]
 
@@ -90,3 +112,17 @@ def test_what_begins_after_a_status_that_was_ended_before_its_reads_waits_for_th
     reads[1].set_result(2.0)
     assert then.result(0) == 2.0
     assert status.success
+
+
+@pytest.mark.parametrize(("here", "setpoint"), [(3.0, 3.0), (-0.001, 0.0), (25.02, 25.0), (-3.0, -3.0)])
+def test_an_axis_is_on_its_way_to_where_it_was_sent_and_once_it_stands_to_where_it_is(
+    here: float, setpoint: float
+) -> None:
+    axis = FakeAxis()
+    device = AxisDevice(axis)
+    assert device.locate() == {"setpoint": 0.0, "readback": 0.0}
+    device.set(20.0)
+    axis.value = here
+    assert device.locate() == {"setpoint": 20.0, "readback": here}
+    device.stop()
+    assert device.locate() == {"setpoint": setpoint, "readback": here}

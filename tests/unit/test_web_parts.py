@@ -217,6 +217,26 @@ def test_thinning_keeps_extremes_ends_and_order() -> None:
     assert (np.diff(fewer_t) > 0).all()
 
 
+@pytest.mark.parametrize("rows", [510, 4097, 5001, 100_001])
+@pytest.mark.parametrize("most", [40, 400])
+def test_thinning_keeps_a_peak_wherever_it_is(rows: int, most: int) -> None:
+    for place in (*range(3), *range(rows - 60, rows)):
+        values = np.zeros(rows)
+        values[place] = 9.0
+        fewer_t, fewer = thinned(np.arange(rows), values, most)
+        assert fewer_t[fewer.argmax()] == place
+        assert len(fewer) <= most
+
+
+def test_what_is_no_number_hides_no_peak_from_thinning() -> None:
+    values = np.full(1000, 5.0)
+    values[[2, 3, 6, 7]] = 1.0, np.nan, np.nan, -np.inf
+    values[500:600] = np.nan
+    fewer_t, fewer = thinned(np.arange(1000), values, 400)
+    assert {2, 7} <= set(fewer_t)
+    assert np.isnan(fewer[(fewer_t >= 500) & (fewer_t < 600)]).all()
+
+
 async def test_viewer_without_credit_gets_no_rows_and_loses_the_oldest() -> None:
     viewer = Viewer()
     viewer.streams = frozenset({"a"})
@@ -290,6 +310,35 @@ def test_the_past_of_a_quick_stream_is_thinned_and_keeps_its_peaks() -> None:
     kept = history.of("a.b")
     assert len(kept.values) < 10
     assert kept.values.max() == 9.0
+
+
+def test_the_past_of_what_comes_seldom_and_many_at_once_is_that_of_all_the_time() -> None:
+    history = _history.History()
+    for second in range(0, 100, 10):
+        t_ns = np.arange(1000) * 10**7 + second * 10**9
+        history.add("a.b", "V", t_ns, t_ns / 2, 0.05)
+    assert len(history.of("a.b").values) >= 3000
+
+
+def test_the_past_holds_no_memory_of_what_came() -> None:
+    history, values = _history.History(), np.arange(3.0)
+    history.add("a.b", "V", np.arange(3), values, 0.05)
+    values[:] = 0
+    assert list(history.of("a.b").values) == [0, 1, 2]
+
+
+def test_a_browser_that_changes_its_mind_all_the_time_is_not_told_the_past_each_time() -> None:
+    feed, viewer = _feed.Feed(None, None), Viewer()
+    names = frozenset(f"a.{number}" for number in range(64))
+    for name in names:
+        feed._history.add(name, "V", np.array([1]), np.array([1.0]), 0.05)
+    told: list[int] = []
+    for _ in range(50):
+        feed.want_streams(viewer, names)
+        told.append(len(viewer._rows) + viewer.rows_dropped)
+        feed.want_streams(viewer, frozenset())
+    assert told[:2] == [64, 128]
+    assert told[-1] <= 300
 
 
 def test_streams_whose_past_is_kept_are_few_and_the_longest_silent_goes() -> None:

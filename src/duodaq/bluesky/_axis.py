@@ -12,6 +12,9 @@ from duodaq.clock import utc_ns
 from duodaq.errors import DeliveryError, OutOfRangeError
 from duodaq.units import number_in
 
+_NOISE = 1e-3
+"""Of an axis's travel."""
+
 
 class _Movable(ABC):
     """What all that a plan moves has in common: no configuration of its own, and an end with the plan."""
@@ -99,9 +102,20 @@ class AxisDevice(_Movable):
             )
 
     def locate(self) -> dict[str, Any]:
-        """Where it was sent, and where it is."""
+        """Where it is, and where it is on its way to; an axis that stands was sent where it is.
+
+        Relative plans begin at that setpoint: one that was stopped, or that somebody else has moved, is not where this
+        device sent it last.
+        """
+        under_way = self._moving is not None and not self._moving.done
         here = self.position
-        return {"setpoint": here if self._setpoint != self._setpoint else self._setpoint, "readback": here}
+        return {"setpoint": self._setpoint if under_way else self._within(here), "readback": here}
+
+    def _within(self, here: float) -> float:
+        """A position that is beyond a limit by no more than an encoder's noise is at the limit."""
+        low, high = self.axis.limits or (here, here)
+        nearest = min(max(here, low), high)
+        return nearest if abs(here - nearest) <= _NOISE * (high - low) else here
 
     def stop(self, *, success: bool = True) -> None:
         """Stop, if it is on its way; the move counts as done then, and as failed unless it is a `success`."""

@@ -80,7 +80,7 @@ class Feed:
         """`viewer` wants the rows of these streams; what is new to it begins with the last that were."""
         new, viewer.streams = names - viewer.streams, names
         for stream in sorted(new):
-            past = self._history.of(stream)
+            past = self._history.of(stream) if viewer.may_have_past() else None
             if past is not None:
                 data = _message(stream, past.unit, past.t_ns, past.values, past=True)
                 viewer.offer_rows(Waiting(stream, data, len(past.values)))
@@ -89,7 +89,7 @@ class Feed:
         """`viewer` wants the latest of these vectors and spectra; the last that was comes at once."""
         new, viewer.traces = names - viewer.traces, names
         for stream in sorted(new):
-            trace = self._traces.get(stream)
+            trace = self._traces.get(stream) if viewer.may_have_past() else None
             if trace is not None:
                 viewer.offer_image(stream, trace_bytes(trace))
 
@@ -100,6 +100,10 @@ class Feed:
             self._cameras.pop(stream).cancel()
         for stream in wanted - self._cameras.keys():
             self._cameras[stream] = asyncio.create_task(self._carry_images(stream), name=f"page-{stream}")
+        self.make_more()
+
+    def make_more(self) -> None:
+        """Something went out: whose credit is not used up has room for another image."""
         self._room.set()
 
     async def aclose(self) -> None:
@@ -150,12 +154,14 @@ class Feed:
             reader.close()
 
     def _share(self, batches: list[pa.RecordBatch]) -> None:
-        found: defaultdict[str, list[_Rows]] = defaultdict(list)
+        found: defaultdict[str, list[list[_Rows]]] = defaultdict(list)  # one after the other, if their unit changes
         traces: dict[str, Trace] = {}
         for batch in batches:
             try:
                 for stream, rows in numbers_of(batch):
-                    found[stream].append(rows)
+                    if not found[stream] or found[stream][-1][-1][2] != rows[2]:
+                        found[stream].append([])
+                    found[stream][-1].append(rows)
                 if (trace := trace_of(batch)) is not None:
                     traces[trace.stream] = trace
             except DuodaqError as error:
@@ -164,10 +170,10 @@ class Feed:
         span_s, self._shared_s = now_s - self._shared_s, now_s
         self._share_traces(traces)
         wanted = {stream for viewer in self._viewers for stream in viewer.streams}
-        for stream, parts in found.items():
+        for stream, parts in ((name, parts) for name, all_parts in found.items() for parts in all_parts):
             t_ns = np.concatenate([part[0] for part in parts]) if len(parts) > 1 else parts[0][0]
             values = np.concatenate([part[1] for part in parts]) if len(parts) > 1 else parts[0][1]
-            unit = parts[-1][2]
+            unit = parts[0][2]
             self.values[stream] = (float(t_ns[-1]) / 1e6, float(values[-1]), unit)
             self._history.add(stream, unit, t_ns, values, span_s)
             if stream in wanted:

@@ -60,9 +60,10 @@ class _Ring:
         self._new_s = 0.0
 
     def add(self, t_ns: npt.NDArray[np.int64], values: npt.NDArray[np.float64], span_s: float) -> None:
-        self._new.append((t_ns, values))
+        """Copied: what came may lie in memory that a worker waits for. What came late was made in all of that time."""
+        self._new.append((t_ns.copy(), values.copy()))
         self._new_rows += len(values)
-        self._new_s += span_s
+        self._new_s += max(span_s, (int(t_ns[-1]) - (self.newest_ns or int(t_ns[0]))) / 1e9)
         self.newest_ns = int(t_ns[-1])
         if self._new_s >= _THINNED_EVERY_S or self._new_rows >= _MOST_WAITING:
             self._thin()
@@ -104,11 +105,16 @@ def thinned(
 
 
 def extremes(values: npt.NDArray[np.float64], most: int) -> npt.NDArray[np.intp]:
-    """Where at most `most` points of a curve lie that show it: of equal stretches the least and the greatest value."""
-    length = -(-len(values) * 2 // most)
+    """Where at most `most` points of a curve lie that show it: of equal stretches the least and the greatest value.
+
+    The last stretch is shorter. What is no number is neither, unless there is nothing else.
+    """
+    length = -(-len(values) * 2 // max(2, most - 3))
     whole = len(values) // length * length
-    table = values[:whole].reshape(-1, length)
     starts = np.arange(0, whole, length)
-    safe = np.nan_to_num(table, nan=0.0)
-    places = np.sort(np.concatenate([starts + safe.argmin(1), starts + safe.argmax(1)]))
-    return np.unique(np.concatenate([places, [len(values) - 1]]))
+    none = np.isnan(values)
+    low, high = np.where(none, np.inf, values), np.where(none, -np.inf, values)
+    places = [starts + low[:whole].reshape(-1, length).argmin(1), starts + high[:whole].reshape(-1, length).argmax(1)]
+    if whole < len(values):
+        places.append(whole + np.array([low[whole:].argmin(), high[whole:].argmax()]))
+    return np.unique(np.concatenate([*places, [len(values) - 1]]))

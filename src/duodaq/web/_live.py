@@ -30,6 +30,7 @@ STOPS = ("stop", "stop_all", "scan_abort")
 """What is never too many."""
 _SEND_S = 20.0
 """A browser that takes nothing for so long is gone."""
+_CLOSE_S = 1.0
 _LEFT_S = 2.0
 _log = get_logger("web")
 
@@ -109,10 +110,12 @@ class _Session:
                 async with asyncio.timeout(_SEND_S):
                     if data is not None:
                         await self._socket.send_bytes(data)
+                        self._feed.make_more()
                     else:
                         await self._socket.send_text(text or "")
-        with contextlib.suppress(RuntimeError, OSError):
-            await self._socket.close(1001)
+        with contextlib.suppress(RuntimeError, OSError, TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):  # one that takes nothing takes no farewell, either
+                await self._socket.close(1001)
 
     async def receive(self) -> None:
         """What the browser says, until it goes."""

@@ -54,11 +54,10 @@ class Curve {
 
 export const curveOf = (name) => curves.get(name);
 
-/** Rows of a stream; with `past` they are its last ones before this browser asked for it. */
+/** Rows of a stream; with `past` they are its last ones before this browser asked for it. A new unit begins anew. */
 export function take(stream, unit, times, values, past) {
   let curve = curves.get(stream);
-  if (!curve) curves.set(stream, (curve = new Curve(unit)));
-  curve.unit = unit;
+  if (curve?.unit !== unit) curves.set(stream, (curve = new Curve(unit)));
   if (past) curve.past(times, values);
   else curve.add(times, values);
 }
