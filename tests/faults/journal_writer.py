@@ -28,6 +28,7 @@ from duodaq.storage import Recorder
 
 ROWS, FRAME = 100, (512, 512)
 EVERY_S, ROWS_PER_S, FRAMES_PER_S = 0.01, 100_000, 30
+LONGEST_S = 60.0
 MOST_LATENCIES = 4096
 ACKS = struct.Struct("<qqq")  # the newest acknowledged row and frame, and how many latencies follow
 ACKS_BYTES = ACKS.size + 8 * MOST_LATENCIES
@@ -108,13 +109,22 @@ async def live(directory: Path, level: Any) -> None:
         await pause(EVERY_S)
 
 
+def wait_for_ack(path: Path) -> None:
+    ends_s = time.monotonic() + LONGEST_S
+    while ACKS.unpack_from(path.read_bytes())[0] < 0:
+        assert time.monotonic() < ends_s, "no row was acknowledged"
+        time.sleep(0.002)
+
+
 def main() -> None:
     rows(0), frame(0)  # loads what the first batch needs, once for all children
     for line in sys.stdin:
-        directory, level, life_s = line.split()
+        directory, level, life_s, since = line.split()
         child = os.fork()
         if not child:
             asyncio.run(live(Path(directory), level))
+        if since == "acknowledged":
+            wait_for_ack(Path(directory).with_name("acks"))
         time.sleep(float(life_s))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

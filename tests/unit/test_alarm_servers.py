@@ -20,8 +20,9 @@ from duodaq.alarms import Messenger, Notice, _messenger
 from duodaq.clock import Deadline, block, monotonic_s
 from duodaq.model import MailDefinition
 
-STEP_S, TRY_S = 0.25, 0.4
-AT_MOST_S = 5.0
+STEP_S, TRY_S = 0.6, 1.0
+"""So long that a server which is well is reached on a busy machine."""
+AT_MOST_S = 10.0
 Answer = Callable[[socket.socket], None]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 FINE = b"250 fine\r\n"
