@@ -154,6 +154,27 @@ def test_programs_in_a_document_run(document: Document, tmp_path: Path, bench: B
     run("\n".join(programs), tmp_path)
 
 
+class FakeChopper:
+    """A chopper's serial line, for the README's driver."""
+
+    def write(self, data: bytes) -> None:
+        assert data == b"RATE?\n"
+
+    def readline(self) -> bytes:
+        return b"120.5\n"
+
+
+def test_the_driver_of_the_readme_measures() -> None:
+    (source,) = [body for body in document_of("README.md").blocks("python") if body.startswith("# chopper.py")]
+    known: dict[str, Any] = {}
+    exec(source, known)
+    assert known["Chopper"](FakeChopper()).get_rate() == 120.5
+
+
+def document_of(name: str) -> Document:
+    return Document(ROOT / name, (ROOT / name).read_text(encoding="utf-8"))
+
+
 @documents_with("console")
 def test_commands_in_a_document_exist(document: Document) -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))

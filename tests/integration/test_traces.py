@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from duodaq.model import (
     ObserverDefinition,
     PortDefinition,
     RuntimeDefinition,
+    WebDefinition,
 )
 from duodaq.ports import MemoryTransport, Receiver
 from duodaq.telemetry import SPANS, new_trace_id, tracing
@@ -255,6 +258,25 @@ async def test_the_trace_of_a_client_goes_on_in_the_lab(tmp_path: Path, exporter
     for name in names:
         assert one[0] == name
         one = one[1][0] if one[1] else ("", [])
+
+
+async def test_a_click_on_the_page_is_one_trace_down_to_the_bytes(
+    tmp_path: Path, exporter: InMemorySpanExporter
+) -> None:
+    web = pytest.importorskip("duodaq.web")
+    websockets = pytest.importorskip("websockets.asyncio.client")
+    click = {"type": "do", "id": 1, "name": "command", "target": "dial", "body": {"kind": "execute", "name": "angle"}}
+    async with lab_in(tmp_path, "process") as lab, web.PageServer(lab, WebDefinition(port=0)) as page:
+        place = page.address.replace("http", "ws") + "api/live"
+        async with websockets.connect(place, proxy=None) as live, asyncio.timeout(10):
+            await live.send(json.dumps(click))
+            while (said := json.loads(await live.recv()))["type"] != "done":
+                pass
+            assert (said["ok"], said["result"]["result"]) == (True, 4.0)
+    (exchange,) = [one for one in exporter.get_finished_spans() if one.name == "exchange"]
+    layers = [*chain(tree(exporter, f"{exchange.context.trace_id:032x}"))]
+    assert layers == [(name, 1) for name in ("request", "command", "runtime", "worker", "lease", "exchange")]
+    assert (exchange.attributes["duodaq.request"], exchange.attributes["duodaq.reply"]) == ("A?\\n", "4\\n")
 
 
 async def test_what_nobody_asked_for_by_a_call_makes_no_span(tmp_path: Path, exporter: InMemorySpanExporter) -> None:
