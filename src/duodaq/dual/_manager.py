@@ -36,7 +36,6 @@ from duodaq.model import (
     PortDefinition,
     RuntimeName,
     RuntimeStatus,
-    SetParameter,
     ShutdownReport,
     Stop,
     check_limits,
@@ -407,8 +406,7 @@ class DualRuntimeManager:
         if isinstance(command, Stop):
             await self.stop(instrument, command.axis)
             return None
-        if isinstance(command, SetParameter) and side[instrument].limits:
-            check_limits(side[instrument], command)
+        check_limits(side[instrument], command)
         if self.broker.latched and side.moves(instrument, command):
             raise UnsafeStateError(
                 "refused: stop-all is latched until a person resets it",

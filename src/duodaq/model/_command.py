@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import numbers
 from typing import Any, Literal
 
 import msgspec
 
 from duodaq.errors import OutOfRangeError
-from duodaq.model._definition import InstrumentDefinition
+from duodaq.model._definition import AxisDefinition, InstrumentDefinition
+
+TO_A_PLACE = frozenset({"move", "move_absolute"})
+"""Commands of motion that say where to."""
+_AIMS = ("position", "target", "value", "distance")
 
 
 class SetParameter(msgspec.Struct, frozen=True, tag="set"):
@@ -110,12 +115,54 @@ def is_polled_call(definition: InstrumentDefinition, command: Execute) -> bool:
     return not command.kwargs and any((poll.call, tuple(poll.args)) == own for poll in definition.polls)
 
 
-def check_limits(definition: InstrumentDefinition, command: SetParameter) -> None:
-    """Whether a setting stays within the limits that the lab file gives it.
+def check_limits(definition: InstrumentDefinition, command: Command) -> None:
+    """Whether a setting, or the target of a move, stays within the limits that the lab file gives it.
+
+    Of moves those of hosted drivers: an actor knows what its stage allows besides, and checks its own.
 
     Raises:
         OutOfRangeError: It does not, or is no number, or has a unit, which limits have not. Nothing was sent.
     """
+    if isinstance(command, SetParameter):
+        _check_setting(definition, command)
+    elif isinstance(command, Execute) and command.name in TO_A_PLACE and definition.runtime == "v2":
+        axis, target = aim_of(definition, command)
+        if axis is not None:
+            check_target(definition, axis, target, command.name)
+
+
+def aim_of(definition: InstrumentDefinition, command: Execute) -> tuple[AxisDefinition | None, Any]:
+    """Which axis a command of motion is for, and its number: of the axis that it names, or of the only one."""
+    given = [*command.args, *command.kwargs.values()]
+    named = [axis for axis in definition.axes if any(isinstance(one, str) and one == axis.name for one in given)]
+    axis = named[0] if named else definition.axes[0] if len(definition.axes) == 1 else None
+    rest = [one for one in given if axis is None or not (isinstance(one, str) and one == axis.name)]
+    by_name = [command.kwargs[key] for key in _AIMS if key in command.kwargs]
+    return (axis if rest else None), (by_name or rest or [None])[0]
+
+
+def check_target(definition: InstrumentDefinition, axis: AxisDefinition, target: Any, name: str) -> None:
+    """Whether an axis may be sent there.
+
+    Raises:
+        OutOfRangeError: It may not, or it is no number. Nothing was sent.
+    """
+    if axis.limits is None:
+        return
+    low, high = axis.limits
+    if not isinstance(target, numbers.Real):
+        raise OutOfRangeError(
+            f"axis {axis.name}: {target!r} is no number, and it has limits, {low:g} to {high:g} {axis.unit}",
+            instrument=definition.id,
+            command=name,
+            left="nothing was sent",
+        )
+    if not low <= float(target) <= high:
+        said = f"axis {axis.name}: {float(target):g} {axis.unit} is outside {low:g} to {high:g} {axis.unit}"
+        raise OutOfRangeError(said, instrument=definition.id, command=name, left="nothing was sent")
+
+
+def _check_setting(definition: InstrumentDefinition, command: SetParameter) -> None:
     limits = definition.limits.get(command.name)
     if limits is None:
         return

@@ -6,7 +6,7 @@ from typing import Any
 
 from duodaq import clock
 from duodaq.clock import Deadline
-from duodaq.errors import ConfigError, DuodaqError, LifecycleError, RefusedError
+from duodaq.errors import ConfigError, DuodaqError, LifecycleError, OutOfRangeError, RefusedError
 from duodaq.model import (
     Command,
     Execute,
@@ -16,6 +16,9 @@ from duodaq.model import (
     ReadChannel,
     SetParameter,
     SnapFrame,
+    aim_of,
+    check_limits,
+    check_target,
     holder_of,
 )
 from duodaq.ports import lend
@@ -35,6 +38,7 @@ Guard = Callable[[], None]
 MOST_NAMED = 20
 """So many names are in the sentence that refuses another."""
 
+RELATIVE = "move_relative"
 SNAP_METHODS = ("snap_frame", "snap", "grab_frame", "grab", "get_frame")
 _LOG = get_logger("v2.host")
 
@@ -152,12 +156,39 @@ class DriverHost:
             return command.value
 
     def execute(self, command: Execute, guard: Guard | None = None) -> Any:
-        """Call a method under its dotted name."""
+        """Call a method under its dotted name; a move only within the limits of its axis."""
         method = self._required().method(command.name)
+        check_limits(self._definition, command)
+        if command.name == RELATIVE:
+            self._check_distance(command)
         with self._calling(command.name, moving=guard is not None):
             if guard is not None:
                 guard()
             return method(*command.args, **command.kwargs)
+
+    def _check_distance(self, command: Execute) -> None:
+        """Where a distance leads to, from where the axis says that it is.
+
+        Raises:
+            OutOfRangeError: Beyond its limits, or it has some and nobody can say where it is. Nothing moved.
+        """
+        axis, distance = aim_of(self._definition, command)
+        if axis is None or axis.limits is None:
+            return
+        about: dict[str, Any] = {"instrument": self._definition.id, "command": command.name, "left": "nothing moved"}
+        try:
+            here = self.read(f"{axis.name}.position")
+        except RefusedError as error:
+            what = f"axis {axis.name} has limits, and nothing reads where it is: {error.what}"
+            raise OutOfRangeError(what, **about) from error
+        unit = here.unit or axis.unit
+        if not same_unit(unit, axis.unit):
+            raise OutOfRangeError(f"axis {axis.name} is in {axis.unit}, and its position is read in {unit}", **about)
+        try:
+            target = float(here.value) + float(distance)
+        except (TypeError, ValueError) as error:
+            raise OutOfRangeError(f"axis {axis.name}: {distance!r} from {here.value!r} is no place", **about) from error
+        check_target(self._definition, axis, target, command.name)
 
     def read_watched(self, names: tuple[str, ...]) -> dict[str, Any]:
         """The present values of `names`."""
