@@ -31,7 +31,7 @@ from duodaq.v4.instruments import InstrumentActor, Parameter
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CURVES, RATE_HZ, EVERY_S = 4, 1000, 0.01
 FRAMES_S = 30
-SLOW = 10
+SLOW, SLOWLY_S = 10, 0.3
 DRIVE = """
 import asyncio, json, sys
 from playwright.async_api import async_playwright
@@ -170,20 +170,31 @@ class Browser:
 
 @contextlib.asynccontextmanager
 async def slow_browsers(page: Any) -> AsyncGenerator[None]:
-    """Ten that want everything and take nothing."""
+    """Ten that want everything: five take nothing at all of it, and five a message in 0.3 s."""
     from websockets.asyncio.client import connect
 
     place = page.address.replace("http", "ws") + "api/live"
     async with contextlib.AsyncExitStack() as stack:
-        for _ in range(SLOW):
+        for number in range(SLOW):
             live = await stack.enter_async_context(
-                connect(place, max_queue=1, proxy=None, ping_interval=None, close_timeout=0.1)
+                connect(place, max_queue=1, max_size=None, proxy=None, ping_interval=None, close_timeout=0.1)
             )
             names = [f"source.c{curve}" for curve in range(CURVES)]
             await live.send(json.dumps({"type": "streams", "names": names}))
             await live.send(json.dumps({"type": "image", "stream": "source.frames"}))
-            await live.send(json.dumps({"type": "credit", "rows": 4, "images": 1}))
+            await live.send(json.dumps({"type": "credit", "rows": 64, "images": 64}))
+            if number % 2:
+                taking = asyncio.create_task(take_slowly(live))
+                stack.callback(taking.cancel)
         yield
+
+
+async def take_slowly(live: Any) -> None:
+    """A message in 0.3 s, for which as much is asked again."""
+    while True:
+        await clock.pause(SLOWLY_S)
+        await live.recv()
+        await live.send(json.dumps({"type": "credit", "rows": 1, "images": 1}))
 
 
 async def recorded(lab: Lab, folder: Path, seconds: float) -> tuple[int, bool]:
