@@ -310,6 +310,27 @@ async def test_after_a_lost_line_what_waits_for_somebody_is_set_when_he_says_rec
     assert bench.lines == [b"FILTER 3", b"LEVEL 7", *by_itself, *when_asked]
 
 
+@pytest.mark.parametrize("policy", ["ask", "passive"])
+async def test_what_was_not_set_again_after_a_lost_line_is_in_its_message_until_somebody_sets_it(
+    bench: Bench, policy: str
+) -> None:
+    options = {"on_reconnect": policy}
+    await bench.start(InstrumentDefinition("source", "v2", Source, port="line", options=options))
+    await bench.v2.command("source", SetParameter("level", 7))
+    await bench.v2.command("source", SetParameter("filter", 2))
+    assert status_of(bench, "source").message == ""
+    bench.line.unplug()
+    bench.line.replug()
+    withheld = "not set again after the reconnection: level, filter; "
+    await until(lambda: status_of(bench, "source").message.startswith(withheld))
+    assert status_of(bench, "source").state == "ready"
+    assert ("Recover" in status_of(bench, "source").message) is (policy == "ask")
+    await bench.v2.command("source", SetParameter("level", 7))
+    await until(lambda: "reconnection: filter; " in status_of(bench, "source").message)
+    await bench.v2.command("source", Recover() if policy == "ask" else SetParameter("filter", 2))
+    await until(lambda: status_of(bench, "source").message == "")
+
+
 async def test_a_recover_while_a_stop_is_latched_sets_nothing_that_emits_and_after_its_reset_it_does(
     bench: Bench,
 ) -> None:

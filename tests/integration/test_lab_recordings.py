@@ -21,7 +21,15 @@ from duodaq.app._host import live_streams
 from duodaq.clock import pause
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError, LifecycleError
-from duodaq.model import Execute, InstrumentDefinition, LabDefinition, PollDefinition, RuntimeDefinition, Scalar
+from duodaq.model import (
+    AlarmDefinition,
+    Execute,
+    InstrumentDefinition,
+    LabDefinition,
+    PollDefinition,
+    RuntimeDefinition,
+    Scalar,
+)
 from duodaq.schema import scalar_batch
 from duodaq.storage import Recorder, unfinished_runs
 from duodaq.testing import RailActor, RefusingDisk, growing_run, logged, rail_lab, record_run
@@ -362,3 +370,30 @@ async def test_a_disk_that_refuses_is_an_alarm_of_the_lab_until_somebody_knows(
         assert lab.alarms.status() == ()
     changes = [e.doc for e in duodaq.open_run(summary.directory).events if e.name == "alarm"]
     assert [change["new"] for change in changes] == ["raised", "returned"]
+
+
+async def test_each_change_of_an_alarm_is_in_the_events_of_every_recording_and_log_under_way(tmp_path: Path) -> None:
+    hot = AlarmDefinition("hot", "x", "y", high=0.5, latch=True)
+    definition = LabDefinition("told", v2=RuntimeDefinition("v2", "inline"), directory=tmp_path, alarms=(hot,))
+
+    def publish(number: int, value: float) -> None:
+        lab.manager.v4_data.publish(scalar_batch([Scalar("x", "y", "V", clock.utc_ns(), number, value, "v4")]))
+
+    async def comes_to(state: str) -> None:
+        async with asyncio.timeout(30):
+            while [one.state for one in lab.alarms.status()] != [state]:
+                await pause(0.005)
+
+    async with duodaq.Lab(definition) as lab:
+        runs = [await lab.log(name, rotate=None, finalise=()) for name in ("lab", "dmm")]
+        runs.append(await lab.start_recording())
+        publish(0, 1.0)
+        await comes_to("raised")
+        publish(1, 0.0)
+        await comes_to("returned")
+        await lab.stop_recording()
+        await lab.stop_log("dmm")
+        lab.alarms.acknowledge("hot", "ada")
+        await lab.stop_log("lab")
+    told = [[e.doc["new"] for e in duodaq.open_run(run).events if e.name == "alarm"] for run in runs]
+    assert told == [["raised", "returned", "normal"], ["raised", "returned"], ["raised", "returned"]]

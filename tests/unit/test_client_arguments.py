@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from duodaq.app import AlarmsHandle, LabClient, Reading, user_name
+from duodaq.app._scan_calls import expect_metadata
 from duodaq.bluesky import AxisDevice, ScanInterruptedError
-from duodaq.errors import LifecycleError
+from duodaq.errors import LifecycleError, OutOfRangeError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:bluesky.*")
 
@@ -45,6 +46,14 @@ class Silent:
     def close(self) -> None: ...
 
 
+def a_scan(lab: LabClient, **options: Any) -> Any:
+    return lab.scan(lab.stage.x, [1.0], lab.dmm, **options)
+
+
+def a_grid(lab: LabClient, **options: Any) -> Any:
+    return lab.grid((lab.stage.x, [1.0]), read=lab.dmm, **options)
+
+
 @pytest.mark.parametrize(
     ("ask", "said"),
     [
@@ -56,6 +65,19 @@ class Silent:
         (lambda lab: lab.scan(lab.stage.x, [1.0], read="dmm"), r"read=\[lab.dmm\]; 'dmm' is none"),
         (lambda lab: lab.scan(lab.stage.x, [1.0], read=["dmm"]), r"read=\[lab.dmm\]; 'dmm' is none"),
         (lambda lab: lab.scan(lab.stage.x, [1.0], read=lab.stage.x), r"read=\[lab.dmm\]; <axis stage.x"),
+        (lambda lab: a_scan(lab, settle="100 ms"), r"takes no 'settle'.*settle_s=0.1: seconds"),
+        (lambda lab: a_scan(lab, settle_time=0.1, detach=True), r"takes no 'settle_time'.*settle_s=0.1: seconds"),
+        (lambda lab: a_scan(lab, delay=1), "takes no 'delay'.*settle_s=0.1: seconds"),
+        (lambda lab: a_scan(lab, progress_bar=False), "takes no 'progress_bar'.*progress=False"),
+        (lambda lab: a_scan(lab, detached=True), "takes no 'detached'.*detach=True"),
+        (lambda lab: a_scan(lab, recorded=False), "takes no 'recorded'.*record=False"),
+        (lambda lab: a_scan(lab, num=11), r"takes no 'num'.*the positions are numbers in a list"),
+        (lambda lab: a_scan(lab, snake=True), r"lab\.scan takes no 'snake'.*lab.grid"),
+        (lambda lab: a_scan(lab, settle_s="100 ms"), "settle_s is a number of seconds; '100 ms' is no number"),
+        (lambda lab: a_grid(lab, settle="100 ms"), r"lab\.grid takes no 'settle'.*settle_s=0.1: seconds"),
+        (lambda lab: a_grid(lab, wait=1, detach=True), "takes no 'wait'.*settle_s=0.1: seconds"),
+        (lambda lab: a_grid(lab, snaked=True), "takes no 'snaked'.*snake=False"),
+        (lambda lab: a_grid(lab, settle_s="1"), "settle_s is a number of seconds; '1' is no number"),
         (lambda lab: lab.stage.x.move("three"), "stage.x moves to a number, in mm; 'three' is no number"),
         (lambda lab: lab.stage.x.move([3.0]), r"\[3.0\] is no number"),
         (lambda lab: lab.stage.x.move_by(None), "in mm; None is no number"),
@@ -66,6 +88,29 @@ def test_a_mistake_is_told_and_nothing_is_asked_of_the_lab(ask: Callable[[LabCli
     with pytest.raises(TypeError, match=said):
         ask(LabClient(channel))
     assert channel.asked == []
+
+
+@pytest.mark.parametrize("ask", [a_scan, a_grid])
+def test_a_time_to_settle_that_is_none_is_refused_before_anything_is_asked(ask: Callable[..., Any]) -> None:
+    for given in (-1.0, float("nan"), 1e9):
+        channel = Silent()
+        with pytest.raises(OutOfRangeError, match=r"no time to settle.*nothing moved"):
+            ask(LabClient(channel), settle_s=given)
+        assert channel.asked == []
+
+
+def test_what_is_said_of_a_scan_is_taken_whatever_it_is_called() -> None:
+    said = {
+        "sample": "knife 3",
+        "operator": "ada",
+        "note": "",
+        "tags": ["a"],
+        "process": "anneal",
+        "n": 3,
+        "setting": 1,
+    }
+    expect_metadata("grid", said)
+    expect_metadata("scan", said)
 
 
 def test_the_tail_of_a_wire_is_what_was_recorded_last_unless_it_is_said_which() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duodaq.bridge import ParameterTable
 from duodaq.errors import (
     ConfigError,
     InstrumentError,
@@ -34,12 +35,14 @@ from duodaq.model import (
     Stop,
     Vector,
 )
+from duodaq.testing import logged
 from duodaq.v2._fault import is_lost, is_recoverable, typed_error
 from duodaq.v2._member import find_method, has_member, members_of, read_member, set_member, unit_of_doc
 from duodaq.v2._polling import Polling
 from duodaq.v2._reading import Reading
 from duodaq.v2._rules import deadline_s, may_move, settings_for_reconnect
 from duodaq.v2._schedule import BackoffPolicy, PollSchedule
+from duodaq.v2._settings import WatchedSettings
 from duodaq.v2._state import StateKeeper
 
 
@@ -207,6 +210,19 @@ def test_after_a_reconnect_nothing_is_set_that_might_emit_unless_the_stanza_says
     definition = stanza(settings={"level": 2, "nplc": 1}, passive=frozenset({"nplc"}), options={"on_reconnect": policy})
     found = settings_for_reconnect(definition, {"nplc": 10, "power": 5}, latched=latched)
     assert (found[0], sorted(found[1])) == (again, withheld)
+
+
+def test_what_a_reconnection_withholds_is_logged_once_it_is_there_and_not_at_each_attempt() -> None:
+    known = WatchedSettings(stanza(), ParameterTable())
+    known.note(SetParameter("tau", 0.1), 0.1)
+    with logged() as lines:
+        for _ in range(3):
+            known.again(latched=False)
+        assert lines == []
+        known.connected({})
+    assert [(one["event"], one["withheld"]) for one in lines] == [("settings after reconnect", ["tau"])]
+    known.at_first(latched=False)
+    assert known.outstanding == ""
 
 
 @pytest.mark.parametrize(

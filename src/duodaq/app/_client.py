@@ -14,7 +14,15 @@ from duodaq.app._documents import DocumentJournal
 from duodaq.app._handles import AxisHandle, InstrumentHandle
 from duodaq.app._pages import lab_page, shown, told
 from duodaq.app._presets_handle import PresetsHandle
-from duodaq.app._scan_calls import Listener, detached, instruments_of, parts_of, recorded
+from duodaq.app._scan_calls import (
+    Listener,
+    detached,
+    expect_metadata,
+    instruments_of,
+    parts_of,
+    recorded,
+    settle_of,
+)
 from duodaq.app._scans_handle import ScanHandle, ScansHandle
 from duodaq.app._user import this_program
 from duodaq.errors import LifecycleError
@@ -306,14 +314,16 @@ class LabClient:
             The points; of a detached scan a handle, with which it is watched, paused and aborted.
 
         Raises:
-            TypeError: Something else was given than an axis, numbers, and instruments. Nothing moved.
-            OutOfRangeError: A position is beyond the limits. Nothing moved.
+            TypeError: Something else was given than an axis, numbers, and instruments, or metadata has a name that is
+                meant as one of these options: ``settle``. Nothing moved.
+            OutOfRangeError: A position is beyond the limits, or `settle_s` is no time. Nothing moved.
             NotInControlError: Somebody else has control of what it moves. Nothing moved.
             ScanInterruptedError: Something failed at a point, Ctrl-C, or somebody aborted it. The axis is stopped; its
                 `run` has the points.
             StorageError: The lab cannot record it. Nothing moved.
         """
-        parts, readers = parts_of((axis, positions)), instruments_of(read)
+        expect_metadata("scan", metadata)
+        settle_s, parts, readers = settle_of(settle_s), parts_of((axis, positions)), instruments_of(read)
         if detach:
             return detached(
                 self._channel, parts, readers, settle_s, snake=True, metadata=metadata, alone=(record, on_document)
@@ -367,7 +377,8 @@ class LabClient:
         """
         if not axes:
             raise TypeError("a grid has axes with their positions: lab.grid((lab.stage.x, [0, 1]), …, read=lab.dmm)")
-        parts, readers = parts_of(*axes), instruments_of(read)
+        expect_metadata("grid", metadata)
+        settle_s, parts, readers = settle_of(settle_s), parts_of(*axes), instruments_of(read)
         if detach:
             return detached(
                 self._channel, parts, readers, settle_s, snake=snake, metadata=metadata, alone=(record, on_document)

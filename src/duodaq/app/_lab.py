@@ -523,9 +523,11 @@ class Lab:
             self.scans.taken_over(change.instrument, change.who)
 
     def _note_alarm(self, change: AlarmChange) -> None:
-        self.observers.flight.note("alarm", msgspec.to_builtins(change))
-        if self._recording is not None:
-            self._recording.recorder.note("alarm", msgspec.to_builtins(change))
+        told = msgspec.to_builtins(change)
+        self.observers.flight.note("alarm", told)
+        self.note_in_recording("alarm", told)
+        for log in self._logs.values():
+            log.note("alarm", told)
 
     @property
     def runs_directory(self) -> Path:

@@ -170,6 +170,11 @@ class Log:
         self._recording_or_none = recording
         self._task = asyncio.create_task(self._look_after(), name=f"log {self.plan.name}")
 
+    def note(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Put something that happens into the event log of the run that goes on; nothing happens without one."""
+        if self._recording_or_none is not None:
+            self._recording_or_none.recorder.note(name, dict(doc))
+
     async def close(self, timeout_s: float) -> ComponentReport:
         """End it. May be called again."""
         task, self._task = self._task, None

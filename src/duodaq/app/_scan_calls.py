@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 
@@ -14,7 +15,7 @@ from duodaq.app._handles import AxisHandle, InstrumentHandle
 from duodaq.app._scan_facts import ScanStatus
 from duodaq.app._scans_handle import ScanHandle, watched
 from duodaq.clock import one_interrupt
-from duodaq.errors import ScanInterruptedError, StorageError
+from duodaq.errors import OutOfRangeError, ScanInterruptedError, StorageError
 from duodaq.units import number_in
 
 if TYPE_CHECKING:
@@ -22,6 +23,29 @@ if TYPE_CHECKING:
 
 Listener = Callable[[str, dict[str, Any]], None]
 Parts = Sequence[tuple[AxisHandle, Sequence[float]]]
+
+_POSITIONS = "positions"
+_REMEDIES = {
+    "settle_s": "how long to wait after each move is settle_s=0.1: seconds",
+    "progress": "without the progress bar it is progress=False",
+    "record": "what the lab does not record has record=False",
+    "on_document": "who hears Bluesky's documents is on_document=",
+    "detach": "the lab carries it out by itself with detach=True",
+    "snake": "a lab.grid that does not turn back has snake=False",
+    _POSITIONS: "the positions are numbers in a list, such as np.linspace(0, 5, 51)",
+}
+_OTHER_WORDS = {
+    "settle_s": "settling settling_time settle_time delay delay_s dwell dwell_s dwell_time wait wait_s wait_time sleep",
+    "progress": "progress_bar progressbar show_progress bar quiet verbose",
+    "record": "save store recording",
+    "on_document": "callback on_doc on_point",
+    "detach": "background",
+    "snake": "snake_axes zigzag",
+    _POSITIONS: "positions points num num_points n_points npoints steps start stop step",
+}
+_MEANT = {word: option for option, words in _OTHER_WORDS.items() for word in words.split()}
+_LIKE = 0.85
+"""So alike are words one of which is a slip: "settle" is one of "settle_s", "process" is none of "progress"."""
 
 
 def detached(
@@ -89,6 +113,27 @@ def recorded(
             raise
         run.directory = places.get(run.uid)
         return run
+
+
+def expect_metadata(method: Literal["scan", "grid"], given: Iterable[str]) -> None:
+    """Names of what is said of a run; TypeError, with the right word, for one that is meant as an option."""
+    for name in given:
+        close = difflib.get_close_matches(name, _OTHER_WORDS, n=1, cutoff=_LIKE)
+        option = _MEANT.get(name) or (close[0] if close else None)
+        if option is not None:
+            what = f"lab.{method} takes no {name!r}; {_REMEDIES[option]}"
+            raise TypeError(f"{what}. Metadata cannot be called that. Nothing moved")
+
+
+def settle_of(given: Any) -> float:
+    """How long to wait after each move, in seconds; TypeError for no number, OutOfRangeError for no such time."""
+    try:
+        settle_s = number_in("s", given)
+    except TypeError as error:
+        raise TypeError(f"settle_s is a number of seconds; {error}") from error.__cause__
+    if not 0 <= settle_s <= 86400:
+        raise OutOfRangeError(f"{settle_s:g} s is no time to settle", left="nothing moved")
+    return settle_s
 
 
 def parts_of(*given: tuple[Any, Any]) -> list[tuple[AxisHandle, list[float]]]:

@@ -156,8 +156,8 @@ class Instrument:
             raise StoppedError(f"it is not started again: {self._retired}", instrument=self.definition.id)
         if self._task is not None or (self._calls is not None and self._calls.thread.busy):
             raise LifecycleError(f"it is {self.status.state} already", instrument=self.definition.id)
-        self._closing, self._stop_epoch, self._link = False, self._stop_epoch + 1, Reconnection()
-        self._was_connected = False
+        self._closing = self._was_connected = False
+        self._stop_epoch, self._link = self._stop_epoch + 1, Reconnection()
         self._calls = DriverCalls(
             self.definition.id, self.definition.kill_after_s, self.figures, self._hang, self.deadlines
         )
@@ -221,12 +221,9 @@ class Instrument:
         await self._end_revival()
         task, calls = self._task, self._calls
         if task is None or calls is None:
-            left_behind = calls is not None and calls.thread.busy
-            return (
-                ComponentReport(component, Outcome.LEAKED, self.status.message)
-                if left_behind
-                else (ComponentReport(component, Outcome.CLEAN))
-            )
+            if calls is not None and calls.thread.busy:
+                return ComponentReport(component, Outcome.LEAKED, self.status.message)
+            return ComponentReport(component, Outcome.CLEAN)
         hung = self.status.state is _S.HUNG
         self._closing = True
         self._states.change(_S.SHUTTING_DOWN, reason)
@@ -361,7 +358,7 @@ class Instrument:
             return
         self._link.connected()
         self.polling.expect(self._host.units)
-        self._settings.accept(result.value)
+        self._settings.connected(result.value)
         if self._was_connected:
             self._states.count_restart()
         elif self.definition.polls and self.definition.options.get("acquire", True):
@@ -453,6 +450,7 @@ class Instrument:
         result = await self._call(work.name, apply, None, work=work)
         if result is not None and not self._failed(work, result):
             self._settings.applied(result.value)
+            self._well()
             work.succeed(None)
 
     async def _drive(self, work: Work) -> None:
@@ -467,8 +465,8 @@ class Instrument:
             value = await self._publisher.publish(work.channel, value, late=result.late)
         elif isinstance(work.command, SetParameter | GetParameter):
             self._settings.note(work.command, value)
-        work.succeed(value)
         self._well()
+        work.succeed(value)
         if isinstance(work.command, SetParameter) and not self._closing:
             await self._read_watched(without=work.command.name)
 
@@ -541,6 +539,7 @@ class Instrument:
     def _to(self, state: InstrumentState, message: str = "", *, recoverable: bool = True) -> None:
         """Change the state, unless the end has begun, which is the last word."""
         if not self._closing:
+            message = self._settings.outstanding if state in (_S.READY, _S.ACQUIRING) else message
             self._states.change(state, message, recoverable=recoverable)
 
     def _ready(self) -> None:
@@ -553,6 +552,8 @@ class Instrument:
         self._link.well()
         if self._link.up and self.status.state is _S.ERROR and not self.polling.failing:
             self._ready()
+        elif self.status.state in (_S.READY, _S.ACQUIRING) and self.status.message != self._settings.outstanding:
+            self._to(self.status.state)
 
     def _lose(self, error: DuodaqError) -> None:
         """The device is gone, or the driver of no use: Error, and a new connection after a while."""
@@ -596,5 +597,4 @@ def _latched() -> UnsafeStateError:
 
 
 async def _ends(task: asyncio.Task[None], timeout_s: float) -> bool:
-    done, _ = await asyncio.wait({task}, timeout=max(0.0, timeout_s))
-    return bool(done)
+    return bool((await asyncio.wait({task}, timeout=max(0.0, timeout_s)))[0])

@@ -33,6 +33,9 @@ class WatchedSettings:
         self.names = tuple(dict.fromkeys((*definition.watched, *definition.settings)))
         self.asked: dict[str, Any] = {}
         self.waiting: dict[str, Any] = {}
+        self.withheld: list[str] = []
+        """What the last reconnection did not set again, and nobody since."""
+        self._applied: list[str] = []
         self._stopped: set[str] = set()
         self._told: dict[str, Any] = {}
         """What was put into the table since all of it was called stale."""
@@ -45,6 +48,7 @@ class WatchedSettings:
         given = self._definition.settings
         self._stopped.clear()
         self.waiting.clear()
+        self.withheld, self._applied = [], []
         chosen = {n: v for n, v in given.items() if not (latched and may_move(self._definition, SetParameter(n, v)))}
         if len(chosen) < len(given):
             withheld = [name for name in given if name not in chosen]
@@ -52,7 +56,7 @@ class WatchedSettings:
         return chosen
 
     def again(self, *, latched: bool) -> dict[str, Any]:
-        """What is to be set again after a reconnection; that, and what is withheld, is logged.
+        """What is to be set again after a reconnection; that, and what is withheld, is logged once it is there.
 
         Withheld until somebody says Recover is what the policy "ask" asks for, and what another would have applied if
         nothing had been stopped.
@@ -62,9 +66,24 @@ class WatchedSettings:
         wanted = {**self._definition.settings, **self.asked}
         asks = self._definition.options.get("on_reconnect") == "ask"
         self.waiting = {name: wanted[name] for name in withheld if asks or name in by_policy}
-        if again or withheld:
-            _LOG.warning("settings after reconnect", instrument=self._id, applied=list(again), withheld=withheld)
+        self.withheld, self._applied = withheld, list(again)
         return again
+
+    def connected(self, values: dict[str, Any]) -> None:
+        """The driver is there, and has been given what was to be set; `values` are those just read back."""
+        if self._applied or self.withheld:
+            facts = {"applied": self._applied, "withheld": self.withheld}
+            _LOG.warning("settings after reconnect", instrument=self._id, **facts)
+        self.accept(values)
+
+    @property
+    def outstanding(self) -> str:
+        """For a person: what the last reconnection withheld, as long as nobody has set it; empty if nothing."""
+        if not self.withheld:
+            return ""
+        by_itself = all(name in self.waiting for name in self.withheld)
+        remedy = "Recover does, or set it by hand" if by_itself else "set it by hand if it is wanted"
+        return f"not set again after the reconnection: {', '.join(self.withheld)}; {remedy}"
 
     def note_stop(self) -> None:
         """What moves or emits of it was stopped: a reconnection sets none of that again, whoever has reset the stop."""
@@ -78,6 +97,7 @@ class WatchedSettings:
             self.asked[command.name] = command.value
             self._stopped.discard(command.name)
             self.waiting.pop(command.name, None)
+            self.withheld = [name for name in self.withheld if name != command.name]
         if isinstance(command, SetParameter) or command.name in self.names or command.name in self.asked:
             self._put(command.name, value)
 
@@ -102,6 +122,7 @@ class WatchedSettings:
     def applied(self, values: dict[str, Any]) -> None:
         """What waited has been set; `values` are those just read back."""
         self._stopped -= self.waiting.keys()
+        self.withheld = [name for name in self.withheld if name not in self.waiting]
         self.waiting = {}
         self.accept(values)
 
