@@ -24,6 +24,7 @@ const VIEWS = [["live", "Live"], ["alarms", "Alarms"], ["ports", "Ports", " and 
 let hello = null;
 let now = null;
 let lab = null;
+let ringing = new Set();
 
 function start() {
   $("views").replaceChildren(...VIEWS.map(([name, title, more]) => el("button", { data: { view: name }, onclick: () => { location.hash = name; } }, title, more ? el("span", { class: "long" }, more) : false)));
@@ -48,6 +49,7 @@ function start() {
   link.on("close", lost);
   link.on("token", askToken);
   setInterval(figures, 1000);
+  setInterval(aged, 500);
   new ResizeObserver(() => document.documentElement.style.setProperty("--top", `${document.querySelector(".above").offsetHeight}px`)).observe(document.querySelector(".above"));
   route();
   enter();
@@ -124,8 +126,8 @@ function channelled(channels) {
 function moved(moment, message) {
   now = moment;
   hear(moment, message.t_ms);
-  instruments.moved(moment, alarms.moved(moment.alarms));
-  panel.update();
+  ringing = alarms.moved(moment.alarms);
+  aged();
   const recording = Boolean(moment.recording);
   put($("record"), recording ? "● Recording · end" : "Record");
   $("record").classList.toggle("recording", recording);
@@ -134,6 +136,13 @@ function moved(moment, message) {
   control.moved(moment.control, message.t_ms);
   scans.moved(moment.scans);
   put($("lab-line"), `${moment.state} · ${moment.viewers} ${moment.viewers === 1 ? "page" : "pages"}${hello?.role === "viewer" ? " · look only" : ""}`);
+}
+
+/** What the lab said last, at the time that it is now: a lab in which nothing changes says nothing. */
+function aged() {
+  if (!now || !link.state.open) return;
+  instruments.moved(now, ringing);
+  panel.update();
 }
 
 function told(all) {

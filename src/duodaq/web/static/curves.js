@@ -1,6 +1,7 @@
 // Curves as numbers: what came in is kept for some minutes, and what is shown is thinned to the width of the plot, of each
 // stretch the least and the greatest value, so that a kilohertz and a hertz stand in one picture at the same cost.
 import { quantity } from "./format.js";
+import { isGap } from "./silence.js";
 
 const KEPT = 1 << 17;
 const MOST = 24;
@@ -84,6 +85,16 @@ export function range(names, from, to) {
   return { min: low - margin, max: high + margin };
 }
 
+/** Whether a point of one of them lies within that time. */
+export function isSeen(names, from, to) {
+  return names.some((name) => {
+    const curve = curves.get(name);
+    const i = curve?.first(from);
+    return curve && i < curve.end && curve.t[i] <= to;
+  });
+}
+
+/** Columns for a plot: `undefined` is where no point falls, and a line goes on; `null` is where nothing is known. */
 export function gathered(names, from, to, width) {
   const buckets = Math.max(50, Math.min(1200, width - 80));
   const step = (to - from) / buckets;
@@ -93,12 +104,14 @@ export function gathered(names, from, to, width) {
   for (let i = 0; i < length; i += 1) x[i] = start + (i >> 1) * step + (i & 1 ? step / 2 : 0);
   const columns = [x];
   for (const name of names) {
-    const column = new Array(length).fill(null);
+    const column = new Array(length).fill(undefined);
     columns.push(column);
     const curve = curves.get(name);
     if (!curve) continue;
     let i = Math.max(0, curve.first(start) - 1);
-    if (i < curve.end && curve.t[i] < start) column[0] = curve.v[i++];
+    let last = -1;
+    let alone = false;
+    if (i < curve.end && curve.t[i] < start) column[(last = 0)] = curve.v[i++];
     while (i < curve.end && curve.t[i] <= to) {
       const bucket = Math.floor((curve.t[i] - start) / step);
       const stop = start + (bucket + 1) * step;
@@ -111,10 +124,18 @@ export function gathered(names, from, to, width) {
       }
       const place = Math.max(0, Math.min(length - 2, bucket * 2));
       const [one, other] = least < most ? [least, most] : [most, least];
+      const broken = i > 0 && isGap(curve.t, i, curve.end);
+      if (broken && last >= 0) {
+        if (alone && last + 1 < place) column[last + 1] = column[last++];
+        column.fill(null, last + 1, place);
+      }
+      alone = (broken || last < 0) && other === one;
       column[place] = curve.v[one];
       if (other !== one) column[place + 1] = curve.v[other];
+      last = other === one ? place : place + 1;
       i = j;
     }
+    if (alone && last + 1 < length) column[last + 1] = column[last];
   }
   return columns;
 }

@@ -4,7 +4,6 @@ import { ago, clock, el, mood, named, put, saidOf } from "./format.js";
 import { labTime, readings } from "./moment.js";
 
 const MANY = 10;
-const OLD_MS = 15000;
 const TOLD = /position$|wavelength_nm$|^shutter$|^armed$|^exposure_s$|^power/;
 const cards = new Map();
 let open = () => {}, list, search, only, tally, small, tools;
@@ -75,7 +74,7 @@ export function placed(statuses) {
   if (list && !tools.hidden) sift();
 }
 
-/** What moves: five times a second. */
+/** What moves: five times a second, and twice where nothing does, since what is silent grows old. */
 export function moved(now, ringing) {
   for (const [id, parts] of cards) {
     const { state, message } = now.instruments[id] ?? { state: "gone", message: "" };
@@ -95,26 +94,21 @@ export function moved(now, ringing) {
   for (const [id, name, at] of readings()) {
     const sent = `${id}.${name}` in now.values;
     if (name.endsWith(".velocity") || !(sent || TOLD.test(name))) continue;
-    show(id, name, at, sent, now.instruments[id]?.state === "acquiring");
+    show(id, name, at);
   }
 }
 
-function show(id, name, at, sent, acquiring) {
+function show(id, name, at) {
   const parts = cards.get(id);
   if (!parts) return;
   let row = parts.rows.get(name);
   if (!row) {
-    row = { value: el("b", {}), box: null, t_ms: at.t_ms, gap_ms: 0 };
+    row = { value: el("b", {}), box: null };
     row.box = el("div", { class: "value", data: { channel: name } }, el("span", {}, named(name)), row.value);
     parts.rows.set(name, row);
     parts.values.append(row.box);
   }
-  if (at.t_ms > row.t_ms) Object.assign(row, { gap_ms: at.t_ms - row.t_ms, t_ms: at.t_ms });
-  const stale = at.stale || (sent && isOld(labTime() - at.t_ms, row.gap_ms, acquiring));
   put(row.value, saidOf(name, at.value, at.unit));
-  row.box.title = stale ? `old: ${ago(labTime() - at.t_ms)}, at ${clock(at.t_ms, true)}` : `at ${clock(at.t_ms, true)}`;
-  row.box.classList.toggle("stale", Boolean(stale));
+  row.box.title = at.stale ? `old: ${ago(labTime() - at.t_ms)}, at ${clock(at.t_ms, true)}` : `at ${clock(at.t_ms, true)}`;
+  row.box.classList.toggle("stale", Boolean(at.stale));
 }
-
-/** Whether a channel is silent for longer than is usual for it: some are read once a minute. */
-const isOld = (age_ms, gap_ms, acquiring) => age_ms > OLD_MS && (!acquiring || (gap_ms > 0 && age_ms > 3 * gap_ms));

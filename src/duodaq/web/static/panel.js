@@ -3,7 +3,7 @@ import { axisPart } from "./axis.js";
 import { controlPart } from "./control.js";
 import { clock, el, mood, named, numberIn, plain, put, said, saidOf } from "./format.js";
 import { act } from "./link.js";
-import { entry, present } from "./moment.js";
+import { entry, isOld, present, reading } from "./moment.js";
 import { shutterOf, shutterPart } from "./shutter.js";
 import { held, note } from "./stopping.js";
 import { toast } from "./toasts.js";
@@ -107,6 +107,7 @@ function setting(id, { name, unit, settable, words, held: isHeld }, mayChange) {
   live.push(() => {
     const known = entry(id, name);
     if (known && document.activeElement !== input && !input.dataset.edited) input.value = typeof known.value === "object" && known.value !== null && !Array.isArray(known.value) ? Object.values(known.value).join(", ") : plain(known.value);
+    field.classList.toggle("stale", Boolean(input.value && (reading(id, name)?.stale ?? isOld(id, name, 0))));
     const limits = entry(id, `limits_${name.split("_").at(-1)}`)?.value;
     if (limits) input.title = `${limits[0]} to ${limits[1]} ${unit}`;
   });

@@ -1,19 +1,20 @@
 // Live plots: each curve has its name, its colour and its unit on an axis; of more than two units the next two have a plot
 // of their own below.
-import { el, isTwofold, put, saidOf } from "./format.js";
-import { curveOf, forget, gathered, labels, range, take } from "./curves.js";
+import { clock, el, isTwofold, put, saidOf } from "./format.js";
+import { curveOf, forget, gathered, isSeen, labels, range, take } from "./curves.js";
 import * as link from "./link.js";
-import { present, reading } from "./moment.js";
+import { labTime, present, reading } from "./moment.js";
 import * as picker from "./picker.js";
 
 const WINDOWS = [[10, "10 s"], [30, "30 s"], [60, "1 min"], [300, "5 min"], [1800, "30 min"]];
 const COLOURS = 6;
 const AXES = 2;
+const STEP_MS = 250; // how often time goes on where no row comes
 
 const view = { chosen: [], window_s: 30, paused: false, from: null, to: null };
 const slots = new Map();
 export const figures = { updates: 0, past_s: 0 };
-let box, chart, parts = [], needed = 1, channels = [], dirty = false, last_ms = 0, told_ms = 0, shape = "";
+let box, chart, parts = [], needed = 1, channels = [], dirty = false, owes = false, last_ms = 0, told_ms = 0, shape = "";
 
 export function build(container) {
   box = container;
@@ -80,7 +81,7 @@ function live() {
 }
 
 function freeze(from = null, to = null) {
-  const now = newest();
+  const now = shownNow();
   Object.assign(view, { paused: true, from: from ?? now - view.window_s, to: to ?? now });
   put(document.getElementById("pause"), "Go on");
   dirty = true;
@@ -92,14 +93,21 @@ function newest() {
     const curve = curveOf(name);
     if (curve?.end) latest = Math.max(latest, curve.t[curve.end - 1]);
   }
-  return latest || Date.now() / 1000;
+  return latest;
+}
+
+/** Where the time axis ends: time goes on while the lab is there, though nothing comes. */
+function shownNow() {
+  const now = link.state.open && present() ? labTime() / 1000 : 0;
+  return Math.max(now, newest()) || Date.now() / 1000;
 }
 
 const unitOf = (name) => curveOf(name)?.unit ?? channels.find((c) => c.name === name)?.unit ?? "";
 
 function draw(now_ms) {
   requestAnimationFrame(draw);
-  if (!dirty || now_ms - last_ms < 33 || document.hidden || box.closest("[hidden]")) return;
+  const goesOn = owes || (!view.paused && link.state.open);
+  if (!(dirty || (goesOn && now_ms - last_ms > STEP_MS)) || now_ms - last_ms < 33 || document.hidden || box.closest("[hidden]")) return;
   dirty = false;
   last_ms = now_ms;
   const shown = view.chosen.filter((name) => channels.some((c) => c.name === name));
@@ -109,11 +117,12 @@ function draw(now_ms) {
     return;
   }
   const units = [...new Set(shown.map(unitOf))];
+  const to = view.paused ? view.to : shownNow();
+  const from = view.paused ? view.from : to - view.window_s;
   const wanted = JSON.stringify([shown, units, wide()]);
   if (wanted !== shape || !parts.length) arrange(shown, units, wanted);
-  const to = view.paused ? view.to : newest();
-  const from = view.paused ? view.from : to - view.window_s;
-  const legend = now_ms - told_ms > 250;
+  const legend = now_ms - told_ms > STEP_MS;
+  owes = !legend;
   if (legend) told_ms = now_ms;
   for (const part of parts) {
     part.plot.setData(gathered(part.names, from, to, chart.clientWidth), false);
@@ -121,7 +130,7 @@ function draw(now_ms) {
       part.plot.setScale("x", { min: from, max: to });
       for (const unit of part.units) part.plot.setScale(`y${unit}`, range(part.names.filter((n) => unitOf(n) === unit), from, to));
     });
-    if (legend) tell(part);
+    if (legend) tell(part, from, to);
   }
   figures.updates += 1;
   figures.past_s = Math.max(...shown.map((name) => curveOf(name)?.span_s ?? 0));
@@ -133,16 +142,25 @@ function newestOf(name) {
   return instrument && present() ? reading(instrument, name.slice(instrument.length + 1)) : null;
 }
 
-/** The names with their values: under the pointer, or else the newest. */
-function tell({ plot, names, said: words, empty }) {
+/** The names with their values: under the pointer, or else the newest; and where there is nothing to draw, why. */
+function tell({ plot, names, said: words, empty }, from, to) {
   const at = plot.cursor.left >= 0 ? plot.cursor.idxs : null;
   names.forEach((name, i) => {
     const curve = curveOf(name);
     const under = at && at[i + 1] !== null && at[i + 1] !== undefined ? plot.data[i + 1][at[i + 1]] : null;
-    const value = under ?? newestOf(name)?.value ?? (curve?.end ? curve.v[curve.end - 1] : null);
+    const known = under === null ? newestOf(name) : null;
+    const value = under ?? known?.value ?? (curve?.end ? curve.v[curve.end - 1] : null);
+    words[i].parentElement.classList.toggle("stale", Boolean(known?.stale));
     put(words[i], value === null ? "no value yet" : saidOf(name, value, unitOf(name)));
   });
-  empty.hidden = names.some((name) => curveOf(name)?.end);
+  empty.hidden = isSeen(names, from, to);
+  if (!empty.hidden) put(empty, nothing(names));
+}
+
+function nothing(names) {
+  const them = names.length === 1 ? names[0] : "these channels";
+  const last_s = Math.max(...names.map((name) => { const curve = curveOf(name); return curve?.end ? curve.t[curve.end - 1] : 0; }));
+  return last_s ? `No value of ${them} in the time shown; the last one is of ${clock(1000 * last_s)}.` : `Waiting for the first value of ${them} …`;
 }
 
 const wide = () => chart.clientWidth > 560;
@@ -160,7 +178,7 @@ function arrange(names, units, wanted) {
     const mine = units.slice(i, i + AXES);
     const part = make(names.filter((name) => mine.includes(unitOf(name))), mine);
     parts.push(part);
-    tell(part);
+    told_ms = 0;
   }
 }
 
@@ -191,7 +209,7 @@ function make(names, units) {
   });
   const said = names.map(() => el("span", {}));
   const group = (unit) => el("div", { class: "group", data: { unit } }, of(unit).map((name) => el("span", { class: "curve", style: `--mark: var(${colourOf(name)})`, data: { curve: name } }, el("i", {}), el("b", {}, name), said[names.indexOf(name)])));
-  const empty = el("div", { class: "waiting", hidden: true }, `Waiting for the first value of ${names.length === 1 ? names[0] : "these channels"} …`);
+  const empty = el("div", { class: "waiting", hidden: true });
   const canvas = el("div", { class: "plot", role: "img", "aria-label": `Curves of ${names.map((name) => `${name} in ${unitOf(name) || "no unit"}`).join(", ")}` }, empty);
   chart.append(el("div", { class: "axes" }, units.map(group)), canvas);
   const plot = new uPlot({
@@ -205,7 +223,7 @@ function make(names, units) {
         u.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
       }],
     },
-    series: [{}, ...names.map((name) => ({ label: name, scale: `y${unitOf(name)}`, stroke: colour(colourOf(name)), width: 1.8, spanGaps: true, points: { show: false } }))],
+    series: [{}, ...names.map((name) => ({ label: name, scale: `y${unitOf(name)}`, stroke: colour(colourOf(name)), width: 1.8, spanGaps: false, points: { show: false } }))],
   }, [[0], ...names.map(() => [null])], canvas);
   plot.over.addEventListener("dblclick", live);
   plot.over.title = "Drag to zoom, double-click to go on live";

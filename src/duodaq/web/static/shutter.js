@@ -1,6 +1,6 @@
 // A shutter in a panel: open, closed or not known, armed or not, and what changes it.
 import { ago, el, put } from "./format.js";
-import { labTime, present, reading } from "./moment.js";
+import { isOld, labTime, present, reading } from "./moment.js";
 import { held, note } from "./stopping.js";
 
 const OPENS = /^open(_shutter)?$/;
@@ -32,7 +32,7 @@ export function shutterPart({ id, panel }, how, run, live, mayChange) {
   let latched = false;
   const ask = async () => {
     const value = how.ask && mayChange ? await run("is open", how.ask, true) : null;
-    if (typeof value === "boolean" || value === 0 || value === 1) asked = { value, t_ms: labTime(), from: "asked for" };
+    if (typeof value === "boolean" || value === 0 || value === 1) asked = { value, t_ms: labTime(), from: "asked for", get stale() { return isOld(id, "is_open", this.t_ms); } };
   };
   const then = (what, body) => async () => { await run(what, body); ask(); };
   const known = () => SAYS.map((name) => reading(id, name)).filter(Boolean).concat(asked ?? []).sort((a, b) => b.t_ms - a.t_ms)[0];
