@@ -100,9 +100,12 @@ def _children_of(process: int | str) -> frozenset[int]:
 
 
 def _workers(children: Iterable[int]) -> frozenset[int]:
-    """The children of the fork servers among `children`; those that have ended are the fork server's to await."""
+    """The children of the fork servers among `children`; those that have ended are the fork server's to await.
+
+    One without words has given back its memory: the kernel ends it, which on a busy machine takes a while.
+    """
     found = (pid for child in children if FORK_SERVER in _command(child) for pid in _children_of(child))
-    return frozenset(pid for pid in found if _state(pid) not in ("Z", "X", ""))
+    return frozenset(pid for pid in found if _state(pid) not in ("Z", "X", "") and _command(pid))
 
 
 def _state(pid: int) -> str:
