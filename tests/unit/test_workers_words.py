@@ -97,9 +97,7 @@ async def test_of_a_flood_no_more_is_read_in_one_go_than_is_good_for_the_loop(
         with contextlib.suppress(BlockingIOError):
             taken += os.write(printing, b"y\n" * 30_000)
         await pause(0.001)
-    assert (
-        taken <= _output.CHUNK + _output.PIPE + 65_536
-    )  # what was read before the rest, and what the pipe holds
+    assert taken <= _output.CHUNK + _output.PIPE + 65_536  # what was read before the rest, and what the pipe holds
     os.close(printing)
     reader.close()
 
