@@ -6,8 +6,9 @@ program's backend) does not load what it never asks for.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from duodaq._names import names_of
 
 if TYPE_CHECKING:
     from duodaq.app import Lab, connect
@@ -66,15 +67,4 @@ _HOMES = {
     "runs": "duodaq.storage.reading",
 }
 
-
-def __getattr__(name: str) -> Any:
-    home, _, original = _HOMES.get(name, "").partition(":")
-    if not home:
-        raise AttributeError(f"module 'duodaq' has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), original or name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = names_of(globals(), _HOMES)

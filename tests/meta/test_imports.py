@@ -151,7 +151,7 @@ def test_the_visa_backend_loads_the_link_and_the_ports_alone() -> None:
     result = run(sys.executable, "-c", code)
     assert result.returncode == 0, result.stderr
     parts = {name.split(".")[1] for name in json.loads(result.stdout)}
-    assert parts <= {"clock", "errors", "link", "model", "ports", "telemetry", "units"}
+    assert parts <= {"_names", "clock", "errors", "link", "model", "ports", "telemetry", "units"}
 
 
 def test_the_watchdog_loads_the_standard_library_alone_and_no_event_loop() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 import duodaq
 from duodaq.app import Lab
-from duodaq.errors import OutOfRangeError
+from duodaq.config import load_lab
+from duodaq.errors import ConfigError, OutOfRangeError
 from duodaq.model import AxisDefinition, Execute, InstrumentDefinition, check_limits
 
 DRIVER = """
@@ -106,6 +107,34 @@ def test_numbers_of_numpy_and_the_only_axis_without_its_name_are_understood() ->
         with pytest.raises(OutOfRangeError):
             check_limits(stage, Execute("move", bad))
     check_limits(stage, Execute("measure", (11,)))
+
+
+def test_an_axis_is_understood_by_its_number_where_a_place_follows() -> None:
+    axes = (AxisDefinition("x", 1, "Hz", (10.0, 5000.0)), AxisDefinition("y", 2, "mm", (0.0, 5.0)))
+    for known in (axes, axes[:1]):
+        stage = InstrumentDefinition("stage", "v2", "own:Stage", axes=known)
+        check_limits(stage, Execute("move", (1, 4000)))
+        with pytest.raises(OutOfRangeError, match="axis x: 9999 Hz"):
+            check_limits(stage, Execute("move", (1, 9999)))
+    with pytest.raises(OutOfRangeError, match="axis y: 9 mm"):
+        check_limits(InstrumentDefinition("stage", "v2", "own:Stage", axes=axes), Execute("move", (2, 9.0)))
+
+
+def test_a_safe_state_beyond_the_limits_is_told_before_the_lab_runs(tmp_path: Path) -> None:
+    (tmp_path / "stage.py").write_text(DRIVER)
+    safe = 'passive = true\nsafe = { shutdown = { call = "move", args = ["x", 11] } }\n'
+    (tmp_path / "lab.toml").write_text(LAB.replace("passive = true\n", safe))
+    with pytest.raises(ConfigError, match=r"instruments.stage.safe.shutdown.*axis x: 11 mm is outside 0 to 10 mm"):
+        load_lab(tmp_path / "lab.toml")
+
+
+def test_a_safe_state_by_a_distance_asks_nobody_where_the_axis_is(tmp_path: Path) -> None:
+    (tmp_path / "stage.py").write_text(DRIVER)
+    safe = 'passive = true\nsafe = { shutdown = { call = "move_relative", args = ["blind", 1] } }\n'
+    (tmp_path / "lab.toml").write_text(LAB.replace("passive = true\n", safe))
+    with duodaq.open(tmp_path / "lab.toml") as lab:
+        lab.stage.call("move_relative", "blind", 1)
+        assert lab.stage.get("called") == [("move_relative", "blind", 1)]
 
 
 async def test_a_move_is_refused_before_it_waits_for_the_driver(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class FakeAxis:
         return self
 
     def read_position_soon(self) -> concurrent.futures.Future[Any]:
-        raise NotImplementedError
+        raise AssertionError("nothing here reads a position without waiting for it")
 
     def stop(self) -> None:
         self.move.cancel()

@@ -108,6 +108,9 @@ def test_what_is_said_of_a_scan_is_taken_whatever_it_is_called() -> None:
         "process": "anneal",
         "n": 3,
         "setting": 1,
+        "background": "dark frame",
+        "bar": 2.0,
+        "store": "box 3",
     }
     expect_metadata("grid", said)
     expect_metadata("scan", said)

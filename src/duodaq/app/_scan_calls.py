@@ -36,10 +36,10 @@ _REMEDIES = {
 }
 _OTHER_WORDS = {
     "settle_s": "settling settling_time settle_time delay delay_s dwell dwell_s dwell_time wait wait_s wait_time sleep",
-    "progress": "progress_bar progressbar show_progress bar quiet verbose",
-    "record": "save store recording",
+    "progress": "progress_bar progressbar show_progress quiet verbose",
+    "record": "save recording",
     "on_document": "callback on_doc on_point",
-    "detach": "background",
+    "detach": "detached in_background",
     "snake": "snake_axes zigzag",
     _POSITIONS: "positions points num num_points n_points npoints steps start stop step",
 }

@@ -18,7 +18,8 @@ from duodaq.config._positions import KeyPath
 from duodaq.config._where import worker_of
 from duodaq.config._words import choose
 from duodaq.drivers import CODECS, codec
-from duodaq.model import InstrumentDefinition, LabDefinition, PortDefinition, RuntimeDefinition
+from duodaq.errors import OutOfRangeError
+from duodaq.model import Execute, InstrumentDefinition, LabDefinition, PortDefinition, RuntimeDefinition, check_limits
 
 
 def check_lab(lab: LabDefinition) -> Iterator[Said]:
@@ -305,6 +306,11 @@ def _can_be_stopped(instrument: InstrumentDefinition, lab: LabDefinition) -> Ite
                 '"stop" means stop bytes, and this instrument has none',
                 'Give them with stop = "…" (and a port), or write "hold" or { call = "method" }',
             )
+        if action.kind == "call":
+            try:
+                check_limits(instrument, Execute(str(action.call), action.args))
+            except OutOfRangeError as error:
+                yield path, f"it would be refused: {error.what}", "Keep it within the limits of its axis"
 
 
 def is_stoppable(instrument: InstrumentDefinition, lab: LabDefinition) -> bool:

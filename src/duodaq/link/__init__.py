@@ -8,8 +8,9 @@ Names are resolved when they are first used: what sends a stop on its way loads 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from duodaq._names import names_of
 
 if TYPE_CHECKING:
     from duodaq.link._blocking_pipe import BlockingPipe
@@ -108,14 +109,4 @@ _HOMES = {
     "watchdog_path": "duodaq.link._rendezvous",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'duodaq.link' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = names_of(globals(), _HOMES)

@@ -132,13 +132,24 @@ def check_limits(definition: InstrumentDefinition, command: Command) -> None:
 
 
 def aim_of(definition: InstrumentDefinition, command: Execute) -> tuple[AxisDefinition | None, Any]:
-    """Which axis a command of motion is for, and its number: of the axis that it names, or of the only one."""
+    """Which axis a command of motion is for, and its number: of the axis that it names, by its number too if a place
+    follows, or of the only one.
+    """
     given = [*command.args, *command.kwargs.values()]
-    named = [axis for axis in definition.axes if any(isinstance(one, str) and one == axis.name for one in given)]
-    axis = named[0] if named else definition.axes[0] if len(definition.axes) == 1 else None
-    rest = [one for one in given if axis is None or not (isinstance(one, str) and one == axis.name)]
+    named = next((axis for axis in definition.axes if any(_is_called(axis.name, one) for one in given)), None)
+    if named is not None:
+        rest = [one for one in given if not _is_called(named.name, one)]
+    elif len(given) > 1 and (numbered := [axis for axis in definition.axes if _is_called(axis.number, given[0])]):
+        named, rest = numbered[0], given[1:]
+    else:
+        named, rest = definition.axes[0] if len(definition.axes) == 1 else None, given
     by_name = [command.kwargs[key] for key in _AIMS if key in command.kwargs]
-    return (axis if rest else None), (by_name or rest or [None])[0]
+    return (named if rest else None), (by_name or rest or [None])[0]
+
+
+def _is_called(name: str | int, given: Any) -> bool:
+    """Whether that is what was given: no array and no other thing that compares in its own way."""
+    return isinstance(given, str | int) and given == name
 
 
 def check_target(definition: InstrumentDefinition, axis: AxisDefinition, target: Any, name: str) -> None:

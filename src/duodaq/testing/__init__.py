@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from duodaq._names import names_of
 
 if TYPE_CHECKING:
     from duodaq.sim.replay import ReplayProcess
@@ -57,15 +58,4 @@ _HOMES = {
     "virtual_time": "duodaq.testing._virtual_time",
 }
 
-
-def __getattr__(name: str) -> Any:
-    home, _, original = _HOMES.get(name, "").partition(":")
-    if not home:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), original or name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = names_of(globals(), _HOMES)

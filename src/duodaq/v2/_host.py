@@ -26,7 +26,7 @@ from duodaq.telemetry import get_logger, named
 from duodaq.units import same_unit
 from duodaq.v2._member import Member, plain_values
 from duodaq.v2._reading import Reading
-from duodaq.v2._rules import may_move
+from duodaq.v2._rules import is_safe_action, may_move
 from duodaq.v2.families import SharedLine, Surface, family_of, load_driver
 
 LineMaker = Callable[[str, str], SharedLine]
@@ -159,7 +159,7 @@ class DriverHost:
         """Call a method under its dotted name; a move only within the limits of its axis."""
         method = self._required().method(command.name)
         check_limits(self._definition, command)
-        if command.name == RELATIVE:
+        if command.name == RELATIVE and not is_safe_action(self._definition, command):
             self._check_distance(command)
         with self._calling(command.name, moving=guard is not None):
             if guard is not None:

@@ -5,8 +5,9 @@ Names are resolved when they are first used: a lab that records reads nothing, a
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from duodaq._names import names_of
 
 if TYPE_CHECKING:
     from duodaq.storage.reading._card import counted
@@ -83,14 +84,4 @@ _HOMES = {
     "told_with": "duodaq.storage.reading._points",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'duodaq.storage.reading' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = names_of(globals(), _HOMES)

@@ -7,8 +7,9 @@ Each is ``async def test_…(bench: Bench)``. One by itself: ``python -m duodaq.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from duodaq._names import names_of
 
 if TYPE_CHECKING:
     from duodaq.testing.coexistence._bench import MODES, Bench, Mode, mode_named, outcome, until
@@ -91,15 +92,4 @@ _HOMES = {
     "until": "duodaq.testing.coexistence._bench",
 }
 
-
-def __getattr__(name: str) -> Any:
-    home, _, original = _HOMES.get(name, "").partition(":")
-    if not home:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), original or name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = names_of(globals(), _HOMES)

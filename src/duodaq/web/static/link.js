@@ -44,7 +44,7 @@ function opened() {
   wait_ms = 300;
   owed = 0;
   Object.assign(state, { open: true, since: Date.now() });
-  say({ type: "credit", rows: 32, images: 2 });
+  say({ type: "credit", rows: 32, images: 1 }); // a second picture on its way would only wait, and be older when it is drawn
   say({ type: "streams", names: wanted.streams });
   say({ type: "traces", names: wanted.traces });
   for (const view of wanted.images.values()) say({ type: "image", ...view });
