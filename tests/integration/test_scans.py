@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import duodaq
 from duodaq import clock
-from duodaq.app import Client, Lab, LabClient, LabService
+from duodaq.app import Client, Lab, LabClient, LabService, _scans
 from duodaq.app._channel import LocalChannel
 from duodaq.bluesky import ScanInterruptedError, ScanRun
 from duodaq.cli import _scan_work
@@ -225,6 +225,31 @@ def test_ctrl_c_while_attaching_begins_ends_the_scan(lab: LabClient, monkeypatch
     with pytest.raises(ScanInterruptedError):
         scan.attach(progress=False)
     assert scan.status().state == "aborted"
+
+
+def test_a_scan_that_is_aborted_before_its_first_document_is_interrupted_with_no_points(
+    lab: LabClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = _scans.Scans.begin
+
+    def begun_and_aborted(self: _scans.Scans, *what: Any) -> Any:
+        status = begin(self, *what)
+        scan = self._scans[status.number]
+        self._abort(scan, "aborted as it began")
+        _scans._signal(scan, signal.SIGINT)  # as it does after some seconds
+        return status
+
+    monkeypatch.setattr(_scans.Scans, "begin", begun_and_aborted)
+    scan = lab.scan(lab.rail.x, [0.2, 20.0], lab.other, detach=True)
+    with pytest.raises(ScanInterruptedError, match=r"ended after 0 of 2 points: aborted as it began") as caught:
+        scan.attach(progress=False)
+    run = caught.value.run
+    assert (len(run), run.directory, run.axes, run.fields()) == (0, None, ("rail.x",), [])
+    assert repr(run) == "<scan of rail.x: 0 of 2 points, aborted>"
+    assert run.to_arrow().num_rows == 0
+    assert "0 of 2" in run._repr_html_()
+    with pytest.raises(LifecycleError, match="is not recorded"):
+        scan.points()
 
 
 @pytest.mark.parametrize("every_s", [0.0, 0.002, 0.02])

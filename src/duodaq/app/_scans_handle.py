@@ -13,6 +13,7 @@ from duodaq.clock import Deadline, one_interrupt
 from duodaq.errors import DeliveryError, DuodaqError, LifecycleError, ReplyTimeoutError, ScanInterruptedError
 
 if TYPE_CHECKING:
+    from duodaq.bluesky import ScanRun
     from duodaq.storage.reading import RecordedScan
 
 LOOK_S = 0.2
@@ -78,7 +79,7 @@ class ScanHandle:
                 status = self.status()
             if status.state != "complete":
                 why = f"ended after {status.done} of {status.planned} points: {status.why}"
-                raise ScanInterruptedError(why, run=self.points())
+                raise ScanInterruptedError(why, run=self._kept_of(status))
             return self.points()
 
     def points(self) -> RecordedScan:
@@ -96,6 +97,19 @@ class ScanHandle:
         if not found:
             raise LifecycleError(f"scan {self.number} is not in {status.directory}")
         return found[0]
+
+    def _kept_of(self, status: ScanStatus) -> RecordedScan | ScanRun:
+        """What there is of a scan that was interrupted: nothing was recorded if that was before its first document."""
+        if status.done:
+            return self.points()
+        try:
+            return self.points()
+        except LifecycleError:
+            from duodaq.bluesky import ScanRun
+
+            run = ScanRun(dict.fromkeys(status.axes, ()), [()] * status.planned)
+            run.aborted = status.why
+            return run
 
     def _watch(self, progress: bool) -> ScanStatus:
         from duodaq.bluesky import progress_bar  # takes a second, within which Ctrl-C is heard as well

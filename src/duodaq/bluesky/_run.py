@@ -137,5 +137,5 @@ class ScanRun:
         return scan_page(repr(self)[1:-1], self.metadata, self.directory, self.units, self.fields(), tuple(self.events))
 
     def __repr__(self) -> str:
-        how = "complete" if self.complete else self.stop.get("exit_status", "under way")
+        how = "complete" if self.complete else self.stop.get("exit_status", "aborted" if self.aborted else "under way")
         return f"<scan of {' × '.join(self.axes)}: {len(self)} of {self.planned} points, {how}>"
