@@ -10,7 +10,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 from tests.docs.documents import ROOT, Bench, Document, document_of, documents_with, free_port
 
-from duodaq.clock import Deadline
+from duodaq.clock import Deadline, block
 from duodaq.model import WireRecord
 from duodaq.schema import wire, wire_batch
 from duodaq.testing import knife_edge, knife_edge_scan, record_run
@@ -190,7 +189,7 @@ def stop_all(one: Terminal) -> None:
     deadline = Deadline(20.0)
     while not (found := sorted(one.folder.glob("**/lab.json"))):
         assert not deadline.passed
-        time.sleep(0.05)
+        block(0.05)
     one.instead["--file flight"] = f"--file {found[0].parent}"
 
 
