@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.docs.documents import (
+    BLOCK,
+    DOCUMENTS,
+    FILE_NAME,
+    ROOT,
+    RUN_THE_LAB,
+    Bench,
+    Document,
+    document_of,
+    documents_with,
+    free_port,
+)
 from typer.core import TyperGroup as Group
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -24,37 +34,11 @@ import duodaq
 from duodaq.app import AxisHandle, InstrumentHandle, Lab, LabClient
 from duodaq.cli._app import app
 from duodaq.config import load_lab
-from duodaq.sim import launch
 from duodaq.testing import knife_edge, knife_edge_scan, record_run
 
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 COMMANDS = {name: command for name, command in get_command(app).commands.items() if not command.hidden}
-FILE_NAME = re.compile(r"# (\S+\.(?:toml|py))\n")
-
-
-@dataclass(frozen=True)
-class Document:
-    path: Path
-    text: str
-
-    def blocks(self, language: str) -> list[str]:
-        return [body for name, body in BLOCK.findall(self.text) if name == language]
-
-    def write_files(self, folder: Path) -> None:
-        """Write each block that begins with a file's name into that file."""
-        for _, body in BLOCK.findall(self.text):
-            if match := FILE_NAME.match(body):
-                (folder / match[1]).write_text(body, encoding="utf-8")
-
-
-def documents_with(language: str) -> pytest.MarkDecorator:
-    found = [Document(path, path.read_text(encoding="utf-8")) for path in DOCUMENTS]
-    having = [document for document in found if document.blocks(language)]
-    return pytest.mark.parametrize("document", having, ids=[str(d.path.relative_to(ROOT)) for d in having])
 
 
 def run(script: str, folder: Path) -> None:
@@ -71,59 +55,6 @@ def test_lab_file_in_a_document_is_right(document: Document, tmp_path: Path) -> 
     assert len(files) == len(document.blocks("toml"))
     for file in files:
         assert load_lab(file).instruments
-
-
-@dataclass
-class Bench:
-    """Simulators at the addresses that the documents name, started when a document names them."""
-
-    stack: ExitStack
-    addresses: dict[str, str] = field(default_factory=dict[str, str])
-
-    def connect(self, folder: Path) -> None:
-        for file in folder.glob("*.toml"):
-            text = file.read_text(encoding="utf-8")
-            for written, options in SIMULATORS.items():
-                if f'"{written}"' in text:
-                    text = text.replace(f'"{written}"', f'"{self.at(written, options)}"')
-            file.write_text(text, encoding="utf-8")
-
-    def run(self, folder: Path, *commands: list[str]) -> None:
-        """Programs that go on beside the document's: the lab of the folder, what serves its streams."""
-        for command in commands:
-            program = [sys.executable, "-m", "duodaq.cli", *command]
-            started = subprocess.Popen(program, cwd=folder, stdout=subprocess.PIPE, text=True)
-            self.stack.callback(started.communicate)
-            self.stack.callback(started.terminate)
-            assert started.stdout is not None
-            assert any("Ctrl-C" in line for line in started.stdout)
-
-    def at(self, written: str, options: dict[str, Any]) -> str:
-        if written not in self.addresses:
-            self.addresses[written] = self.stack.enter_context(launch(**options)).address
-        return self.addresses[written]
-
-
-RUN_THE_LAB = ["run", "lab.toml"]
-SIMULATORS: dict[str, dict[str, Any]] = {
-    "/dev/ttyUSB0": {"name": "esp300"},
-    "run/meter": {"name": "newport1830c"},
-    "run/stage": {"name": "esp300"},
-    "192.168.1.20:5025": {"name": "scpi-dmm", "tcp": True},
-    "192.168.1.21:5025": {"name": "scpi-dmm", "tcp": True, "model": "34465A"},
-    "/dev/ttyUSB1": {"name": "shutter"},
-    "/dev/ttyUSB2": {"name": "maitai", "model": "MaiTai HP/warm"},
-    "/dev/ttyUSB4": {"name": "ell14"},
-    "/dev/ttyUSB5": {"name": "newport1830c"},
-    "192.168.1.30:5025": {"name": "scpi-psu", "tcp": True},
-    "TCPIP0::192.168.1.40::hislip0::INSTR": {"name": "scpi-dmm", "hislip": True, "model": "34465A"},
-    "192.168.1.31:5025": {"name": "scpi-scope", "tcp": True},
-}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
 
 
 @pytest.fixture
@@ -169,10 +100,6 @@ def test_the_driver_of_the_readme_measures() -> None:
     known: dict[str, Any] = {}
     exec(source, known)
     assert known["Chopper"](FakeChopper()).get_rate() == 120.5
-
-
-def document_of(name: str) -> Document:
-    return Document(ROOT / name, (ROOT / name).read_text(encoding="utf-8"))
 
 
 @documents_with("console")

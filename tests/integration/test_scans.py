@@ -236,7 +236,7 @@ def test_a_scan_that_is_aborted_before_its_first_document_is_interrupted_with_no
         status = begin(self, *what)
         scan = self._scans[status.number]
         self._abort(scan, "aborted as it began")
-        _scans._signal(scan, signal.SIGINT)  # as it does after some seconds
+        _scans._signal(scan, signal.SIGKILL)  # as it does to a program that does not end by itself
         return status
 
     monkeypatch.setattr(_scans.Scans, "begin", begun_and_aborted)

@@ -175,7 +175,7 @@ class Applier:
 
     async def _carry_out(self, plan: LabPlan) -> ApplyReport:
         lab = self._lab
-        lab.note_in_recording("apply", {"plan": _names(plan)})
+        lab.note_in_runs("apply", {"plan": _names(plan)})
         unopened: set[str] = set()
         reports = [await self._carry_out_unit(plan, unit, unopened) for unit in plan.units]
         reports = await self._close_unused(plan, reports)
@@ -187,7 +187,7 @@ class Applier:
         say(
             "lab file applied", file=str(plan.target.file), units=len(reports), failed=failed, refused=len(plan.refused)
         )
-        lab.note_in_recording("applied", {"failed": failed, "definition": str(plan.target.file)})
+        lab.note_in_runs("applied", {"failed": failed, "definition": str(plan.target.file)})
         return done
 
     async def _carry_out_unit(self, plan: LabPlan, unit: Unit, unopened: set[str]) -> UnitReport:

@@ -72,6 +72,7 @@ class Lab:
         self.alarms = Alarms(definition.name, definition.alarms, *data, self.stop_all, definition.mail)
         self.alarms.listeners.append(self._note_alarm)
         self.observers = Observers(self.manager, definition)
+        self.observers.listeners.append(partial(self.note_in_runs, "state"))
         self.migration = Migration(self)
         self._hurried = asyncio.Event()
         self._metrics: MetricsServer | None = None
@@ -262,7 +263,7 @@ class Lab:
                 labels=labels,
                 more=wanted,
                 unread=unread,
-                tell=self.alarms.tell,
+                alarms=self.alarms,
             )
             with self._beginning("recording", target):
                 await recording.start()
@@ -295,6 +296,12 @@ class Lab:
         """Put something that happens into the event log of the recording under way; nothing happens without one."""
         if self._recording is not None:
             self._recording.recorder.note(name, dict(doc))
+
+    def note_in_runs(self, name: str, doc: Mapping[str, Any]) -> None:
+        """The same for the recording and all logs under way."""
+        self.note_in_recording(name, doc)
+        for log in self._logs.values():
+            log.note(name, doc)
 
     async def stop_recording(self) -> RecordingSummary:
         """Write what is still under way, close every file and say what was recorded.
@@ -365,7 +372,7 @@ class Lab:
             channels = (channels,)
         expect_channels(channels, self.manager)
         plan = LogPlan(name, root, (*channels,), rotate, keep, budget, (*finalise,), keep_journal)
-        log = Log(self.manager, self.definition, plan, self.chores, tell=self.alarms.tell)
+        log = Log(self.manager, self.definition, plan, self.chores, alarms=self.alarms)
         if root != self.runs_directory:
             self.chores.recover(root)
         self._logs[name] = log
@@ -518,16 +525,14 @@ class Lab:
         say = _log.warning if change.what in ("taken over", "lost") else _log.info
         say(f"control was {change.what}", **facts)
         self.observers.flight.note("control", msgspec.to_builtins(change))
-        self.note_in_recording("control", msgspec.to_builtins(change))
+        self.note_in_runs("control", msgspec.to_builtins(change))
         if change.what == "taken over":
             self.scans.taken_over(change.instrument, change.who)
 
     def _note_alarm(self, change: AlarmChange) -> None:
         told = msgspec.to_builtins(change)
         self.observers.flight.note("alarm", told)
-        self.note_in_recording("alarm", told)
-        for log in self._logs.values():
-            log.note("alarm", told)
+        self.note_in_runs("alarm", told)
 
     @property
     def runs_directory(self) -> Path:

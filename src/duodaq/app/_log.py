@@ -27,6 +27,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from duodaq.alarms import Alarms
 from duodaq.app._chores import Chores
 from duodaq.app._recording import Recording
 from duodaq.app._settings_now import read_settings
@@ -92,7 +93,7 @@ class Log:
         plan: What to do.
         chores: What finalises its runs.
         now_ns: UTC nanoseconds; the lab's clock.
-        tell: See `Recording`.
+        alarms: See `Recording`.
 
     Raises:
         ConfigError: A word of the plan means nothing.
@@ -105,7 +106,7 @@ class Log:
         plan: LogPlan,
         chores: Chores,
         now_ns: Callable[[], int] | None = None,
-        tell: Callable[[str, str | None], None] | None = None,
+        alarms: Alarms | None = None,
     ) -> None:
         series_name(plan.name)
         self.plan = plan
@@ -123,7 +124,7 @@ class Log:
         self._wants = _filter(plan.channels)
         began = self._now_ns()
         self._turn_ns = None if self._every_ns is None else next_turn_ns(began, self._every_ns)
-        self._begin = partial(Recording, manager, definition, plan.root / run_name(plan.name, began), tell=tell)
+        self._begin = partial(Recording, manager, definition, plan.root / run_name(plan.name, began), alarms=alarms)
         self._manager = manager
         self._recording_or_none: Recording | None = None
         self._task: asyncio.Task[None] | None = None

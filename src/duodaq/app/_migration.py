@@ -305,7 +305,7 @@ class Migration:
             manager.translations.pop(id, None)
         facts = passage.to_dict()
         self._notes.add(id, "moved", by=by, to=new.runtime, epoch=new.epoch, gap_s=passage.gap_s, why=why)
-        self._lab.note_in_recording("moved", {"instrument": id, "to": new.runtime, "by": by, "why": why, **facts})
+        self._lab.note_in_runs("moved", {"instrument": id, "to": new.runtime, "by": by, "why": why, **facts})
         await self._notes.flush()
         return facts
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from duodaq.model import InstrumentState, LabDefinition
 from duodaq.telemetry import SPANS, Histogram, LogFile, OtelSpans, get_logger, otlp_exporter
 
 LOOK_S = 0.25
+WORKS = frozenset({InstrumentState.READY, InstrumentState.ACQUIRING})
 SIGN_EVERY_S = 1.0
 LOG_S = 2.0
 """How long the end of a lab waits for the disk to take the rest of the log."""
@@ -34,6 +35,7 @@ class Observers:
         flight: The flight recorder.
         lag: How late the loop came, looked at four times a second.
         changes: How often each instrument came into each state.
+        listeners: Who is told, as plain values, when an instrument is lost, hangs, or is there (again).
         stops_all: How often a stop-all came into force.
         last_run: How the last run of this lab ended, if that is known.
         sign_of_life: What tells the next run until when this one was alive, called every second.
@@ -42,6 +44,8 @@ class Observers:
     def __init__(self, manager: DualRuntimeManager, lab: LabDefinition) -> None:
         self.lag = Histogram()
         self.changes: dict[tuple[str, str], int] = {}
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
+        self._away: set[str] = set()
         self.stops_all = 0
         self.last_run: LastRun | None = None
         self.sign_of_life: Callable[[], None] | None = None
@@ -171,10 +175,28 @@ class Observers:
                 if dot:
                     key = (instrument, change.new)
                     self.changes[key] = self.changes.get(key, 0) + 1
+                    self._tell(instrument, runtime, change)
         except StoppedError:
             return
         finally:
             states.close()
+
+    def _tell(self, instrument: str, runtime: str, change: StateChange) -> None:
+        """Tell of an outage as it begins and as it ends; not of each try to have the instrument back."""
+        if change.new in WORKS:
+            if change.old in WORKS:
+                return
+            self._away.discard(instrument)
+        elif change.new == InstrumentState.HUNG:
+            self._away.add(instrument)
+        elif instrument in self._away or (change.new == InstrumentState.CONNECTING and change.old not in WORKS):
+            return
+        else:
+            self._away.add(instrument)
+        told = {"instrument": instrument, "runtime": runtime, **msgspec.to_builtins(change)}
+        del told["subject"]
+        for listener in self.listeners:
+            listener(told)
 
 
 async def _until(condition: Callable[[], bool], limit_s: float) -> bool:

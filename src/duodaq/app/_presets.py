@@ -56,7 +56,7 @@ class PresetLab(Protocol):
 
     async def command(self, instrument: str, command: Command, deadline_s: float | None = None) -> Any: ...
 
-    def note_in_recording(self, name: str, doc: Mapping[str, Any]) -> None: ...
+    def note_in_runs(self, name: str, doc: Mapping[str, Any]) -> None: ...
 
 
 class Presets:
@@ -225,7 +225,7 @@ class Presets:
             "left": [_said(r) for r in rows if r.what == "left"],
         }
         _log.info("a preset was loaded", **told)
-        self._lab.note_in_recording("preset", told)
+        self._lab.note_in_runs("preset", told)
         return rows
 
     def _refuse_whole(self, rows: Sequence[Row], wanted: Sequence[Row]) -> None:
@@ -302,7 +302,7 @@ class Presets:
     def _note_partly(self, preset: str, done: Sequence[Row], failed: Row, rest: Sequence[Row], why: str) -> None:
         told = {"preset": preset, "set": [_told(row) for row in done], "failed": _said(failed), "error": why}
         _log.error("a preset was set in part", **told, not_set=[_said(row) for row in rest])
-        self._lab.note_in_recording("preset", told)
+        self._lab.note_in_runs("preset", told)
 
     def _chosen(self, preset: Preset, instruments: Sequence[str] | None) -> Preset:
         if not instruments:

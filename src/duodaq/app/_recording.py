@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from duodaq.alarms import Alarms
 from duodaq.app._settings_now import Names, read_settings
 from duodaq.clock import pause
 from duodaq.config import shown, shown_text
 from duodaq.dual import DualRuntimeManager
 from duodaq.errors import StoppedError, StorageError
-from duodaq.model import LEFT_OUT, ComponentReport, LabDefinition, Outcome, ParameterEntry, is_secret
+from duodaq.model import LEFT_OUT, AlarmStatus, ComponentReport, LabDefinition, Outcome, ParameterEntry, is_secret
 from duodaq.storage import Recorder, RecordingSummary
 
 _CHANGES_EVERY_S = 0.5
@@ -35,7 +36,8 @@ class Recording:
         unread: The settings that were not read from their instruments for it; see `read_settings`.
         name: What its subscriptions are called.
         accepts: Which batches; all if not given.
-        tell: Who is told under its name of what is wrong with it, and, with None, that nothing is any more.
+        alarms: The lab's, if it has some: told under its name of what is wrong with it, and of those that stand when it
+            begins the provenance has how they stand.
     """
 
     def __init__(
@@ -49,10 +51,11 @@ class Recording:
         unread: Names = frozenset(),
         name: str = RECORDING,
         accepts: Callable[[pa.RecordBatch], bool] | None = None,
-        tell: Callable[[str, str | None], None] | None = None,
+        alarms: Alarms | None = None,
     ) -> None:
         self._manager = manager
         self._name = name
+        self._alarms = alarms
         self._versions = {_name(entry): entry.version for entry in manager.parameters.snapshot()}
         self.recorder = Recorder(
             target,
@@ -65,7 +68,6 @@ class Recording:
         )
         self.summary: RecordingSummary | None = None
         self._watching: list[asyncio.Task[None]] = []
-        self._tell = tell
         self._told: StorageError | None = None
 
     async def start(self) -> None:
@@ -129,13 +131,13 @@ class Recording:
 
     def _tell_of_refusals(self, *, over: bool) -> None:
         """Raise the alarm of a refusal that nobody was told of; where it is over, it stays until it is acknowledged."""
-        if self._tell is None:
+        if self._alarms is None:
             return
         if (latest := self.recorder.last_refusal) is not self._told:
             self._told = latest
-            self._tell(self._name, str(latest))
+            self._alarms.tell(self._name, str(latest))
         if over and latest is not None:
-            self._tell(self._name, None)
+            self._alarms.tell(self._name, None)
 
     def _note_ledgers(self) -> None:
         """Keep with the run what there was on its way to it: both hubs, and every worker process, dead ones too."""
@@ -152,6 +154,7 @@ class Recording:
             "instruments": {
                 status.id: msgspec.to_builtins(status, enc_hook=str) for status in manager.health().instruments
             },
+            "alarms": [] if self._alarms is None else [_alarm(one) for one in self._alarms.status() if one.why],
             "parameters": [_plain(entry, unread=_name(entry) in unread) for entry in manager.parameters.snapshot()],
             **more,
         }
@@ -163,6 +166,10 @@ def _text_of(file: Path, known: Any) -> str | None:
         return shown_text(file.read_text(encoding="utf-8"), known)
     except (OSError, UnicodeDecodeError):
         return None
+
+
+def _alarm(one: AlarmStatus) -> dict[str, Any]:
+    return {"alarm": one.name, "state": one.state, "why": one.why, "since_ns": one.since_ns, "by": one.by}
 
 
 def _plain(entry: ParameterEntry, *, unread: bool = False) -> dict[str, Any]:

@@ -49,13 +49,15 @@ def serve_flight(asked: Asked, out: Console, err: Console) -> int:
     service = FlightService(serving, None if name is None else lambda: find_lab(lab), asked.runs)
     if asked.token and certificate is None and asked.host not in ("127.0.0.1", "::1", "localhost"):
         err.print("[yellow]Without a certificate, the token and all data travel in the clear.[/]")
+    ended = _end_by_signals()  # before it says what ends it: whoever reads that may be quick
     if asked.as_json:
         say_json_line(out, {"address": service.address, "lab": name})
     else:
         what = "recorded runs" if name is None else f"lab {name}, and recorded runs"
         out.print(f"Serving {escape(what)} at {service.address} until Ctrl-C.", soft_wrap=True)
     sys.stdout.flush()
-    _wait(service)
+    while not ended.wait(_SWEEP_S):
+        service.sweep()
     return _leave(service)
 
 
@@ -66,7 +68,7 @@ def _read(path: Path | None, option: str) -> bytes | None:
         raise ConfigError(f"cannot be read: {error.strerror}", key=f"{option} {path}") from error
 
 
-def _wait(service: FlightService) -> None:
+def _end_by_signals() -> threading.Event:
     asked = threading.Event()
 
     def end(*_: Any) -> None:
@@ -74,8 +76,7 @@ def _wait(service: FlightService) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
-    while not asked.wait(_SWEEP_S):
-        service.sweep()
+    return asked
 
 
 def _leave(service: FlightService) -> int:

@@ -33,6 +33,8 @@ class LockAction(StrEnum):
     SHARED = "shared"
     UNLOCK = "unlock"
     LOOK = "look"
+    LINE = "line"
+    """Look, but be refused where the line is lost."""
 
 
 class LockVerdict(StrEnum):
@@ -130,7 +132,7 @@ class PortLocks:
     def request(self, request: LockRequest, timeout_s: float | None) -> None:
         """Do what `request` asks for, now or within `timeout_s` (None: whenever that is)."""
         seat = request.seat
-        if request.action is LockAction.LOOK:
+        if request.action in (LockAction.LOOK, LockAction.LINE):
             request.told(self._outcome(LockVerdict.DONE), None)
         elif request.action is LockAction.UNLOCK:
             request.told(self._unlock(seat), None)

@@ -155,8 +155,8 @@ class PortOwner(MessageLine):
 
     def ask(self, ticket: Ticket, timeout_s: float | None, epoch: int | None = None) -> None:
         """Queue `ticket`; its `settle` is called when the port is granted, or will not be."""
-        if self.state not in _USABLE:
-            ticket.settle(self._not_open())
+        if (absence := self.absence()) is not None:
+            ticket.settle(absence)
             return
         ticket.epoch = self.epoch if epoch is None else epoch
         try:
@@ -453,7 +453,10 @@ class PortOwner(MessageLine):
         self._deferred.fail(error)
         self.desk.fail(tickets, error)
 
-    def _not_open(self) -> Exception:
+    def absence(self) -> Exception | None:
+        """Why the line takes nothing now; None if it does."""
+        if self.state in _USABLE:
+            return None
         if self.state is PortState.LOST:
             left = "nothing was sent; the broker reconnects by itself"
             return PortLostError(self.books.last_error, port=self.name, left=left)
@@ -473,10 +476,10 @@ class PortOwner(MessageLine):
         exchange.stops = True
         if ends_moving:
             self.end_moving()
-        if self.state not in _USABLE:
+        if (absence := self.absence()) is not None:
             if self.state is PortState.LOST and self._latch.closed:
                 self._owed_stop = exchange.once_more()
-            exchange.done(b"", self._not_open())
+            exchange.done(b"", absence)
             return
         self._urgent.append(exchange)
         self._make_way()

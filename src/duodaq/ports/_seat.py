@@ -113,7 +113,7 @@ class LineOwner(Protocol):
         ...
 
     def lock(self, request: LockRequest, timeout_s: float | None) -> None:
-        """Lock the port for a seat, unlock it, or look how it is locked; see `PortLocks`."""
+        """Lock the port for a seat, unlock it, look how it is locked, or ask for the line; see `PortLocks`."""
         ...
 
     def withdraw_lock(self, request: LockRequest) -> None:

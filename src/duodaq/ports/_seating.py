@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 
 from duodaq.link import News
 from duodaq.ports._exchange import Exchange
-from duodaq.ports._lock import LockRequest, PortLocks
+from duodaq.ports._lock import LockAction, LockRequest, PortLocks
 from duodaq.ports._queue import LeaseQueue, Ticket
 from duodaq.ports._seat import Seat
 
@@ -23,6 +23,9 @@ class Seating(ABC):
 
     @abstractmethod
     def ask(self, ticket: Ticket, timeout_s: float | None, epoch: int | None = None) -> None: ...
+
+    @abstractmethod
+    def absence(self) -> Exception | None: ...
 
     @abstractmethod
     def end(self, ticket: Ticket) -> None: ...
@@ -91,8 +94,12 @@ class Seating(ABC):
         news.wait(timeout_s)
 
     def lock(self, request: LockRequest, timeout_s: float | None) -> None:
-        """Lock, unlock, or look; see PortLocks."""
-        self.locks.request(request, timeout_s)
+        """Lock, unlock, look, or ask for the line; see PortLocks."""
+        absence = self.absence() if request.action is LockAction.LINE else None
+        if absence is None:
+            self.locks.request(request, timeout_s)
+        else:
+            request.told(None, absence)
 
     def withdraw_lock(self, request: LockRequest) -> None:
         """Nobody waits for that lock any more."""

@@ -30,6 +30,7 @@ from duodaq.ports._codec import PortCodec
 from duodaq.ports._errands import DriverCall, Errand, Errands
 from duodaq.ports._exchange import Exchange
 from duodaq.ports._framing import Framing
+from duodaq.ports._lock import LockAction
 from duodaq.ports._port import LEASE_WAIT_S, on_owner_loop, running_loop
 from duodaq.ports._queue import Lane, Ticket
 from duodaq.ports._reply_buffer import ReadEnd, ReplyBuffer
@@ -113,6 +114,15 @@ class BlockingSession:
     @property
     def codec_name(self) -> str | None:
         return self._owner.codec.name if self._owner.codec is not None else None
+
+    def expect_line(self) -> None:
+        """Nothing, if the line is there. Nothing is sent.
+
+        Raises:
+            PortLostError: It is lost; the broker opens it again by itself.
+            LifecycleError: It was never opened, or the session was revoked or closed.
+        """
+        self.lock.request(LockAction.LINE)
 
     # --- driver calls
 

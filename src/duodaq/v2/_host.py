@@ -72,6 +72,7 @@ class DriverHost:
         Raises:
             ConfigError: The stanza is wrong: no such module, class or argument, nothing of the name that is polled, or
                 another unit than the driver's.
+            PortLostError: Its line is lost.
             DuodaqError | Exception: Whatever its constructor raised. The session is closed again.
         """
         definition = self._definition
@@ -87,6 +88,8 @@ class DriverHost:
                 self._surface = family.construct(factory, definition, self._line, lambda: self.deadline.left_s)
                 self.members = self._surface.members()
                 self.units = {poll.channel: self._unit_of(poll, self._surface) for poll in definition.polls}
+            if self._line is not None:
+                self._line.session.expect_line()  # a constructor that asks nothing does not notice
         except BaseException:
             self.close()
             raise
