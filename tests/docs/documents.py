@@ -6,7 +6,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +52,7 @@ class Bench:
     """Simulators at the addresses that the documents name, started when a document names them."""
 
     stack: ExitStack
+    begin: Callable[..., subprocess.Popen[Any]]
     addresses: dict[str, str] = field(default_factory=dict[str, str])
 
     def connect(self, folder: Path, but: Collection[str] = ()) -> None:
@@ -67,7 +68,7 @@ class Bench:
         """Programs that go on beside the document's: the lab of the folder, what serves its streams."""
         for command in commands:
             program = [sys.executable, "-m", "duodaq.cli", *command]
-            started = subprocess.Popen(program, cwd=folder, stdout=subprocess.PIPE, text=True)
+            started = self.begin(program, cwd=folder, stdout=subprocess.PIPE, text=True)
             self.stack.callback(started.communicate)
             self.stack.callback(started.terminate)
             assert started.stdout is not None

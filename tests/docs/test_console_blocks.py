@@ -113,7 +113,7 @@ class Terminal:
         command = [sys.executable, "-m", "duodaq.cli", *words]
         streams = {"stdin": far, "stdout": far, "stderr": far}
         try:
-            program = subprocess.Popen(
+            program = self.bench.begin(
                 command, cwd=self.folder, env=self.environment, start_new_session=True, **streams
             )
         finally:
@@ -154,9 +154,9 @@ class Terminal:
 
 
 @contextmanager
-def terminal(folder: Path, served: set[str]) -> Iterator[Terminal]:
+def terminal(folder: Path, served: set[str], begin: Callable[..., subprocess.Popen[bytes]]) -> Iterator[Terminal]:
     with ExitStack() as stack:
-        bench = Bench(stack)
+        bench = Bench(stack, begin)
         bench.connect(folder, but=served)
         environment = {**os.environ, "HOME": str(folder), "TERM": "xterm-256color", "COLUMNS": "120"}
         one = Terminal(folder, bench, environment, Deadline(ALL_S))
@@ -187,7 +187,7 @@ def stop_all(one: Terminal) -> None:
     """A flight recording is what a stop-all leaves."""
     one.type("duodaq stop-all")
     deadline = Deadline(20.0)
-    while not (found := sorted(one.folder.glob("**/lab.json"))):
+    while not (found := sorted(one.folder.glob("flight/2*/lab.json"))):
         assert not deadline.passed
         block(0.05)
     one.instead["--file flight"] = f"--file {found[0].parent}"
@@ -271,7 +271,9 @@ def as_typed_here(line: str, instead: dict[str, str]) -> str:
 
 
 @documents_with("console")
-def test_what_a_document_types_at_a_terminal_ends_as_it_says(document: Document, tmp_path: Path) -> None:
+def test_what_a_document_types_at_a_terminal_ends_as_it_says(
+    document: Document, tmp_path: Path, begin: Callable[..., subprocess.Popen[bytes]]
+) -> None:
     name = str(document.path.relative_to(ROOT))
     for number, lines in enumerate(scenes_of(document)):
         if not lines:
@@ -280,7 +282,7 @@ def test_what_a_document_types_at_a_terminal_ends_as_it_says(document: Document,
         folder.mkdir()
         document.write_files(folder)
         served = set(re.findall(r"--link (\S+)", " ".join(lines)))
-        with terminal(folder, served) as one:
+        with terminal(folder, served, begin) as one:
             if not lines[0].startswith("duodaq init"):
                 BEFORE.get(name, lambda _: None)(one)
             for line in lines:

@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -41,11 +41,15 @@ HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 COMMANDS = {name: command for name, command in get_command(app).commands.items() if not command.hidden}
 
 
-def run(script: str, folder: Path) -> None:
+def run(begin: Callable[..., subprocess.Popen[str]], script: str, folder: Path) -> None:
     (folder / "as_in_the_document.py").write_text(script, encoding="utf-8")
     command = [sys.executable, "as_in_the_document.py"]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=90)
-    assert result.returncode == 0, result.stdout + result.stderr
+    with begin(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        try:
+            out, err = program.communicate(timeout=90)
+        finally:
+            program.kill()
+    assert program.returncode == 0, out + err
 
 
 @documents_with("toml")
@@ -58,9 +62,9 @@ def test_lab_file_in_a_document_is_right(document: Document, tmp_path: Path) -> 
 
 
 @pytest.fixture
-def bench() -> Iterator[Bench]:
+def bench(begin: Callable[..., subprocess.Popen[Any]]) -> Iterator[Bench]:
     with ExitStack() as stack:
-        yield Bench(stack)
+        yield Bench(stack, begin)
 
 
 @documents_with("python")
@@ -82,7 +86,7 @@ def test_programs_in_a_document_run(document: Document, tmp_path: Path, bench: B
         programs = [body.replace("8815", served) for body in programs]
     elif any(" = duodaq.connect()" in body for body in programs):
         bench.run(tmp_path, RUN_THE_LAB)
-    run("\n".join(programs), tmp_path)
+    run(bench.begin, "\n".join(programs), tmp_path)
 
 
 class FakeChopper:

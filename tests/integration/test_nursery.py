@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -62,3 +66,52 @@ def test_two_begin_as_two_that_were_started_and_not_one_where_the_other_left_off
     with launch("esp300") as one, launch("esp300") as two:
         assert one.address != two.address
         assert one.report() == two.report()
+
+
+@pytest.fixture(scope="module")
+def commands() -> Iterator[_nursery.Nursery]:
+    one = _nursery.Nursery(_nursery.COMMANDS)
+    yield one
+    one.close()
+
+
+SCRIPTS = {
+    "what it is": "import os, sys\nprint(__name__, __file__, sys.argv, sys.path[0], os.getcwd(), os.environ['MARK'])\n"
+    "print(os.getsid(0) == os.getpid(), sys.stdin.read(), sys.stdout.isatty(), sys.modules['__main__'].__file__)",
+    "threads and farewells": "import atexit, threading, time\natexit.register(print, 'farewell')\n"
+    "threading.Thread(target=lambda: (time.sleep(0.1), print('thread'))).start()\nprint('end')",
+    "a code": "import sys\nprint('so far')\nsys.exit(3)",
+    "words": "import sys\nsys.exit('so it is')",
+    "no code": "import sys\nsys.exit()",
+    "an error": "print('so far')\n1 / 0",
+    "Ctrl-C": "import os, signal\nprint('so far', flush=True)\nos.kill(os.getpid(), signal.SIGINT)\nprint('never')",
+    "an import": "from beside import what\nprint(what)",
+    "a letter": "print('µ×')",
+}
+
+
+@pytest.mark.parametrize("what", SCRIPTS)
+def test_a_script_does_and_ends_as_in_an_interpreter_of_its_own(
+    commands: _nursery.Nursery, tmp_path: Path, what: str
+) -> None:
+    (tmp_path / "script.py").write_text(SCRIPTS[what])
+    (tmp_path / "beside.py").write_text("what = 'beside'")
+    ended = []
+    for begin in (subprocess.Popen, commands.popen):
+        streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        environment = {**os.environ, "MARK": "this one"}
+        words = [sys.executable, "script.py", "a", "b c"]
+        with begin(words, cwd=tmp_path, env=environment, text=True, start_new_session=True, **streams) as program:
+            out, err = program.communicate("said to it", timeout=60)
+        ended.append((program.returncode, out, err.splitlines()[-1:]))
+    assert ended[0] == ended[1]
+
+
+def test_a_command_says_and_ends_as_one_of_its_own(commands: _nursery.Nursery, tmp_path: Path) -> None:
+    for words in (["--help"], ["check", "nothing.toml"], ["runs", "--no-such"]):
+        ended = []
+        for begin in (subprocess.Popen, commands.popen):
+            command = [sys.executable, "-m", "duodaq.cli", *words]
+            with begin(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+                ended.append((*program.communicate(timeout=60), program.returncode))
+        assert ended[0] == ended[1]

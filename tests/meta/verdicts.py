@@ -28,7 +28,7 @@ def become_judge(arguments: list[str], out: IO[bytes], err: IO[bytes]) -> None:
     sys.argv = ["judge", *arguments]
     signal.alarm(LIMIT_S)  # whose signal ends it
     if _nursery.at_hand():
-        _nursery.Nursery(_nursery.forked).adopt()
+        _nursery.Nursery(begin=_nursery.forked).adopt()
     judge.main()
 
 
