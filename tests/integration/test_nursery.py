@@ -78,8 +78,8 @@ def commands() -> Iterator[_nursery.Nursery]:
 SCRIPTS = {
     "what it is": "import os, sys\nprint(__name__, __file__, sys.argv, sys.path[0], os.getcwd(), os.environ['MARK'])\n"
     "print(os.getsid(0) == os.getpid(), sys.stdin.read(), sys.stdout.isatty(), sys.modules['__main__'].__file__)",
-    "threads and farewells": "import atexit, threading, time\natexit.register(print, 'farewell')\n"
-    "threading.Thread(target=lambda: (time.sleep(0.1), print('thread'))).start()\nprint('end')",
+    "threads and farewells": "import atexit, threading\natexit.register(print, 'farewell')\n"
+    "threading.Timer(0.1, print, ('thread',)).start()\nprint('end')",
     "a code": "import sys\nprint('so far')\nsys.exit(3)",
     "words": "import sys\nsys.exit('so it is')",
     "no code": "import sys\nsys.exit()",

@@ -84,7 +84,7 @@ class Nursery:
                 self.pid = int(pid)
                 self._child_created = True
                 pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
-                getattr(self, "_close_pipe_fds")(*[asked[name] for name in pipes])  # noqa: B009
+                getattr(self, "_close_pipe_fds")(*[asked[name] for name in pipes])  # noqa: B009 - no type knows it
 
         self.popen: Callable[..., subprocess.Popen[Any]] = Forked
 
@@ -157,8 +157,8 @@ def become(order: dict[str, Any], streams: list[int]) -> int | str | None:
         return importlib.import_module(name).main(arguments)
     encoding, errors = sys.stdout.encoding, sys.stdout.errors
     sys.stdin = open(0, encoding=encoding, closefd=False)  # noqa: SIM115 - as an interpreter's, to its end
-    sys.stdout = open(1, "w", encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", 1, encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding=encoding, errors=errors, closefd=False)  # noqa: SIM115 - likewise
+    sys.stderr = open(2, "w", 1, encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115 - likewise
     sys.argv[1:] = arguments
     if program.endswith(".py"):
         sys.argv[0] = program
@@ -217,7 +217,7 @@ def ended(order: dict[str, Any], streams: list[int]) -> NoReturn:
         sys.stderr.write(f"{code}\n")
     with contextlib.suppress(BaseException):
         getattr(threading, "_shutdown")()  # noqa: B009 - it waits for the threads of the program
-        getattr(atexit, "_run_exitfuncs")()  # noqa: B009
+        getattr(atexit, "_run_exitfuncs")()  # noqa: B009 - no type knows it
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
