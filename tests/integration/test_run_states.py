@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import duodaq
 from duodaq import clock
@@ -24,6 +26,7 @@ from duodaq.model import (
 )
 from duodaq.ports import MemoryTransport, Receiver
 from duodaq.schema import scalar_batch
+from duodaq.storage.reading import differences
 from duodaq.testing import logged
 
 DRIVER = """\
@@ -112,6 +115,17 @@ async def test_an_outage_is_in_the_events_of_the_recording_and_of_the_log(tmp_pa
     assert "line" in away["cause"]
     assert back["new"] == "acquiring"
     assert away["t_ns"] < back["t_ns"]
+    run = duodaq.open_run(recording)
+    (outage,) = run.outages
+    assert (outage.instrument, outage.why) == ("dial", away["cause"])
+    assert outage.since is not None
+    assert outage.until is not None
+    assert run.start < outage.since < outage.until < run.stop
+    out = io.StringIO()
+    Console(file=out, width=200).print(run)
+    at, back_at = (moment.astimezone().strftime("%H:%M:%S") for moment in (outage.since, outage.until))
+    assert f"dial was lost at {at}, back at {back_at}: its line was lost [port line]" in out.getvalue()
+    assert "dial was lost at" in run._repr_mimebundle_()["text/html"]
 
 
 async def test_what_is_wrong_already_when_a_run_begins_is_in_its_provenance(tmp_path: Path) -> None:
@@ -129,3 +143,7 @@ async def test_what_is_wrong_already_when_a_run_begins_is_in_its_provenance(tmp_
     assert known["instruments"]["dial"]["state"] in ("error", "disconnected")
     assert [(one["alarm"], one["state"]) for one in known["alarms"]] == [("hot", "raised")]
     assert told(recording) == []
+    (outage,) = duodaq.open_run(recording).outages
+    assert (outage.instrument, outage.since, outage.until) == ("dial", None, None)
+    assert "line" in outage.why
+    assert differences(duodaq.open_run(recording), duodaq.open_run(recording)) == []

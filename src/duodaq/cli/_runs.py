@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -61,7 +62,8 @@ def show_run(name: str, directory: Path, out: Console, *, as_json: bool) -> None
         }
         for s in run.scans
     ]
-    told = {**facts_of(run), "streams": streams, "scans": scans, "provenance": run.provenance}
+    outages = [msgspec.to_builtins(one._asdict()) for one in run.outages]
+    told = {**facts_of(run), "streams": streams, "scans": scans, "outages": outages, "provenance": run.provenance}
     say_json(out, told)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from duodaq.storage.reading._frames import FrameStack
     from duodaq.storage.reading._labels import Labels
     from duodaq.storage.reading._listing import Difference, Runs, differences, facts_of, find_run, open_run, runs
+    from duodaq.storage.reading._outages import Outage
     from duodaq.storage.reading._place import is_run
     from duodaq.storage.reading._points import Grid, Laid, ScanPoints, told_with
     from duodaq.storage.reading._run import Run
@@ -34,6 +35,7 @@ __all__ = [
     "Labels",
     "Laid",
     "Named",
+    "Outage",
     "RecordedScan",
     "Run",
     "Runs",
@@ -64,6 +66,7 @@ _HOMES = {
     "Labels": "duodaq.storage.reading._labels",
     "Laid": "duodaq.storage.reading._points",
     "Named": "duodaq.storage.reading._columns",
+    "Outage": "duodaq.storage.reading._outages",
     "RecordedScan": "duodaq.storage.reading._scan",
     "Run": "duodaq.storage.reading._run",
     "Runs": "duodaq.storage.reading._listing",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from duodaq.storage.reading._run import Run
     from duodaq.storage.reading._stream import Stream
 
+MOST_OUTAGES = 5
 STATES = {"finished": "green", "recording": "cyan", "unfinished": "bold yellow"}
 
 
@@ -85,9 +86,26 @@ def _facts(run: Run) -> list[str]:
         + [f"{name}: {value}" for name, value in named.items() if value]
         + [
             *(scan.in_words() for scan in run.scans),
+            *_outages(run),
             str(run.path),
         ]
     )
+
+
+def _outages(run: Run) -> list[str]:
+    found = run.outages
+    day = None if run.start is None else run.start.astimezone().date()
+
+    def told(moment: datetime) -> str:
+        return local(moment, date=moment.astimezone().date() != day)
+
+    lines: list[str] = []
+    for one in found[:MOST_OUTAGES]:
+        since = "from the beginning" if one.since is None else f"at {told(one.since)}"
+        until = "not back in this run" if one.until is None else f"back at {told(one.until)}"
+        lines.append(f"{one.instrument} was lost {since}, {until}: {one.why}")
+    left = len(found) - MOST_OUTAGES
+    return [*lines, f"and {counted(left, 'outage')} more"] if left > 0 else lines
 
 
 def _cells(stream: Stream) -> tuple[str, ...]:

@@ -172,8 +172,8 @@ def facts_of(run: Run) -> dict[str, Any]:
     }
 
 
-_OF_THE_MOMENT = ("file", "instruments")
-"""The lab file's text, which is in the definition, and the instruments' states: since when, in which process."""
+_OF_THE_MOMENT = ("file", "instruments", "alarms")
+"""The lab file's text, which is in the definition, and how instruments and alarms stood."""
 
 
 _NAMES = ("id", "name", "channel")

@@ -22,6 +22,7 @@ from duodaq.storage.journal._run import RunPage
 from duodaq.storage.reading._card import counted
 from duodaq.storage.reading._labels import Labels, read_labels
 from duodaq.storage.reading._moments import ALL, Moment, Window, moment_ns, utc
+from duodaq.storage.reading._outages import Outage, outages
 from duodaq.storage.reading._scan import RecordedScan, scans_of
 from duodaq.storage.reading._stream import Stream
 from duodaq.storage.reading._together import Take, aligned, check_take, lazy_numbers, long_table, wide_table
@@ -125,6 +126,11 @@ class Run:
     def events(self) -> list[Event]:
         """What happened: start, descriptors, gaps, steps of the clock, changes, stop; oldest first."""
         return self.look().events
+
+    @property
+    def outages(self) -> list[Outage]:
+        """When an instrument was lost, in error or hung while it was recorded, as that began; of any instrument."""
+        return outages(self.provenance.get("instruments", {}), self.events)
 
     @property
     def scans(self) -> list[RecordedScan]:
