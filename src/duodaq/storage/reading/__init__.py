@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from duodaq.storage.reading._labels import Labels
     from duodaq.storage.reading._listing import Difference, Runs, differences, facts_of, find_run, open_run, runs
     from duodaq.storage.reading._place import is_run
-    from duodaq.storage.reading._points import Grid, Laid, ScanPoints, told_with
+    from duodaq.storage.reading._points import Grid, Laid, ScanPoints, stacked, told_with
     from duodaq.storage.reading._run import Run
     from duodaq.storage.reading._scan import RecordedScan
     from duodaq.storage.reading._scan_events import SCAN_CONTINUED, SCAN_DOCUMENT
@@ -51,6 +51,7 @@ __all__ = [
     "open_run",
     "runs",
     "scan_page",
+    "stacked",
     "told_with",
 ]
 
@@ -81,6 +82,7 @@ _HOMES = {
     "open_run": "duodaq.storage.reading._listing",
     "runs": "duodaq.storage.reading._listing",
     "scan_page": "duodaq.storage.reading._scan_page",
+    "stacked": "duodaq.storage.reading._points",
     "told_with": "duodaq.storage.reading._points",
 }
 
