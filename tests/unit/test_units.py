@@ -11,7 +11,7 @@ import pytest
 from duodaq.app import Reading
 from duodaq.errors import OutOfRangeError
 from duodaq.model import InstrumentDefinition, SetParameter, check_limits
-from duodaq.units import is_known, number_in, unit_meant
+from duodaq.units import convert, is_known, number_in, unit_meant
 
 
 def reading(value: Any, unit: str) -> Reading:
@@ -29,6 +29,21 @@ def test_a_bare_number_is_in_the_unit_already(given: Any) -> None:
 )
 def test_a_reading_is_converted(value: float, unit: str, target: str, expected: float) -> None:
     assert number_in(target, reading(value, unit)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("unit", "target", "times", "parts"),
+    [
+        ("mm", "um", 1000, 1),
+        ("um", "mm", 1, 1000),
+        ("nW", "W", 1, 10**9),
+        ("GHz", "MHz", 1000, 1),
+        ("m", "pm", 10**12, 1),
+    ],
+)
+def test_a_prefix_is_a_power_of_ten_to_the_last_bit(unit: str, target: str, times: int, parts: int) -> None:
+    wrong = [one for one in range(-5000, 5000) if convert(one, unit, target) != one * times / parts]
+    assert wrong == []
 
 
 @pytest.mark.parametrize(
