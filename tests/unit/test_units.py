@@ -83,6 +83,8 @@ class Quantity(float):
 def test_a_quantity_does_not_pass_limits_by_its_bare_number() -> None:
     supply = InstrumentDefinition("supply", "v2", "a:B", limits={"voltage": (0.0, 5.0)})
     check_limits(supply, SetParameter("voltage", 4))
+    with pytest.raises(OutOfRangeError, match="True is outside the limits"):
+        check_limits(supply, SetParameter("voltage", True))
     with pytest.raises(OutOfRangeError, match="has a unit, and the limits 0 … 5 have none"):
         check_limits(supply, SetParameter("voltage", Quantity(4)))
 
