@@ -106,5 +106,6 @@ def test_a_grid_that_was_broken_off_is_written_over_both_axes(tmp_path: Path) ->
         data: Any = file["entry/scan"]
         assert (data.attrs["signal"], list(data.attrs["axes"])) == ("v", ["y", "x"])
         np.testing.assert_array_equal(data["v"][:], [[5, 6, 7], [np.nan] * 3])
-        assert set(data) == {"title", "v", "x", "y", "x_readback", "y_readback"}
-    assert "scan of y × x: 3 of 6 points, abort" in run.scans[0].in_words()
+        assert set(data) == {"title", "v", "wave", "x", "y", "x_readback", "y_readback"}
+        np.testing.assert_array_equal(data["wave"][0, 1], [1.0, 1.0, np.nan])  # shorter there than at the next point
+    assert "scan of y × x: 3 of 6 points, aborted" in run.scans[0].in_words()

@@ -19,6 +19,7 @@ from duodaq.testing import growing_run, knife_edge, knife_edge_scan, record_run
 T0 = 1_780_000_000_000_000_000
 STEP = 100_000_000
 Documents = list[tuple[str, dict[str, Any]]]
+SNAKE = [(0, 0), (0, 1), (0, 2), (1, 2), (1, 1)]
 
 
 def kept(path: Path, documents: Iterable[tuple[str, Any]], batches: Iterable[Any] = ()) -> Run:
@@ -113,14 +114,40 @@ def test_a_scan_under_way_has_the_points_so_far(tmp_path: Path) -> None:
     assert "under way" in repr(scan)
 
 
+def without_points(documents: Documents, ended: str) -> Documents:
+    return [*(one for one in documents if one[0] == "start"), ("stop", {"exit_status": ended})]
+
+
+@pytest.mark.parametrize(("status", "word"), [("abort", "aborted"), ("fail", "failed"), ("success", "incomplete")])
+def test_a_scan_that_ended_before_its_first_point_says_of_what_it_was_and_how_it_ended(
+    tmp_path: Path, status: str, word: str
+) -> None:
+    (scan,) = kept(tmp_path, without_points(knife_edge_scan(), status)).scans
+    assert scan.axes == ("stage_x",)
+    assert scan.in_words() == f"scan of stage_x: 0 of 21 points, {word}"
+    assert scan.stop["exit_status"] == status
+    assert scan.to_arrow().num_rows == len(scan.to_pandas()) == scan.to_xarray().sizes["stage_x"] == 0
+
+
+def test_a_grid_that_ended_before_its_first_point_has_its_axes_and_is_blank(tmp_path: Path) -> None:
+    documents = grid_documents({"y": [1.0, 0.0], "x": [1.0, 2.0, 3.0]}, SNAKE)
+    (scan,) = kept(tmp_path, without_points(documents, "abort")).scans
+    assert scan.in_words() == "scan of y × x: 0 of 5 points, aborted"
+    assert scan.shape == (2, 3)
+    assert dict(scan.to_xarray().sizes) == {"y": 2, "x": 3}
+
+
+def test_a_count_that_ended_before_its_first_point_is_over_time(tmp_path: Path) -> None:
+    (scan,) = kept(tmp_path, without_points(counted(voltage=[1.0]), "abort")).scans
+    assert (scan.axes, scan.in_words()) == ((), "scan of time: 0 of 1 points, aborted")
+    assert dict(scan.to_xarray().sizes) == {"time": 0}
+
+
 def test_a_run_without_scans_has_none_and_a_window_takes_its_points(tmp_path: Path) -> None:
     assert kept(tmp_path, []).scans == []
     run = kept(tmp_path / "other", knife_edge_scan())
     assert [len(scan) for scan in run.between(T0 + 5 * STEP, T0 + 10 * STEP).scans] == [5]
     assert run.between(T0 - 10 * STEP, T0 - STEP).scans == []
-
-
-SNAKE = [(0, 0), (0, 1), (0, 2), (1, 2), (1, 1)]
 
 
 @pytest.mark.parametrize("lists", [True, False])

@@ -161,7 +161,7 @@ def check_target(definition: InstrumentDefinition, axis: AxisDefinition, target:
     if axis.limits is None:
         return
     low, high = axis.limits
-    if not isinstance(target, numbers.Real) or isinstance(target, bool):
+    if isinstance(target, bool) or not isinstance(target, numbers.Real):
         raise OutOfRangeError(
             f"axis {axis.name}: {target!r} is no number, and it has limits, {low:g} to {high:g} {axis.unit}",
             instrument=definition.id,

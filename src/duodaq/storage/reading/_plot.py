@@ -14,7 +14,8 @@ from duodaq.errors import ConfigError, TornFileError
 from duodaq.storage.reading._card import zone
 from duodaq.storage.reading._columns import Column, pixels_unit
 from duodaq.storage.reading._frames import FrameStack, Pixels
-from duodaq.storage.reading._together import SCALAR, aligned
+from duodaq.storage.reading._silences import Places, silences
+from duodaq.storage.reading._together import SCALAR, STAGE, aligned
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -32,6 +33,7 @@ _FEWEST_POSITIONS = 3
 _MOST_CURVES = 6
 _MOST_STRETCHES = 5000
 _WORTH_IT = 8
+_NOWHERE = np.empty(0, np.int64)
 _ON_PAPER = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 """What matplotlib draws with where there is no screen."""
 
@@ -83,18 +85,31 @@ def _of_scans(run: Run) -> list[Panel]:
 
 def _of_streams(run: Run, x: str | None, y: Sequence[str] | None) -> list[Panel]:
     over = run[x] if x is not None else axis_of(run)
-    names = [s.name for s in run if s.kind == SCALAR and s is not over and s.name != x] if y is None else list(y)
-    curves = names[:_MOST_CURVES] if over is None or y is not None else _following(run, over, names)
-    panels: list[Panel] = [partial(_curve, run=run, name=name, over=over) for name in curves]
     rows = [] if x is not None or y is not None else [s for s in run if s.kind in _ROWS and len(s)]
+    if y is not None:
+        panels = [partial(_curve, run=run, name=name, over=_under(run, name, x, over)) for name in y[:_MOST_CURVES]]
+    else:
+        names = [s.name for s in run if s.kind == SCALAR and (over is None or s.name != over.name)]
+        curves = names[:_MOST_CURVES] if over is None else _following(run, over, names)
+        panels = [partial(_curve, run=run, name=name, over=over) for name in curves]
+        if x is None and not panels and not rows:
+            alone = [s.name for s in run if len(s) and (s.kind == STAGE or (over is not None and s.name == over.name))]
+            panels = [partial(_curve, run=run, name=name, over=None) for name in alone[:_MOST_CURVES]]
     return panels + [partial(_newest, run=run, name=s.name) for s in rows[: _MOST_CURVES - len(panels)]]
+
+
+def _under(run: Run, name: str, x: str | None, over: Stream | None) -> Stream | None:
+    """What a stream that was asked for by name is drawn over; None: the time, as of an axis unless `x` is another."""
+    if over is None or name == over.name or (x is None and run[name].kind == STAGE):
+        return None
+    return over
 
 
 def axis_of(run: Run) -> Stream | None:
     """The stream of the axis that was at most different places; None if none moved."""
     best, most = None, _FEWEST_POSITIONS - 1
     for stream in run:
-        if stream.kind != "stage/1" and not (stream.kind == SCALAR and stream.name.endswith("position")):
+        if stream.kind != STAGE and not (stream.kind == SCALAR and stream.name.endswith("position")):
             continue
         signal = stream.named().signal
         places = 0 if signal is None else len(np.unique(signal.values))
@@ -148,7 +163,8 @@ def _curve(axes: Any, run: Run, name: str, over: Stream | None) -> None:
             _draw(axes, Column("row", (), np.arange(rows), ""), signal)
             return
         dates, start = alone.times_ns.view("datetime64[ns]"), run[name].start
-        _draw(axes, Column("time", (), dates, zone(start)), signal)
+        lost = [one for one in run.outages if name.startswith(f"{one.instrument}.")]
+        _draw(axes, Column("time", (), dates, zone(start)), signal, breaks=silences(alone.times_ns, lost))
         if start is not None:
             _ticks_of_time(axes.xaxis, start.astimezone().tzinfo)  # a picture is for people: local time, and it says so
         return
@@ -159,7 +175,7 @@ def _curve(axes: Any, run: Run, name: str, over: Stream | None) -> None:
     order = np.argsort(base.signal.values, kind="stable")
     x, y = (
         column._replace(name=stream, values=column.values[order])
-        for stream, column in ((over.name, base.signal), (name, columns[-1]))
+        for stream, column in ((over.name, base.signal), (name, columns[len(base.columns)]))
     )
     _draw(axes, x, y, marks=True)
 
@@ -198,14 +214,29 @@ def _ticks_of_time(axis: Any, zone: Any) -> None:
     axis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=zone))
 
 
-def _draw(axes: Any, x: Column | None, y: Column | None, *, marks: bool = False) -> None:
+def _draw(axes: Any, x: Column | None, y: Column | None, *, marks: bool = False, breaks: Places = _NOWHERE) -> None:
+    """Draw a curve, broken before the values at `breaks`; a value with nothing beside it is a dot."""
     if x is None or y is None:
         return
-    shown = _thinned(y.values)
-    axes.plot(x.values[shown], y.values[shown], "o-" if marks else "-", markersize=4, linewidth=1)
+    shown = np.arange(len(y.values))[_thinned(y.values)]
+    at = np.unique(np.searchsorted(shown, breaks))
+    at = at[at < len(shown)]
+    places, values = x.values[shown], y.values[shown]
+    if len(at):
+        places, values = np.insert(places, at, places[at - 1]), np.insert(values, at, np.nan)
+    (line,) = axes.plot(places, values, "o-" if marks else "-", markersize=4, linewidth=1)
+    alone = _alone(values)
+    if alone.any() and not marks:
+        axes.plot(places[alone], values[alone], "o", markersize=2, color=line.get_color())
     axes.set_xlabel(_label(x))
     axes.set_ylabel(_label(y))
     axes.grid(alpha=0.3)
+
+
+def _alone(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which values have none beside them that a line could lead to."""
+    known = np.pad(~np.isnan(values), 1)
+    return known[1:-1] & ~known[:-2] & ~known[2:]
 
 
 def _thinned(values: npt.NDArray[Any]) -> slice | npt.NDArray[np.intp]:

@@ -269,12 +269,14 @@ class Run:
     ) -> matplotlib.figure.Figure:
         """A picture of it: the points of its last scan, or its numbers over time, and its brightest frame.
 
-        Without a scan, and where `x` or `y` is given, streams are drawn: over an axis, the last value until then. A
-        notebook shows it; it needs no screen to be saved: ``run.plot().savefig("run.png")``.
+        Without a scan, and where `x` or `y` is given, streams are drawn: over an axis, the last value until then. Over
+        time a curve is broken where nothing came for much longer than usual, or its instrument was lost. A notebook
+        shows it; it needs no screen to be saved: ``run.plot().savefig("run.png")``.
 
         Args:
             x: The stream to plot over; the axis with most positions if not given, or else the time.
-            y: The streams of numbers to plot; all if not given.
+            y: The streams of numbers to plot; all if not given. An axis, too, which is else drawn only where there is
+                nothing else: its position over time, or over `x`.
             show: Whether to show it in a window, from a plain program, and wait until that is closed.
 
         Raises:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 _REFERENCE = re.compile(r"duodaq:(.+)@(\d+)")
+_ENDED = {"success": "incomplete", "abort": "aborted", "fail": "failed"}
+"""What people call the ends of Bluesky's runs, as everywhere else; that one is complete is known by its points."""
+
 _SAME_NS = 1000
 """A document's time is a float of seconds, which is right to a quarter of a microsecond in this century."""
 
@@ -213,7 +216,8 @@ class RecordedScan:
         """The axes that moved together, for each dimension of the plan."""
         hints: dict[str, Any] = self.start.get("hints") or {}
         told: list[Any] = hints.get("dimensions") or [[[name], "primary"] for name in self.start.get("motors") or ()]
-        found = [[name for name in names if name in self._keys] for names, _ in told]
+        known = self._keys  # none before the first point: then what the plan says is all that is known
+        found = [[name for name in names if (name in known if known else name != "time")] for names, _ in told]
         return [names for names in found if names]
 
     @cached_property
@@ -268,7 +272,7 @@ class RecordedScan:
 
     def in_words(self) -> str:
         """What was scanned, how many points it has, and whether it is complete."""
-        how = "complete" if self.complete else self.stop.get("exit_status", "under way")
+        how = "complete" if self.complete else _ENDED.get(self.stop.get("exit_status", ""), "under way")
         asked = "" if self.planned is None else f" of {self.planned}"
         return f"scan of {' × '.join(self.axes) or 'time'}: {len(self)}{asked} points, {how}"
 
