@@ -179,10 +179,6 @@ def change_its_file(one: Terminal) -> None:
     file.write_text(file.read_text().replace('"1 s"', '"2 s"') + new)
 
 
-def keep_a_preset(one: Terminal) -> None:
-    one.type("duodaq presets save quiet")
-
-
 def stop_all(one: Terminal) -> None:
     """A flight recording is what a stop-all leaves."""
     one.type("duodaq stop-all")
@@ -237,7 +233,6 @@ def have_the_lab_of_the_readme(one: Terminal) -> None:
 
 BEFORE: dict[str, Callable[[Terminal], None]] = {
     "docs/how-to/change-a-running-lab.md": change_its_file,
-    "docs/how-to/keep-settings.md": keep_a_preset,
     "docs/how-to/metrics-and-traces.md": stop_all,
     "docs/how-to/move-an-instrument-to-v4.md": an_actor_of_ones_own,
     "docs/how-to/open-a-run.md": runs_of_a_scan,

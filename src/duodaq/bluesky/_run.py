@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 import pyarrow as pa
 
-from duodaq.storage.reading import Grid, ScanPoints, scan_page, stacked, told_with
+from duodaq.storage.reading import Grid, ScanPoints, ended_word, scan_page, stacked, told_with
 
 if TYPE_CHECKING:
     import xarray
@@ -136,5 +136,6 @@ class ScanRun:
         return scan_page(repr(self)[1:-1], self.metadata, self.directory, self.units, self.fields(), tuple(self.events))
 
     def __repr__(self) -> str:
-        how = "complete" if self.complete else self.stop.get("exit_status", "aborted" if self.aborted else "under way")
+        stop = self.stop or ({"exit_status": "abort"} if self.aborted else {})
+        how = "complete" if self.complete else ended_word(stop)
         return f"<scan of {' × '.join(self.axes)}: {len(self)} of {self.planned} points, {how}>"

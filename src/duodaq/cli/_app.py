@@ -105,7 +105,7 @@ def demo(
 
 @app.command(rich_help_panel=LAB)
 def run(file: LabFile, web_port: WebPort = None, no_web: NoWeb = False) -> None:
-    """Run a lab, with its page, until Ctrl-C: once stops in order, twice faster."""
+    """Run a lab, with its page, until Ctrl-C, which stops it in order; a second Ctrl-C makes that faster."""
     from duodaq.cli._run import run_lab
 
     raise typer.Exit(run_lab(file, out, err, web=_web(web_port, no_web)))

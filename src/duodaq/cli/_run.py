@@ -35,7 +35,7 @@ def run_lab(file: Path, out: Console, err: Console, web: Web = True) -> int:
             words = f"  {status.id}: {status.state}"
             out.print(escape(f"{words} — {status.message}" if status.message else words), soft_wrap=True)
         await page.start()
-        out.print("Attach with duodaq.connect(); Ctrl-C stops in order, twice faster.")
+        out.print("Attach with duodaq.connect(); Ctrl-C stops it in order, a second one faster.")
         until_ready.is_over = True
 
     async def live() -> ShutdownReport:

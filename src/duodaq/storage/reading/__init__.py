@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from duodaq.storage.reading._listing import Difference, Runs, differences, facts_of, find_run, open_run, runs
     from duodaq.storage.reading._outages import Outage
     from duodaq.storage.reading._place import is_run
-    from duodaq.storage.reading._points import Grid, Laid, ScanPoints, stacked, told_with
+    from duodaq.storage.reading._points import Grid, Laid, ScanPoints, ended_word, stacked, told_with
     from duodaq.storage.reading._run import Run
     from duodaq.storage.reading._scan import RecordedScan
     from duodaq.storage.reading._scan_events import SCAN_CONTINUED, SCAN_DOCUMENT
@@ -45,6 +45,7 @@ __all__ = [
     "Stream",
     "counted",
     "differences",
+    "ended_word",
     "facts_of",
     "find_run",
     "folder_bytes",
@@ -86,6 +87,7 @@ _HOMES = {
     "runs": "duodaq.storage.reading._listing",
     "scan_page": "duodaq.storage.reading._scan_page",
     "stacked": "duodaq.storage.reading._points",
+    "ended_word": "duodaq.storage.reading._points",
     "told_with": "duodaq.storage.reading._points",
 }
 

@@ -23,6 +23,8 @@ ENGINES_OWN = frozenset(
 )
 """What Bluesky writes into each start document by itself."""
 
+_ENDED = {"success": "incomplete", "abort": "aborted", "fail": "failed"}
+
 
 class Grid(NamedTuple):
     """Where the points of a grid are.
@@ -135,6 +137,11 @@ def stacked(values: Sequence[Any]) -> npt.NDArray[Any]:
     for place, one in zip(found, each, strict=True):
         place[tuple(map(slice, one.shape))] = one
     return found
+
+
+def ended_word(stop: Mapping[str, Any]) -> str:
+    """What people call the end of a run of Bluesky's, by its stop document; that one is complete, its points know."""
+    return _ENDED.get(stop.get("exit_status", ""), "under way")
 
 
 def told_with(start: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from duodaq.errors import TornFileError
 from duodaq.storage.journal._events import Event
 from duodaq.storage.reading._moments import Window
-from duodaq.storage.reading._points import Grid, Laid, ScanPoints, stacked, told_with
+from duodaq.storage.reading._points import Grid, Laid, ScanPoints, ended_word, stacked, told_with
 from duodaq.storage.reading._scan_events import SCAN_CONTINUED, SCAN_DOCUMENT
 from duodaq.storage.reading._scan_page import scan_page
 
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 _REFERENCE = re.compile(r"duodaq:(.+)@(\d+)")
-_ENDED = {"success": "incomplete", "abort": "aborted", "fail": "failed"}
-"""What people call the ends of Bluesky's runs, as everywhere else; that one is complete is known by its points."""
-
 _SAME_NS = 1000
 """A document's time is a float of seconds, which is right to a quarter of a microsecond in this century."""
 
@@ -272,7 +269,7 @@ class RecordedScan:
 
     def in_words(self) -> str:
         """What was scanned, how many points it has, and whether it is complete."""
-        how = "complete" if self.complete else _ENDED.get(self.stop.get("exit_status", ""), "under way")
+        how = "complete" if self.complete else ended_word(self.stop)
         asked = "" if self.planned is None else f" of {self.planned}"
         return f"scan of {' × '.join(self.axes) or 'time'}: {len(self)}{asked} points, {how}"
 
