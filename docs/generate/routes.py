@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +32,11 @@ def bodies(words: list[str], like: list[list[str]]) -> str:
     """What may be sent, field by field."""
     schemas = _schema()["components"]["schemas"]
     sent = dict.fromkeys(route["body"] for route in _routes() if route["body"])
-    return "\n\n".join(f"### `{name}`\n\n{_body(schemas[name])}".strip() for name in (*sent, "RefusalAnswer"))
+    parts = dict.fromkeys(
+        part for name in sent for field in schemas[name]["properties"].values() if (part := _part(field))
+    )
+    names = (*sent, *parts, "RefusalAnswer")
+    return "\n\n".join(f"### `{name}`\n\n{_body(schemas[name])}".strip() for name in names)
 
 
 @cache
@@ -100,9 +105,12 @@ def _body(schema: dict[str, Any]) -> str:
 
 def _default(field: dict[str, Any]) -> str:
     value = field.get("default")
-    return code(
-        {None: "null", True: "true", False: "false"}.get(value, value) if not isinstance(value, list | dict) else value
-    )
+    return code(json.dumps(value) if value is None or isinstance(value, bool) else value)
+
+
+def _part(field: dict[str, Any]) -> str:
+    """What a list of a body is made of, if that is an object of its own."""
+    return field.get("items", {}).get("$ref", "").rpartition("/")[2]
 
 
 def _kind(field: dict[str, Any]) -> str:
@@ -110,6 +118,8 @@ def _kind(field: dict[str, Any]) -> str:
         return " or ".join(_kind(one) for one in field["anyOf"] if one.get("type") != "null")
     if "enum" in field:
         return ", ".join(map(code, field["enum"]))
+    if part := _part(field):
+        return f"list of [{code(part)}](#{part.lower()}), at most {field['maxItems']}"
     kinds = {"string": "text", "array": "list", "object": "object", "boolean": "true or false", "number": "number"}
     told = kinds.get(field.get("type", ""), "whole number" if field.get("type") == "integer" else "anything")
     if "maxLength" in field:

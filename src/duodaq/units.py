@@ -14,13 +14,14 @@ __all__ = [
     "is_number",
     "number_in",
     "parse_duration_s",
+    "ratio",
     "same_unit",
     "unit_meant",
 ]
 
 _DURATION = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(us|µs|ms|s|min|h|d)\s*$")
 _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_PREFIX = {"p": 1e-12, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_POWERS = {"p": -12, "n": -9, "u": -6, "µ": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9}
 _BASES = ("m", "s", "V", "A", "W", "Hz", "Ohm", "Ω", "F", "K")
 
 _WORDS = {
@@ -75,12 +76,24 @@ def convert(value: float, unit: str, target: str) -> float:
     Raises:
         ValueError: The two are not the same kind of quantity.
     """
+    times, parts = ratio(unit, target)
+    return value * times / parts
+
+
+def ratio(unit: str, target: str) -> tuple[float, float]:
+    """By what a value in `unit` is multiplied, and then divided, to be in `target`; one of them is 1.
+
+    Either is a whole power of ten, which a float has exactly, and 1e-6 not: 5 mm are 5000 µm, and not beyond that.
+
+    Raises:
+        ValueError: The two are not the same kind of quantity.
+    """
     if unit == target:
-        return value
-    (factor, base), (target_factor, target_base) = _split(unit), _split(target)
+        return 1.0, 1.0
+    (power, base), (target_power, target_base) = _split(unit), _split(target)
     if base != target_base:
         raise ValueError(f"cannot convert {unit!r} to {target!r}")
-    return value * factor / target_factor
+    return 10.0 ** max(0, power - target_power), 10.0 ** max(0, target_power - power)
 
 
 def same_unit(one: str, other: str) -> bool:
@@ -156,8 +169,8 @@ def _symbol(text: str) -> str:
     return f"µ{found[1:]}" if found.startswith("u") and found[1:] in _BASES else found
 
 
-def _split(unit: str) -> tuple[float, str]:
+def _split(unit: str) -> tuple[int, str]:
     for base in _BASES:
-        if unit.endswith(base) and unit[: -len(base)] in _PREFIX:
-            return _PREFIX[unit[: -len(base)]], base
-    return 1.0, unit
+        if unit.endswith(base) and unit[: -len(base)] in _POWERS:
+            return _POWERS[unit[: -len(base)]], base
+    return 0, unit

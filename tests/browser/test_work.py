@@ -59,6 +59,19 @@ def test_what_a_latched_stop_refuses_cannot_be_pressed_and_says_why(page: Any) -
     page.lab.shutter.call("open")
 
 
+def test_a_field_of_a_setting_has_all_of_its_digits_and_sends_what_it_shows(page: Any) -> None:
+    page.lab.spectrometer.set("gain", 80123456.789)
+    page.panel("spectrometer")
+    field = "#panel [data-setting=gain]"
+    page.until(lambda: page.tab.input_value(field).startswith("8012345"))
+    assert page.tab.input_value(field) == "80123456.789"
+    page.tab.press(field, "Enter")
+    page.toast("spectrometer: gain")
+    assert page.tab.input_value(field) == "80123456.789"
+    assert page.lab.spectrometer.get("gain") == 80123456.789
+    page.lab.spectrometer.set("gain", 1.5)
+
+
 def test_control_is_taken_shown_taken_over_after_a_question_and_let_go(page: Any) -> None:
     page.panel("spectrometer")
     holder = "#panel [data-holder=spectrometer]"

@@ -391,6 +391,24 @@ async def test_a_move_that_sets_what_was_withheld_ends_its_message(bench: Bench,
     await until(lambda: status_of(bench, "bath").message == "")
 
 
+async def test_what_a_start_under_a_stop_did_not_set_is_in_its_message_and_set_when_somebody_says_so(
+    bench: Bench,
+) -> None:
+    bench.broker.latch("the test")
+    await bench.start(InstrumentDefinition("source", "v2", Source, port="line", settings={"level": 7}))
+    withheld = "not set at its start, for a stop was latched: level; "
+    await until(lambda: status_of(bench, "source").message.startswith(withheld))
+    assert bench.lines == []
+    bench.broker.reset_latch("the test")
+    bench.line.unplug()
+    bench.line.replug()
+    await until(lambda: status_of(bench, "source").restarts == 1 and status_of(bench, "source").state == "ready")
+    assert bench.lines == []  # nor does a cable
+    await bench.v2.command("source", Recover())
+    assert bench.lines == [b"LEVEL 7"]
+    await until(lambda: status_of(bench, "source").message == "")
+
+
 async def test_a_recover_while_a_stop_is_latched_sets_nothing_that_emits_and_after_its_reset_it_does(
     bench: Bench,
 ) -> None:

@@ -57,7 +57,7 @@ FAULTS: Mapping[str, Told] = {
     "overdue": Told(("overdue",), ("duodaq_calls_overdue",)),
     # what becomes of a worker
     "crash limit": Told(("worker has failed",), ("duodaq_instrument_given_up",)),
-    "worker does not end": Told(("worker does not end",), (LOGGED,)),
+    "worker does not end": Told(("worker does not end",), ("duodaq_worker_lingered",)),
     "spare dies": Told(("a spare worker died",), ("duodaq_spares_died",)),
     "fork server dies": Told(("the fork server is lost",), ("duodaq_fork_servers_died",)),
     # what happens to its line, its start, its data
@@ -73,17 +73,17 @@ FAULTS: Mapping[str, Told] = {
         ("instrument is in error", "instrument did not start", "replacement did not start"),
         ("duodaq_instrument_changes", "duodaq_worker_restarts", "duodaq_instrument_restarts"),
     ),
-    "full disk": Told(("recording is interrupted",), (LOGGED,)),
+    "full disk": Told(("recording is interrupted",), ("duodaq_alarm_raised",)),
     "no place": Told(("a recording could not begin",), ("duodaq_recordings_not_begun",)),
     "slow reader": Told(("slow reader is losing data",), ("duodaq_dropped",)),
     # what happens to the lab
-    "watchdog": Told(("the watchdog died and is started again",), (LOGGED,)),
+    "watchdog": Told(("the watchdog died and is started again",), ("duodaq_watchdog_restarts",)),
     "alarm": Told(("alarm raised",), ("duodaq_alarm_raised",)),
     "stop-all": Told(("stop-all",), ("duodaq_stops_all", LOGGED)),
     "forced": Told(("not ended in order: forced",), ("duodaq_last_run", LOGGED)),
     "leaked": Told(("not ended in order: leaked",), ("duodaq_last_run", LOGGED)),
     "lab killed": Told(("the last run of this lab did not end in order",), ("duodaq_last_run",)),
-    "recording left": Told(("repaired a recording that was left unfinished",), (LOGGED,)),
+    "recording left": Told(("repaired a recording that was left unfinished",), ("duodaq_recordings_repaired",)),
 }
 BAD = {"duodaq_commands": "failed", "duodaq_messages": "failed", "duodaq_polls": "failed"}
 """Of a figure with several outcomes the label that one of these must have."""

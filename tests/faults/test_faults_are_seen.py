@@ -216,9 +216,7 @@ FAULTS: dict[str, Fault] = {
     "silent": Fault(fall_silent, FAILED, ("duodaq_port_errors", "NAME")),
     "garbled": Fault(garble, FAILED, ("duodaq_polls", "NAME", "power", "failed")),
     "does not start": Fault(not_start, ("instrument is in error",), ("duodaq_instrument_changes", "NAME", "error")),
-    "full disk": Fault(
-        fill_the_disk, ("recording is interrupted",), ("duodaq_log_events", "error", "recording is interrupted")
-    ),
+    "full disk": Fault(fill_the_disk, ("recording is interrupted",), ("duodaq_alarm_raised", "lab: recording")),
     "slow reader": Fault(
         read_too_slowly,
         ("slow reader is losing data",),
@@ -228,7 +226,7 @@ FAULTS: dict[str, Fault] = {
     "watchdog": Fault(
         kill_the_watchdog,
         ("the watchdog died and is started again",),
-        ("duodaq_log_events", "error", "the watchdog died and is started again"),
+        ("duodaq_watchdog_restarts",),
     ),
     "alarm": Fault(get_hot, ("alarm raised",), ("duodaq_alarm_raised", "hot")),
     "stop-all": Fault(stop_all, ("stop-all",), ("duodaq_stops_all",)),

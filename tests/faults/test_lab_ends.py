@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from tests.faults.fault_table import ITSELF
 
-from duodaq.app import Lab, LabHost, _recording, exposition
+from duodaq.app import Lab, LabHost, _recording, exposition, samples_of
 from duodaq.clock import Deadline, pause
 from duodaq.dual import DualRuntimeManager
 from duodaq.errors import StorageError
 from duodaq.model import Execute, InstrumentDefinition, LabDefinition, RuntimeDefinition
 from duodaq.storage import Recorder
-from duodaq.telemetry import event_counts, listen_to_log
+from duodaq.telemetry import listen_to_log
 from duodaq.testing import RefusingDisk
 from duodaq.workers._fork_server import shared_fork_server
 from duodaq.workers._starter import CAN_FORK
@@ -102,7 +102,7 @@ async def test_of_a_lab_that_was_killed_its_next_start_says_when_it_was_seen_las
     program = [sys.executable, "-c", KILLED, str(tmp_path / "runs")]
     killed = await asyncio.create_subprocess_exec(*program)
     assert await killed.wait() == -9
-    next_one, repaired_before = lab_of(tmp_path), event_counts().get(("warning", REPAIRED), 0)
+    next_one = lab_of(tmp_path)
     assert await run(next_one, lambda: next_one.chores.done(WITHIN_S)) == {'{ended="died"}': 1}
     ((level, line),) = [one for one in said if "last run" in one[1]["event"]]
     assert (level, line["event"]) == ("error", "the last run of this lab did not end in order")
@@ -110,7 +110,8 @@ async def test_of_a_lab_that_was_killed_its_next_start_says_when_it_was_seen_las
     assert line["last_seen"].endswith("+00:00")
     (line,) = [line for _, line in said if line["event"] == REPAIRED]
     assert line["run"] == str(tmp_path / "runs" / "killed")
-    assert event_counts()["warning", REPAIRED] == repaired_before + 1
+    (repaired,) = [one.value for one in samples_of(next_one) if one.name == "duodaq_recordings_repaired"]
+    assert repaired == 1
     assert await run(lab_of(tmp_path)) == {'{ended="clean"}': 1}
 
 

@@ -222,10 +222,38 @@ def test_a_fly_scan_collects_every_frame_while_the_stage_moves(
     assert lab.camera.status()["state"] == "ready"
 
 
-def test_a_stream_of_v2_flies_as_well(d: Devices, engine: RunEngine, heard: list[Document]) -> None:
+def test_a_stream_of_v2_flies_as_well_and_runs_on_for_others(
+    lab: LabClient, d: Devices, engine: RunEngine, heard: list[Document]
+) -> None:
     engine(bp.fly([d.meter.flyer(count=4)]))
     assert len(values(heard, "meter_power")) >= 4
     assert np.all(np.diff(values(heard, "meter_power_sequence")) == 1)
+    assert lab.meter.status()["state"] == "acquiring"
+
+
+def test_what_two_flights_need_ends_with_the_last_of_them_unless_it_ran_before(
+    lab: LabClient, d: Devices, engine: RunEngine
+) -> None:
+    def plan() -> Any:
+        one, two = d.camera.flyer(), d.camera.flyer()
+        two.name = "second"
+        yield from bps.open_run()
+        for flyer in (one, two):
+            yield from bps.kickoff(flyer, wait=True)
+        yield from bps.complete(one, wait=True)
+        states.append(lab.camera.status()["state"])
+        yield from bps.complete(two, wait=True)
+        states.append(lab.camera.status()["state"])
+        for flyer in (one, two):
+            yield from bps.collect(flyer)
+        yield from bps.close_run()
+
+    states: list[str] = []
+    engine(plan())
+    lab.camera.start()
+    engine(plan())
+    lab.camera.finish()
+    assert states == ["acquiring", "ready", "acquiring", "acquiring"]
 
 
 @pytest.mark.parametrize("end", ["resume", "abort", "stop", "halt"])

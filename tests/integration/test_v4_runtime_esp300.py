@@ -10,6 +10,7 @@ from duodaq.bridge import ParameterTable
 from duodaq.clock import Deadline, pause
 from duodaq.drivers import codec
 from duodaq.errors import (
+    DuodaqError,
     LifecycleError,
     OutOfRangeError,
     RefusedError,
@@ -36,6 +37,7 @@ from duodaq.ports import Broker
 from duodaq.schema import schema_name, stage_scalars
 from duodaq.testing.coexistence._bench import until
 from duodaq.v4 import DataPublisher, V4Runtime
+from duodaq.v4.instruments import InstrumentActor
 
 pytestmark = pytest.mark.serial
 
@@ -95,6 +97,26 @@ async def test_a_move_ends_where_it_was_sent(controller) -> None:
         assert entry is not None
         assert entry.value == pytest.approx(3.0, abs=0.01)
         assert entry.owner == "v4"
+
+
+async def test_what_moves_is_said_to_move_and_what_finds_its_line_lost_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    note, said = InstrumentActor.note, list[bool]()
+
+    def noted(self: InstrumentActor, name: str, value: Any, unit: str = "") -> None:
+        if name == "x.moving":
+            said.append(value)
+        note(self, name, value, unit)
+
+    monkeypatch.setattr(InstrumentActor, "note", noted)
+    with sim.launch("esp300") as own:
+        async with stage_at(own.address) as (runtime, broker, _, _):
+            await runtime.command("stage", Execute("move", ("x", 1.0)))
+            assert (said.count(True), said[-1]) == (1, False)
+            own.unplug()
+            assert await until(lambda: broker.status()[0].state == "lost", 10.0)
+            with pytest.raises(DuodaqError):
+                await runtime.command("stage", Execute("move", ("x", 3.0)))
+            assert said.count(True) == 1
 
 
 async def test_a_target_beyond_the_limits_is_refused_and_nothing_is_written(controller) -> None:

@@ -17,6 +17,7 @@ from duodaq.model import InstrumentDefinition
 
 httpx = pytest.importorskip("httpx")
 PageServer: Any = pytest.importorskip("duodaq.web").PageServer
+_live: Any = pytest.importorskip("duodaq.web._live")
 websockets = pytest.importorskip("websockets.asyncio.client")
 
 
@@ -180,3 +181,18 @@ async def test_too_many_requests_are_refused_but_never_a_stop(tmp_path: Path) ->
         for _ in range(3):
             assert (await lab.post("/api/instruments/lamp/stop")).status_code == 200
             assert (await lab.post("/api/stop-all")).status_code == 200
+
+
+async def test_what_is_no_stop_and_calls_itself_one_is_bounded_as_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate = _live.Rate
+    monkeypatch.setattr(_live, "Rate", lambda *_: rate(0.001, 2))
+    async with serving(tmp_path) as lab, lab.live() as live:
+        for _ in range(3):
+            await live.send(json.dumps({"type": "credit", "name": "stop_all", "rows": 1}))
+        refused = await heard(live, "done")
+        assert (refused["status"], refused["error"]) == (429, "TooMany")
+        await live.send(json.dumps({"type": "do", "id": 7, "name": "stop_all"}))
+        done = await heard(live, "done")
+        assert (done["id"], done["ok"]) == (7, True)

@@ -184,6 +184,17 @@ async def test_values_are_converted_to_the_alarms_unit() -> None:
 
 
 @virtual_time
+async def test_a_value_at_its_limit_is_not_beyond_it_in_another_unit() -> None:
+    lab = Lab(alarm(high=0.009, unit="kV"))
+    await lab.alarms.start()
+    lab.measure(9.0)
+    lab.measure(10.0)
+    change = await lab.changes.get(5.0)
+    assert (change.new, change.value, change.why) == ("raised", 0.01, "0.01 kV is above 0.009 kV")
+    assert await lab.alarms.close(1.0)
+
+
+@virtual_time
 async def test_an_alarm_that_cannot_be_evaluated_is_no_quiet_one() -> None:
     lab = Lab(alarm(high=5.0, unit="A"))
     await lab.alarms.start()

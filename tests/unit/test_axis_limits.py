@@ -92,7 +92,7 @@ def test_a_distance_is_refused_where_nobody_says_in_that_unit_where_the_axis_is(
     assert len(lab.stage.get("called")) == 2
 
 
-@pytest.mark.parametrize("target", ["5", None, [5.0], object()])
+@pytest.mark.parametrize("target", ["5", None, [5.0], object(), True])
 def test_what_is_no_number_is_no_place(target: Any) -> None:
     stage = InstrumentDefinition("stage", "v2", "own:Stage", axes=(AxisDefinition("x", 1, "mm", (0.0, 10.0)),))
     with pytest.raises(OutOfRangeError, match="is no number"):

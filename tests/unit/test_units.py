@@ -11,7 +11,7 @@ import pytest
 from duodaq.app import Reading
 from duodaq.errors import OutOfRangeError
 from duodaq.model import InstrumentDefinition, SetParameter, check_limits
-from duodaq.units import is_known, number_in, unit_meant
+from duodaq.units import convert, is_known, number_in, unit_meant
 
 
 def reading(value: Any, unit: str) -> Reading:
@@ -29,6 +29,21 @@ def test_a_bare_number_is_in_the_unit_already(given: Any) -> None:
 )
 def test_a_reading_is_converted(value: float, unit: str, target: str, expected: float) -> None:
     assert number_in(target, reading(value, unit)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("unit", "target", "times", "parts"),
+    [
+        ("mm", "um", 1000, 1),
+        ("um", "mm", 1, 1000),
+        ("nW", "W", 1, 10**9),
+        ("GHz", "MHz", 1000, 1),
+        ("m", "pm", 10**12, 1),
+    ],
+)
+def test_a_prefix_is_a_power_of_ten_to_the_last_bit(unit: str, target: str, times: int, parts: int) -> None:
+    wrong = [one for one in range(-5000, 5000) if convert(one, unit, target) != one * times / parts]
+    assert wrong == []
 
 
 @pytest.mark.parametrize(
@@ -68,6 +83,8 @@ class Quantity(float):
 def test_a_quantity_does_not_pass_limits_by_its_bare_number() -> None:
     supply = InstrumentDefinition("supply", "v2", "a:B", limits={"voltage": (0.0, 5.0)})
     check_limits(supply, SetParameter("voltage", 4))
+    with pytest.raises(OutOfRangeError, match="True is outside the limits"):
+        check_limits(supply, SetParameter("voltage", True))
     with pytest.raises(OutOfRangeError, match="has a unit, and the limits 0 … 5 have none"):
         check_limits(supply, SetParameter("voltage", Quantity(4)))
 

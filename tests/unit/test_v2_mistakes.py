@@ -40,6 +40,12 @@ class Driver:
     def looks_up(self) -> Any:
         return {"FAST": 1}["SLOW"]
 
+    def divides(self) -> Any:
+        return 1 / 0
+
+    def understands(self) -> Any:
+        return float(b"")
+
 
 def raised_by(call: Callable[[], Any]) -> BaseException:
     with pytest.raises(Exception) as caught:  # noqa: PT011  - whatever it is
@@ -71,6 +77,17 @@ def test_what_a_driver_raises_itself_is_a_refusal(name: str) -> None:
     typed = typed_error(raised_by(getattr(Driver(), name)), "chopper", name)
     assert type(typed) is RefusedError
     assert "the driver said no" in str(typed)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("divides", "raised Zero"), ("understands", "said no"), ("looks_up", "said no")]
+)
+def test_what_breaks_off_in_a_driver_has_its_line_and_what_it_says_itself_has_none(name: str, kind: str) -> None:
+    method = getattr(Driver(), name)
+    typed = str(typed_error(raised_by(method), "chopper", name))
+    assert f"the driver {kind}" in typed
+    assert f", at {__file__}:{method.__func__.__code__.co_firstlineno + 1}" in typed
+    assert __file__ not in str(typed_error(raised_by(Driver().says_no), "chopper", "says_no"))
 
 
 @pytest.mark.parametrize(("name", "args"), [("nothing", ()), ("says_no", (1,)), ("forgotten", (1, 2))])

@@ -29,7 +29,7 @@ from duodaq.model import (
 )
 from duodaq.schema import instrument_of, numeric_scalars, origin_of, scalars_of, schema_name, stage_scalars
 from duodaq.telemetry import get_logger, named
-from duodaq.units import convert, same_unit
+from duodaq.units import ratio, same_unit
 
 TICK_S = 0.1
 _CAPACITY = 65536
@@ -74,7 +74,7 @@ class Alarms:
         self._own: dict[str, Machine] = {}
         self._watching: dict[tuple[str, str], list[Machine]] = {}
         self._watched: frozenset[str] = frozenset()
-        self._factors: dict[tuple[str, str], float] = {}
+        self._ratios: dict[tuple[str, str], tuple[float, float]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping: set[asyncio.Task[None]] = set()
 
@@ -228,18 +228,18 @@ class Alarms:
         for machine in self._watching.get((one.instrument, one.channel), ()):
             unit = machine.definition.unit or one.unit
             try:
-                factor = self._factor(one.unit, unit)
+                times, parts = self._ratio(one.unit, unit)
             except ValueError:
                 why = f"its values are in {one.unit or 'no unit'}, which is no {unit}"
                 self._changed(machine, machine.unusable(one.t_ns, why))
             else:
-                self._changed(machine, machine.value(one.t_ns, one.value * factor, unit))
+                self._changed(machine, machine.value(one.t_ns, one.value * times / parts, unit))
 
-    def _factor(self, unit: str, target: str) -> float:
+    def _ratio(self, unit: str, target: str) -> tuple[float, float]:
         key = (unit, target)
-        if key not in self._factors:
-            self._factors[key] = 1.0 if same_unit(unit, target) else convert(1.0, unit, target)
-        return self._factors[key]
+        if key not in self._ratios:
+            self._ratios[key] = (1.0, 1.0) if same_unit(unit, target) else ratio(unit, target)
+        return self._ratios[key]
 
     def _changed(self, machine: Machine, change: AlarmChange | None) -> None:
         if change is None:

@@ -39,10 +39,14 @@ class Chores:
 
     Args:
         root: Where the lab's runs lie.
+
+    Attributes:
+        repaired: How many recordings were repaired that had been left unfinished.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.repaired = 0
         self._lock = threading.Lock()
         self._waiting: deque[_Chore] = deque()
         self._thread: threading.Thread | None = None
@@ -145,7 +149,9 @@ class Chores:
         with self._lock:
             self._process = None
         for line in said.splitlines():
-            _tell(chore[0], json.loads(line))
+            told = json.loads(line)
+            _tell(chore[0], told)
+            self.repaired += chore[0] == "recover" and not told.get("error")
         if process.returncode not in (0, 1):
             _log.warning("a chore was cut off", chore=" ".join(chore), code=process.returncode, said=complaint[-500:])
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +13,7 @@ import pyarrow as pa
 from duodaq.app._lab import Lab
 from duodaq.dataplane import Policy, Subscription
 from duodaq.errors import LifecycleError, StoppedError
-from duodaq.model import StartAcquisition, StopAcquisition
+from duodaq.model import InstrumentState, StartAcquisition, StopAcquisition
 from duodaq.telemetry import get_logger
 
 MOST_ROWS = 1_000_000
@@ -30,6 +33,8 @@ class Flights:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._flying: dict[str, _Flight] = {}
+        self._need: Counter[str] = Counter()
+        self._begun: set[str] = set()
 
     async def fly(self, flight: str, instrument: str, channel: str, options: dict[str, Any] | None) -> dict[str, Any]:
         """Collect a stream until `land`, or until the client has gone: this request is as long as the flight.
@@ -37,7 +42,8 @@ class Flights:
         Args:
             flight: An id that nobody else uses.
             instrument, channel: The stream.
-            options: Start the acquisition with these, and stop it at the end; None: it is left as it is.
+            options: Start the acquisition with these, and stop it behind the last flight, unless it ran before the
+                first: others read it. None: it is left as it is.
 
         Returns:
             ``sequence`` and ``t_ns`` (UTC) of each row, its ``value`` where it is a number, and ``lost``, the number of
@@ -59,19 +65,34 @@ class Flights:
         )
         self._flying[flight] = flying = _Flight(rows)
         try:
-            if options is not None:
-                await self._lab.command(instrument, StartAcquisition(options))
-            flying.started.set()
-            try:
+            async with self._acquiring(instrument, options):
+                flying.started.set()
                 await flying.collect()
-            finally:
-                if options is not None:
-                    await self._lab.manager.command(instrument, StopAcquisition())  # whoever has control by now
             return flying.result()
         finally:
             flying.started.set()
             rows.close()
             self._flying.pop(flight, None)
+
+    @asynccontextmanager
+    async def _acquiring(self, instrument: str, options: dict[str, Any] | None) -> AsyncGenerator[None]:
+        if options is None:
+            yield
+            return
+        state = next((one.state for one in self._lab.health().instruments if one.id == instrument), None)
+        runs = state is InstrumentState.ACQUIRING
+        if not self._need[instrument] and not runs:
+            self._begun.add(instrument)
+        self._need[instrument] += 1
+        try:
+            if options or not runs:  # a stream that runs is not begun again; with other options it says so itself
+                await self._lab.command(instrument, StartAcquisition(options))
+            yield
+        finally:
+            self._need[instrument] -= 1
+            if not self._need[instrument] and instrument in self._begun:
+                self._begun.discard(instrument)
+                await self._lab.manager.command(instrument, StopAcquisition())  # whoever has control by now
 
     async def started(self, flight: str) -> bool:
         """Wait until the acquisition runs; False if the flight has ended, or is none."""

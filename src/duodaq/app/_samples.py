@@ -63,6 +63,7 @@ def _lab(lab: Lab) -> Iterator[Sample]:
     for ended in ENDS:
         yield Sample("duodaq_last_run", (ended,), ended == (UNKNOWN if last is None else last.ended))
     yield Sample("duodaq_watchdog_up", (), lab.manager.guard.pid is not None)
+    yield Sample("duodaq_watchdog_restarts", (), lab.manager.guard.restarted)
     yield Sample("duodaq_commands_in_hand", (), health.commands_in_hand)
     for one in health.workers:
         yield Sample("duodaq_worker_up", (one.name, one.mode), one.mode != "process" or one.pid is not None)
@@ -93,6 +94,7 @@ def _workers(manager: DualRuntimeManager) -> Iterator[Sample]:
             yield Sample("duodaq_worker_blocked_seconds", (worker,), figures["blocked_s"])
             if "restarts" in figures:
                 yield Sample("duodaq_worker_restarts", (worker,), figures["restarts"])
+                yield Sample("duodaq_worker_lingered", (worker,), figures["lingered"])
             if "dead_letters" in figures:
                 yield Sample("duodaq_dead_letters", (worker,), figures["dead_letters"])
             for instrument, facts in figures.get("instruments", {}).items():
@@ -165,6 +167,7 @@ def _recording(lab: Lab) -> Iterator[Sample]:
     recorder = lab.recorder
     yield Sample("duodaq_recording_active", (), recorder is not None and recorder.recording)
     yield Sample("duodaq_recordings_not_begun", (), lab.not_begun)
+    yield Sample("duodaq_recordings_repaired", (), lab.chores.repaired)
     if recorder is not None:
         yield Sample("duodaq_recording_refusing", (), recorder.refusing)
         yield Sample("duodaq_commit_seconds", (), recorder.commits)

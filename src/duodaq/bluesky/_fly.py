@@ -22,7 +22,7 @@ class StreamFlyer:
         channel: Which of its channels.
         count: How many rows `complete` waits for; without it, it ends the stream at once.
         options: Of the acquisition: ROI, exposure …
-        acquire: Whether the acquisition is started and stopped; otherwise it is left as it is.
+        acquire: Whether the acquisition is started, and stopped unless it ran before; otherwise it is left as it is.
     """
 
     parent = None

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from duodaq.storage.reading import Grid, ScanPoints, scan_page, told_with
+from duodaq.storage.reading import Grid, ScanPoints, scan_page, stacked, told_with
 
 if TYPE_CHECKING:
     import xarray
@@ -97,8 +96,8 @@ class ScanRun:
         return len(self.events)
 
     def __getitem__(self, field: str) -> npt.NDArray[Any]:
-        """One field at every point: shape (points, …)."""
-        return np.asarray([event["data"][field] for event in self.events])
+        """One field at every point: shape (points, …). Arrays that are longer at some are filled up with NaN."""
+        return stacked([event["data"][field] for event in self.events])
 
     def fields(self) -> list[str]:
         """The names of the fields."""

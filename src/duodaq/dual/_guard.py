@@ -40,6 +40,11 @@ class Guard:
         """The watchdog's process, while there is one."""
         return None if self._watchdog is None else self._watchdog.pid
 
+    @property
+    def restarted(self) -> int:
+        """How often the watchdog died and was started again."""
+        return 0 if self._watchdog is None else self._watchdog.restarted
+
     async def start(self, instruments: Iterable[InstrumentDefinition], *, workers: bool, timeout_s: float) -> None:
         """Start the watchdog, if these instruments or their workers need one, and tell it of all ports.
 

@@ -161,7 +161,7 @@ def check_target(definition: InstrumentDefinition, axis: AxisDefinition, target:
     if axis.limits is None:
         return
     low, high = axis.limits
-    if not isinstance(target, numbers.Real):
+    if not isinstance(target, numbers.Real) or isinstance(target, bool):
         raise OutOfRangeError(
             f"axis {axis.name}: {target!r} is no number, and it has limits, {low:g} to {high:g} {axis.unit}",
             instrument=definition.id,
@@ -181,7 +181,7 @@ def _check_setting(definition: InstrumentDefinition, command: SetParameter) -> N
     value = command.value
     said = f"{value} is outside the limits {low:g} … {high:g}"
     try:
-        within = not isinstance(value, str) and bool(low <= value <= high)
+        within = not isinstance(value, str | bool) and bool(low <= value <= high)
     except (TypeError, ValueError):  # no number, or several
         within = False
     if hasattr(value, "magnitude"):  # pint's: of 4 kV the bare number is within 0 … 5, and no radian is a degree

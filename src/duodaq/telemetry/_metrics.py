@@ -69,6 +69,7 @@ METRICS: dict[str, Metric] = {
         Metric("duodaq_stop_latched", _G, "1 while a stop-all is in force."),
         Metric("duodaq_stops_all", _C, "How often a stop-all came into force."),
         Metric("duodaq_watchdog_up", _G, "1 while a watchdog guards the lab."),
+        Metric("duodaq_watchdog_restarts", _C, "How often the watchdog died and was started again."),
         Metric("duodaq_commands_in_hand", _G, "Commands that the manager has given out and has no answer to yet."),
         Metric("duodaq_loop_lag_seconds", _H, "How late the manager's event loop comes to what is due."),
         Metric("duodaq_log_events", _C, "Warnings and errors logged by this program, workers included.",
@@ -80,6 +81,8 @@ METRICS: dict[str, Metric] = {
         # workers and instruments
         Metric("duodaq_worker_up", _G, "1 while a worker runs, 0 while there is none.", ("worker", "mode")),
         Metric("duodaq_worker_restarts", _C, "How often a worker process was replaced.", ("worker",)),
+        Metric("duodaq_worker_lingered", _C, "How often a worker process that was killed did not end at once: no other "
+               "takes over meanwhile.", ("worker",)),
         Metric("duodaq_spares_died", _C, "Worker processes that died before anybody needed them."),
         Metric("duodaq_fork_servers_died", _C, "How often what makes the worker processes of this program died."),
         Metric("duodaq_worker_blocked_seconds", _G, "How long a worker's loop has owed a sign of progress.",
@@ -130,6 +133,7 @@ METRICS: dict[str, Metric] = {
         Metric("duodaq_recording_active", _G, "1 while a recording is under way."),
         Metric("duodaq_recordings_not_begun", _C, "Recordings and logs that could not begin: a full disk, a place that "
                "is read-only."),
+        Metric("duodaq_recordings_repaired", _C, "Recordings that a crash left unfinished and that were repaired."),
         Metric("duodaq_recording_refusing", _G, "1 while the disk refuses the recording."),
         Metric("duodaq_commit_seconds", _H, "How long the recording took to make what it had durable."),
         # alarms

@@ -36,12 +36,12 @@ def typed_error(error: BaseException, instrument: str, command: str, text: str =
     """`error` as the caller gets it: typed, naming instrument and command, with the original as its cause.
 
     A value, type or name that the driver's own checks refuse becomes a RefusedError (a ValueError); everything else an
-    InstrumentError that carries the driver's own class and words, or `text` instead of those. A mistake in the driver's
-    program is none of its checks: that says in which line it is.
+    InstrumentError that carries the driver's own class and words, or `text` instead of those. What no ``raise`` of the
+    driver's said, but broke off in it, says in which line that was; a mistake in its program is none of its checks.
     """
     if isinstance(error, DuodaqError):
         return error.about(instrument=instrument, command=command)
-    text = text or named(error)
+    text = text or (told(error) if broke_off(error) else named(error))
     typed: DuodaqError
     if isinstance(error, _MISTAKES) and broke_off(error):
         typed = InstrumentError(f"the driver's own code failed: {told(error)}", instrument=instrument, command=command)

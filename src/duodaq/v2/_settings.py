@@ -20,6 +20,8 @@ from duodaq.telemetry import get_logger
 from duodaq.v2._reading import split_unit
 from duodaq.v2._rules import may_move, settings_for_reconnect
 
+AT_START = "not set at its start, for a stop was latched"
+AT_RECONNECTION = "not set again after the reconnection"
 _LOG = get_logger("v2.settings")
 
 
@@ -34,11 +36,12 @@ class WatchedSettings:
         self.asked: dict[str, Any] = {}
         self.waiting: dict[str, Any] = {}
         self.withheld: list[str] = []
-        """What the last reconnection did not set again, and nobody since."""
+        """What the last reconnection did not set again, or the start under a stop not at all, and nobody since."""
         self._applied: list[str] = []
         self._stopped: set[str] = set()
         self._found: dict[str, Any] = {}
         """Of what was withheld, what it read when it was first read after that."""
+        self._when = AT_START
         self._told: dict[str, Any] = {}
         """What was put into the table since all of it was called stale."""
         self._definition = definition
@@ -46,15 +49,16 @@ class WatchedSettings:
         self._parameters = parameters
 
     def at_first(self, *, latched: bool) -> dict[str, Any]:
-        """What is set when it starts: what the stanza gives; while a stop is latched only what is passive of it."""
+        """What is set when it starts: what the stanza gives; while a stop is latched only what is passive of it.
+
+        The rest waits until somebody says Recover, whoever has reset the stop.
+        """
         given = self._definition.settings
-        self._stopped.clear()
-        self.waiting.clear()
-        self.withheld, self._applied = [], []
         chosen = {n: v for n, v in given.items() if not (latched and may_move(self._definition, SetParameter(n, v)))}
-        if len(chosen) < len(given):
-            withheld = [name for name in given if name not in chosen]
-            _LOG.warning("settings withheld: a stop is latched", instrument=self._id, withheld=withheld)
+        self.waiting = {name: value for name, value in given.items() if name not in chosen}
+        self.withheld, self._applied, self._stopped = list(self.waiting), [], set(self.waiting)
+        self._when = AT_START
+        self._found.clear()
         return chosen
 
     def again(self, *, latched: bool) -> dict[str, Any]:
@@ -70,23 +74,27 @@ class WatchedSettings:
         self.waiting = {name: wanted[name] for name in withheld if asks or name in by_policy}
         self.withheld, self._applied = withheld, list(again)
         self._found.clear()
+        self._when = AT_RECONNECTION
         return again
 
     def connected(self, values: dict[str, Any]) -> None:
         """The driver is there, and has been given what was to be set; `values` are those just read back."""
         if self._applied or self.withheld:
             facts = {"applied": self._applied, "withheld": self.withheld}
-            _LOG.warning("settings after reconnect", instrument=self._id, **facts)
+            event = (
+                "settings after reconnect" if self._when == AT_RECONNECTION else "settings withheld: a stop is latched"
+            )
+            _LOG.warning(event, instrument=self._id, **facts)
         self.accept(values)
 
     @property
     def outstanding(self) -> str:
-        """For a person: what the last reconnection withheld, as long as nobody has set it; empty if nothing."""
+        """For a person: what the start or the last reconnection withheld, as long as nobody has set it; else empty."""
         if not self.withheld:
             return ""
         by_itself = all(name in self.waiting for name in self.withheld)
         remedy = "Recover sets it; " if by_itself else ""
-        return f"not set again after the reconnection: {', '.join(self.withheld)}; {remedy}said until it is set"
+        return f"{self._when}: {', '.join(self.withheld)}; {remedy}said until it is set"
 
     def note_stop(self) -> None:
         """What moves or emits of it was stopped: a reconnection sets none of that again, whoever has reset the stop."""

@@ -137,7 +137,7 @@ class _Session:
             self._refuse(None, Refusal(400, "Malformed", "a message is an object with a known type"))
             return
         message = cast("dict[str, Any]", said)
-        stops = message.get("name") in STOPS
+        stops = kind == "do" and message.get("name") in STOPS
         if not stops and not self._messages.take("browser"):
             self._refuse(message.get("id"), Refusal(429, "TooMany", "too many messages; wait a second"))
             return

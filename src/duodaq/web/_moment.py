@@ -32,7 +32,7 @@ class Moment:
         self._feed = feed
         self._service = LabService(lab)
         self._viewers: dict[Viewer, Visitor] = {}
-        self._homes: dict[str, str] = {}
+        self._known: tuple[object, ...] = ()
         self._task: asyncio.Task[None] | None = None
         self._said: dict[str, bytes] = {}
 
@@ -84,15 +84,16 @@ class Moment:
             await pause(max(0.02, NOW_EVERY_S - (monotonic_s() - began_s)))
 
     async def _greet_again(self) -> None:
-        """Tell everybody anew what instruments there are, if one has come, gone or moved to the other runtime."""
+        """Tell everybody anew what there is, if an instrument came, went, moved or changed, or the alarms did."""
         manager = self._lab.manager
-        homes = {one.id: f"{one.runtime} {manager.definition(one.id).driver}" for one in manager.instruments()}
-        known, self._homes = self._homes, homes
-        if not known or known == homes:
-            return
+        now = (self._lab.alarms.definitions, *(manager.definition(one.id) for one in manager.instruments()))
+        known, self._known = self._known, now
+        if not known or (len(known) == len(now) and all(one is other for one, other in zip(known, now, strict=True))):
+            return  # what changes a definition makes another of it; values from a program may not compare
         there = {f"{one.instrument}.{one.channel}" for one in manager.channels()}
-        for instrument in (name for name, home in homes.items() if known.get(name, home) != home):
-            self._feed.forget(instrument, there)
+        for one in now[1:]:
+            if not any(one is before for before in known[1:]):
+                self._feed.forget(one.id, there)
         for viewer, visitor in tuple(self._viewers.items()):
             viewer.answer(to_json({"type": "hello", **await self.facts(visitor)}))
 

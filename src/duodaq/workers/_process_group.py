@@ -111,10 +111,9 @@ class ProcessGroup:
         self.changed: dict[str, dict[str, Any]] = {}
         self.current: ProcessWorker | None = None
         self.restarts_s = RestartTimes()
-        self.running = False
-        self.failed = False
-        self.cause = ""
-        self.lingering = ""
+        self.running = self.failed = False
+        self.cause = self.lingering = ""
+        self.lingered = 0
         self.since_ns = 0
         self._factory = factory
         self._nursery = nursery
@@ -383,6 +382,7 @@ class ProcessGroup:
         """Wait for the end of a process that does not end at once: what it has open, no other may open beside it."""
         if await dead.has_gone():
             return
+        self.lingered += 1
         self.lingering = f"its process {dead.child.pid} was killed and does not end"
         _log.error("worker does not end", **lived_there(self), pid=dead.child.pid, cause=self.cause)
         cause, self.cause = self.cause, f"{self.cause}; {self.lingering}"

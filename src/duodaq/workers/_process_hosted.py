@@ -354,11 +354,15 @@ class ProcessHosted:
         return self._channels
 
     def metrics(self) -> dict[str, Any]:
-        """The runtime's figures, as its process told last, up to half a second ago; and how often it was replaced."""
-        worker, replaced = self.group.current, {"restarts": self.group.restarts_s.total}
+        """The runtime's figures, as its process told last, up to half a second ago; and what is counted of it here.
+
+        That is how often it was replaced, and how often its process was killed and did not end at once.
+        """
+        worker, group = self.group.current, self.group
+        counted = {"restarts": group.restarts_s.total, "lingered": group.lingered}
         if worker is None:
-            return replaced
-        return {**worker.figures, **replaced, "output_lines_left_out": worker.output_left_out}
+            return counted
+        return {**worker.figures, **counted, "output_lines_left_out": worker.output_left_out}
 
 
 class ProcessEnd:

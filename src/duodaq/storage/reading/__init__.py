@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from duodaq.storage.reading._listing import Difference, Runs, differences, facts_of, find_run, open_run, runs
     from duodaq.storage.reading._outages import Outage
     from duodaq.storage.reading._place import is_run
-    from duodaq.storage.reading._points import Grid, Laid, ScanPoints, told_with
+    from duodaq.storage.reading._points import Grid, Laid, ScanPoints, stacked, told_with
     from duodaq.storage.reading._run import Run
     from duodaq.storage.reading._scan import RecordedScan
     from duodaq.storage.reading._scan_events import SCAN_CONTINUED, SCAN_DOCUMENT
@@ -53,6 +53,7 @@ __all__ = [
     "open_run",
     "runs",
     "scan_page",
+    "stacked",
     "told_with",
 ]
 
@@ -84,6 +85,7 @@ _HOMES = {
     "open_run": "duodaq.storage.reading._listing",
     "runs": "duodaq.storage.reading._listing",
     "scan_page": "duodaq.storage.reading._scan_page",
+    "stacked": "duodaq.storage.reading._points",
     "told_with": "duodaq.storage.reading._points",
 }
 

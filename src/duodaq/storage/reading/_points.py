@@ -112,10 +112,29 @@ class ScanPoints(NamedTuple):
         return xarray.Dataset(fields, places, dict(self.attributes))
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        return {name: np.asarray(values) for name, values in self.values.items()}
+        return {name: stacked(values) for name, values in self.values.items()}
 
     def _unit(self, field: str) -> str:
         return self.units.get(field, "")
+
+
+def stacked(values: Sequence[Any]) -> npt.NDArray[Any]:
+    """The values at all points as one array; arrays of different lengths are filled up with NaN behind their own.
+
+    Raises:
+        ValueError: They have different numbers of dimensions.
+    """
+    try:
+        return np.asarray(values)
+    except ValueError:
+        each = [np.asarray(one, np.float64) for one in values]
+        if len({one.ndim for one in each}) != 1:
+            raise
+    shape = tuple(max(lengths) for lengths in zip(*(one.shape for one in each), strict=True))
+    found = np.full((len(each), *shape), np.nan)
+    for place, one in zip(found, each, strict=True):
+        place[tuple(map(slice, one.shape))] = one
+    return found
 
 
 def told_with(start: Mapping[str, Any]) -> dict[str, Any]:

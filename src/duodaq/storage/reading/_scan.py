@@ -16,7 +16,7 @@ import pyarrow as pa
 from duodaq.errors import TornFileError
 from duodaq.storage.journal._events import Event
 from duodaq.storage.reading._moments import Window
-from duodaq.storage.reading._points import Grid, Laid, ScanPoints, told_with
+from duodaq.storage.reading._points import Grid, Laid, ScanPoints, stacked, told_with
 from duodaq.storage.reading._scan_events import SCAN_CONTINUED, SCAN_DOCUMENT
 from duodaq.storage.reading._scan_page import scan_page
 
@@ -137,6 +137,8 @@ class RecordedScan:
     def __getitem__(self, field: str) -> npt.NDArray[Any]:
         """One field at every point: shape (points, …). Large arrays are read from their stream; NaN where it has none.
 
+        Arrays that are longer at some points than at others are filled up with NaN.
+
         Raises:
             KeyError: There is no such field.
         """
@@ -144,7 +146,7 @@ class RecordedScan:
         values = [_filled(event["data"].get(field)) for event in self.events]
         if "external" in key:
             values = self._read(field, values)
-        found = np.asarray(values)
+        found = stacked(values)
         return found.astype(np.float64) if found.dtype == object and key.get("dtype") != "string" else found
 
     def to_arrow(self) -> pa.Table:
@@ -172,7 +174,7 @@ class RecordedScan:
         return self._points({name: self[name] for name in self.fields()}).to_xarray()
 
     def laid(self) -> Laid:
-        """Its numbers as arrays, as `to_xarray` has them, without what is of another shape at each point.
+        """Its numbers as arrays, as `to_xarray` has them, without what has other dimensions at some points.
 
         Nor has it what would have to be read from the streams.
         """

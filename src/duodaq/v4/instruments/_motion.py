@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -148,18 +148,18 @@ class MotionActor(InstrumentActor, Generic[D]):
     async def move_absolute(self, message: MoveAbsolute) -> None:
         """Move an axis to a position; done when it stands there."""
         self.driver.axis(message.axis).check(message.position)
-        await self._moving(message.axis, self.driver.move_absolute(message.axis, message.position, self.progress))
+        await self._moving(message.axis, partial(self.driver.move_absolute, message.axis, message.position))
 
     @handler(MoveRelative, moves=True, operation=True)
     async def move_relative(self, message: MoveRelative) -> float:
         """Move an axis by a distance; the reply is where it then stands."""
-        await self._moving(message.axis, self.driver.move_relative(message.axis, message.distance, self.progress))
+        await self._moving(message.axis, partial(self.driver.move_relative, message.axis, message.distance))
         return await self.driver.read_position(message.axis)
 
     @handler(Home, moves=True, operation=True)
     async def home(self, message: Home) -> None:
         """Search an axis's home position."""
-        await self._moving(message.axis, self.driver.home(message.axis, message.mode, self.progress))
+        await self._moving(message.axis, partial(self.driver.home, message.axis, message.mode))
 
     @handler(Stop, urgent=True)
     async def handle_stop(self, message: Stop) -> None:
@@ -203,12 +203,22 @@ class MotionActor(InstrumentActor, Generic[D]):
             self.keep_running(f"{axis.name} position", 1 / rate_hz, partial(self._sample, axis.name))
         self.context.report(InstrumentState.ACQUIRING, "")
 
-    async def _moving(self, axis: str, motion: Any) -> Any:
-        self.note(f"{axis}.moving", True)
+    async def _moving(self, axis: str, motion: Callable[[Progress], Awaitable[Any]]) -> None:
+        """It moves from its first progress on: a motion that is refused, or finds its line lost, moves nothing."""
+        moved = False
+
+        def progress(fraction: float, text: str = "") -> None:
+            nonlocal moved
+            if not moved:
+                moved = True
+                self.note(f"{axis}.moving", True)
+            self.progress(fraction, text)
+
         try:
-            return await motion
+            await motion(progress)
         finally:
-            self.note(f"{axis}.moving", False)
+            if moved:
+                self.note(f"{axis}.moving", False)
             await self._look_again(axis)
 
     async def _look_again(self, axis: str) -> None:

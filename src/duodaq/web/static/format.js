@@ -75,6 +75,12 @@ export function plain(value) {
   return String(value);
 }
 
+/** A value as it stands in a field, from where it may be sent again: with all the 15 digits that a float keeps. */
+export function exact(value) {
+  if (Array.isArray(value)) return value.map(exact).join(", ");
+  return typeof value === "number" ? String(Number(value.toPrecision(15))) : plain(value);
+}
+
 /** A parameter's name as a person says it: its unit stands behind the number already. */
 export const named = (name) => name.replace(/_(s|ms|us|nm|w|mw|v|hz|k|c)$/i, "").replace(/_+$/, "").replace(/_/g, " ");
 

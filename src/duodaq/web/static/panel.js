@@ -1,7 +1,7 @@
 // The panel of one instrument, made from what it says it can do. Limits are shown here and enforced by the lab.
 import { axisPart } from "./axis.js";
 import { controlPart } from "./control.js";
-import { clock, el, mood, named, numberIn, plain, put, said, saidOf, unitSaid } from "./format.js";
+import { clock, el, exact, mood, named, numberIn, plain, put, said, saidOf, unitSaid } from "./format.js";
 import { act } from "./link.js";
 import { entry, isOld, present, reading } from "./moment.js";
 import { shutterOf, shutterPart } from "./shutter.js";
@@ -103,12 +103,12 @@ function settings({ id, panel }, mayChange) {
 function setting(id, { name, unit, settable, words, held: isHeld }, mayChange) {
   const input = el("input", { "aria-label": `${id} ${name}`, placeholder: "–", readonly: settable ? null : "", data: { setting: name } });
   const label = el("label", { title: words ?? "", style: words ? "cursor:help" : null }, named(name));
-  const read = () => run(id, `read ${name}`, { kind: "get", name }, true).then((v) => { if (v !== null) input.value = plain(v); });
-  const set = () => isValue(input, entry(id, name)?.value) && run(id, `set ${name}`, { kind: "set", name, value: typed(input.value) }, true).then((v) => { if (v !== null) { input.value = plain(v); toast(`${id}: ${name}`, said(v, unit), "good"); } });
+  const read = () => run(id, `read ${name}`, { kind: "get", name }, true).then((v) => { if (v !== null) input.value = exact(v); });
+  const set = () => isValue(input, entry(id, name)?.value) && run(id, `set ${name}`, { kind: "set", name, value: typed(input.value) }, true).then((v) => { if (v !== null) { input.value = exact(v); toast(`${id}: ${name}`, said(v, unit), "good"); } });
   input.addEventListener("keydown", (e) => e.key === "Enter" && settable && set());
   live.push(() => {
     const known = entry(id, name);
-    if (known && document.activeElement !== input && !input.dataset.edited) input.value = typeof known.value === "object" && known.value !== null && !Array.isArray(known.value) ? Object.values(known.value).join(", ") : plain(known.value);
+    if (known && document.activeElement !== input && !input.dataset.edited) input.value = typeof known.value === "object" && known.value !== null && !Array.isArray(known.value) ? Object.values(known.value).join(", ") : exact(known.value);
     field.classList.toggle("stale", Boolean(input.value && (reading(id, name)?.stale ?? isOld(id, name, 0))));
     const limits = entry(id, `limits_${name.split("_").at(-1)}`)?.value;
     if (limits) input.title = `${limits[0]} to ${limits[1]} ${unitSaid(unit)}`;
