@@ -30,6 +30,7 @@ driver = "./spectrometer.py:Spectrometer"
 passive = ["spectrum", "averages"]
 settings = { averages = 4, gain = 1.5 }
 limits = { averages = [1, 100] }
+axes.grating = { number = 1, unit = "nm" }
 poll.lamp = { call = "spectrum", every = "200 ms" }
 """
 DRIVER = """
@@ -62,6 +63,9 @@ class Spectrometer:
     @gain.setter
     def gain(self, gain):
         self._gain = float(gain)
+
+    def move(self, axis, position):
+        pass
 
     def calibrate(self, lamp_nm):
         return lamp_nm

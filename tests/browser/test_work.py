@@ -132,7 +132,7 @@ def test_a_scan_is_begun_watched_paused_and_aborted(page: Any) -> None:
     assert "outside the limits 0 … 25 mm" in page.toast("No scan has begun")
     page.tab.fill("#view-scans [aria-label=to]", "6")
     page.tab.click("#view-scans button[type=submit]")
-    scan = page.tab.wait_for_selector("#view-scans [data-scan]")
+    scan = page.tab.wait_for_selector("#view-scans [data-scan]:not([data-state=aborted])")
     page.until(lambda: "of 50 points" in scan.inner_text())
     assert page.tab.inner_text("[data-view=scans]") == "Scans 1"
     scan.query_selector("button:text-is('Pause')").click()

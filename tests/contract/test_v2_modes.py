@@ -18,6 +18,7 @@ from duodaq.bridge import ParameterTable
 from duodaq.drivers import codec
 from duodaq.errors import LifecycleError, RefusedError, ReplyTimeoutError, StoppedError, UnsafeStateError
 from duodaq.model import (
+    AxisDefinition,
     Execute,
     InstrumentDefinition,
     InstrumentState,
@@ -99,6 +100,42 @@ class Source:
         if "level" in self.__dict__:
             self.port.write(f"{name.upper()} {value}\n".encode())
         super().__setattr__(name, value)
+
+
+class Bath:
+    """A home-made class whose axis moves by a setting."""
+
+    def __init__(self, port: Any) -> None:
+        self.port = port
+
+    @property
+    def level(self) -> float:
+        self.port.write(b"LEVEL?\n")
+        return float(self.port.readline())
+
+    @level.setter
+    def level(self, value: float) -> None:
+        self.port.write(f"LEVEL {value}\n".encode())
+
+    def move(self, axis: str, position: float) -> None:
+        self.level = position
+
+    def calibrate(self) -> None:
+        self.port.write(b"CAL\n")
+
+
+class Level:
+    """What a bath answers: the level that was set last, unless it lost its power."""
+
+    def __init__(self) -> None:
+        self.value = b"0"
+
+    def __call__(self, line: bytes) -> bytes | None:
+        name, _, value = line.partition(b" ")
+        self.value = value if name == b"LEVEL" else self.value
+        if name == b"*IDN?":
+            return b"A,bath,1,2\n"
+        return self.value + b"\n" if name == b"LEVEL?" else None
 
 
 class Bench:
@@ -329,6 +366,29 @@ async def test_what_was_not_set_again_after_a_lost_line_is_in_its_message_until_
     await until(lambda: "reconnection: filter; " in status_of(bench, "source").message)
     await bench.v2.command("source", Recover() if policy == "ask" else SetParameter("filter", 2))
     await until(lambda: status_of(bench, "source").message == "")
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept its level", "lost its power"])
+async def test_a_move_that_sets_what_was_withheld_ends_its_message(bench: Bench, kept: bool) -> None:
+    level = Level()
+    bench.line = ScriptedTransport(level)
+    options = {"on_reconnect": "withhold"}
+    axis = AxisDefinition("bath", 1)
+    bath = InstrumentDefinition("bath", "v2", Bath, port="line", watched=("level",), axes=(axis,), options=options)
+    await bench.start(bath)
+    await bench.v2.command("bath", Execute("move", ("bath", 3)))
+    await bench.v2.command("bath", SetParameter("level", 7))
+    bench.line.unplug()
+    level.value = b"7" if kept else b"0"
+    bench.line.replug()
+    withheld = "not set again after the reconnection: level; said until it is set"
+    await until(lambda: status_of(bench, "bath").message == withheld)
+    if not kept:
+        await bench.v2.command("bath", Execute("calibrate"))
+        await bench.v2.command("bath", Execute("calibrate"))
+        assert status_of(bench, "bath").message == withheld, "a call that leaves it alone"
+    await bench.v2.command("bath", Execute("move", ("bath", 7 if kept else 3)))
+    await until(lambda: status_of(bench, "bath").message == "")
 
 
 async def test_what_a_start_under_a_stop_did_not_set_is_in_its_message_and_set_when_somebody_says_so(

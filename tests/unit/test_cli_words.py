@@ -67,6 +67,18 @@ def test_a_status_names_lab_port_and_holder_as_they_are(words: str):
     assert said.count(words) == 8
 
 
+@pytest.mark.parametrize("state", ["error", "acquiring"])
+def test_a_status_says_of_an_alarm_whose_instrument_is_lost_that_its_value_is_old(state: str):
+    alarm = {"name": "hot", "instrument": "bath", "channel": "temperature", "state": "normal", "since_ns": 1, "by": ""}
+    alarm |= {"value": 22.0, "unit": "degC", "value_ns": 1_000_000_000, "raised": 0, "why": ""}
+    instrument = {"id": "bath", "worker": "v2", "state": state, "port": "", "message": "", "mode": "inline", "pid": 0}
+    status = {"lab": "cab", "state": "running", "v2": "running", "v4": "running", "latched": False, "recording": ""}
+    status |= {"uptime_s": 0.0, "instruments": [instrument], "ports": [], "alarms": [alarm]}
+    said = printed(lambda told, out: out.print(*status_page(told)), status)
+    assert ("22 degC old" in said) is (state == "error")
+    assert ("hot: its value is old, of 01 Jan" in said) is (state == "error")
+
+
 def test_tables_keep_their_words_whole_in_80_columns():
     instrument = {"id": "dmm", "runtime": "v2", "worker": "v2-process", "state": "acquiring", "port": "rotators"}
     instrument |= {"since_ns": 1_000_000_000, "restarts": 1, "mode": "process", "pid": 81234, "message": ""}

@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 
-from duodaq.config import offers_of
+from duodaq.config import Offer, members_of, offers_of
 from duodaq.model import Execute, InstrumentDefinition, SetParameter, StartAcquisition, may_move
 
 _OF_AXES = frozenset({"move", "move_absolute", "move_relative", "home", "read_position", "read_axis_state"})
+_OF_AN_AXIS = {"move": 2, "move_relative": 2, "home": 1}
+"""Motions, and how many arguments a driver of V2 takes for them, the axis among them."""
 _OF_STREAMS = frozenset({"start_stream", "stop_stream", "is_streaming", "snap_frame", "get_capabilities"})
 
 
@@ -18,15 +20,30 @@ def panel_of(definition: InstrumentDefinition) -> dict[str, Any]:
     """The capabilities of one instrument, as plain values.
 
     Returns:
-        ``axes`` (name, unit, limits), ``settings`` (name, unit, whether it can be set, and whether that may move or
-        emit), ``operations`` (name, arguments, words), ``channels`` and ``camera``, whether it takes pictures. What a
-        latched stop refuses whatever its arguments are is ``held``; ``starts_held`` says that of acquiring. What a
-        driver of V2 has is read from its source: its code runs in its own process alone.
+        ``axes`` (name, unit, limits, and which motions it ``does``), ``settings`` (name, unit, whether it can be set,
+        and whether that may move or emit), ``operations`` (name, arguments, words), ``channels`` and ``camera``,
+        whether it takes pictures. What a latched stop refuses whatever its arguments are is ``held``; ``starts_held``
+        says that of acquiring. What a driver of V2 has is read from its source: its code runs in its own process alone.
     """
-    axes = [{"name": a.name, "unit": a.unit, "limits": a.limits} for a in definition.axes]
+    does = _motions_of(definition)
+    axes = [{"name": a.name, "unit": a.unit, "limits": a.limits, "does": does} for a in definition.axes]
     channels = [{"name": p.channel, "unit": p.unit} for p in definition.polls]
     parts = _of_actor(definition) if definition.runtime == "v4" else _of_driver(definition)
     return {"axes": axes, "channels": channels, **parts}
+
+
+def _motions_of(definition: InstrumentDefinition) -> list[str]:
+    """Which motions its axes may be asked for: all of them where nobody can tell without running its code."""
+    if definition.runtime == "v4":
+        from duodaq.v4 import BUILT_IN  # as below
+
+        kind: Any = BUILT_IN.get(definition.driver) if isinstance(definition.driver, str) else definition.driver
+        known = None if kind is None else frozenset(kind.operations)
+    elif isinstance(definition.driver, str):
+        known = members_of(definition.driver, definition.base_dir or Path(), beside=True)
+    else:
+        known = frozenset(dir(definition.driver))
+    return [name for name in _OF_AN_AXIS if known is None or name in known]
 
 
 def _of_actor(definition: InstrumentDefinition) -> dict[str, Any]:
@@ -92,10 +109,15 @@ def _of_driver(definition: InstrumentDefinition) -> dict[str, Any]:
             "held": may_move(definition, Execute(o.name)),
         }
         for o in offers
-        if o.kind == "method"
+        if o.kind == "method" and not (definition.axes and _is_of_an_axis(o))
     ]
     camera = "snap" in definition.options
     return {"settings": settings, "operations": operations, "camera": camera, "starts_held": False}
+
+
+def _is_of_an_axis(offer: Offer) -> bool:
+    """Whether it is done from where its axis is shown."""
+    return offer.name in _OF_AN_AXIS and len(offer.arguments) >= _OF_AN_AXIS[offer.name]
 
 
 def _named(definition: InstrumentDefinition) -> list[dict[str, Any]]:

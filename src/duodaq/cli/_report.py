@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -8,9 +8,12 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from duodaq.clock import utc_ns
 from duodaq.model import Outcome, ShutdownReport
 
 _STYLE = {Outcome.CLEAN: "green", Outcome.FORCED: "yellow", Outcome.LEAKED: "bold red"}
+_LIVE = ("ready", "acquiring", "shutting down")
+_RECENT_NS = 2 * 10**9
 WHOLE = {"instrument", "port", "worker", "mode", "pid", "state", "stream", "saved"}
 _STATES = {
     **dict.fromkeys(("ready", "acquiring", "open", "normal"), "green"),
@@ -66,11 +69,22 @@ def instrument_table(instruments: list[dict[str, Any]]) -> Table:
     return table
 
 
-def alarm_table(alarms: list[dict[str, Any]]) -> Table:
-    """Every alarm of a running lab. A cause may be a long sentence, so it is not in here."""
+def aged(alarm: dict[str, Any], states: Mapping[str, str]) -> str:
+    """Why the value of an alarm is old, as half a sentence, if its instrument is not well; `states` are theirs."""
+    state = states.get(alarm["instrument"], "ready")
+    if alarm["value"] is None or state in _LIVE or utc_ns() - alarm["value_ns"] < _RECENT_NS:
+        return ""
+    return f"old, of {since(alarm['value_ns'])}: {alarm['instrument']} is in state {state}"
+
+
+def alarm_table(alarms: list[dict[str, Any]], states: Mapping[str, str]) -> Table:
+    """Every alarm of a running lab, with the `states` of its instruments. A cause may be a long sentence, so it is not
+    in here.
+    """
     table = plain_table("Alarms", ("alarm", "channel", "state", "since", "by"), ("value", "raised"))
     for one in alarms:
         value = "–" if one["value"] is None else f"{one['value']:.6g} {one['unit']}".rstrip()
+        value += " old" if aged(one, states) else ""
         table.add_row(
             escape(one["name"]),
             escape(f"{one['instrument']}.{one['channel']}"),

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from duodaq.app import Holder, LabClient, connect
 from duodaq.cli._console import as_it_is, say_json, say_json_line
-from duodaq.cli._report import alarm_table, instrument_table, port_table, since
+from duodaq.cli._report import aged, alarm_table, instrument_table, port_table, since
 from duodaq.cli._stop_all import meant
 from duodaq.clock import block, monotonic_s, utc_ns
 
@@ -118,6 +118,8 @@ def status_page(status: dict[str, Any], rates: dict[str, float] | None = None) -
         page.append(Text(f"{one.instrument}: {one} holds control since {since(one.since_ns)}"))
     page.append(port_table(status["ports"], rates))
     if status.get("alarms"):
-        page.append(alarm_table(status["alarms"]))
+        states = {one["id"]: one["state"] for one in status["instruments"]}
+        page.append(alarm_table(status["alarms"], states))
+        page += [Text(f"{one['name']}: its value is {old}") for one in status["alarms"] if (old := aged(one, states))]
     page += [Text(f"{one['name']}: {one['why']}") for one in status.get("alarms", ()) if one["why"]]
     return page

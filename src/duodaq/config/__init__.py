@@ -3,6 +3,7 @@
 from duodaq.config._left_out import shown, shown_text
 from duodaq.config._lines import in_file, line_of
 from duodaq.config._load import load_lab, load_text
+from duodaq.config._members import members_of
 from duodaq.config._notes import describe
 from duodaq.config._outline import Offer, offers_of
 from duodaq.config._plan import KeyChange, LabPlan, Refusal, Step, Unit, name_of, plan_change, takes_safe_state
@@ -25,6 +26,7 @@ __all__ = [
     "line_of",
     "load_lab",
     "load_text",
+    "members_of",
     "name_of",
     "nearest",
     "offers_of",

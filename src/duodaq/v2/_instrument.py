@@ -467,8 +467,9 @@ class Instrument:
             self._settings.note(work.command, value)
         self._well()
         work.succeed(value)
-        if isinstance(work.command, SetParameter) and not self._closing:
-            await self._read_watched(without=work.command.name)
+        if not self._closing and (names := self._settings.to_read_after(work.command)):
+            await self._read_watched(names)
+            self._well()
 
     def _failed(self, work: Work, result: CallResult) -> bool:
         """Whether a call raised; whoever asked for it is told."""
@@ -486,15 +487,12 @@ class Instrument:
         if epoch != self._stop_epoch:
             raise StoppedError("a stop came before it began", fate=Fate.NOT_DONE)
 
-    async def _read_watched(self, without: str) -> None:
+    async def _read_watched(self, names: tuple[str, ...]) -> None:
         host = self._host
         assert host is not None
-        names = tuple(name for name in self._settings.names if name != without)
-        if not names:
-            return
         result = await self._call("watched", partial(host.read_watched, names), self.definition.deadline_s)
         if result is not None and result.error is None:
-            self._settings.accept(result.value)
+            self._settings.read_after(result.value)
         elif result is not None and result.error is not None:
             _LOG.warning("watched settings cannot be read", instrument=self.definition.id, error=str(result.error))
 

@@ -39,6 +39,8 @@ class WatchedSettings:
         """What the last reconnection did not set again, or the start under a stop not at all, and nobody since."""
         self._applied: list[str] = []
         self._stopped: set[str] = set()
+        self._found: dict[str, Any] = {}
+        """Of what was withheld, what it read when it was first read after that."""
         self._when = AT_START
         self._told: dict[str, Any] = {}
         """What was put into the table since all of it was called stale."""
@@ -56,6 +58,7 @@ class WatchedSettings:
         self.waiting = {name: value for name, value in given.items() if name not in chosen}
         self.withheld, self._applied, self._stopped = list(self.waiting), [], set(self.waiting)
         self._when = AT_START
+        self._found.clear()
         return chosen
 
     def again(self, *, latched: bool) -> dict[str, Any]:
@@ -70,6 +73,7 @@ class WatchedSettings:
         asks = self._definition.options.get("on_reconnect") == "ask"
         self.waiting = {name: wanted[name] for name in withheld if asks or name in by_policy}
         self.withheld, self._applied = withheld, list(again)
+        self._found.clear()
         self._when = AT_RECONNECTION
         return again
 
@@ -89,8 +93,8 @@ class WatchedSettings:
         if not self.withheld:
             return ""
         by_itself = all(name in self.waiting for name in self.withheld)
-        remedy = "Recover does, or set it by hand" if by_itself else "set it by hand if it is wanted"
-        return f"{self._when}: {', '.join(self.withheld)}; {remedy}"
+        remedy = "Recover sets it; " if by_itself else ""
+        return f"{self._when}: {', '.join(self.withheld)}; {remedy}said until it is set"
 
     def note_stop(self) -> None:
         """What moves or emits of it was stopped: a reconnection sets none of that again, whoever has reset the stop."""
@@ -103,8 +107,7 @@ class WatchedSettings:
         if isinstance(command, SetParameter):
             self.asked[command.name] = command.value
             self._stopped.discard(command.name)
-            self.waiting.pop(command.name, None)
-            self.withheld = [name for name in self.withheld if name != command.name]
+            self._is_set(command.name)
         if isinstance(command, SetParameter) or command.name in self.names or command.name in self.asked:
             self._put(command.name, value)
 
@@ -120,6 +123,20 @@ class WatchedSettings:
             self._told.clear()
             self._parameters.mark_stale("v2", self._id)
         self.accept({name: value for name, value in held.items() if not _is_same(self._told.get(name), value)})
+
+    def to_read_after(self, command: Command) -> tuple[str, ...]:
+        """What is to be read when `command` is done: a setting may change others, and a call what was withheld."""
+        if isinstance(command, SetParameter):
+            return tuple(name for name in self.names if name != command.name)
+        overtaken = isinstance(command, Execute) and any(name in self.names for name in self.withheld)
+        return self.names if overtaken else ()
+
+    def read_after(self, values: dict[str, Any]) -> None:
+        """Those were read: what is as it was wanted needs not be set any more."""
+        self.accept(values)
+        wanted = {**self._definition.settings, **self.asked}
+        for name in [one for one in self.withheld if one in wanted and _is_equal(values.get(one), wanted[one])]:
+            self._is_set(name)
 
     def note_reading(self, name: str, measurement: Measurement) -> None:
         """A polled value that is also watched."""
@@ -138,9 +155,22 @@ class WatchedSettings:
         for name, value in values.items():
             self._put(name, value)
 
+    def _is_set(self, name: str) -> None:
+        """Whatever a reconnection withheld of it has been overtaken."""
+        self.waiting.pop(name, None)
+        self.withheld = [one for one in self.withheld if one != name]
+
+    def _compare(self, name: str, value: Any) -> None:
+        """A withheld setting that reads otherwise than after the reconnection has been set, by whatever was called."""
+        if name in self.withheld and isinstance(value, bool | int | float | str):
+            before = self._found.setdefault(name, value)
+            if value != before:
+                self._is_set(name)
+
     def _put(self, name: str, value: Any, unit: str = "") -> None:
         plain, own_unit = split_unit(value)
         self._told[name] = value
+        self._compare(name, plain)
         try:
             self._parameters.put("v2", self._id, name, plain, own_unit or unit)
         except DuodaqError as error:
@@ -150,3 +180,8 @@ class WatchedSettings:
 def _is_same(one: Any, other: Any) -> bool:
     """Whether two values are the same for certain; one that may have changed inside is not."""
     return type(one) is type(other) and isinstance(one, bool | int | float | str) and one == other
+
+
+def _is_equal(one: Any, other: Any) -> bool:
+    """Whether two plain values are equal, of whatever type of number."""
+    return isinstance(one, bool | int | float | str) and isinstance(other, bool | int | float | str) and one == other

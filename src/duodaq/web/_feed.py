@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -92,6 +93,11 @@ class Feed:
             trace = self._traces.get(stream) if viewer.may_have_past() else None
             if trace is not None:
                 viewer.offer_image(stream, trace_bytes(trace))
+
+    def forget(self, instrument: str, there: Set[str]) -> None:
+        """`instrument` has moved: of what it sent before, only the streams that are still `there` have a value."""
+        for stream in [one for one in self.values if one.partition(".")[0] == instrument and one not in there]:
+            del self.values[stream]
 
     def look_again(self) -> None:
         """What viewers want, or have room for, has changed."""

@@ -90,12 +90,22 @@ class Moment:
         known, self._known = self._known, now
         if not known or (len(known) == len(now) and all(one is other for one, other in zip(known, now, strict=True))):
             return  # what changes a definition makes another of it; values from a program may not compare
+        there = {f"{one.instrument}.{one.channel}" for one in manager.channels()}
+        for one in now[1:]:
+            if not any(one is before for before in known[1:]):
+                self._feed.forget(one.id, there)
         for viewer, visitor in tuple(self._viewers.items()):
             viewer.answer(to_json({"type": "hello", **await self.facts(visitor)}))
 
     async def _whole(self) -> dict[str, Any]:
         status = await self._service.handle("status", {})
         return {**status, "channels": await self._service.handle("channels", {})}
+
+    async def _parameters(self) -> list[dict[str, Any]]:
+        """What is known of each instrument, but for what the runtime that it has left has written."""
+        homes = {one.id: one.runtime for one in self._lab.manager.instruments()}
+        known: list[dict[str, Any]] = await self._service.handle("parameters", {})
+        return [one for one in known if homes.get(one["instrument"], one["owner"]) == one["owner"]]
 
     async def _now(self) -> dict[str, Any]:
         manager = self._lab.manager
@@ -106,7 +116,7 @@ class Moment:
             "stopped": self._actions.stopped,
             "recording": None if recording is None else recording.name,
             "instruments": {one.id: {"state": one.state, "message": one.message} for one in manager.instruments()},
-            "parameters": await self._service.handle("parameters", {}),
+            "parameters": await self._parameters(),
             "values": self._feed.values,
             "alarms": self._lab.alarms.status(),
             "control": self._lab.control.holders(),

@@ -1,6 +1,7 @@
 // Alarms: those that nobody knows of in a banner that stays in sight, and all of them in a list. Nothing where there are none.
-import { clock, duration, el, named, neat, put, saidOf } from "./format.js";
+import { ago, clock, duration, el, named, neat, put, saidOf, unitSaid } from "./format.js";
 import * as link from "./link.js";
+import { isOld, labTime } from "./moment.js";
 import { toast } from "./toasts.js";
 
 const MOST_IN_BANNER = 3;
@@ -37,6 +38,9 @@ export function moved(alarms) {
   return new Set(raised.map((one) => `${one.instrument}.${one.channel}`));
 }
 
+/** The same, as time goes on. */
+export const aged = (alarms) => alarms.forEach(update);
+
 function warn(rings) {
   const what = JSON.stringify([operator, rings.map((one) => [one.name, one.state, one.since_ns])]);
   if (what !== shown) {
@@ -67,8 +71,9 @@ const line = (one) => el("div", { class: "line", data: { alarm: one.name } },
 /** The words of the lab, with numbers that no person reads at a glance in their unit's prefix. */
 function readable(why, unit) {
   if (!unit) return why;
+  const written = (words) => words.replaceAll(` ${unit}`, ` ${unitSaid(unit)}`);
   const number = new RegExp(`(-?\\d[\\d.]*(?:e[-+]?\\d+)?) ${unit.replace(/[^\w]/g, "\\$&")}(?![\\w/])`, "g");
-  return why.replace(number, (as, n) => (/e/.test(n) || Math.abs(Number(n)) < 1e-3 ? neat(Number(n), unit) : as));
+  return written(why.replace(number, (as, n) => (/e/.test(n) || Math.abs(Number(n)) < 1e-3 ? neat(Number(n), unit) : as)));
 }
 
 function reason(one) {
@@ -80,12 +85,12 @@ function reason(one) {
 function update(one) {
   let parts = cards.get(one.name);
   if (!parts) {
-    parts = { state: el("span", { class: "chip" }), value: el("div", { class: "big" }), why: el("p", {}), limits: el("p", { class: "soft" }), since: el("b", {}), by: el("b", {}), raised: el("b", {}) };
+    parts = { state: el("span", { class: "chip" }), value: el("div", { class: "big" }), old: el("small", { hidden: true }), why: el("p", {}), limits: el("p", { class: "soft" }), since: el("b", {}), by: el("b", {}), raised: el("b", {}) };
     parts.button = el("button", { class: "main", onclick: () => acknowledge(one.name) }, "Acknowledge");
     const does = [one.latch && "latches", one.pause_scan && "pauses scans", one.stop_all && "stops everything"].filter(Boolean).join(", ");
     parts.box = el("article", { class: "card alarm", data: { alarm: one.name } },
       el("div", { class: "head" }, el("h2", {}, one.name), parts.state),
-      el("small", {}, `${one.instrument} · ${named(one.channel)}${does ? ` · ${does}` : ""}`), parts.value, parts.why, parts.limits, one.note ? el("p", { class: "soft" }, one.note) : false,
+      el("small", {}, `${one.instrument} · ${named(one.channel)}${does ? ` · ${does}` : ""}`), parts.value, parts.old, parts.why, parts.limits, one.note ? el("p", { class: "soft" }, one.note) : false,
       el("div", { class: "facts" }, el("span", {}, "since"), parts.since, el("span", {}, "acknowledged by"), parts.by, el("span", {}, "raised"), parts.raised), parts.button);
     cards.set(one.name, parts);
     list.append(parts.box);
@@ -95,6 +100,9 @@ function update(one) {
   put(parts.state, one.state);
   put(parts.value, one.value === null ? "–" : saidOf(one.channel, one.value, one.unit));
   parts.value.title = one.value_ns ? `at ${clock(one.value_ns / 1e6, true)}` : "no value yet";
+  parts.old.hidden = one.value === null || !isOld(one.instrument, one.channel, one.value_ns / 1e6);
+  parts.box.classList.toggle("stale", !parts.old.hidden);
+  put(parts.old, parts.old.hidden ? "" : `old: ${ago(labTime() - one.value_ns / 1e6)}, at ${clock(one.value_ns / 1e6)}`);
   put(parts.why, one.state === "returned" ? `All is well again; it was: ${readable(one.why, one.unit)}` : readable(one.why, one.unit));
   put(parts.limits, limits(one));
   put(parts.since, clock(one.since_ns / 1e6));

@@ -16,7 +16,7 @@ import * as runs from "./runs.js";
 import * as scans from "./scans.js";
 import * as stopping from "./stopping.js";
 import * as tables from "./tables.js";
-import { toast } from "./toasts.js";
+import { toast, viewed } from "./toasts.js";
 import * as traces from "./traces.js";
 
 const $ = (id) => document.getElementById(id);
@@ -86,6 +86,7 @@ function route() {
   const name = VIEWS.some(([view]) => `#${view}` === location.hash) ? location.hash.slice(1) : "live";
   for (const [view] of VIEWS) $(`view-${view}`).hidden = view !== name;
   $("views").querySelectorAll("button").forEach((b) => (b.dataset.view === name ? b.setAttribute("aria-current", "page") : b.removeAttribute("aria-current")));
+  viewed(name);
   camera.inSight(name === "live");
   if (name === "runs") runs.show();
   if (name === "scans" && hello) scans.show();
@@ -142,6 +143,7 @@ function moved(moment, message) {
 function aged() {
   if (!now || !link.state.open) return;
   instruments.moved(now, ringing);
+  alarms.aged(now.alarms);
   panel.update();
 }
 

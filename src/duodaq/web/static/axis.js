@@ -1,5 +1,5 @@
 // One axis in a panel: where it is (readback), where it was sent (setpoint), within which limits, and what moves it.
-import { ago, el, neat, numberIn, put, saidOf } from "./format.js";
+import { ago, el, neat, numberIn, put, saidOf, unitSaid } from "./format.js";
 import { act } from "./link.js";
 import { entry, labTime, present, reading } from "./moment.js";
 import { held, note } from "./stopping.js";
@@ -33,6 +33,7 @@ export function axisPart(id, axis, run, live, mayChange) {
     if (!done && target.value === wish) follow();
   };
   const by = (sign) => isNumber(step) && run(`step ${axis.name}`, { kind: "execute", name: "move_relative", args: [axis.name, sign * Number(step.value)] });
+  const does = (name) => axis.does?.includes(name) ?? true;
   const back = el("button", { onclick: () => by(-1), "aria-label": "Step back" });
   const on = el("button", { onclick: () => by(1), "aria-label": "Step on" });
   const go = el("button", { class: "main", onclick: move }, "Move");
@@ -45,7 +46,9 @@ export function axisPart(id, axis, run, live, mayChange) {
     put(where, newest === undefined ? "–" : saidOf("position", newest, axis.unit));
     where.style.opacity = at?.stale ? 0.5 : 1;
     put(when, at ? `${at.stale ? "no longer kept up to date, " : ""}${at.from} ${ago(labTime() - at.t_ms)}` : "not read yet");
-    put(state, entry(id, `${axis.name}.state`)?.value ?? "state not known");
+    const how = entry(id, `${axis.name}.state`)?.value;
+    state.hidden = how === undefined;
+    put(state, how ?? "");
     const ends = entry(id, `${axis.name}.limits`)?.value ?? axis.limits;
     const place = (value) => `${Math.max(0, Math.min(100, ((value - ends[0]) / (ends[1] - ends[0])) * 100))}%`;
     if (ends && newest !== undefined) knob.style.left = place(newest);
@@ -69,9 +72,9 @@ export function axisPart(id, axis, run, live, mayChange) {
     el("div", { class: "pair" }, el("span", {}, "Readback"), el("div", {}, where, when)),
     axis.limits ? el("div", { class: "track" }, goal, knob) : false, axis.limits ? el("div", { class: "ends" }, el("span", {}, neat(axis.limits[0], axis.unit)), el("span", {}, neat(axis.limits[1], axis.unit))) : false,
     el("div", { class: "pair" }, el("span", {}, "Setpoint"), setpoint), bar, note(live),
-    el("div", { class: "row", style: "margin-top:8px" }, el("span", { class: "field", style: "flex:1 1 110px" }, target, el("em", {}, axis.unit)), go, el("button", { class: "danger", onclick: stop }, "Stop")),
+    el("div", { class: "row", style: "margin-top:8px" }, does("move") ? [el("span", { class: "field", style: "flex:1 1 110px" }, target, el("em", {}, unitSaid(axis.unit))), go] : el("span", { class: "soft" }, "Its driver has no move(axis, position)."), el("button", { class: "danger", onclick: stop }, "Stop")),
     axis.limits ? limits : false,
-    el("div", { class: "row", style: "margin-top:8px" }, back, el("span", { class: "field", style: "flex:0 1 104px" }, step, el("em", {}, axis.unit)), on, home,
+    el("div", { class: "row", style: "margin-top:8px" }, does("move_relative") ? [back, el("span", { class: "field", style: "flex:0 1 104px" }, step, el("em", {}, unitSaid(axis.unit))), on] : false, does("home") ? home : false,
       el("datalist", { id: `steps-${id}-${axis.name}` }, STEPS.map((s) => el("option", { value: String(s) })))));
 }
 

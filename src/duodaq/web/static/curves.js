@@ -142,7 +142,7 @@ export function gathered(names, from, to, width) {
 
 /** Ticks with one prefix, and as many digits as their step needs. */
 export function labels(ticks, unit) {
-  const most = Math.max(...ticks.map(Math.abs), 0);
+  const most = greatest(ticks);
   const [sample, shown] = quantity(most || 1, unit);
   const scale = most && Number(sample) ? Math.abs(most / Number(sample)) : 1;
   const rounded = 10 ** (3 * Math.round(Math.log10(scale) / 3));
@@ -151,3 +151,8 @@ export function labels(ticks, unit) {
   while (digits < 9 && ticks.some((v) => Math.abs(v / rounded - Number((v / rounded).toFixed(digits))) > step / 50)) digits += 1;
   return ticks.map((v) => `${(v / rounded).toFixed(digits)}\u202f${shown}`);
 }
+
+const greatest = (ticks) => Math.max(...ticks.map(Math.abs), 0);
+
+/** The unit that stands behind them. */
+export const unitAt = (ticks, unit) => quantity(greatest(ticks) || 1, unit)[1];

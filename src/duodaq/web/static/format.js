@@ -2,16 +2,19 @@
 const PREFIXED = new Set(["V", "A", "W", "Hz", "s", "Ω", "J", "F", "Pa", "T", "m", "g"]);
 const PREFIXES = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "µ"], [1e-9, "n"], [1e-12, "p"]];
 
+/** A unit as people write it. */
+export const unitSaid = (unit = "") => unit.replace(/^deg([CF])\b/, "°$1");
+
 /** A number with its unit in parts: what a person reads of it. */
 export function quantity(value, unit = "", digits = 5) {
-  if (typeof value !== "number") return [plain(value), unit];
-  if (!Number.isFinite(value)) return ["–", unit];
+  if (typeof value !== "number") return [plain(value), unitSaid(unit)];
+  if (!Number.isFinite(value)) return ["–", unitSaid(unit)];
   if (PREFIXED.has(unit) && value !== 0) {
     const size = Math.abs(value);
     const [scale, prefix] = PREFIXES.find(([least]) => size >= least * 0.99999) ?? PREFIXES.at(-1);
     return [precise(value / scale, digits), prefix + unit];
   }
-  return [precise(value, digits), unit];
+  return [precise(value, digits), unitSaid(unit)];
 }
 
 export function said(value, unit, digits) {
@@ -37,7 +40,7 @@ export const isTwofold = (name) => TWO.some(([which]) => which.test(name));
 export function saidOf(name, value, unit) {
   const two = [true, false, 0, 1].includes(value) && TWO.find(([which]) => which.test(name));
   if (two) return value ? two[1] : two[2];
-  if (/(^|\.)position$/.test(name) && Number.isFinite(value) && Math.abs(value) < 1e5) return `${value.toFixed(4)}\u202f${unit}`;
+  if (/(^|\.)position$/.test(name) && Number.isFinite(value) && Math.abs(value) < 1e5) return `${value.toFixed(4)}\u202f${unitSaid(unit)}`;
   return said(value, unit);
 }
 

@@ -91,11 +91,14 @@ export function moved(now, ringing) {
       parts.trouble ||= rings;
     }
   }
+  const told = new Set();
   for (const [id, name, at] of readings()) {
     const sent = `${id}.${name}` in now.values;
     if (name.endsWith(".velocity") || !(sent || TOLD.test(name))) continue;
+    told.add(`${id}.${name}`);
     show(id, name, at);
   }
+  for (const [id, { rows }] of cards) for (const [name, { box }] of rows) if (!told.has(`${id}.${name}`)) box.remove(), rows.delete(name);
 }
 
 function show(id, name, at) {

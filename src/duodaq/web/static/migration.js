@@ -172,9 +172,9 @@ function ticked(words) {
 async function go(id, body, words) {
   try {
     const done = await act("migrate", id, body);
-    toast(`${id}: ${words}`, done.not_written ? [`The lab file does not say so: ${done.not_written}`] : done.gap_s ? `${(done.gap_s * 1000).toFixed(0)} ms without an owner` : "", done.not_written ? "bad" : "good");
+    toast(`${id}: ${words}`, done.not_written ? [`The lab file does not say so: ${done.not_written}`] : done.gap_s ? `${(done.gap_s * 1000).toFixed(0)} ms without an owner` : "", done.not_written ? "bad" : "good", { of: "migration" });
   } catch (error) {
-    toast(`${id}: refused`, error.message, "bad", { stays: true });
+    toast(`${id}: refused`, error.message, "bad", { stays: true, of: "migration" });
   }
   look();
 }

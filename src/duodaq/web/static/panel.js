@@ -1,7 +1,7 @@
 // The panel of one instrument, made from what it says it can do. Limits are shown here and enforced by the lab.
 import { axisPart } from "./axis.js";
 import { controlPart } from "./control.js";
-import { clock, el, exact, mood, named, numberIn, plain, put, said, saidOf } from "./format.js";
+import { clock, el, exact, mood, named, numberIn, plain, put, said, saidOf, unitSaid } from "./format.js";
 import { act } from "./link.js";
 import { entry, isOld, present, reading } from "./moment.js";
 import { shutterOf, shutterPart } from "./shutter.js";
@@ -93,8 +93,10 @@ function settings({ id, panel }, mayChange) {
   const order = (s) => (entry(id, s.name) || /wavelength|exposure|binning|gain|roi/.test(s.name) ? 0 : 1);
   const sorted = [...shown].sort((a, b) => order(a) - order(b));
   const make = (list) => el("div", { class: "form" }, list.flatMap((s) => setting(id, s, mayChange)));
-  const parts = [el("h3", {}, "Settings"), ...refusedNote(shown.filter((s) => s.settable)), make(sorted.slice(0, 8))];
+  const title = el("h3", {}, "Settings");
+  const parts = [title, ...refusedNote(shown.filter((s) => s.settable)), make(sorted.slice(0, 8))];
   if (sorted.length > 8) parts.push(el("details", {}, el("summary", {}, `${sorted.length - 8} more`), make(sorted.slice(8))));
+  live.push(() => { title.hidden = !parts.some((part) => part.matches("details") || part.querySelector("label:not([hidden])")); });
   return parts;
 }
 
@@ -109,12 +111,14 @@ function setting(id, { name, unit, settable, words, held: isHeld }, mayChange) {
     if (known && document.activeElement !== input && !input.dataset.edited) input.value = typeof known.value === "object" && known.value !== null && !Array.isArray(known.value) ? Object.values(known.value).join(", ") : exact(known.value);
     field.classList.toggle("stale", Boolean(input.value && (reading(id, name)?.stale ?? isOld(id, name, 0))));
     const limits = entry(id, `limits_${name.split("_").at(-1)}`)?.value;
-    if (limits) input.title = `${limits[0]} to ${limits[1]} ${unit}`;
+    if (limits) input.title = `${limits[0]} to ${limits[1]} ${unitSaid(unit)}`;
   });
   input.addEventListener("input", () => { input.dataset.edited = "1"; });
   input.addEventListener("blur", () => { delete input.dataset.edited; });
-  const field = el("span", { class: "field" }, input, unit ? el("em", {}, unit) : false);
+  const field = el("span", { class: "field" }, input, unit ? el("em", {}, unitSaid(unit)) : false);
   const does = settable ? "Set" : "Read";
+  // Of an axis that never said how fast it goes there is nothing to show; its operations set it.
+  if (/\.velocity$/.test(name)) live.push(() => { for (const one of [label, field, button]) one.hidden = entry(id, name) === undefined; });
   const button = el("button", { "aria-label": `${does} ${named(name)}`, onmousedown: (e) => e.preventDefault(), onclick: settable ? set : read }, does);
   if (settable && isHeld) live.push(() => held([button], mayChange));
   return [label, field, button];
@@ -153,7 +157,7 @@ function argument({ name, type, required, default: usual }, axes) {
   }
   const hint = usual === undefined || usual === "" ? words : `${words}: ${plain(usual)}`;
   const title = required ? type : `${type ? `${type}; ` : ""}may be empty${usual === undefined ? "" : `: ${plain(usual)} then`}`;
-  const field = el("input", { placeholder: hint, "aria-label": name, title, value: name === "axis" && axes.length ? axes[0].name : "" });
+  const field = el("input", { placeholder: hint, size: Math.max(8, hint.length), "aria-label": name, title, value: name === "axis" && axes.length ? axes[0].name : "" });
   return { field, shown: field };
 }
 

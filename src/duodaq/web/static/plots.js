@@ -1,7 +1,7 @@
 // Live plots: each curve has its name, its colour and its unit on an axis; of more than two units the next two have a plot
 // of their own below.
 import { clock, el, isTwofold, put, saidOf } from "./format.js";
-import { curveOf, forget, gathered, isSeen, labels, range, take } from "./curves.js";
+import { curveOf, forget, gathered, isSeen, labels, range, take, unitAt } from "./curves.js";
 import * as link from "./link.js";
 import { labTime, present, reading } from "./moment.js";
 import * as picker from "./picker.js";
@@ -198,14 +198,15 @@ function make(names, units) {
   const beside = needed > 1 && units.length === 1 ? least + (wide() ? 18 : 0) : 12;
   const axes = [{ stroke: colour("--soft"), grid: line, ticks: line, font: "11px system-ui", space: 70, size: 28,
     values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toLocaleTimeString([], { hour12: false })) }];
+  const told = new Map(); // the unit at the ticks of each axis
   const scales = { x: { time: true, auto: false } };
   units.forEach((unit, i) => {
     scales[`y${unit}`] = { auto: false };
     const only = of(unit).length === 1 ? of(unit)[0] : null;
     axes.push({ scale: `y${unit}`, side: i ? 1 : 3, stroke: colour(only ? colourOf(only) : "--soft"), grid: i ? { show: false } : line, ticks: line,
-      label: wide() ? `${only && only.length < 30 ? `${only}, ` : ""}${unit || "no unit"}` : null, labelFont: "11px system-ui", labelSize: wide() ? 18 : 0, labelGap: 2,
+      label: wide() ? (u, axis) => `${only && only.length < 30 ? `${only}, ` : ""}${told.get(axis) || "no unit"}` : null, labelFont: "11px system-ui", labelSize: wide() ? 18 : 0, labelGap: 2,
       size: (_, words) => Math.max(least, 26 + 6.2 * Math.max(0, ...(words ?? []).map((text) => text?.length ?? 0))),
-      font: "11px system-ui", values: (_, ticks) => labels(ticks, unit) });
+      font: "11px system-ui", values: (_, ticks, axis) => { told.set(axis, unitAt(ticks, unit)); return labels(ticks, unit); } });
   });
   const said = names.map(() => el("span", {}));
   const group = (unit) => el("div", { class: "group", data: { unit } }, of(unit).map((name) => el("span", { class: "curve", style: `--mark: var(${colourOf(name)})`, data: { curve: name } }, el("i", {}), el("b", {}, name), said[names.indexOf(name)])));

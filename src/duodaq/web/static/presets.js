@@ -29,7 +29,7 @@ export async function show() {
   try {
     all = await asked("/api/presets");
   } catch (error) {
-    toast("The presets cannot be listed", error.message, "bad");
+    toast("The presets cannot be listed", error.message, "bad", { of: "presets" });
     return;
   }
   const list = all.length ? table([
@@ -62,14 +62,14 @@ async function save(wish) {
   try {
     const kept = await act("preset_save", null, wish);
     const missing = kept.facts.not_read;
-    toast(`Kept as ${wish.name}`, missing.length ? [`Without ${missing.length} that could not be read:`, ...missing.slice(0, 5)] : "", missing.length ? "bad" : "good");
+    toast(`Kept as ${wish.name}`, missing.length ? [`Without ${missing.length} that could not be read:`, ...missing.slice(0, 5)] : "", missing.length ? "bad" : "good", { of: "presets" });
     show();
   } catch (error) {
     if (error.status === 409 && !wish.replace && /already/.test(error.message)) {
       asking.question({ title: `Replace ${wish.name}?`, words: `${error.message}. What it has now is gone then.`, button: "Replace it", danger: true }, () => save({ ...wish, replace: true }));
       return;
     }
-    toast("Nothing is kept", error.message, "bad");
+    toast("Nothing is kept", error.message, "bad", { of: "presets" });
   }
 }
 
@@ -78,7 +78,7 @@ function remove(name) {
     try {
       await act("preset_remove", name);
     } catch (error) {
-      toast(`${name} is not removed`, error.message, "bad");
+      toast(`${name} is not removed`, error.message, "bad", { of: "presets" });
     }
     show();
   });
@@ -92,7 +92,7 @@ async function compare(name, button) {
   try {
     offer(name, await asked(`/api/presets/${encodeURIComponent(name)}/diff`));
   } catch (error) {
-    toast(`${name} cannot be compared`, error.message, "bad");
+    toast(`${name} cannot be compared`, error.message, "bad", { of: "presets" });
   } finally {
     button.disabled = false;
     button.textContent = words;
@@ -120,9 +120,9 @@ async function load(name) {
     const rows = await act("preset_load", name);
     const done = rows.filter((row) => row.what === "set");
     const left = rows.filter((row) => row.what === "left").map((row) => `${row.instrument}.${row.name}`);
-    toast(`${name} is loaded`, [`${done.length} set.`, left.length ? `Left to you: ${listed(left)}.` : ""], "good");
+    toast(`${name} is loaded`, [`${done.length} set.`, left.length ? `Left to you: ${listed(left)}.` : ""], "good", { of: "presets" });
   } catch (error) {
     const partly = error.done ? [`Set before: ${listed(error.done) || "nothing"}.`, error.not_done?.length ? `Not tried: ${listed(error.not_done)}.` : ""] : [];
-    toast(error.done ? `${name} is loaded in part` : `${name} is not loaded`, [error.message, ...partly], "bad", { stays: Boolean(error.done) });
+    toast(error.done ? `${name} is loaded in part` : `${name} is not loaded`, [error.message, ...partly], "bad", { stays: Boolean(error.done), of: error.done ? "" : "presets" });
   }
 }

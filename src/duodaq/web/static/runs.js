@@ -20,7 +20,7 @@ export async function show() {
     runs = await answer.json();
     if (!answer.ok) throw new Error(runs.detail);
   } catch (error) {
-    toast("The runs cannot be listed", error.message, "bad");
+    toast("The runs cannot be listed", error.message, "bad", { of: "runs" });
     return;
   }
   const field = el("input", { type: "search", placeholder: "sample, note, tag, number …", value: search, "aria-label": "Find runs", onchange: show });
@@ -37,7 +37,7 @@ export async function show() {
 async function detail(run) {
   const answer = await fetch(`/api/runs/${encodeURIComponent(run.name)}`);
   const found = await answer.json();
-  if (!answer.ok) return toast("It cannot be shown", found.detail, "bad");
+  if (!answer.ok) return toast("It cannot be shown", found.detail, "bad", { of: "runs" });
   const streams = Object.entries(found.streams).map(([name, s]) => ({ name, ...s }));
   dialog.replaceChildren(el("h2", {}, `Run ${run.number ?? ""}`), el("p", { class: "soft", style: "overflow-wrap:anywhere" }, found.path),
     table([["stream", (s) => s.name], ["rows", (s) => count(s.rows), "n"], ["units", (s) => Object.values(s.units ?? {}).filter(Boolean).join(", ") || "–"]], streams),
@@ -50,7 +50,7 @@ function label(run) {
   fields.tags = el("input", { value: (run.tags ?? []).join(", "), "aria-label": "tags", placeholder: "tags, with commas" });
   const form = el("form", { method: "dialog", onsubmit: async () => {
     const tags = fields.tags.value.split(",").map((t) => t.trim()).filter(Boolean);
-    await act("label", run.name, { sample: fields.sample.value, operator: fields.operator.value, note: fields.note.value, tags }).catch((e) => toast("Not labelled", e.message, "bad"));
+    await act("label", run.name, { sample: fields.sample.value, operator: fields.operator.value, note: fields.note.value, tags }).catch((e) => toast("Not labelled", e.message, "bad", { of: "runs" }));
     show();
   } }, el("h2", {}, `Run ${run.number ?? run.name}`), Object.values(fields), el("div", { class: "row" }, el("button", { type: "button", onclick: () => dialog.close() }, "Leave"), el("button", { class: "main", type: "submit" }, "Keep")));
   asking.show(`Run ${run.number ?? run.name}`, form);

@@ -1,5 +1,5 @@
 // Scans: those under way, whoever began them, with what pauses and ends them; the last that ended; and a form to begin one.
-import { clock, count, duration, el, named, neat, numberIn, put } from "./format.js";
+import { clock, count, duration, el, named, neat, numberIn, put, unitSaid } from "./format.js";
 import { act } from "./link.js";
 import { labTime } from "./moment.js";
 import { held } from "./stopping.js";
@@ -34,7 +34,7 @@ export async function show() {
     found.forEach(update);
     empty();
   } catch (error) {
-    toast("The scans cannot be listed", error.message, "bad");
+    toast("The scans cannot be listed", error.message, "bad", { of: "scans" });
   }
 }
 
@@ -126,7 +126,7 @@ function wish(instruments) {
   });
   const about = () => {
     const { unit, limits: ends } = axes.find((one) => one.name === axis.value);
-    put(limits, `${unit}${ends ? `, within ${neat(ends[0], unit)} to ${neat(ends[1], unit)}` : ""}`);
+    put(limits, `${unitSaid(unit)}${ends ? `, within ${neat(ends[0], unit)} to ${neat(ends[1], unit)}` : ""}`);
   };
   axis.addEventListener("change", about);
   about();
@@ -141,7 +141,7 @@ function wish(instruments) {
       update(await act("scan_start", null, sample.value ? { ...body, sample: sample.value } : body));
       empty();
     } catch (error) {
-      toast("No scan has begun", error.message, "bad");
+      toast("No scan has begun", error.message, "bad", { of: "scans" });
     } finally {
       delete begin.dataset.asked;
       put(begin, "Begin the scan");

@@ -4,13 +4,14 @@ import { el, put } from "./format.js";
 const MOST = 4;
 const box = () => document.getElementById("toasts");
 
-/** Say something. `text` may be several lines; with `stays` it is there until somebody sends it away. */
-export function toast(title, text = "", kind = "", { stays = false } = {}) {
+/** Say something. `text` may be several lines; with `stays` it is there until somebody sends it away; what is said `of` a
+ * view goes with it. */
+export function toast(title, text = "", kind = "", { stays = false, of = "" } = {}) {
   const lines = [text].flat().filter(Boolean);
   const key = JSON.stringify([title, lines, kind]);
   const same = [...box().children].find((one) => one.dataset.key === key);
   if (same) return again(same);
-  const shown = el("div", { class: `toast ${kind}`, role: kind === "bad" ? "alert" : "status", data: { key, times: "1" } },
+  const shown = el("div", { class: `toast ${kind}`, role: kind === "bad" ? "alert" : "status", data: { key, times: "1", of } },
     el("button", { class: "quiet icon away", "aria-label": `Send away: ${title}`, onclick: () => leave(shown) }, "✕"),
     el("b", {}, title, el("em", { hidden: true })), lines.map((line) => el("p", {}, line)));
   shown.life_ms = stays ? Infinity : kind === "bad" ? 12000 : 5000;
@@ -20,10 +21,17 @@ export function toast(title, text = "", kind = "", { stays = false } = {}) {
   wind(shown);
   while (count() > MOST) least().remove();
   offerAll();
+  box().scrollTop = box().scrollHeight;
 }
 
 /** Send all of them away. */
 export const clear = () => box().replaceChildren();
+
+/** The view `name` is shown: what was said of another has been seen. */
+export function viewed(name) {
+  shownNow().filter((one) => one.dataset.of && one.dataset.of !== name).forEach((one) => one.remove());
+  offerAll();
+}
 
 const shownNow = () => [...box().querySelectorAll(".toast")];
 const count = () => shownNow().length;

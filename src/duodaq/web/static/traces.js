@@ -1,6 +1,6 @@
 // The newest vector or spectrum of a channel over its own axis, by credit as pictures come: what cannot be drawn is skipped.
 import { ago, count, el, put, saidOf } from "./format.js";
-import { labels } from "./curves.js";
+import { labels, unitAt } from "./curves.js";
 import * as link from "./link.js";
 import { labTime } from "./moment.js";
 
@@ -97,13 +97,14 @@ function make(wanted) {
   const colour = (name) => style.getPropertyValue(name).trim();
   const line = { stroke: colour("--line"), width: 1 };
   const axis = { grid: line, ticks: line, font: "11px system-ui", labelFont: "11px system-ui", labelSize: 18, labelGap: 2 };
+  let told = last.unit; // the unit at the ticks
   chart.setAttribute("aria-label", `${chosen} in ${last.unit || "no unit"} over ${last.axis_unit || "its places"}`);
   plot = new uPlot({
     ...size(), padding: [10, 26, 0, 0], legend: { show: false }, cursor: { drag: { x: true, y: false, dist: 6 } }, hooks: { setSelect: [(u) => { zoomed ||= u.select.width > 6; }] },
     scales: { x: { time: false }, y: {} },
     axes: [
       { ...axis, stroke: colour("--soft"), space: 60, size: 28, label: last.axis_unit ? `axis, ${last.axis_unit}` : "place in the vector", values: (_, ticks) => labels(ticks, last.axis_unit) },
-      { ...axis, stroke: colour("--c0"), label: `${chosen}, ${last.unit || "no unit"}`, values: (_, ticks) => labels(ticks, last.unit), size: (_, said) => Math.max(52, 26 + 6.2 * Math.max(0, ...(said ?? []).map((text) => text?.length ?? 0))) },
+      { ...axis, stroke: colour("--c0"), label: () => `${chosen}, ${told || "no unit"}`, values: (_, ticks) => { told = unitAt(ticks, last.unit); return labels(ticks, last.unit); }, size: (_, said) => Math.max(52, 26 + 6.2 * Math.max(0, ...(said ?? []).map((text) => text?.length ?? 0))) },
     ],
     series: [{}, { label: chosen, stroke: colour("--c0"), width: 1.6, points: { show: false } }],
   }, [last.x, last.y], chart);
