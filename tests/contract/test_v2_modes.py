@@ -20,6 +20,7 @@ from duodaq.errors import LifecycleError, RefusedError, ReplyTimeoutError, Stopp
 from duodaq.model import (
     AxisDefinition,
     Execute,
+    GetParameter,
     InstrumentDefinition,
     InstrumentState,
     InstrumentStatus,
@@ -389,6 +390,27 @@ async def test_a_move_that_sets_what_was_withheld_ends_its_message(bench: Bench,
         assert status_of(bench, "bath").message == withheld, "a call that leaves it alone"
     await bench.v2.command("bath", Execute("move", ("bath", 7 if kept else 3)))
     await until(lambda: status_of(bench, "bath").message == "")
+
+
+async def test_what_only_reads_otherwise_is_still_not_set(bench: Bench) -> None:
+    level, options = Level(), {"on_reconnect": "withhold"}
+    bench.line = ScriptedTransport(level)
+    axis, passive = AxisDefinition("bath", 1), frozenset({"calibrate"})
+    bath = InstrumentDefinition(
+        "bath", "v2", Bath, port="line", watched=("level",), axes=(axis,), options=options, passive=passive
+    )
+    await bench.start(bath)
+    await bench.v2.command("bath", SetParameter("level", 7))
+    bench.line.unplug()
+    level.value = b"0"
+    bench.line.replug()
+    withheld = "not set again after the reconnection: level; said until it is set"
+    await until(lambda: status_of(bench, "bath").message == withheld)
+    level.value = b"0.01"  # as what is measured does
+    await bench.v2.command("bath", Execute("calibrate"))
+    assert await bench.v2.command("bath", GetParameter("level")) == 0.01
+    await bench.v2.command("bath", Execute("calibrate"))
+    assert status_of(bench, "bath").message == withheld
 
 
 async def test_what_a_start_under_a_stop_did_not_set_is_in_its_message_and_set_when_somebody_says_so(

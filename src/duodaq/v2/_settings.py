@@ -125,18 +125,24 @@ class WatchedSettings:
         self.accept({name: value for name, value in held.items() if not _is_same(self._told.get(name), value)})
 
     def to_read_after(self, command: Command) -> tuple[str, ...]:
-        """What is to be read when `command` is done: a setting may change others, and a call what was withheld."""
+        """What is to be read when `command` is done: a setting may change others, and a call what was withheld.
+
+        A passive call sets nothing: what reads otherwise after one only reads otherwise, as what is measured does.
+        """
         if isinstance(command, SetParameter):
             return tuple(name for name in self.names if name != command.name)
-        overtaken = isinstance(command, Execute) and any(name in self.names for name in self.withheld)
-        return self.names if overtaken else ()
+        sets = isinstance(command, Execute) and may_move(self._definition, command)
+        return self.names if sets and any(name in self.names for name in self.withheld) else ()
 
     def read_after(self, values: dict[str, Any]) -> None:
-        """Those were read: what is as it was wanted needs not be set any more."""
+        """Those were read after a command: what is as it was wanted, or otherwise than it was found, has been set."""
         self.accept(values)
         wanted = {**self._definition.settings, **self.asked}
-        for name in [one for one in self.withheld if one in wanted and _is_equal(values.get(one), wanted[one])]:
-            self._is_set(name)
+        for name in [one for one in self.withheld if one in values]:
+            value = split_unit(values[name])[0]
+            as_wanted = name in wanted and _is_equal(value, wanted[name])
+            if as_wanted or (name in self._found and not _is_equal(value, self._found[name])):
+                self._is_set(name)
 
     def note_reading(self, name: str, measurement: Measurement) -> None:
         """A polled value that is also watched."""
@@ -160,17 +166,11 @@ class WatchedSettings:
         self.waiting.pop(name, None)
         self.withheld = [one for one in self.withheld if one != name]
 
-    def _compare(self, name: str, value: Any) -> None:
-        """A withheld setting that reads otherwise than after the reconnection has been set, by whatever was called."""
-        if name in self.withheld and isinstance(value, bool | int | float | str):
-            before = self._found.setdefault(name, value)
-            if value != before:
-                self._is_set(name)
-
     def _put(self, name: str, value: Any, unit: str = "") -> None:
         plain, own_unit = split_unit(value)
         self._told[name] = value
-        self._compare(name, plain)
+        if name in self.withheld and isinstance(plain, bool | int | float | str):
+            self._found.setdefault(name, plain)
         try:
             self._parameters.put("v2", self._id, name, plain, own_unit or unit)
         except DuodaqError as error:
