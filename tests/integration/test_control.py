@@ -15,6 +15,7 @@ import pytest
 import duodaq
 from duodaq.app import Client, Lab, LabHost, acting
 from duodaq.app._control import only_reads
+from duodaq.app._flights import Flights
 from duodaq.errors import NotInControlError, UnsafeStateError
 from duodaq.model import (
     Execute,
@@ -304,3 +305,21 @@ async def test_the_program_that_has_the_lab_is_one_client_also_when_it_scans(tmp
         await lab.command("rail", SetParameter("gain", 2))
         with acting(BOB), pytest.raises(NotInControlError, match="the program that has the lab holds control"):
             await lab.command("rail", SetParameter("gain", 3))
+
+
+async def test_a_flight_that_is_refused_ends_no_acquisition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+    async with Lab(rail_lab(tmp_path)) as lab:
+        command = lab.manager.command
+
+        async def heard(instrument: str, asked: Any, *rest: Any, **facts: Any) -> Any:
+            sent.append(asked)
+            return await command(instrument, asked, *rest, **facts)
+
+        monkeypatch.setattr(lab.manager, "command", heard)
+        channel = next(one for one in lab.manager.channels() if one.instrument == "rail").channel
+        with acting(ANNA):
+            lab.control.take("rail", "anna")
+        with acting(BOB), pytest.raises(NotInControlError):
+            await Flights(lab).fly("one", "rail", channel, {})
+    assert [one for one in sent if isinstance(one, StopAcquisition)] == []

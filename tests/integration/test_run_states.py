@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.dial_line import DialLine
 
 import duodaq
 from duodaq import clock
@@ -24,7 +25,6 @@ from duodaq.model import (
     RuntimeDefinition,
     Scalar,
 )
-from duodaq.ports import MemoryTransport, Receiver
 from duodaq.schema import scalar_batch
 from duodaq.storage.reading import differences
 from duodaq.testing import logged
@@ -38,18 +38,6 @@ class Dial:
         self.serial.write(b"A?\\n")
         return float(self.serial.readline())
 """
-
-
-class DialLine(MemoryTransport):
-    """A dial that says 4 to whoever asks, until it is unplugged."""
-
-    async def open(self, receiver: Receiver, timeout_s: float) -> None:
-        self.peer = self.peer or MemoryTransport("dial")
-        await super().open(receiver, timeout_s)
-
-    def write_nowait(self, data: bytes) -> int:
-        self.take(b"4\n")
-        return len(data)
 
 
 def lab_in(folder: Path, line: DialLine, worker: Any = "inline", *, polled: bool = True) -> Lab:

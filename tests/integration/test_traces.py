@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.dial_line import DialLine
 
 from duodaq.app import Client, Lab, LabHost, _observers
 from duodaq.app._service import LabService
@@ -52,18 +53,6 @@ class Dial:
         self.serial.write(b"B?\\n")
         raise ArithmeticError("broken")
 """
-
-
-class DialLine(MemoryTransport):
-    """A dial that says 4 to whoever asks."""
-
-    async def open(self, receiver: Receiver, timeout_s: float) -> None:
-        self.peer = self.peer or MemoryTransport("dial")
-        await super().open(receiver, timeout_s)
-
-    def write_nowait(self, data: bytes) -> int:
-        self.take(b"4\n")
-        return len(data)
 
 
 def lab_in(folder: Path, worker: str, otlp: str = "http://127.0.0.1:9", **more: Any) -> Lab:

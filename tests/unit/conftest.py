@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.dial_line import DialLine
 
 from duodaq.app import Lab
 from duodaq.config import load_lab
 from duodaq.errors import ConfigError
 from duodaq.model import InstrumentDefinition, LabDefinition, PollDefinition, PortDefinition, RuntimeDefinition
-from duodaq.ports import MemoryTransport, Receiver
 
 LAB = """\
 [ports.stage]
@@ -107,18 +107,6 @@ class Dial:
 
     def break_down(self) -> None:
         raise ArithmeticError("broken")
-
-
-class DialLine(MemoryTransport):
-    """A dial that says 4 to whoever asks."""
-
-    async def open(self, receiver: Receiver, timeout_s: float) -> None:
-        self.peer = self.peer or MemoryTransport("dial")
-        await super().open(receiver, timeout_s)
-
-    def write_nowait(self, data: bytes) -> int:
-        self.take(b"4\n")
-        return len(data)
 
 
 @pytest.fixture

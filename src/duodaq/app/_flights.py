@@ -81,12 +81,12 @@ class Flights:
             return
         state = next((one.state for one in self._lab.health().instruments if one.id == instrument), None)
         runs = state is InstrumentState.ACQUIRING
-        if not self._need[instrument] and not runs:
-            self._begun.add(instrument)
         self._need[instrument] += 1
         try:
             if options or not runs:  # a stream that runs is not begun again; with other options it says so itself
                 await self._lab.command(instrument, StartAcquisition(options))
+            if not runs:
+                self._begun.add(instrument)
             yield
         finally:
             self._need[instrument] -= 1
