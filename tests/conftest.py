@@ -7,6 +7,7 @@ import faulthandler
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ MUST_RUN = frozenset(filter(None, os.environ.get("DUODAQ_MUST_RUN", "").split(",
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background of a script: children would be deaf
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.add_cleanup(_own_run_directory(getattr(config, "workerinput", {}).get("workerid", "")))
     for name, what in {
         "leaks_thread": "the test leaves a daemon thread behind on purpose (a driver that hangs for ever)",
